@@ -1,0 +1,36 @@
+# Everything below makes its own virtual environment in .venv first; nothing has to be set up before.
+
+PYTHON := .venv/bin/python
+STAMP := .venv/.complete
+TESTS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench exe clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST))
+
+$(STAMP): requirements.txt requirements-dev.txt
+	@tools/venv.sh
+
+exe: $(STAMP) ## build src/dist/dist_build.exe if the sources are newer
+	@./generate_dist_build_executable.sh
+
+demo: exe ## a syncer and two workers on this machine compile a small project
+	@$(PYTHON) tools/demo.py
+
+test: exe ## all tests but the slow ones; TESTS="tests/unit -k config" for some
+	@$(PYTHON) -m pytest -q -m "not slow" $(TESTS)
+
+check: exe ## format, lint, types, then the tests
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -m pytest -q -m "not slow" $(TESTS)
+
+bench: exe ## compare with other tools on this machine
+	@$(PYTHON) -m bench
+
+clean: ## remove .venv and whatever was built
+	rm -rf .venv build src/dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

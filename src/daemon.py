@@ -1,0 +1,19 @@
+"""Starts a worker: ``python src/daemon.py [--home DIR] [-v]``."""
+
+import argparse
+import sys
+
+from distbuild.worker.main import run
+
+
+def main() -> int:
+    """Parse the command line and serve."""
+    parser = argparse.ArgumentParser(description="dist_build worker: compiles for other machines")
+    parser.add_argument("--home", help="default: $DIST_BUILD_HOME or ~/dist_build")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log everything")
+    arguments = parser.parse_args()
+    return run(arguments.home, verbose=arguments.verbose)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

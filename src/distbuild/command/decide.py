@@ -1,0 +1,206 @@
+"""Decides what a scanned command line is: one compile that can be distributed, or a LocalReason.
+
+Duty: purpose of the command, its outputs and whether it needs the original paths. Unaware of how
+words are split into options.
+"""
+
+import posixpath
+from dataclasses import dataclass, field
+
+from distbuild.command import driver
+from distbuild.command.model import (
+    Argument,
+    CompileCommand,
+    Dependencies,
+    Family,
+    Local,
+    LocalReason,
+    Role,
+)
+
+#: Reasons that say what the command is for; they outrank what one of its options would say.
+_MODES = frozenset(
+    (LocalReason.INFORMATION, LocalReason.PREPROCESS_ONLY, LocalReason.DEPENDENCIES_ONLY)
+)
+_OUTPUTS = ("-o", "-MF", "-Wp,-MD", "-Wp,-MMD")
+_REQUESTS = ("-MD", "-MMD")
+_WRAPPED_REQUESTS = ("-Wp,-MD", "-Wp,-MMD")
+
+
+@dataclass(slots=True)
+class Scan:
+    """What one pass over the words found."""
+
+    arguments: list[Argument] = field(default_factory=list)
+    #: Each source with the -x language in effect at its place (None: by suffix).
+    sources: list[tuple[str, str | None]] = field(default_factory=list)
+    #: The last value of each option by its canonical name, "-Wp,-MD" and "-Wp,-MMD" included.
+    last: dict[str, str | None] = field(default_factory=dict)
+    obstacles: list[Local] = field(default_factory=list)
+    original_paths: bool = False
+
+
+def decide(scan: Scan, compiler: str, family: Family, cwd: str) -> CompileCommand | Local:
+    """The command that ``scan`` found, or the reason that says most about why it stays local."""
+    for local in scan.obstacles:
+        if local.reason in _MODES:
+            return local
+    language = _language(scan, compiler)
+    if isinstance(language, Local):
+        return language
+    obstacle = next(iter(scan.obstacles), None) or _bad_output(scan.last) or _bad_mix(scan.last)
+    if obstacle:
+        return obstacle
+    return _command(scan, compiler, family, cwd, language)
+
+
+def _language(scan: Scan, compiler: str) -> str | Local:
+    """The language of the one source, or why this is not the compile of one source."""
+    if not scan.sources:
+        return Local(LocalReason.NO_SOURCE)
+    source, named = scan.sources[0]
+    if any(name == "-" for name, _ in scan.sources):
+        return Local(LocalReason.STDIN)
+    compiles = "-c" in scan.last or "-S" in scan.last
+    if named is None:
+        language = driver.language_by_suffix(source, cxx=driver.compiles_cxx(compiler))
+    else:
+        language = driver.language_by_name(named)
+    header = isinstance(language, Local) and language.reason is LocalReason.PRECOMPILED_HEADER
+    if not compiles and not header:
+        return Local(LocalReason.LINK)
+    if len(scan.sources) > 1:
+        return Local(LocalReason.SEVERAL_SOURCES, scan.sources[1][0])
+    if language == "assembler":
+        return Local(LocalReason.ASSEMBLER_INPUT, source)
+    return language
+
+
+def _bad_output(last: dict[str, str | None]) -> Local | None:
+    for option in _OUTPUTS:
+        path = last.get(option)
+        if path is None:
+            continue
+        if path == "-":
+            return Local(LocalReason.STDOUT, option)
+        if path.startswith("/dev/") or path.endswith("/"):
+            return Local(LocalReason.OUTPUT_SPECIAL, path)
+        if not path:
+            return Local(LocalReason.UNSUPPORTED_OPTION, option)
+    return None
+
+
+def _bad_mix(last: dict[str, str | None]) -> Local | None:
+    """Combinations in which the drivers disagree, or that they refuse."""
+    requests = [option for option in (*_REQUESTS, *_WRAPPED_REQUESTS) if option in last]
+    wrapped = [option for option in _WRAPPED_REQUESTS if option in last]
+    if wrapped and (len(requests) > 1 or "-MF" in last):
+        return Local(LocalReason.UNSUPPORTED_OPTION, wrapped[0])
+    for option in ("-MF", "-MT", "-MQ", "-MP"):
+        if option in last and not requests:
+            return Local(LocalReason.UNSUPPORTED_OPTION, option)
+    for option in ("-dumpbase", "-dumpdir"):
+        if option in last and "-o" not in last:
+            return Local(LocalReason.UNSUPPORTED_OPTION, option)
+    if "-c" in last and "-S" in last:
+        return Local(LocalReason.UNSUPPORTED_OPTION, "-S")
+    return None
+
+
+def _command(
+    scan: Scan, compiler: str, family: Family, cwd: str, language: str
+) -> CompileCommand | Local:
+    source = scan.sources[0][0]
+    assembly = "-S" in scan.last
+    if assembly and language == "assembler-with-cpp":
+        return Local(LocalReason.UNSUPPORTED_OPTION, "-S")
+    explicit = scan.last.get("-o")
+    output = explicit or driver.default_output(source, assembly=assembly)
+    dependencies = _dependencies(scan.last, source)
+    original_paths = (
+        scan.original_paths
+        or cwd == "/"
+        or _is_tied_to_paths(scan.arguments, family, cwd, language)
+    )
+    written = [a.value for a in scan.arguments if a.role is Role.OUTPUT_FILE and a.value]
+    written += [output] + ([dependencies.path] if dependencies else [])
+    return CompileCommand(
+        family=family,
+        compiler=compiler,
+        arguments=tuple(scan.arguments),
+        cwd=cwd,
+        source=source,
+        language=language,
+        output=output,
+        search_dirs=_search_dirs(scan),
+        input_files=tuple(
+            a.value for a in scan.arguments if a.role is Role.INPUT_FILE and a.value is not None
+        ),
+        dependencies=dependencies,
+        output_dirs=_directories(cwd, written, with_cwd=original_paths or explicit is None),
+        needs_original_paths=original_paths,
+    )
+
+
+def _dependencies(last: dict[str, str | None], source: str) -> Dependencies | None:
+    for option in _WRAPPED_REQUESTS:
+        if path := last.get(option):
+            return Dependencies(option == "-Wp,-MD", path)
+    if not any(option in last for option in _REQUESTS):
+        return None
+    path = last.get("-MF") or driver.default_dependency_file(source, last.get("-o"))
+    return Dependencies("-MMD" not in last, path)
+
+
+def _search_dirs(scan: Scan) -> tuple[str, ...]:
+    """Values of directory options; "=dir" and "$SYSROOT/dir" below the command's own sysroot."""
+    sysroot = scan.last.get("--sysroot") or ""
+    found = (a.value for a in scan.arguments if a.role is Role.INPUT_DIR and a.value is not None)
+    return tuple(
+        sysroot + path.removeprefix("=").removeprefix("$SYSROOT") if _in_sysroot(path) else path
+        for path in found
+    )
+
+
+def _in_sysroot(path: str) -> bool:
+    return path.startswith(("=", "$SYSROOT"))
+
+
+def _is_tied_to_paths(arguments: list[Argument], family: Family, cwd: str, language: str) -> bool:
+    """True where the relocated form is not known to give the same bytes."""
+    if language in driver.PREPROCESSED:
+        return True
+    if family is Family.CLANG and language == "assembler-with-cpp":
+        return True
+    for argument in arguments:
+        value = argument.value or ""
+        match argument.role:
+            case Role.PREFIX_MAP:
+                # clang 14 applies its maps in the order of their keys, so ours would always win.
+                if family is Family.CLANG or value.startswith("=") or "=" not in value:
+                    return True
+            case Role.NONE:
+                continue
+            case _:
+                if _in_sysroot(value) or _climbs_out(cwd, value):
+                    return True
+    return False
+
+
+def _climbs_out(cwd: str, path: str) -> bool:
+    """True when the ".." of ``path`` lead above "/", where a mirrored tree has other neighbours."""
+    depth = 0
+    for part in posixpath.join(cwd, path).split("/"):
+        if part not in ("", "."):
+            depth += -1 if part == ".." else 1
+        if depth < 0:
+            return True
+    return False
+
+
+def _directories(cwd: str, paths: list[str], *, with_cwd: bool) -> tuple[str, ...]:
+    """Absolute directories of ``paths``, each once; ".." is kept, it may follow a symlink."""
+    found = [posixpath.join(cwd, posixpath.dirname(path)) for path in paths]
+    found += [cwd] if with_cwd else []
+    plain = (path if ".." in path.split("/") else posixpath.normpath(path) for path in found)
+    return tuple(sorted(dict.fromkeys(plain)))

@@ -1,0 +1,66 @@
+"""Finds in the diagnostics of a failed compile which includes were not found.
+
+Duty: independent of the language of the messages: a location counts when its source line is an
+include directive. Unaware of the file system: source lines come through a function.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+_COLOURS = re.compile(rb"\x1b\[[0-9;]*[mK]|\x1b\]8;[^\x07\x1b]*(?:\x07|\x1b\\)")
+_LOCATION = re.compile(rb"^(?P<path>.+?):(?P<line>[0-9]+)(?::[0-9]+)?: ")
+_DIRECTIVE = re.compile(
+    rb"\s*(?:#|%:|\?\?=)\s*(?:include_next|include|import)\b\s*"
+    rb'(?:<(?P<angle>[^>\n]+)>|"(?P<quoted>[^"\n]+)"|\S)'
+)
+#: A -include that is not found: gcc's cc1 and clang's name for the command line have no file.
+_GCC_OPTION = re.compile(rb"^(?:cc1[a-z]*|<command-line>)(?::[0-9]+)*: .+?: (?P<name>.+): [^:]+$")
+_CLANG_OPTION = re.compile(rb"^<(?:built-in|command line)>:[0-9]+:[0-9]+: .*'(?P<name>[^']+)'")
+
+
+@dataclass(frozen=True, slots=True)
+class MissingInclude:
+    """One include that failed.
+
+    ``includer``: the file as the message names it, "" for the command line. ``name`` is None when
+    a macro computes it. ``angle``: ``<name>``.
+    """
+
+    includer: str
+    name: str | None
+    angle: bool
+
+
+def missing_includes(
+    stderr: bytes, read_line: Callable[[str, int], bytes | None]
+) -> list[MissingInclude]:
+    """The includes that ``stderr`` complains of, each once, in order.
+
+    ``read_line(path, line)`` gives a source line (the first is 1) without newline, or None.
+    """
+    found: dict[MissingInclude, None] = {}
+    for line in _COLOURS.sub(b"", stderr).splitlines():
+        for include in _complaint(line, read_line):
+            found.setdefault(include)
+    return list(found)
+
+
+def _complaint(
+    line: bytes, read_line: Callable[[str, int], bytes | None]
+) -> Iterator[MissingInclude]:
+    if option := _GCC_OPTION.match(line) or _CLANG_OPTION.match(line):
+        yield MissingInclude("", _text(option["name"]), angle=False)
+        return
+    location = _LOCATION.match(line)
+    if location is None:
+        return
+    path = _text(location["path"])
+    directive = _DIRECTIVE.match(read_line(path, int(location["line"])) or b"")
+    if directive:
+        name = directive["angle"] or directive["quoted"]
+        yield MissingInclude(path, _text(name) if name else None, directive["angle"] is not None)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

@@ -1,0 +1,152 @@
+"""What a compile command is, as immutable values. Knows no option by name; parse builds these.
+
+A command is either a ``CompileCommand``, which can be distributed, or ``Local``, which says why
+not.
+"""
+
+import enum
+from dataclasses import dataclass
+
+
+class LocalReason(enum.StrEnum):
+    """Why a command is compiled on the dev box. The value is its name in status and explain."""
+
+    NOT_A_COMPILER = "not_a_compiler"
+    LINK = "link"
+    PREPROCESS_ONLY = "preprocess_only"
+    DEPENDENCIES_ONLY = "dependencies_only"
+    INFORMATION = "information"
+    STDIN = "stdin"
+    STDOUT = "stdout"
+    NO_SOURCE = "no_source"
+    SEVERAL_SOURCES = "several_sources"
+    SOURCE_MISSING = "source_missing"
+    UNKNOWN_LANGUAGE = "unknown_language"
+    PRECOMPILED_HEADER = "precompiled_header"
+    MODULES = "modules"
+    NATIVE_TARGET = "native_target"
+    PROFILE_USE = "profile_use"
+    RUNS_OTHER_CODE = "runs_other_code"
+    ASSEMBLER_INPUT = "assembler_input"
+    OUTPUT_SPECIAL = "output_special"
+    RESPONSE_FILE = "response_file"
+    UNSUPPORTED_OPTION = "unsupported_option"
+    NO_WORKER = "no_worker"
+    NO_TOOLCHAIN = "no_toolchain"
+    LEASES_LOST = "leases_lost"
+    INPUTS_CHANGED = "inputs_changed"
+    INPUT_NOT_MIRRORED = "input_not_mirrored"
+    SYNCER_ERROR = "syncer_error"
+    SYNCER_STOPPING = "syncer_stopping"
+
+    @property
+    def by_design(self) -> bool:
+        """True when nothing went wrong: such a command runs locally without a word."""
+        return self not in _FAILURES
+
+
+_FAILURES = frozenset(
+    {
+        LocalReason.NO_WORKER,
+        LocalReason.NO_TOOLCHAIN,
+        LocalReason.LEASES_LOST,
+        LocalReason.INPUTS_CHANGED,
+        LocalReason.INPUT_NOT_MIRRORED,
+        LocalReason.SYNCER_ERROR,
+        LocalReason.SYNCER_STOPPING,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """This command is not distributed. ``detail`` names the option or file that decided it."""
+
+    reason: LocalReason
+    detail: str = ""
+
+
+class Role(enum.Enum):
+    """What the value of an option is; decides how it is relocated."""
+
+    NONE = "none"  # the option has no value, or one that is no path
+    INPUT_FILE = "input_file"
+    INPUT_DIR = "input_dir"
+    OUTPUT_FILE = "output_file"
+    PREFIX_MAP = "prefix_map"  # OLD=NEW
+    SOURCE = "source"  # a positional argument: the translation unit
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One option with its value, or one positional argument, that remembers how it was spelled.
+
+    ``option`` is the option's name without value ("" for a positional); ``value`` its value or
+    None. ``separate`` tells ``-I dir`` from ``-Idir``. ``tokens()`` gives back the argv words.
+    """
+
+    option: str
+    value: str | None = None
+    separate: bool = False
+    role: Role = Role.NONE
+
+    def tokens(self) -> tuple[str, ...]:
+        """The argument as words of a command line, spelled as it came."""
+        if self.value is None:
+            return (self.option,)
+        if self.separate:
+            return (self.option, self.value)
+        return (self.option + self.value,)
+
+
+class Family(enum.StrEnum):
+    """Which command-line language a driver speaks, and which quirks its outputs have."""
+
+    GCC = "gcc"
+    CLANG = "clang"
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """What the command itself says about dependency files.
+
+    ``system``: system headers are listed too (-MD); False for -MMD. ``path``: where the file is
+    written, as the compiler would name it (relative to cwd or absolute).
+    """
+
+    system: bool
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompileCommand:
+    """One translation unit compiled to one primary output.
+
+    Paths are as spelled in the command (relative ones are relative to ``cwd``), except where a
+    field says absolute. ``output`` is the explicit ``-o`` value or the name the driver chooses.
+    """
+
+    family: Family
+    compiler: str
+    arguments: tuple[Argument, ...]
+    cwd: str
+    source: str
+    language: str
+    output: str
+    #: Explicit search directories in command order: -I -iquote -isystem -idirafter, --sysroot.
+    search_dirs: tuple[str, ...]
+    #: Files named by options: -include, -imacros.
+    input_files: tuple[str, ...]
+    #: None: the command asks for no dependency file.
+    dependencies: Dependencies | None
+    #: Absolute directories in which the compiler may write files that belong to the result.
+    output_dirs: tuple[str, ...]
+    #: Only exact in a sandbox that shows the original paths (-save-temps, -gsplit-dwarf, ...).
+    needs_original_paths: bool
+
+    def argv(self) -> list[str]:
+        """The command line with response files expanded, otherwise as it came."""
+        words = [self.compiler]
+        for argument in self.arguments:
+            words.extend(argument.tokens())
+        return words

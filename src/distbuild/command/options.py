@@ -1,0 +1,71 @@
+"""The option language of the gcc and clang drivers: how one word, or two, become one option.
+
+Duty: find the row of a word and say what the option means for distribution. Unaware of whole
+commands, sources, outputs and of the file system. The rows stand in ``option_table``.
+"""
+
+import enum
+from dataclasses import dataclass
+
+from distbuild.command.model import Family, LocalReason, Role
+
+
+class Shape(enum.Enum):
+    """How an option carries its value."""
+
+    FLAG = "flag"  # -c
+    JOINED = "joined"  # -std=c99
+    SEPARATE = "separate"  # --param name=value
+    EITHER = "either"  # -Idir, -I dir
+
+
+class Verdict(enum.Enum):
+    """What an option means for distribution, unless it is a reason to stay local."""
+
+    FINE = "fine"
+    ORIGINAL_PATHS = "original_paths"  # exact only where the worker shows the original paths
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row. ``same_as`` names the option of which this one is another spelling."""
+
+    spelling: str
+    shape: Shape = Shape.FLAG
+    role: Role = Role.NONE
+    verdict: Verdict | LocalReason = Verdict.FINE
+    same_as: str = ""
+    only: Family | None = None
+
+    @property
+    def meaning(self) -> str:
+        """The spelling under which the rest of the package knows this option."""
+        return self.same_as or self.spelling
+
+
+class OptionTable:
+    """Rows of one family, to be asked word by word."""
+
+    def __init__(self, rows: tuple[Option, ...], families: tuple[str, ...], family: Family) -> None:
+        """``families`` are prefixes (-f, -W) whose options without a row are plain and fine."""
+        mine = [row for row in rows if row.only in (None, family)]
+        self._exact = {row.spelling: row for row in mine if row.shape is not Shape.JOINED}
+        self._prefixes = {
+            row.spelling: row for row in mine if row.shape in (Shape.JOINED, Shape.EITHER)
+        }
+        self._longest = max(map(len, self._prefixes))
+        self._families = families
+
+    def find(self, word: str) -> Option | None:
+        """The row that ``word`` (beginning with "-") belongs to; None for an unknown option.
+
+        An exact spelling wins over a joined one, a longer joined one over a shorter.
+        """
+        if exact := self._exact.get(word):
+            return exact
+        for length in range(min(len(word), self._longest), 1, -1):
+            if row := self._prefixes.get(word[:length]):
+                return row
+        if word.startswith(self._families):
+            return Option(word)
+        return None

@@ -1,0 +1,115 @@
+"""Maps what a compiler wrote in a mirrored tree back to the original paths.
+
+Duty: diagnostics and dependency files, byte for byte as a local compile would have written them.
+Unaware of commands and of the file system.
+"""
+
+import re
+from collections.abc import Callable
+
+from distbuild.command.model import Family
+
+#: Column limits: cpp's deps_write for gcc, DependencyFileGenerator for clang.
+_GCC_COLUMNS = 72
+_CLANG_COLUMNS = 75
+
+#: A name as Make reads it: a backslash takes the next character along, except a newline.
+_NAME = re.compile(rb"(?:\\[^\n]|[^\\ \t\n])+")
+_END_OF_TARGETS = re.compile(rb"(?<!\\):(?=[ \t\n]|\Z)")
+_END_OF_RULE = re.compile(rb"(?<!\\)\n|\Z")
+_ESCAPED = re.compile(rb"(\\*)\\([ \t])|\\([#:])|\$(\$)")
+
+
+def unmap_text(data: bytes, tree: bytes) -> bytes:
+    """``data`` without the prefix ``tree`` wherever it precedes an absolute path."""
+    return data.replace(tree + b"/", b"/")
+
+
+def parse_dependency_file(data: bytes) -> list[str]:
+    """The prerequisites of the first rule, unquoted; bytes that are no UTF-8 as surrogates."""
+    _, names, _ = _split(data)
+    return [unquote(name).decode("utf-8", "surrogateescape") for name in names]
+
+
+def unmap_dependency_file(data: bytes, tree: str, family: Family) -> bytes:
+    """The dependency file as ``family``'s compiler would have written it at the original paths."""
+    quote, render = _FLAVOURS[family]
+    prefix = quote(tree.encode("utf-8", "surrogateescape"))
+    targets, names, rest = _split(data)
+    if not targets:
+        return data
+    rule = render(targets, [_strip(name, prefix) for name in names])
+    phony = (_strip(line, prefix) for line in rest.splitlines(keepends=True))
+    return rule + b"".join(phony)
+
+
+def unquote(name: bytes) -> bytes:
+    r"""A name of a dependency file without Make's quoting: ``\ ``, ``\#``, ``\:``, ``$$``."""
+    return _ESCAPED.sub(_plain, name)
+
+
+def quote_gcc(name: bytes) -> bytes:
+    """Make quoting as gcc applies it."""
+    name = re.sub(rb"(\\*)([ \t])", rb"\1\1\\\2", name)
+    return re.sub(rb"([#:])", rb"\\\1", name).replace(b"$", b"$$")
+
+
+def quote_clang(name: bytes) -> bytes:
+    """Make quoting as clang applies it: neither colons nor tabs."""
+    name = re.sub(rb"(\\*) ", rb"\1\1\\ ", name)
+    return name.replace(b"#", b"\\#").replace(b"$", b"$$")
+
+
+def render_gcc(targets: bytes, names: list[bytes]) -> bytes:
+    """A rule with gcc's line breaks. ``targets`` ends in ":"; ``names`` are quoted."""
+    parts = [targets]
+    column = len(targets) - targets.rfind(b"\n") - 1
+    for name in names:
+        if column + len(name) > _GCC_COLUMNS:
+            parts.append(b" \\\n")
+            column = 0
+        parts.append(b" " + name)
+        column += len(name) + 1
+    return b"".join(parts) + b"\n"
+
+
+def render_clang(targets: bytes, names: list[bytes]) -> bytes:
+    """A rule with clang's line breaks, which it counts by the names before quoting."""
+    parts = [targets]
+    column = len(targets) - targets.rfind(b"\n") - 1
+    for name in names:
+        length = len(unquote(name)) + 1
+        if column + length + 2 > _CLANG_COLUMNS:
+            parts.append(b" \\\n ")
+            column = 2
+        parts.append(b" " + name)
+        column += length
+    return b"".join(parts) + b"\n"
+
+
+_FLAVOURS: dict[Family, tuple[Callable[[bytes], bytes], Callable[[bytes, list[bytes]], bytes]]] = {
+    Family.GCC: (quote_gcc, render_gcc),
+    Family.CLANG: (quote_clang, render_clang),
+}
+
+
+def _split(data: bytes) -> tuple[bytes, list[bytes], bytes]:
+    """(targets with their colon, quoted names, the text after the first rule)."""
+    colon = _END_OF_TARGETS.search(data)
+    if colon is None:
+        return b"", [], data
+    end = _END_OF_RULE.search(data, colon.end())
+    stop = end.start() if end else len(data)
+    names = _NAME.findall(data, colon.end(), stop)
+    return data[: colon.end()], names, data[stop + 1 :]
+
+
+def _strip(name: bytes, prefix: bytes) -> bytes:
+    return name[len(prefix) :] if name.startswith(prefix + b"/") else name
+
+
+def _plain(match: re.Match[bytes]) -> bytes:
+    backslashes, space, special, dollar = match.groups()
+    if space:
+        return bytes(backslashes[: len(backslashes) // 2]) + bytes(space)
+    return bytes(special or dollar)

@@ -1,0 +1,91 @@
+"""Parses a command line once, into a CompileCommand or the reason why it stays local.
+
+Duty: one pass over the words by the option table, then the decision. Unaware of the file system
+(response files come through a function), of workers and of how a command is run.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from distbuild.command import driver, wrapped
+from distbuild.command.decide import Scan, decide
+from distbuild.command.model import Argument, CompileCommand, Family, Local, LocalReason, Role
+from distbuild.command.option_table import option_table
+from distbuild.command.options import Option, OptionTable, Shape, Verdict
+from distbuild.command.response import expand
+
+
+def parse(
+    argv: Sequence[str],
+    cwd: str,
+    read_file: Callable[[str], bytes | None],
+    family: Family | None = None,
+) -> CompileCommand | Local:
+    """The command ``argv`` (the compiler first), run in ``cwd`` (absolute), as a value.
+
+    ``read_file`` gets an absolute path and gives the content, or None; it is asked for response
+    files only. ``family`` overrides what the compiler's name says.
+    """
+    if not argv:
+        return Local(LocalReason.NOT_A_COMPILER)
+    family = family or driver.family_of(argv[0])
+    if family is None:
+        return Local(LocalReason.NOT_A_COMPILER, argv[0])
+    words = expand(argv[1:], cwd, read_file)
+    if isinstance(words, Local):
+        return words
+    scan = _scan(words, option_table(family))
+    return decide(scan, argv[0], family, cwd)
+
+
+def render(command: CompileCommand) -> list[str]:
+    """The words that ``command`` was parsed from, response files expanded."""
+    return command.argv()
+
+
+def _scan(words: Sequence[str], table: OptionTable) -> Scan:
+    scan = Scan()
+    rest = iter(words)
+    language: str | None = None
+    only_sources = False
+    for word in rest:
+        if only_sources or word == "-" or not word.startswith("-"):
+            scan.sources.append((word, language))
+            scan.arguments.append(Argument("", word, role=Role.SOURCE))
+            continue
+        option = table.find(word)
+        if option is None:
+            scan.obstacles.append(Local(LocalReason.UNSUPPORTED_OPTION, word))
+            continue
+        argument = _argument(word, option, rest)
+        if argument is None:
+            scan.obstacles.append(Local(LocalReason.UNSUPPORTED_OPTION, word))
+            break
+        _record(scan, option, argument)
+        if option.meaning == "-x":
+            language = None if argument.value == "none" else argument.value
+        only_sources = option.meaning == "--"
+    return scan
+
+
+def _argument(word: str, option: Option, rest: Iterator[str]) -> Argument | None:
+    """The option with its value; None when the value that it needs is missing."""
+    joined = word[len(option.spelling) :]
+    if option.shape is Shape.SEPARATE or (option.shape is Shape.EITHER and not joined):
+        value = next(rest, None)
+        return None if value is None else Argument(option.spelling, value, True, option.role)
+    if option.shape is Shape.FLAG:
+        return Argument(option.spelling, role=option.role)
+    return Argument(option.spelling, joined, role=option.role)
+
+
+def _record(scan: Scan, option: Option, argument: Argument) -> None:
+    scan.arguments.append(argument)
+    scan.last[option.meaning] = argument.value
+    if isinstance(option.verdict, LocalReason):
+        scan.obstacles.append(Local(option.verdict, argument.tokens()[0]))
+    elif option.verdict is Verdict.ORIGINAL_PATHS:
+        scan.original_paths = True
+    if request := wrapped.dependency_request(argument):
+        scan.last["-Wp," + request[0]] = request[1]
+    elif obstacle := wrapped.obstacle(argument):
+        scan.obstacles.append(obstacle)

@@ -1,0 +1,151 @@
+"""Rewrites a command to run in a tree in which the dev box's paths are mirrored below a prefix.
+
+Duty: the argv, cwd and environment that give the same bytes there (gcc 12, clang 14). Unaware of
+which files the tree holds and of how processes are started: the caller sets PWD to ``cwd``.
+"""
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from distbuild.command import driver
+from distbuild.command.model import Argument, CompileCommand, Dependencies, Family, Role
+from distbuild.command.wrapped import dependency_request
+
+_OUTPUT_SPELLINGS = frozenset(("-o", "--output", "--output="))
+_REPLACED = frozenset(("-MD", "-MMD", "-MF"))
+_SEARCH_VARIABLES = frozenset(
+    ("CPATH", "CPLUS_INCLUDE_PATH", "C_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "OBJCPLUS_INCLUDE_PATH")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Relocated:
+    """What to run, where, and the two files that the caller takes from the output directory.
+
+    ``dependency_path`` is always written: when the command asks for no dependency file it is the
+    caller's own proof of the inputs, with system headers, and no output of the command.
+    """
+
+    argv: list[str]
+    cwd: str
+    dependency_path: str
+    output_path: str
+
+
+def relocate(
+    command: CompileCommand,
+    tree: str,
+    out_dir: str,
+    builtin_dirs: Sequence[str],
+    implicit_include: str | None = None,
+) -> Relocated:
+    """``command`` for a worker that mirrors the dev box's "/" at ``tree`` (absolute, canonical).
+
+    ``builtin_dirs`` and ``implicit_include`` are what the compiler told ``toolchain.search_probe``
+    on the dev box. ``tree`` holds no "=". Raises ValueError for a command that needs the original
+    paths.
+    """
+    if command.needs_original_paths:
+        raise ValueError("this command needs the original paths")
+    output = posixpath.join(out_dir, posixpath.basename(command.output))
+    dependency = output + ".d"
+    # Not -ffile-prefix-map: gcc applies it after every -fmacro-prefix-map, so it would outrank
+    # the user's own. Of each of these two kinds the last one that fits wins, the user's.
+    argv = [command.compiler, f"-fdebug-prefix-map={tree}=", f"-fmacro-prefix-map={tree}="]
+    argv += _builtin(tree, builtin_dirs, implicit_include)
+    argv += _dependency_options(command, dependency)
+    if not any(argument.option in _OUTPUT_SPELLINGS for argument in command.arguments):
+        argv += ["-o", output]
+    for argument in _kept(command):
+        argv += _rooted(argument, tree, output).tokens()
+    return Relocated(argv, root(command.cwd, tree), dependency, output)
+
+
+def observed(command: CompileCommand, dependency_path: str) -> list[str]:
+    """The command's own argv for a sandbox with the original paths, made to list its inputs.
+
+    A command that asks for a dependency file keeps its own; ``dependency_path`` is then unused.
+    Preprocessed text includes nothing: -MD would write no file there, and clang would warn of it.
+    """
+    argv = command.argv()
+    if command.dependencies is None and command.language not in driver.PREPROCESSED:
+        argv[1:1] = ["-MD", "-MF", dependency_path, "-MQ", command.output]
+    return argv
+
+
+def relocate_env(env: Mapping[str, str], tree: str) -> dict[str, str]:
+    """``env`` with the absolute directories of the include variables moved below ``tree``.
+
+    An empty element of such a list means the current directory and stays.
+    """
+    return {
+        name: ":".join(root(path, tree) for path in value.split(":"))
+        if name in _SEARCH_VARIABLES
+        else value
+        for name, value in env.items()
+    }
+
+
+def root(path: str, tree: str) -> str:
+    """``path`` below ``tree`` when it is absolute; a relative path follows the cwd by itself."""
+    return tree + path if path.startswith("/") else path
+
+
+def dependency_target(command: CompileCommand) -> str:
+    """The target that the driver gives its dependency rule when there is no -MT or -MQ, unquoted.
+
+    Measured: the -o as spelled; without one, and for gcc's -Wp,-MD, the source's stem and ".o".
+    """
+    explicit = any(argument.option in _OUTPUT_SPELLINGS for argument in command.arguments)
+    wrapped = any(dependency_request(argument) for argument in command.arguments)
+    if explicit and not (wrapped and command.family is Family.GCC):
+        return command.output
+    return driver.stem(command.source) + ".o"
+
+
+def _builtin(tree: str, dirs: Sequence[str], implicit: str | None) -> Iterator[str]:
+    """The compiler's own search path, as options.
+
+    -idirafter, not -isystem: C_INCLUDE_PATH comes after every -isystem and before the built-in
+    directories. Both are system directories, and the user's own -idirafter follow these.
+    """
+    yield "-nostdinc"
+    for directory in dirs:
+        yield "-idirafter"
+        yield root(directory, tree)
+    if implicit is not None:
+        # gcc's own <stdc-predef.h>, which -nostdinc switches off. By name: a path would not be
+        # found in a system directory, and -MMD would list it.
+        yield "-include"
+        yield posixpath.basename(implicit)
+
+
+def _dependency_options(command: CompileCommand, path: str) -> Iterator[str]:
+    wanted = command.dependencies or Dependencies(system=True, path="")
+    yield "-MD" if wanted.system else "-MMD"
+    yield "-MF"
+    yield path
+    if not any(argument.option in ("-MT", "-MQ") for argument in command.arguments):
+        yield "-MQ"
+        yield dependency_target(command)
+
+
+def _kept(command: CompileCommand) -> Iterator[Argument]:
+    for argument in command.arguments:
+        if argument.option not in _REPLACED and dependency_request(argument) is None:
+            yield argument
+
+
+def _rooted(argument: Argument, tree: str, output: str) -> Argument:
+    value = argument.value
+    if value is None:
+        return argument
+    match argument.role:
+        case Role.NONE:
+            return argument
+        case Role.OUTPUT_FILE:
+            value = output
+        case Role.PREFIX_MAP | Role.SOURCE | Role.INPUT_DIR | Role.INPUT_FILE:
+            value = root(value, tree)
+    return Argument(argument.option, value, argument.separate, argument.role)

@@ -1,0 +1,167 @@
+"""What to ask a compiler about itself, how to read its answers, and which environment reaches it.
+
+Duty: arguments and texts, as values. Unaware of processes: the caller runs the probe with LC_ALL=C
+and without the include variables.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from distbuild.command.model import CompileCommand, Family, Local, LocalReason
+
+#: Options that move, add or remove built-in search directories, or the implicit include.
+_PROBED = frozenset(
+    (
+        "--gcc-toolchain=",
+        "--sysroot",
+        "--sysroot=",
+        "--target=",
+        "-ansi",
+        "-ffreestanding",
+        "-fhosted",
+        "-fno-hosted",
+        "-isysroot",
+        "-m16",
+        "-m32",
+        "-m64",
+        "-mx32",
+        "-no-canonical-prefixes",
+        "-nobuiltininc",
+        "-nostdinc",
+        "-nostdinc++",
+        "-nostdlibinc",
+        "-stdlib=",
+        "-target",
+    )
+)
+_PROBED_PREFIXES = ("-mabi=", "-march=", "-mcpu=", "-mfloat-abi=", "-mfpu=", "-mthumb", "-marm")
+
+_BEGIN = re.compile(r"^#include <\.\.\.>.*:$")
+_IMPLICIT = re.compile(r'^# \d+ "(/[^"]*)" 1 3', re.MULTILINE)
+
+#: Programs, besides the driver, whose bytes make a compiler what it is.
+_C_PROGRAMS = ("cc1", "as")
+_PROGRAMS = {
+    "c++": ("cc1plus", "as"),
+    "c++-cpp-output": ("cc1plus", "as"),
+    "objective-c": ("cc1obj", "as"),
+    "objective-c++": ("cc1objplus", "as"),
+    "objective-c++-cpp-output": ("cc1objplus", "as"),
+    "objective-c-cpp-output": ("cc1obj", "as"),
+}
+
+#: Variables that reach the compiler on a worker; LC_* as well. Never the rest.
+ALLOWED_ENV = frozenset(
+    (
+        "CLICOLOR_FORCE",
+        "COLUMNS",
+        "CPATH",
+        "CPLUS_INCLUDE_PATH",
+        "C_INCLUDE_PATH",
+        "GCC_COLORS",
+        "GCC_URLS",
+        "LANG",
+        "LANGUAGE",
+        "NO_COLOR",
+        "OBJCPLUS_INCLUDE_PATH",
+        "OBJC_INCLUDE_PATH",
+        "SOURCE_DATE_EPOCH",
+        "TERM",
+        "TERM_URLS",
+        "TZ",
+    )
+)
+ALLOWED_ENV_PREFIXES = ("LC_",)
+
+_RUNS_OTHER_CODE = (
+    "CCC_ADD_ARGS",
+    "CCC_OVERRIDE_OPTIONS",
+    "CLANG_CONFIG_FILE_SYSTEM_DIR",
+    "CLANG_CONFIG_FILE_USER_DIR",
+    "COMPILER_PATH",
+    "GCC_COMPARE_DEBUG",
+    "GCC_EXEC_PREFIX",
+)
+_WRITES_OR_MOVES = (
+    "CC_LOG_DIAGNOSTICS",
+    "CC_PRINT_HEADERS",
+    "CC_PRINT_INTERNAL_STAT",
+    "CC_PRINT_OPTIONS",
+    "CC_PRINT_PROC_STAT",
+    "DEPENDENCIES_OUTPUT",
+    "SDKROOT",
+    "SUNPRO_DEPENDENCIES",
+)
+
+
+def search_probe(command: CompileCommand) -> tuple[str, ...]:
+    """Arguments that decide the built-in search directories of ``command``.
+
+    To be run as ``COMPILER *probe -E -v -`` with empty input: stderr is for
+    ``parse_search_dirs``, stdout for ``parse_implicit_include``. Equal probes have equal answers.
+    """
+    return ("-x", _probe_language(command.language), *_probed_words(command))
+
+
+def parse_search_dirs(stderr: str) -> tuple[str, ...]:
+    """The directories of ``#include <...>``, in order, as the compiler spells them.
+
+    The heading is found by its ``#include <...>``, which no translation changes; the list ends
+    with the first line that is not indented.
+    """
+    lines = iter(stderr.splitlines())
+    if not any(_BEGIN.match(line) for line in lines):
+        return ()
+    found = []
+    for line in lines:
+        if not line.startswith(" "):
+            break
+        found.append(line.strip().removesuffix(" (framework directory)"))
+    return tuple(found)
+
+
+def parse_implicit_include(stdout: str) -> str | None:
+    """The header that the compiler includes by itself (glibc's stdc-predef.h), if there is one."""
+    match = _IMPLICIT.search(stdout)
+    return match[1] if match else None
+
+
+def program_names(family: Family, language: str) -> tuple[str, ...]:
+    """Names to ask with -print-prog-name: with the driver, they are the compiler's identity.
+
+    clang is its own cc1 and assembler; ``as`` serves -fno-integrated-as.
+    """
+    if family is Family.CLANG:
+        return ("as",)
+    return _PROGRAMS.get(language, _C_PROGRAMS)
+
+
+def allowed_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """The part of ``env`` that reaches the compiler."""
+    return {
+        name: value
+        for name, value in env.items()
+        if name in ALLOWED_ENV or name.startswith(ALLOWED_ENV_PREFIXES)
+    }
+
+
+def environment_obstacle(env: Mapping[str, str]) -> Local | None:
+    """Why a compile with this environment stays local: a variable whose effect is not modelled."""
+    for name in _RUNS_OTHER_CODE:
+        if name in env:
+            return Local(LocalReason.RUNS_OTHER_CODE, name)
+    for name in _WRITES_OR_MOVES:
+        if name in env:
+            return Local(LocalReason.UNSUPPORTED_OPTION, name)
+    return None
+
+
+def _probe_language(language: str) -> str:
+    """The language whose search path counts; preprocessed text has that of its own language."""
+    return language.removesuffix("-cpp-output").replace("cpp-output", "c")
+
+
+def _probed_words(command: CompileCommand) -> Iterator[str]:
+    for argument in command.arguments:
+        if argument.option in _PROBED or argument.option.startswith(_PROBED_PREFIXES):
+            yield from argument.tokens()

@@ -1,0 +1,259 @@
+"""What ``config.json`` says, as typed values; where a process keeps its files.
+
+One schema serves wrapper, syncer and worker: each reads the keys it needs. Knows no network and no
+certificate. Every mistake of the user is a ConfigError of one line: file, key, expectation.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+from urllib.parse import urlsplit
+
+import msgspec
+
+from distbuild.protocol.errors import ConfigError
+
+Confinement = Literal["auto", "namespace", "plain"]
+
+DEFAULT_SYNCER = "https://localhost:5000"
+DEFAULT_SYNCER_PORT = 5000
+MAX_PORT = 65535
+
+#: A worker's blobs: some generations of the headers of a few large projects.
+DEFAULT_STORE_BYTES = 20 * 1024**3
+#: Larger files are hardly headers; they are sent once a compile asks for one.
+DEFAULT_MAX_FILE_BYTES = 16 * 1024**2
+
+_CHOICES = {"sandbox": ", ".join(get_args(Confinement))}
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
+_JSON_POSITION = re.compile(r"\(byte (\d+)\)")
+_FIELD = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<key>[^`]*)`$", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The directory that holds everything one installation owns."""
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        """The configuration, JSON."""
+        return self.path / "config.json"
+
+    @property
+    def certs(self) -> Path:
+        """Certificates and tokens, a directory per role."""
+        return self.path / "certs"
+
+    @property
+    def logs(self) -> Path:
+        """Log files, one per process name."""
+        return self.path / "logs"
+
+    @property
+    def socket(self) -> Path:
+        """The syncer's Unix socket for wrappers."""
+        return self.path / "syncer.sock"
+
+    @property
+    def sandbox(self) -> Path:
+        """A worker's trees, one per client."""
+        return self.path / "sandbox"
+
+    @property
+    def state(self) -> Path:
+        """What survives a restart: digest caches, identities."""
+        return self.path / "state"
+
+
+def find_home(option: str | None = None, environ: Mapping[str, str] | None = None) -> Home:
+    """The home named by ``--home``, else by DIST_BUILD_HOME, else ``~/dist_build``; absolute."""
+    environ = os.environ if environ is None else environ
+    named = option or environ.get("DIST_BUILD_HOME") or "~/dist_build"
+    return Home(Path(os.path.abspath(_expand_user(named, environ))))
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The keys of ``config.json``; all are optional."""
+
+    #: Syncer: the workers it pushes headers to, ``host:port``.
+    hosts: list[str] = []
+    #: Where the syncer is; a worker may serve several. The syncer listens on the first one's port.
+    syncer: str | list[str] = DEFAULT_SYNCER
+    #: Syncer: include directories mirrored from the start.
+    dirs: list[str] = []
+    #: Syncer: directories that the workers already have: watched, not copied at the start.
+    copied_already: list[str] = []
+    #: Worker: compiles at the same time; None: one per core.
+    num_cores: int | None = None
+    #: Worker: the port it listens on.
+    port: int = 8443
+    #: Worker, syncer: the address to listen on.
+    bind: str = "0.0.0.0"  # noqa: S104 - a build machine serves its network; every request is authenticated
+    #: Syncer: local compiles at the same time; None: one per core.
+    local_slots: int | None = None
+    #: Worker: how compilers are confined. ``auto``: namespaces where they work, else plain.
+    sandbox: Confinement = "auto"
+    #: Worker: take identical files of its own disk instead of asking for them.
+    reuse_own_files: bool = True
+    #: Worker: upper bound of its store of blobs.
+    store_bytes: int = DEFAULT_STORE_BYTES
+    #: Syncer: larger files are withheld until a compile asks for one.
+    max_file_bytes: int = DEFAULT_MAX_FILE_BYTES
+
+
+def load_config(home: Home, environ: Mapping[str, str] | None = None) -> Config:
+    """Read and check ``config.json``; raises ConfigError with one line for whatever is wrong."""
+    environ = os.environ if environ is None else environ
+    path = home.config_path
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such file; see example_dev_config.json and example_daemon_config.json"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read it: {error.strerror}") from error
+    config = _decode(path, data)
+    _check(path, config)
+    return msgspec.structs.replace(
+        config,
+        dirs=[_expand(path, "dirs", value, environ) for value in config.dirs],
+        copied_already=[
+            _expand(path, "copied_already", value, environ) for value in config.copied_already
+        ],
+    )
+
+
+def syncer_urls(config: Config) -> tuple[str, ...]:
+    """The syncers' base URLs without a trailing slash."""
+    named = [config.syncer] if isinstance(config.syncer, str) else config.syncer
+    return tuple(url.rstrip("/") for url in named)
+
+
+def syncer_port(config: Config) -> int:
+    """The port that a syncer with this configuration listens on."""
+    return urlsplit(syncer_urls(config)[0]).port or DEFAULT_SYNCER_PORT
+
+
+def parse_host(text: str) -> tuple[str, int]:
+    """``build1:8443`` or ``[::1]:8443`` as (host, port); raises ValueError."""
+    host, colon, port_text = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    if not colon or not host or re.search(r"[\s/@\[\]]", host) or (":" in host) != bracketed:
+        raise ValueError(f"{text!r} is not host:port")
+    if not re.fullmatch(r"[0-9]{1,5}", port_text) or not 1 <= int(port_text) <= MAX_PORT:
+        raise ValueError(f"{text!r} has no port between 1 and {MAX_PORT}")
+    return host, int(port_text)
+
+
+def _decode(path: Path, data: bytes) -> Config:
+    try:
+        return msgspec.json.decode(data, type=Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {_name_key(str(error))}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {_name_position(str(error), data)}") from error
+
+
+def _name_key(message: str) -> str:
+    unknown = _UNKNOWN.match(message)
+    if unknown:
+        known = ", ".join(sorted(Config.__struct_fields__))
+        return f"unknown key {_one_line(unknown[1])!r}; expected one of {known}"
+    field = _FIELD.match(message)
+    if field:
+        key, what = field["key"], _one_line(field["what"])
+        choices = _CHOICES.get(key)
+        what = f"expected one of {choices}; {what[0].lower()}{what[1:]}" if choices else what
+        return f'key "{key}": {what[0].lower()}{what[1:]}'
+    return f"{_one_line(message)} (the whole file has to be one JSON object)"
+
+
+def _name_position(message: str, data: bytes) -> str:
+    position = _JSON_POSITION.search(message)
+    if position:
+        before = data[: int(position[1])]
+    elif "truncated" in message:
+        before = data.rstrip()
+    else:
+        return f"not valid JSON: {_one_line(message)}"
+    line = before.count(b"\n") + 1
+    column = len(before) - (before.rfind(b"\n") + 1) + 1
+    reason = _one_line(_JSON_POSITION.sub("", message)).removeprefix("JSON is malformed: ")
+    return f"not valid JSON at line {line}, column {column}: {reason}"
+
+
+def _check(path: Path, config: Config) -> None:
+    for key in ("num_cores", "local_slots", "store_bytes", "max_file_bytes"):
+        value = getattr(config, key)
+        if value is not None and value < 1:
+            raise ConfigError(f'{path}: key "{key}": expected a number of at least 1, got {value}')
+    if not 1 <= config.port <= MAX_PORT:
+        raise ConfigError(
+            f'{path}: key "port": expected a number between 1 and {MAX_PORT}, got {config.port}'
+        )
+    if not config.bind or re.search(r"\s", config.bind):
+        raise ConfigError(f'{path}: key "bind": expected an address, got {config.bind!r}')
+    for index, host in enumerate(config.hosts):
+        try:
+            parse_host(host)
+        except ValueError as error:
+            expected = 'expected "host:port" like "build1:8443"'
+            raise ConfigError(f'{path}: key "hosts[{index}]": {expected}; {error}') from None
+    _check_syncers(path, config)
+
+
+def _check_syncers(path: Path, config: Config) -> None:
+    urls = syncer_urls(config)
+    if not urls:
+        raise ConfigError(f'{path}: key "syncer": expected at least one URL, got an empty list')
+    for index, url in enumerate(urls):
+        key = "syncer" if isinstance(config.syncer, str) else f"syncer[{index}]"
+        if not _is_base_url(url):
+            raise ConfigError(
+                f'{path}: key "{key}": expected a URL like "{DEFAULT_SYNCER}", got {url!r}'
+            )
+
+
+def _is_base_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    bare = not (parts.path or parts.query or parts.fragment or parts.username)
+    clean = not re.search(r"\s", url)
+    return parts.scheme == "https" and bool(parts.hostname) and port != 0 and bare and clean
+
+
+def _expand(path: Path, key: str, value: str, environ: Mapping[str, str]) -> str:
+    def of_variable(match: re.Match[str]) -> str:
+        name = match[1] or match[2] or ""
+        if name not in environ:
+            raise ConfigError(
+                f'{path}: key "{key}": {value!r} uses ${name}, which is not set in the environment'
+            )
+        return environ[name]
+
+    expanded = _expand_user(_VARIABLE.sub(of_variable, value), environ)
+    if not os.path.isabs(expanded):
+        raise ConfigError(f'{path}: key "{key}": expected an absolute path, got {value!r}')
+    return os.path.normpath(expanded)
+
+
+def _expand_user(value: str, environ: Mapping[str, str]) -> str:
+    if (value == "~" or value.startswith("~/")) and environ.get("HOME"):
+        return environ["HOME"] + value[1:]
+    return os.path.expanduser(value)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

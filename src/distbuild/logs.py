@@ -1,0 +1,55 @@
+"""Where log lines go: a rotating file per process, and warnings to stderr. Decides no messages."""
+
+import logging
+import logging.handlers
+import sys
+from pathlib import Path
+
+from distbuild.protocol.errors import ConfigError
+
+MAX_LOG_BYTES = 8 * 1024**2
+KEPT_LOGS = 3
+
+_FILE_FORMAT = "%(asctime)s %(levelname)s %(process)d %(threadName)s %(name)s: %(message)s"
+_STDERR_FORMAT = "%(levelname)s: %(message)s"
+#: They report every connection and every file event at debug level.
+_CHATTY = ("urllib3", "watchdog", "werkzeug")
+
+
+def set_up_logging(logs_dir: Path, name: str, *, verbose: bool = False) -> Path:
+    """Send the root logger to ``logs_dir/name.log`` and warnings to stderr; returns the file.
+
+    ``verbose`` is the user's ``-v``: everything goes to both. Raises ConfigError if the file cannot
+    be written. Handlers of an earlier call are replaced.
+    """
+    path = logs_dir / f"{name}.log"
+    try:
+        logs_dir.mkdir(parents=True, exist_ok=True)
+        in_file = logging.handlers.RotatingFileHandler(
+            path, maxBytes=MAX_LOG_BYTES, backupCount=KEPT_LOGS, encoding="utf-8", errors="replace"
+        )
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot write the log: {error.strerror}") from error
+    in_file.setFormatter(logging.Formatter(_FILE_FORMAT))
+    on_stderr = logging.StreamHandler(sys.stderr)
+    on_stderr.setFormatter(logging.Formatter(f"{name}: {_STDERR_FORMAT}"))
+    on_stderr.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    _replace_handlers(in_file, on_stderr)
+    logging.getLogger().setLevel(logging.DEBUG if verbose else logging.INFO)
+    for chatty in _CHATTY:
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    return path
+
+
+def close_logging() -> None:
+    """Undo ``set_up_logging``: no handler, no open file."""
+    _replace_handlers()
+
+
+def _replace_handlers(*handlers: logging.Handler) -> None:
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+        old.close()
+    for new in handlers:
+        root.addHandler(new)

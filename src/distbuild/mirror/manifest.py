@@ -1,0 +1,222 @@
+"""What the dev box holds: every mirrored path, and what it is, by generation.
+
+Pure: knows no disk, no worker and no clock. Paths are absolute ``str`` (surrogateescape) without
+``.``, ``..`` or doubled slashes; they become ``bytes`` only on the wire.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from distbuild.protocol.messages import (
+    Change,
+    DirectoryEntry,
+    Entry,
+    FileEntry,
+    SymlinkEntry,
+    WithheldEntry,
+)
+
+DIRECTORY = DirectoryEntry()
+WITHHELD = WithheldEntry()
+
+#: The kernel's own limit on links followed in one look-up (path_resolution(7)).
+MAX_SYMLINKS = 40
+
+_MASK = (1 << 256) - 1
+_entry_encoder = msgspec.msgpack.Encoder()
+
+
+class Summary:
+    """An order-free digest of a set of (path, entry) pairs that can be kept up to date.
+
+    The sum of the pairs' SHA-256 modulo 2**256: equal sets give equal sums, whatever the order
+    in which they came to be. It guards against a forgotten change, not against an adversary.
+    """
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def add(self, path: bytes, entry: Entry) -> None:
+        """Take the pair into the set."""
+        self._sum = (self._sum + _pair_digest(path, entry)) & _MASK
+
+    def remove(self, path: bytes, entry: Entry) -> None:
+        """Take the pair out of the set; it must have been added."""
+        self._sum = (self._sum - _pair_digest(path, entry)) & _MASK
+
+    def digest(self) -> bytes:
+        """32 bytes; 32 zeros for the empty set."""
+        return self._sum.to_bytes(32, "big")
+
+
+def _pair_digest(path: bytes, entry: Entry) -> int:
+    body = path + b"\0" + _entry_encoder.encode(entry)
+    return int.from_bytes(hashlib.sha256(body).digest(), "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much a manifest holds; ``size`` in bytes of plain content."""
+
+    files: int
+    size: int
+
+
+class Manifest:
+    """Paths and their entries, with the generation in which each was last changed."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._entries: dict[str, Entry] = {}
+        self._names: dict[str, set[str]] = {}
+        # Path -> generation of its last change, oldest first; removed paths stay in it as
+        # tombstones, so that a worker that is behind learns of the removal.
+        self._changed: dict[str, int] = {}
+        # Digest -> paths that have it, so that a content can be found again.
+        self._holders: dict[bytes, set[str]] = {}
+        self._summary = Summary()
+        self._files = 0
+        self._size = 0
+
+    def __repr__(self) -> str:
+        return f"<Manifest generation={self.generation} entries={len(self._entries)}>"
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, path: str) -> Entry | None:
+        """The entry at exactly this path; symlinks on the way are not followed."""
+        return self._entries.get(path)
+
+    def counts(self) -> Counts:
+        """Number and total size of the regular files whose content is mirrored."""
+        return Counts(self._files, self._size)
+
+    def summary(self) -> bytes:
+        """The order-free digest of all entries."""
+        return self._summary.digest()
+
+    def apply(self, batch: Mapping[str, Entry | None]) -> bool:
+        """Take a batch of new states (None: gone) as one generation.
+
+        What is no difference to the present state is passed over; with no difference at all the
+        generation stays. A removed directory takes what is below it along. Returns whether
+        anything changed.
+        """
+        differences = {p: e for p, e in batch.items() if self._entries.get(p) != e}
+        if not differences:
+            return False
+        self.generation += 1
+        for path in sorted(differences):
+            entry = differences[path]
+            before = self._entries.get(path)
+            if isinstance(before, DirectoryEntry) and not isinstance(entry, DirectoryEntry):
+                for below in [p for p in self.below(path) if differences.get(p) is None]:
+                    self._set(below, None)
+            self._set(path, entry)
+        return True
+
+    def _set(self, path: str, entry: Entry | None) -> None:
+        before = self._entries.get(path)
+        if before == entry:
+            return
+        parent, name = os.path.split(path)
+        if before is not None:
+            self._account(path, before, -1)
+        if entry is None:
+            del self._entries[path]
+            self._names[parent].discard(name)
+            if not self._names[parent]:
+                del self._names[parent]
+        else:
+            self._entries[path] = entry
+            self._names.setdefault(parent, set()).add(name)
+            self._account(path, entry, +1)
+        self._changed.pop(path, None)
+        self._changed[path] = self.generation
+
+    def _account(self, path: str, entry: Entry, sign: int) -> None:
+        update = self._summary.add if sign > 0 else self._summary.remove
+        update(os.fsencode(path), entry)
+        if isinstance(entry, FileEntry):
+            self._files += sign
+            self._size += sign * entry.size
+            holders = self._holders.setdefault(entry.digest, set())
+            if sign > 0:
+                holders.add(path)
+            else:
+                holders.discard(path)
+                if not holders:
+                    del self._holders[entry.digest]
+
+    def paths_of(self, digest: bytes) -> frozenset[str]:
+        """The files that have this content."""
+        return frozenset(self._holders.get(digest, ()))
+
+    def names(self, directory: str) -> frozenset[str]:
+        """The names directly in a directory; empty when it holds none or is not there."""
+        return frozenset(self._names.get(directory, ()))
+
+    def below(self, path: str) -> Iterator[str]:
+        """Every path below ``path``, children before grandchildren; not ``path`` itself."""
+        pending = [path]
+        while pending:
+            directory = pending.pop()
+            prefix = directory if directory.endswith("/") else directory + "/"
+            for name in sorted(self._names.get(directory, ())):
+                child = prefix + name
+                yield child
+                if child in self._names:
+                    pending.append(child)
+
+    def since(self, generation: int) -> list[Change]:
+        """What changed after ``generation``; 0 gives the whole listing. Sorted by path."""
+        if generation <= 0:
+            paths = list(self._entries)
+        else:
+            paths = []
+            for path in reversed(self._changed):
+                if self._changed[path] <= generation:
+                    break
+                paths.append(path)
+        paths.sort()
+        return [Change(os.fsencode(p), self._entries.get(p)) for p in paths]
+
+    def resolve(self, path: str) -> str | None:
+        """The path with every symlink followed, or None where that leaves the manifest."""
+        return resolve(path, self._entries.get)
+
+
+def resolve(path: str, lookup: Callable[[str], Entry | None]) -> str | None:
+    """Follow symlinks in an absolute path as the kernel does, within what ``lookup`` knows.
+
+    ``..`` steps up from the *resolved* directory. Returns the path of a non-symlink entry, or
+    None when a component is missing or there are more than 40 links. The result need not be an
+    entry itself only in the case of ``/``.
+    """
+    pending = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+    here, followed = "", 0
+    while pending:
+        part = pending.pop()
+        if part == "..":
+            here = here.rpartition("/")[0]
+            continue
+        step = f"{here}/{part}"
+        entry = lookup(step)
+        if entry is None:
+            return None
+        if isinstance(entry, SymlinkEntry):
+            followed += 1
+            if followed > MAX_SYMLINKS:
+                return None
+            target = os.fsdecode(entry.target)
+            pending.extend(p for p in reversed(target.split("/")) if p not in ("", "."))
+            if target.startswith("/"):
+                here = ""
+            continue
+        here = step
+    return here or "/"

@@ -1,0 +1,71 @@
+"""Which names are mirrored with their content, which by name alone, and which not at all.
+
+A matter of cost only: a compile that asks for a withheld or ignored file gets it, since the syncer
+then adds it by name and runs the job again. Pure.
+"""
+
+import enum
+import os
+
+#: Larger files stay on the dev box until a compile asks for one.
+DEFAULT_MAX_FILE_BYTES = 16 * 1024 * 1024
+
+
+class Handling(enum.Enum):
+    """What becomes of a regular file in a mirrored directory."""
+
+    MIRROR = "mirror"
+    WITHHOLD = "withhold"  # the name is mirrored, so that __has_include sees it
+    IGNORE = "ignore"  # a by-product of builds: its coming and going is no change
+
+
+_WITHHELD_SUFFIXES = frozenset(
+    ".c .cc .cp .cxx .cpp .c++ .cppm .ixx .m .mm .s .sx .f .f77 .f90 .f95 .f03 .for .go .rs .d.ts"
+    " .java .py .pl .sh .bat .js .ts .css .cmake .ninja .mk .am .ac .m4 .po .mo .md .rst .txt .adoc"
+    " .json .yaml .yml .toml .xml .html .log .csv .png .jpg .jpeg .gif .svg .ico .pdf .ps .zip .gz"
+    " .xz .bz2 .zst .tar .tgz .whl .jar .class .db .sqlite .bin .dat .img .iso .patch .diff .orig"
+    " .rej .bak .gch .pch .pcm".split()
+)
+_IGNORED_SUFFIXES = frozenset(
+    ".o .lo .obj .a .la .lib .so .dylib .dll .exe .pdb .ilk .d .dwo .dwp .gcda .gcno .su .ci .pyc"
+    " .pyo .swp .swo .swx .tmp .po~ .Po .Plo .Tpo".split()
+)
+_IGNORED_PREFIXES = (".ninja_", ".#", ".nfs", ".dist_build.")
+#: Directories whose inside no include directive reaches; the name itself is mirrored.
+CLOSED_DIRECTORIES = frozenset({".git", ".hg", ".svn", "__pycache__", "node_modules", ".cache"})
+#: A directory that holds a file of this name is ours (a worker's sandboxes are in there).
+HOME_MARKER = ".dist_build_home"
+#: First bytes of files that are no text to include although their name would allow it.
+_BINARY_MAGIC = (b"\x7fELF", b"!<arch>\n", b"MZ\x90", b"\xcf\xfa\xed\xfe", b"\x1f\x8b\x08")
+
+#: Directories that are far larger than any set of headers: only their own files are mirrored,
+#: and a directory below them when a compile turns out to need it.
+_BROAD_DIRECTORIES = frozenset(
+    "/ /bin /boot /dev /etc /home /lib /lib64 /media /mnt /opt /proc /root /run /sbin /srv /sys"
+    " /tmp /usr /usr/bin /usr/lib /usr/lib64 /usr/local /usr/local/lib /usr/sbin /usr/share"
+    " /usr/src /var /var/lib /var/tmp /Users".split()
+)
+
+
+def handling(name: str) -> Handling:
+    """By the file's name alone; case of the suffix counts (``.C`` is a source as ``.c`` is)."""
+    if name.startswith(_IGNORED_PREFIXES) or name.endswith("~") or ".so." in name:
+        return Handling.IGNORE
+    suffix = os.path.splitext(name)[1]
+    if suffix in _IGNORED_SUFFIXES:
+        return Handling.IGNORE
+    if suffix.lower() in _WITHHELD_SUFFIXES:
+        return Handling.WITHHOLD
+    return Handling.MIRROR
+
+
+def is_binary(head: bytes) -> bool:
+    """Whether these first bytes are those of an executable, an archive or the like."""
+    return head.startswith(_BINARY_MAGIC)
+
+
+def is_broad(directory: str, home: str) -> bool:
+    """Whether a directory is too wide to mirror as a whole: the user's ``home`` or above, too."""
+    if directory in _BROAD_DIRECTORIES:
+        return True
+    return bool(home) and f"{home}/".startswith(directory.rstrip("/") + "/")

@@ -1,0 +1,145 @@
+"""Which directories are mirrored, and how a spelled path leads to a real one.
+
+Reads the disk only through ``lstat``/``readlink`` of path components. Knows no manifest.
+"""
+
+import enum
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from distbuild.mirror.manifest import DIRECTORY, MAX_SYMLINKS
+from distbuild.mirror.policy import CLOSED_DIRECTORIES
+from distbuild.protocol.messages import Entry, SymlinkEntry
+
+
+class Kind(enum.Enum):
+    """How much of a root is mirrored."""
+
+    DEEP = "deep"
+    SHALLOW = "shallow"  # its own files and the names of its directories
+    DEFERRED = "deferred"  # watched; mirrored once a job names it or something in it changes
+
+
+@dataclass(slots=True)
+class Root:
+    """A mirrored directory by its real path. ``polled``: no events there, listed for each job."""
+
+    path: str
+    kind: Kind
+    polled: bool = False
+
+
+@dataclass(slots=True)
+class Trace:
+    """The way of a path through the file system: every component passed, and where it ends.
+
+    ``real`` is None when a component is missing. ``entries`` has the directories and symlinks
+    that must be in a tree for the same path to lead to the same place there, also those that a
+    later ``..`` leaves again.
+    """
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    real: str | None = None
+    is_directory: bool = False
+
+
+def trace(path: str) -> Trace:
+    """Walk an absolute path as the kernel would (path_resolution(7))."""
+    result = Trace()
+    pending = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+    here, followed, is_directory = "", 0, True
+    while pending:
+        part = pending.pop()
+        if part == "..":
+            here = here.rpartition("/")[0]
+            continue
+        step = f"{here}/{part}"
+        try:
+            status = os.lstat(step)
+            if stat.S_ISLNK(status.st_mode):
+                followed += 1
+                if followed > MAX_SYMLINKS:
+                    return result
+                target = os.readlink(step)
+                result.entries[step] = SymlinkEntry(os.fsencode(target))
+                pending.extend(p for p in reversed(target.split("/")) if p not in ("", "."))
+                if target.startswith("/"):
+                    here = ""
+                continue
+        except OSError:
+            return result
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if is_directory:
+            result.entries[step] = DIRECTORY
+        elif pending:
+            return result
+        here = step
+    result.real = here or "/"
+    result.is_directory = is_directory
+    return result
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Device and inode of the directory that a path leads to now; None: there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
+
+
+def inside(path: str, directory: str) -> bool:
+    """Whether ``path`` is ``directory`` or lies below it."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+class Roots:
+    """The set of mirrored directories, by real path."""
+
+    def __init__(self) -> None:
+        self._roots: dict[str, Root] = {}
+
+    def __iter__(self) -> Iterator[Root]:
+        return iter(list(self._roots.values()))
+
+    def __len__(self) -> int:
+        return len(self._roots)
+
+    def get(self, path: str) -> Root | None:
+        """The root at exactly this path."""
+        return self._roots.get(path)
+
+    def add(self, root: Root) -> None:
+        """Add a root, or replace the one at the same path."""
+        self._roots[root.path] = root
+
+    def discard(self, path: str) -> None:
+        """Forget the root at a path, if there is one."""
+        self._roots.pop(path, None)
+
+    def holding(self, path: str) -> Root | None:
+        """The root by which ``path`` is mirrored, or None: the deep one if there is one.
+
+        A shallow root holds only what is directly in it; no root holds what is inside a closed
+        directory (``.git`` and the like) below it.
+        """
+        best: Root | None = None
+        parent = os.path.dirname(path)
+        directory = path
+        while True:
+            root = self._roots.get(directory)
+            if root is not None:
+                if root.kind is Kind.DEEP:
+                    return root
+                if root.kind is Kind.DEFERRED or directory in (path, parent):
+                    best = best or root
+            closed = directory != path and os.path.basename(directory) in CLOSED_DIRECTORIES
+            if directory == "/" or closed:
+                return best
+            directory = os.path.dirname(directory)
+
+    def nested(self, path: str) -> list[str]:
+        """Paths of the roots strictly below ``path``."""
+        return [r for r in self._roots if r != path and inside(r, path)]

@@ -1,0 +1,234 @@
+"""A content-addressed store of blobs on the worker's disk. Knows no client, tree, job or network.
+
+A blob lives at ``root/ab/cdef…``, named by the SHA-256 of its bytes. Trees hold hard links to
+blobs, so a blob whose link count is one is used by nobody.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import zstandard
+
+from distbuild.protocol.errors import InfrastructureError, ProtocolError
+from distbuild.protocol.messages import DIGEST_BYTES, MAX_BLOB_BYTES, Blob, Digest, FileEntry
+
+#: A blob that no tree has linked for so long is removed at the next start.
+KEEP_UNUSED_S = 14 * 24 * 3600
+_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """What the store holds, for /status."""
+
+    files: int
+    bytes: int
+
+
+class Store:
+    """Blobs below ``root``. Every method raises InfrastructureError when the disk fails."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.fsencode(root)
+        self._lock = threading.Lock()
+        #: A crash may have left garbage under a right name: each blob is hashed once per process.
+        self._verified: set[Digest] = set()
+        self._files = 0
+        self._bytes = 0
+        with translated():
+            os.makedirs(self._root, exist_ok=True)
+
+    def __repr__(self) -> str:
+        return f"Store({self._files} files, {self._bytes} bytes)"
+
+    def missing(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Those of ``digests`` that have to be sent, each once, in the order given."""
+        return [digest for digest in dict.fromkeys(digests) if not self._holds(digest)]
+
+    def put(self, blob: Blob) -> None:
+        """Keep a blob from the network; raises ProtocolError when it is not what it says."""
+        if len(blob.digest) != DIGEST_BYTES or not 0 <= blob.size <= MAX_BLOB_BYTES:
+            raise ProtocolError("blob with a bad digest or size")
+        if not self._holds(blob.digest):
+            chunks = expand(blob)
+            if not self._keep(chunks, blob.digest, blob.size):
+                raise ProtocolError(f"blob {blob.digest.hex()} has other content than its digest")
+
+    def add_file(self, path: bytes, entry: FileEntry) -> bool:
+        """Copy this machine's file at ``path`` if it is what ``entry`` says; False if not."""
+        try:
+            with open(path, "rb") as file:
+                return self._keep(_chunks(file), entry.digest, entry.size)
+        except OSError:
+            return False
+
+    def place(self, entry: FileEntry, destination: bytes, *, may_link: bool) -> bool:
+        """Make ``destination`` (absent) the blob's content, with the entry's time and mode.
+
+        True: it is a link to the blob; False: a copy of its own. A link is refused when
+        ``may_link`` is False or when another tree's link has another time or mode.
+        """
+        source = self._path(entry.digest)
+        with translated():
+            if may_link and self._link(source, entry, destination):
+                return True
+            shutil.copyfile(source, destination)
+            _dress(destination, entry)
+            return False
+
+    def evict(self, now: float, cap: int | None = None) -> None:
+        """Remove what nobody has used for long, and the oldest unused above ``cap`` bytes."""
+        with translated():
+            found = sorted(self._scan(), key=lambda blob: blob[1].st_ctime)
+        total = sum(stat.st_size for _, stat in found)
+        files = len(found)
+        for digest, stat in found:
+            too_much = cap is not None and total > cap
+            if stat.st_nlink > 1 or not (too_much or now - stat.st_ctime > KEEP_UNUSED_S):
+                continue
+            if self._remove_unused(digest):
+                total -= stat.st_size
+                files -= 1
+        with self._lock:
+            self._files, self._bytes = files, total
+
+    def status(self) -> StoreStatus:
+        """How much is held."""
+        return StoreStatus(self._files, self._bytes)
+
+    def _link(self, source: bytes, entry: FileEntry, destination: bytes) -> bool:
+        with self._lock:
+            stat = os.lstat(source)
+            if stat.st_nlink == 1:
+                _dress(source, entry)
+            elif stat.st_mtime_ns != entry.mtime_ns or stat.st_mode & 0o777 != tree_mode(entry):
+                return False
+            try:
+                os.link(source, destination)
+            except OSError as error:
+                if error.errno in (errno.EMLINK, errno.EXDEV, errno.EPERM):
+                    return False
+                raise
+            return True
+
+    def _path(self, digest: Digest) -> bytes:
+        name = digest.hex().encode()
+        return b"%s/%s/%s" % (self._root, name[:2], name[2:])
+
+    def _holds(self, digest: Digest) -> bool:
+        path = self._path(digest)
+        with self._lock:
+            if digest in self._verified and os.path.exists(path):
+                return True
+        try:
+            with open(path, "rb") as file:
+                good = hashlib.file_digest(file, "sha256").digest() == digest
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise InfrastructureError(f"store: {error}") from error
+        with self._lock, contextlib.suppress(FileNotFoundError):
+            if good and os.path.exists(path):
+                self._verified.add(digest)
+                return True
+            os.unlink(path)
+        return False
+
+    def _keep(self, chunks: Iterator[bytes], digest: Digest, size: int) -> bool:
+        with translated():
+            folder = os.path.dirname(self._path(digest))
+            os.makedirs(folder, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=folder, prefix=b".new-")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    if not _write_hashed(chunks, file, digest, size):
+                        return False
+                    os.fchmod(file.fileno(), 0o444)
+                os.rename(temporary, self._path(digest))
+                temporary = b""
+            finally:
+                if temporary:
+                    os.unlink(temporary)
+        with self._lock:
+            self._verified.add(digest)
+            self._files += 1
+            self._bytes += size
+        return True
+
+    def _scan(self) -> Iterator[tuple[Digest, os.stat_result]]:
+        for folder in os.scandir(self._root):
+            for file in os.scandir(folder.path):
+                try:
+                    digest = bytes.fromhex((folder.name + file.name).decode())
+                except ValueError:
+                    os.unlink(file.path)  # the temporary file of a process that died
+                else:
+                    yield digest, file.stat(follow_symlinks=False)
+
+    def _remove_unused(self, digest: Digest) -> bool:
+        with self._lock, contextlib.suppress(FileNotFoundError):
+            path = self._path(digest)
+            if digest not in self._verified and os.lstat(path).st_nlink == 1:
+                os.unlink(path)
+                return True
+        return False
+
+
+def expand(blob: Blob) -> Iterator[bytes]:
+    """A blob's plain bytes in chunks; raises ProtocolError past its declared size."""
+    total = 0
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(blob.data)) as reader:
+            while chunk := reader.read(_CHUNK):
+                total += len(chunk)
+                if total > blob.size:
+                    raise ProtocolError("blob is larger than it says")
+                yield chunk
+    except zstandard.ZstdError as error:
+        raise ProtocolError(f"blob cannot be decompressed: {error}") from error
+
+
+def tree_mode(entry: FileEntry) -> int:
+    """The permission bits of a file in a tree: nobody writes through a link to a blob."""
+    return 0o555 if entry.mode & 0o111 else 0o444
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """The one edge at which the disk's errors become ours."""
+    try:
+        yield
+    except OSError as error:
+        raise InfrastructureError(f"disk: {error}") from error
+
+
+def _dress(path: bytes, entry: FileEntry) -> None:
+    os.chmod(path, tree_mode(entry))
+    os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
+
+
+def _chunks(file: io.BufferedReader) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK):
+        yield chunk
+
+
+def _write_hashed(
+    chunks: Iterator[bytes], file: io.BufferedWriter, digest: Digest, size: int
+) -> bool:
+    hasher, total = hashlib.sha256(), 0
+    for chunk in chunks:
+        total += len(chunk)
+        if total > size:
+            return False
+        hasher.update(chunk)
+        file.write(chunk)
+    return total == size and hasher.digest() == digest

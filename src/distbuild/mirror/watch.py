@@ -1,0 +1,232 @@
+"""Tells which paths changed, in the order of the changes, and when all earlier changes were told.
+
+Uses watchdog's inotify reader below its observers: those hold a moved-from event back for half a
+second to pair it, and have one queue per root, so that no order across roots can be relied on. The
+reader calls back in one thread, in the kernel's order. One watch per directory, and none recursive.
+Knows nothing of manifests.
+"""
+
+import itertools
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from watchdog.observers.inotify_c import CallbackId, InotifyEvent, WatchDescriptor
+
+log = logging.getLogger(__name__)
+
+#: Longer than this no event takes while the machine is not wedged; then everything is rescanned.
+BARRIER_TIMEOUT_S = 5.0
+
+#: statfs(2) magic of file systems whose changes by other machines give no event: NFS, SMB, CIFS,
+#: SMB2, 9p, FUSE, Ceph, AFS. A directory there is listed again for each job.
+_REMOTE_FILE_SYSTEMS = frozenset(
+    {0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x01021997, 0x65735546, 0x00C36400, 0x5346414F}
+)
+
+
+class Watcher(Protocol):
+    """What the mirror needs of file-change notification."""
+
+    def add(self, directory: str) -> bool:
+        """Watch one directory, not what is below it. False: it cannot be watched."""
+
+    def forget(self, directory: str) -> None:
+        """Stop watching a directory and everything below it."""
+
+    def barrier(self) -> bool:
+        """Return once every change made before the call was told. False: that is not certain."""
+
+    def stop(self) -> None:
+        """Release everything."""
+
+
+class NoWatcher:
+    """For systems without notification: watches nothing, so every directory is listed per job."""
+
+    def add(self, directory: str) -> bool:
+        """Nothing can be watched."""
+        del directory
+        return False
+
+    def forget(self, directory: str) -> None:
+        """Nothing is watched."""
+        del directory
+
+    def barrier(self) -> bool:
+        """Trivially true: nothing is watched."""
+        return True
+
+    def stop(self) -> None:
+        """Nothing to release."""
+
+
+def is_remote(directory: str) -> bool:
+    """Whether a directory lies on a file system that other machines change without an event."""
+    try:
+        import ctypes
+
+        buffer = ctypes.create_string_buffer(256)
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.statfs(os.fsencode(directory), buffer) != 0:
+            return False
+        return int.from_bytes(buffer.raw[:8], sys.byteorder) & 0xFFFFFFFF in _REMOTE_FILE_SYSTEMS
+    except (OSError, AttributeError):
+        return False
+
+
+class InotifyWatcher:
+    """Watches directories on Linux; calls ``changed(path, is_directory)`` and ``overflowed()``.
+
+    Both are called in one thread. ``is_directory`` is also True for a watched path that went away.
+
+    ``cookies`` is a private directory for the barrier: a file made there comes back as an event
+    after every event that the kernel queued before it (the method of Watchman's cookie files).
+    """
+
+    def __init__(
+        self, cookies: Path, changed: Callable[[str, bool], None], overflowed: Callable[[], None]
+    ) -> None:
+        from watchdog.observers.inotify_c import InotifyConstants as In
+        from watchdog.observers.inotify_c import InotifyFD, Mask
+
+        self._changed = changed
+        self._overflowed = overflowed
+        self._mask = Mask(
+            In.IN_MODIFY | In.IN_ATTRIB | In.IN_CLOSE_WRITE | In.IN_MOVE | In.IN_CREATE
+            | In.IN_DELETE | In.IN_DELETE_SELF | In.IN_MOVE_SELF | In.IN_ONLYDIR
+            | In.IN_EXCL_UNLINK | In.IN_DONT_FOLLOW
+        )  # fmt: skip
+        self._lock = threading.Lock()
+        self._ids = itertools.count(1)
+        self._watched: dict[str, tuple[WatchDescriptor, int]] = {}
+        self._paths: dict[int, set[str]] = {}
+        self._waiting: dict[str, threading.Event] = {}
+        self._fd = InotifyFD()
+        self._fd.daemon = True
+        self._cookies = cookies
+        cookies.mkdir(parents=True, exist_ok=True)
+        for left in cookies.iterdir():
+            left.unlink(missing_ok=True)
+        self._cookie_wd = self._fd.add_callback(
+            os.fsencode(cookies), Mask(In.IN_CREATE), self, _callback_id(next(self._ids))
+        )
+        self._fd.start()
+
+    def add(self, directory: str) -> bool:
+        """Watch one directory; True also when it is watched already."""
+        if directory in self._watched:
+            return True
+        number = next(self._ids)
+        try:
+            wd = self._fd.add_callback(
+                os.fsencode(directory), self._mask, self, _callback_id(number)
+            )
+        except OSError as error:
+            log.warning("%s: cannot be watched: %s", directory, error.strerror or error)
+            return False
+        if wd < 0:
+            return False
+        with self._lock:
+            self._watched[directory] = (wd, number)
+            self._paths.setdefault(wd, set()).add(directory)
+        return True
+
+    def forget(self, directory: str) -> None:
+        """Stop watching a directory and what is below; used when it went away or was moved."""
+        prefix = directory + "/"
+        with self._lock:
+            gone = [d for d in self._watched if d == directory or d.startswith(prefix)]
+            released = [self._release(d) for d in gone]
+        try:
+            self._fd.remove_callbacks([(wd, _callback_id(n)) for wd, n in released])
+        except OSError as error:
+            log.debug("%s: %s", directory, error)
+
+    def _release(self, directory: str) -> "tuple[WatchDescriptor, int]":
+        wd, number = self._watched.pop(directory)
+        paths = self._paths.get(wd, set())
+        paths.discard(directory)
+        if not paths:
+            self._paths.pop(wd, None)
+        return wd, number
+
+    def barrier(self) -> bool:
+        """See Watcher; waits for the event of a new file in the private directory."""
+        name = f"{os.getpid()}-{next(self._ids)}"
+        seen = self._waiting.setdefault(name, threading.Event())
+        cookie = self._cookies / name
+        try:
+            os.close(os.open(cookie, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            return seen.wait(BARRIER_TIMEOUT_S)
+        except OSError as error:
+            log.warning("%s: %s; the mirror is listed again", cookie, error.strerror)
+            return False
+        finally:
+            self._waiting.pop(name, None)
+            cookie.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """Close the inotify instance and end its thread."""
+        self._fd.stop()
+        self._fd.join()
+
+    # --- called by watchdog's reader thread -----------------------------------------------------
+
+    def on_event(self, event: "InotifyEvent") -> None:
+        """One kernel event; an exception here would silence all later ones."""
+        try:
+            self._dispatch(event)
+        except Exception:
+            log.exception("event lost: %r", event)
+            self._overflowed()
+
+    def _dispatch(self, event: "InotifyEvent") -> None:
+        name = os.fsdecode(event.name)
+        if event.wd == self._cookie_wd:
+            waiting = self._waiting.get(name)
+            if waiting is not None:
+                waiting.set()
+            return
+        with self._lock:
+            directories = list(self._paths.get(event.wd, ()))
+        for directory in directories:
+            if not name:
+                if event.is_move_self:
+                    self.forget(directory)
+                if event.is_move_self or event.is_delete_self:
+                    self._changed(directory, True)
+                continue
+            path = f"{directory}/{name}"
+            if event.is_directory and event.is_attrib:
+                continue
+            if event.is_directory and event.is_moved_from:
+                self.forget(path)
+            self._changed(path, event.is_directory)
+
+    def on_watch_deleted(self, wd: int) -> None:
+        """The kernel dropped a watch: its directory is gone or was unmounted."""
+        with self._lock:
+            directories = self._paths.pop(wd, set())
+            for directory in directories:
+                if self._watched.get(directory, (None, 0))[0] == wd:
+                    del self._watched[directory]
+        for directory in directories:
+            self._changed(directory, True)
+
+    def on_queue_overflow(self) -> None:
+        """The kernel dropped events, a cookie's perhaps among them."""
+        self._overflowed()
+        for waiting in list(self._waiting.values()):
+            waiting.set()
+
+
+def _callback_id(number: int) -> "CallbackId":
+    from watchdog.observers.inotify_c import CallbackId
+
+    return CallbackId(number)

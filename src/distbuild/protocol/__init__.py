@@ -1,0 +1,1 @@
+"""The words that the processes speak with each other. Imports nothing of ours."""

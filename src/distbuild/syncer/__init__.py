@@ -1,0 +1,1 @@
+"""The syncer: job queue and include mirror of one developer."""

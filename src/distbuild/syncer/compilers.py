@@ -1,0 +1,95 @@
+"""What the dev box's compilers are: found, identified, and asked for their search directories.
+
+Runs the compilers. Remembers by file state, so that an upgrade shows at the next job.
+"""
+
+import os
+import subprocess
+import threading
+from dataclasses import dataclass
+
+from distbuild.command import toolchain
+from distbuild.command.model import CompileCommand
+from distbuild.drivers import find_driver
+from distbuild.mirror.scan import StatKey, stat_key
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.toolchains import Identifier, Identity
+
+PROBE_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The compiler's own search directories, in its order and as it spells them, and the header
+    that it includes by itself (None: none)."""
+
+    dirs: tuple[str, ...]
+    implicit_include: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A compiler driver on the dev box's disk and the state it was in."""
+
+    path: str
+    key: StatKey
+
+
+def find(name: str, cwd: str, path: str) -> Driver | None:
+    """The driver that the shell would run for ``name``, with the state that it is in now."""
+    found = find_driver(name, cwd, path)
+    try:
+        return None if found is None else Driver(found, stat_key(os.stat(found)))
+    except OSError:
+        return None
+
+
+class Compilers:
+    """Identities and search directories, asked for once."""
+
+    def __init__(self, identifier: Identifier) -> None:
+        self._identifier = identifier
+        self._lock = threading.Lock()
+        self._identities: dict[Driver, Identity] = {}
+        self._search: dict[tuple[Driver, tuple[str, ...], str], Search] = {}
+
+    def identity(self, driver: Driver) -> Identity:
+        """Raises InfrastructureError when the driver does not answer as a compiler does."""
+        with self._lock:
+            known = self._identities.get(driver)
+            if known is None:
+                known = self._identities[driver] = self._identifier.identify(driver.path)
+            return known
+
+    def search(self, driver: Driver, command: CompileCommand) -> Search:
+        """What the compiler searches by itself for a command like this."""
+        probe = tuple(toolchain.search_probe(command))
+        # Only a relative path among the probe's arguments makes the directory matter.
+        where = command.cwd if any("sysroot" in word for word in probe) else "/"
+        key = (driver, probe, where)
+        with self._lock:
+            known = self._search.get(key)
+            if known is None:
+                known = self._search[key] = self._ask(driver, probe, where)
+            return known
+
+    def _ask(self, driver: Driver, probe: tuple[str, ...], cwd: str) -> Search:
+        environment = {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath)}
+        try:
+            done = subprocess.run(
+                [driver.path, *probe, "-E", "-v", "-"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env=environment,
+                cwd=cwd,
+                timeout=PROBE_TIMEOUT_S,
+                encoding="utf-8",
+                errors="surrogateescape",
+                check=False,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise InfrastructureError(f"{driver.path} does not run: {error}") from error
+        return Search(
+            toolchain.parse_search_dirs(done.stderr),
+            toolchain.parse_implicit_include(done.stdout),
+        )

@@ -1,0 +1,45 @@
+"""What executes a job, as the rest of the syncer sees it. The farm is one; there can be others."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Protocol
+
+from distbuild.command.model import CompileCommand, Local
+from distbuild.protocol.messages import JobFile, ResultRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A translation unit that is ready to be compiled elsewhere.
+
+    Paths in ``search_dirs``, ``builtin_dirs`` and ``output_dirs`` are absolute.
+    """
+
+    command: CompileCommand
+    env: dict[str, str]
+    toolchain: str
+    generation: int
+    files: tuple[JobFile, ...]
+    search_dirs: tuple[str, ...]
+    builtin_dirs: tuple[str, ...]
+    implicit_include: str | None
+    output_dirs: tuple[str, ...]
+    stderr_tty: bool
+
+
+#: Yields now and then while there is nothing yet; closing it cancels. Returns the outcome.
+Execution = Generator[None, None, ResultRequest | Local]
+
+
+class Executor(Protocol):
+    """Compiles tasks somewhere."""
+
+    def obstacle(self, command: CompileCommand, toolchain: str) -> Local | None:
+        """Why a task like this could not be executed now; None: it could."""
+
+    def execute(self, task: Task) -> Execution:
+        """Compile, as a generator.
+
+        Returns what a worker delivered, not yet held against the mirror, or why it has to be
+        compiled locally.
+        """

@@ -1,0 +1,223 @@
+"""The farm: tasks wait in the queue until a worker pulls them. Holds the one lock of the queue.
+
+Decides nothing itself: every event goes to ``JobQueue``, and the actions that come back are
+performed here, outside the lock where they could block. Knows no HTTP.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+
+from distbuild.command.model import CompileCommand, Local, LocalReason
+from distbuild.protocol import messages
+from distbuild.syncer.executor import Execution, Task
+from distbuild.syncer.job_queue import (
+    Action,
+    Assign,
+    CompileLocally,
+    EndLease,
+    IllegalTransition,
+    JobQueue,
+    Need,
+    Wake,
+    Worker,
+)
+
+#: How often a waiting wrapper's connection is tried (seconds): its death frees the slot after this.
+HEARTBEAT_S = 0.4
+#: How long one long poll lasts at the most (seconds); shorter than a worker's silence may be.
+POLL_S = 5.0
+#: After the start, and after the last worker went, jobs wait this long (seconds) for one to come.
+GRACE_S = 5.0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    task: Task
+    answered: threading.Event = field(default_factory=threading.Event)
+    outcome: messages.ResultRequest | Local | None = None
+
+
+class Farm:
+    """An Executor over the workers that pull from this syncer.
+
+    ``expected``: workers are configured, so that right after the start it is worth waiting for
+    the first to report. ``now`` is a monotonic clock in seconds.
+    """
+
+    def __init__(self, *, expected: bool, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._queue = JobQueue()
+        self._lock = threading.Lock()
+        self._waiting: dict[int, _Waiting] = {}
+        self._bells: dict[str, threading.Event] = {}
+        self._stopping = threading.Event()
+        self._started = now()
+        self._expected = expected
+        self._first = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="leases", daemon=True)
+        self._ticker.start()
+
+    def stop(self) -> None:
+        """Answer every waiting job with a local compile and end the long polls."""
+        self._stopping.set()
+        with self._lock:
+            for waiting in self._waiting.values():
+                waiting.outcome = Local(LocalReason.SYNCER_STOPPING)
+                waiting.answered.set()
+            for bell in self._bells.values():
+                bell.set()
+        self._ticker.join()
+
+    # --- the executor's side --------------------------------------------------------------------
+
+    def obstacle(self, command: CompileCommand, toolchain: str) -> Local | None:
+        """See Executor."""
+        need = Need(toolchain, command.needs_original_paths)
+        with self._lock:
+            reason = self._queue.obstacle(need, self._now())
+        return None if reason is None else Local(reason, toolchain[:12])
+
+    def execute(self, task: Task) -> Execution:
+        """See Executor."""
+        yield from self._await_first_worker()
+        entry = _Waiting(task)
+        need = Need(task.toolchain, task.command.needs_original_paths)
+        with self._lock:
+            number, actions = self._queue.submit(need, self._now())
+            self._waiting[number] = entry
+            self._perform(actions)
+        try:
+            while not entry.answered.wait(HEARTBEAT_S):
+                yield
+        except GeneratorExit:
+            with self._lock:
+                self._perform(self._queue.cancel(number))
+            raise
+        finally:
+            with self._lock:
+                self._waiting.pop(number, None)
+        if entry.outcome is None:
+            raise IllegalTransition(f"job {number} was answered with nothing")
+        return entry.outcome
+
+    def _await_first_worker(self) -> Generator[None, None, None]:
+        if not self._expected:
+            return
+        while self._now() - self._started < GRACE_S and not self._stopping.is_set():
+            if self._first.wait(HEARTBEAT_S):
+                return
+            yield
+
+    # --- the workers' side ----------------------------------------------------------------------
+
+    def lease(self, request: messages.LeaseRequest) -> list[tuple[str, Task]]:
+        """Jobs for a worker, by lease; waits for the first up to the time that it asked for.
+
+        With ``slots`` 0 it only waits until there is a job that fits.
+        """
+        deadline = self._now() + min(request.wait_s, POLL_S)
+        bell = self._bells.setdefault(request.worker, threading.Event())
+        identities = frozenset(t.identity for t in request.toolchains)
+        while True:
+            bell.clear()
+            with self._lock:
+                now = self._now()
+                worker = Worker(request.worker, identities, request.namespaces, now)
+                self._queue.heard(worker)
+                self._first.set()
+                given = self._assign(request, now)
+                ready = bool(given) or (request.slots == 0 and self._queue.offers(worker, now))
+            if ready or now >= deadline or self._stopping.is_set():
+                return given
+            bell.wait(deadline - now)
+
+    def _assign(self, request: messages.LeaseRequest, now: float) -> list[tuple[str, Task]]:
+        if self._stopping.is_set():
+            return []
+        actions = self._queue.lease(request.worker, request.slots, now)
+        return [(a.lease, self._waiting[a.number].task) for a in actions if isinstance(a, Assign)]
+
+    def renew(self, request: messages.RenewRequest) -> list[str]:
+        """Extend leases; returns those that ended, waiting a while for one to end."""
+        deadline = self._now() + min(request.wait_s, POLL_S)
+        bell = self._bells.setdefault(f"{request.worker} renewal", threading.Event())
+        while True:
+            bell.clear()
+            with self._lock:
+                now = self._now()
+                ended = self._queue.renew(request.worker, request.leases, now)
+            if ended or now >= deadline or self._stopping.is_set():
+                return ended
+            bell.wait(deadline - now)
+
+    def deliver(self, result: messages.ResultRequest) -> bool:
+        """A worker's result. False: the lease is not valid any more and the result is dropped."""
+        with self._lock:
+            number = self._queue.leased(result.lease_id)
+            if number is None:
+                return False
+            if result.error:
+                detail = f"{result.worker}: {result.error}"
+                self._perform(
+                    self._queue.retry(result.lease_id, LocalReason.LEASES_LOST, detail, self._now())
+                )
+                return True
+            self._perform(self._queue.finish(result.lease_id))
+            waiting = self._waiting.get(number)
+            if waiting is not None:
+                waiting.outcome = result
+                waiting.answered.set()
+            return True
+
+    def lost(self, worker: str) -> None:
+        """A worker is known to be gone."""
+        with self._lock:
+            self._perform(self._queue.lost(worker, self._now()))
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by where they are, for status."""
+        with self._lock:
+            counters = self._queue.counters
+            return {
+                "queued": self._queue.queued(),
+                "running": self._queue.running(),
+                "cancelled": counters.cancelled,
+                "retried": counters.retried,
+            }
+
+    def workers(self) -> dict[str, float]:
+        """Seconds since each worker was last heard of."""
+        with self._lock:
+            now = self._now()
+            return {name: now - w.heard for name, w in self._queue.workers.items()}
+
+    # --- actions --------------------------------------------------------------------------------
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        """Carry out what the queue decided; called with the lock held, never blocks."""
+        for action in actions:
+            match action:
+                case Wake(workers):
+                    for name in workers:
+                        self._ring(name)
+                case CompileLocally(number, reason, detail):
+                    waiting = self._waiting.get(number)
+                    if waiting is not None:
+                        waiting.outcome = Local(reason, detail)
+                        waiting.answered.set()
+                case EndLease(worker, _):
+                    self._ring(f"{worker} renewal")
+                case Assign():
+                    raise IllegalTransition("a job was assigned that nobody asked for")
+
+    def _ring(self, name: str) -> None:
+        bell = self._bells.get(name)
+        if bell is not None:
+            bell.set()
+
+    def _tick(self) -> None:
+        while not self._stopping.wait(1.0):
+            with self._lock:
+                self._perform(self._queue.tick(self._now()))

@@ -1,0 +1,362 @@
+"""The job queue as a pure state machine: events in, actions out.
+
+Everything that decides about a job's life stands here. No lock, clock, thread, socket or disk: the
+time is an argument, and what has to be done is returned. An event that does not fit the state it
+meets raises ``IllegalTransition`` and changes nothing.
+
+    QUEUED -> LEASED -> DONE | LOCAL | CANCELLED        a lost or returned lease: back to QUEUED
+"""
+
+import enum
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from distbuild.command.model import LocalReason
+
+#: A lease that is not renewed for this long (seconds) is lost. Workers renew every two seconds.
+LEASE_S = 15.0
+#: A worker that was not heard of for this long (seconds) counts as down.
+WORKER_S = 15.0
+#: After so many lost leases or failed tries a job is compiled locally.
+MAX_TRIES = 3
+
+
+class IllegalTransition(Exception):
+    """An event that the job's state does not allow: a bug of the caller. Nothing was changed."""
+
+
+class State(enum.Enum):
+    """Where a job is."""
+
+    QUEUED = "queued"
+    LEASED = "leased"
+    DONE = "done"
+    LOCAL = "local"
+    CANCELLED = "cancelled"
+
+
+class Event(enum.Enum):
+    """What can happen to a job."""
+
+    LEASE = "lease"
+    REQUEUE = "requeue"
+    FINISH = "finish"
+    GIVE_UP = "give_up"
+    CANCEL = "cancel"
+
+
+_TRANSITIONS: Mapping[tuple[State, Event], State] = {
+    (State.QUEUED, Event.LEASE): State.LEASED,
+    (State.QUEUED, Event.GIVE_UP): State.LOCAL,
+    (State.QUEUED, Event.CANCEL): State.CANCELLED,
+    (State.LEASED, Event.REQUEUE): State.QUEUED,
+    (State.LEASED, Event.FINISH): State.DONE,
+    (State.LEASED, Event.GIVE_UP): State.LOCAL,
+    (State.LEASED, Event.CANCEL): State.CANCELLED,
+}
+FINAL = frozenset({State.DONE, State.LOCAL, State.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a worker must have to take a job."""
+
+    toolchain: str
+    namespaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker as it last described itself."""
+
+    name: str
+    toolchains: frozenset[str]
+    namespaces: bool
+    heard: float
+
+    def fits(self, need: Need) -> bool:
+        """Whether it can do what a job needs."""
+        return need.toolchain in self.toolchains and (self.namespaces or not need.namespaces)
+
+
+@dataclass(slots=True)
+class Job:
+    """One job's state. ``lease`` and ``worker`` are set only while LEASED."""
+
+    number: int
+    need: Need
+    state: State = State.QUEUED
+    tries: int = 0
+    lease: str = ""
+    worker: str = ""
+    deadline: float = 0.0
+    #: Workers that failed it; others are preferred.
+    avoided: frozenset[str] = frozenset()
+
+
+# --- actions -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """There is something to lease for these workers."""
+
+    workers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Send this job to the worker under this lease."""
+
+    number: int
+    worker: str
+    lease: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompileLocally:
+    """Tell the wrapper to compile itself."""
+
+    number: int
+    reason: LocalReason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndLease:
+    """The worker no longer holds this lease; it should kill what runs under it."""
+
+    worker: str
+    lease: str
+
+
+Action = Wake | Assign | CompileLocally | EndLease
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the start; ``local`` by reason is kept by the service, which knows them all."""
+
+    done: int = 0
+    cancelled: int = 0
+    retried: int = 0
+
+
+@dataclass(slots=True)
+class JobQueue:
+    """All jobs that are not answered yet, oldest first, and the workers heard of."""
+
+    counters: Counters = field(default_factory=Counters)
+    workers: dict[str, Worker] = field(default_factory=dict)
+    _jobs: dict[int, Job] = field(default_factory=dict)
+    # Queued jobs in order of arrival; a job that comes back goes before all later ones.
+    _queued: dict[int, None] = field(default_factory=dict)
+    _leases: dict[str, int] = field(default_factory=dict)
+    _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    _lease_numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+
+    def __repr__(self) -> str:
+        return (
+            f"<JobQueue queued={self.queued()} running={self.running()} done={self.counters.done}>"
+        )
+
+    # --- questions ------------------------------------------------------------------------------
+
+    def queued(self) -> int:
+        """Jobs waiting for a worker."""
+        return len(self._queued)
+
+    def running(self) -> int:
+        """Jobs leased to a worker."""
+        return len(self._leases)
+
+    def leased(self, lease: str) -> int | None:
+        """The job under a lease that is still valid."""
+        return self._leases.get(lease)
+
+    def job(self, number: int) -> Job | None:
+        """The job, as long as it is not answered."""
+        return self._jobs.get(number)
+
+    def obstacle(self, need: Need, now: float) -> LocalReason | None:
+        """Why no worker can ever take such a job, as things stand; None: one can."""
+        up = [w for w in self.workers.values() if now - w.heard <= WORKER_S]
+        if not up:
+            return LocalReason.NO_WORKER
+        return None if any(w.fits(need) for w in up) else LocalReason.NO_TOOLCHAIN
+
+    def offers(self, worker: Worker, now: float) -> bool:
+        """Whether a queued job waits for a worker like this."""
+        return any(
+            worker.fits(job.need) and not self._better_elsewhere(job, worker.name, now)
+            for job in map(self._jobs.__getitem__, self._queued)
+        )
+
+    # --- events ---------------------------------------------------------------------------------
+
+    def submit(self, need: Need, now: float) -> tuple[int, list[Action]]:
+        """A new job. With no worker that could take it, it is answered at once."""
+        number = next(self._numbers)
+        reason = self.obstacle(need, now)
+        if reason is not None:
+            return number, [CompileLocally(number, reason, need.toolchain)]
+        self._jobs[number] = Job(number, need)
+        self._queued[number] = None
+        return number, self._wake(need)
+
+    def heard(self, worker: Worker) -> list[Action]:
+        """A worker described itself."""
+        self.workers[worker.name] = worker
+        return []
+
+    def lease(self, name: str, slots: int, now: float) -> list[Action]:
+        """A worker asks for up to ``slots`` jobs; the oldest that fit are assigned to it."""
+        worker = self.workers.get(name)
+        if worker is None:
+            raise IllegalTransition(f"lease by unknown worker {name}")
+        actions: list[Action] = []
+        for number in list(self._queued):
+            if len(actions) >= slots:
+                break
+            job = self._jobs[number]
+            if worker.fits(job.need) and not self._better_elsewhere(job, name, now):
+                actions.append(self._assign(job, name, now))
+        return actions
+
+    def _better_elsewhere(self, job: Job, name: str, now: float) -> bool:
+        """Whether this worker failed the job before and another one, that did not, is there."""
+        return name in job.avoided and any(
+            w.fits(job.need) and n not in job.avoided and now - w.heard <= WORKER_S
+            for n, w in self.workers.items()
+        )
+
+    def _assign(self, job: Job, worker: str, now: float) -> Assign:
+        self._move(job, Event.LEASE)
+        job.worker, job.deadline = worker, now + LEASE_S
+        job.lease = f"{job.number}.{next(self._lease_numbers)}"
+        self._leases[job.lease] = job.number
+        return Assign(job.number, worker, job.lease)
+
+    def renew(self, name: str, leases: Iterable[str], now: float) -> list[str]:
+        """A worker still works on these; returns those that are not its any more."""
+        worker = self.workers.get(name)
+        if worker is not None:
+            self.workers[name] = Worker(name, worker.toolchains, worker.namespaces, now)
+        ended = []
+        for lease in leases:
+            number = self._leases.get(lease)
+            if number is None or self._jobs[number].worker != name:
+                ended.append(lease)
+            else:
+                self._jobs[number].deadline = now + LEASE_S
+        return ended
+
+    def finish(self, lease: str) -> list[Action]:
+        """The result under a lease was accepted."""
+        job = self._holder(lease)
+        self._move(job, Event.FINISH)
+        self.counters.done += 1
+        return []
+
+    def retry(self, lease: str, reason: LocalReason, detail: str, now: float) -> list[Action]:
+        """The lease gave no usable result: queue the job again, or give it up after three tries."""
+        job = self._holder(lease)
+        job.tries += 1
+        if job.tries >= MAX_TRIES:
+            return self._give_up(job, reason, detail)
+        self.counters.retried += 1
+        job.avoided = job.avoided | {job.worker}
+        self._move(job, Event.REQUEUE)
+        obstacle = self.obstacle(job.need, now)
+        if obstacle is not None:
+            return self._give_up(job, obstacle, detail)
+        return self._wake(job.need)
+
+    def give_up(self, lease: str, reason: LocalReason, detail: str) -> list[Action]:
+        """The job under this lease has to be compiled locally."""
+        return self._give_up(self._holder(lease), reason, detail)
+
+    def cancel(self, number: int) -> list[Action]:
+        """The wrapper is gone. A job that was answered already is no error."""
+        job = self._jobs.get(number)
+        if job is None:
+            return []
+        ended = [EndLease(job.worker, job.lease)] if job.state is State.LEASED else []
+        self._move(job, Event.CANCEL)
+        self.counters.cancelled += 1
+        return list(ended)
+
+    def tick(self, now: float) -> list[Action]:
+        """Time passed: leases run out, workers go silent."""
+        actions: list[Action] = []
+        for lease, number in list(self._leases.items()):
+            job = self._jobs[number]
+            if job.deadline < now:
+                detail = f"{job.worker} fell silent"
+                actions.append(EndLease(job.worker, lease))
+                actions.extend(self.retry(lease, LocalReason.LEASES_LOST, detail, now))
+        for number in list(self._queued):
+            job = self._jobs[number]
+            reason = self.obstacle(job.need, now)
+            if reason is not None:
+                actions.extend(self._give_up(job, reason, job.need.toolchain))
+        return actions
+
+    def lost(self, name: str, now: float) -> list[Action]:
+        """A worker is known to be gone: its leases are lost at once."""
+        self.workers.pop(name, None)
+        actions: list[Action] = []
+        for lease, number in list(self._leases.items()):
+            if self._jobs[number].worker == name:
+                detail = f"{name} went away"
+                actions.extend(self.retry(lease, LocalReason.LEASES_LOST, detail, now))
+        return actions
+
+    # --- transitions ----------------------------------------------------------------------------
+
+    def _wake(self, need: Need) -> list[Action]:
+        names = tuple(n for n, w in self.workers.items() if w.fits(need))
+        return [Wake(names)] if names else []
+
+    def _holder(self, lease: str) -> Job:
+        number = self._leases.get(lease)
+        if number is None:
+            raise IllegalTransition(f"lease {lease} is not valid")
+        return self._jobs[number]
+
+    def _give_up(self, job: Job, reason: LocalReason, detail: str) -> list[Action]:
+        self._move(job, Event.GIVE_UP)
+        return [CompileLocally(job.number, reason, detail)]
+
+    def _move(self, job: Job, event: Event) -> None:
+        """The one place where a job's state changes."""
+        target = _TRANSITIONS.get((job.state, event))
+        if target is None:
+            raise IllegalTransition(f"{event.name} of job {job.number}, which is {job.state.name}")
+        if job.state is State.LEASED:
+            del self._leases[job.lease]
+            job.lease, job.worker = "", ""
+        self._queued.pop(job.number, None)
+        job.state = target
+        if target is State.QUEUED:
+            self._queued = dict.fromkeys(sorted([*self._queued, job.number]))
+        elif target in FINAL:
+            del self._jobs[job.number]
+
+    def inconsistencies(self) -> list[str]:
+        """What does not hold that must hold between events; always empty. For tests."""
+        found = []
+        for number, job in self._jobs.items():
+            if job.number != number or job.state in FINAL:
+                found.append(f"{job} is kept under {number}")
+            if (number in self._queued) != (job.state is State.QUEUED):
+                found.append(f"{job} and the line disagree")
+            if (self._leases.get(job.lease) == number) != (job.state is State.LEASED):
+                found.append(f"{job} and the leases disagree")
+        known = self._jobs.keys()
+        if not (set(self._leases.values()) <= known and self._queued.keys() <= known):
+            found.append("a lease or the line names an answered job")
+        if list(self._queued) != sorted(self._queued):
+            found.append("the line is out of order")
+        return found

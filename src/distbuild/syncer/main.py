@@ -1,0 +1,168 @@
+"""Builds the syncer from its configuration and runs it. The only place that knows all its parts."""
+
+import getpass
+import logging
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from distbuild.config import Config, Home, load_config, syncer_port
+from distbuild.digests import FileDigests
+from distbuild.logs import set_up_logging
+from distbuild.mirror.policy import HOME_MARKER
+from distbuild.mirror.scan import DigestCache, Scanner
+from distbuild.mirror.watch import InotifyWatcher, NoWatcher, Watcher
+from distbuild.protocol.errors import ConfigError
+from distbuild.serve import serve
+from distbuild.syncer.app import make_app
+from distbuild.syncer.blobs import BlobSource
+from distbuild.syncer.compile import Compiles
+from distbuild.syncer.compilers import Compilers
+from distbuild.syncer.farm import Farm
+from distbuild.syncer.memory import RootMemory
+from distbuild.syncer.mirroring import Mirroring
+from distbuild.syncer.prepare import Preparer
+from distbuild.syncer.push import Pusher, WorkerClient
+from distbuild.syncer.service import Parts, Service
+from distbuild.tls import Credentials, load_credentials, make_session
+from distbuild.toolchains import Identifier
+
+log = logging.getLogger(__name__)
+
+
+def run(home: Home, *, verbose: bool) -> None:
+    """Serve until told to stop. Raises ConfigError when the set-up does not allow it."""
+    config = load_config(home)
+    credentials = load_credentials(home.certs, "dev")
+    set_up_logging(home.logs, "syncer", verbose=verbose)
+    home.state.mkdir(parents=True, exist_ok=True)
+    (home.path / HOME_MARKER).touch()
+    client_id = read_client_id(home)
+
+    def make(stop: threading.Event) -> Any:
+        syncer = Syncer(home, config, credentials, client_id)
+        syncer.start(stop)
+        return make_app(syncer.service, credentials), syncer.stop
+
+    serve(
+        make,
+        bind=config.bind,
+        port=syncer_port(config),
+        cert=credentials.cert,
+        key=credentials.key,
+        name="syncer",
+    )
+
+
+class Syncer:
+    """The parts of one syncer, put together."""
+
+    def __init__(
+        self, home: Home, config: Config, credentials: Credentials, client_id: str
+    ) -> None:
+        self._cache = DigestCache(home.state / "digests.msgpack")
+        scanner = Scanner(self._cache, config.max_file_bytes)
+        self._mirroring = Mirroring(scanner, _watcher_maker(home), _user_home(), self._ring)
+        self._memory = RootMemory(home.state / "roots.json")
+        source = BlobSource(self._mirroring.manifest)
+        self._farm = Farm(expected=bool(config.hosts))
+        self._pushers: tuple[Pusher, ...] = ()
+        compilers = Compilers(Identifier(FileDigests(home.state / "compilers.msgpack")))
+        preparer = Preparer(compilers, self._mirroring, scanner)
+        compiles = Compiles(preparer, self._farm, self._mirroring, scanner)
+        session = make_session(credentials, "worker", pool_size=max(4, 2 * len(config.hosts)))
+        self._pushers = tuple(
+            Pusher(WorkerClient(session, h), client_id, self._mirroring, source, self._farm.lost)
+            for h in config.hosts
+        )
+        self._config = config
+        self._warmed = threading.Event()
+        self.service = Service(
+            Parts(client_id, self._farm, self._mirroring, source, compiles, self._pushers)
+        )
+
+    def start(self, stop: threading.Event) -> None:
+        """Mirror what the configuration and the last run name, and begin to push."""
+        threading.Thread(target=self._warm, name="first scan", daemon=True).start()
+        threading.Thread(target=self._end, args=(stop,), name="end", daemon=True).start()
+        for pusher in self._pushers:
+            pusher.start()
+
+    def stop(self) -> None:
+        """Release everything; waiting jobs were answered when ``stop`` was set."""
+        self._save()
+        for pusher in self._pushers:
+            pusher.stop()
+        self._mirroring.stop()
+
+    def _end(self, stop: threading.Event) -> None:
+        while not stop.wait(SAVE_S):
+            self._save()
+        self._farm.stop()
+
+    def _warm(self) -> None:
+        started = time.monotonic()
+        for directory in self._config.copied_already:
+            self._mirroring.defer(directory)
+        for directory in self._config.dirs:
+            if not os.path.isdir(directory):
+                log.warning('%s: named by "dirs" in config.json, but no such directory', directory)
+        self._mirroring.require([*self._config.dirs, *self._memory.load()])
+        self._warmed.set()
+        log.info("first scan: %.2f s", time.monotonic() - started)
+
+    def _save(self) -> None:
+        if not self._warmed.is_set():
+            return  # what is known so far is less than what is on disk already
+        try:
+            self._memory.save(self._mirroring.required())
+            self._cache.save(lambda path: self._mirroring.roots.holding(path) is not None)
+        except OSError as error:
+            log.warning("state is not saved: %s", error)
+
+    def _ring(self) -> None:
+        for pusher in self._pushers:
+            pusher.ring()
+
+
+#: How often the digests are written down (seconds): what a crash costs is hashing again.
+SAVE_S = 30.0
+
+
+def _watcher_maker(
+    home: Home,
+) -> Callable[[Callable[[str, bool], None], Callable[[], None]], Watcher]:
+    def make(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> Watcher:
+        try:
+            return InotifyWatcher(home.state / "cookies", changed, overflowed)
+        except (ImportError, OSError) as error:
+            log.warning("no change notification (%s): directories are listed for each job", error)
+            return NoWatcher()
+
+    return make
+
+
+def _user_home() -> str:
+    return os.path.realpath(os.path.expanduser("~"))
+
+
+def read_client_id(home: Home) -> str:
+    """The name under which workers keep this installation's tree; made once."""
+    path = home.state / "client_id"
+    try:
+        known = path.read_text(encoding="ascii").strip()
+        if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", known):
+            return known
+    except (OSError, UnicodeDecodeError):
+        log.debug("%s is made", path)
+    user = re.sub(r"[^A-Za-z0-9_]", "_", f"{getpass.getuser()}-{socket.gethostname()}")[:60]
+    made = f"{user}-{os.urandom(4).hex()}"
+    try:
+        path.write_text(made + "\n", encoding="ascii")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    return made

@@ -1,0 +1,189 @@
+"""Makes a command ready to be compiled elsewhere: what it reads is mirrored, its source packed.
+
+Answers with a Task, or with Local and the reason. Reads the dev box's disk; knows no queue.
+"""
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from distbuild.command import toolchain
+from distbuild.command.model import CompileCommand, Local, LocalReason
+from distbuild.command.parse import parse
+from distbuild.mirror.roots import trace
+from distbuild.mirror.scan import Scanner
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.messages import FileEntry, JobFile, WithheldEntry
+from distbuild.syncer.blobs import make_blob
+from distbuild.syncer.compilers import Compilers, Driver, find
+from distbuild.syncer.executor import Task
+from distbuild.syncer.mirroring import Mirroring
+from distbuild.toolchains import Identity
+
+_PATH_LISTS = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH")
+#: More response file than this is no command line.
+MAX_RESPONSE_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A command as the wrapper gave it. ``env`` is the wrapper's, or a part of it."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+    stderr_tty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """A command that can be distributed as far as its text and its compiler go."""
+
+    command: CompileCommand
+    driver: Driver
+    identity: Identity
+
+
+class Preparer:
+    """Builds tasks."""
+
+    def __init__(self, compilers: Compilers, mirroring: Mirroring, scanner: Scanner) -> None:
+        self._compilers = compilers
+        self._mirroring = mirroring
+        self._scanner = scanner
+
+    def understand(self, submission: Submission) -> Understood | Local:
+        """Parse a command and find out which compiler it calls."""
+        obstacle = toolchain.environment_obstacle(dict(submission.env))
+        if obstacle is not None:
+            return obstacle
+        name, cwd = submission.argv[0], submission.cwd
+        first = parse(submission.argv, cwd, _read_response)
+        if isinstance(first, Local):
+            return first
+        driver = find(name, cwd, submission.env.get("PATH", os.defpath))
+        if driver is None:
+            return Local(LocalReason.NOT_A_COMPILER, f"{name}: not found")
+        try:
+            identity = self._compilers.identity(driver)
+        except InfrastructureError as error:
+            return Local(LocalReason.NOT_A_COMPILER, str(error))
+        if identity.family is not first.family:
+            again = parse(submission.argv, cwd, _read_response, family=identity.family)
+            if isinstance(again, Local):
+                return again
+            first = again
+        obstacle = _output_obstacle(first)
+        return obstacle or Understood(first, driver, identity)
+
+    def prepare(self, submission: Submission, known: Understood) -> Task | Local:
+        """Mirror what the command may read as it is now, and pack its source."""
+        command = known.command
+        try:
+            own = self._compilers.search(known.driver, command)
+        except InfrastructureError as error:
+            return Local(LocalReason.NOT_A_COMPILER, str(error))
+        env = toolchain.allowed_environment(dict(submission.env))
+        search = tuple(dict.fromkeys([*_explicit_dirs(command), *_listed(env, command.cwd)]))
+        source = os.path.join(command.cwd, command.source)
+        around = [os.path.dirname(source), command.cwd, *map(os.path.dirname, _inputs(command))]
+        self._mirroring.require(dict.fromkeys([*search, *own.dirs, *around]))
+        generation = self._mirroring.settle()
+        for path in _inputs(command):
+            if self._want_withheld(path):
+                generation = self._mirroring.manifest.generation
+        file = self._pack(source, command)
+        if isinstance(file, Local):
+            return file
+        return Task(
+            command=command,
+            env=env,
+            toolchain=known.identity.digest,
+            generation=generation,
+            files=(file,),
+            search_dirs=tuple(dict.fromkeys([*around, *search, *own.dirs])),
+            builtin_dirs=own.dirs,
+            implicit_include=own.implicit_include,
+            output_dirs=tuple(dict.fromkeys(d for d in command.output_dirs if os.path.isdir(d))),
+            stderr_tty=submission.stderr_tty,
+        )
+
+    def _want_withheld(self, path: str) -> bool:
+        real = trace(path).real
+        if real is None:
+            return False
+        entry = self._mirroring.manifest.get(real)
+        if entry is None or isinstance(entry, WithheldEntry):
+            return self._mirroring.want(path)
+        return False
+
+    def _pack(self, source: str, command: CompileCommand) -> JobFile | Local:
+        """The source as it is now, under its real path."""
+        real = trace(source).real
+        if real is None:
+            return Local(LocalReason.SOURCE_MISSING, command.source)
+        try:
+            status = os.stat(real)
+            if not stat.S_ISREG(status.st_mode):
+                return Local(LocalReason.SOURCE_MISSING, f"{command.source}: not a regular file")
+            with open(real, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")
+        if _reads_more(data, command.language):
+            return Local(LocalReason.ASSEMBLER_INPUT, command.source)
+        blob = make_blob(data)
+        executable = 0o111 if status.st_mode & 0o111 else 0
+        entry = FileEntry(blob.digest, blob.size, 0o444 | executable, status.st_mtime_ns)
+        return JobFile(os.fsencode(real), entry, blob)
+
+
+def _reads_more(data: bytes, language: str) -> bool:
+    """Whether the assembler may read a file that no dependency list names."""
+    if b".incbin" in data:
+        return True
+    return language.startswith("assembler") and b".include" in data
+
+
+def _explicit_dirs(command: CompileCommand) -> list[str]:
+    return [os.path.join(command.cwd, directory) for directory in command.search_dirs]
+
+
+def _inputs(command: CompileCommand) -> list[str]:
+    return [os.path.join(command.cwd, file) for file in command.input_files]
+
+
+def _listed(env: Mapping[str, str], cwd: str) -> Iterable[str]:
+    """Directories in environment variables; an empty element is the working directory (cpp(1))."""
+    for name in _PATH_LISTS:
+        value = env.get(name)
+        if value:
+            yield from (os.path.join(cwd, element or ".") for element in value.split(os.pathsep))
+
+
+def _output_obstacle(command: CompileCommand) -> Local | None:
+    """Outputs that only the compiler can write as it would: special, read-only, impossible."""
+    for directory in command.output_dirs:
+        if not os.path.isdir(directory) or not os.access(directory, os.W_OK | os.X_OK):
+            return Local(LocalReason.OUTPUT_SPECIAL, directory)
+    names = [command.output]
+    if command.dependencies is not None:
+        names.append(command.dependencies.path)
+    for name in names:
+        path = os.path.join(command.cwd, name)
+        try:
+            status = os.lstat(path)
+        except OSError:
+            continue
+        if not stat.S_ISREG(status.st_mode) or not os.access(path, os.W_OK):
+            return Local(LocalReason.OUTPUT_SPECIAL, path)
+    return None
+
+
+def _read_response(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_RESPONSE_BYTES)
+    except OSError:
+        return None

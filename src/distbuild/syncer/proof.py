@@ -1,0 +1,89 @@
+"""Whether a finished job used the files that the dev box holds. Pure: facts come in as look-ups.
+
+The manifest is kept fresh by events; this is the check afterwards, on the files that the compiler
+really read, so that a missed event costs a second compile and never a wrong object.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from distbuild.protocol.messages import Entry, FileEntry, InputFile, WithheldEntry
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is wrong with a result; all empty: nothing."""
+
+    #: The worker read other bytes than the dev box has, or a file that the dev box has not.
+    stale: list[str] = field(default_factory=list)
+    #: Files whose content the mirror held back.
+    withheld: list[str] = field(default_factory=list)
+    #: Files that exist on the dev box, may come first in the search, and are not mirrored.
+    shadowing: list[str] = field(default_factory=list)
+    #: An assembler directive in this file reads a file that no dependency list names.
+    reads_more: str = ""
+    #: A precompiled header stands beside this input: the compiler would have used it here.
+    precompiled: str = ""
+
+    def to_mirror(self) -> list[str]:
+        """Files to add to the mirror by name before the job runs again."""
+        return [*self.withheld, *self.shadowing]
+
+    def in_doubt(self) -> bool:
+        """Whether the job has to run again."""
+        return bool(self.stale or self.withheld or self.shadowing)
+
+
+def examine(
+    inputs: Iterable[InputFile],
+    lookup: Callable[[str], Entry | None],
+    own_files: Mapping[str, FileEntry],
+) -> Findings:
+    """Compare what was read with the manifest; ``own_files`` came with the job (its source)."""
+    findings = Findings()
+    for item in inputs:
+        path = os.fsdecode(item.path)
+        if path.startswith("/.dist_build/"):
+            continue
+        entry = lookup(path)
+        if path in own_files:
+            entry = own_files[path]
+        if isinstance(entry, WithheldEntry):
+            findings.withheld.append(path)
+        elif not isinstance(entry, FileEntry) or entry.digest != item.digest:
+            findings.stale.append(path)
+        elif entry.reads_more:
+            findings.reads_more = path
+        if any(lookup(path + suffix) is not None for suffix in (".gch", ".pch")):
+            findings.precompiled = path
+    return findings
+
+
+def shadowing(
+    inputs: Iterable[str],
+    search_dirs: Sequence[str],
+    shallow: Iterable[str],
+    lookup: Callable[[str], Entry | None],
+    exists: Callable[[str], bool],
+) -> list[str]:
+    """Files below partly mirrored directories that the search might have found before an input.
+
+    For an input ``S/r`` found by search directory ``S``, a file ``D/r`` in a directory ``D`` of
+    which only the top is mirrored may come first. Whether ``D`` is searched earlier is not asked:
+    to mirror one file too many is cheap.
+    """
+    found: dict[str, None] = {}
+    tops = list(shallow)
+    if not tops:
+        return []
+    for path in inputs:
+        for directory in search_dirs:
+            prefix = directory.rstrip("/") + "/"
+            if not path.startswith(prefix) or "/" not in path[len(prefix) :]:
+                continue
+            for top in tops:
+                other = f"{top.rstrip('/')}/{path[len(prefix) :]}"
+                if other != path and lookup(other) is None and exists(other):
+                    found[other] = None
+    return list(found)

@@ -1,0 +1,215 @@
+"""What the syncer's routes call: one object over the farm, the mirror and the pushers.
+
+Knows no HTTP.
+"""
+
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from distbuild import __version__
+from distbuild.command.model import Local
+from distbuild.protocol import messages
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.syncer.blobs import BlobSource
+from distbuild.syncer.compile import Compiles
+from distbuild.syncer.executor import Task
+from distbuild.syncer.farm import Farm
+from distbuild.syncer.mirroring import Mirroring
+from distbuild.syncer.prepare import Submission
+from distbuild.syncer.push import Pusher
+
+log = logging.getLogger(__name__)
+
+#: A lease carries the changes that the worker lacks up to this many; more are pulled.
+MAX_CHANGES_WITH_LEASE = 2000
+PROGRESS_S = 0.2
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a running syncer."""
+
+    client_id: str
+    farm: Farm
+    mirroring: Mirroring
+    source: BlobSource
+    compiles: Compiles
+    pushers: tuple[Pusher, ...]
+
+
+class Service:
+    """The syncer's operations."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._started = time.monotonic()
+        self.compiles = parts.compiles
+
+    # --- for the wrapper ------------------------------------------------------------------------
+
+    def submit(
+        self, request: messages.SubmitRequest
+    ) -> Generator[None, None, messages.SubmitReply]:
+        """Compile; see Compiles.compile."""
+        return self.compiles.compile(_submission(request))
+
+    def explain(self, request: messages.SubmitRequest) -> messages.ExplainReply:
+        """Whether a command would be distributed."""
+        local = self.compiles.explain(_submission(request))
+        if isinstance(local, Local):
+            return messages.ExplainReply(str(local.reason), local.detail)
+        return messages.ExplainReply()
+
+    def install(self) -> Iterator[dict[str, Any]]:
+        """Bring every worker to the mirror's present state; yields the progress until it is."""
+        target = self._parts.mirroring.settle()
+        counts = self._parts.mirroring.manifest.counts()
+        for pusher in self._parts.pushers:
+            pusher.ring()
+        while True:
+            hosts = [self._progress(p, target) for p in self._parts.pushers]
+            yield {"files": counts.files, "bytes": counts.size, "workers": hosts}
+            pending = [p for p in self._parts.pushers if p.up and p.generation < target]
+            if not pending:
+                return
+            pending[0].wait_for(target, PROGRESS_S)
+
+    @staticmethod
+    def _progress(pusher: Pusher, target: int) -> dict[str, Any]:
+        return {
+            "worker": pusher.host,
+            "done": pusher.up and pusher.generation >= target,
+            "sent_files": pusher.sent_blobs,
+            "sent_bytes": pusher.sent_bytes,
+            "error": pusher.error,
+        }
+
+    def clean(self) -> dict[str, str]:
+        """Remove our sandbox from every worker; per host "" or what went wrong."""
+        outcome = {}
+        for pusher in self._parts.pushers:
+            try:
+                pusher.clean()
+                outcome[pusher.host] = ""
+            except InfrastructureError as error:
+                outcome[pusher.host] = str(error)
+        return outcome
+
+    # --- for workers ----------------------------------------------------------------------------
+
+    def lease(self, request: messages.LeaseRequest) -> messages.LeaseReply:
+        """Jobs for a worker, with the changes that its tree lacks."""
+        given = self._parts.farm.lease(request)
+        jobs = [self._job(lease, task) for lease, task in given]
+        changes = None
+        if any(task.generation > request.generation for _, task in given):
+            changes = self.pull(messages.PullRequest(request.epoch, request.generation))
+            if changes.base == 0 or len(changes.entries or ()) > MAX_CHANGES_WITH_LEASE:
+                changes = None
+        return messages.LeaseReply(
+            self._parts.client_id, self._parts.mirroring.epoch, jobs, changes
+        )
+
+    @staticmethod
+    def _job(lease: str, task: Task) -> messages.Job:
+        command = task.command
+        return messages.Job(
+            lease_id=lease,
+            generation=task.generation,
+            argv=[os.fsencode(word) for word in command.argv()],
+            cwd=os.fsencode(command.cwd),
+            env={name: os.fsencode(value) for name, value in task.env.items()},
+            toolchain=task.toolchain,
+            files=list(task.files),
+            output_dirs=[os.fsencode(d) for d in task.output_dirs],
+            builtin_dirs=[os.fsencode(d) for d in task.builtin_dirs],
+            implicit_include=os.fsencode(task.implicit_include or ""),
+            stderr_tty=task.stderr_tty,
+        )
+
+    def pull(self, request: messages.PullRequest) -> messages.Changes:
+        """What a worker's tree lacks."""
+        mirroring = self._parts.mirroring
+        client = self._parts.client_id
+        if request.summary and request.summary == mirroring.manifest.summary():
+            return mirroring.changes(client, "", 0, offer=True)
+        return mirroring.changes(client, request.epoch, request.have)
+
+    def blobs(self, request: messages.BlobRequest) -> messages.BlobBatch:
+        """The first batch of the contents that a worker asks for; it asks again for the rest."""
+        return messages.BlobBatch(next(self._parts.source.batches(request.digests), []))
+
+    def renew(self, request: messages.RenewRequest) -> messages.RenewReply:
+        """Extend leases."""
+        return messages.RenewReply(self._parts.farm.renew(request))
+
+    def deliver(self, result: messages.ResultRequest) -> bool:
+        """Take a result; False when nobody waits for it any more."""
+        return self._parts.farm.deliver(result)
+
+    # --- for everybody --------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """The document behind ``/status``."""
+        mirroring = self._parts.mirroring
+        counts = mirroring.manifest.counts()
+        jobs: dict[str, Any] = self._parts.farm.counts()
+        jobs["retried"] += self.compiles.repeated
+        jobs["done"], jobs["failed"] = self.compiles.done, self.compiles.failed
+        jobs["local"] = dict(sorted(self.compiles.local.items()))
+        return {
+            "version": __version__,
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            "client": self._parts.client_id,
+            "jobs": jobs,
+            "mirror": {
+                "generation": mirroring.manifest.generation,
+                "files": counts.files,
+                "bytes": counts.size,
+                "roots": [_shown(root.path) for root in mirroring.roots],
+                "partly": [_shown(path) for path in mirroring.shallow_roots()],
+                "polled": [_shown(root.path) for root in mirroring.roots if root.polled],
+                "rescans": mirroring.rescans,
+                "sent_blobs": self._parts.source.sent,
+                "sent_bytes": self._parts.source.sent_bytes,
+            },
+            "workers": self._workers(),
+        }
+
+    def _workers(self) -> dict[str, Any]:
+        shown: dict[str, Any] = {}
+        heard = self._parts.farm.workers()
+        for pusher in self._parts.pushers:
+            name = str(pusher.status.get("name", pusher.host))
+            asking = heard.pop(name, None)
+            state = "down"
+            if pusher.up:
+                state = "up" if asking is not None else "not asking for work"
+            own = pusher.status if pusher.up else {}
+            shown[pusher.host] = {
+                "state": state,
+                "error": pusher.error,
+                "mirrored_generation": pusher.generation,
+                **own,
+            }
+        for name, silent in heard.items():
+            shown.setdefault(name, {"state": "up", "error": "", "silent_s": round(silent, 1)})
+        return shown
+
+
+def _submission(request: messages.SubmitRequest) -> Submission:
+    return Submission(
+        tuple(os.fsdecode(word) for word in request.argv),
+        os.fsdecode(request.cwd),
+        {name: os.fsdecode(value) for name, value in request.env.items()},
+        request.stderr_tty,
+    )
+
+
+def _shown(path: str) -> str:
+    """A path for JSON: what is no UTF-8 in it becomes a replacement character."""
+    return os.fsencode(path).decode("utf-8", "replace")

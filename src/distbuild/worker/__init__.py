@@ -1,0 +1,1 @@
+"""The daemon: pulls jobs, compiles them in a sandbox that holds the mirror, returns the results."""

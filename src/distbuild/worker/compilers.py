@@ -1,0 +1,119 @@
+"""Which compilers this worker has: found on PATH, addressed by identity. Runs no job."""
+
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.messages import Toolchain
+from distbuild.toolchains import Identifier, Identity
+
+#: PATH is looked at again at most so often.
+REFRESH_S = 10.0
+
+_NAME = re.compile(r"(?:[\w.+]+-)*(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-\d+(?:\.\d+)*)?\Z")
+_WRAPPERS = frozenset({"ccache", "distcc", "icecc", "sccache", "dist_build.exe"})
+_WRAPPER_DIR = re.compile(r"/(?:ccache|distcc|icecc|icecream|sccache)(?:/|\Z)")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A compiler of this machine, under one of its names."""
+
+    path: str
+    identity: Identity
+
+    @property
+    def name(self) -> str:
+        """The name it was found by, as in ``x86_64-linux-gnu-gcc-12``."""
+        return os.path.basename(self.path)
+
+
+class Compilers:
+    """The drivers on ``search_path``. Looks again when one of its directories has changed."""
+
+    def __init__(
+        self,
+        identifier: Identifier,
+        search_path: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._identifier = identifier
+        self._directories = [d for d in search_path.split(os.pathsep) if os.path.isabs(d)]
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._checked = -REFRESH_S
+        self._times: list[int] = []
+        self._drivers: dict[str, Driver] = {}
+
+    def advertised(self) -> list[Toolchain]:
+        """Every (identity, name) that a job may ask for."""
+        return [
+            Toolchain(driver.identity.digest, driver.name, driver.identity.version)
+            for driver in self._current().values()
+        ]
+
+    def find(self, identity: str, name: str) -> Driver | None:
+        """The driver with this identity, the one called ``name`` if there are several."""
+        fitting = [d for d in self._current().values() if d.identity.digest == identity]
+        return next((d for d in fitting if d.name == name), fitting[0] if fitting else None)
+
+    def _current(self) -> dict[str, Driver]:
+        with self._lock:
+            now = self._clock()
+            if now - self._checked >= REFRESH_S:
+                self._checked = now
+                times = [_mtime(directory) for directory in self._directories]
+                if times != self._times:
+                    self._times = times
+                    self._drivers = self._look()
+            return self._drivers
+
+    def _look(self) -> dict[str, Driver]:
+        drivers: dict[str, Driver] = {}
+        known: dict[tuple[str, bool], Identity] = {}
+        for path in self._candidates():
+            name = os.path.basename(path)
+            if name in drivers:
+                continue
+            key = (os.path.realpath(path), "++" in name)
+            try:
+                identity = known.get(key) or self._identifier.identify(path)
+            except InfrastructureError as error:
+                _log.debug("not a compiler: %s", error)
+                continue
+            known[key] = identity
+            drivers[name] = Driver(path, identity)
+        return drivers
+
+    def _candidates(self) -> Iterator[str]:
+        for directory in self._directories:
+            try:
+                names = sorted(os.listdir(directory))
+            except OSError:
+                continue
+            for name in names:
+                path = os.path.join(directory, name)
+                if _NAME.match(name) and not is_wrapper(path) and os.access(path, os.X_OK):
+                    yield path
+
+
+def is_wrapper(path: str) -> bool:
+    """Whether a file that is called like a compiler only passes commands on to one."""
+    real = os.path.realpath(path)
+    if os.path.basename(real) in _WRAPPERS:
+        return True
+    return any(_WRAPPER_DIR.search(os.path.dirname(p)) for p in (path, real))
+
+
+def _mtime(directory: str) -> int:
+    try:
+        return os.stat(directory).st_mtime_ns
+    except OSError:
+        return 0

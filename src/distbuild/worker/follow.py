@@ -1,0 +1,56 @@
+"""Brings a tree to a generation, with what the syncer has to say and to send. Runs no job."""
+
+from distbuild.mirror.store import Store
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.messages import (
+    BlobRequest,
+    Changes,
+    Digest,
+    Job,
+    PullRequest,
+)
+from distbuild.worker.client import Syncer
+from distbuild.worker.tree import Tree
+
+#: Digests asked for in one request; the syncer closes an answer by its size anyway.
+MAX_DIGESTS = 1000
+#: A dev box that changes faster than it can be followed for so many rounds is not followed.
+MAX_ROUNDS = 8
+
+
+def follow(tree: Tree, changes: Changes, syncer: Syncer, store: Store) -> None:
+    """Apply ``changes``, with the blobs or the full listing that they need.
+
+    Raises InfrastructureError when that leads to no end.
+    """
+    for _ in range(MAX_ROUNDS):
+        reply = tree.apply(changes)
+        if reply.state == "applied":
+            return
+        if reply.state == "need_blobs":
+            fetch(reply.missing, syncer, store)
+        else:
+            changes = syncer.pull(PullRequest(epoch="", have=0))
+    raise InfrastructureError(f"cannot follow the mirror of {syncer.url}")
+
+
+def fetch(missing: list[Digest], syncer: Syncer, store: Store) -> None:
+    """Have the syncer send these blobs."""
+    while missing:
+        batch = syncer.blobs(BlobRequest(missing[:MAX_DIGESTS]))
+        for blob in batch.blobs:
+            store.put(blob)
+        left = store.missing(missing)
+        if len(left) == len(missing):
+            raise InfrastructureError(f"{syncer.url} does not send what it offered")
+        missing = left
+
+
+def reach(tree: Tree, epoch: str, job: Job, syncer: Syncer, store: Store) -> None:
+    """Have the tree at least at the job's generation of ``epoch``."""
+    for _ in range(MAX_ROUNDS):
+        have_epoch, have, summary = tree.position()
+        if have_epoch == epoch and have >= job.generation:
+            return
+        follow(tree, syncer.pull(PullRequest(have_epoch, have, summary)), syncer, store)
+    raise InfrastructureError(f"{syncer.url} has not got generation {job.generation} of {epoch}")

@@ -1,0 +1,67 @@
+"""The trees of all clients below one directory. Knows no entry and no network."""
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+from distbuild.mirror.store import Store, translated
+from distbuild.worker.ownfiles import OwnFiles
+from distbuild.worker.paths import check_client
+from distbuild.worker.tree import Tree, TreeStatus
+
+#: Trees of an earlier process wait here to be deleted. No client can be called so.
+_TRASH = ".trash"
+_JOBS = ".jobs"
+
+
+class Forest:
+    """Makes a client's tree when it is first named."""
+
+    def __init__(self, root: Path, store: Store, own_files: OwnFiles) -> None:
+        self._root = root
+        self._store = store
+        self._own_files = own_files
+        self._lock = threading.Lock()
+        self._trees: dict[str, Tree] = {}
+        with translated():
+            root.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def jobs(self) -> Path:
+        """Where running jobs have their own directories: on the trees' file system."""
+        return self._root / _JOBS
+
+    def set_aside_old(self) -> None:
+        """Move what an earlier process left out of the way: its state died with it."""
+        trash = self._root / _TRASH
+        with translated():
+            trash.mkdir(exist_ok=True)
+            for old in os.scandir(self._root):
+                if old.name != _TRASH:
+                    target = trash / f"{os.getpid()}-{old.inode()}-{old.name}"[:200]
+                    os.rename(old.path, target)
+            self.jobs.mkdir()
+
+    def delete_old(self) -> None:
+        """Delete what was set aside; slow, for a thread of its own."""
+        shutil.rmtree(self._root / _TRASH, ignore_errors=True)
+
+    def tree(self, client: str) -> Tree:
+        """The client's tree; raises ProtocolError for an id that is no directory name."""
+        check_client(client)
+        with self._lock:
+            if client not in self._trees:
+                root = os.fsencode(self._root / client)
+                self._trees[client] = Tree(root, self._store, self._own_files)
+            return self._trees[client]
+
+    def clean(self, client: str) -> None:
+        """Remove what is mirrored for this client."""
+        self.tree(client).clean()
+
+    def status(self) -> dict[str, TreeStatus]:
+        """Every client and what is mirrored for it."""
+        with self._lock:
+            trees = dict(self._trees)
+        return {client: tree.status() for client, tree in trees.items()}

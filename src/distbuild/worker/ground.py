@@ -1,0 +1,128 @@
+"""Puts entries on disk below one root, each by a single rename. Knows no manifest and no lock.
+
+Callers have checked every path (paths.check_path) and that no component above it is a symlink.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterable
+
+from distbuild.mirror.store import Store
+from distbuild.protocol.messages import Digest, Entry, FileEntry, SymlinkEntry
+from distbuild.worker.paths import parents, rerooted_target
+
+#: What a withheld name holds. The syncer looks for it in a failed compile's messages.
+WITHHELD_TEXT = b"#error dist_build_withheld\n"
+
+
+class Ground:
+    """The directory ``root`` and the blobs that are linked below it. OSError passes through."""
+
+    def __init__(self, root: bytes, store: Store) -> None:
+        self.root = root
+        self._store = store
+        # Beside the root, in no client's sight: client ids have no "~".
+        self._placeholder = root + b"~placeholder"
+        self._staged = root + b"~staged"
+        # A blob's inode may stand at one path of a tree only: clang takes two names of one inode
+        # for one file, and would then print the first name for both.
+        self._linked: dict[Digest, bytes] = {}
+        self._digest_at: dict[bytes, Digest] = {}
+        self.clear()
+
+    def real(self, path: bytes) -> bytes:
+        """Where a mirrored path is on this machine."""
+        return self.root + path
+
+    def clear(self) -> None:
+        """Begin again with an empty directory."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        _unlink(self._placeholder)
+        _unlink(self._staged)
+        os.makedirs(self.root)
+        self._linked.clear()
+        self._digest_at.clear()
+
+    def put(self, path: bytes, entry: Entry) -> None:
+        """Make ``path`` a file, symlink or placeholder; replaces what is no directory there."""
+        real = self.real(path)
+        os.makedirs(os.path.dirname(real), exist_ok=True)
+        _unlink(self._staged)
+        self.forget(path)
+        if isinstance(entry, FileEntry):
+            self._stage_file(path, entry)
+        elif isinstance(entry, SymlinkEntry):
+            os.symlink(rerooted_target(path, entry.target), self._staged)
+        else:
+            self._stage_placeholder()
+        os.rename(self._staged, real)
+        # rename(2) between two links of one inode does nothing and leaves both.
+        _unlink(self._staged)
+
+    def put_directory(self, path: bytes) -> None:
+        """Make ``path`` a directory if it is none yet."""
+        os.makedirs(self.real(path), exist_ok=True)
+
+    def remove(self, path: bytes) -> None:
+        """Remove whatever is at ``path``, a directory with all it holds."""
+        real = self.real(path)
+        try:
+            os.unlink(real)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            if error.errno not in (errno.EISDIR, errno.EPERM):
+                raise
+            shutil.rmtree(real)
+        self.forget(path)
+
+    def forget(self, path: bytes) -> None:
+        """The file at ``path`` is no link to a blob any more."""
+        digest = self._digest_at.pop(path, None)
+        if digest is not None:
+            del self._linked[digest]
+
+    def prune(self, path: bytes, wanted: Iterable[bytes]) -> None:
+        """Remove the directories above ``path`` that are empty and not in ``wanted``."""
+        for parent in parents(path):
+            if parent in wanted:
+                return
+            try:
+                os.rmdir(self.real(parent))
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return
+
+    def is_directory(self, path: bytes) -> bool:
+        """Whether a directory, not a link to one, is at ``path``."""
+        real = self.real(path)
+        return os.path.isdir(real) and not os.path.islink(real)
+
+    def _stage_file(self, path: bytes, entry: FileEntry) -> None:
+        may_link = entry.digest not in self._linked
+        if self._store.place(entry, self._staged, may_link=may_link):
+            self._linked[entry.digest] = path
+            self._digest_at[path] = entry.digest
+
+    def _stage_placeholder(self) -> None:
+        try:
+            os.link(self._placeholder, self._staged)
+            return
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            os.unlink(self._placeholder)
+        with open(self._placeholder, "wb") as file:
+            file.write(WITHHELD_TEXT)
+            os.fchmod(file.fileno(), 0o444)
+        os.link(self._placeholder, self._staged)
+
+
+def _unlink(path: bytes) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,171 @@
+"""One job from its lease to its result: check, prepare, run, answer. Knows no network.
+
+Whatever keeps the compiler from giving its own verdict becomes ``ResultRequest.error``.
+"""
+
+import hashlib
+import itertools
+import os
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+import zstandard
+
+from distbuild.command.model import CompileCommand, Local
+from distbuild.command.parse import parse
+from distbuild.mirror.store import translated
+from distbuild.protocol.errors import DistBuildError, InfrastructureError, ProtocolError
+from distbuild.protocol.messages import (
+    Blob,
+    InputFile,
+    Job,
+    OutputFile,
+    ResultRequest,
+)
+from distbuild.worker.compilers import Compilers, Driver
+from distbuild.worker.ground import WITHHELD_TEXT
+from distbuild.worker.runner import Cancellation, Completed, run
+from distbuild.worker.sandbox import Answer, Sandbox, Task, Written
+from distbuild.worker.tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_COMPRESSION_LEVEL = 3
+_WITHHELD = re.compile(
+    rb"^(?P<path>.+?):1:\d+: .*" + re.escape(WITHHELD_TEXT.split()[-1]), re.MULTILINE
+)
+#: The machine's troubles, which the driver reports with the exit code of a wrong program.
+_TROUBLE = re.compile(
+    rb"Killed signal terminated program|internal compiler error: Killed|execute command: Killed"
+    rb"|out of memory|virtual memory exhausted|memory exhausted|Cannot allocate memory"
+    rb"|No space left on device|Disk quota exceeded|CPU time limit exceeded"
+    rb"|File size limit exceeded|Too many open files|Resource temporarily unavailable"
+)
+
+
+class JobRunner:
+    """Runs jobs in ``sandbox``; ``directory`` is for their private files, on the trees' disk."""
+
+    def __init__(self, name: str, compilers: Compilers, sandbox: Sandbox, directory: bytes) -> None:
+        self._name = name
+        self._compilers = compilers
+        self._sandbox = sandbox
+        self._directory = directory
+        self._numbers = itertools.count()
+
+    def run(self, job: Job, tree: Tree, cancellation: Cancellation) -> ResultRequest | None:
+        """The result of a job whose generation ``tree`` has; None when it was cancelled."""
+        try:
+            return self._run(job, tree, cancellation)
+        except DistBuildError as error:
+            return self.failed(job, str(error))
+
+    def failed(self, job: Job, error: str) -> ResultRequest:
+        """The result that says why there is none."""
+        return ResultRequest(job.lease_id, self._name, error=error or "unknown")
+
+    def _run(self, job: Job, tree: Tree, cancellation: Cancellation) -> ResultRequest | None:
+        driver = self._driver(job)
+        command = self._command(job, driver)
+        directory = self._new_directory()
+        try:
+            with tree.holds.holding(job.files, _directories(job, tree)):
+                task = Task(job, command, driver, tree, directory)
+                revision = tree.revision()
+                execution = self._sandbox.prepare(task)
+                completed = run(execution.argv, execution.cwd, execution.env, cancellation)
+                if completed.stopped == "cancelled":
+                    return None
+                _check(completed)
+                answer = execution.answer(completed)
+                return self._result(task, answer, revision)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _driver(self, job: Job) -> Driver:
+        if not job.argv:
+            raise ProtocolError("a job without a command")
+        name = os.path.basename(os.fsdecode(job.argv[0]))
+        driver = self._compilers.find(job.toolchain, name)
+        if driver is None:
+            raise InfrastructureError(f"no compiler {job.toolchain[:16]} here")
+        return driver
+
+    @staticmethod
+    def _command(job: Job, driver: Driver) -> CompileCommand:
+        """The job's command, parsed here too: a worker does not trust what it is to execute."""
+        argv = [os.fsdecode(word) for word in job.argv]
+        command = parse(argv, os.fsdecode(job.cwd), lambda _: None, driver.identity.family)
+        if isinstance(command, Local):
+            raise ProtocolError(f"refused: {command.reason} {command.detail}".rstrip())
+        return command
+
+    def _new_directory(self) -> bytes:
+        directory = b"%s/%d" % (self._directory, next(self._numbers))
+        with translated():
+            os.makedirs(directory)
+        return directory
+
+    def _result(self, task: Task, answer: Answer, revision: int) -> ResultRequest:
+        inputs = _inputs(task, answer)
+        if answer.exit_code == 0:
+            if answer.dependencies is None:
+                raise InfrastructureError("the compiler wrote no dependency file")
+            paths = [file.path for file in inputs]
+            disturbed = task.tree.is_changed_since(revision, paths)
+        else:
+            disturbed = task.tree.revision() != revision
+        return ResultRequest(
+            lease_id=task.job.lease_id,
+            worker=self._name,
+            exit_code=answer.exit_code,
+            stdout=answer.stdout,
+            stderr=answer.stderr,
+            outputs=[_output_file(file) for file in answer.written],
+            inputs=inputs,
+            disturbed=disturbed,
+        )
+
+
+def pack(content: bytes, digest: bytes) -> Blob:
+    """Content as it travels."""
+    data = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL).compress(content)
+    return Blob(digest, len(content), data)
+
+
+def _output_file(file: Written) -> OutputFile:
+    digest = hashlib.sha256(file.content).digest()
+    return OutputFile(file.path, file.mode, pack(file.content, digest))
+
+
+def _directories(job: Job, tree: Tree) -> list[bytes]:
+    """Directories that have to be there: the cwd, and those for outputs."""
+    found = [job.cwd]
+    for directory in job.output_dirs:
+        real = tree.resolve(os.fsdecode(directory))
+        found.append(os.fsencode(real) if real is not None else directory)
+    return [directory for directory in found if directory != b"/"]
+
+
+def _inputs(task: Task, answer: Answer) -> list[InputFile]:
+    if answer.dependencies is not None:
+        names: Iterable[bytes] = answer.dependencies
+    else:
+        names = (match["path"] for match in _WITHHELD.finditer(answer.stderr))
+    inputs: dict[bytes, InputFile] = {}
+    for name in names:
+        path = os.path.join(task.job.cwd, name)
+        real = task.tree.resolve(os.fsdecode(path))
+        known = os.fsencode(real) if real is not None else os.path.normpath(path)
+        inputs.setdefault(known, InputFile(known, task.tree.digest_at(known)))
+    return list(inputs.values())
+
+
+def _check(completed: Completed) -> None:
+    """Raise InfrastructureError for an end that is no verdict of the compiler."""
+    if completed.stopped:
+        raise InfrastructureError(f"the compiler was stopped: {completed.stopped}")
+    if completed.status != 0 and (trouble := _TROUBLE.search(completed.stderr)):
+        raise InfrastructureError(f"the worker's trouble: {trouble[0].decode()}")

@@ -1,0 +1,69 @@
+"""The leases that one agent holds, and the word with the syncer that keeps them. Runs no job."""
+
+import logging
+import threading
+
+from distbuild.protocol.errors import DistBuildError
+from distbuild.protocol.messages import RenewRequest
+from distbuild.worker.client import Syncer
+from distbuild.worker.runner import Cancellation
+
+#: How long the syncer holds a renewal back while no lease has ended.
+RENEW_WAIT_S = 2.0
+#: Pause after a renewal that failed: far below any lease's time.
+RETRY_S = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class Leases:
+    """Lease ids with the means to end their compilers."""
+
+    def __init__(self, worker: str, syncer: Syncer) -> None:
+        self._worker = worker
+        self._syncer = syncer
+        self._changed = threading.Condition()
+        self._held: dict[str, Cancellation] = {}
+        self._closed = threading.Event()
+
+    def add(self, lease_id: str) -> Cancellation:
+        """Hold a lease from now on."""
+        with self._changed:
+            cancellation = self._held[lease_id] = Cancellation()
+            self._changed.notify_all()
+            return cancellation
+
+    def remove(self, lease_id: str) -> None:
+        """Hold it no more."""
+        with self._changed:
+            self._held.pop(lease_id).close()
+            self._changed.notify_all()
+
+    def end(self, lease_ids: list[str]) -> None:
+        """Kill the compilers of these leases; unknown ones have ended already."""
+        with self._changed:
+            for lease_id in lease_ids:
+                if lease_id in self._held:
+                    self._held[lease_id].set()
+
+    def close(self) -> None:
+        """Make ``keep`` return."""
+        self._closed.set()
+        with self._changed:
+            self._changed.notify_all()
+
+    def keep(self) -> None:
+        """Renew what is held until closed; for a thread of its own."""
+        while not self._closed.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: self._held or self._closed.is_set())
+                ids = list(self._held)
+            if not ids:
+                continue
+            try:
+                reply = self._syncer.renew(RenewRequest(self._worker, ids, RENEW_WAIT_S))
+            except DistBuildError as error:
+                _log.debug("renewal failed: %s", error)
+                self._closed.wait(RETRY_S)
+            else:
+                self.end(reply.ended)

@@ -1,0 +1,143 @@
+"""Builds a worker from its parts and serves it."""
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import flask
+
+import distbuild
+from distbuild.config import Config, Home, find_home, load_config, syncer_urls
+from distbuild.digests import FileDigests
+from distbuild.logs import set_up_logging
+from distbuild.mirror.store import Store
+from distbuild.protocol.errors import ConfigError, InfrastructureError
+from distbuild.serve import serve
+from distbuild.tls import Credentials, load_credentials, make_session
+from distbuild.toolchains import Identifier
+from distbuild.worker.agent import Agent, Workshop
+from distbuild.worker.app import make_app
+from distbuild.worker.client import HttpSyncer
+from distbuild.worker.compilers import Compilers
+from distbuild.worker.forest import Forest
+from distbuild.worker.job import JobRunner
+from distbuild.worker.namespace import NamespaceSandbox, find_bwrap, probe
+from distbuild.worker.ownfiles import OwnFiles
+from distbuild.worker.plain import PlainSandbox
+from distbuild.worker.sandbox import Sandbox
+from distbuild.worker.slots import Slots, Tally
+from distbuild.worker.status import Confined, WorkerStatus
+
+#: A long poll that is out when the worker ends is given up after this.
+FAREWELL_S = 2.0
+_CONFIG_ERROR = 2
+
+
+def run(home_option: str | None, *, verbose: bool) -> int:
+    """Be a worker until told to stop; the process's exit code."""
+    try:
+        home = find_home(home_option)
+        config = load_config(home)
+        credentials = load_credentials(home.certs, "worker")
+        set_up_logging(home.logs, "daemon", verbose=verbose)
+        serve(
+            lambda stop: start(home, config, credentials, stop),
+            bind=config.bind,
+            port=config.port,
+            cert=credentials.cert,
+            key=credentials.key,
+            name="daemon",
+        )
+    except ConfigError as error:
+        print(f"daemon: {error}", file=sys.stderr)  # noqa: T201 - the user's one line
+        return _CONFIG_ERROR
+    return 0
+
+
+def start(
+    home: Home, config: Config, credentials: Credentials, stop: threading.Event
+) -> tuple[flask.Flask, Callable[[], None]]:
+    """Start the agents of a worker; its application, and what ends it in order after ``stop``."""
+    workshop, confined = _workshop(home, config)
+    urls = syncer_urls(config)
+    agents = [
+        Agent(
+            HttpSyncer(url, make_session(credentials, expect="syncer")),
+            workshop,
+            stop,
+            alone=len(urls) == 1,
+        )
+        for url in urls
+    ]
+    cleaner = threading.Thread(
+        target=_clean_up, args=(workshop, config), name="clean-up", daemon=True
+    )
+    cleaner.start()
+    for agent in agents:
+        agent.start()
+
+    def finish() -> None:
+        workshop.slots.close()
+        for agent in agents:
+            agent.leave(FAREWELL_S)
+        workshop.executor.shutdown(wait=True)
+        for agent in agents:
+            agent.finish(FAREWELL_S)
+
+    status = WorkerStatus(workshop, confined, distbuild.__version__)
+    return make_app(workshop.forest, workshop.store, credentials, status), finish
+
+
+def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
+    search_path = os.environ.get("PATH", os.defpath)
+    try:
+        store = Store(home.path / "store")
+        own_files = OwnFiles(store, enabled=config.reuse_own_files)
+        forest = Forest(home.sandbox, store, own_files)
+        forest.set_aside_old()
+    except InfrastructureError as error:
+        raise ConfigError(f"{home.path}: {error}") from error
+    sandbox, confined = _sandbox(config, search_path)
+    compilers = Compilers(Identifier(FileDigests(home.state / "programs")), search_path)
+    name = f"{socket.gethostname()}:{config.port}"
+    slots = Slots(config.num_cores or os.cpu_count() or 1)
+    # Twice as many threads as slots: a result may still be on its way when the next job starts.
+    executor = ThreadPoolExecutor(2 * slots.total, thread_name_prefix="job")
+    runner = JobRunner(name, compilers, sandbox, os.fsencode(forest.jobs))
+    return (
+        Workshop(
+            name=name,
+            forest=forest,
+            store=store,
+            compilers=compilers,
+            runner=runner,
+            namespaces=sandbox.namespaces,
+            slots=slots,
+            tally=Tally(time.time),
+            executor=executor,
+        ),
+        confined,
+    )
+
+
+def _sandbox(config: Config, search_path: str) -> tuple[Sandbox, Confined]:
+    """The sandbox that the configuration asks for, or the best that works here."""
+    if config.sandbox == "plain":
+        return PlainSandbox(search_path), Confined("plain", "asked for in config.json")
+    bwrap = find_bwrap(search_path)
+    obstacle = probe(bwrap)
+    if bwrap is not None and not obstacle:
+        return NamespaceSandbox(bwrap, search_path), Confined("namespace", "bubblewrap works")
+    if config.sandbox == "namespace":
+        raise ConfigError(f'"sandbox" is "namespace", but {obstacle}')
+    return PlainSandbox(search_path), Confined("plain", obstacle)
+
+
+def _clean_up(workshop: Workshop, config: Config) -> None:
+    """What an earlier process left, and blobs that nobody uses; takes a while."""
+    workshop.forest.delete_old()
+    workshop.store.evict(time.time(), config.store_bytes)

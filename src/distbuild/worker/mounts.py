@@ -1,0 +1,179 @@
+"""Plans the mounts that show a compiler a file system of our making. Runs nothing.
+
+The plan is a tree of mount points over directories of this machine. Where a mount point is missing
+in the directory below it, that directory is rebuilt: an empty one, with its children bound in.
+"""
+
+import os
+from dataclasses import dataclass, field
+
+#: The kernel's limit on symlinks in one look-up (path_resolution(7)).
+_MAX_SYMLINKS = 40
+#: A rebuilt directory with more names than this gets symlinks to its files: the time that
+#: bubblewrap takes grows with the square of the number of mounts.
+MANY_NAMES = 64
+#: Where those symlinks lead. Directories stay mounts, since ".." has to lead back.
+_HIDDEN = b"/.dist_build.under"
+
+
+@dataclass(slots=True)
+class _Node:
+    """A directory or file of the plan. ``source`` None: an empty directory made for the plan."""
+
+    source: bytes | None = None
+    #: The parent's mount shows it already, so it needs no mount of its own.
+    inherited: bool = False
+    writable: bool = False
+    symlink: bytes | None = None
+    #: proc, dev or tmpfs in place of a bind.
+    special: str = ""
+    children: dict[bytes, "_Node"] = field(default_factory=dict)
+
+
+class MountPlan:
+    """What is where in a sandbox. Paths are absolute; ``source`` paths are on this machine."""
+
+    def __init__(self) -> None:
+        self._root = _Node()
+
+    def bind(self, path: bytes, source: bytes, *, writable: bool = False) -> None:
+        """Show ``source`` at ``path``, with what is planned below it replaced."""
+        self._put(path, _Node(source=source, writable=writable))
+
+    def show(self, path: bytes, source: bytes) -> None:
+        """Show at ``path`` what ``source`` is: a directory, a file, or a symlink as such."""
+        self._put(path, _node_of(source))
+
+    def special(self, path: bytes, kind: str) -> None:
+        """Mount ``proc``, ``dev`` or ``tmpfs`` at ``path``."""
+        self._put(path, _Node(special=kind, writable=True))
+
+    def bind_children(self, path: bytes, source: bytes) -> None:
+        """Show everything in the directory ``source`` beside what ``path`` has already."""
+        for name in _names(source):
+            self._put(_join(path, name), _node_of(_join(source, name)))
+
+    def has(self, path: bytes) -> bool:
+        """Whether something is at ``path``, symlinks followed."""
+        node: _Node | None = self._root
+        for part in self._resolved(path):
+            node = self._child(node, part) if node is not None else None
+        return node is not None
+
+    def arguments(self) -> list[bytes]:
+        """The plan as bubblewrap options, outer mounts first."""
+        words: list[bytes] = []
+        made: list[bytes] = []
+        self._emit(b"", self._root, words, made)
+        for path in [*reversed(made), b"/"]:
+            words += [b"--remount-ro", path]
+        return words
+
+    def _put(self, path: bytes, node: _Node) -> None:
+        parts = self._resolved(path)
+        here = self._root
+        for part in parts[:-1]:
+            child = self._child(here, part)
+            if child is None:
+                self._open_up(here)
+                child = here.children[part] = _Node()
+            here = child
+        if self._child(here, parts[-1]) is None:
+            self._open_up(here)
+        here.children[parts[-1]] = node
+
+    def _child(self, node: _Node, name: bytes) -> _Node | None:
+        """The node's child, made from the directory below it where the plan has none yet."""
+        child = node.children.get(name)
+        if child is None and node.source is not None:
+            source = _join(node.source, name)
+            if os.path.lexists(source):
+                child = node.children[name] = _node_of(source)
+                child.inherited = True
+                child.writable = node.writable
+        return child
+
+    def _open_up(self, node: _Node) -> None:
+        """Make room for a child that the node's directory does not have."""
+        if node.source is None or node.writable:
+            if node.source is not None:
+                raise ValueError(f"no mount point in {node.source!r}")
+            return
+        names = _names(node.source)
+        hidden = self._hide(node.source) if len(names) > MANY_NAMES else None
+        for name in names:
+            child = node.children.get(name)
+            if child is None:
+                child = _node_of(_join(node.source, name))
+                if hidden is not None and child.source and os.path.isfile(child.source):
+                    child = _Node(symlink=_join(hidden, name))
+                node.children[name] = child
+            child.inherited = False
+        node.source, node.inherited = None, False
+
+    def _hide(self, source: bytes) -> bytes:
+        """Show ``source`` where nobody looks for it; the path."""
+        path = b"%s%d" % (_HIDDEN, len(self._root.children))
+        self._root.children[path[1:]] = _Node(source=source)
+        return path
+
+    def _resolved(self, path: bytes) -> list[bytes]:
+        """The components of ``path`` after following the plan's symlinks in all but the last."""
+        pending = [part for part in reversed(path.split(b"/")) if part]
+        done: list[bytes] = []
+        node: _Node | None = self._root
+        followed = 0
+        while pending:
+            part = pending.pop()
+            if part in (b".", b".."):
+                done = done[:-1] if part == b".." else done
+                node = self._walk(done)
+                continue
+            child = self._child(node, part) if node is not None else None
+            if child is not None and child.symlink is not None and pending:
+                followed += 1
+                if followed > _MAX_SYMLINKS:
+                    raise ValueError(f"too many symlinks in {path!r}")
+                pending += reversed([p for p in child.symlink.split(b"/") if p])
+                if child.symlink.startswith(b"/"):
+                    done = []
+                node = self._walk(done)
+                continue
+            done.append(part)
+            node = child
+        return done
+
+    def _walk(self, parts: list[bytes]) -> _Node | None:
+        node: _Node | None = self._root
+        for part in parts:
+            node = self._child(node, part) if node is not None else None
+        return node
+
+    def _emit(self, path: bytes, node: _Node, words: list[bytes], made: list[bytes]) -> None:
+        here = path or b"/"
+        if node.symlink is not None:
+            words += [] if node.inherited else [b"--symlink", node.symlink, here]
+            return
+        if node.special:
+            words += [b"--" + node.special.encode(), here]
+        elif node.source is None and path:
+            words += [b"--tmpfs", here]
+            made.append(here)
+        elif node.source is not None and not node.inherited:
+            words += [b"--bind" if node.writable else b"--ro-bind", node.source, here]
+        for name in sorted(node.children):
+            self._emit(path + b"/" + name, node.children[name], words, made)
+
+
+def _node_of(source: bytes) -> _Node:
+    if os.path.islink(source):
+        return _Node(symlink=os.readlink(source))
+    return _Node(source=source)
+
+
+def _names(directory: bytes) -> list[bytes]:
+    return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+
+
+def _join(directory: bytes, name: bytes) -> bytes:
+    return directory.rstrip(b"/") + b"/" + name

@@ -1,0 +1,101 @@
+"""What a path from the network may be, and how it looks inside a client's tree. Pure."""
+
+import os
+import re
+from collections.abc import Iterator
+
+from distbuild.protocol.errors import ProtocolError
+from distbuild.protocol.messages import (
+    DIGEST_BYTES,
+    MAX_BLOB_BYTES,
+    Entry,
+    FileEntry,
+    SymlinkEntry,
+)
+
+#: Linux: NAME_MAX and PATH_MAX (limits.h).
+MAX_NAME_BYTES = 255
+MAX_PATH_BYTES = 4096
+
+_CLIENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\Z")
+
+
+def check_client(client: str) -> str:
+    """The client's id, fit to be a directory's name; raises ProtocolError."""
+    if not _CLIENT.match(client):
+        raise ProtocolError(f"bad client id {client[:120]!r}")
+    return client
+
+
+def check_path(path: bytes) -> bytes:
+    """An absolute path without ``.``, ``..``, empty or overlong components, and not ``/`` itself.
+
+    Raises ProtocolError for anything else, so that joined to a root it stays below the root.
+    """
+    if not path.startswith(b"/") or len(path) > MAX_PATH_BYTES or b"\0" in path:
+        raise ProtocolError(f"bad path {path[:200]!r}")
+    for part in path[1:].split(b"/"):
+        if part in (b"", b".", b"..") or len(part) > MAX_NAME_BYTES:
+            raise ProtocolError(f"bad component in path {path[:200]!r}")
+    return path
+
+
+def check_entry(path: bytes, entry: Entry) -> None:
+    """Refuse, with ProtocolError, an entry that no file system could have."""
+    if isinstance(entry, FileEntry):
+        good = (
+            len(entry.digest) == DIGEST_BYTES
+            and 0 <= entry.size <= MAX_BLOB_BYTES
+            and abs(entry.mtime_ns) < 2**63
+        )
+    elif isinstance(entry, SymlinkEntry):
+        good = 0 < len(entry.target) <= MAX_PATH_BYTES and b"\0" not in entry.target
+    else:
+        good = True
+    if not good:
+        raise ProtocolError(f"bad entry for {path[:200]!r}")
+
+
+def parents(path: bytes) -> Iterator[bytes]:
+    """Every directory above ``path`` except the root, nearest first."""
+    while (path := path.rpartition(b"/")[0]) != b"":
+        yield path
+
+
+def is_within(path: bytes, directory: bytes) -> bool:
+    """Whether ``path`` is ``directory`` or below it."""
+    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")
+
+
+def rerooted_target(path: bytes, target: bytes) -> bytes:
+    """A symlink's target as a tree holds it: never absolute and never above the tree.
+
+    ``/a/b`` at ``/x/y/link`` becomes ``../../a/b``, which means the same below a prefix and where
+    the tree is the root. Steps up past the root are dropped, as the kernel does at ``/``.
+    """
+    depth = path.count(b"/") - 1
+    if target.startswith(b"/"):
+        steps = [b".."] * depth + _inside(target.split(b"/"), 0)
+        return b"/".join(steps) or b"."
+    return b"/".join(_inside(target.split(b"/"), depth)) or b"."
+
+
+def _inside(parts: list[bytes], depth: int) -> list[bytes]:
+    """``parts`` without those steps up that would leave a root ``depth`` directories above."""
+    kept = []
+    for part in parts:
+        if part in (b"", b"."):
+            continue
+        if part == b"..":
+            if depth == 0:
+                continue
+            depth -= 1
+        else:
+            depth += 1
+        kept.append(part)
+    return kept
+
+
+def to_text(path: bytes) -> str:
+    """A path as this system's ``str`` (surrogateescape)."""
+    return os.fsdecode(path)

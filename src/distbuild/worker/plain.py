@@ -1,0 +1,111 @@
+"""Runs a command relocated into the client's tree, as a plain process with limits.
+
+For workers without namespaces. Refuses what is only exact at the original paths.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distbuild.command.outputs import (
+    parse_dependency_file,
+    unmap_dependency_file,
+    unmap_text,
+)
+from distbuild.command.relocate import Relocated, relocate, relocate_env
+from distbuild.mirror.store import translated
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.worker.runner import Completed
+from distbuild.worker.sandbox import Answer, Execution, Task, Written, environment, resolved
+
+#: A shell that cannot execute what it is to execute says so with these.
+_NOT_EXECUTED = (126, 127)
+
+
+class PlainSandbox:
+    """Compilers see this machine; ``search_path`` is their PATH."""
+
+    namespaces = False
+
+    def __init__(self, search_path: str) -> None:
+        self._search_path = search_path
+
+    def prepare(self, task: Task) -> Execution:
+        """The relocated command and a directory for what it writes."""
+        tree = os.path.realpath(task.tree.ground.root)
+        out = task.directory + b"/out"
+        with translated():
+            os.mkdir(out)
+        job = task.job
+        try:
+            moved = relocate(
+                task.command,
+                os.fsdecode(tree),
+                os.fsdecode(out),
+                [os.fsdecode(directory) for directory in job.builtin_dirs],
+                os.fsdecode(job.implicit_include) or None,
+            )
+        except ValueError as error:
+            raise InfrastructureError(f"no namespaces here: {error}") from error
+        argv = [task.driver.path, *moved.argv[1:]]
+        named = environment(task, self._search_path)
+        env = {**relocate_env(named, os.fsdecode(tree)), "PWD": moved.cwd}
+        return _PlainExecution(
+            task,
+            [os.fsencode(word) for word in argv],
+            os.fsencode(moved.cwd),
+            {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
+            moved,
+        )
+
+
+@dataclass(frozen=True)
+class _PlainExecution:
+    task: Task
+    argv: list[bytes]
+    cwd: bytes
+    env: Mapping[bytes, bytes]
+    moved: Relocated
+
+    def answer(self, completed: Completed) -> Answer:
+        """Everything with the tree's prefix taken off."""
+        if completed.status < 0:
+            raise InfrastructureError(f"the compiler was killed by signal {-completed.status}")
+        if completed.status in _NOT_EXECUTED:
+            raise InfrastructureError(f"cannot run {self.task.driver.path}")
+        tree = os.path.realpath(self.task.tree.ground.root)
+        with translated():
+            written, dependencies = self._written(os.fsdecode(tree))
+        return Answer(
+            completed.status,
+            unmap_text(completed.stdout, tree),
+            unmap_text(completed.stderr, tree),
+            written,
+            dependencies,
+        )
+
+    def _written(self, tree: str) -> tuple[tuple[Written, ...], tuple[bytes, ...] | None]:
+        command, moved = self.task.command, self.moved
+        names = {moved.output_path: command.output}
+        dependencies = None
+        if command.dependencies is not None:
+            names[moved.dependency_path] = command.dependencies.path
+        written = []
+        out = os.path.dirname(moved.output_path)
+        for name in sorted(os.listdir(out)):
+            path = os.path.join(out, name)
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode):
+                raise InfrastructureError(f"the compiler left {name!r}, which is no output")
+            with open(path, "rb") as file:
+                content = file.read()
+            if path == moved.dependency_path:
+                content = unmap_dependency_file(content, tree, command.family)
+                dependencies = tuple(map(os.fsencode, parse_dependency_file(content)))
+            if path in names:
+                place = resolved(self.task, os.fsencode(names[path]))
+                written.append(Written(place, stat.S_IMODE(status.st_mode), content))
+            elif path != moved.dependency_path:
+                raise InfrastructureError(f"the compiler wrote {name!r} unasked")
+        return tuple(written), dependencies

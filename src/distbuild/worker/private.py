@@ -1,0 +1,99 @@
+"""A directory for a compiler to write in, in place of one of the tree's. Knows no mounts.
+
+It begins with the names that the tree's directory has; what is new or changed in it afterwards
+is an output.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.messages import MAX_BLOB_BYTES
+from distbuild.worker.sandbox import Written
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """By these a file is recognised as untouched."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    kind: int
+
+
+class PrivateDirectory:
+    """``real`` on this machine stands for the dev box's ``path``."""
+
+    def __init__(self, path: bytes, real: bytes) -> None:
+        self.path = path
+        self.real = real
+        #: Names of the directories in it, over which the tree's own have to be mounted.
+        self.directories: list[bytes] = []
+        self._before: dict[bytes, _Facts] = {}
+        os.makedirs(real)
+
+    def fill(self, original: bytes, absent: Collection[bytes], stems: Collection[bytes]) -> None:
+        """Take over the names in ``original``, except ``absent``.
+
+        Files whose name begins with one of ``stems`` may be by-products of an earlier compile,
+        which this one overwrites: they are copies that can be written to, the others links.
+        """
+        with os.scandir(original) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    os.mkdir(self._at(entry.name))
+                    self.directories.append(entry.name)
+                elif entry.name not in absent:
+                    self._take(entry, stems)
+
+    def written(self) -> Iterator[Written]:
+        """Every file that is new or changed; raises InfrastructureError for what is no file."""
+        yield from self._written(self.real, self.path)
+
+    def _take(self, entry: "os.DirEntry[bytes]", stems: Collection[bytes]) -> None:
+        mine = self._at(entry.name)
+        try:
+            if entry.is_symlink():
+                os.symlink(os.readlink(entry.path), mine)
+            elif entry.name.startswith(tuple(stems)):
+                shutil.copy2(entry.path, mine)
+                os.chmod(mine, 0o644)
+            else:
+                os.link(entry.path, mine)
+        except FileNotFoundError:
+            return  # just removed; the job will learn that it was disturbed
+        except OSError:
+            shutil.copy2(entry.path, mine)  # too many links
+        self._before[entry.name] = _facts(os.lstat(mine))
+
+    def _written(self, real: bytes, path: bytes) -> Iterator[Written]:
+        top = real == self.real
+        with os.scandir(real) as found:
+            for entry in sorted(found, key=lambda entry: entry.name):
+                here = path.rstrip(b"/") + b"/" + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    if not (top and entry.name in self.directories):
+                        yield from self._written(entry.path, here)
+                    continue
+                facts = entry.stat(follow_symlinks=False)
+                if top and self._before.get(entry.name) == _facts(facts):
+                    continue
+                yield _read(entry.path, here, facts)
+
+    def _at(self, name: bytes) -> bytes:
+        return self.real + b"/" + name
+
+
+def _read(real: bytes, path: bytes, facts: os.stat_result) -> Written:
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_BLOB_BYTES:
+        raise InfrastructureError(f"the compiler left {os.fsdecode(path)!r}, which is no output")
+    with open(real, "rb") as file:
+        return Written(path, stat.S_IMODE(facts.st_mode), file.read())
+
+
+def _facts(status: os.stat_result) -> _Facts:
+    return _Facts(status.st_ino, status.st_size, status.st_mtime_ns, stat.S_IFMT(status.st_mode))

@@ -1,0 +1,98 @@
+"""What a sandbox is: something that turns a task into an execution, and its end into an answer.
+
+Two exist: ``namespace`` shows the dev box's own paths, ``plain`` relocates the command.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from distbuild.command.model import CompileCommand
+from distbuild.command.toolchain import allowed_environment
+from distbuild.protocol.messages import Job
+from distbuild.worker.compilers import Driver
+from distbuild.worker.runner import Completed
+from distbuild.worker.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A job with all that is needed to run it. ``directory``: empty, on the tree's file system,
+    and the task's alone."""
+
+    job: Job
+    command: CompileCommand
+    driver: Driver
+    tree: Tree
+    directory: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that the compiler wrote: its dev box path, and its content in that box's terms."""
+
+    path: bytes
+    mode: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The compiler's verdict in dev box terms. ``dependencies``: what it read, as it spelled the
+    paths; None when it wrote no dependency file."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    written: tuple[Written, ...] = ()
+    dependencies: tuple[bytes, ...] | None = None
+
+
+class Execution(Protocol):
+    """One compiler run, prepared."""
+
+    @property
+    def argv(self) -> list[bytes]:
+        """The words to execute."""
+        ...
+
+    @property
+    def cwd(self) -> bytes:
+        """Where to start, on this machine."""
+        ...
+
+    @property
+    def env(self) -> Mapping[bytes, bytes]:
+        """The whole environment."""
+        ...
+
+    def answer(self, completed: Completed) -> Answer:
+        """What came out; raises InfrastructureError when that is no verdict of the compiler."""
+        ...
+
+
+class Sandbox(Protocol):
+    """A way to run compilers."""
+
+    @property
+    def namespaces(self) -> bool:
+        """Whether the original paths are shown, so that every command runs unchanged."""
+        ...
+
+    def prepare(self, task: Task) -> Execution:
+        """Make everything ready; raises InfrastructureError for what this sandbox cannot do."""
+        ...
+
+
+def environment(task: Task, search_path: str) -> dict[str, str]:
+    """The compiler's environment: what a job may set, and this worker's PATH."""
+    named = {name: os.fsdecode(value) for name, value in task.job.env.items()}
+    return {**allowed_environment(named), "PATH": search_path, "PWD": os.fsdecode(task.job.cwd)}
+
+
+def resolved(task: Task, path: bytes) -> bytes:
+    """The dev box path of an output, its directory's symlinks followed."""
+    directory, _, name = os.path.join(task.job.cwd, path).rpartition(b"/")
+    real = task.tree.resolve(os.fsdecode(directory)) or os.fsdecode(os.path.normpath(directory))
+    return os.fsencode(real.rstrip("/")) + b"/" + name

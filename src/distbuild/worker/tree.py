@@ -1,0 +1,250 @@
+"""One client's mirror on this worker: which entries it holds, at which generation, and on disk.
+
+Everything that changes the tree happens here, under one lock. Knows no network and no compiler.
+"""
+
+import copy
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from distbuild.mirror.manifest import DIRECTORY, Summary, resolve
+from distbuild.mirror.store import Store, translated
+from distbuild.protocol.errors import InfrastructureError, ProtocolError
+from distbuild.protocol.messages import (
+    Changes,
+    ChangesReply,
+    Digest,
+    DirectoryEntry,
+    Entry,
+    FileEntry,
+    SymlinkEntry,
+)
+from distbuild.worker.ground import Ground
+from distbuild.worker.holds import Holds
+from distbuild.worker.ownfiles import OwnFiles
+from distbuild.worker.paths import check_entry, check_path, parents, to_text
+
+Entries = dict[bytes, Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class TreeStatus:
+    """What a tree holds, for /status."""
+
+    generation: int
+    files: int
+    bytes: int
+
+
+class Tree:
+    """The entries below ``root``. Errors of the disk leave an empty tree that asks for all."""
+
+    def __init__(self, root: bytes, store: Store, own_files: OwnFiles) -> None:
+        self._lock = threading.Lock()
+        self._store = store
+        self._own_files = own_files
+        with translated():
+            self.ground = Ground(root, store)
+        self.holds = Holds(self._lock, self.ground, store, self.lookup, self._entries_have)
+        self.epoch = ""
+        self.generation = 0
+        self.roots: tuple[bytes, ...] = ()
+        self._entries: Entries = {}
+        self._summary = Summary()
+        self._revision = 0
+        # Path -> the revision in which it last changed; paths that are gone stay in it.
+        self._changed: dict[bytes, int] = {}
+        self._all_changed = 0
+
+    def __repr__(self) -> str:
+        return f"Tree(epoch={self.epoch!r}, generation={self.generation}, {len(self._entries)})"
+
+    def apply(self, changes: Changes) -> ChangesReply:
+        """Become what ``changes`` say, or say what is needed for that; nothing in between.
+
+        Raises ProtocolError for paths outside the tree and InfrastructureError for a bad disk.
+        """
+        with self._lock:
+            if changes.entries is None:
+                return self._adopt_if_equal(changes)
+            full = changes.base == 0
+            if changes.epoch == self.epoch and changes.target < self.generation:
+                return ChangesReply("applied", self.generation)
+            # A change says what a path has become, so some of them may be here already.
+            if not full and not (changes.epoch == self.epoch and changes.base <= self.generation):
+                return ChangesReply("need_full")
+            wanted, touched = self._next_entries(changes)
+            summary = self._next_summary(wanted, touched)
+            if summary.digest() != changes.summary:
+                if full:
+                    raise ProtocolError("the listing is not what its summary says")
+                return ChangesReply("need_full")
+            missing = self._missing(wanted, touched)
+            if missing:
+                return ChangesReply("need_blobs", self.generation, missing)
+            self._become(wanted, touched)
+            self._summary = summary
+            return self._adopt(changes)
+
+    def position(self) -> tuple[str, int, Digest]:
+        """Epoch, generation and summary, of one moment."""
+        with self._lock:
+            return self.epoch, self.generation, self._summary.digest()
+
+    def revision(self) -> int:
+        """A number that grows with every change of the tree."""
+        with self._lock:
+            return self._revision
+
+    def is_changed_since(self, revision: int, paths: Iterable[bytes]) -> bool:
+        """Whether any of ``paths`` changed after ``revision``."""
+        with self._lock:
+            if self._all_changed > revision:
+                return True
+            return any(self._changed.get(path, 0) > revision for path in paths)
+
+    def lookup(self, path: str) -> Entry | None:
+        """What is at a path without following links; directories need not be entries."""
+        name = path.encode("utf-8", "surrogateescape")
+        entry = self._entries.get(name)
+        if entry is None and self.ground.is_directory(name):
+            return DIRECTORY
+        return entry
+
+    def resolve(self, path: str) -> str | None:
+        """``path`` with every symlink of the tree followed; None where it leaves the tree."""
+        return resolve(path, self.lookup)
+
+    def digest_at(self, path: bytes) -> Digest:
+        """The digest of a file of the manifest or of a running job; empty if there is none."""
+        held = self.holds.entry_at(path)
+        entry = held or self._entries.get(path)
+        return entry.digest if isinstance(entry, FileEntry) else b""
+
+    def status(self) -> TreeStatus:
+        """Counts of regular files with content."""
+        with self._lock:
+            sizes = [e.size for e in self._entries.values() if isinstance(e, FileEntry)]
+            return TreeStatus(self.generation, len(sizes), sum(sizes))
+
+    def clean(self) -> None:
+        """Forget and remove everything."""
+        with self._lock:
+            self._reset()
+
+    def _entries_have(self, path: bytes) -> bool:
+        return path in self._entries
+
+    def _adopt_if_equal(self, changes: Changes) -> ChangesReply:
+        if self._entries and self._summary.digest() == changes.summary:
+            return self._adopt(changes)
+        return ChangesReply("need_full")
+
+    def _adopt(self, changes: Changes) -> ChangesReply:
+        self.epoch, self.generation = changes.epoch, changes.target
+        self.roots = tuple(check_path(root) for root in changes.roots if root != b"/")
+        return ChangesReply("applied", self.generation)
+
+    def _next_entries(self, changes: Changes) -> tuple[Entries, list[bytes]]:
+        """The entries after ``changes``, and the paths that differ, sorted."""
+        named = {check_path(change.path): change.entry for change in changes.entries or ()}
+        for path, entry in named.items():
+            if entry is not None:
+                check_entry(path, entry)
+        if changes.base == 0:
+            wanted = {path: entry for path, entry in named.items() if entry is not None}
+            considered = self._entries.keys() | wanted.keys()
+        else:
+            wanted = dict(self._entries)
+            closed = [p for p, e in named.items() if not isinstance(e, DirectoryEntry)]
+            gone = self._below(closed)
+            for path in gone:
+                wanted.pop(path, None)
+            for path, entry in named.items():
+                if entry is None:
+                    wanted.pop(path, None)
+                else:
+                    wanted[path] = entry
+            considered = named.keys() | gone
+        for path in considered & wanted.keys():
+            _check_parents(path, wanted)
+        touched = sorted(p for p in considered if wanted.get(p) != self._entries.get(p))
+        return wanted, touched
+
+    def _below(self, tops: list[bytes]) -> set[bytes]:
+        """The entries below paths that cease to be directories."""
+        tops = [top for top in tops if self.ground.is_directory(top)]
+        if not tops:
+            return set()
+        names = sorted(self._entries)
+        below: set[bytes] = set()
+        for top in tops:
+            begin, end = bisect_left(names, top + b"/"), bisect_left(names, top + b"0")
+            below.update(names[begin:end])
+        return below
+
+    def _next_summary(self, wanted: Entries, touched: list[bytes]) -> Summary:
+        summary = copy.copy(self._summary)
+        for path in touched:
+            if (old := self._entries.get(path)) is not None:
+                summary.remove(path, old)
+            if (new := wanted.get(path)) is not None:
+                summary.add(path, new)
+        return summary
+
+    def _missing(self, wanted: Entries, touched: list[bytes]) -> list[Digest]:
+        files = [(p, e) for p in touched if isinstance(e := wanted.get(p), FileEntry)]
+        missing = set(self._store.missing(entry.digest for _, entry in files))
+        for path, entry in files:
+            if entry.digest in missing and self._own_files.supply(path, entry):
+                missing.discard(entry.digest)
+        return [d for d in dict.fromkeys(e.digest for _, e in files) if d in missing]
+
+    def _become(self, wanted: Entries, touched: list[bytes]) -> None:
+        self._revision += 1
+        for path in touched:
+            self._changed[path] = self._revision
+        try:
+            with translated():
+                self._change_disk(wanted, touched)
+        except InfrastructureError:
+            self._reset()
+            raise
+        self._entries = wanted
+
+    def _change_disk(self, wanted: Entries, touched: list[bytes]) -> None:
+        ground, old = self.ground, self._entries
+        for path in reversed(touched):
+            new = wanted.get(path)
+            if self.holds.holds(path) and not isinstance(new, DirectoryEntry):
+                continue
+            if new is None or isinstance(new, DirectoryEntry) != ground.is_directory(path):
+                ground.remove(path)
+        for path in touched:
+            new = wanted.get(path)
+            if isinstance(new, DirectoryEntry):
+                ground.put_directory(path)
+            elif new is not None and not self.holds.holds(path):
+                ground.put(path, new)
+        for path in touched:
+            if path in old and path not in wanted:
+                ground.prune(path, wanted)
+
+    def _reset(self) -> None:
+        self._revision += 1
+        self._all_changed = self._revision
+        self._entries, self._summary = {}, Summary()
+        self._changed.clear()
+        self.epoch, self.generation, self.roots = "", 0, ()
+        with translated():
+            self.ground.clear()
+
+
+def _check_parents(path: bytes, entries: Entries) -> None:
+    for parent in parents(path):
+        entry = entries.get(parent)
+        if entry is not None and not isinstance(entry, DirectoryEntry):
+            kind = "symlink" if isinstance(entry, SymlinkEntry) else "file"
+            raise ProtocolError(f"{to_text(path)!r} is below a {kind}")

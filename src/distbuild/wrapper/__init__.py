@@ -1,0 +1,1 @@
+"""The wrapper: stands in front of the compiler, once per compile."""

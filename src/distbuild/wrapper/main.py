@@ -1,0 +1,103 @@
+"""The wrapper's ladder: ask the syncer, take its answer, or run the real compiler.
+
+1. a subcommand?             the user talks to us
+2. hand the command over     anything unexpected: step 4, with one line of reason
+3. done: give it back        outputs, stdout, stderr, exit code
+4. local                     silently when that is by design
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from distbuild.config import find_home, load_config, syncer_urls
+from distbuild.protocol.errors import ConfigError, DistBuildError
+from distbuild.protocol.messages import SubmitReply
+from distbuild.tls import load_credentials, make_session
+from distbuild.wrapper.local import run_locally
+from distbuild.wrapper.outputs import write_outputs
+from distbuild.wrapper.submit import SyncerConnection, request_of
+
+#: An infrastructure failure when DIST_BUILD_FALLBACK=0 forbids the local compile.
+NO_FALLBACK = 103
+INTERRUPTED = 130
+USAGE = 2
+
+_USAGE = """usage: dist_build.exe COMPILER ARGS...            compile on the farm
+       dist_build.exe status [--json]             what the syncer and the workers do
+       dist_build.exe install                     copy what "dirs" reach to the workers
+       dist_build.exe clean                       remove the sandboxes from the workers
+       dist_build.exe doctor                      check the set-up, step by step
+       dist_build.exe explain -- COMPILER ARGS... would it be distributed, and why not"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the wrapper with the words after its name; returns the exit code unless it execs."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE, file=sys.stderr)
+        return USAGE if not arguments else 0
+    subcommand = _subcommand(arguments[0])
+    try:
+        if subcommand is not None:
+            return subcommand(arguments[1:])
+        return compile_command(arguments, os.environ)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except DistBuildError as error:
+        print(f"dist_build: {error}", file=sys.stderr)
+        return USAGE if isinstance(error, ConfigError) else 1
+
+
+def _subcommand(word: str) -> Callable[[Sequence[str]], int] | None:
+    if word not in ("status", "install", "clean", "doctor", "explain"):
+        return None
+    from distbuild.wrapper import subcommands
+
+    return subcommands.by_name(word)
+
+
+def connect() -> SyncerConnection:
+    """The connection to the configured syncer; raises ConfigError."""
+    home = find_home()
+    config = load_config(home)
+    credentials = load_credentials(home.certs, "dev", check_certificate=False)
+    session = make_session(credentials, "syncer", pool_size=1)
+    return SyncerConnection(session, syncer_urls(config)[0])
+
+
+def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Compile on the farm or here; does not return when the compiler takes this process over."""
+    verbose = env.get("DIST_BUILD_VERBOSE") == "1"
+    try:
+        reply = connect().compile(request_of(argv, env, tty=sys.stderr.isatty()))
+        if reply.outcome == "done":
+            write_outputs(reply)
+            return _give_back(reply, verbose=verbose)
+    except DistBuildError as error:
+        reply = SubmitReply("local", reason="unreachable", detail=str(error))
+    return _fall_back(reply, argv, env, verbose=verbose)
+
+
+def _give_back(reply: SubmitReply, *, verbose: bool) -> int:
+    if verbose:
+        _say(f"compiled by {reply.worker}")
+    for stream, data in ((sys.stdout.buffer, reply.stdout), (sys.stderr.buffer, reply.stderr)):
+        stream.write(data)
+        stream.flush()
+    return reply.exit_code
+
+
+def _fall_back(
+    reply: SubmitReply, argv: Sequence[str], env: Mapping[str, str], *, verbose: bool
+) -> int:
+    why = reply.detail if reply.reason == "unreachable" else f"{reply.reason}: {reply.detail}"
+    if not reply.silent and env.get("DIST_BUILD_FALLBACK") == "0":
+        _say(f"not compiled: {why.rstrip(': ')}")
+        return NO_FALLBACK
+    if verbose or not reply.silent:
+        _say(f"compiled locally: {why.rstrip(': ')}")
+    return run_locally(argv, env)
+
+
+def _say(text: str) -> None:
+    print(f"dist_build: {' '.join(text.split())}", file=sys.stderr)

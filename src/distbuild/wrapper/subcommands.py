@@ -1,0 +1,111 @@
+"""What the user asks of us directly: status, install, clean, doctor, explain. Prints for people."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from distbuild.command.model import LocalReason
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.wrapper import describe, doctor
+from distbuild.wrapper.main import USAGE, connect
+from distbuild.wrapper.submit import request_of
+
+#: explain's exit code for a command that would be compiled locally.
+LOCAL = 1
+_BAR = 30
+
+
+def by_name(word: str) -> Callable[[Sequence[str]], int]:
+    """The function behind a subcommand; it takes the words after it and returns the exit code."""
+    return {
+        "status": status,
+        "install": install,
+        "clean": clean,
+        "doctor": doctor.run,
+        "explain": explain,
+    }[word]
+
+
+def status(words: Sequence[str]) -> int:
+    """``status [--json]``."""
+    if list(words) not in ([], ["--json"]):
+        return _usage("status [--json]")
+    body = connect().status()
+    if words:
+        sys.stdout.write(body.decode("utf-8").rstrip("\n") + "\n")
+        return 0
+    print("\n".join(describe.status_lines(_object(body))))
+    return 0
+
+
+def install(words: Sequence[str]) -> int:
+    """``install``: returns when every reachable worker has the mirror's present state."""
+    if words:
+        return _usage("install")
+    last: Mapping[str, Any] = {}
+    for line in connect().install():
+        last = _object(line)
+        if sys.stderr.isatty():
+            sys.stderr.write("\r" + _progress(last))
+            sys.stderr.flush()
+    if sys.stderr.isatty():
+        sys.stderr.write("\n")
+    workers = last.get("workers", [])
+    print(f"{last.get('files', 0)} files, {describe.size(last.get('bytes', 0))}")
+    for worker in workers:
+        state = "up to date" if worker["done"] else f"not reached: {worker['error']}"
+        sent = f"{worker['sent_files']} files, {describe.size(worker['sent_bytes'])} sent"
+        print(f"  {worker['worker']}: {state} ({sent})")
+    if not workers:
+        print('no workers: "hosts" in config.json is empty', file=sys.stderr)
+    return 0 if workers and all(worker["done"] for worker in workers) else 1
+
+
+def _progress(step: Mapping[str, Any]) -> str:
+    workers = step["workers"]
+    total = max(1, step["files"]) * max(1, len(workers))
+    done = sum(step["files"] if w["done"] else min(w["sent_files"], step["files"]) for w in workers)
+    filled = _BAR * done // total
+    bar = "#" * filled + "." * (_BAR - filled)
+    return f"[{bar}] {sum(w['done'] for w in workers)}/{len(workers)} workers"
+
+
+def clean(words: Sequence[str]) -> int:
+    """``clean``: removes our sandbox from every worker."""
+    if words:
+        return _usage("clean")
+    outcome = _object(connect().clean())
+    for host, error in outcome.items():
+        print(f"{host}: {error or 'sandbox removed'}")
+    return 1 if any(outcome.values()) else 0
+
+
+def explain(words: Sequence[str]) -> int:
+    """``explain -- COMPILER ARGS``: 0 when it would be distributed, 1 when not."""
+    argv = list(words[1:] if words[:1] == ["--"] else words)
+    if not argv:
+        return _usage("explain -- COMPILER ARGS...")
+    reply = connect().explain(request_of(argv, os.environ, tty=False))
+    if not reply.reason:
+        print("distributed")
+        return 0
+    detail = f" ({reply.detail})" if reply.detail else ""
+    print(f"local: {reply.reason}{detail}\n  {describe.meaning(LocalReason(reply.reason))}")
+    return LOCAL
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except ValueError as error:
+        raise InfrastructureError(f"the syncer's answer is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InfrastructureError("the syncer's answer is no JSON object")
+    return value
+
+
+def _usage(text: str) -> int:
+    print(f"usage: dist_build.exe {text}", file=sys.stderr)
+    return USAGE

@@ -1,0 +1,143 @@
+"""Hands a command to the syncer and waits for the answer; failures are InfrastructureErrors."""
+
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+
+import requests
+
+from distbuild.protocol import messages
+from distbuild.protocol.errors import InfrastructureError
+
+#: Nothing is sent for longer than this (seconds) only by a syncer that is stuck: while a job waits
+#: there is a heartbeat twice a second, and the first scan of a large tree takes some seconds.
+SILENCE_S = 300.0
+CONNECT_S = 3.0
+_FRAME = struct.Struct("!I")
+
+#: What the syncer needs to find the compiler and to know what it would read; never all of it.
+_NAMES = frozenset(
+    "PATH PWD LANG LANGUAGE COLUMNS TERM TERM_URLS TZ CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH"
+    " OBJC_INCLUDE_PATH OBJCPLUS_INCLUDE_PATH SOURCE_DATE_EPOCH GCC_COLORS GCC_URLS NO_COLOR"
+    " CL _CL_ INCLUDE COMPILER_PATH GCC_EXEC_PREFIX GCC_COMPARE_DEBUG DEPENDENCIES_OUTPUT"
+    " SUNPRO_DEPENDENCIES SDKROOT".split()
+)
+_PREFIXES = ("LC_", "CCC_", "CC_PRINT_", "CC_LOG_", "CLANG_")
+
+
+def relevant(env: Mapping[str, str]) -> dict[str, str]:
+    """The part of the environment that leaves this process."""
+    return {n: v for n, v in env.items() if n in _NAMES or n.startswith(_PREFIXES)}
+
+
+def request_of(argv: Sequence[str], env: Mapping[str, str], *, tty: bool) -> messages.SubmitRequest:
+    """The message for a command run in the present directory."""
+    return messages.SubmitRequest(
+        argv=[os.fsencode(word) for word in argv],
+        cwd=os.fsencode(working_directory(env)),
+        env={name: os.fsencode(value) for name, value in relevant(env).items()},
+        stderr_tty=tty,
+    )
+
+
+def working_directory(env: Mapping[str, str]) -> str:
+    """PWD where it names the present directory, as compilers take it; else the real path."""
+    logical = env.get("PWD", "")
+    try:
+        here = os.stat(".")
+        if logical.startswith("/") and os.path.samestat(os.stat(logical), here):
+            return logical
+    except OSError:
+        pass
+    return os.getcwd()
+
+
+class SyncerConnection:
+    """The wrapper's routes of one syncer."""
+
+    def __init__(self, session: requests.Session, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    def compile(self, request: messages.SubmitRequest) -> messages.SubmitReply:
+        """Submit a command; blocks until it is answered."""
+        response = self._post("/api/v1/jobs", request, stream=True)
+        with response:
+            return messages.decode(_last_frame(self._url, response), messages.SubmitReply)
+
+    def explain(self, request: messages.SubmitRequest) -> messages.ExplainReply:
+        """Whether a command would be distributed."""
+        response = self._post("/api/v1/explain", request, stream=False)
+        return messages.decode(response.content, messages.ExplainReply)
+
+    def status(self) -> bytes:
+        """The JSON of /status."""
+        return bytes(self._send("GET", "/status", None, stream=False).content)
+
+    def install(self) -> Iterator[bytes]:
+        """One line of JSON for each step of the installation."""
+        with self._send("POST", "/api/v1/install", None, stream=True) as response:
+            try:
+                yield from response.iter_lines()
+            except requests.RequestException as error:
+                raise self._failed(error) from error
+
+    def clean(self) -> bytes:
+        """Remove the sandboxes; JSON, host to error."""
+        return bytes(self._send("POST", "/api/v1/clean", None, stream=False).content)
+
+    def _post(self, path: str, message: messages.Message, *, stream: bool) -> requests.Response:
+        return self._send("POST", path, messages.encode(message), stream=stream)
+
+    def _send(
+        self, method: str, path: str, data: bytes | None, *, stream: bool
+    ) -> requests.Response:
+        try:
+            response = self._session.request(
+                method,
+                self._url + path,
+                data=data,
+                headers={"Content-Type": messages.CONTENT_TYPE},
+                stream=stream,
+                timeout=(CONNECT_S, SILENCE_S),
+            )
+        except requests.RequestException as error:
+            raise self._failed(error) from error
+        if response.ok:
+            return response
+        with response:
+            lines = response.text.strip().splitlines()
+        said = lines[0] if lines else "no explanation"
+        raise InfrastructureError(f"syncer {self._url} answers {response.status_code}: {said}")
+
+    def _failed(self, error: requests.RequestException) -> InfrastructureError:
+        text = str(error)
+        if "Connection refused" in text or "NewConnectionError" in text:
+            return InfrastructureError(f"no syncer at {self._url}; is syncer.py running?")
+        if "certificate verify failed" in text or "CERTIFICATE" in text:
+            return InfrastructureError(
+                f"syncer {self._url} has a certificate of another installation"
+                " (certs/ of both ends must come from one run of gen_self_signed_certs.sh)"
+            )
+        return InfrastructureError(f"syncer {self._url}: {text.rpartition(': ')[2][:200]}")
+
+
+def _last_frame(url: str, response: requests.Response) -> bytes:
+    """Skip heartbeats up to the one frame that has a body."""
+    buffer = b""
+    try:
+        for chunk in response.iter_content(chunk_size=None):
+            buffer += chunk
+            while len(buffer) >= _FRAME.size:
+                (length,) = _FRAME.unpack_from(buffer)
+                if length > messages.MAX_BODY_BYTES:
+                    raise InfrastructureError(f"syncer {url}: an answer of {length} bytes")
+                if length == 0:
+                    buffer = buffer[_FRAME.size :]
+                elif len(buffer) >= _FRAME.size + length:
+                    return buffer[_FRAME.size : _FRAME.size + length]
+                else:
+                    break
+    except requests.RequestException as error:
+        raise InfrastructureError(f"syncer {url}: connection lost: {error}") from error
+    raise InfrastructureError(f"syncer {url}: connection closed before the answer")

@@ -1,0 +1,86 @@
+"""Fixtures for every test: nothing may be left running, and which tools have to be there."""
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+#: Whatever a test has told to end gets this long; only a leak waits for all of it.
+GRACE_S = 5.0
+GEN_CERTS = Path(__file__).parents[1] / "src" / "certs" / "gen_self_signed_certs.sh"
+
+
+def _threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.is_alive()}
+
+
+def _children() -> set[psutil.Process]:
+    return {
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.is_running() and "resource_tracker" not in " ".join(_cmdline(child))
+    }
+
+
+def _cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running() -> Iterator[None]:
+    """Fail a test that leaks a thread or a child process; leaked processes are killed."""
+    threads, children = _threads(), _children()
+    yield
+    deadline = time.monotonic() + GRACE_S
+    new_threads, new_children = _threads() - threads, _children() - children
+    while (new_threads or new_children) and time.monotonic() < deadline:
+        for thread in new_threads:
+            thread.join(0.05)
+        psutil.wait_procs(list(new_children), timeout=0.05)
+        new_threads, new_children = _threads() - threads, _children() - children
+    described = [f"{child.pid}: {' '.join(_cmdline(child))}" for child in new_children]
+    for child in new_children:
+        child.kill()
+    psutil.wait_procs(list(new_children), timeout=GRACE_S)
+    assert not new_threads, f"left running: {new_threads}"
+    assert not new_children, f"left running: {described}"
+
+
+@pytest.fixture
+def require_tool() -> Callable[[str], str]:
+    """``require_tool(name)``: its path, or skip; with DIST_BUILD_REQUIRE_TOOLS=1 fail instead."""
+
+    def require(name: str) -> str:
+        path = shutil.which(name)
+        if path is None and os.environ.get("DIST_BUILD_REQUIRE_TOOLS") == "1":
+            pytest.fail(f"{name} is not installed, and DIST_BUILD_REQUIRE_TOOLS=1")
+        if path is None:
+            pytest.skip(f"{name} is not installed")
+        return path
+
+    return require
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The developer's own settings reach no test."""
+    for name in list(os.environ):
+        if name.startswith("DIST_BUILD_") and name != "DIST_BUILD_REQUIRE_TOOLS":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def certs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CA with both roles' certificates and tokens, made once; read only."""
+    certs = tmp_path_factory.mktemp("installation") / "certs"
+    subprocess.run([GEN_CERTS, certs], check=True, capture_output=True)
+    return certs

@@ -1,0 +1,294 @@
+"""Command lines as values: argv => CompileCommand, or the reason why it stays local."""
+
+import shlex
+
+import pytest
+
+from distbuild.command.model import (
+    Argument,
+    CompileCommand,
+    Dependencies,
+    Family,
+    Local,
+    LocalReason,
+    Role,
+)
+from distbuild.command.parse import parse, render
+
+CWD = "/home/u/app"
+C, OUT, DIR, FILE = Argument("-c"), Role.OUTPUT_FILE, Role.INPUT_DIR, Role.INPUT_FILE
+FILES = {f"{CWD}/args": b"-DX='a b' @more", f"{CWD}/more": b"x.c -c"}
+
+
+def _source(name: str) -> Argument:
+    return Argument("", name, role=Role.SOURCE)
+
+
+def _command(*arguments: Argument, **more) -> CompileCommand:
+    """`gcc ARGUMENTS` in CWD, compiling x.c to x.o, but for what ``more`` says."""
+    fields = {
+        "family": Family.GCC,
+        "compiler": "gcc",
+        "arguments": arguments,
+        "cwd": CWD,
+        "source": "x.c",
+        "language": "c",
+        "output": "x.o",
+        "search_dirs": (),
+        "input_files": (),
+        "dependencies": None,
+        "output_dirs": (CWD,),
+        "needs_original_paths": False,
+    }
+    return CompileCommand(**{**fields, **more})
+
+
+def _parse(line: str) -> CompileCommand | Local:
+    return parse(shlex.split(line), CWD, FILES.get)
+
+
+COMMANDS = {
+    "gcc -c x.c": _command(C, _source("x.c")),
+    "/usr/bin/x86_64-linux-gnu-g++-12 -xc++ -c lib/x.c -oobj/x.o": _command(
+        Argument("-x", "c++"),
+        C,
+        _source("lib/x.c"),
+        Argument("-o", "obj/x.o", role=OUT),
+        compiler="/usr/bin/x86_64-linux-gnu-g++-12",
+        source="lib/x.c",
+        language="c++",
+        output="obj/x.o",
+        output_dirs=(f"{CWD}/obj",),
+    ),
+    "gcc -I a -I/b -isystem c -iquoted -include e.h -imacros /f.h --sysroot=/s -c x.c": _command(
+        Argument("-I", "a", separate=True, role=DIR),
+        Argument("-I", "/b", role=DIR),
+        Argument("-isystem", "c", separate=True, role=DIR),
+        Argument("-iquote", "d", role=DIR),
+        Argument("-include", "e.h", separate=True, role=FILE),
+        Argument("-imacros", "/f.h", separate=True, role=FILE),
+        Argument("--sysroot=", "/s", role=DIR),
+        C,
+        _source("x.c"),
+        search_dirs=("a", "/b", "c", "d", "/s"),
+        input_files=("e.h", "/f.h"),
+    ),
+    "gcc -MMD -MP -MF ../d/x.dep -MT t -c x.c -o /o/x.o -O2 -Wall": _command(
+        Argument("-MMD"),
+        Argument("-MP"),
+        Argument("-MF", "../d/x.dep", separate=True, role=OUT),
+        Argument("-MT", "t", separate=True),
+        C,
+        _source("x.c"),
+        Argument("-o", "/o/x.o", separate=True, role=OUT),
+        Argument("-O2"),
+        Argument("-Wall"),
+        output="/o/x.o",
+        dependencies=Dependencies(system=False, path="../d/x.dep"),
+        output_dirs=(f"{CWD}/../d", "/o"),
+    ),
+    "clang++ -MD -c a.b.cc": _command(
+        Argument("-MD"),
+        C,
+        _source("a.b.cc"),
+        family=Family.CLANG,
+        compiler="clang++",
+        source="a.b.cc",
+        language="c++",
+        output="a.b.o",
+        dependencies=Dependencies(system=True, path="a.b.d"),
+    ),
+    "gcc -Wp,-MD,.deps/x.d -c x.c -o obj/x": _command(
+        Argument("-Wp,", "-MD,.deps/x.d"),
+        C,
+        _source("x.c"),
+        Argument("-o", "obj/x", separate=True, role=OUT),
+        output="obj/x",
+        dependencies=Dependencies(system=True, path=".deps/x.d"),
+        output_dirs=(f"{CWD}/.deps", f"{CWD}/obj"),
+    ),
+    "gcc @args": _command(Argument("-D", "X=a b"), _source("x.c"), C),
+    "gcc -S x.c": _command(Argument("-S"), _source("x.c"), output="x.s"),
+    "gcc -c -x c++ -x none x.c": _command(
+        C,
+        Argument("-x", "c++", separate=True),
+        Argument("-x", "none", separate=True),
+        _source("x.c"),
+    ),
+    "clang -c -- x.c": _command(
+        C, Argument("--"), _source("x.c"), family=Family.CLANG, compiler="clang"
+    ),
+    "gcc -gsplit-dwarf -c x.c -o o/x.o": _command(
+        Argument("-gsplit-dwarf", ""),
+        C,
+        _source("x.c"),
+        Argument("-o", "o/x.o", separate=True, role=OUT),
+        output="o/x.o",
+        output_dirs=(CWD, f"{CWD}/o"),
+        needs_original_paths=True,
+    ),
+    "gcc -isystem=/inc --sysroot /s -c x.c": _command(
+        Argument("-isystem", "=/inc", role=DIR),
+        Argument("--sysroot", "/s", separate=True, role=DIR),
+        C,
+        _source("x.c"),
+        search_dirs=("/s/inc", "/s"),
+        needs_original_paths=True,
+    ),
+    "gcc -ffile-prefix-map=/home/u=. -c x.c": _command(
+        Argument("-ffile-prefix-map=", "/home/u=.", role=Role.PREFIX_MAP), C, _source("x.c")
+    ),
+    "gcc -c x.c --param max-inline=1 --param=a=b -Xlinker -z -L /l -lm -l m -u s": _command(
+        C,
+        _source("x.c"),
+        Argument("--param", "max-inline=1", separate=True),
+        Argument("--param=", "a=b"),
+        Argument("-Xlinker", "-z", separate=True),
+        Argument("-L", "/l", separate=True),
+        Argument("-l", "m"),
+        Argument("-l", "m", separate=True),
+        Argument("-u", "s", separate=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_distributable_command(line):
+    assert _parse(line) == COMMANDS[line]
+
+
+NEED_ORIGINAL_PATHS = [
+    "gcc -c x.i",
+    "gcc -c x.c --coverage",
+    "gcc -c x.c -fprofile-arcs -ftest-coverage",
+    "gcc -c x.c -save-temps=obj",
+    "gcc -c x.c -fstack-usage",
+    "gcc -c x.c -fdump-tree-all",
+    "gcc -c x.c -dumpdir d/ -o x.o",
+    "gcc -c x.c -aux-info protos",
+    "gcc -c x.c -flto=auto",
+    "gcc -c x.c -fsanitize=address",
+    "gcc -c x.c -ffile-prefix-map==x",
+    "gcc -c x.c -I../../../../etc",
+    "gcc -c ../../../../x.c",
+    "clang -c x.S",
+    "clang -c x.c -fdebug-prefix-map=/a=b",
+    "clang -c x.c -ftime-trace",
+    "clang -c x.c --serialize-diagnostics x.dia",
+    "clang -c x.c -fsanitize-ignorelist=list",
+]
+
+
+@pytest.mark.parametrize("line", NEED_ORIGINAL_PATHS)
+def test_a_command_that_is_exact_only_at_its_own_paths(line):
+    command = _parse(line)
+
+    assert isinstance(command, CompileCommand)
+    assert command.needs_original_paths
+
+
+LOCAL = {
+    "ld -c x.c": Local(LocalReason.NOT_A_COMPILER, "ld"),
+    "clang-format x.c": Local(LocalReason.NOT_A_COMPILER, "clang-format"),
+    "gcc-ar x.c": Local(LocalReason.NOT_A_COMPILER, "gcc-ar"),
+    "gcc": Local(LocalReason.NO_SOURCE),
+    "gcc -c": Local(LocalReason.NO_SOURCE),
+    "gcc x.c": Local(LocalReason.LINK),
+    "gcc x.o y.o -o p -march=native --no-such": Local(LocalReason.LINK),
+    "gcc --version": Local(LocalReason.INFORMATION, "--version"),
+    "gcc -print-prog-name=as": Local(LocalReason.INFORMATION, "-print-prog-name=as"),
+    "gcc -dumpmachine": Local(LocalReason.INFORMATION, "-dumpmachine"),
+    "gcc -v -c x.c": Local(LocalReason.INFORMATION, "-v"),
+    "gcc -### -c x.c": Local(LocalReason.INFORMATION, "-###"),
+    "gcc -E x.c -march=native": Local(LocalReason.PREPROCESS_ONLY, "-E"),
+    "gcc -M x.c": Local(LocalReason.DEPENDENCIES_ONLY, "-M"),
+    "gcc -MM -MF d -MG x.c": Local(LocalReason.DEPENDENCIES_ONLY, "-MM"),
+    "gcc -c -": Local(LocalReason.STDIN),
+    "gcc -xc -c - -o x.o": Local(LocalReason.STDIN),
+    "gcc -c x.c -o -": Local(LocalReason.STDOUT, "-o"),
+    "gcc -c x.c -MD -MF -": Local(LocalReason.STDOUT, "-MF"),
+    "gcc -c x.c -o /dev/null": Local(LocalReason.OUTPUT_SPECIAL, "/dev/null"),
+    "gcc -c x.c y.c": Local(LocalReason.SEVERAL_SOURCES, "y.c"),
+    "gcc -c x.o": Local(LocalReason.UNKNOWN_LANGUAGE, "x.o"),
+    "gcc -c x.f90": Local(LocalReason.UNKNOWN_LANGUAGE, "x.f90"),
+    "gcc -xada -c x.c": Local(LocalReason.UNKNOWN_LANGUAGE, "ada"),
+    "gcc -c x.h": Local(LocalReason.PRECOMPILED_HEADER, "x.h"),
+    "g++ x.hpp": Local(LocalReason.PRECOMPILED_HEADER, "x.hpp"),
+    "gcc -xc-header -c x.c": Local(LocalReason.PRECOMPILED_HEADER, "c-header"),
+    "clang -include-pch x.pch -c x.c": Local(LocalReason.PRECOMPILED_HEADER, "-include-pch"),
+    "gcc -c x.s": Local(LocalReason.ASSEMBLER_INPUT, "x.s"),
+    "gcc -S x.S": Local(LocalReason.UNSUPPORTED_OPTION, "-S"),
+    "gcc -fmodules-ts -c x.cc": Local(LocalReason.MODULES, "-fmodules-ts"),
+    "clang -fmodules -c x.c": Local(LocalReason.MODULES, "-fmodules"),
+    "clang -fmodule-map-file=m -c x.c": Local(LocalReason.MODULES, "-fmodule-map-file=m"),
+    "gcc -march=native -c x.c": Local(LocalReason.NATIVE_TARGET, "-march=native"),
+    "gcc -mtune=native -c x.c": Local(LocalReason.NATIVE_TARGET, "-mtune=native"),
+    "gcc -fprofile-use -c x.c": Local(LocalReason.PROFILE_USE, "-fprofile-use"),
+    "gcc -fauto-profile=p -c x.c": Local(LocalReason.PROFILE_USE, "-fauto-profile=p"),
+    "gcc -fplugin=p.so -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-fplugin=p.so"),
+    "gcc -specs=s -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-specs=s"),
+    "gcc -B /b -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-B"),
+    "gcc -B/b -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-B/b"),
+    "gcc -wrapper gdb,--args -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-wrapper"),
+    "clang -Xclang -load -Xclang p.so -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-Xclang -load"),
+    "clang -mllvm -load=p.so -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-mllvm -load=p.so"),
+    "clang -Xclang -emit-pch -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-Xclang -emit-pch"),
+    "clang -ivfsoverlay y -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-ivfsoverlay"),
+    "clang -arch arm64 -c x.c": Local(LocalReason.SEVERAL_SOURCES, "x.c"),
+    "clang -MJ db -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-MJ"),
+    "gcc -Wa,-al=x.lst -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-Wa,-al=x.lst"),
+    "gcc -Wp,-I,d -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-Wp,-I,d"),
+    "gcc -Wp,-MD,a -MD -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-Wp,-MD"),
+    "gcc -MT t -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-MT"),
+    "gcc -MD -MG -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-MG"),
+    "gcc -c x.c --no-such": Local(LocalReason.UNSUPPORTED_OPTION, "--no-such"),
+    "gcc -c x.c -o": Local(LocalReason.UNSUPPORTED_OPTION, "-o"),
+    "gcc -c -S x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-S"),
+    "gcc -c -I- x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-I-"),
+    "gcc -c @none": Local(LocalReason.UNKNOWN_LANGUAGE, "@none"),
+}
+
+
+@pytest.mark.parametrize("line", LOCAL)
+def test_a_command_that_stays_local(line):
+    assert _parse(line) == LOCAL[line]
+
+
+def test_no_words_are_no_compiler():
+    assert parse([], CWD, FILES.get) == Local(LocalReason.NOT_A_COMPILER)
+
+
+def test_the_caller_may_know_the_family_better():
+    command = parse(["cc", "-c", "x.c"], CWD, FILES.get, Family.CLANG)
+
+    assert isinstance(command, CompileCommand)
+    assert command.family is Family.CLANG
+
+
+@pytest.mark.parametrize(
+    ("compiler", "source", "language"),
+    [
+        ("gcc", "x.c", "c"),
+        ("g++", "x.c", "c++"),
+        ("clang++-14", "x.i", "c++-cpp-output"),
+        ("gcc", "x.C", "c++"),
+        ("gcc", "x.CPP", "c++"),
+        ("gcc", "x.c++", "c++"),
+        ("gcc", "x.mm", "objective-c++"),
+        ("g++", "x.S", "assembler-with-cpp"),
+        ("arm-none-eabi-gcc-12.2", ".c", "c"),
+    ],
+)
+def test_the_language_of_a_source(compiler, source, language):
+    command = _parse(f"{compiler} -c {source}")
+
+    assert isinstance(command, CompileCommand)
+    assert command.language == language
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "@" not in line])
+def test_a_command_renders_as_it_came(line):
+    command = _parse(line)
+
+    assert isinstance(command, CompileCommand)
+    assert render(command) == shlex.split(line)

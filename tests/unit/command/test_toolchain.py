@@ -1,0 +1,106 @@
+"""What compilers are asked, and how their answers are read."""
+
+import pytest
+
+from distbuild.command.model import CompileCommand, Family, Local, LocalReason
+from distbuild.command.parse import parse
+from distbuild.command.toolchain import (
+    allowed_environment,
+    environment_obstacle,
+    parse_implicit_include,
+    parse_search_dirs,
+    program_names,
+    search_probe,
+)
+
+STDERR = """Using built-in specs.
+ignoring nonexistent directory "/usr/local/include/x86_64-linux-gnu"
+#include "..." search starts here:
+ quoted
+#include <...> search starts here:
+ /usr/lib/gcc/x86_64-linux-gnu/12/include
+ /opt/with space/include
+ /Library/Frameworks (framework directory)
+ /usr/include
+End of search list.
+ /no/more
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "probe"),
+    [
+        ("gcc -O2 -Ix -c x.c", ("-x", "c")),
+        ("g++ -c x.c", ("-x", "c++")),
+        ("gcc -c x.ii", ("-x", "c++")),
+        ("gcc -c x.i", ("-x", "c")),
+        ("gcc -c x.S -m32", ("-x", "assembler-with-cpp", "-m32")),
+        (
+            "clang++ -stdlib=libc++ --target=arm -nostdinc++ --sysroot /s -isysroot/t -c a.cc",
+            (
+                *("-x", "c++", "-stdlib=libc++", "--target=arm", "-nostdinc++"),
+                *("--sysroot", "/s", "-isysroot/t"),
+            ),
+        ),
+        ("clang -target arm -nobuiltininc -c a.c", ("-x", "c", "-target", "arm", "-nobuiltininc")),
+    ],
+)
+def test_the_probe_holds_what_moves_the_search_path(line, probe):
+    command = parse(line.split(), "/w", lambda _: None)
+
+    assert isinstance(command, CompileCommand)
+    assert search_probe(command) == probe
+
+
+def test_search_directories_are_read_in_order():
+    assert parse_search_dirs(STDERR) == (
+        "/usr/lib/gcc/x86_64-linux-gnu/12/include",
+        "/opt/with space/include",
+        "/Library/Frameworks",
+        "/usr/include",
+    )
+
+
+def test_no_search_list_means_no_directories():
+    assert parse_search_dirs("cc1: error: unrecognized\n") == ()
+
+
+def test_the_implicit_include_is_the_header_below_the_main_file():
+    text = '# 0 "<stdin>"\n# 0 "<command-line>"\n# 1 "/usr/include/stdc-predef.h" 1 3 4\n'
+
+    assert parse_implicit_include(text) == "/usr/include/stdc-predef.h"
+    assert parse_implicit_include('# 1 "<built-in>" 1 3\n# 1 "<stdin>" 2\n') is None
+
+
+@pytest.mark.parametrize(
+    ("family", "language", "names"),
+    [
+        (Family.GCC, "c", ("cc1", "as")),
+        (Family.GCC, "c++", ("cc1plus", "as")),
+        (Family.GCC, "assembler-with-cpp", ("cc1", "as")),
+        (Family.CLANG, "c++", ("as",)),
+    ],
+)
+def test_programs_that_make_up_a_compiler(family, language, names):
+    assert program_names(family, language) == names
+
+
+def test_only_the_listed_variables_reach_the_compiler():
+    env = {"LC_CTYPE": "C", "LANG": "de", "CPATH": "a", "PATH": "/bin", "SECRET": "x", "TZ": "UTC"}
+
+    assert allowed_environment(env) == {"LC_CTYPE": "C", "LANG": "de", "CPATH": "a", "TZ": "UTC"}
+
+
+@pytest.mark.parametrize(
+    ("env", "obstacle"),
+    [
+        ({"PATH": "/bin"}, None),
+        ({"GCC_EXEC_PREFIX": ""}, Local(LocalReason.RUNS_OTHER_CODE, "GCC_EXEC_PREFIX")),
+        (
+            {"DEPENDENCIES_OUTPUT": "x"},
+            Local(LocalReason.UNSUPPORTED_OPTION, "DEPENDENCIES_OUTPUT"),
+        ),
+    ],
+)
+def test_variables_that_are_not_modelled_keep_a_compile_local(env, obstacle):
+    assert environment_obstacle(env) == obstacle

@@ -1,0 +1,227 @@
+"""The script that makes the CA, the roles' certificates and their tokens."""
+
+import hashlib
+import os
+import shutil
+import ssl
+import stat
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+SCRIPT = Path(__file__).parents[2] / "src" / "certs" / "gen_self_signed_certs.sh"
+FILES = {
+    "ca/ca.key",
+    "ca/ca.pem",
+    "dev/ca.pem",
+    "dev/cert.pem",
+    "dev/dev.token.sha256",
+    "dev/key.pem",
+    "dev/token",
+    "dev/worker.token.sha256",
+    "worker/ca.pem",
+    "worker/cert.pem",
+    "worker/dev.token.sha256",
+    "worker/key.pem",
+    "worker/token",
+}
+
+
+def run(*arguments: str | Path, cwd: str = ".", **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SCRIPT, *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **environ},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def snapshot(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def assert_nothing_else_in(directory: Path, *names: str) -> None:
+    assert sorted(path.name for path in directory.iterdir()) == sorted(names)
+
+
+def test_makes_exactly_the_files_each_role_needs(certs_dir: Path) -> None:
+    assert set(snapshot(certs_dir)) == FILES
+
+
+def test_only_the_owner_can_read_anything(certs_dir: Path) -> None:
+    modes = {
+        (path.is_dir(), stat.S_IMODE(path.stat().st_mode))
+        for path in [certs_dir, *certs_dir.rglob("*")]
+    }
+    assert modes == {(True, 0o700), (False, 0o600)}
+
+
+def test_private_key_of_the_ca_is_in_no_role(certs_dir: Path) -> None:
+    files = snapshot(certs_dir)
+    assert [name for name, data in files.items() if data == files["ca/ca.key"]] == ["ca/ca.key"]
+
+
+def test_verifying_side_holds_only_the_digest_of_the_others_token(certs_dir: Path) -> None:
+    files = snapshot(certs_dir)
+    for role in ("dev", "worker"):
+        digest = hashlib.sha256(files[f"{role}/token"].strip()).hexdigest().encode()
+        assert files[f"dev/{role}.token.sha256"].strip() == digest
+    assert files["worker/dev.token.sha256"] == files["dev/dev.token.sha256"]
+    assert files["dev/token"] != files["worker/token"]
+    assert files["dev/token"].strip() not in b"".join(
+        data for name, data in files.items() if name != "dev/token"
+    )
+
+
+@pytest.mark.parametrize(
+    ("role", "name"), [("dev", "syncer.dist-build"), ("worker", "worker.dist-build")]
+)
+def test_certificate_names_its_role_and_nothing_else(certs_dir: Path, role: str, name: str) -> None:
+    cert = x509.load_pem_x509_certificate((certs_dir / role / "cert.pem").read_bytes())
+    of = cert.extensions.get_extension_for_class
+    assert list(of(x509.SubjectAlternativeName).value) == [x509.DNSName(name)]
+    assert set(of(x509.ExtendedKeyUsage).value) == {
+        ExtendedKeyUsageOID.SERVER_AUTH,
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+    }
+    assert not of(x509.BasicConstraints).value.ca
+    key = cert.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert isinstance(key.curve, ec.SECP256R1)
+    assert timedelta(days=365) < cert.not_valid_after_utc - datetime.now(UTC) < timedelta(days=826)
+
+
+def test_strict_verification_accepts_the_chain(certs_dir: Path) -> None:
+    # Two ends in memory: a handshake without a socket.
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(certs_dir / "worker" / "cert.pem", certs_dir / "worker" / "key.pem")
+    client_side = ssl.create_default_context(cafile=str(certs_dir / "dev" / "ca.pem"))
+    client_side.verify_flags |= ssl.VERIFY_X509_STRICT
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_side.wrap_bio(to_client, to_server, server_hostname="worker.dist-build")
+    server = server_side.wrap_bio(to_server, to_client, server_side=True)
+    for end in (client, server, client, server):
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+    assert client.version() == "TLSv1.3"
+
+
+def test_second_run_changes_nothing_and_says_so(tmp_path: Path) -> None:
+    assert run(tmp_path / "certs").returncode == 0
+    before = snapshot(tmp_path / "certs")
+    again = run(tmp_path / "certs")
+    assert again.returncode == 0
+    assert "exists already" in again.stdout
+    assert snapshot(tmp_path / "certs") == before
+
+
+def test_force_replaces_everything(tmp_path: Path) -> None:
+    run(tmp_path / "certs")
+    before = snapshot(tmp_path / "certs")
+    assert run("--force", tmp_path / "certs").returncode == 0
+    after = snapshot(tmp_path / "certs")
+    assert set(after) == FILES
+    assert not [name for name in FILES if before[name] == after[name]]
+    assert_nothing_else_in(tmp_path, "certs")
+
+
+def test_paths_with_spaces_and_quotes_work(tmp_path: Path) -> None:
+    out = tmp_path / "my farm's home" / "certs"
+    assert run(out).returncode == 0
+    assert set(snapshot(out)) == FILES
+
+
+def test_relative_path_is_taken_from_the_current_directory(tmp_path: Path) -> None:
+    assert run("some/certs/", cwd=str(tmp_path)).returncode == 0
+    assert set(snapshot(tmp_path / "some" / "certs")) == FILES
+
+
+@pytest.mark.parametrize(
+    ("variable", "below"), [("DIST_BUILD_HOME", "certs"), ("HOME", "dist_build/certs")]
+)
+def test_default_is_in_the_home_of_dist_build(tmp_path: Path, variable: str, below: str) -> None:
+    assert run(**{variable: str(tmp_path)}).returncode == 0
+    assert set(snapshot(tmp_path / below)) == FILES
+
+
+def test_says_what_to_copy_where(tmp_path: Path) -> None:
+    said = run(tmp_path / "certs").stdout
+    assert f"copy {tmp_path}/certs/worker to $DIST_BUILD_HOME/certs/worker" in said
+    assert "and nothing else" in said
+
+
+def tools_without_openssl(tmp_path: Path, fake_openssl: str = "") -> str:
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    for name in ("bash", "env", "ls", "dirname", "mkdir", "mktemp", "rm", "mv", "cp", "cat", "tr"):
+        path = shutil.which(name)
+        assert path is not None
+        (directory / name).symlink_to(path)
+    if fake_openssl:
+        (directory / "openssl").write_text(fake_openssl)
+        (directory / "openssl").chmod(0o755)
+    return str(directory)
+
+
+def test_missing_openssl_is_one_clear_line(tmp_path: Path) -> None:
+    ran = run(tmp_path / "certs", PATH=tools_without_openssl(tmp_path))
+    assert ran.returncode == 1
+    assert ran.stderr.count("\n") == 1
+    assert "openssl is not installed" in ran.stderr
+    assert_nothing_else_in(tmp_path, "bin")
+
+
+def test_failing_openssl_leaves_nothing_behind(tmp_path: Path) -> None:
+    fake = '#!/bin/bash\n[ "$1" = ecparam ] && exec /usr/bin/env -i {} "$@"\necho no >&2; exit 3\n'
+    path = tools_without_openssl(tmp_path, fake.format(shutil.which("openssl")))
+    ran = run(tmp_path / "certs", PATH=path)
+    assert ran.returncode == 1
+    assert "failed: openssl req" in ran.stderr
+    assert_nothing_else_in(tmp_path, "bin")
+
+
+def test_interrupted_run_with_force_keeps_what_was_there(tmp_path: Path) -> None:
+    run(tmp_path / "certs")
+    before = snapshot(tmp_path / "certs")
+    fake = '#!/bin/bash\n[ "$1" = req ] && kill -TERM $PPID\nexec /usr/bin/env -i {} "$@"\n'
+    path = tools_without_openssl(tmp_path, fake.format(shutil.which("openssl")))
+    assert run(tmp_path / "certs", "--force", PATH=path).returncode != 0
+    assert snapshot(tmp_path / "certs") == before
+    assert_nothing_else_in(tmp_path, "bin", "certs")
+
+
+def test_incomplete_certificates_are_not_taken_for_good(tmp_path: Path) -> None:
+    run(tmp_path / "certs")
+    (tmp_path / "certs" / "dev" / "key.pem").unlink()
+    ran = run(tmp_path / "certs")
+    assert ran.returncode == 1
+    assert "is not complete" in ran.stderr
+    assert run(tmp_path / "certs", "--force").returncode == 0
+    assert set(snapshot(tmp_path / "certs")) == FILES
+
+
+def test_directory_with_other_things_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    ran = run(tmp_path, "--force")
+    assert ran.returncode == 1
+    assert "holds other things" in ran.stderr
+    assert_nothing_else_in(tmp_path, "precious")
+
+
+@pytest.mark.parametrize("arguments", [("--frce",), ("a", "b"), ("",)])
+def test_wrong_arguments_are_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert run(*arguments, cwd=str(tmp_path)).returncode == 1
+    assert_nothing_else_in(tmp_path)
