@@ -18,7 +18,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from granian import _signals
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.log import LogLevels
 from granian.server import Server
@@ -27,11 +26,9 @@ from distbuild.protocol.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
     from _typeshed.wsgi import WSGIApplication
 
-    Handler = Callable[[int, FrameType | None], None]
     Served = WSGIApplication | tuple[WSGIApplication, Callable[[], None]]
     MakeApp = Callable[[threading.Event], Served]
 
@@ -40,9 +37,10 @@ MAX_REQUESTS = 1024
 BACKLOG = 2048
 #: A child whose parent was killed has this long to end in order.
 ORPHAN_GRACE_S = 10.0
-#: How often a stop request is repeated while granian has not installed its handlers yet, and how
-#: often the parent is looked at where the system has no pidfd.
+#: How often the main thread is told to stop until it does, and how often the parent is looked at
+#: where the system has no pidfd.
 POLL_S = 0.2
+HEARING_S = 1.0
 
 _ENDED_IN_ORDER = b"ended"
 _MAX_REPORT_BYTES = 4096
@@ -120,13 +118,11 @@ class _Child:
         self._parent_pid = parent_pid
         self._report_fd = report_fd
         self._stop = threading.Event()
-        #: A signal reached granian's handler. ``stop`` is set by another thread, perhaps later.
-        self._is_told = False
+        self._is_ending = False
         self._join: Callable[[], None] | None = None
 
     def load(self) -> "WSGIApplication":
         """Build the app; called by granian in the forked process' main thread."""
-        self._hear_the_first_signal_only()
         multiprocessing.util.Finalize(None, self._finish, exitpriority=100)
         self._watch()
         try:
@@ -139,29 +135,17 @@ class _Child:
 
     def _finish(self) -> None:
         """Runs when granian's loop has ended, whether in order or not."""
+        self._is_ending = True
+        # The thread that hears the signals may be a little behind; only a crash waits for nothing.
+        in_order = self._stop.wait(HEARING_S)
         self._stop.set()
         if self._join is not None:
             self._join()
-        if self._is_told:
+        if in_order:
             self._report(_ENDED_IN_ORDER)
 
     def _report(self, text: bytes) -> None:
         os.write(self._report_fd, text)
-
-    def _hear_the_first_signal_only(self) -> None:
-        """granian's handler hangs when a second signal interrupts it, as Ctrl-C makes happen: the
-        terminal tells parent and child, and the parent then tells the child again."""
-        install: Any = _signals.set_main_signals
-
-        def install_once_only(handler: "Handler", reload_handler: "Handler | None" = None) -> None:
-            def once(signum: int, frame: "FrameType | None") -> None:
-                if not self._is_told:
-                    self._is_told = True
-                    handler(signum, frame)
-
-            install(once, reload_handler)
-
-        _signals.set_main_signals = install_once_only
 
     def _watch(self) -> None:
         """granian's handlers only wait for the requests, so hear of signals beside them."""
@@ -181,14 +165,25 @@ class _Child:
         while parent.is_alive() and not self._is_told_to_stop(signals, parent):
             pass
         self._stop.set()
-        # A signal that came before granian's own handlers were there went to the parent's.
-        while signal.getsignal(signal.SIGTERM) is inherited:
-            select.select([], [], [], POLL_S)
-        os.kill(os.getpid(), signal.SIGTERM)
         while parent.is_alive():
-            parent.wait()
-        select.select([], [], [], ORPHAN_GRACE_S)
+            self._tell_main_thread(inherited)
+            parent.wait(timeout_s=POLL_S)
+        for _ in range(round(ORPHAN_GRACE_S / POLL_S)):
+            self._tell_main_thread(inherited)
+            select.select([], [], [], POLL_S)
         os._exit(1)
+
+    def _tell_main_thread(self, inherited: object) -> None:
+        """Signal the main thread, again and again until it has ended granian's loop.
+
+        Where two signals come together, the kernel may give both to another thread, and Python's
+        handler then waits for the main thread to wake up for some other reason. A signal that came
+        before granian had its handlers went to the parent's.
+        """
+        main = threading.main_thread().ident
+        is_installed = signal.getsignal(signal.SIGTERM) is not inherited
+        if is_installed and main is not None and not self._is_ending:
+            signal.pthread_kill(main, signal.SIGTERM)
 
     @staticmethod
     def _is_told_to_stop(signals: int, parent: "_Parent") -> bool:
@@ -209,10 +204,10 @@ class _Parent:
     def is_alive(self) -> bool:
         return os.getppid() == self._pid
 
-    def wait(self, *others: int) -> bool:
+    def wait(self, *others: int, timeout_s: float | None = None) -> bool:
         """Wait for the parent's end or for ``others``; whether one of those can be read."""
-        timeout = None if self._fds else POLL_S
-        readable, _, _ = select.select([*self._fds, *others], [], [], timeout)
+        timeout_s = timeout_s if self._fds else POLL_S
+        readable, _, _ = select.select([*self._fds, *others], [], [], timeout_s)
         return any(fd in readable for fd in others)
 
 

@@ -4,6 +4,7 @@ The worker lends its /usr and its compilers; all else that is seen is the client
 Each directory that the compiler may write in is a private one.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -13,11 +14,10 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distbuild.command.outputs import parse_dependency_file
-from distbuild.command.relocate import observed
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.worker.mounts import MountPlan
+from distbuild.worker.observe import Observer, names, observe
 from distbuild.worker.paths import check_path, is_within
 from distbuild.worker.private import PrivateDirectory
 from distbuild.worker.runner import Completed
@@ -75,21 +75,20 @@ class NamespaceSandbox:
     def prepare(self, task: Task) -> Execution:
         """Private directories, mounts and the command line."""
         with translated():
-            ours = task.directory + b"/ours"
-            os.mkdir(ours)
+            os.mkdir(_ours(task))
             directories = _private_directories(task)
             try:
-                plan = _plan(task, directories, ours)
+                plan = _plan(task, directories)
                 mounts = plan.arguments()
             except ValueError as error:
                 raise InfrastructureError(f"cannot show the dev box's paths: {error}") from error
         argv0, path = self._argv0(task)
-        words = observed(task.command, os.fsdecode(_OURS + b"/" + _DEPENDENCIES))
-        words_after = [argv0, *map(os.fsencode, words[1:])]
-        argv = [self._bwrap, *_CONFINED, *mounts, b"--chdir", task.job.cwd, b"--", *words_after]
-        named = environment(task, path)
+        observer = observe(task.command, os.fsdecode(_OURS + b"/" + _DEPENDENCIES))
+        words = [argv0, *map(os.fsencode, observer.argv[1:])]
+        argv = [self._bwrap, *_CONFINED, *mounts, b"--chdir", task.job.cwd, b"--", *words]
+        named = {**environment(task, path), **observer.env}
         env = {os.fsencode(name): os.fsencode(value) for name, value in named.items()}
-        return _NamespaceExecution(task, argv, b"/", env, directories, ours)
+        return _NamespaceExecution(task, argv, env, directories, observer)
 
     def _argv0(self, task: Task) -> tuple[bytes, str]:
         """The compiler's name as the job has it, if that finds the right one; and the PATH."""
@@ -107,44 +106,37 @@ class NamespaceSandbox:
 class _NamespaceExecution:
     task: Task
     argv: list[bytes]
-    cwd: bytes
     env: Mapping[bytes, bytes]
     directories: list[PrivateDirectory]
-    ours: bytes
+    observer: Observer
+    cwd: bytes = b"/"
 
     def answer(self, completed: Completed) -> Answer:
+        """Everything as the compiler said it."""
         exit_code = _exit_code(completed)
         with translated():
             written = tuple(file for d in self.directories for file in d.written())
-        return Answer(
-            exit_code,
-            completed.stdout,
-            completed.stderr,
-            written,
-            self._dependencies(written),
-        )
+            dependencies = self._dependencies(written)
+        return Answer(exit_code, completed.stdout, completed.stderr, written, dependencies)
 
     def _dependencies(self, written: tuple[Written, ...]) -> tuple[bytes, ...] | None:
         asked = self.task.command.dependencies
         if asked is None:
-            try:
-                with open(os.path.join(self.ours, _DEPENDENCIES), "rb") as file:
-                    return _names(file.read())
-            except FileNotFoundError:
-                return None
+            return self.observer.read(_ours(self.task) + b"/" + _DEPENDENCIES)
         path = resolved(self.task, os.fsencode(asked.path))
-        return next((_names(f.content) for f in written if f.path == path), None)
+        return next((names(file.content) for file in written if file.path == path), None)
 
 
-def _names(dependency_file: bytes) -> tuple[bytes, ...]:
-    return tuple(map(os.fsencode, parse_dependency_file(dependency_file)))
+def _ours(task: Task) -> bytes:
+    return task.directory + b"/ours"
 
 
 def _exit_code(completed: Completed) -> int:
     """The compiler's exit code, which bubblewrap reports apart from its own."""
     code = None
-    for line in completed.report.splitlines():
-        code = json.loads(line).get("exit-code", code)
+    with contextlib.suppress(ValueError):  # cut off when bubblewrap itself was killed
+        for line in completed.report.splitlines():
+            code = json.loads(line).get("exit-code", code)
     if code is None:
         text = completed.stderr.decode(errors="replace").strip()
         raise InfrastructureError(f"sandbox failed: {text[-300:] or completed.status}")
@@ -183,7 +175,7 @@ def _stems(task: Task) -> list[bytes]:
     return [os.fsencode(stem + mark) for stem in stems for mark in (".", "-")]
 
 
-def _plan(task: Task, directories: list[PrivateDirectory], ours: bytes) -> MountPlan:
+def _plan(task: Task, directories: list[PrivateDirectory]) -> MountPlan:
     plan = _base_plan()
     _show_tree(plan, task)
     _show_compiler(plan, task.driver.identity.real_path)
@@ -195,7 +187,7 @@ def _plan(task: Task, directories: list[PrivateDirectory], ours: bytes) -> Mount
         for name in directory.directories:
             below = directory.path.rstrip(b"/") + b"/" + name
             plan.bind(below, task.tree.ground.real(below))
-    plan.bind(_OURS, ours, writable=True)
+    plan.bind(_OURS, _ours(task), writable=True)
     return plan
 
 

@@ -53,6 +53,7 @@ class Tree:
         self.roots: tuple[bytes, ...] = ()
         self._entries: Entries = {}
         self._summary = Summary()
+        self._files, self._bytes = 0, 0
         self._revision = 0
         # Path -> the revision in which it last changed; paths that are gone stay in it.
         self._changed: dict[bytes, int] = {}
@@ -126,8 +127,7 @@ class Tree:
     def status(self) -> TreeStatus:
         """Counts of regular files with content."""
         with self._lock:
-            sizes = [e.size for e in self._entries.values() if isinstance(e, FileEntry)]
-            return TreeStatus(self.generation, len(sizes), sum(sizes))
+            return TreeStatus(self.generation, self._files, self._bytes)
 
     def clean(self) -> None:
         """Forget and remove everything."""
@@ -212,6 +212,10 @@ class Tree:
         except InfrastructureError:
             self._reset()
             raise
+        for entries, sign in ((self._entries, -1), (wanted, +1)):
+            sizes = [e.size for p in touched if isinstance(e := entries.get(p), FileEntry)]
+            self._files += sign * len(sizes)
+            self._bytes += sign * sum(sizes)
         self._entries = wanted
 
     def _change_disk(self, wanted: Entries, touched: list[bytes]) -> None:
@@ -236,6 +240,7 @@ class Tree:
         self._revision += 1
         self._all_changed = self._revision
         self._entries, self._summary = {}, Summary()
+        self._files, self._bytes = 0, 0
         self._changed.clear()
         self.epoch, self.generation, self.roots = "", 0, ()
         with translated():

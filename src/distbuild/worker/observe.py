@@ -1,0 +1,52 @@
+"""How a command that asks for no dependency file is made to say what it read. Pure but for files.
+
+Usually by -MD. Where a clang records its own command line in the object, that would show: there
+its CC_PRINT_HEADERS does the same, through the environment.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from distbuild.command.model import CompileCommand, Family
+from distbuild.command.outputs import parse_dependency_file
+from distbuild.command.relocate import observed
+
+_RECORDING = frozenset(
+    f"-{kind}record-{what}" for kind in "fg" for what in ("command-line", "gcc-switches")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """The words of a command, the variables that it needs, and how to read what it leaves."""
+
+    argv: list[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    #: The command's source, where the list that it leaves has only headers.
+    source: str = ""
+
+    def read(self, path: bytes) -> tuple[bytes, ...] | None:
+        """The inputs listed in the file at ``path``; None if the compiler wrote no list."""
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return None
+        if self.source:
+            return (os.fsencode(self.source), *data.splitlines())
+        return names(data)
+
+
+def observe(command: CompileCommand, path: str) -> Observer:
+    """Have ``command`` list its inputs in ``path`` unless it has a dependency file of its own."""
+    records = any(argument.option in _RECORDING for argument in command.arguments)
+    if command.family is Family.CLANG and records and command.dependencies is None:
+        env = {"CC_PRINT_HEADERS": "1", "CC_PRINT_HEADERS_FILE": path}
+        return Observer(command.argv(), env, command.source)
+    return Observer(observed(command, path))
+
+
+def names(dependency_file: bytes) -> tuple[bytes, ...]:
+    """The prerequisites in a dependency file's text."""
+    return tuple(map(os.fsencode, parse_dependency_file(dependency_file)))

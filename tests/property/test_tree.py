@@ -1,0 +1,172 @@
+"""A tree holds exactly what its manifest says, whatever the way that led there."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Summary
+from distbuild.mirror.store import Store
+from distbuild.protocol.messages import (
+    Change,
+    Changes,
+    DirectoryEntry,
+    Entry,
+    FileEntry,
+    SymlinkEntry,
+)
+from distbuild.worker.ground import WITHHELD_TEXT
+from distbuild.worker.job import pack
+from distbuild.worker.ownfiles import OwnFiles
+from distbuild.worker.paths import rerooted_target
+from distbuild.worker.tree import Tree
+
+Entries = dict[bytes, Entry]
+CONTENTS = [b"", b"int a;\n", b"#pragma once\n", b"\xff\x00binary"]
+NAMES = [b"a", b"b", b"a.h", b"\xff", b"a-b"]
+
+
+def file_entry(content: bytes, mtime_ns: int, mode: int) -> FileEntry:
+    return FileEntry(hashlib.sha256(content).digest(), len(content), mode, mtime_ns)
+
+
+leaves = st.one_of(
+    st.builds(
+        file_entry,
+        st.sampled_from(CONTENTS),
+        st.integers(0, 2**60),
+        st.sampled_from([0o644, 0o755]),
+    ),
+    st.builds(SymlinkEntry, st.sampled_from([b"a", b"../b", b"/a/b", b"../../../../x", b"/"])),
+    st.just(WITHHELD),
+)
+nodes = st.recursive(
+    leaves | st.just({}),
+    lambda inner: st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=12,
+)
+manifests = st.dictionaries(st.sampled_from(NAMES), nodes, max_size=4).map(lambda top: flat(top))
+
+
+def flat(tree: dict[bytes, object], prefix: bytes = b"") -> Entries:
+    found: Entries = {}
+    for name, node in tree.items():
+        path = prefix + b"/" + name
+        if isinstance(node, dict):
+            found[path] = DIRECTORY
+            found |= flat(node, path)
+        else:
+            assert isinstance(node, Entry)
+            found[path] = node
+    return found
+
+
+def summary_of(entries: Entries) -> bytes:
+    summary = Summary()
+    for path, entry in entries.items():
+        summary.add(path, entry)
+    return summary.digest()
+
+
+def difference(old: Entries, new: Entries, generation: int) -> Changes:
+    paths = [path for path in old | new if old.get(path) != new.get(path)]
+    return Changes(
+        "c",
+        "e",
+        generation,
+        generation + 1,
+        summary_of(new),
+        [Change(path, new.get(path)) for path in paths],
+    )
+
+
+def on_disk(tree: Tree) -> dict[bytes, object]:
+    """Every name below the tree with all that the manifest says about it."""
+    root = tree.ground.root
+    found: dict[bytes, object] = {}
+    for directory, folders, files in os.walk(root):
+        for name in folders + files:
+            real = os.path.join(directory, name)
+            status = os.lstat(real)
+            if os.path.islink(real):
+                what: object = os.readlink(real)
+            elif os.path.isdir(real):
+                what = "directory"
+            else:
+                content = Path(os.fsdecode(real)).read_bytes()
+                mtime = 0 if content == WITHHELD_TEXT else status.st_mtime_ns
+                what = (content, mtime, status.st_mode & 0o777)
+            found[real[len(root) :]] = what
+    return found
+
+
+def expected(entries: Entries) -> dict[bytes, object]:
+    contents = {hashlib.sha256(content).digest(): content for content in CONTENTS}
+    found: dict[bytes, object] = {}
+    for path, entry in entries.items():
+        if isinstance(entry, DirectoryEntry):
+            found[path] = "directory"
+        elif isinstance(entry, SymlinkEntry):
+            found[path] = rerooted_target(path, entry.target)
+        elif isinstance(entry, FileEntry):
+            mode = 0o555 if entry.mode & 0o111 else 0o444
+            found[path] = (contents[entry.digest], entry.mtime_ns, mode)
+        else:
+            found[path] = (WITHHELD_TEXT, 0, 0o444)
+    return found
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+
+
+@settings(deadline=None, max_examples=150)
+@given(steps=st.lists(manifests, min_size=1, max_size=4))
+def test_applying_the_difference_of_two_manifests_gives_the_second(
+    steps: list[Entries], directory: Path
+) -> None:
+    store = Store(directory / "store")
+    for content in CONTENTS:
+        store.put(pack(content, hashlib.sha256(content).digest()))
+    tree = Tree(os.fsencode(directory / "c"), store, OwnFiles(store, enabled=False))
+    entries: Entries = {}
+    for generation, wanted in enumerate(steps):
+        assert tree.apply(difference(entries, wanted, generation)).state == "applied"
+        entries = wanted
+        assert on_disk(tree) == expected(entries)
+        inodes = [
+            os.lstat(tree.ground.real(p)).st_ino
+            for p, e in entries.items()
+            if isinstance(e, FileEntry)
+        ]
+        assert len(inodes) == len(set(inodes))
+        status = tree.status()
+        sizes = [e.size for e in entries.values() if isinstance(e, FileEntry)]
+        assert (status.generation, status.files, status.bytes) == (
+            generation + 1,
+            len(sizes),
+            sum(sizes),
+        )
+
+
+@settings(deadline=None, max_examples=50)
+@given(first=manifests, second=manifests)
+def test_a_full_listing_replaces_whatever_was_there(
+    first: Entries, second: Entries, directory: Path
+) -> None:
+    store = Store(directory / "store")
+    for content in CONTENTS:
+        store.put(pack(content, hashlib.sha256(content).digest()))
+    tree = Tree(os.fsencode(directory / "c"), store, OwnFiles(store, enabled=False))
+    for generation, entries in ((5, first), (9, second)):
+        listing = [Change(path, entry) for path, entry in entries.items()]
+        changes = Changes("c", f"e{generation}", 0, generation, summary_of(entries), listing)
+        assert tree.apply(changes).state == "applied"
+        assert on_disk(tree) == expected(entries)

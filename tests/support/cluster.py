@@ -1,0 +1,234 @@
+"""A syncer and daemons on loopback: real processes with their own homes, ports, certificates."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from ssl import CERT_NONE, create_default_context
+from typing import Any
+
+SRC = Path(__file__).parents[2] / "src"
+EXECUTABLE = SRC / "dist" / "dist_build.exe"
+START_S = 30.0
+STOP_S = 15.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on; all are held until all are known."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def get_status(port: int) -> dict[str, Any]:
+    """``/status`` as ``curl -k`` sees it."""
+    context = create_default_context()
+    context.check_hostname, context.verify_mode = False, CERT_NONE
+    with urllib.request.urlopen(
+        f"https://127.0.0.1:{port}/status", context=context, timeout=5
+    ) as answer:
+        return dict(json.load(answer))
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = START_S) -> Any:
+    """Poll until ``condition`` is true; AssertionError names what did not come about."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:.0f} s: {what}")
+        time.sleep(0.02)
+
+
+def wrapper_command() -> list[str]:
+    """The built executable where there is one, else the script behind it."""
+    if EXECUTABLE.exists():
+        return [str(EXECUTABLE)]
+    return [sys.executable, str(SRC / "dist_build.py")]
+
+
+@dataclass
+class Process:
+    """One syncer or daemon."""
+
+    name: str
+    home: Path
+    port: int
+    script: str
+    popen: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> None:
+        environment = {n: v for n, v in os.environ.items() if not n.startswith("DIST_BUILD_")}
+        with open(self.home / "output", "ab") as output:
+            self.popen = subprocess.Popen(
+                [sys.executable, str(SRC / self.script), "--home", str(self.home)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env=environment,
+                start_new_session=True,
+            )
+
+    def stop(self) -> int:
+        """SIGTERM, and wait; kills the whole group when that does not help."""
+        if self.popen is None:
+            return 0
+        self.popen.terminate()
+        try:
+            return self.popen.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.name} did not end\n{self.output()}") from None
+
+    def kill(self) -> None:
+        """SIGKILL for the process and its children."""
+        if self.popen is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.popen.pid, signal.SIGKILL)
+            self.popen.wait()
+
+    def status(self) -> dict[str, Any]:
+        return get_status(self.port)
+
+    def answers(self) -> bool:
+        assert self.popen is None or self.popen.poll() is None, self.output()
+        try:
+            return bool(self.status())
+        except OSError:
+            return False
+
+    def output(self) -> str:
+        parts = [(self.home / "output").read_text(errors="replace")]
+        parts += [log.read_text(errors="replace")[-4000:] for log in self.home.glob("logs/*.log")]
+        return f"--- {self.name}\n" + "\n".join(parts)
+
+
+@dataclass
+class Done:
+    """What a command left: compare whole values."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+class Cluster:
+    """Started with ``start``; ``stop`` ends everything. ``root`` is the cluster's own directory."""
+
+    def __init__(
+        self,
+        root: Path,
+        certs: Path,
+        workers: Sequence[Mapping[str, Any]] = ({}, {}),
+        dev: Mapping[str, Any] | None = None,
+    ) -> None:
+        ports = free_ports(1 + len(workers))
+        self.url = f"https://localhost:{ports[0]}"
+        self.root = root
+        self._certs = certs
+        hosts = [f"localhost:{port}" for port in ports[1:]]
+        self.syncer = self._home(
+            "syncer", ports[0], {"hosts": hosts, "syncer": self.url, **(dev or {})}
+        )
+        self.daemons = [
+            self._home(f"daemon{i}", port, {"syncer": self.url, "num_cores": 2, **config})
+            for i, (port, config) in enumerate(zip(ports[1:], workers, strict=True))
+        ]
+
+    def _home(self, name: str, port: int, config: dict[str, Any]) -> Process:
+        home = self.root / name
+        role = "dev" if name == "syncer" else "worker"
+        shutil.copytree(self._certs / role, home / "certs" / role)
+        if role == "worker":
+            config = {"port": port, "bind": "127.0.0.1", **config}
+        else:
+            config = {"bind": "127.0.0.1", **config}
+        (home / "config.json").write_text(json.dumps(config))
+        script = "syncer.py" if name == "syncer" else "daemon.py"
+        return Process(name, home, port, script)
+
+    def start(self) -> "Cluster":
+        for process in self.processes():
+            process.start()
+        for process in self.processes():
+            wait_until(process.answers, f"{process.name} answers")
+        self.wait_for_workers()
+        return self
+
+    def wait_for_workers(self, count: int | None = None) -> None:
+        """Until so many workers (all of them) are up in the syncer's eyes."""
+        expected = len(self.daemons) if count is None else count
+
+        def up() -> bool:
+            states = [w["state"] for w in self.syncer.status()["workers"].values()]
+            return states.count("up") == expected
+
+        wait_until(up, f"{expected} workers are up\n{self.logs()}")
+
+    def stop(self) -> None:
+        for process in self.processes():
+            process.stop()
+
+    def kill(self) -> None:
+        for process in self.processes():
+            process.kill()
+
+    def processes(self) -> list[Process]:
+        return [self.syncer, *self.daemons]
+
+    def logs(self) -> str:
+        return "\n".join(process.output() for process in self.processes())
+
+    # --- use ------------------------------------------------------------------------------------
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        return {**os.environ, "DIST_BUILD_HOME": str(self.syncer.home), **extra}
+
+    def popen(self, words: Sequence[str | os.PathLike[str]], cwd: Path, **extra: str) -> Any:
+        """The wrapper with these words, running."""
+        return subprocess.Popen(
+            [*wrapper_command(), *words],
+            cwd=cwd,
+            env=self.environment(**extra),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, words: Sequence[str | os.PathLike[str]], cwd: Path, **extra: str) -> Done:
+        """The wrapper with these words, to its end."""
+        process = self.popen(words, cwd, **extra)
+        stdout, stderr = process.communicate(timeout=120)
+        return Done(process.returncode, stdout, stderr)
+
+    def jobs(self) -> dict[str, Any]:
+        return dict(self.syncer.status()["jobs"])
+
+
+def run_here(words: Sequence[str | os.PathLike[str]], cwd: Path, **extra: str) -> Done:
+    """The same words without the wrapper."""
+    done = subprocess.run(
+        words,
+        cwd=cwd,
+        env={**os.environ, **extra},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)

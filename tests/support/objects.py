@@ -1,0 +1,42 @@
+"""Compares what two commands left behind, byte for byte: the local compiler defines truth."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.support.cluster import Cluster, Done, run_here
+
+
+def files_below(directory: Path) -> dict[str, bytes]:
+    """Every regular file with its content, by relative path."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def left_by(run: Callable[[], Done], directory: Path) -> Done:
+    """What a run printed and which files it wrote or changed in a directory, which is put back."""
+    before = files_below(directory)
+    done = run()
+    after = files_below(directory)
+    done.files = {name: data for name, data in after.items() if before.get(name) != data}
+    for name in after:
+        if name not in before:
+            (directory / name).unlink()
+        elif before[name] != after[name]:
+            (directory / name).write_bytes(before[name])
+    return done
+
+
+def assert_same(
+    cluster: Cluster, argv: Sequence[str], project: Path, *, cwd: Path | None = None, **env: str
+) -> Done:
+    """The command through the wrapper leaves in ``project`` what it leaves without; returns that."""
+    where = cwd or project
+    local = left_by(lambda: run_here(argv, where, **env), project)
+    ours = left_by(
+        lambda: cluster.run(argv, where, DIST_BUILD_FALLBACK="0", **env), project
+    )
+    assert ours == local, f"{argv}\n{cluster.logs()}"
+    return local

@@ -1,0 +1,173 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from distbuild.mirror.store import KEEP_UNUSED_S, Store
+from distbuild.protocol.errors import InfrastructureError, ProtocolError
+from distbuild.protocol.messages import Blob, FileEntry
+
+CONTENT = b"#define ANSWER 42\n"
+DIGEST = hashlib.sha256(CONTENT).digest()
+ENTRY = FileEntry(DIGEST, len(CONTENT), 0o644, 1_700_000_000_123_456_789)
+
+
+def blob(content: bytes, digest: bytes | None = None, size: int | None = None) -> Blob:
+    return Blob(
+        hashlib.sha256(content).digest() if digest is None else digest,
+        len(content) if size is None else size,
+        zstandard.compress(content),
+    )
+
+
+def path_of(root: Path, digest: bytes) -> Path:
+    return root / digest.hex()[:2] / digest.hex()[2:]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(root: Path) -> Store:
+    return Store(root)
+
+
+def files_below(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file()]
+
+
+def test_what_is_not_there_is_missing_once_in_order(store: Store) -> None:
+    other = bytes(32)
+    store.put(blob(CONTENT))
+    assert store.missing([other, DIGEST, b"\1" * 32, other]) == [other, b"\1" * 32]
+
+
+def test_a_blob_is_kept_read_only_under_its_digest(store: Store, root: Path) -> None:
+    store.put(blob(CONTENT))
+    path = path_of(root, DIGEST)
+    assert path.read_bytes() == CONTENT
+    assert path.stat().st_mode & 0o777 == 0o444
+    assert repr(store) == f"Store(1 files, {len(CONTENT)} bytes)"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        blob(CONTENT, digest=bytes(32)),
+        blob(CONTENT, size=len(CONTENT) - 1),
+        blob(CONTENT, size=len(CONTENT) + 1),
+        blob(CONTENT, size=-1),
+        blob(CONTENT, size=1 << 60),
+        blob(CONTENT, digest=b"short"),
+        Blob(DIGEST, len(CONTENT), b"no zstd at all"),
+        Blob(DIGEST, len(CONTENT), zstandard.compress(CONTENT)[:-3]),
+        Blob(DIGEST, len(CONTENT), zstandard.compress(bytes(50_000_000))),
+    ],
+    ids=["digest", "long", "short", "negative", "huge", "no digest", "garbage", "cut", "bomb"],
+)
+def test_a_forged_blob_is_refused_and_leaves_nothing(bad: Blob, store: Store, root: Path) -> None:
+    with pytest.raises(ProtocolError):
+        store.put(bad)
+    assert files_below(root) == []
+
+
+def test_a_full_disk_is_an_infrastructure_error_and_leaves_nothing(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, mode: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fchmod", full)
+    with pytest.raises(InfrastructureError, match="No space left"):
+        store.put(blob(CONTENT))
+    assert files_below(root) == []
+
+
+def test_a_damaged_blob_of_an_earlier_process_is_removed(store: Store, root: Path) -> None:
+    store.put(blob(CONTENT))
+    path = path_of(root, DIGEST)
+    path.chmod(0o644)
+    path.write_bytes(b"garbage after a crash")
+    assert Store(root).missing([DIGEST]) == [DIGEST]
+    assert not path.exists()
+
+
+def test_an_equal_file_of_this_machine_is_taken(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "own.h").write_bytes(CONTENT)
+    assert store.add_file(os.fsencode(tmp_path / "own.h"), ENTRY)
+    assert store.missing([DIGEST]) == []
+
+
+def test_another_file_of_this_machine_is_not_taken(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "own.h").write_bytes(CONTENT.replace(b"42", b"43"))
+    assert not store.add_file(os.fsencode(tmp_path / "own.h"), ENTRY)
+    assert not store.add_file(os.fsencode(tmp_path / "absent.h"), ENTRY)
+    assert store.missing([DIGEST]) == [DIGEST]
+
+
+def test_a_placed_file_is_a_link_with_the_entry_s_time(store: Store, tmp_path: Path) -> None:
+    store.put(blob(CONTENT))
+    place = os.fsencode(tmp_path / "a.h")
+    assert store.place(ENTRY, place, may_link=True)
+    status = os.stat(place)
+    assert (status.st_nlink, status.st_mtime_ns) == (2, ENTRY.mtime_ns)
+    assert status.st_mode & 0o777 == 0o444
+
+
+def test_a_second_time_of_the_same_content_is_a_copy(store: Store, tmp_path: Path) -> None:
+    store.put(blob(CONTENT))
+    first, second = os.fsencode(tmp_path / "a.h"), os.fsencode(tmp_path / "b.h")
+    store.place(ENTRY, first, may_link=True)
+    later = FileEntry(DIGEST, len(CONTENT), 0o755, ENTRY.mtime_ns + 1)
+    assert not store.place(later, second, may_link=True)
+    assert os.stat(first).st_mtime_ns == ENTRY.mtime_ns
+    status = os.stat(second)
+    assert (status.st_mtime_ns, status.st_mode & 0o777) == (later.mtime_ns, 0o555)
+
+
+def test_a_link_is_not_made_where_none_is_wanted(store: Store, tmp_path: Path) -> None:
+    store.put(blob(CONTENT))
+    assert not store.place(ENTRY, os.fsencode(tmp_path / "a.h"), may_link=False)
+    assert os.stat(tmp_path / "a.h").st_nlink == 1
+
+
+def test_too_many_links_become_a_copy(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: bytes, destination: bytes) -> None:
+        raise OSError(31, "Too many links")
+
+    store.put(blob(CONTENT))
+    monkeypatch.setattr("os.link", refuse)
+    assert not store.place(ENTRY, os.fsencode(tmp_path / "a.h"), may_link=True)
+    assert (tmp_path / "a.h").read_bytes() == CONTENT
+
+
+def test_old_unused_blobs_are_evicted_and_used_ones_stay(root: Path, tmp_path: Path) -> None:
+    earlier = Store(root)
+    earlier.put(blob(CONTENT))
+    earlier.put(blob(b"unused"))
+    earlier.place(ENTRY, os.fsencode(tmp_path / "a.h"), may_link=True)
+    (root / "ab").mkdir(exist_ok=True)
+    (root / "ab/.new-left-over").write_bytes(b"half")
+    store = Store(root)
+    now = path_of(root, DIGEST).stat().st_ctime
+    store.evict(now)
+    assert store.status().files == 2
+    store.evict(now + KEEP_UNUSED_S + 60)
+    assert files_below(root) == [path_of(root, DIGEST)]
+    assert store.status().bytes == len(CONTENT)
+
+
+def test_above_the_cap_unused_blobs_go_unless_this_process_needs_them(root: Path) -> None:
+    earlier = Store(root)
+    earlier.put(blob(CONTENT))
+    earlier.put(blob(b"unused"))
+    store = Store(root)
+    assert store.missing([DIGEST]) == []
+    store.evict(path_of(root, DIGEST).stat().st_ctime, cap=0)
+    assert files_below(root) == [path_of(root, DIGEST)]
