@@ -10,6 +10,7 @@ readonly TARGET=src/dist/dist_build.exe
 readonly EXCLUDED=(
     flask werkzeug jinja2 markupsafe itsdangerous click blinker granian watchdog cryptography
     distbuild.syncer distbuild.worker distbuild.mirror distbuild.serve
+    zstandard._cffi zstandard.backend_cffi _cffi_backend
     tkinter unittest pydoc doctest pdb lib2to3 test xmlrpc curses sqlite3 asyncio multiprocessing
     setuptools pkg_resources pip pytest _pytest hypothesis psutil
 )
@@ -27,7 +28,9 @@ tools/venv.sh
 
 is_up_to_date() {
     [ -x "$TARGET" ] && [ -z "$(find src/dist_build.py src/distbuild .venv/.complete \
-        generate_dist_build_executable.sh -name __pycache__ -prune -o -type f -newer "$TARGET" -print -quit)" ]
+        generate_dist_build_executable.sh \
+        \( -name __pycache__ -o -path src/distbuild/syncer -o -path src/distbuild/worker -o -path src/distbuild/mirror \) -prune \
+        -o -type f -newer "$TARGET" -print -quit)" ]
 }
 
 [ -f src/dist_build.py ] || fail "src/dist_build.py is missing"

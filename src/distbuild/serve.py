@@ -18,6 +18,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from granian import _signals
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.log import LogLevels
 from granian.server import Server
@@ -26,9 +27,11 @@ from distbuild.protocol.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from _typeshed.wsgi import WSGIApplication
 
+    Handler = Callable[[int, FrameType | None], None]
     Served = WSGIApplication | tuple[WSGIApplication, Callable[[], None]]
     MakeApp = Callable[[threading.Event], Served]
 
@@ -40,7 +43,6 @@ ORPHAN_GRACE_S = 10.0
 #: How often the main thread is told to stop until it does, and how often the parent is looked at
 #: where the system has no pidfd.
 POLL_S = 0.2
-HEARING_S = 1.0
 
 _ENDED_IN_ORDER = b"ended"
 _MAX_REPORT_BYTES = 4096
@@ -118,12 +120,14 @@ class _Child:
         self._parent_pid = parent_pid
         self._report_fd = report_fd
         self._stop = threading.Event()
-        self._is_ending = False
+        #: A signal has reached granian. ``stop`` is set by another thread, perhaps later.
+        self._is_told = False
         self._join: Callable[[], None] | None = None
 
     def load(self) -> "WSGIApplication":
         """Build the app; called by granian in the forked process' main thread."""
         multiprocessing.util.Finalize(None, self._finish, exitpriority=100)
+        self._hear_the_first_signal_only()
         self._watch()
         try:
             served = self._make_app(self._stop)
@@ -135,17 +139,29 @@ class _Child:
 
     def _finish(self) -> None:
         """Runs when granian's loop has ended, whether in order or not."""
-        self._is_ending = True
-        # The thread that hears the signals may be a little behind; only a crash waits for nothing.
-        in_order = self._stop.wait(HEARING_S)
         self._stop.set()
         if self._join is not None:
             self._join()
-        if in_order:
+        if self._is_told:
             self._report(_ENDED_IN_ORDER)
 
     def _report(self, text: bytes) -> None:
         os.write(self._report_fd, text)
+
+    def _hear_the_first_signal_only(self) -> None:
+        """granian's handler may hang when it is called twice, and Ctrl-C calls it twice: the
+        terminal tells parent and child, and the parent then tells the child again."""
+        install: Any = _signals.set_main_signals
+
+        def install_once_only(handler: "Handler", reload_handler: "Handler | None" = None) -> None:
+            def once(signum: int, frame: "FrameType | None") -> None:
+                if not self._is_told:
+                    self._is_told = True
+                    handler(signum, frame)
+
+            install(once, reload_handler)
+
+        _signals.set_main_signals = install_once_only
 
     def _watch(self) -> None:
         """granian's handlers only wait for the requests, so hear of signals beside them."""
@@ -174,7 +190,7 @@ class _Child:
         os._exit(1)
 
     def _tell_main_thread(self, inherited: object) -> None:
-        """Signal the main thread, again and again until it has ended granian's loop.
+        """Signal the main thread; called again and again until it has heard.
 
         Where two signals come together, the kernel may give both to another thread, and Python's
         handler then waits for the main thread to wake up for some other reason. A signal that came
@@ -182,7 +198,7 @@ class _Child:
         """
         main = threading.main_thread().ident
         is_installed = signal.getsignal(signal.SIGTERM) is not inherited
-        if is_installed and main is not None and not self._is_ending:
+        if is_installed and main is not None and not self._is_told:
             signal.pthread_kill(main, signal.SIGTERM)
 
     @staticmethod

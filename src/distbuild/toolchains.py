@@ -23,6 +23,7 @@ _PROGRAMS = ("cc1", "cc1plus", "as", "objcopy")
 _DIRECTORY = re.compile(r'^ (/.*?)$|^ignoring \w+ directory "(.*)"$', re.MULTILINE)
 _LDD = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x", re.MULTILINE)
 _LLVM = re.compile(r"/(?:libLLVM|libclang-cpp)[^/]*$")
+_NUMBER = re.compile(r"\d+(\.\d+)*")
 _CLANG_VERSION = re.compile(r"\bclang version (\S+)")
 
 
@@ -52,20 +53,20 @@ class Identifier:
         """The compiler at this path; raises InfrastructureError if it is none that we know."""
         banner = _ask(driver, "--version")
         clang = _CLANG_VERSION.search(banner)
-        if clang is None and "Free Software Foundation" not in banner:
+        number = clang[1] if clang else _ask(driver, "-dumpfullversion").strip()
+        if not _NUMBER.match(number):
             raise InfrastructureError(f"{driver} is neither gcc nor clang")
         machine = _ask(driver, "-dumpmachine").strip()
         searched = [_search_dirs(driver, language) for language in ("c", "c++")]
         facts = [machine, *(repr(sorted(set(dirs))) for dirs in searched)]
         real = os.path.realpath(driver)
         if clang is not None:
-            family, version = Family.CLANG, f"clang {clang[1]} {machine}"
+            family, version = Family.CLANG, f"clang {number} {machine}"
             plus = os.path.basename(driver).rstrip("0123456789.-").endswith("++")
             facts.append("g++" if plus else "gcc")
             files = [real, *(lib for lib in _libraries(real) if _LLVM.search(lib))]
         else:
-            family = Family.GCC
-            version = f"gcc {_ask(driver, '-dumpfullversion').strip()} {machine}"
+            family, version = Family.GCC, f"gcc {number} {machine}"
             facts.append(_ask(driver, "-dumpspecs"))
             files = [real, *_programs(driver)]
         facts.extend(self._digests.of(file).hex() for file in files)

@@ -38,7 +38,7 @@ class Project:
         return ["gcc", "-O1", "-g", "-MD", *dirs, "-c", "src/use.c", "-o", "src/use.o"]
 
     def text(self, value: int) -> str:
-        return f'#define VALUE {value}\n#define WHERE __FILE__\n/* {"x" * (value % 7)} */\n'
+        return f"#define VALUE {value}\n#define WHERE __FILE__\n/* {'x' * (value % 7)} */\n"
 
     def write(self, directory: Path, value: int) -> None:
         (directory / "value.h").write_text(self.text(value))
@@ -175,9 +175,7 @@ def test_a_header_written_just_before_counts(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_a_thousand_times_over(
-    cluster: Cluster, tmp_path: Path, way: Callable[..., None]
-) -> None:
+def test_a_thousand_times_over(cluster: Cluster, tmp_path: Path, way: Callable[..., None]) -> None:
     write_and_compile(cluster, tmp_path / "project", way, SLOW_ROUNDS)
 
 

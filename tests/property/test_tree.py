@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,7 @@ leaves = st.one_of(
     st.builds(SymlinkEntry, st.sampled_from([b"a", b"../b", b"/a/b", b"../../../../x", b"/"])),
     st.just(WITHHELD),
 )
-nodes = st.recursive(
+nodes: st.SearchStrategy[object] = st.recursive(
     leaves | st.just({}),
     lambda inner: st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
     max_leaves=12,
@@ -53,7 +53,7 @@ nodes = st.recursive(
 manifests = st.dictionaries(st.sampled_from(NAMES), nodes, max_size=4).map(lambda top: flat(top))
 
 
-def flat(tree: dict[bytes, object], prefix: bytes = b"") -> Entries:
+def flat(tree: Mapping[bytes, object], prefix: bytes = b"") -> Entries:
     found: Entries = {}
     for name, node in tree.items():
         path = prefix + b"/" + name

@@ -68,13 +68,15 @@ class Process:
     home: Path
     port: int
     script: str
+    #: Words before the command, to run it in another view of the file system.
+    prefix: list[str] = field(default_factory=list)
     popen: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
         environment = {n: v for n, v in os.environ.items() if not n.startswith("DIST_BUILD_")}
         with open(self.home / "output", "ab") as output:
             self.popen = subprocess.Popen(
-                [sys.executable, str(SRC / self.script), "--home", str(self.home)],
+                [*self.prefix, sys.executable, str(SRC / self.script), "--home", str(self.home)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -35,8 +35,6 @@ def assert_same(
     """The command through the wrapper leaves in ``project`` what it leaves without; returns that."""
     where = cwd or project
     local = left_by(lambda: run_here(argv, where, **env), project)
-    ours = left_by(
-        lambda: cluster.run(argv, where, DIST_BUILD_FALLBACK="0", **env), project
-    )
+    ours = left_by(lambda: cluster.run(argv, where, DIST_BUILD_FALLBACK="0", **env), project)
     assert ours == local, f"{argv}\n{cluster.logs()}"
     return local

@@ -17,7 +17,7 @@ from distbuild.config import (
 from distbuild.protocol.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
-ENVIRON = {"HOME": "/home/dev", "SRC": "/work space/src", "EMPTY": ""}
+ENVIRON = {"HOME": "/home/dev", "SRC": "/my space/src", "EMPTY": ""}
 
 
 def write(tmp_path: Path, text: str | bytes) -> Home:
@@ -97,7 +97,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 
 def test_variables_and_home_are_expanded_in_directories(tmp_path: Path) -> None:
     config = load(tmp_path, dirs=["$SRC/include", "~/sdk/", "${SRC}/../x"], copied_already=["~"])
-    assert config.dirs == ["/work space/src/include", "/home/dev/sdk", "/work space/x"]
+    assert config.dirs == ["/my space/src/include", "/home/dev/sdk", "/my space/x"]
     assert config.copied_already == ["/home/dev"]
 
 

@@ -172,6 +172,8 @@ def _is_tied_to_paths(arguments: list[Argument], family: Family, cwd: str, langu
         return True
     if family is Family.CLANG and language == "assembler-with-cpp":
         return True
+    if _maps_twice(arguments):
+        return True
     for argument in arguments:
         value = argument.value or ""
         match argument.role:
@@ -185,6 +187,15 @@ def _is_tied_to_paths(arguments: list[Argument], family: Family, cwd: str, langu
                 if _in_sysroot(value) or _climbs_out(cwd, value):
                     return True
     return False
+
+
+def _maps_twice(arguments: list[Argument]) -> bool:
+    """True when a mapped path starts with a prefix that is mapped.
+
+    gcc hands its maps to the assembler too, which then maps such a path once more.
+    """
+    maps = [(a.value or "").partition("=") for a in arguments if a.role is Role.PREFIX_MAP]
+    return any(new.startswith(old) for _, _, new in maps for old, _, _ in maps)
 
 
 def _climbs_out(cwd: str, path: str) -> bool:

@@ -33,6 +33,7 @@ class LocalReason(enum.StrEnum):
     UNSUPPORTED_OPTION = "unsupported_option"
     NO_WORKER = "no_worker"
     NO_TOOLCHAIN = "no_toolchain"
+    NO_NAMESPACE = "no_namespace"
     LEASES_LOST = "leases_lost"
     INPUTS_CHANGED = "inputs_changed"
     INPUT_NOT_MIRRORED = "input_not_mirrored"
@@ -49,6 +50,7 @@ _FAILURES = frozenset(
     {
         LocalReason.NO_WORKER,
         LocalReason.NO_TOOLCHAIN,
+        LocalReason.NO_NAMESPACE,
         LocalReason.LEASES_LOST,
         LocalReason.INPUTS_CHANGED,
         LocalReason.INPUT_NOT_MIRRORED,

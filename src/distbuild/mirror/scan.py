@@ -90,6 +90,8 @@ class Scanner:
     """Turns paths into entries.
 
     ``wanted`` are paths that are mirrored whatever their name and size: a compile asked for them.
+    ``listed`` counts directories, ``hashed_bytes`` what was read: both stand still while nothing
+    changes.
     """
 
     def __init__(self, cache: DigestCache, max_file_bytes: int) -> None:
@@ -97,6 +99,7 @@ class Scanner:
         self._max_file_bytes = max_file_bytes
         self.wanted: set[str] = set()
         self.hashed_bytes = 0
+        self.listed = 0
 
     def entry(self, path: str) -> Entry | None:
         """What the path is; None: not there, or nothing that is mirrored (a socket, an object)."""
@@ -187,6 +190,7 @@ class Scanner:
 
     def children(self, directory: str) -> dict[str, Entry]:
         """What is directly in a directory, by path; empty when it is not there any more."""
+        self.listed += 1
         entries: dict[str, Entry] = {}
         prefix = directory.rstrip("/") + "/"
         try:

@@ -52,7 +52,8 @@ class Compiles:
         task = self._preparer.prepare(submission, known)
         if isinstance(task, Local):
             return task
-        return self._executor.obstacle(known.command, known.identity.digest)
+        obstacle = self._executor.obstacle(known.command, known.identity.digest)
+        return None if obstacle is None else self._named(obstacle, known)
 
     def compile(self, submission: Submission) -> Generator[None, None, SubmitReply]:
         """Returns the answer to the wrapper."""
@@ -77,8 +78,9 @@ class Compiles:
 
     @staticmethod
     def _named(local: Local, known: Understood) -> Local:
-        if local.reason is LocalReason.NO_TOOLCHAIN:
-            return Local(local.reason, f"no worker has this {known.identity.version}")
+        """The queue knows compilers by digest only; people want the version."""
+        if local.reason in (LocalReason.NO_TOOLCHAIN, LocalReason.NO_NAMESPACE):
+            return Local(local.reason, f"for {known.identity.version}")
         return local
 
     # --- the proof ------------------------------------------------------------------------------

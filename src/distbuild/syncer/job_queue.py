@@ -184,7 +184,10 @@ class JobQueue:
         up = [w for w in self.workers.values() if now - w.heard <= WORKER_S]
         if not up:
             return LocalReason.NO_WORKER
-        return None if any(w.fits(need) for w in up) else LocalReason.NO_TOOLCHAIN
+        able = [w for w in up if need.toolchain in w.toolchains]
+        if not able:
+            return LocalReason.NO_TOOLCHAIN
+        return None if any(w.fits(need) for w in able) else LocalReason.NO_NAMESPACE
 
     def offers(self, worker: Worker, now: float) -> bool:
         """Whether a queued job waits for a worker like this."""

@@ -143,6 +143,14 @@ class Mirroring:
                 [os.fsencode(r.path) for r in self.roots if r.kind is not Kind.DEFERRED],
             )
 
+    def effort(self) -> dict[str, int]:
+        """What keeping up has cost so far, for status."""
+        return {
+            "rescans": self.rescans,
+            "listed_directories": self._scanner.listed,
+            "hashed_bytes": self._scanner.hashed_bytes,
+        }
+
     def required(self) -> list[str]:
         """The directories, as spelled, that exist and that a job or the configuration named."""
         return [spelled for spelled, now in list(self._required.items()) if now is not None]

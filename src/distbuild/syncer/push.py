@@ -109,6 +109,7 @@ class Pusher:
         self.generation = 0
         self.sent_blobs = 0
         self.sent_bytes = 0
+        self.sent_entries = 0
         self._epoch = ""
         self._thread = threading.Thread(target=self._run, name=f"push {self.host}", daemon=True)
 
@@ -186,8 +187,10 @@ class Pusher:
 
     def _send(self, changes: messages.Changes) -> None:
         reply = self._client.changes(changes)
+        self.sent_entries += len(changes.entries or ())
         if reply.state == "need_full":
             changes = self._mirroring.changes(self._client_id, "", 0)
+            self.sent_entries += len(changes.entries or ())
             reply = self._client.changes(changes)
         if reply.state == "need_blobs":
             for batch in self._source.batches(reply.missing):

@@ -100,8 +100,13 @@ class Compilers:
                 continue
             for name in names:
                 path = os.path.join(directory, name)
-                if _NAME.match(name) and not is_wrapper(path) and os.access(path, os.X_OK):
+                if _NAME.match(name) and is_program(path) and not is_wrapper(path):
                     yield path
+
+
+def is_program(path: str) -> bool:
+    """Whether a file can be executed."""
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def is_wrapper(path: str) -> bool:

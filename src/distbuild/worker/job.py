@@ -23,6 +23,7 @@ from distbuild.protocol.messages import (
     OutputFile,
     ResultRequest,
 )
+from distbuild.worker.colour import coloured
 from distbuild.worker.compilers import Compilers, Driver
 from distbuild.worker.ground import WITHHELD_TEXT
 from distbuild.worker.runner import Cancellation, Completed, run
@@ -36,12 +37,13 @@ _COMPRESSION_LEVEL = 3
 _WITHHELD = re.compile(
     rb"^(?P<path>.+?):1:\d+: .*" + re.escape(WITHHELD_TEXT.split()[-1]), re.MULTILINE
 )
-#: The machine's troubles, which the driver reports with the exit code of a wrong program.
+#: What a driver reports with the exit code of a wrong program, and may be this machine's fault. A
+#: crash of the compiler counts too: if it is a bug of its own, the local compile crashes as well.
 _TROUBLE = re.compile(
-    rb"Killed signal terminated program|internal compiler error: Killed|execute command: Killed"
-    rb"|out of memory|virtual memory exhausted|memory exhausted|Cannot allocate memory"
-    rb"|No space left on device|Disk quota exceeded|CPU time limit exceeded"
-    rb"|File size limit exceeded|Too many open files|Resource temporarily unavailable"
+    rb"signal terminated program|internal compiler error:|unable to execute command"
+    rb"|frontend command failed|out of memory|memory exhausted|Cannot allocate memory"
+    rb"|No space left on device|Disk quota exceeded|time limit exceeded|size limit exceeded"
+    rb"|Too many open files|Resource temporarily unavailable|Input/output error"
 )
 
 
@@ -100,7 +102,7 @@ class JobRunner:
         command = parse(argv, os.fsdecode(job.cwd), lambda _: None, driver.identity.family)
         if isinstance(command, Local):
             raise ProtocolError(f"refused: {command.reason} {command.detail}".rstrip())
-        return command
+        return coloured(command, job.env, tty=job.stderr_tty)
 
     def _new_directory(self) -> bytes:
         directory = b"%s/%d" % (self._directory, next(self._numbers))

@@ -40,11 +40,16 @@ class Observer:
 
 def observe(command: CompileCommand, path: str) -> Observer:
     """Have ``command`` list its inputs in ``path`` unless it has a dependency file of its own."""
-    records = any(argument.option in _RECORDING for argument in command.arguments)
-    if command.family is Family.CLANG and records and command.dependencies is None:
+    clang = command.family is Family.CLANG
+    if clang and records_itself(command) and command.dependencies is None:
         env = {"CC_PRINT_HEADERS": "1", "CC_PRINT_HEADERS_FILE": path}
         return Observer(command.argv(), env, command.source)
     return Observer(observed(command, path))
+
+
+def records_itself(command: CompileCommand) -> bool:
+    """Whether the compiler writes its own command line into the object."""
+    return any(argument.option in _RECORDING for argument in command.arguments)
 
 
 def names(dependency_file: bytes) -> tuple[bytes, ...]:

@@ -49,6 +49,12 @@ def _parse(line: str) -> CompileCommand | Local:
 
 COMMANDS = {
     "gcc -c x.c": _command(C, _source("x.c")),
+    "gcc -fdebug-prefix-map=/=/root -c x.c": _command(
+        Argument("-fdebug-prefix-map=", "/=/root", role=Role.PREFIX_MAP),
+        C,
+        _source("x.c"),
+        needs_original_paths=True,
+    ),
     "/usr/bin/x86_64-linux-gnu-g++-12 -xc++ -c lib/x.c -oobj/x.o": _command(
         Argument("-x", "c++"),
         C,

@@ -1,22 +1,28 @@
 """Real compilers in both sandboxes: everything equals the local compile."""
 
+import contextlib
+import hashlib
 import os
 import shutil
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from distbuild.protocol.messages import FileEntry, InputFile
 from distbuild.worker.namespace import NamespaceSandbox
 from distbuild.worker.plain import PlainSandbox
 from distbuild.worker.runner import Cancellation
-from distbuild.worker.sandbox import Sandbox
+from distbuild.worker.sandbox import Execution, Sandbox, Task
 from tests.unit.worker.devbox import (
     SEARCH_PATH,
     DevBox,
+    Outcome,
     entry_of,
     local_outcome,
     make_project,
@@ -149,8 +155,6 @@ def test_the_dev_box_s_system_headers_count_and_not_the_worker_s(
     text = Path("/usr/include/stdio.h").read_bytes() + b"\n#define EDITED 12345\n"
     old = devbox.entries[path]
     assert isinstance(old, FileEntry)
-    import hashlib
-
     entry = FileEntry(hashlib.sha256(text).digest(), len(text), old.mode, old.mtime_ns + 5)
     devbox.become({**before, path: entry}, {path: text})
     try:
@@ -219,8 +223,6 @@ def test_a_plain_worker_refuses_what_needs_the_original_paths(
 def test_code_from_the_wire_is_never_run(
     option: str, devbox: DevBox, sandbox: Sandbox, project: Path
 ) -> None:
-    import msgspec
-
     job = devbox.job(["gcc", "-c", "../src/unit.c", "-o", "unit.o"], project / "build")
     job = msgspec.structs.replace(job, argv=[*job.argv, option.encode(), b"/bin/true"])
     cancellation = Cancellation()
@@ -270,3 +272,184 @@ def test_job_files_and_directories_are_gone_afterwards(
     real = Path(os.fsdecode(devbox.tree.ground.real(os.fsencode(project.parent))))
     assert sorted(p.name for p in real.iterdir()) == ["proj"]
     assert entry_of(real / "proj/src/unit.c") != entry_of(project / "src/unit.c")
+
+
+def test_search_directories_among_the_worker_s_libraries_work(
+    devbox: DevBox, namespace_sandbox: NamespaceSandbox, project: Path
+) -> None:
+    """-I/usr/lib/x86_64-linux-gnu: what cc1 is linked with stays there; a directory is added."""
+    library = os.path.dirname(os.path.realpath("/usr/lib/x86_64-linux-gnu/libc.so.6"))
+    before, roots = dict(devbox.entries), set(devbox.roots)
+    text = b"#define FROM_LIBRARY 1\n"
+    entry = FileEntry(hashlib.sha256(text).digest(), len(text), 0o644, 7)
+    top = os.fsencode(library)
+    paths = [top + b"/dist_build_test.h", top + b"/dist-build-0.0/include/deep.h"]
+    devbox.roots |= {top, os.path.dirname(paths[1])}
+    devbox.become(before | dict.fromkeys(paths, entry), dict.fromkeys(paths, text))
+    try:
+        write(
+            project / "src/lib.c",
+            "#include <dist_build_test.h>\n#include <deep.h>\nint x = FROM_LIBRARY;\n",
+        )
+        options = [f"-I{library}", f"-I{library}/dist-build-0.0/include", "-o", "lib.o"]
+        argv = ["gcc", "-c", "../src/lib.c", *options]
+        result = devbox.compile(namespace_sandbox, argv, project / "build")
+    finally:
+        devbox.roots = roots
+        devbox.become(before)
+    assert (result.error, result.stderr, result.exit_code) == ("", b"", 0)
+    assert {InputFile(path, entry.digest) for path in paths} <= set(result.inputs)
+
+
+def test_a_worker_without_an_include_directory_of_its_own_shows_the_dev_box_s(
+    devbox: DevBox, namespace_sandbox: NamespaceSandbox, project: Path
+) -> None:
+    before, roots = dict(devbox.entries), set(devbox.roots)
+    text = b"#define ANSWER 42\n"
+    entry = FileEntry(hashlib.sha256(text).digest(), len(text), 0o644, 7)
+    path = b"/usr/dist-build-test/include/answer.h"
+    devbox.roots.add(os.path.dirname(path))
+    devbox.become(before | {path: entry}, {path: text})
+    try:
+        write(project / "src/ask.c", "#include <answer.h>\nint x = ANSWER;\n")
+        argv = ["gcc", "-c", "../src/ask.c", "-I/usr/dist-build-test/include", "-o", "a.o"]
+        result = devbox.compile(namespace_sandbox, argv, project / "build")
+    finally:
+        devbox.roots = roots
+        devbox.become(before)
+    assert (result.error, result.stderr, result.exit_code) == ("", b"", 0)
+
+
+def test_nothing_of_the_worker_but_its_system_is_seen(
+    devbox: DevBox, namespace_sandbox: NamespaceSandbox, project: Path, tmp_path: Path
+) -> None:
+    secret = write(tmp_path / "secret.h", "#define SECRET 1\n")
+    names = [str(secret), "/etc/passwd", "/root/.bashrc", "/proc/1/environ"]
+    probes = "".join(f'#if __has_include("{name}")\n#error {name}\n#endif\n' for name in names[:3])
+    write(project / "src/spy.c", probes)
+    argv = ["gcc", "-c", "../src/spy.c", "-o", "spy.o"]
+    result = devbox.compile(namespace_sandbox, argv, project / "build")
+    assert (result.error, result.stderr, result.exit_code) == ("", b"", 0)
+
+
+def on_a_terminal(argv: list[str], cwd: Path) -> bytes:
+    """What a command writes to a terminal as its standard error."""
+    reader, writer = os.openpty()
+    env = {"PATH": SEARCH_PATH, "PWD": str(cwd), "TERM": "xterm", "GCC_URLS": "no"}
+    with os.fdopen(reader, "rb", buffering=0) as terminal:
+        process = subprocess.Popen(argv, cwd=cwd, env=env, stderr=writer)
+        os.close(writer)
+        text = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while chunk := terminal.read(4096):
+                text += chunk
+        process.wait()
+    return text.replace(b"\r\n", b"\n")
+
+
+@pytest.mark.parametrize("driver", ["gcc", "clang"])
+def test_diagnostics_have_the_colours_of_the_developer_s_terminal(
+    driver: str,
+    devbox: DevBox,
+    sandbox: Sandbox,
+    project: Path,
+    require_tool: Callable[[str], str],
+) -> None:
+    require_tool(driver)
+    argv = [driver, "-g", "-Wall", "-c", "../src/warn.c", "-o", "warn.o"]
+    local = on_a_terminal(argv, project / "build")
+    env = {"TERM": "xterm", "GCC_URLS": "no"}
+    job = devbox.job(argv, project / "build", env)
+    job = msgspec.structs.replace(job, stderr_tty=True)
+    cancellation = Cancellation()
+    result = devbox.runner(sandbox).run(job, devbox.tree, cancellation)
+    cancellation.close()
+    assert result is not None
+    assert b"\x1b[" in result.stderr
+    assert result.stderr == local
+    written = remote_outcome(result).files[os.fsencode(project / "build/warn.o")]
+    assert written == (project / "build/warn.o").read_bytes()
+
+
+def test_an_output_may_go_to_the_directory_of_temporary_files(
+    devbox: DevBox, namespace_sandbox: NamespaceSandbox, project: Path
+) -> None:
+    name = tempfile.gettempdir() + f"/dist_build_test_{os.getpid()}.o"
+    argv = ["gcc", "-g", "-c", "../src/unit.c", "-I../inc", "-o", name]
+    subprocess.run(argv, cwd=project / "build", check=True)
+    local = Path(name).read_bytes()
+    os.unlink(name)
+    result = devbox.compile(namespace_sandbox, argv, project / "build")
+    assert remote_outcome(result).files == {os.fsencode(name): local}
+
+
+@pytest.mark.parametrize("name", ["/usr/bin/gcc", "/usr/bin/cc", "gcc-12"])
+def test_the_compiler_may_be_named_in_any_way(
+    name: str, devbox: DevBox, sandbox: Sandbox, project: Path, require_tool: Callable[[str], str]
+) -> None:
+    require_tool(name)
+    argv = [name, "-Wall", "-c", "../src/warn.c", "-o", "warn.o"]
+    assert_equal_to_local(devbox, sandbox, argv, project / "build")
+
+
+def test_a_symlinked_working_directory_keeps_its_name(
+    devbox: DevBox, namespace_sandbox: NamespaceSandbox, project: Path
+) -> None:
+    (project / "link").symlink_to("src")
+    devbox.mirror(project)
+    argv = ["gcc", "-g", "-c", "unit.c", "-I../inc", "-o", "../build/unit.o"]
+    local = local_outcome(argv, project / "link", project)
+    result = devbox.compile(namespace_sandbox, argv, project / "link")
+    assert remote_outcome(result) == local
+    assert os.fsencode(project / "link") in local.files[os.fsencode(project / "build/unit.o")]
+
+
+def test_many_jobs_at_once_give_the_same_as_one(
+    devbox: DevBox, sandbox: Sandbox, project: Path
+) -> None:
+    argv = ["gcc", "-g", "-c", "../src/unit.c", "-I../inc", "-o", "unit.o", "-MD"]
+    local = local_outcome(argv, project / "build", project)
+    job, runner = devbox.job(argv, project / "build"), devbox.runner(sandbox)
+
+    def one(_: int) -> Outcome:
+        cancellation = Cancellation()
+        try:
+            result = runner.run(job, devbox.tree, cancellation)
+        finally:
+            cancellation.close()
+        assert result is not None
+        return remote_outcome(result)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(one, range(12))) == [local] * 12
+
+
+@pytest.mark.usefixtures("namespace_sandbox")
+def test_a_killed_compiler_is_no_verdict(
+    devbox: DevBox, project: Path, require_tool: Callable[[str], str]
+) -> None:
+    """The driver turns the death of its cc1 into an exit code of 1."""
+    argv = ["gcc", "-c", "../src/unit.c", "-I../inc", "-o", "unit.o"]
+    job = devbox.job(argv, project / "build")
+
+    class Starved(NamespaceSandbox):
+        def prepare(self, task: Task) -> Execution:
+            execution = super().prepare(task)
+            words = execution.argv
+            at = words.index(b"--")
+            script = b'ulimit -v 20000; exec "$@"'
+            words[at + 1 : at + 1] = [b"/bin/sh", b"-c", script, b"sh"]
+            return execution
+
+    cancellation = Cancellation()
+    runner = devbox.runner(Starved(require_tool("bwrap"), SEARCH_PATH))
+    result = runner.run(job, devbox.tree, cancellation)
+    cancellation.close()
+    assert result is not None
+    assert result.error.startswith("the worker's trouble")
+
+
+def test_a_sandbox_that_fails_is_no_verdict(devbox: DevBox, project: Path) -> None:
+    argv = ["gcc", "-c", "../src/unit.c", "-I../inc", "-o", "unit.o"]
+    result = devbox.compile(NamespaceSandbox("/bin/false", SEARCH_PATH), argv, project / "build")
+    assert result.error.startswith("sandbox failed")

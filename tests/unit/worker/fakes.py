@@ -1,0 +1,136 @@
+"""A syncer and a compiler run without network and processes. Same signatures as the real ones."""
+
+import queue
+import threading
+from collections.abc import Callable
+
+from distbuild.protocol.errors import InfrastructureError, ProtocolError
+from distbuild.protocol.messages import (
+    Blob,
+    BlobBatch,
+    BlobRequest,
+    Changes,
+    Job,
+    LeaseReply,
+    LeaseRequest,
+    PullRequest,
+    RenewReply,
+    RenewRequest,
+    ResultRequest,
+)
+from distbuild.worker.runner import Cancellation
+from distbuild.worker.tree import Tree
+
+WAIT_S = 10.0
+
+
+class FakeSyncer:
+    """Answers from queues; records what it was asked."""
+
+    def __init__(self, url: str = "https://syncer:1", client: str = "dev") -> None:
+        self.url = url
+        self.client = client
+        self.epoch = "e"
+        self.asked: list[LeaseRequest] = []
+        self.pulled: list[PullRequest] = []
+        self.results: queue.Queue[ResultRequest] = queue.Queue()
+        self.listing: Changes | None = None
+        self.contents: dict[bytes, Blob] = {}
+        self.down = threading.Event()
+        self.refuse = threading.Event()
+        self._jobs: list[Job] = []
+        self._ended: list[str] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self.changes: Changes | None = None
+
+    def add(self, *jobs: Job) -> None:
+        """Have jobs to lease."""
+        with self._changed:
+            self._jobs.extend(jobs)
+            self._changed.notify_all()
+
+    def end(self, lease_id: str) -> None:
+        """Say at the next renewal that this lease has ended."""
+        with self._changed:
+            self._ended.append(lease_id)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Answer all that waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def wait_asked(self, is_it: Callable[[LeaseRequest], bool]) -> LeaseRequest:
+        """Wait until a lease request of this kind has come."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: any(map(is_it, self.asked)), WAIT_S)
+            return next(filter(is_it, self.asked))
+
+    def lease(self, request: LeaseRequest) -> LeaseReply:
+        with self._changed:
+            self.asked.append(request)
+            self._changed.notify_all()
+            if self.down.is_set():
+                raise InfrastructureError("syncer down")
+            if not request.toolchains:
+                self._closed = True
+                self._changed.notify_all()
+            self._changed.wait_for(lambda: self._jobs or self._closed, request.wait_s)
+            given, self._jobs = self._jobs[: request.slots], self._jobs[request.slots :]
+            return LeaseReply(self.client, self.epoch, given, self.changes if given else None)
+
+    def renew(self, request: RenewRequest) -> RenewReply:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or set(self._ended) & set(request.leases), request.wait_s
+            )
+            return RenewReply([lease for lease in request.leases if lease in self._ended])
+
+    def result(self, request: ResultRequest) -> None:
+        if self.down.is_set():
+            raise InfrastructureError("syncer down")
+        if self.refuse.is_set():
+            raise ProtocolError("no such lease")
+        self.results.put(request)
+
+    def pull(self, request: PullRequest) -> Changes:
+        self.pulled.append(request)
+        if self.listing is None:
+            raise InfrastructureError("nothing to pull")
+        return self.listing
+
+    def blobs(self, request: BlobRequest) -> BlobBatch:
+        return BlobBatch([self.contents[d] for d in request.digests if d in self.contents][:1])
+
+
+class FakeRunner:
+    """Runs until released, or until cancelled."""
+
+    def __init__(self) -> None:
+        self.running: queue.Queue[str] = queue.Queue()
+        self.release = threading.Event()
+        self.generations: list[int] = []
+
+    def run(self, job: Job, tree: Tree, cancellation: Cancellation) -> ResultRequest | None:
+        self.generations.append(tree.generation)
+        self.running.put(job.lease_id)
+        import select
+
+        while not self.release.is_set():
+            if select.select([cancellation], [], [], 0.01)[0]:
+                return None
+        return ResultRequest(job.lease_id, "w", exit_code=0)
+
+    def failed(self, job: Job, error: str) -> ResultRequest:
+        return ResultRequest(job.lease_id, "w", error=error)
+
+
+class FakeCompilers:
+    """Advertises one compiler."""
+
+    def advertised(self):
+        from distbuild.protocol.messages import Toolchain
+
+        return [Toolchain("id", "gcc")]

@@ -1,0 +1,247 @@
+import hashlib
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from distbuild.mirror.manifest import Summary
+from distbuild.mirror.store import Store
+from distbuild.protocol.messages import Change, Changes, FileEntry, Job, ResultRequest
+from distbuild.worker.agent import Agent, Workshop
+from distbuild.worker.forest import Forest
+from distbuild.worker.job import pack
+from distbuild.worker.ownfiles import OwnFiles
+from distbuild.worker.slots import Slots, Tally
+from tests.unit.worker.fakes import WAIT_S, FakeCompilers, FakeRunner, FakeSyncer
+
+
+class Worker:
+    """A worker with fakes around it."""
+
+    def __init__(self, directory: Path, cores: int, *syncers: FakeSyncer) -> None:
+        store = Store(directory / "store")
+        forest = Forest(directory / "sandbox", store, OwnFiles(store, enabled=False))
+        self.runner = FakeRunner()
+        self.syncers = syncers
+        self.stop = threading.Event()
+        self.shop = Workshop(
+            name="w",
+            forest=forest,
+            store=store,
+            compilers=FakeCompilers(),  # type: ignore[arg-type]
+            runner=self.runner,  # type: ignore[arg-type]
+            namespaces=True,
+            slots=Slots(cores),
+            tally=Tally(lambda: 1000.0),
+            executor=ThreadPoolExecutor(2 * cores),
+        )
+        self.agents = [
+            Agent(syncer, self.shop, self.stop, alone=len(syncers) == 1) for syncer in syncers
+        ]
+        for agent in self.agents:
+            agent.start()
+
+    def running(self) -> str:
+        return self.runner.running.get(timeout=WAIT_S)
+
+    def finish(self) -> None:
+        self.stop.set()
+        self.shop.slots.close()
+        for syncer in self.syncers:
+            syncer.down.clear()
+        for agent in self.agents:
+            agent.leave(WAIT_S)
+        self.shop.executor.shutdown(wait=True)
+        for agent in self.agents:
+            agent.finish(WAIT_S)
+
+
+Start = Callable[..., Worker]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    made: list[Worker] = []
+
+    def begin(cores: int, *syncers: FakeSyncer) -> Worker:
+        made.append(Worker(tmp_path, cores, *syncers))
+        return made[-1]
+
+    yield begin
+    for worker in made:
+        worker.runner.release.set()
+        worker.finish()
+
+
+@pytest.fixture
+def syncer() -> FakeSyncer:
+    return FakeSyncer()
+
+
+def job(lease: str, generation: int = 0) -> Job:
+    return Job(lease, generation, [b"gcc"], b"/", {}, "id")
+
+
+def listing(syncer: FakeSyncer, content: bytes, target: int) -> Changes:
+    """A full listing with one file, whose content the syncer can send."""
+    entry = FileEntry(hashlib.sha256(content).digest(), len(content), 0o644, 5)
+    syncer.contents[entry.digest] = pack(content, entry.digest)
+    summary = Summary()
+    summary.add(b"/a.h", entry)
+    changes = [Change(b"/a.h", entry)]
+    return Changes(syncer.client, syncer.epoch, 0, target, summary.digest(), changes)
+
+
+def result(syncer: FakeSyncer) -> ResultRequest:
+    return syncer.results.get(timeout=WAIT_S)
+
+
+@pytest.fixture
+def at_zero(syncer: FakeSyncer) -> FakeSyncer:
+    """A syncer with an empty mirror, which every tree has from the first pull on."""
+    syncer.listing = Changes(syncer.client, syncer.epoch, 0, 0, Summary().digest(), [])
+    return syncer
+
+
+def test_jobs_run_at_once_up_to_the_slots(start: Start, at_zero: FakeSyncer) -> None:
+    at_zero.add(job("1"), job("2"), job("3"))
+    worker = start(2, at_zero)
+    assert {worker.running(), worker.running()} == {"1", "2"}
+    assert worker.runner.running.empty()
+    worker.runner.release.set()
+    assert {result(at_zero).lease_id for _ in range(3)} == {"1", "2", "3"}
+
+
+def test_a_request_says_what_the_worker_is(start: Start, syncer: FakeSyncer) -> None:
+    start(3, syncer)
+    asked = syncer.wait_asked(lambda r: True)
+    assert (asked.worker, asked.slots, asked.namespaces) == ("w", 3, True)
+    assert [toolchain.name for toolchain in asked.toolchains] == ["gcc"]
+
+
+def test_changes_with_the_lease_are_applied_with_their_blobs(
+    start: Start, syncer: FakeSyncer, tmp_path: Path
+) -> None:
+    syncer.changes = listing(syncer, b"int a;\n", 4)
+    syncer.add(job("1", 4))
+    worker = start(1, syncer)
+    worker.running()
+    assert worker.runner.generations == [4]
+    assert syncer.pulled == []
+    assert (tmp_path / "sandbox/dev/a.h").read_bytes() == b"int a;\n"
+
+
+def test_missing_changes_are_pulled_before_the_job_starts(start: Start, syncer: FakeSyncer) -> None:
+    syncer.listing = listing(syncer, b"int a;\n", 9)
+    syncer.add(job("1", 8))
+    worker = start(1, syncer)
+    worker.running()
+    assert worker.runner.generations == [9]
+    assert [request.have for request in syncer.pulled] == [0]
+
+
+def test_a_job_whose_generation_cannot_be_reached_is_given_back(
+    start: Start, syncer: FakeSyncer
+) -> None:
+    syncer.listing = listing(syncer, b"int a;\n", 3)
+    syncer.add(job("1", 8))
+    start(1, syncer)
+    assert "generation 8" in result(syncer).error
+
+
+def test_a_job_is_given_back_when_a_blob_is_not_sent(start: Start, syncer: FakeSyncer) -> None:
+    syncer.changes = listing(syncer, b"int a;\n", 4)
+    syncer.contents.clear()
+    syncer.add(job("1", 4))
+    start(1, syncer)
+    assert "does not send" in result(syncer).error
+
+
+def test_an_ended_lease_frees_the_slot_and_gives_no_result(
+    start: Start, at_zero: FakeSyncer
+) -> None:
+    at_zero.add(job("1"), job("2"))
+    worker = start(1, at_zero)
+    assert worker.running() == "1"
+    at_zero.end("1")
+    assert worker.running() == "2"
+    worker.runner.release.set()
+    assert result(at_zero).lease_id == "2"
+    assert worker.shop.tally.counts()["cancelled"] == 1
+
+
+def test_a_result_is_delivered_again_after_a_failure(start: Start, at_zero: FakeSyncer) -> None:
+    at_zero.add(job("1"))
+    worker = start(1, at_zero)
+    worker.running()
+    at_zero.down.set()
+    worker.runner.release.set()
+    with pytest.raises(queue.Empty):
+        at_zero.results.get(timeout=0.1)
+    at_zero.down.clear()
+    assert result(at_zero).lease_id == "1"
+
+
+def test_a_refused_result_is_dropped(start: Start, at_zero: FakeSyncer) -> None:
+    at_zero.refuse.set()
+    at_zero.add(job("1"))
+    worker = start(1, at_zero)
+    worker.running()
+    worker.runner.release.set()
+    worker.finish()
+    assert at_zero.results.empty()
+
+
+def test_an_unreachable_syncer_is_asked_again(start: Start, at_zero: FakeSyncer) -> None:
+    at_zero.down.set()
+    worker = start(1, at_zero)
+    at_zero.wait_asked(lambda r: len(at_zero.asked) > 1)
+    at_zero.add(job("1"))
+    at_zero.down.clear()
+    assert worker.running() == "1"
+
+
+def test_stopping_finishes_what_runs_and_takes_no_more(start: Start, at_zero: FakeSyncer) -> None:
+    at_zero.add(job("1"))
+    worker = start(2, at_zero)
+    worker.running()
+    worker.stop.set()
+    finishing = threading.Thread(target=worker.finish)
+    finishing.start()
+    at_zero.wait_asked(lambda r: not r.toolchains)
+    at_zero.add(job("2"))
+    worker.runner.release.set()
+    finishing.join(WAIT_S)
+    errors = {}
+    while not at_zero.results.empty():
+        delivered = at_zero.results.get()
+        errors[delivered.lease_id] = delivered.error
+    assert errors.pop("1") == ""
+    assert errors in ({}, {"2": "this worker is stopping"})
+    assert worker.runner.running.empty()
+
+
+def test_several_syncers_share_the_slots_in_turn(start: Start, tmp_path: Path) -> None:
+    syncers = [FakeSyncer(f"https://s:{n}", f"dev{n}") for n in range(2)]
+    for one in syncers:
+        one.listing = Changes(one.client, one.epoch, 0, 0, Summary().digest(), [])
+        one.add(*(job(f"{one.client}-{n}") for n in range(3)))
+    worker = start(1, *syncers)
+    worker.runner.release.set()
+    order = [worker.running()[:4] for _ in range(6)]
+    assert sorted(order) == ["dev0"] * 3 + ["dev1"] * 3
+    assert set(order[:3]) == {"dev0", "dev1"}
+    assert os.path.isdir(tmp_path / "sandbox/dev0")
+
+
+def test_the_tally_keeps_a_sample_per_change(start: Start, at_zero: FakeSyncer) -> None:
+    at_zero.add(job("1"))
+    worker = start(1, at_zero)
+    worker.runner.release.set()
+    result(at_zero)
+    assert worker.shop.tally.performance() == [(1000.0, 1), (1000.0, 0)]
+    assert worker.shop.tally.counts() == {"running": 0, "done": 1, "failed": 0, "cancelled": 0}

@@ -1,0 +1,120 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from distbuild.command.model import Family
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.messages import Toolchain
+from distbuild.toolchains import Identity
+from distbuild.worker.compilers import REFRESH_S, Compilers, is_wrapper
+
+
+class FakeIdentifier:
+    """Takes a file's content for a compiler's identity; "no" is none. Records what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def identify(self, driver: str) -> Identity:
+        self.asked.append(os.path.basename(driver))
+        digest = Path(driver).read_text()
+        if digest == "no":
+            raise InfrastructureError("not a compiler")
+        return Identity(digest, Family.GCC, "gcc 1", os.path.realpath(driver), (), ())
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin"
+
+
+def add(directory: Path, name: str, content: str) -> Path:
+    path = directory / name
+    path.write_text(content)
+    path.chmod(0o755)
+    return path
+
+
+def make(path: str, clock: Clock | None = None) -> tuple[Compilers, FakeIdentifier]:
+    identifier = FakeIdentifier()
+    return Compilers(identifier, path, clock or Clock()), identifier  # type: ignore[arg-type]
+
+
+def test_compilers_are_found_by_the_names_that_they_have(directory: Path) -> None:
+    for name in ("gcc", "g++-12", "arm-none-eabi-gcc", "clang-14", "c++", "gcc-ar", "cpp", "gccgo"):
+        add(directory, name, name)
+    compilers, _ = make(str(directory))
+    names = [toolchain.name for toolchain in compilers.advertised()]
+    assert names == ["arm-none-eabi-gcc", "c++", "clang-14", "g++-12", "gcc"]
+    assert Toolchain("gcc", "gcc", "gcc 1") in compilers.advertised()
+
+
+def test_what_is_no_compiler_is_not_advertised(directory: Path) -> None:
+    add(directory, "gcc", "no")
+    add(directory, "cc", "id").chmod(0o644)
+    (directory / "clang").mkdir()
+    compilers, _ = make(str(directory))
+    assert compilers.advertised() == []
+
+
+def test_a_job_s_name_decides_among_equal_compilers(directory: Path) -> None:
+    for name in ("cc", "gcc"):
+        add(directory, name, "same")
+    compilers, _ = make(str(directory))
+    for name, found in (("gcc", "gcc"), ("cc", "cc"), ("/other/x-gcc", "cc")):
+        driver = compilers.find("same", name)
+        assert driver is not None
+        assert driver.name == found
+    assert compilers.find("other", "gcc") is None
+
+
+def test_the_first_on_the_path_counts(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "late").mkdir()
+    add(directory, "gcc", "first")
+    add(tmp_path / "late", "gcc", "second")
+    compilers, _ = make(f"{directory}:{tmp_path / 'late'}:/no/such:relative")
+    assert [toolchain.identity for toolchain in compilers.advertised()] == ["first"]
+
+
+def test_one_file_under_several_names_is_asked_once(directory: Path) -> None:
+    add(directory, "gcc-12", "id")
+    (directory / "gcc").symlink_to("gcc-12")
+    compilers, identifier = make(str(directory))
+    assert len(compilers.advertised()) == 2
+    assert len(identifier.asked) == 1
+
+
+def test_wrappers_are_passed_over(directory: Path, tmp_path: Path) -> None:
+    add(tmp_path, "ccache", "cache")
+    (directory / "gcc").symlink_to(tmp_path / "ccache")
+    assert is_wrapper(str(directory / "gcc"))
+    assert is_wrapper("/usr/lib/ccache/gcc")
+    assert is_wrapper("/usr/lib/distcc/bin/gcc")
+    assert not is_wrapper("/home/distccfan/bin/gcc")
+    compilers, _ = make(str(directory))
+    assert compilers.advertised() == []
+
+
+def test_a_new_compiler_is_seen_when_its_directory_has_changed(directory: Path) -> None:
+    clock = Clock()
+    add(directory, "gcc", "old")
+    compilers, identifier = make(str(directory), clock)
+    compilers.advertised()
+    os.utime(directory, ns=(1, 1))
+    add(directory, "clang", "new")
+    assert len(compilers.advertised()) == 1
+    clock.now = REFRESH_S
+    assert [toolchain.name for toolchain in compilers.advertised()] == ["clang", "gcc"]
+    asked = len(identifier.asked)
+    clock.now = 2 * REFRESH_S
+    compilers.advertised()
+    assert len(identifier.asked) == asked

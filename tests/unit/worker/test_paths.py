@@ -1,0 +1,97 @@
+import pytest
+
+from distbuild.protocol.errors import ProtocolError
+from distbuild.protocol.messages import FileEntry, SymlinkEntry
+from distbuild.worker.paths import (
+    check_client,
+    check_entry,
+    check_path,
+    is_within,
+    parents,
+    rerooted_target,
+)
+
+
+@pytest.mark.parametrize("path", [b"/a", b"/a/b c", b"/\xff/..x", b"/" + b"n" * 255])
+def test_an_absolute_plain_path_is_accepted(path: bytes) -> None:
+    assert check_path(path) == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"",
+        b"/",
+        b"a",
+        b"a/b",
+        b"/a/",
+        b"//a",
+        b"/a//b",
+        b"/a/./b",
+        b"/a/../b",
+        b"/..",
+        b"/a\0b",
+        b"/" + b"n" * 256,
+        b"/n" * 2049,
+    ],
+)
+def test_a_path_that_might_leave_the_tree_is_refused(path: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        check_path(path)
+
+
+@pytest.mark.parametrize("client", ["", ".", "..", ".trash", "a/b", "a\n", "é", "x" * 101, "a~b"])
+def test_a_client_that_is_no_directory_name_is_refused(client: str) -> None:
+    with pytest.raises(ProtocolError):
+        check_client(client)
+
+
+def test_a_usual_client_is_accepted() -> None:
+    assert check_client("box-1.example_A") == "box-1.example_A"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        FileEntry(b"short", 1, 0o644, 0),
+        FileEntry(bytes(32), -1, 0o644, 0),
+        FileEntry(bytes(32), 1 << 40, 0o644, 0),
+        FileEntry(bytes(32), 1, 0o644, 1 << 63),
+        SymlinkEntry(b""),
+        SymlinkEntry(b"a\0b"),
+        SymlinkEntry(b"a" * 5000),
+    ],
+)
+def test_an_entry_that_no_disk_can_hold_is_refused(entry: FileEntry | SymlinkEntry) -> None:
+    with pytest.raises(ProtocolError):
+        check_entry(b"/a", entry)
+
+
+@pytest.mark.parametrize(
+    ("path", "target", "expected"),
+    [
+        (b"/a/l", b"x", b"x"),
+        (b"/a/l", b"../x", b"../x"),
+        (b"/a/l", b"../../../x", b"../x"),
+        (b"/a/l", b"b/../../../x", b"b/../../x"),
+        (b"/a/b/l", b"/x/y", b"../../x/y"),
+        (b"/l", b"/x", b"x"),
+        (b"/a/l", b"/", b".."),
+        (b"/l", b"/", b"."),
+        (b"/a/l", b"/../../etc", b"../etc"),
+        (b"/l", b"..", b"."),
+    ],
+)
+def test_a_link_stays_in_the_tree(path: bytes, target: bytes, expected: bytes) -> None:
+    assert rerooted_target(path, target) == expected
+
+
+def test_parents_are_named_nearest_first() -> None:
+    assert list(parents(b"/a/b/c")) == [b"/a/b", b"/a"]
+
+
+def test_a_path_is_within_its_directories_only() -> None:
+    assert is_within(b"/a/b", b"/a")
+    assert is_within(b"/a", b"/a")
+    assert is_within(b"/a", b"/")
+    assert not is_within(b"/ab", b"/a")

@@ -1,0 +1,134 @@
+"""The demonstration: a syncer and two workers on this machine compile a small project.
+
+Makes throwaway certificates and homes in a temporary directory, builds a C and C++ project through
+``dist_build.exe`` eight files at a time, compares every file with the local compiler's, shows the
+status, and stops everything again.
+"""
+
+import concurrent.futures
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.support.cluster import Cluster, Done, run_here, wrapper_command  # noqa: E402
+from tests.support.objects import left_by  # noqa: E402
+
+UNITS = 24
+JOBS = 8
+
+
+def say(text: str) -> None:
+    print(f"demo: {text}", flush=True)
+
+
+def write_project(project: Path) -> list[list[str]]:
+    """A project with its own headers, in C and C++; returns the compile commands."""
+    include, source, build = project / "include" / "shapes", project / "src", project / "build"
+    for directory in (include, source, build):
+        directory.mkdir(parents=True)
+    (include / "config.h").write_text("#pragma once\n#define SIDES 4\n#define NAME __FILE__\n")
+    (include / "area.h").write_text(
+        '#pragma once\n#include "config.h"\n'
+        "static inline double area(double side) { return side * side * SIDES / 4; }\n"
+    )
+    (include / "list.hpp").write_text(
+        '#pragma once\n#include <algorithm>\n#include <string>\n#include <vector>\n#include "config.h"\n'
+        "template <class T> T largest(std::vector<T> v) {\n"
+        "  return v.empty() ? T{} : *std::max_element(v.begin(), v.end());\n}\n"
+    )
+    commands = []
+    for n in range(UNITS):
+        cxx = n % 3 == 0
+        unit = f"unit{n:02d}" + (".cpp" if cxx else ".c")
+        (source / unit).write_text(_cxx_unit(n) if cxx else _c_unit(n))
+        compiler = "g++" if cxx else "gcc"
+        options = ["-O2", "-g", "-Wall", "-Wextra", "-Iinclude", "-MD"]
+        commands.append([compiler, *options, "-c", f"src/{unit}", "-o", f"build/{unit}.o"])
+    return commands
+
+
+def _c_unit(n: int) -> str:
+    return (
+        "#include <math.h>\n#include <stdio.h>\n#include <shapes/area.h>\n"
+        f'void show{n}(double side) {{ printf("%s %f\\n", NAME, sqrt(area(side) + {n})); }}\n'
+    )
+
+
+def _cxx_unit(n: int) -> str:
+    return (
+        "#include <shapes/list.hpp>\n"
+        f"std::string name{n}() {{ return largest<std::string>({{NAME, std::to_string({n})}}); }}\n"
+    )
+
+
+def build(cluster: Cluster, commands: Sequence[Sequence[str]], project: Path) -> None:
+    """All commands through the wrapper; stops at the first that fails."""
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        for done in pool.map(lambda argv: cluster.run(argv, project), commands):
+            if done.exit_code != 0:
+                sys.exit(done.stderr.decode(errors="replace"))
+
+
+def differing(
+    commands: Sequence[Sequence[str]], project: Path, ours: dict[str, bytes]
+) -> list[str]:
+    """Names of the files that are not what the local compiler writes."""
+    truth: dict[str, bytes] = {}
+    for argv in commands:
+        local: Done = left_by(lambda argv=argv: run_here(argv, project), project / "build")
+        truth.update(local.files)
+    return sorted(n for n in truth.keys() | ours.keys() if truth.get(n) != ours.get(n))
+
+
+def demonstrate(directory: Path) -> int:
+    certs = directory / "certs"
+    script = ROOT / "src" / "certs" / "gen_self_signed_certs.sh"
+    subprocess.run([script, certs], check=True, stdout=subprocess.DEVNULL)
+    say("certificates and tokens made; starting a syncer and two workers on loopback")
+    cluster = Cluster(directory / "homes", certs)
+    try:
+        cluster.start()
+        return compile_and_compare(cluster, directory / "project")
+    finally:
+        cluster.stop()
+        say("syncer and workers stopped")
+
+
+def compile_and_compare(cluster: Cluster, project: Path) -> int:
+    commands = write_project(project)
+    say(f"compiling {len(commands)} files with -j{JOBS} through {wrapper_command()[-1]}")
+    started = time.monotonic()
+    build(cluster, commands, project)
+    say(f"built in {time.monotonic() - started:.1f} s (the first time: headers are mirrored)")
+    ours = {p.name: p.read_bytes() for p in (project / "build").iterdir()}
+    for daemon in cluster.daemons:
+        say(f"{daemon.name} on port {daemon.port} compiled {daemon.status()['done']} files")
+    local = cluster.jobs()["local"]
+    say(f"compiled locally: {sum(local.values())}" + (f" {local}" if local else ""))
+    for path in (project / "build").iterdir():
+        path.unlink()
+    wrong = differing(commands, project, ours)
+    say(f"{len(ours)} files (.o and .d) against the local compiler's: {len(wrong)} differ")
+    print(cluster.run(["status"], project).stdout.decode(), flush=True)
+    remote = sum(daemon.status()["done"] for daemon in cluster.daemons)
+    if wrong or local or remote != len(commands):
+        print(cluster.logs(), file=sys.stderr)
+        say("FAILED")
+        return 1
+    say("all equal to the local compile")
+    return 0
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="dist_build demo ") as directory:
+        return demonstrate(Path(directory))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
