@@ -32,7 +32,9 @@ REASON = LocalReason.LEASES_LOST
 
 names = st.sampled_from(NAMES)
 needs = st.builds(Need, st.sampled_from(TOOLCHAINS), st.booleans())
-descriptions = st.tuples(st.frozensets(st.sampled_from(TOOLCHAINS)), st.booleans())
+descriptions = st.tuples(
+    st.sampled_from([frozenset(TOOLCHAINS), frozenset(["gcc"])]), st.sampled_from([True, False])
+)
 
 
 class Queues(RuleBasedStateMachine):

@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +66,11 @@ class DigestCache:
         """Remember a digest."""
         self._known[os.fsencode(path)] = known
         self._dirty = True
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Have these files read again, however unchanged they look."""
+        for path in paths:
+            self._known.pop(os.fsencode(path), None)
 
     def save(self, keep: Callable[[str], bool]) -> None:
         """Write the digests of the paths that ``keep`` wants, if any changed since last time."""
@@ -126,6 +131,10 @@ class Scanner:
         if how is Handling.WITHHOLD or too_large:
             return WITHHELD
         return self.file(path, status)
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Have these files read again, however unchanged they look."""
+        self._cache.forget(paths)
 
     def file(self, path: str, status: os.stat_result | None = None) -> Entry | None:
         """A regular file as an entry with its digest; None when it is gone."""

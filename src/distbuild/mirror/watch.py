@@ -216,8 +216,12 @@ class InotifyWatcher:
             for directory in directories:
                 if self._watched.get(directory, (None, 0))[0] == wd:
                     del self._watched[directory]
-        for directory in directories:
-            self._changed(directory, True)
+        try:
+            for directory in directories:
+                self._changed(directory, True)
+        except Exception:
+            log.exception("end of a watch lost: %s", directories)
+            self._overflowed()
 
     def on_queue_overflow(self) -> None:
         """The kernel dropped events, a cookie's perhaps among them."""

@@ -19,7 +19,7 @@ class ProtocolError(DistBuildError):
 
 
 class InfrastructureError(DistBuildError):
-    """A network, disk or peer failure, never the compiler's verdict: try elsewhere, then locally."""
+    """A network, disk or peer failure, no verdict of a compiler: try elsewhere, then locally."""
 
 
 class Unauthorized(ProtocolError):

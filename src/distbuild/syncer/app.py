@@ -103,7 +103,7 @@ def _add_wrapper_routes(app: Flask, gate: Gate, service: Service) -> None:
 
 
 def _streamed(service: Service, message: messages.SubmitRequest) -> Iterator[bytes]:
-    """Heartbeats while the job waits, then the answer. The server closes it when the client goes."""
+    """Heartbeats while the job waits, then the answer. The server closes it if the client goes."""
     compiling = service.submit(message)
     try:
         while True:

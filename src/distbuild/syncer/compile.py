@@ -17,7 +17,7 @@ from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.messages import FileEntry, ResultRequest, SubmitReply
 from distbuild.syncer import proof
-from distbuild.syncer.executor import Executor, Task
+from distbuild.syncer.executor import HEARTBEAT_S, Executor, Task
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.prepare import Preparer, Submission, Understood
 
@@ -60,6 +60,8 @@ class Compiles:
         known = self._preparer.understand(submission)
         if isinstance(known, Local):
             return self._locally(known)
+        while not self._mirroring.ready.wait(HEARTBEAT_S):
+            yield
         for _ in range(MAX_ROUNDS):
             task = self._preparer.prepare(submission, known)
             if isinstance(task, Local):

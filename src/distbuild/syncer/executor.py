@@ -7,6 +7,9 @@ from typing import Protocol
 from distbuild.command.model import CompileCommand, Local
 from distbuild.protocol.messages import JobFile, ResultRequest
 
+#: How often a waiting wrapper's connection is tried (seconds): its death frees the slot after this.
+HEARTBEAT_S = 0.4
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

@@ -4,14 +4,16 @@ Decides nothing itself: every event goes to ``JobQueue``, and the actions that c
 performed here, outside the lock where they could block. Knows no HTTP.
 """
 
+import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.protocol import messages
-from distbuild.syncer.executor import Execution, Task
+from distbuild.syncer.executor import HEARTBEAT_S, Execution, Task
 from distbuild.syncer.job_queue import (
     Action,
     Assign,
@@ -24,8 +26,6 @@ from distbuild.syncer.job_queue import (
     Worker,
 )
 
-#: How often a waiting wrapper's connection is tried (seconds): its death frees the slot after this.
-HEARTBEAT_S = 0.4
 #: How long one long poll lasts at the most (seconds); shorter than a worker's silence may be.
 POLL_S = 5.0
 #: After the start, and after the last worker went, jobs wait this long (seconds) for one to come.
@@ -48,10 +48,11 @@ class Farm:
 
     def __init__(self, *, expected: bool, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._queue = JobQueue()
+        self._queue = JobQueue(life=os.urandom(4).hex() + ".")
         self._lock = threading.Lock()
         self._waiting: dict[int, _Waiting] = {}
         self._bells: dict[str, threading.Event] = {}
+        self._farewells: Counter[str] = Counter()
         self._stopping = threading.Event()
         self._started = now()
         self._expected = expected
@@ -64,8 +65,9 @@ class Farm:
         self._stopping.set()
         with self._lock:
             for waiting in self._waiting.values():
-                waiting.outcome = Local(LocalReason.SYNCER_STOPPING)
-                waiting.answered.set()
+                if not waiting.answered.is_set():
+                    waiting.outcome = Local(LocalReason.SYNCER_STOPPING)
+                    waiting.answered.set()
             for bell in self._bells.values():
                 bell.set()
         self._ticker.join()
@@ -85,6 +87,8 @@ class Farm:
         entry = _Waiting(task)
         need = Need(task.toolchain, task.command.needs_original_paths)
         with self._lock:
+            if self._stopping.is_set():
+                return Local(LocalReason.SYNCER_STOPPING)
             number, actions = self._queue.submit(need, self._now())
             self._waiting[number] = entry
             self._perform(actions)
@@ -115,14 +119,21 @@ class Farm:
     def lease(self, request: messages.LeaseRequest) -> list[tuple[str, Task]]:
         """Jobs for a worker, by lease; waits for the first up to the time that it asked for.
 
-        With ``slots`` 0 it only waits until there is a job that fits.
+        With ``slots`` 0 it only waits until there is a job that fits. A worker without toolchains
+        is saying farewell: an earlier poll of its still waiting here ends empty.
         """
+        if not request.toolchains:
+            self._farewell(request.worker)
+            return []
         deadline = self._now() + min(request.wait_s, POLL_S)
+        farewells = self._farewells[request.worker]
         bell = self._bells.setdefault(request.worker, threading.Event())
         identities = frozenset(t.identity for t in request.toolchains)
         while True:
             bell.clear()
             with self._lock:
+                if self._farewells[request.worker] != farewells:
+                    return []
                 now = self._now()
                 worker = Worker(request.worker, identities, request.namespaces, now)
                 self._queue.heard(worker)
@@ -132,6 +143,12 @@ class Farm:
             if ready or now >= deadline or self._stopping.is_set():
                 return given
             bell.wait(deadline - now)
+
+    def _farewell(self, worker: str) -> None:
+        with self._lock:
+            self._farewells[worker] += 1
+            self._perform(self._queue.leave(worker, self._now()))
+            self._ring(worker)
 
     def _assign(self, request: messages.LeaseRequest, now: float) -> list[tuple[str, Task]]:
         if self._stopping.is_set():

@@ -145,8 +145,13 @@ class Counters:
 
 @dataclass(slots=True)
 class JobQueue:
-    """All jobs that are not answered yet, oldest first, and the workers heard of."""
+    """All jobs that are not answered yet, oldest first, and the workers heard of.
 
+    ``life`` begins every lease's name: what a worker still holds from an earlier run of the syncer
+    must not be taken for a lease of this one.
+    """
+
+    life: str = ""
     counters: Counters = field(default_factory=Counters)
     workers: dict[str, Worker] = field(default_factory=dict)
     _jobs: dict[int, Job] = field(default_factory=dict)
@@ -237,7 +242,7 @@ class JobQueue:
     def _assign(self, job: Job, worker: str, now: float) -> Assign:
         self._move(job, Event.LEASE)
         job.worker, job.deadline = worker, now + LEASE_S
-        job.lease = f"{job.number}.{next(self._lease_numbers)}"
+        job.lease = f"{self.life}{job.number}.{next(self._lease_numbers)}"
         self._leases[job.lease] = job.number
         return Assign(job.number, worker, job.lease)
 
@@ -268,12 +273,12 @@ class JobQueue:
         job.tries += 1
         if job.tries >= MAX_TRIES:
             return self._give_up(job, reason, detail)
-        self.counters.retried += 1
         job.avoided = job.avoided | {job.worker}
         self._move(job, Event.REQUEUE)
         obstacle = self.obstacle(job.need, now)
         if obstacle is not None:
             return self._give_up(job, obstacle, detail)
+        self.counters.retried += 1
         return self._wake(job.need)
 
     def give_up(self, lease: str, reason: LocalReason, detail: str) -> list[Action]:
@@ -299,12 +304,23 @@ class JobQueue:
                 detail = f"{job.worker} fell silent"
                 actions.append(EndLease(job.worker, lease))
                 actions.extend(self.retry(lease, LocalReason.LEASES_LOST, detail, now))
+        actions.extend(self._give_up_hopeless(now))
+        return [*actions, *self._second_chances(now)]
+
+    def _give_up_hopeless(self, now: float) -> list[Action]:
+        """Queued jobs that no worker can take any more are answered."""
+        actions: list[Action] = []
         for number in list(self._queued):
             job = self._jobs[number]
             reason = self.obstacle(job.need, now)
             if reason is not None:
                 actions.extend(self._give_up(job, reason, job.need.toolchain))
         return actions
+
+    def leave(self, name: str, now: float) -> list[Action]:
+        """A worker takes no more jobs; what it has it still finishes."""
+        self.workers.pop(name, None)
+        return self._give_up_hopeless(now)
 
     def lost(self, name: str, now: float) -> list[Action]:
         """A worker is known to be gone: its leases are lost at once."""
@@ -314,7 +330,21 @@ class JobQueue:
             if self._jobs[number].worker == name:
                 detail = f"{name} went away"
                 actions.extend(self.retry(lease, LocalReason.LEASES_LOST, detail, now))
-        return actions
+        return [*actions, *self._second_chances(now)]
+
+    def _second_chances(self, now: float) -> list[Action]:
+        """Wake those who failed a queued job before, and are the best for it now."""
+        names = tuple(
+            name
+            for name, worker in self.workers.items()
+            if any(
+                name in job.avoided
+                and worker.fits(job.need)
+                and not self._better_elsewhere(job, name, now)
+                for job in map(self._jobs.__getitem__, self._queued)
+            )
+        )
+        return [Wake(names)] if names else []
 
     # --- transitions ----------------------------------------------------------------------------
 

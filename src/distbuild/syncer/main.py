@@ -67,7 +67,7 @@ class Syncer:
         self._cache = DigestCache(home.state / "digests.msgpack")
         scanner = Scanner(self._cache, config.max_file_bytes)
         self._mirroring = Mirroring(scanner, _watcher_maker(home), _user_home(), self._ring)
-        self._memory = RootMemory(home.state / "roots.json")
+        self._memory = RootMemory(home.state / "roots.msgpack")
         source = BlobSource(self._mirroring.manifest)
         self._farm = Farm(expected=bool(config.hosts))
         self._pushers: tuple[Pusher, ...] = ()
@@ -80,7 +80,6 @@ class Syncer:
             for h in config.hosts
         )
         self._config = config
-        self._warmed = threading.Event()
         self.service = Service(
             Parts(client_id, self._farm, self._mirroring, source, compiles, self._pushers)
         )
@@ -112,14 +111,17 @@ class Syncer:
             if not os.path.isdir(directory):
                 log.warning('%s: named by "dirs" in config.json, but no such directory', directory)
         self._mirroring.require([*self._config.dirs, *self._memory.load()])
-        self._warmed.set()
+        for file in self._memory.files:
+            self._mirroring.want(file)
+        self._mirroring.ready.set()
+        self._ring()
         log.info("first scan: %.2f s", time.monotonic() - started)
 
     def _save(self) -> None:
-        if not self._warmed.is_set():
+        if not self._mirroring.ready.is_set():
             return  # what is known so far is less than what is on disk already
         try:
-            self._memory.save(self._mirroring.required())
+            self._memory.save(self._mirroring.required(), self._mirroring.wanted())
             self._cache.save(lambda path: self._mirroring.roots.holding(path) is not None)
         except OSError as error:
             log.warning("state is not saved: %s", error)

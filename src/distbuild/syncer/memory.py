@@ -1,11 +1,12 @@
 """Remembers over restarts which directories jobs named, so that the first scan takes them in."""
 
-import json
 import logging
 import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+
+import msgspec
 
 log = logging.getLogger(__name__)
 
@@ -13,34 +14,45 @@ log = logging.getLogger(__name__)
 FORGET_S = 14 * 24 * 3600
 
 
+class _Remembered(msgspec.Struct):
+    directories: dict[bytes, float] = {}
+    files: list[bytes] = []
+
+
 class RootMemory:
-    """A file of directories and the time each was last named."""
+    """Directories, with the time each was last named, and files that were asked for by name."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._last: dict[str, float] = {}
+        self._last = _Remembered()
 
     def load(self) -> list[str]:
         """Directories named lately; empty when nothing is remembered or readable."""
         try:
-            data = json.loads(self._path.read_text(encoding="utf-8", errors="surrogateescape"))
-            self._last = {str(k): float(v) for k, v in data.items()}
+            self._last = msgspec.msgpack.decode(self._path.read_bytes(), type=_Remembered)
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+        except (OSError, msgspec.DecodeError) as error:
             log.warning("%s: not readable (%s)", self._path, error)
-            return []
-        return [d for d, at in self._last.items() if time.time() - at < FORGET_S]
+        return [os.fsdecode(d) for d in self._fresh(time.time())]
 
-    def save(self, directories: Iterable[str]) -> None:
+    @property
+    def files(self) -> list[str]:
+        """The files that were asked for by name."""
+        return [os.fsdecode(file) for file in self._last.files]
+
+    def save(self, directories: Iterable[str], files: Iterable[str]) -> None:
         """Remember these as named by now."""
         now = time.time()
-        kept = {d: at for d, at in self._last.items() if now - at < FORGET_S}
-        kept.update(dict.fromkeys(directories, now))
-        if kept.keys() == self._last.keys():
+        kept = self._fresh(now)
+        kept.update(dict.fromkeys(map(os.fsencode, directories), now))
+        wanted = [os.fsencode(file) for file in files]
+        if kept.keys() == self._last.directories.keys() and wanted == self._last.files:
             return
-        self._last = kept
+        self._last = _Remembered(kept, wanted)
         temporary = self._path.with_suffix(".tmp")
-        text = json.dumps(kept, ensure_ascii=False, indent=0)
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
-        os.replace(temporary, self._path)
+        temporary.write_bytes(msgspec.msgpack.encode(self._last))
+        temporary.replace(self._path)
+
+    def _fresh(self, now: float) -> dict[bytes, float]:
+        return {d: at for d, at in self._last.directories.items() if now - at < FORGET_S}

@@ -39,6 +39,9 @@ class Mirroring:
         on_change: Callable[[], None],
     ) -> None:
         self.manifest = Manifest()
+        #: Set once what the last run mirrored is mirrored again; until then the manifest is a part
+        #: of the truth, and a worker that was told of it would throw the rest away.
+        self.ready = threading.Event()
         self.roots = Roots()
         self.epoch = os.urandom(8).hex()
         self.rescans = 0
@@ -143,6 +146,10 @@ class Mirroring:
                 [os.fsencode(r.path) for r in self.roots if r.kind is not Kind.DEFERRED],
             )
 
+    def wanted(self) -> list[str]:
+        """Files that are mirrored because a compile asked for them by name."""
+        return sorted(self._scanner.wanted)
+
     def effort(self) -> dict[str, int]:
         """What keeping up has cost so far, for status."""
         return {
@@ -196,7 +203,7 @@ class Mirroring:
         self._apply(self._subtree(root.path, root))
 
     def _subtree(self, directory: str, root: Root) -> dict[str, Entry | None]:
-        """What is at a directory and below it; None for what the manifest has and the disk has not."""
+        """What is at a directory and below it; None for what only the manifest still has."""
         found: dict[str, Entry | None] = {directory: DIRECTORY}
         if root.kind is Kind.SHALLOW:
             self._watch(directory, root)

@@ -175,7 +175,7 @@ class Pusher:
 
     def _push(self) -> None:
         """Bring the worker to the present generation; returns when there is nothing to send."""
-        while not self._stopping.is_set():
+        while self._mirroring.ready.is_set() and not self._stopping.is_set():
             self._bell.clear()
             if self._epoch == self._mirroring.epoch:
                 if self.generation >= self._mirroring.manifest.generation:

@@ -20,7 +20,7 @@ from distbuild.worker.mounts import MountPlan
 from distbuild.worker.observe import Observer, names, observe
 from distbuild.worker.paths import check_path, is_within
 from distbuild.worker.private import PrivateDirectory
-from distbuild.worker.runner import Completed
+from distbuild.worker.runner import REPORT, Completed
 from distbuild.worker.sandbox import (
     Answer,
     Execution,
@@ -33,9 +33,9 @@ from distbuild.worker.sandbox import (
 #: Ours inside the sandbox; not a name that a dev box has.
 _OURS = b"/.dist_build"
 _DEPENDENCIES = b"deps.d"
-_CONFINED = (
-    b"--unshare-all --die-with-parent --new-session --cap-drop ALL --json-status-fd {report}"
-).split()
+_CONFINED = b"--unshare-all --die-with-parent --new-session --cap-drop ALL".split()
+#: What no dev box directory is shown in.
+_KERNEL_S = (b"proc", b"dev", b"sys")
 #: Of /etc, what compilers and the dynamic linker read.
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d")
 _PROBE_TIMEOUT_S = 20.0
@@ -49,7 +49,7 @@ def probe(bwrap: str | None) -> str:
     with tempfile.TemporaryDirectory() as directory:
         plan = _base_plan()
         plan.bind(_OURS, os.fsencode(directory), writable=True)
-        command = [bwrap.encode(), *_CONFINED[:-2], *plan.arguments(), b"--chdir", _OURS]
+        command = [bwrap.encode(), *_CONFINED, *plan.arguments(), b"--chdir", _OURS]
         command += [b"--", b"/bin/sh", b"-c", b"exec >made && test -e /proc/self/exe"]
         try:
             done = subprocess.run(
@@ -85,7 +85,8 @@ class NamespaceSandbox:
         argv0, path = self._argv0(task)
         observer = observe(task.command, os.fsdecode(_OURS + b"/" + _DEPENDENCIES))
         words = [argv0, *map(os.fsencode, observer.argv[1:])]
-        argv = [self._bwrap, *_CONFINED, *mounts, b"--chdir", task.job.cwd, b"--", *words]
+        argv = [self._bwrap, b"--json-status-fd", REPORT, *_CONFINED, *mounts]
+        argv += [b"--chdir", task.job.cwd, b"--", *words]
         named = {**environment(task, path), **observer.env}
         env = {os.fsencode(name): os.fsencode(value) for name, value in named.items()}
         return _NamespaceExecution(task, argv, env, directories, observer)
@@ -213,7 +214,7 @@ def _show_tree(plan: MountPlan, task: Task) -> None:
     root = task.tree.ground.root
     needs = tuple(map(os.fsencode, task.driver.identity.needs))
     lent = set()
-    for name in sorted(os.listdir(root)):
+    for name in sorted(set(os.listdir(root)).difference(_KERNEL_S)):
         path, real = b"/" + name, root + b"/" + name
         if path == b"/tmp":
             plan.bind_children(path, real)

@@ -18,15 +18,17 @@ from distbuild.protocol.errors import InfrastructureError
 MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 #: The longest translation units known (generated, -O3) take minutes.
 TIMEOUT_S = 30 * 60.0
+#: Stands for a descriptor's number; its NUL keeps it apart from every real argument.
+REPORT = b"\0report"
 _READ_BYTES = 65536
 
 #: Limits of every process of a group: no core, 30 min of CPU, 4 GiB files, and the given address
 #: space. Set by a shell, since they have to stand before the first child is forked; a limit that
 #: is already lower stays.
-_LIMITED = b"""ulimit -c 0
-ulimit -t 1800
-ulimit -f 8388608
-ulimit -v %d
+_LIMITED = b"""ulimit -c 0 2>/dev/null
+ulimit -t 1800 2>/dev/null
+ulimit -f 8388608 2>/dev/null
+ulimit -v %d 2>/dev/null
 exec "$@"
 """
 #: Large translation units take some GiB; ninja's own rule of thumb for heavy C++ is 2 per job.
@@ -75,11 +77,11 @@ def run(
 ) -> Completed:
     """Run ``argv`` in a process group of its own; always ends with the whole group gone.
 
-    The word ``{report}`` in ``argv`` becomes the number of a descriptor whose content is returned
+    The word ``REPORT`` in ``argv`` becomes the number of a descriptor whose content is returned
     as ``report``. Raises InfrastructureError when the program cannot be started.
     """
     report, report_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    words = limited([str(report_writer).encode() if word == b"{report}" else word for word in argv])
+    words = limited([str(report_writer).encode() if word == REPORT else word for word in argv])
     try:
         process = subprocess.Popen(
             words,

@@ -26,6 +26,7 @@ class Slots:
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
+            self._changed.notify_all()
             try:
                 self._changed.wait_for(
                     lambda: self._closed or (self._free > 0 and self._waiting[0] is ticket)
@@ -57,10 +58,10 @@ class Slots:
             self._closed = True
             self._changed.notify_all()
 
-    def wait_idle(self) -> None:
-        """Wait until every slot has been given back."""
+    def wait_asked(self, count: int, timeout_s: float) -> bool:
+        """Wait until ``count`` askers stand in line; False if they do not in time."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free == self.total)
+            return self._changed.wait_for(lambda: len(self._waiting) >= count, timeout_s)
 
 
 class Tally:

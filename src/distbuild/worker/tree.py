@@ -67,6 +67,9 @@ class Tree:
 
         Raises ProtocolError for paths outside the tree and InfrastructureError for a bad disk.
         """
+        for root in changes.roots:
+            if root != b"/":
+                check_path(root)
         with self._lock:
             if changes.entries is None:
                 return self._adopt_if_equal(changes)
@@ -144,7 +147,7 @@ class Tree:
 
     def _adopt(self, changes: Changes) -> ChangesReply:
         self.epoch, self.generation = changes.epoch, changes.target
-        self.roots = tuple(check_path(root) for root in changes.roots if root != b"/")
+        self.roots = tuple(root for root in changes.roots if root != b"/")
         return ChangesReply("applied", self.generation)
 
     def _next_entries(self, changes: Changes) -> tuple[Entries, list[bytes]]:

@@ -1,5 +1,4 @@
 import hashlib
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -225,7 +224,7 @@ def test_stopping_finishes_what_runs_and_takes_no_more(start: Start, at_zero: Fa
     assert worker.runner.running.empty()
 
 
-def test_several_syncers_share_the_slots_in_turn(start: Start, tmp_path: Path) -> None:
+def test_jobs_of_several_syncers_run_in_trees_of_their_own(start: Start, tmp_path: Path) -> None:
     syncers = [FakeSyncer(f"https://s:{n}", f"dev{n}") for n in range(2)]
     for one in syncers:
         one.listing = Changes(one.client, one.epoch, 0, 0, Summary().digest(), [])
@@ -234,8 +233,7 @@ def test_several_syncers_share_the_slots_in_turn(start: Start, tmp_path: Path) -
     worker.runner.release.set()
     order = [worker.running()[:4] for _ in range(6)]
     assert sorted(order) == ["dev0"] * 3 + ["dev1"] * 3
-    assert set(order[:3]) == {"dev0", "dev1"}
-    assert os.path.isdir(tmp_path / "sandbox/dev0")
+    assert {path.name[:4] for path in (tmp_path / "sandbox").iterdir()} >= {"dev0", "dev1"}
 
 
 def test_the_tally_keeps_a_sample_per_change(start: Start, at_zero: FakeSyncer) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.worker import runner
-from distbuild.worker.runner import Cancellation, Completed, run
+from distbuild.worker.runner import REPORT, Cancellation, Completed, run
 
 ENV = {b"PATH": os.fsencode(os.defpath)}
 
@@ -21,9 +21,7 @@ def cancellation() -> Iterator[Cancellation]:
 
 
 def shell(script: str, cancellation: Cancellation, timeout_s: float = 20.0) -> Completed:
-    return run(
-        [b"/bin/sh", b"-c", script.encode(), b"{report}"], b"/", ENV, cancellation, timeout_s
-    )
+    return run([b"/bin/sh", b"-c", script.encode()], b"/", ENV, cancellation, timeout_s)
 
 
 def ends(pid: int) -> bool:
@@ -45,7 +43,7 @@ def test_output_and_status_are_given_back(cancellation: Cancellation) -> None:
 
 def test_a_report_is_read_apart_from_the_output(cancellation: Cancellation) -> None:
     script = b"import os, sys; os.write(int(sys.argv[1]), b'said')"
-    argv = [os.fsencode(sys.executable), b"-I", b"-S", b"-c", script, b"{report}"]
+    argv = [os.fsencode(sys.executable), b"-I", b"-S", b"-c", script, REPORT]
     assert run(argv, b"/", ENV, cancellation) == Completed(0, b"", b"", b"said")
 
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Summary
@@ -230,6 +231,14 @@ def test_a_path_outside_the_tree_is_refused(tree: Tree, path: bytes) -> None:
         tree.apply(full({path: A}))
     with pytest.raises(ProtocolError), tree.holds.holding([job_file(path, b"a\n")], []):
         pass
+
+
+def test_a_root_outside_the_tree_is_refused_and_nothing_is_changed(tree: Tree) -> None:
+    listing = full({b"/a.h": A})
+    forged = msgspec.structs.replace(listing, roots=[b"/a/../.."])
+    with pytest.raises(ProtocolError):
+        tree.apply(forged)
+    assert os.listdir(tree.ground.root) == []
 
 
 def test_links_are_followed_as_on_the_dev_box(tree: Tree) -> None:

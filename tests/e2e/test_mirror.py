@@ -1,0 +1,218 @@
+"""What reaches the workers, how, and what does not have to travel again."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster, wait_until
+from tests.support.objects import assert_same
+
+FILES = 8000
+SYSTEM_HEADER = Path("/usr/include/stdio.h")
+
+
+def make_cluster(root: Path, certs: Path, *args, **more) -> Iterator[Cluster]:
+    started = Cluster(root, certs, *args, **more)
+    try:
+        yield started.start()
+        started.stop()
+    finally:
+        started.kill()
+
+
+def mirror(cluster: Cluster) -> dict:
+    return cluster.syncer.status()["mirror"]
+
+
+def everyone_has(cluster: Cluster, generation: int) -> bool:
+    client = cluster.syncer.status()["client"]
+    clients = [daemon.status()["clients"].get(client, {}) for daemon in cluster.daemons]
+    return all(known.get("generation", 0) >= generation for known in clients)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree of 8,000 headers in 80 directories."""
+    root = tmp_path_factory.mktemp("large") / "tree"
+    for n in range(FILES):
+        directory = root / f"d{n % 80:02d}"
+        if n < 80:
+            directory.mkdir(parents=True)
+        (directory / f"h{n}.h").write_text(f"#pragma once\nenum {{ header_{n} = {n} }};\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def farm(
+    tmp_path_factory: pytest.TempPathFactory, certs_dir: Path, tree: Path
+) -> Iterator[Cluster]:
+    yield from make_cluster(tmp_path_factory.mktemp("farm"), certs_dir, dev={"dirs": [str(tree)]})
+
+
+def test_dirs_are_on_the_workers_before_any_compile(farm: Cluster) -> None:
+    installed = farm.run(["install"], farm.root)
+    assert installed.exit_code == 0, installed
+    assert mirror(farm)["files"] == FILES
+    assert [d["files"] for p in farm.daemons for d in p.status()["clients"].values()] == [FILES] * 2
+
+
+def test_one_edit_reaches_both_workers_without_a_rescan(farm: Cluster, tree: Path) -> None:
+    farm.run(["install"], farm.root)
+    before = mirror(farm)
+    (tree / "d07" / "h7.h").write_text("#pragma once\nenum { header_7 = -7 };\n")
+    wait_until(lambda: mirror(farm)["generation"] > before["generation"], "the edit is seen")
+    wait_until(lambda: everyone_has(farm, before["generation"] + 1), "both workers have it")
+    after = mirror(farm)
+    grown = {k: after[k] - before[k] for k in ("rescans", "listed_directories", "sent_entries")}
+    assert grown == {"rescans": 0, "listed_directories": 0, "sent_entries": 2}
+    assert after["hashed_bytes"] - before["hashed_bytes"] < 200
+    source = tree.parent / "use.c"
+    source.write_text('#include "d07/h7.h"\nint seven = header_7;\n')
+    assert_same(farm, ["gcc", "-g", f"-I{tree}", "-c", "use.c", "-o", "use.o"], tree.parent)
+
+
+def test_a_restarted_syncer_sends_and_hashes_nothing_again(
+    tmp_path: Path, certs_dir: Path, tree: Path
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "part.c").write_text("int part;\n")
+    (project / "again.c").write_text('#include <stdio.h>\n#include "part.c"\nint again;\n')
+    argv = ["gcc", f"-I{tree}", "-c", "again.c", "-o", "again.o"]
+    for farm in make_cluster(tmp_path / "farm", certs_dir):
+        assert_same(farm, argv, project)
+        wait_until(lambda: everyone_has(farm, mirror(farm)["generation"]), "the workers agree")
+        before = mirror(farm)
+        farm.syncer.stop()
+        farm.syncer.start()
+        wait_until(farm.syncer.answers, "the syncer answers again")
+        farm.wait_for_workers()
+        assert_same(farm, argv, project)
+        after = mirror(farm)
+        unsent = {key: after[key] for key in ("sent_blobs", "sent_bytes", "sent_entries")}
+        assert unsent == {"sent_blobs": 0, "sent_bytes": 0, "sent_entries": 0}
+        assert (after["files"], after["bytes"]) == (before["files"], before["bytes"])
+        # Only what changed too lately for its times to prove anything is read again.
+        assert after["hashed_bytes"] < before["hashed_bytes"] / 100
+
+
+def test_clean_removes_the_sandboxes_and_the_next_compile_fills_them(
+    farm: Cluster, tree: Path
+) -> None:
+    cleaned = farm.run(["clean"], farm.root)
+    assert cleaned.exit_code == 0, cleaned
+    source = tree.parent / "cleaned.c"
+    source.write_text('#include "d01/h1.h"\nint one = header_1;\n')
+    assert_same(farm, ["gcc", f"-I{tree}", "-c", "cleaned.c", "-o", "cleaned.o"], tree.parent)
+
+
+@pytest.mark.parametrize("kind", ["namespace", "plain"])
+def test_a_worker_that_may_not_reuse_its_own_files_gets_them_all(
+    tmp_path: Path, certs_dir: Path, kind: str
+) -> None:
+    for farm in make_cluster(
+        tmp_path / "farm", certs_dir, [{"reuse_own_files": False, "sandbox": kind}]
+    ):
+        compile_hello(farm, tmp_path)
+        assert mirror(farm)["sent_blobs"] > 0
+
+
+@pytest.mark.parametrize("kind", ["namespace", "plain"])
+def test_a_worker_with_another_system_header_gives_the_dev_boxs_result(
+    tmp_path: Path, certs_dir: Path, require_tool: Callable[[str], str], kind: str
+) -> None:
+    """The worker sees its own, edited copy of a system header at the header's path."""
+    bwrap = require_tool("bwrap")
+    edited = tmp_path / "edited.h"
+    edited.write_text(SYSTEM_HEADER.read_text() + "\n#error this is the worker's own header\n")
+    started = Cluster(tmp_path / "farm", certs_dir, [{"sandbox": kind}])
+    view = ["--dev-bind", "/", "/", "--ro-bind", str(edited), str(SYSTEM_HEADER)]
+    started.daemons[0].prefix = [bwrap, *view]
+    try:
+        started.start()
+        compile_hello(started, tmp_path)
+        assert mirror(started)["sent_blobs"] > 0
+        started.stop()
+    finally:
+        started.kill()
+
+
+def compile_hello(farm: Cluster, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "hello.c").write_text("#include <stdio.h>\nint hello(void) { return EOF; }\n")
+    (project / "hello.cpp").write_text("#include <iostream>\nvoid hello() { std::cout << 1; }\n")
+    assert_same(farm, ["gcc", "-g", "-MD", "-c", "hello.c", "-o", "hello.o"], project)
+    assert_same(farm, ["g++", "-g", "-MD", "-c", "hello.cpp", "-o", "hello.o"], project)
+    jobs = farm.jobs()
+    assert (jobs["done"], jobs["local"]) == (2, {})
+
+
+def test_a_withheld_source_that_is_included_is_fetched(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "part.c").write_text("int part = 3;\n")
+    (tmp_path / "table.txt").write_text("1, 2, 3\n")
+    (tmp_path / "whole.c").write_text('#include "part.c"\nint t[] = {\n#include "table.txt"\n};\n')
+    before = cluster.jobs()
+    assert_same(cluster, ["gcc", "-g", "-MD", "-c", "whole.c", "-o", "whole.o"], tmp_path)
+    after = cluster.jobs()
+    assert (after["done"] - before["done"], after["local"]) == (1, before["local"])
+
+
+def test_an_include_outside_every_search_directory_is_fetched(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    far = tmp_path / "far" / "away"
+    far.mkdir(parents=True)
+    (far / "far.h").write_text("int far_away;\n")
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "x.c").write_text(f'#include "../far/away/far.h"\n#include "{far}/far.h"\n')
+    before = cluster.jobs()
+    assert_same(cluster, ["gcc", "-g", "-MD", "-c", "x.c", "-o", "x.o"], project)
+    after = cluster.jobs()
+    assert (after["done"] - before["done"], after["local"]) == (1, before["local"])
+
+
+def test_incbin_is_compiled_locally(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "data.bin").write_bytes(b"\x01\x02")
+    (tmp_path / "embed.h").write_text('__asm__(".global d\\nd: .incbin \\"data.bin\\"");\n')
+    (tmp_path / "x.c").write_text('#include "embed.h"\n')
+    before = cluster.jobs()["local"].get("assembler_input", 0)
+    assert_same(cluster, ["gcc", "-c", "x.c", "-o", "x.o"], tmp_path)
+    assert cluster.jobs()["local"]["assembler_input"] == before + 1
+
+
+def test_a_precompiled_header_is_left_to_the_local_compiler(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "pre.h").write_text("int from_header = 1;\n")
+    (tmp_path / "x.c").write_text('#include "pre.h"\nint x;\n')
+    assert cluster.run(["gcc", "pre.h", "-o", "pre.h.gch"], tmp_path).exit_code == 0
+    assert_same(cluster, ["gcc", "-Winvalid-pch", "-c", "x.c", "-o", "x.o"], tmp_path)
+    assert cluster.jobs()["local"]["precompiled_header"] >= 2
+
+
+def test_an_empty_directory_and_parent_steps_count(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "inc").mkdir()
+    (tmp_path / "inc" / "x.h").write_text("int x;\n")
+    (tmp_path / "x.c").write_text("#include <x.h>\n")
+    options = ["-Wmissing-include-dirs", "-Iempty/../inc", "-Iempty", "-Inowhere"]
+    assert_same(cluster, ["gcc", "-g", *options, "-MD", "-c", "x.c", "-o", "x.o"], tmp_path)
+
+
+def test_identical_files_at_two_paths_stay_two_files(cluster: Cluster, tmp_path: Path) -> None:
+    """gcc's #pragma once goes by content and time, clang's by inode."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same.h").write_text("#pragma once\nextern int COUNT;\n")
+    shutil.copystat(tmp_path / "a" / "same.h", tmp_path / "b" / "same.h")
+    (tmp_path / "x.c").write_text(
+        '#define COUNT one\n#include "a/same.h"\n#undef COUNT\n#define COUNT two\n'
+        '#include "b/same.h"\nint *p = &one;\n'
+    )
+    for compiler in ("gcc", "clang"):
+        if shutil.which(compiler):
+            assert_same(cluster, [compiler, "-g", "-MD", "-c", "x.c", "-o", "x.o"], tmp_path)

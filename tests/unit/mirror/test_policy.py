@@ -1,0 +1,72 @@
+import pytest
+
+from distbuild.mirror.policy import Handling, handling, is_binary, is_broad
+
+MIRROR, WITHHOLD, IGNORE = Handling.MIRROR, Handling.WITHHOLD, Handling.IGNORE
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.h", MIRROR),
+        ("a.hpp", MIRROR),
+        ("a.inc", MIRROR),
+        ("a.def", MIRROR),
+        ("a.ipp", MIRROR),
+        ("a.tcc", MIRROR),
+        ("a.modulemap", MIRROR),
+        ("iostream", MIRROR),
+        (".h", MIRROR),
+        ("strange<>name()&!@#-*.h.inc", MIRROR),
+        ("caf\udce9.h", MIRROR),
+        ("a.so.h", IGNORE),
+        ("a.c", WITHHOLD),
+        ("a.C", WITHHOLD),
+        ("a.CPP", WITHHOLD),
+        ("a.S", WITHHOLD),
+        ("a.h.gch", WITHHOLD),
+        ("a.json", WITHHOLD),
+        ("a.o", IGNORE),
+        ("a.d", IGNORE),
+        ("liba.so.1.2", IGNORE),
+        ("a.h~", IGNORE),
+        (".#a.h", IGNORE),
+        (".ninja_log", IGNORE),
+        (".dist_build.x9_1", IGNORE),
+        (".dist_build_home", MIRROR),
+    ],
+)
+def test_handling_goes_by_name(name: str, expected: Handling) -> None:
+    assert handling(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [(b"\x7fELF\x02\x01\x01\0", True), (b"!<arch>\n", True), (b"#pragma ", False), (b"", False)],
+)
+def test_binary_goes_by_the_first_bytes(head: bytes, expected: bool) -> None:
+    assert is_binary(head) is expected
+
+
+@pytest.mark.parametrize(
+    ("directory", "expected"),
+    [
+        ("/", True),
+        ("/usr", True),
+        ("/usr/include", False),
+        ("/home", True),
+        ("/home/me", True),
+        ("/home/me/project", False),
+        ("/home/mel", False),
+        ("/data", True),
+        ("/data/homes", True),
+        ("/data/homes/you", False),
+    ],
+)
+def test_a_users_home_and_what_is_above_is_broad(directory: str, expected: bool) -> None:
+    home = "/data/homes/me" if directory.startswith("/data") else "/home/me"
+    assert is_broad(directory, home) is expected
+
+
+def test_without_a_home_only_the_systems_own_directories_are_broad() -> None:
+    assert [is_broad(d, "") for d in ("/usr", "/home/me")] == [True, False]

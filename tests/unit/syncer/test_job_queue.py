@@ -1,0 +1,291 @@
+"""Sequences of events and the exact actions that come back."""
+
+from collections.abc import Callable
+
+import pytest
+
+from distbuild.command.model import LocalReason
+from distbuild.syncer.job_queue import (
+    LEASE_S,
+    MAX_TRIES,
+    WORKER_S,
+    Action,
+    Assign,
+    CompileLocally,
+    EndLease,
+    IllegalTransition,
+    JobQueue,
+    Need,
+    Wake,
+    Worker,
+)
+
+GCC = Need("gcc")
+IN_NAMESPACE = Need("gcc", namespaces=True)
+CLANG = Need("clang")
+LOST = LocalReason.LEASES_LOST
+
+Step = tuple[Callable[[JobQueue], object], object]
+
+
+def worker(name: str, heard: float = 0.0, *, toolchain: str = "gcc", ns: bool = True) -> Worker:
+    return Worker(name, frozenset({toolchain}), ns, heard)
+
+
+def queue_with(*workers: Worker) -> JobQueue:
+    queue = JobQueue()
+    for each in workers:
+        assert queue.heard(each) == []
+    return queue
+
+
+def submit(need: Need, now: float = 0.0) -> Callable[[JobQueue], tuple[int, list[Action]]]:
+    return lambda queue: queue.submit(need, now)
+
+
+def lease(name: str, slots: int = 1, now: float = 0.0) -> Callable[[JobQueue], list[Action]]:
+    return lambda queue: queue.lease(name, slots, now)
+
+
+def retry(lease_id: str, now: float = 0.0) -> Callable[[JobQueue], list[Action]]:
+    return lambda queue: queue.retry(lease_id, LOST, "why", now)
+
+
+def finish(lease_id: str) -> Callable[[JobQueue], list[Action]]:
+    return lambda queue: queue.finish(lease_id)
+
+
+def cancel(number: int) -> Callable[[JobQueue], list[Action]]:
+    return lambda queue: queue.cancel(number)
+
+
+def tick(now: float) -> Callable[[JobQueue], list[Action]]:
+    return lambda queue: queue.tick(now)
+
+
+def renew(name: str, leases: list[str], now: float = 0.0) -> Callable[[JobQueue], list[str]]:
+    return lambda queue: queue.renew(name, leases, now)
+
+
+def lost(name: str, now: float = 0.0) -> Callable[[JobQueue], list[Action]]:
+    return lambda queue: queue.lost(name, now)
+
+
+ONE, TWO = (worker("w1"),), (worker("w1"), worker("w2"))
+SEQUENCES: dict[str, tuple[tuple[Worker, ...], list[Step]]] = {
+    "a job runs through": (
+        ONE,
+        [
+            (submit(GCC), (1, [Wake(("w1",))])),
+            (lease("w1"), [Assign(1, "w1", "1.1")]),
+            (finish("1.1"), []),
+            (lease("w1"), []),
+        ],
+    ),
+    "without a worker a job is local at once": (
+        (),
+        [(submit(GCC), (1, [CompileLocally(1, LocalReason.NO_WORKER, "gcc")]))],
+    ),
+    "without its compiler a job is local at once": (
+        ONE,
+        [(submit(CLANG), (1, [CompileLocally(1, LocalReason.NO_TOOLCHAIN, "clang")]))],
+    ),
+    "without namespaces a job that needs them is local at once": (
+        (worker("w1", ns=False),),
+        [(submit(IN_NAMESPACE), (1, [CompileLocally(1, LocalReason.NO_NAMESPACE, "gcc")]))],
+    ),
+    "a silent worker counts as none": (
+        ONE,
+        [
+            (submit(GCC, WORKER_S), (1, [Wake(("w1",))])),
+            (submit(GCC, WORKER_S + 1), (2, [CompileLocally(2, LocalReason.NO_WORKER, "gcc")])),
+        ],
+    ),
+    "only those that fit are woken and served": (
+        (worker("w1", ns=False), worker("w2"), worker("w3", toolchain="clang")),
+        [
+            (submit(IN_NAMESPACE), (1, [Wake(("w2",))])),
+            (submit(CLANG), (2, [Wake(("w3",))])),
+            (lease("w1", 4), []),
+            (lease("w3", 4), [Assign(2, "w3", "2.1")]),
+            (lease("w2", 4), [Assign(1, "w2", "1.2")]),
+        ],
+    ),
+    "the oldest first and never more than there are slots": (
+        ONE,
+        [
+            (submit(GCC), (1, [Wake(("w1",))])),
+            (submit(GCC), (2, [Wake(("w1",))])),
+            (submit(GCC), (3, [Wake(("w1",))])),
+            (lease("w1", 0), []),
+            (lease("w1", 2), [Assign(1, "w1", "1.1"), Assign(2, "w1", "2.2")]),
+            (lease("w1", 2), [Assign(3, "w1", "3.3")]),
+        ],
+    ),
+    "a failed job goes elsewhere, and before younger ones": (
+        TWO,
+        [
+            (submit(GCC), (1, [Wake(("w1", "w2"))])),
+            (lease("w1"), [Assign(1, "w1", "1.1")]),
+            (submit(GCC), (2, [Wake(("w1", "w2"))])),
+            (retry("1.1"), [Wake(("w1", "w2"))]),
+            (lease("w1"), [Assign(2, "w1", "2.2")]),
+            (lease("w1"), []),
+            (lease("w2"), [Assign(1, "w2", "1.3")]),
+        ],
+    ),
+    "the only worker gets a job that it failed again": (
+        ONE,
+        [
+            (submit(GCC), (1, [Wake(("w1",))])),
+            (lease("w1"), [Assign(1, "w1", "1.1")]),
+            (retry("1.1"), [Wake(("w1",))]),
+            (lease("w1"), [Assign(1, "w1", "1.2")]),
+        ],
+    ),
+    "after three tries a job is local": (
+        ONE,
+        [
+            (submit(GCC), (1, [Wake(("w1",))])),
+            (lease("w1"), [Assign(1, "w1", "1.1")]),
+            (retry("1.1"), [Wake(("w1",))]),
+            (lease("w1"), [Assign(1, "w1", "1.2")]),
+            (retry("1.2"), [Wake(("w1",))]),
+            (lease("w1"), [Assign(1, "w1", "1.3")]),
+            (retry("1.3"), [CompileLocally(1, LOST, "why")]),
+            (lease("w1"), []),
+        ],
+    ),
+    "a renewed lease lives on and a silent one is lost": (
+        TWO,
+        [
+            (submit(GCC), (1, [Wake(("w1", "w2"))])),
+            (submit(GCC), (2, [Wake(("w1", "w2"))])),
+            (lease("w1", 2), [Assign(1, "w1", "1.1"), Assign(2, "w1", "2.2")]),
+            (renew("w1", ["1.1"], 10.0), []),
+            (renew("w2", ["1.1", "9.9"], 10.0), ["1.1", "9.9"]),
+            (tick(LEASE_S), []),
+            (tick(LEASE_S + 1), [EndLease("w1", "2.2"), Wake(("w1", "w2"))]),
+            (renew("w1", ["1.1", "2.2"], LEASE_S + 1), ["2.2"]),
+        ],
+    ),
+    "a job whose last worker fell silent is local": (
+        ONE,
+        [
+            (submit(GCC), (1, [Wake(("w1",))])),
+            (submit(GCC), (2, [Wake(("w1",))])),
+            (lease("w1"), [Assign(1, "w1", "1.1")]),
+            (
+                tick(WORKER_S + 1),
+                [
+                    EndLease("w1", "1.1"),
+                    CompileLocally(1, LocalReason.NO_WORKER, "w1 fell silent"),
+                    CompileLocally(2, LocalReason.NO_WORKER, "gcc"),
+                ],
+            ),
+        ],
+    ),
+    "cancelling ends a lease, and twice is once": (
+        ONE,
+        [
+            (submit(GCC), (1, [Wake(("w1",))])),
+            (submit(GCC), (2, [Wake(("w1",))])),
+            (lease("w1"), [Assign(1, "w1", "1.1")]),
+            (cancel(1), [EndLease("w1", "1.1")]),
+            (cancel(1), []),
+            (cancel(2), []),
+            (renew("w1", ["1.1"]), ["1.1"]),
+            (lease("w1"), []),
+        ],
+    ),
+    "jobs of a worker that went go to another": (
+        TWO,
+        [
+            (submit(GCC), (1, [Wake(("w1", "w2"))])),
+            (lease("w1"), [Assign(1, "w1", "1.1")]),
+            (lost("w1"), [Wake(("w2",))]),
+            (lease("w2"), [Assign(1, "w2", "1.2")]),
+        ],
+    ),
+    "who failed a job is woken when the better worker went": (
+        TWO,
+        [
+            (submit(GCC), (1, [Wake(("w1", "w2"))])),
+            (lease("w1"), [Assign(1, "w1", "1.1")]),
+            (retry("1.1"), [Wake(("w1", "w2"))]),
+            (lease("w1"), []),
+            (lost("w2"), [Wake(("w1",))]),
+            (lease("w1"), [Assign(1, "w1", "1.2")]),
+        ],
+    ),
+    "who failed a job is woken when the better worker fell silent": (
+        (worker("w1", 10.0), worker("w2")),
+        [
+            (submit(GCC, 10.0), (1, [Wake(("w1", "w2"))])),
+            (lease("w1", 1, 10.0), [Assign(1, "w1", "1.1")]),
+            (retry("1.1", 10.0), [Wake(("w1", "w2"))]),
+            (lease("w1", 1, 10.0), []),
+            (tick(WORKER_S), []),
+            (tick(WORKER_S + 1), [Wake(("w1",))]),
+            (lease("w1", 1, WORKER_S + 1), [Assign(1, "w1", "1.2")]),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("sequence", SEQUENCES.values(), ids=SEQUENCES.keys())
+def test_events_give_exactly_these_actions(
+    sequence: tuple[tuple[Worker, ...], list[Step]],
+) -> None:
+    workers, steps = sequence
+    queue = queue_with(*workers)
+    given = [event(queue) for event, _ in steps]
+    assert given == [expected for _, expected in steps]
+    assert queue.inconsistencies() == []
+
+
+@pytest.mark.parametrize("event", [finish("1.1"), retry("1.1")])
+def test_late_result_of_a_lost_lease_is_refused_and_changes_nothing(
+    event: Callable[[JobQueue], object],
+) -> None:
+    queue = queue_with(worker("w1"), worker("w2"))
+    queue.submit(GCC, 0.0)
+    queue.lease("w1", 1, 0.0)
+    queue.lost("w1", 0.0)
+    before = repr(queue), repr(queue.job(1))
+    with pytest.raises(IllegalTransition):
+        event(queue)
+    assert (repr(queue), repr(queue.job(1))) == before
+    assert queue.lease("w2", 1, 0.0) == [Assign(1, "w2", "1.2")]
+
+
+def test_lease_by_an_unknown_worker_is_refused() -> None:
+    queue = queue_with(worker("w1"))
+    queue.submit(GCC, 0.0)
+    with pytest.raises(IllegalTransition):
+        queue.lease("w2", 1, 0.0)
+    assert queue.queued() == 1
+
+
+def test_leases_of_another_run_of_the_syncer_are_not_taken_for_ours() -> None:
+    lives = [JobQueue(life=life) for life in ("a", "b")]
+    leases = set()
+    for queue in lives:
+        queue.heard(worker("w1"))
+        queue.submit(GCC, 0.0)
+        leases.update(a.lease for a in queue.lease("w1", 1, 0.0) if isinstance(a, Assign))
+    assert leases == {"a1.1", "b1.1"}
+
+
+def test_retried_counts_the_tries_that_follow() -> None:
+    queue = queue_with(worker("w1"))
+    for _ in range(2):
+        queue.submit(GCC, 0.0)
+    for number in range(MAX_TRIES):
+        queue.lease("w1", 1, 0.0)
+        queue.retry(f"1.{number + 1}", LOST, "", 0.0)
+    assert queue.counters.retried == MAX_TRIES - 1
+    queue.lease("w1", 1, 0.0)
+    queue.lost("w1", 0.0)
+    assert queue.counters.retried == MAX_TRIES - 1
+    assert repr(queue) == "<JobQueue queued=0 running=0 done=0>"
