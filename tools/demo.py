@@ -38,7 +38,8 @@ def write_project(project: Path) -> list[list[str]]:
         "static inline double area(double side) { return side * side * SIDES / 4; }\n"
     )
     (include / "list.hpp").write_text(
-        '#pragma once\n#include <algorithm>\n#include <string>\n#include <vector>\n#include "config.h"\n'
+        "#pragma once\n#include <algorithm>\n#include <string>\n#include <vector>\n"
+        '#include "config.h"\n'
         "template <class T> T largest(std::vector<T> v) {\n"
         "  return v.empty() ? T{} : *std::max_element(v.begin(), v.end());\n}\n"
     )

@@ -1,5 +1,6 @@
 """What reaches the workers, how, and what does not have to travel again."""
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ def make_cluster(root: Path, certs: Path, *args, **more) -> Iterator[Cluster]:
         started.stop()
     finally:
         started.kill()
+
+
+running = contextlib.contextmanager(make_cluster)
 
 
 def mirror(cluster: Cluster) -> dict:
@@ -81,7 +85,7 @@ def test_a_restarted_syncer_sends_and_hashes_nothing_again(
     (project / "part.c").write_text("int part;\n")
     (project / "again.c").write_text('#include <stdio.h>\n#include "part.c"\nint again;\n')
     argv = ["gcc", f"-I{tree}", "-c", "again.c", "-o", "again.o"]
-    for farm in make_cluster(tmp_path / "farm", certs_dir):
+    with running(tmp_path / "farm", certs_dir) as farm:
         assert_same(farm, argv, project)
         wait_until(lambda: everyone_has(farm, mirror(farm)["generation"]), "the workers agree")
         before = mirror(farm)
@@ -112,9 +116,8 @@ def test_clean_removes_the_sandboxes_and_the_next_compile_fills_them(
 def test_a_worker_that_may_not_reuse_its_own_files_gets_them_all(
     tmp_path: Path, certs_dir: Path, kind: str
 ) -> None:
-    for farm in make_cluster(
-        tmp_path / "farm", certs_dir, [{"reuse_own_files": False, "sandbox": kind}]
-    ):
+    only = [{"reuse_own_files": False, "sandbox": kind}]
+    with running(tmp_path / "farm", certs_dir, only) as farm:
         compile_hello(farm, tmp_path)
         assert mirror(farm)["sent_blobs"] > 0
 

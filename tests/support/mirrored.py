@@ -84,7 +84,8 @@ class Expected:
             path = os.path.join(directory, name)
             self._add(path)
             if os.path.islink(path):
-                if path in self.entries:
+                names_only = directory in self._shallow and os.path.isdir(path)
+                if path in self.entries and not names_only:
                     self._way(os.path.join(directory, os.readlink(path)))
             elif (
                 os.path.isdir(path)
@@ -129,7 +130,7 @@ class Mirror:
         manifest = self.mirroring.manifest
         assert generation == manifest.generation
         held = {path: manifest.get(path) for path in manifest.below("/")}
-        stale = {}
+        stale: dict[str, object] = {}
         for path, entry in held.items():
             deferred = self.mirroring.roots.holding(path)
             if deferred is not None and deferred.kind is Kind.DEFERRED:
@@ -137,6 +138,9 @@ class Mirror:
             now = on_disk(path, self.scanner.wanted)
             if now != entry:
                 stale[path] = (entry, now)
+            home = os.path.join(os.path.dirname(path), HOME_MARKER)
+            if os.path.exists(home) and path not in self.scanner.wanted:
+                stale[path] = (entry, "in a home of ours")
         assert not stale, f"not what is on disk: {stale}"
         expected = Expected(self.mirroring, self.required, self.scanner.wanted).entries
         missing = {path: entry for path, entry in expected.items() if path not in held}

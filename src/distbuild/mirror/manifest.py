@@ -195,8 +195,8 @@ def resolve(path: str, lookup: Callable[[str], Entry | None]) -> str | None:
     """Follow symlinks in an absolute path as the kernel does, within what ``lookup`` knows.
 
     ``..`` steps up from the *resolved* directory. Returns the path of a non-symlink entry, or
-    None when a component is missing or no directory, or there are more than 40 links. The result need not be an
-    entry itself only in the case of ``/``.
+    None when a component is missing or no directory, or there are more than 40 links. The result
+    need not be an entry itself only in the case of ``/``.
     """
     pending = [part for part in reversed(path.split("/")) if part not in ("", ".")]
     here, followed = "", 0

@@ -24,11 +24,16 @@ class Kind(enum.Enum):
 
 @dataclass(slots=True)
 class Root:
-    """A mirrored directory by its real path. ``polled``: no events there, listed for each job."""
+    """A mirrored directory by its real path. ``polled``: no events there, listed for each job.
+
+    ``listed`` is the device and inode of the directory that was listed and is watched; another
+    one may stand at the path by now, of which no event tells.
+    """
 
     path: str
     kind: Kind
     polled: bool = False
+    listed: tuple[int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -88,6 +93,15 @@ def identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
+
+
+def destination(path: str) -> tuple[int, int] | None:
+    """Device and inode of whatever a path leads to now; None: it leads nowhere."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def inside(path: str, directory: str) -> bool:

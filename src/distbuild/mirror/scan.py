@@ -95,6 +95,7 @@ class Scanner:
     """Turns paths into entries.
 
     ``wanted`` are paths that are mirrored whatever their name and size: a compile asked for them.
+    ``homes`` are the directories seen that are ours, and not mirrored inside.
     ``listed`` counts directories, ``hashed_bytes`` what was read: both stand still while nothing
     changes.
     """
@@ -103,6 +104,7 @@ class Scanner:
         self._cache = cache
         self._max_file_bytes = max_file_bytes
         self.wanted: set[str] = set()
+        self.homes: set[str] = set()
         self.hashed_bytes = 0
         self.listed = 0
 
@@ -206,6 +208,7 @@ class Scanner:
             with os.scandir(directory) as listing:
                 for item in listing:
                     if item.name == HOME_MARKER:
+                        self.homes.add(directory)
                         return {}
                     path = prefix + item.name
                     try:
@@ -217,6 +220,7 @@ class Scanner:
         except OSError as error:
             if error.errno not in _GONE:
                 log.warning("%s: cannot be listed: %s", directory, error.strerror)
+        self.homes.discard(directory)
         return entries
 
 

@@ -39,6 +39,9 @@ class Watcher(Protocol):
     def forget(self, directory: str) -> None:
         """Stop watching a directory and everything below it."""
 
+    def forget_one(self, directory: str) -> None:
+        """Stop watching a directory, not what is below it."""
+
     def barrier(self) -> bool:
         """Return once every change made before the call was told. False: that is not certain."""
 
@@ -55,6 +58,10 @@ class NoWatcher:
         return False
 
     def forget(self, directory: str) -> None:
+        """Nothing is watched."""
+        del directory
+
+    def forget_one(self, directory: str) -> None:
         """Nothing is watched."""
         del directory
 
@@ -138,15 +145,25 @@ class InotifyWatcher:
         return True
 
     def forget(self, directory: str) -> None:
-        """Stop watching a directory and what is below; used when it went away or was moved."""
-        prefix = directory + "/"
+        """See Watcher."""
+        self._forget(directory, directory + "/")
+
+    def forget_one(self, directory: str) -> None:
+        """See Watcher."""
+        self._forget(directory)
+
+    def _forget(self, directory: str, prefix: str | None = None) -> list[str]:
+        """Returns the directories that were watched until now."""
         with self._lock:
-            gone = [d for d in self._watched if d == directory or d.startswith(prefix)]
+            gone = [directory] if directory in self._watched else []
+            if prefix is not None:
+                gone.extend(d for d in self._watched if d.startswith(prefix))
             released = [self._release(d) for d in gone]
         try:
             self._fd.remove_callbacks([(wd, _callback_id(n)) for wd, n in released])
         except OSError as error:
             log.debug("%s: %s", directory, error)
+        return gone
 
     def _release(self, directory: str) -> "tuple[WatchDescriptor, int]":
         wd, number = self._watched.pop(directory)
@@ -198,7 +215,7 @@ class InotifyWatcher:
         for directory in directories:
             if not name:
                 if event.is_move_self:
-                    self.forget(directory)
+                    self._gone(directory)
                 if event.is_move_self or event.is_delete_self:
                     self._changed(directory, True)
                 continue
@@ -206,8 +223,13 @@ class InotifyWatcher:
             if event.is_directory and event.is_attrib:
                 continue
             if event.is_directory and event.is_moved_from:
-                self.forget(path)
+                self._gone(path)
             self._changed(path, event.is_directory)
+
+    def _gone(self, directory: str) -> None:
+        """A directory was moved away; what was watched below it may be back before that is read."""
+        for watched in self._forget(directory, directory + "/"):
+            self._changed(watched, True)
 
     def on_watch_deleted(self, wd: int) -> None:
         """The kernel dropped a watch: its directory is gone or was unmounted."""

@@ -7,11 +7,12 @@ Every public method may be called from any thread. Knows nothing of workers and 
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from distbuild.mirror import policy
 from distbuild.mirror.manifest import DIRECTORY, Manifest
-from distbuild.mirror.roots import Kind, Root, Roots, identity, inside, trace
+from distbuild.mirror.pending import Pending
+from distbuild.mirror.roots import Kind, Root, Roots, destination, identity, inside, trace
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watch import Watcher, is_remote
 from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 MAX_TREE_ENTRIES = 200_000
 #: Changes that no job waits for are gathered this long, so that a burst is one push.
 GATHER_S = 0.02
+#: After a failure to take changes in, everything is listed again, at most this often (seconds).
+RETRY_S = 5.0
 
 
 class Mirroring:
@@ -53,19 +56,23 @@ class Mirroring:
         self._required: dict[str, tuple[int, int] | None] = {}
         # Components on the way to roots, targets of links, files asked for by name.
         self._pinned: set[str] = set()
-        self._dirty_lock = threading.Lock()
-        self._dirty: dict[str, bool] = {}
-        self._overflow = False
-        self._something = threading.Event()
+        # Links that leave their root and files asked for by name, as spelled -> what they led to.
+        # On the way there nothing is watched, so each is looked at for every job.
+        self._outward: dict[str, tuple[int, int] | None] = {}
+        # Files asked for by name, as spelled.
+        self._asked: set[str] = set()
+        # Files outside every root, by real path; whether their directory is watched.
+        self._loose: dict[str, bool] = {}
+        self._pending = Pending()
         self._stopping = threading.Event()
-        self._watcher = make_watcher(self._changed, self._overflowed)
-        self._thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
+        self._watcher = make_watcher(self._changed, self._pending.overflowed)
+        self._thread = threading.Thread(target=self._keep_up, name="mirror", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """End the threads and the watching."""
         self._stopping.set()
-        self._something.set()
+        self._pending.wake()
         self._thread.join()
         self._watcher.stop()
 
@@ -99,12 +106,13 @@ class Mirroring:
     def settle(self) -> int:
         """The generation that has every change made before the call."""
         if not self._watcher.barrier():
-            self._overflowed()
+            self._pending.overflowed()
         with self._lock:
             self._drain()
             for root in self.roots:
                 if root.polled:
                     self._rescan(root)
+            self._look_outward()
             return self.manifest.generation
 
     def want(self, path: str) -> bool:
@@ -115,17 +123,17 @@ class Mirroring:
                 return False
             before = self.manifest.get(way.real)
             self._scanner.wanted.add(way.real)
-            self._pin(way.entries)
-            self._pinned.add(way.real)
-            self._watch(os.path.dirname(way.real), None)
-            entry = self._scanner.entry(way.real)
-            self._apply({**way.entries, way.real: entry})
+            self._asked.add(path)
+            self._follow(path)
+            entry = self.manifest.get(way.real)
             return entry is not None and entry != before
 
     def recheck(self, paths: Iterable[str]) -> None:
-        """Read these paths again, whatever the events said."""
-        with self._dirty_lock:
-            self._dirty.update(dict.fromkeys(paths, False))
+        """Read these paths again, whatever the events said and however unchanged they look."""
+        known = list(paths)
+        self._scanner.forget(known)
+        for path in known:
+            self._pending.changed(path, is_directory=False)
         with self._lock:
             self._drain()
 
@@ -169,7 +177,6 @@ class Mirroring:
     # --- roots ----------------------------------------------------------------------------------
 
     def _take_in(self, spelled: str, now: tuple[int, int] | None) -> None:
-        before = self._required.get(spelled)
         # Recorded before the scan: a switch during it then shows at the next job.
         self._required[spelled] = now
         way = trace(spelled)
@@ -179,25 +186,37 @@ class Mirroring:
             self._recheck_pinned()
             return
         known = self.roots.holding(way.real)
+        if known is not None and known.listed == identity(known.path) is not None:
+            if known.kind is Kind.DEEP:
+                # The root stands and is watched: what is new in it is told, or listed now.
+                self._pending.changed(way.real, is_directory=True)
+                return
+            if known.path == way.real and known.kind is Kind.SHALLOW:
+                return
         if known is None or known.kind is not Kind.DEEP:
             broad = policy.is_broad(way.real, self._home)
             known = Root(way.real, Kind.SHALLOW if broad else Kind.DEEP, is_remote(way.real))
             self.roots.add(known)
-        elif before is not None:
-            # Another directory stands at this path now; the watches are on the one that left.
-            self._watcher.forget(known.path)
-        elif not self._lost(way.real):
-            return
-        self._rescan(known)
+        self._renew([known])
 
-    def _lost(self, directory: str) -> bool:
-        return self.manifest.get(directory) != DIRECTORY
+    def _renew(self, roots: Iterable[Root]) -> None:
+        """List roots as if for the first time: what is watched there may have been moved away."""
+        renewed = {r.path: r for r in roots if r.kind is not Kind.DEFERRED}
+        for path in list(renewed):
+            self._watcher.forget(path)
+            renewed.update((n, r) for n in self.roots.nested(path) if (r := self.roots.get(n)))
+        for root in renewed.values():
+            self._rescan(root)
+        for file in list(self._loose):
+            self._watch_loose(file)
 
     def _rescan(self, root: Root) -> None:
         """List a root again and take the differences."""
         if root.kind is Kind.DEFERRED:
             return
-        if not os.path.isdir(root.path):
+        root.listed = identity(root.path)
+        if root.listed is None:
+            self._watcher.forget(root.path)
             self._apply({root.path: None})
             return
         self._apply(self._subtree(root.path, root))
@@ -210,20 +229,39 @@ class Mirroring:
             found.update(self._scanner.children(directory))
         else:
             tree = self._scanner.tree(directory, lambda d: self._watch(d, root), MAX_TREE_ENTRIES)
-            if tree.truncated and directory == root.path:
-                log.warning(
-                    "%s: more than %d entries; mirrored in part", directory, MAX_TREE_ENTRIES
-                )
-                root.kind = Kind.SHALLOW
-                self._watcher.forget(directory)
-                return self._subtree(directory, root)
+            if tree.truncated:
+                return self._narrow(root)
             found.update(tree.entries)
-        nested = self.roots.nested(directory)
+        apart = self._apart(directory, found if root.kind is Kind.DEEP else {})
         for path in self.manifest.below(directory):
-            if path in found or any(inside(path, other) for other in nested):
-                continue
-            found[path] = self._scanner.entry(path) if path in self._pinned else None
+            if path not in found and not any(inside(path, other) for other in apart):
+                found[path] = self._scanner.entry(path) if path in self._pinned else None
         return found
+
+    def _apart(self, directory: str, found: Mapping[str, Entry | None]) -> list[str]:
+        """Roots below a directory that still stand, and that its own listing does not reach."""
+        nested = [r for r in self.roots if r.path != directory and inside(r.path, directory)]
+        return [
+            root.path
+            for root in nested
+            if os.path.isdir(root.path)
+            and not (root.path in found and self._scanner.enters(root.path))
+        ]
+
+    def _narrow(self, root: Root) -> dict[str, Entry | None]:
+        """Mirror only the top of a root from now on; what jobs named in it becomes a root."""
+        log.warning("%s: more than %d entries; mirrored in part", root.path, MAX_TREE_ENTRIES)
+        root.kind = Kind.SHALLOW
+        self._watcher.forget(root.path)
+        real = {spelled: os.path.realpath(spelled) for spelled in self._required}
+        named = [s for s, r in real.items() if r != root.path and inside(r, root.path)]
+        for spelled in named:
+            del self._required[spelled]
+        self._apply(self._subtree(root.path, root))
+        nested = map(self.roots.get, self.roots.nested(root.path))
+        self._renew([r for r in nested if r is not None])
+        self.require(named)
+        return {}
 
     def _watch(self, directory: str, root: Root | None) -> None:
         if self._watcher.add(directory) or root is None or root.polled:
@@ -231,6 +269,9 @@ class Mirroring:
         if os.path.isdir(directory):
             root.polled = True
             log.warning("%s: cannot be watched; listed again for each job", root.path)
+
+    def _watch_loose(self, file: str) -> None:
+        self._loose[file] = self._watcher.add(os.path.dirname(file))
 
     def _pin(self, entries: dict[str, Entry]) -> None:
         self._pinned.update(entries)
@@ -241,93 +282,133 @@ class Mirroring:
     # --- events ---------------------------------------------------------------------------------
 
     def _changed(self, path: str, is_directory: bool) -> None:
-        ignored = policy.handling(os.path.basename(path)) is policy.Handling.IGNORE
-        if ignored and not is_directory and path not in self._scanner.wanted:
-            return
-        with self._dirty_lock:
-            self._dirty[path] = self._dirty.get(path, False) or is_directory
-        self._something.set()
+        name = os.path.basename(path)
+        if name == policy.HOME_MARKER:
+            path, is_directory = os.path.dirname(path), True
+        ignored = policy.handling(name) is policy.Handling.IGNORE
+        if is_directory or not ignored or path in self._scanner.wanted:
+            self._pending.changed(path, is_directory)
 
-    def _overflowed(self) -> None:
-        with self._dirty_lock:
-            self._overflow = True
-        self._something.set()
-
-    def _follow(self) -> None:
+    def _keep_up(self) -> None:
         """Take changes in also when no job asks: they are on the workers before one does."""
         while not self._stopping.is_set():
-            self._something.wait()
+            self._pending.wait()
             self._stopping.wait(GATHER_S)
-            with self._lock:
-                self._something.clear()
-                try:
+            try:
+                with self._lock:
                     self._drain()
-                except Exception:
-                    log.exception("the mirror could not be brought up to date")
+            except Exception:
+                log.exception("the mirror could not be brought up to date")
+                self._pending.overflowed()
+                self._stopping.wait(RETRY_S)
 
     def _drain(self) -> None:
-        with self._dirty_lock:
-            dirty, self._dirty = self._dirty, {}
-            overflow, self._overflow = self._overflow, False
-        if overflow:
+        paths, lost = self._pending.take()
+        if lost:
             self._rescan_all()
             return
         batch: dict[str, Entry | None] = {}
-        for path in sorted(dirty):
-            batch.update(self._state(path))
+        listed: set[tuple[str, str]] = set()
+        for path in paths:
+            root = self.roots.holding(path)
+            holder = root.path if root is not None else ""
+            if any((above, holder) in listed for above in _ancestors(path)):
+                continue
+            state = self._state(path)
+            if root is not None and root.kind is Kind.DEEP and state.get(path) == DIRECTORY:
+                listed.add((path, holder))
+            batch.update(state)
         self._apply(batch)
 
     def _rescan_all(self) -> None:
         self.rescans += 1
         log.warning("change events were lost; every root is listed again")
-        for root in self.roots:
-            self._rescan(root)
+        self._renew(self.roots)
         self._recheck_pinned()
+        for path in list(self._outward):
+            self._follow(path)
 
     def _state(self, path: str) -> dict[str, Entry | None]:
         """What is now at a changed path and below it; empty when the path is none of ours."""
         root = self.roots.holding(path)
-        if root is None and path not in self._pinned:
-            return {}
+        if root is None or self._in_home(path, root):
+            return {path: self._scanner.entry(path)} if path in self._pinned else {}
         entry = self._scanner.entry(path)
-        if root is None or entry != DIRECTORY:
-            if root is not None and root.kind is Kind.DEFERRED:
-                return {**trace(os.path.dirname(path)).entries, path: entry}
+        if root.kind is Kind.DEFERRED:
+            return {**trace(os.path.dirname(path)).entries, path: entry}
+        if path == root.path:
+            root.listed = identity(path)
+        elif root.kind is Kind.SHALLOW or not self._scanner.enters(path):
             return {path: entry}
-        if root.kind is Kind.DEEP and self._scanner.enters(path):
-            return self._subtree(path, root)
-        return {path: DIRECTORY}
+        return self._subtree(path, root) if entry == DIRECTORY else {path: entry}
+
+    def _in_home(self, path: str, root: Root) -> bool:
+        """Whether a path is inside a directory of ours below its root, a worker's sandbox say."""
+        homes = self._scanner.homes
+        return any(h != path and inside(path, h) and inside(h, root.path) for h in homes)
 
     def _apply(self, batch: dict[str, Entry | None]) -> None:
         """Apply a batch, and take in what its symlinks point to."""
-        raised = self.manifest.apply(batch)
-        pending = [p for p, e in batch.items() if isinstance(e, SymlinkEntry)]
-        seen: set[str] = set()
-        while pending:
-            link = pending.pop()
-            if link in seen or self.manifest.resolve(link) is not None:
-                continue
-            seen.add(link)
-            raised = self._take_in_target(link) or raised
-        if raised:
+        links = {p: e for p, e in batch.items() if isinstance(e, SymlinkEntry)}
+        fresh = {p for p, e in links.items() if self.manifest.get(p) != e}
+        if self.manifest.apply(batch):
             self._on_change()
+        for link, entry in links.items():
+            if (link in fresh or link not in self._outward) and self._leaves(link, entry):
+                self._follow(link)
 
-    def _take_in_target(self, link: str) -> bool:
-        way = trace(link)
-        if way.real is None:
-            return False
+    # --- links and files by name ----------------------------------------------------------------
+
+    def _leaves(self, link: str, entry: SymlinkEntry) -> bool:
+        """Whether a link leads out of the root that holds it, where the root's events say less."""
+        root = self.roots.holding(link)
+        target = os.path.normpath(os.path.join(os.path.dirname(link), os.fsdecode(entry.target)))
+        real = self.manifest.resolve(link)
+        return (
+            root is None
+            or real is None
+            or not (inside(target, root.path) and inside(real, root.path))
+        )
+
+    def _look_outward(self) -> None:
+        """What no event tells: ancestors that moved, targets that came, unwatched directories."""
+        for path, before in list(self._outward.items()):
+            if path not in self._asked and not isinstance(self.manifest.get(path), SymlinkEntry):
+                del self._outward[path]
+            elif before != destination(path):
+                self._follow(path)
+        unwatched = [file for file, watched in self._loose.items() if not watched]
+        self._apply({file: self._scanner.entry(file) for file in unwatched})
+
+    def _follow(self, path: str) -> None:
+        """Take in where a link or a file's name leads, and every step of the way."""
+        before = self._outward.get(path)
+        self._outward[path] = destination(path)
+        way = trace(path)
         self._pin(way.entries)
-        raised = self.manifest.apply(dict(way.entries))
-        if not way.is_directory:
-            return self.want_target(way.real) or raised
-        if not policy.is_broad(way.real, self._home):
-            self.require([way.real])
-        return raised
+        self._apply(dict(way.entries))
+        if way.real is None:
+            if before is not None:
+                self._recheck_pinned()
+        elif way.is_directory:
+            self._follow_directory(path, way.real)
+        else:
+            self._pinned.add(way.real)
+            if self.roots.holding(way.real) is None:
+                self._watcher.forget_one(os.path.dirname(way.real))
+                self._watch_loose(way.real)
+            self._apply({way.real: self._scanner.entry(way.real)})
 
-    def want_target(self, path: str) -> bool:
-        """Mirror the file that a link outside every root points to."""
-        if self.roots.holding(path) is not None:
-            return False
-        self._pinned.add(path)
-        self._watch(os.path.dirname(path), None)
-        return self.manifest.apply({path: self._scanner.entry(path)})
+    def _follow_directory(self, link: str, real: str) -> None:
+        """A link's directory is mirrored, unless of directories beside the link only names are."""
+        root = self.roots.holding(link)
+        if root is not None and root.kind is Kind.SHALLOW:
+            return
+        if not policy.is_broad(real, self._home):
+            self.require([real])
+
+
+def _ancestors(path: str) -> Iterator[str]:
+    while path != "/":
+        path = os.path.dirname(path)
+        yield path

@@ -28,7 +28,7 @@ _MEANINGS: Mapping[LocalReason, str] = {
     LocalReason.UNSUPPORTED_OPTION: "this option is not known to be safe to distribute",
     LocalReason.NO_WORKER: "no worker asks for work; see dist_build.exe status",
     LocalReason.NO_TOOLCHAIN: "no worker has exactly this compiler; see dist_build.exe status",
-    LocalReason.NO_NAMESPACE: "with these options only a worker with bubblewrap gives the same bytes",
+    LocalReason.NO_NAMESPACE: "only a worker with bubblewrap gives the same bytes here",
     LocalReason.LEASES_LOST: "the workers that took the job did not finish it",
     LocalReason.INPUTS_CHANGED: "its files kept changing while it was compiled",
     LocalReason.INPUT_NOT_MIRRORED: "it reads a file that could not be mirrored",

@@ -1,0 +1,87 @@
+"""Fetches real projects: upstream tarballs of Debian's source packages, unpacked unpatched.
+
+Needs apt-get and a network; uses an apt set-up of its own, so that it runs as any user and leaves
+the system's alone. Kept between runs in ``$XDG_CACHE_HOME/dist_build-tests``.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+_SOURCES = (Path("/etc/apt/sources.list.d"), Path("/etc/apt/sources.list"))
+
+
+class NotFetched(Exception):
+    """The project could not be had; the message says why."""
+
+
+def fetch(package: str, destination: Path) -> Path:
+    """A fresh copy of a project below ``destination``; raises NotFetched."""
+    kept = _cache() / package
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with open(kept.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            _download(package, kept)
+    (tarball,) = kept.glob("*.orig.tar.*")
+    destination.mkdir(parents=True)
+    subprocess.run(["tar", "xf", tarball, "-C", destination], check=True)
+    (project,) = (path for path in destination.iterdir() if path.is_dir())
+    return project
+
+
+def fetch_or_skip(package: str, destination: Path) -> Path:
+    """As ``fetch``; skips the test, or fails it where DIST_BUILD_REQUIRE_TOOLS=1."""
+    try:
+        return fetch(package, destination)
+    except NotFetched as error:
+        if os.environ.get("DIST_BUILD_REQUIRE_TOOLS") == "1":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "dist_build-tests"
+
+
+def _download(package: str, kept: Path) -> None:
+    if shutil.which("apt-get") is None:
+        raise NotFetched(f"{package}: there is no apt-get to fetch it with")
+    environment = {**os.environ, "APT_CONFIG": str(_apt_config(_cache() / "apt"))}
+    partial = kept.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    source = ["apt-get", "source", "-qq", "--download-only", "--only-source", package]
+    for words in (["apt-get", "update", "-qq"], source):
+        done = subprocess.run(
+            words, cwd=partial, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise NotFetched(f"{package}: {done.stderr.strip().splitlines()[-1:]}")
+    partial.rename(kept)
+
+
+def _apt_config(root: Path) -> Path:
+    """An apt set-up that knows the system's source packages."""
+    parts, lists = root / "sources", root / "lists"
+    parts.mkdir(parents=True, exist_ok=True)
+    (lists / "partial").mkdir(parents=True, exist_ok=True)
+    for place in _SOURCES:
+        for path in [place] if place.is_file() else place.glob("*"):
+            text = path.read_text()
+            text = re.sub(r"^Types:.*$", "Types: deb-src", text, flags=re.M)
+            text = re.sub(r"^deb ", "deb-src ", text, flags=re.M)
+            (parts / path.name).write_text(text)
+    config = root / "apt.conf"
+    config.write_text(
+        f'Dir::Etc::SourceParts "{parts}";\nDir::Etc::SourceList "/dev/null";\n'
+        f'Dir::State::Lists "{lists}";\nDir::Cache "{root}/cache";\nAPT::Sandbox::User "";\n'
+    )
+    (root / "cache" / "archives" / "partial").mkdir(parents=True, exist_ok=True)
+    return config
