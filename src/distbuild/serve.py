@@ -60,7 +60,7 @@ def serve(make_app: "MakeApp", *, bind: str, port: int, cert: Path, key: Path, n
     the app and a ``join`` that is called there after the last request. ConfigError, raised here or
     by ``make_app``, reaches the caller; if the serving process dies, SystemExit(1).
     """
-    address = _check_address(bind, port, name)
+    address = _check_address(bind, port)
     _use_fork()
     server = Server(
         name,
@@ -227,7 +227,7 @@ class _Parent:
         return any(fd in readable for fd in others)
 
 
-def _check_address(bind: str, port: int, name: str) -> str:
+def _check_address(bind: str, port: int) -> str:
     """The numeric address of ``bind``; raises ConfigError if it cannot be listened on.
 
     granian shares ports (SO_REUSEPORT), so that a second server would take half of the first one's
@@ -245,10 +245,10 @@ def _check_address(bind: str, port: int, name: str) -> str:
             probe.listen(1)
     except socket.gaierror as error:
         advice = 'set "bind" in config.json to an address of this machine'
-        raise ConfigError(f"{name}: cannot listen on {shown}: {error.strerror}; {advice}") from None
+        raise ConfigError(f"cannot listen on {shown}: {error.strerror}; {advice}") from None
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, 'change "port" or "bind" in config.json')
-        raise ConfigError(f"{name}: cannot listen on {shown}: {error.strerror}; {advice}") from None
+        raise ConfigError(f"cannot listen on {shown}: {error.strerror}; {advice}") from None
     return str(address[0])
 
 

@@ -275,7 +275,7 @@ def test_port_in_use_is_one_line(start: StartDaemon, certs_dir: Path) -> None:
     daemon.start(certs_dir, "normal")
     assert daemon.end() == (
         2,
-        f"testd: cannot listen on 127.0.0.1:{daemon.port}: Address already in use;"
+        f"cannot listen on 127.0.0.1:{daemon.port}: Address already in use;"
         " choose another port, or stop what listens there (ss -ltnp)\n",
     )
     daemon.process = first

@@ -1,4 +1,4 @@
-"""The manifest: deltas rebuild it, its summary is that of its entries, it resolves as kernels do."""
+"""The manifest: deltas rebuild it, its summary is its entries', it resolves as kernels do."""
 
 import os
 import shutil

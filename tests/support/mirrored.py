@@ -100,7 +100,7 @@ class Mirror:
 
     def __init__(self, base: Path, home: str, make: str) -> None:
         self.base = base
-        self.cookies = base / "cookies"
+        self.cookies = base.with_name("cookies")
         self.scanner = Scanner(DigestCache(None), LARGE)
         self.rung = 0
         self.mirroring = Mirroring(self.scanner, self._maker(make), home, self._ring)
@@ -129,12 +129,15 @@ class Mirror:
         """The manifest is what the disk holds, and so is what its deltas make."""
         manifest = self.mirroring.manifest
         assert generation == manifest.generation
+        expected = Expected(self.mirroring, self.required, self.scanner.wanted).entries
         held = {path: manifest.get(path) for path in manifest.below("/")}
         stale: dict[str, object] = {}
         for path, entry in held.items():
-            deferred = self.mirroring.roots.holding(path)
-            if deferred is not None and deferred.kind is Kind.DEFERRED:
+            root = self.mirroring.roots.holding(path)
+            if root is not None and root.kind is Kind.DEFERRED:
                 continue
+            if root is None and path not in expected:
+                continue  # on the way to what was mirrored once; nothing leads there now
             now = on_disk(path, self.scanner.wanted)
             if now != entry:
                 stale[path] = (entry, now)
@@ -142,7 +145,6 @@ class Mirror:
             if os.path.exists(home) and path not in self.scanner.wanted:
                 stale[path] = (entry, "in a home of ours")
         assert not stale, f"not what is on disk: {stale}"
-        expected = Expected(self.mirroring, self.required, self.scanner.wanted).entries
         missing = {path: entry for path, entry in expected.items() if path not in held}
         assert not missing, f"missing: {missing}"
         delta = self.mirroring.changes("me", self.mirroring.epoch, self._have)

@@ -83,6 +83,8 @@ class Compiles:
         """The queue knows compilers by digest only; people want the version."""
         if local.reason in (LocalReason.NO_TOOLCHAIN, LocalReason.NO_NAMESPACE):
             return Local(local.reason, f"for {known.identity.version}")
+        if local.detail and known.identity.digest.startswith(local.detail):
+            return Local(local.reason)
         return local
 
     # --- the proof ------------------------------------------------------------------------------

@@ -189,9 +189,10 @@ class Farm:
             return True
 
     def lost(self, worker: str) -> None:
-        """A worker is known to be gone."""
+        """A worker does not answer. One that said farewell only finishes what it has."""
         with self._lock:
-            self._perform(self._queue.lost(worker, self._now()))
+            if worker in self._queue.workers:
+                self._perform(self._queue.lost(worker, self._now()))
 
     def counts(self) -> dict[str, int]:
         """Jobs by where they are, for status."""

@@ -112,7 +112,7 @@ class Mirroring:
             for root in self.roots:
                 if root.polled:
                     self._rescan(root)
-            self._look_outward()
+            self._look_for_moves()
             return self.manifest.generation
 
     def want(self, path: str) -> bool:
@@ -180,6 +180,7 @@ class Mirroring:
         # Recorded before the scan: a switch during it then shows at the next job.
         self._required[spelled] = now
         way = trace(spelled)
+        missed = way.real is not None and self.manifest.get(way.real) != DIRECTORY
         self._pin(way.entries)
         self._apply(dict(way.entries))
         if now is None or way.real is None or not way.is_directory:
@@ -189,7 +190,8 @@ class Mirroring:
         if known is not None and known.listed == identity(known.path) is not None:
             if known.kind is Kind.DEEP:
                 # The root stands and is watched: what is new in it is told, or listed now.
-                self._pending.changed(way.real, is_directory=True)
+                if missed:
+                    self._pending.changed(way.real, is_directory=True)
                 return
             if known.path == way.real and known.kind is Kind.SHALLOW:
                 return
@@ -217,7 +219,8 @@ class Mirroring:
         root.listed = identity(root.path)
         if root.listed is None:
             self._watcher.forget(root.path)
-            self._apply({root.path: None})
+            pinned = root.path in self._pinned  # a file may stand there now
+            self._apply({root.path: self._scanner.entry(root.path) if pinned else None})
             return
         self._apply(self._subtree(root.path, root))
 
@@ -370,15 +373,22 @@ class Mirroring:
             or not (inside(target, root.path) and inside(real, root.path))
         )
 
-    def _look_outward(self) -> None:
+    def _look_for_moves(self) -> None:
         """What no event tells: ancestors that moved, targets that came, unwatched directories."""
+        held = (r for r in self.roots if r.kind is not Kind.DEFERRED)
+        moved = [r for r in held if r.listed != identity(r.path)]
+        if moved:
+            self._renew(moved)
+            self._recheck_pinned()
         for path, before in list(self._outward.items()):
             if path not in self._asked and not isinstance(self.manifest.get(path), SymlinkEntry):
                 del self._outward[path]
             elif before != destination(path):
                 self._follow(path)
         unwatched = [file for file, watched in self._loose.items() if not watched]
-        self._apply({file: self._scanner.entry(file) for file in unwatched})
+        if unwatched:
+            self._apply({file: self._scanner.entry(file) for file in unwatched})
+            self._recheck_pinned()
 
     def _follow(self, path: str) -> None:
         """Take in where a link or a file's name leads, and every step of the way."""
@@ -394,7 +404,8 @@ class Mirroring:
             self._follow_directory(path, way.real)
         else:
             self._pinned.add(way.real)
-            if self.roots.holding(way.real) is None:
+            root = self.roots.holding(way.real)
+            if root is None or root.path == way.real:
                 self._watcher.forget_one(os.path.dirname(way.real))
                 self._watch_loose(way.real)
             self._apply({way.real: self._scanner.entry(way.real)})

@@ -269,7 +269,7 @@ def test_lease_by_an_unknown_worker_is_refused() -> None:
 
 def test_leases_of_another_run_of_the_syncer_are_not_taken_for_ours() -> None:
     lives = [JobQueue(life=life) for life in ("a", "b")]
-    leases = set()
+    leases: set[str] = set()
     for queue in lives:
         queue.heard(worker("w1"))
         queue.submit(GCC, 0.0)

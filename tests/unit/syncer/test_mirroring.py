@@ -1,3 +1,4 @@
+# mypy: disable-error-code=func-returns-value
 """The manifest against the disk, after whatever happens to files, with and without notification."""
 
 import os
@@ -18,10 +19,16 @@ from tests.support.mirrored import LARGE, Mirror
 
 @pytest.fixture(params=["inotify", "none"])
 def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mirror]:
-    base = Path(os.path.realpath(tmp_path))
+    base = base_of(tmp_path)
     made = Mirror(base, str(base / "home"), request.param)
     yield made
     made.mirroring.stop()
+
+
+def base_of(tmp_path: Path) -> Path:
+    base = Path(os.path.realpath(tmp_path)) / "base"
+    base.mkdir()
+    return base
 
 
 def write(path: Path, text: str = "") -> Path:
@@ -211,7 +218,7 @@ def test_the_mirror_follows(mirror: Mirror, steps: list[Step]) -> None:
             raise AssertionError(f"step {number}: {error}") from error
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(12))
 def test_the_mirror_follows_random_changes(mirror: Mirror, seed: int) -> None:
     dice = random.Random(seed)
     tops = [mirror.base / "r", mirror.base / "o"]
@@ -221,7 +228,7 @@ def test_the_mirror_follows_random_changes(mirror: Mirror, seed: int) -> None:
     log: list[str] = []
     for _ in range(30):
         for _ in range(dice.randint(1, 3)):
-            log.append(change_something(dice, tops))
+            log += [change_something(dice, tops)]
         try:
             mirror.job(mirror.base / "r")
         except AssertionError as error:
@@ -234,7 +241,7 @@ def change_something(dice: random.Random, tops: list[Path]) -> str:
     directories = [p for p in there if p.is_dir() and not p.is_symlink()]
     at = dice.choice(directories) / dice.choice(["a", "b", "x.h", "y.h"])
     other = dice.choice(there)
-    what = dice.choice(["write", "write", "mkdir", "remove", "move", "link", "hard"])
+    what = dice.choice(["write", "write", "mkdir", "remove", "move", "link"])
     try:
         if what == "write":
             if not at.is_symlink():
@@ -250,10 +257,8 @@ def change_something(dice: random.Random, tops: list[Path]) -> str:
             if other in tops:
                 return ""
             other.rename(at)
-        elif what == "link":
+        else:
             at.symlink_to(dice.choice([str(other), os.path.relpath(other, at.parent)]))
-        elif other.is_file() and not other.is_symlink() and not other.is_relative_to(tops[1]):
-            os.link(other, at)
     except OSError as error:
         return f"{what} {at} {other}: {error}"
     return f"{what} {at} {other}"
@@ -425,9 +430,9 @@ def test_of_a_huge_tree_only_the_top_is_mirrored(
     if where == "later":
         mirror.job(root, root / ".git/inc")
     for n in range(10):
-        write(root / f"many/d{n}/x.h", "1")
-        write(root / f"many/d{n}/y.h", "1")
-        write(root / f"many/d{n}/z.h", "1")
+        for name in ("x.h", "y.h", "z.h"):
+            write(base / f"o/many/d{n}/{name}", "1")
+    move(base / "o/many", root / "many")
     mirror.job(root, root / ".git/inc")
     assert str(root) in mirror.mirroring.shallow_roots()
     write(root / "x.h", "2")
@@ -436,7 +441,6 @@ def test_of_a_huge_tree_only_the_top_is_mirrored(
     mirror.job(root / "many/d1")
     write(root / "many/d1/x.h", "2")
     mirror.job(root)
-    assert base.exists()
 
 
 def test_a_deferred_directory_is_mirrored_once_it_is_named(mirror: Mirror) -> None:
@@ -457,14 +461,14 @@ def test_a_deferred_directory_is_mirrored_once_it_is_named(mirror: Mirror) -> No
 
 
 def test_what_changes_in_a_deferred_directory_is_mirrored(tmp_path: Path) -> None:
-    base = Path(os.path.realpath(tmp_path))
-    mirror = Mirror(base, "", "inotify")
+    mirror = Mirror(base_of(tmp_path), "", "inotify")
+    base = mirror.base
     try:
         write(base / "d/a/x.h", "1")
         mirror.mirroring.defer(str(base / "d"))
         write(base / "d/a/x.h", "2")
         mirror.mirroring.settle()
-        held = {p for p in mirror.mirroring.manifest.below(str(base))}
+        held = set(mirror.mirroring.manifest.below(str(base)))
         assert held == {f"{base}/d", f"{base}/d/a", f"{base}/d/a/x.h"}
     finally:
         mirror.mirroring.stop()
@@ -526,8 +530,8 @@ def test_a_rechecked_file_is_read_again_however_unchanged_it_looks(
 
 
 def test_after_lost_events_everything_is_listed_again(tmp_path: Path) -> None:
-    base = Path(os.path.realpath(tmp_path))
-    mirror = Mirror(base, "", "inotify")
+    mirror = Mirror(base_of(tmp_path), "", "inotify")
+    base = mirror.base
     try:
         write(base / "r/a/x.h", "1")
         (base / "r/l.h").symlink_to(write(base / "o/l.h", "1"))
@@ -538,7 +542,7 @@ def test_after_lost_events_everything_is_listed_again(tmp_path: Path) -> None:
         write(base / "o/l.h", "2")
         assert mirror.mirroring._watcher.barrier()
         find_events_again(mirror)
-        mirror.mirroring._overflowed()
+        mirror.mirroring._pending.overflowed()
         mirror.job(base / "r")
         assert mirror.mirroring.rescans == 1
         for path in ("r/a/x.h", "r/b/x.h", "r/a/y.h", "r/b/y.h", "o/l.h"):
@@ -562,8 +566,8 @@ def find_events_again(mirror: Mirror) -> None:
 def test_an_uncertain_barrier_counts_as_lost_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = Path(os.path.realpath(tmp_path))
-    mirror = Mirror(base, "", "inotify")
+    mirror = Mirror(base_of(tmp_path), "", "inotify")
+    base = mirror.base
     try:
         write(base / "r/x.h", "1")
         mirror.job(base / "r")
@@ -578,8 +582,8 @@ def test_an_uncertain_barrier_counts_as_lost_events(
 def test_an_unwatchable_directory_is_listed_for_each_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = Path(os.path.realpath(tmp_path))
-    mirror = Mirror(base, "", "inotify")
+    mirror = Mirror(base_of(tmp_path), "", "inotify")
+    base = mirror.base
     watcher = mirror.mirroring._watcher
     add = watcher.add
     monkeypatch.setattr(watcher, "add", lambda d: not d.endswith("/unwatched") and add(d))

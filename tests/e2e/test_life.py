@@ -1,0 +1,233 @@
+"""Jobs over their whole life: cancelled, lost, drained; what the user is told when something is wrong."""
+
+import os
+import shutil
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster, Done, run_here, wait_until
+from tests.support.objects import assert_same, files_below
+
+LONG = "\n".join(f"double f{i}(double x) {{ return x * {i}.5 + {i}; }}" for i in range(40000))
+LONG_ARGV = ["gcc", "-O2", "-c", "long.c", "-o", "long.o"]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "x.c").write_text('#include "x.h"\nint x = X;\n')
+    (root / "x.h").write_text("#define X 1\n")
+    (root / "long.c").write_text(LONG)
+    return root
+
+
+ARGV = ["gcc", "-g", "-c", "x.c", "-o", "x.o"]
+
+
+def one_line(done: Done) -> str:
+    """The one line that we say on stderr."""
+    lines = done.stderr.decode().splitlines()
+    assert len(lines) == 1, done
+    assert lines[0].startswith("dist_build: "), done
+    return lines[0]
+
+
+def running_compilers() -> int:
+    count = 0
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            count += b"long.c" in process.read_bytes() and b"cc1" in process.read_bytes()
+        except OSError:
+            continue
+    return count
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_the_wrappers_death_frees_the_slot_and_kills_the_compiler(
+    cluster: Cluster, project: Path, how: signal.Signals
+) -> None:
+    cancelled = cluster.jobs()["cancelled"]
+    with cluster.popen(LONG_ARGV, project) as process:
+        wait_until(running_compilers, "the compiler runs")
+        process.send_signal(how)
+        process.wait()
+    wait_until(lambda: not cluster.jobs()["running"], "the slot is free", timeout=3)
+    wait_until(lambda: not running_compilers(), "the compiler is gone", timeout=3)
+    assert cluster.jobs()["cancelled"] == cancelled + 1
+    assert "long.o" not in files_below(project)
+    assert_same(cluster, ARGV, project)
+
+
+def test_a_killed_worker_costs_a_second_compile_and_no_error(
+    tmp_path: Path, certs_dir: Path, project: Path
+) -> None:
+    started = Cluster(tmp_path / "farm", certs_dir)
+    try:
+        started.start()
+        with started.popen(LONG_ARGV, project, DIST_BUILD_FALLBACK="0") as process:
+            wait_until(running_compilers, "the compiler runs")
+            (victim,) = (d for d in started.daemons if d.status()["running"])
+            victim.kill()
+            assert process.wait(120) == 0, process.stderr.read()
+        ours = files_below(project)
+        run_here(LONG_ARGV, project)
+        assert files_below(project) == ours
+        assert started.jobs()["retried"] == 1
+        victim.start()
+        started.wait_for_workers()
+        assert_same(started, ARGV, project)
+        started.stop()
+    finally:
+        started.kill()
+
+
+def test_a_stopped_worker_finishes_what_runs_and_takes_no_more(
+    tmp_path: Path, certs_dir: Path, project: Path
+) -> None:
+    started = Cluster(tmp_path / "farm", certs_dir, [{"num_cores": 1}])
+    try:
+        started.start()
+        (daemon,) = started.daemons
+        with started.popen(LONG_ARGV, project, DIST_BUILD_FALLBACK="0") as process:
+            wait_until(running_compilers, "the compiler runs")
+            daemon.popen.terminate()
+            after = started.run(ARGV, project)
+            assert "no_worker" in one_line(after)
+            assert process.wait(120) == 0, process.stderr.read()
+        assert daemon.popen.wait(20) == 0
+        assert started.jobs()["done"] == 1
+        started.stop()
+    finally:
+        started.kill()
+
+
+def test_a_stopped_syncer_leaves_the_compile_to_the_wrapper(
+    tmp_path: Path, certs_dir: Path, project: Path
+) -> None:
+    started = Cluster(tmp_path / "farm", certs_dir)
+    try:
+        started.start()
+        with started.popen(LONG_ARGV, project) as process:
+            wait_until(running_compilers, "the compiler runs")
+            assert started.syncer.stop() == 0
+            assert process.wait(120) == 0
+            assert b"syncer_stopping" in process.stderr.read()
+        done = started.run(ARGV, project)
+        assert "no syncer at" in one_line(done)
+        assert (project / "x.o").exists()
+        forbidden = started.run(ARGV, project, DIST_BUILD_FALLBACK="0")
+        assert forbidden.exit_code == 103
+        assert "no syncer at" in one_line(forbidden)
+        started.stop()
+    finally:
+        started.kill()
+
+
+def test_no_worker_means_a_local_compile_with_its_reason(
+    tmp_path: Path, certs_dir: Path, project: Path
+) -> None:
+    started = Cluster(tmp_path / "farm", certs_dir, [])
+    try:
+        started.start()
+        done = started.run(ARGV, project)
+        assert (done.exit_code, "no_worker" in one_line(done)) == (0, True)
+        assert started.jobs()["local"] == {"no_worker": 1}
+        started.stop()
+    finally:
+        started.kill()
+
+
+def test_a_worker_without_the_compiler_is_not_asked(
+    tmp_path: Path, certs_dir: Path, project: Path
+) -> None:
+    """The dev box has a compiler that is the worker's but for one byte of its specs."""
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    fake = bin_dir / "gcc"
+    fake.write_text('#!/bin/sh\nexec /usr/bin/gcc "$@"\n')
+    fake.chmod(0o755)
+    started = Cluster(tmp_path / "farm", certs_dir)
+    try:
+        started.start()
+        path = f"{bin_dir}:{os.environ['PATH']}"
+        done = started.run(ARGV, project, PATH=path)
+        assert (done.exit_code, "no_toolchain" in one_line(done)) == (0, True)
+        started.stop()
+    finally:
+        started.kill()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["gcc", "-c", "absent.c"],
+        ["gcc", "-c", "x.c", "-o", "no/such/dir/x.o"],
+        ["gcc", "-c", "x.c", "-o", "x.h/x.o"],
+        ["gcc"],
+        ["gcc", "-c"],
+        ["gcc", "--no-such-option", "-c", "x.c"],
+        ["gcc", "-c", "x.c", "-fno-such-option"],
+        ["gcc", "-c", "."],
+        ["gcc", "-c", "x.c", "x.c"],
+        ["gcc", "-E", "x.c"],
+        ["gcc", "-M", "x.c"],
+        ["gcc", "-c", "x.c", "-I", "gone"],
+    ],
+    ids=" ".join,
+)
+def test_bad_input_gets_the_compilers_own_answer(
+    cluster: Cluster, project: Path, argv: list[str]
+) -> None:
+    assert_same(cluster, argv, project)
+
+
+def test_an_unwritable_output_gets_the_compilers_own_answer(
+    cluster: Cluster, project: Path
+) -> None:
+    (project / "x.o").mkdir()
+    assert_same(cluster, ["gcc", "-c", "x.c", "-o", "x.o"], project)
+
+
+def test_outputs_have_the_mode_bits_of_the_builds_umask(cluster: Cluster, project: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        assert cluster.run(ARGV, project).exit_code == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((project / "x.o").stat().st_mode) == 0o600
+
+
+def test_a_link_and_a_run_through_the_wrapper(cluster: Cluster, project: Path) -> None:
+    (project / "main.c").write_text("int main(void) { return 7; }\n")
+    linked = cluster.run(["gcc", "main.c", "-o", "main"], project)
+    assert linked == Done(0, b"", b"")
+    assert run_here(["./main"], project).exit_code == 7
+
+
+def test_verbose_says_what_was_done(cluster: Cluster, project: Path) -> None:
+    done = cluster.run(ARGV, project, DIST_BUILD_VERBOSE="1")
+    assert "compiled by" in one_line(done)
+    linked = cluster.run(["gcc", "x.o", "-shared", "-o", "x.so"], project, DIST_BUILD_VERBOSE="1")
+    assert "compiled locally: link" in one_line(linked)
+
+
+def test_a_token_of_another_installation_is_refused(
+    cluster: Cluster, project: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "stranger"
+    shutil.copytree(cluster.syncer.home / "certs", home / "certs")
+    shutil.copy(cluster.syncer.home / "config.json", home)
+    (home / "certs" / "dev" / "token").write_text("x" * 64 + "\n")
+    done = cluster.run(ARGV, project, DIST_BUILD_HOME=str(home))
+    assert (done.exit_code, "401" in one_line(done)) == (0, True)
+
+
+def test_a_missing_config_is_one_line_and_a_local_compile(
+    cluster: Cluster, project: Path, tmp_path: Path
+) -> None:
+    done = cluster.run(ARGV, project, DIST_BUILD_HOME=str(tmp_path / "nowhere"))
+    assert (done.exit_code, "config.json: no such file" in one_line(done)) == (0, True)

@@ -1,0 +1,79 @@
+import pytest
+
+from distbuild.mirror.manifest import WITHHELD
+from distbuild.protocol.messages import Entry, FileEntry, InputFile, SymlinkEntry
+from distbuild.syncer.proof import Findings, examine, shadowing
+
+ONE, TWO = b"\1" * 32, b"\2" * 32
+MANIFEST: dict[str, Entry] = {
+    "/i/a.h": FileEntry(ONE, 1, 0o444, 0),
+    "/i/held.h": WITHHELD,
+    "/i/link.h": SymlinkEntry(b"a.h"),
+    "/i/asm.h": FileEntry(ONE, 1, 0o444, 0, reads_more=True),
+    "/i/pre.h": FileEntry(ONE, 1, 0o444, 0),
+    "/i/pre.h.gch": WITHHELD,
+    "/i/clang.h": FileEntry(ONE, 1, 0o444, 0),
+    "/i/clang.h.pch": WITHHELD,
+    "/s/main.c": WITHHELD,
+}
+OWN = {"/s/main.c": FileEntry(TWO, 1, 0o444, 0)}
+
+
+@pytest.mark.parametrize(
+    ("path", "digest", "expected"),
+    [
+        ("/i/a.h", ONE, Findings()),
+        ("/i/a.h", TWO, Findings(stale=["/i/a.h"])),
+        ("/i/none.h", ONE, Findings(stale=["/i/none.h"])),
+        ("/i/link.h", ONE, Findings(stale=["/i/link.h"])),
+        ("/i/held.h", ONE, Findings(withheld=["/i/held.h"])),
+        ("/i/asm.h", ONE, Findings(reads_more="/i/asm.h")),
+        ("/i/asm.h", TWO, Findings(stale=["/i/asm.h"])),
+        ("/i/pre.h", ONE, Findings(precompiled="/i/pre.h")),
+        ("/i/clang.h", ONE, Findings(precompiled="/i/clang.h")),
+        ("/s/main.c", TWO, Findings()),
+        ("/s/main.c", ONE, Findings(stale=["/s/main.c"])),
+        ("/.dist_build/stdc-predef.h", TWO, Findings()),
+    ],
+)
+def test_an_input_is_held_against_the_manifest(
+    path: str, digest: bytes, expected: Findings
+) -> None:
+    found = examine([InputFile(path.encode(), digest)], MANIFEST.get, OWN)
+    assert found == expected
+    assert found.in_doubt() == bool(expected.stale or expected.withheld)
+
+
+def test_everything_that_is_wrong_is_found() -> None:
+    inputs = [
+        InputFile(b"/i/held.h", ONE),
+        InputFile(b"/i/a.h", TWO),
+        InputFile(b"/i/caf\xe9.h", ONE),
+    ]
+    found = examine(inputs, MANIFEST.get, OWN)
+    found.shadowing = ["/i/x.h"]
+    assert found == Findings(
+        stale=["/i/a.h", "/i/caf\udce9.h"], withheld=["/i/held.h"], shadowing=["/i/x.h"]
+    )
+    assert found.to_mirror() == ["/i/held.h", "/i/x.h"]
+    assert found.in_doubt()
+
+
+@pytest.mark.parametrize(
+    ("read", "dirs", "shallow", "on_disk", "expected"),
+    [
+        ("/late/sub/x.h", ["/home", "/late"], ["/home"], {"/home/sub/x.h"}, ["/home/sub/x.h"]),
+        ("/late/sub/x.h", ["/home", "/late"], ["/home"], set(), []),
+        ("/late/sub/x.h", ["/home", "/late/"], ["/home/"], {"/home/sub/x.h"}, ["/home/sub/x.h"]),
+        ("/late/x.h", ["/home", "/late"], ["/home"], {"/home/x.h"}, []),
+        ("/late/sub/x.h", ["/home", "/late"], [], {"/home/sub/x.h"}, []),
+        ("/late/sub/x.h", ["/other"], ["/home"], {"/home/sub/x.h"}, []),
+        ("/home/sub/x.h", ["/home"], ["/home"], {"/home/sub/x.h"}, []),
+        ("/late/i/a.h", ["/late", "/"], ["/"], {"/i/a.h", "/late/i/a.h"}, []),
+    ],
+)
+def test_files_that_may_come_first_below_partly_mirrored_directories(
+    read: str, dirs: list[str], shallow: list[str], on_disk: set[str], expected: list[str]
+) -> None:
+    lookup = (MANIFEST | {read: MANIFEST["/i/a.h"]}).get
+    assert shadowing([read], dirs, shallow, lookup, on_disk.__contains__) == expected
