@@ -11,7 +11,7 @@ import pytest
 from tests.support.cluster import Cluster, Done, run_here, wait_until
 from tests.support.objects import assert_same, files_below
 
-LONG = "\n".join(f"double f{i}(double x) {{ return x * {i}.5 + {i}; }}" for i in range(40000))
+LONG = "\n".join(f"double f{i}(double x) {{ return x * {i}.5 + {i}; }}" for i in range(15000))
 LONG_ARGV = ["gcc", "-O2", "-c", "long.c", "-o", "long.o"]
 
 
