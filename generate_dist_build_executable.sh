@@ -45,6 +45,38 @@ echo "building $TARGET"
 started=$(mktemp build/started.XXXXXX)
 work=$(mktemp -d "$PWD/build/exe.XXXXXX")
 trap 'rm -rf -- "$work" "$started"' EXIT
+# Debian's python3 comes without the shared library that a frozen program needs.
+has_shared_python() {
+    .venv/bin/python - <<'PY'
+import ctypes.util, sys, sysconfig
+from pathlib import Path
+name = "python%d.%d" % sys.version_info[:2]
+places = [sysconfig.get_config_var(v) for v in ("LIBDIR", "LIBPL")] + [sys.base_prefix + "/lib"]
+near = any(p and list(Path(p).glob("libpython*.so*")) for p in places)
+sys.exit(not (near or ctypes.util.find_library(name)))
+PY
+}
+
+if ! has_shared_python; then
+    package=libpython$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "installing $package"
+        DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=500 install -qy "$package" \
+            >"$work/apt.log" 2>&1 || { cat "$work/apt.log" >&2; fail "cannot install $package"; }
+    else
+        # Slower by Python's own start, and otherwise the same.
+        echo "$package is missing: $TARGET runs from source; sudo apt-get install $package" >&2
+        mkdir -p "$work/dist"
+        quoted="'${PWD//\'/\'\\\'\'}"
+        printf "#!/bin/sh\nexec %s/.venv/bin/python' %s/src/dist_build.py' \"\$@\"\n" \
+            "$quoted" "$quoted" >"$work/dist/dist_build.exe"
+        chmod 755 "$work/dist/dist_build.exe"
+        touch -r "$started" "$work/dist/dist_build.exe"
+        rm -rf -- src/dist
+        mv -- "$work/dist" src/dist
+        exit 0
+    fi
+fi
 excludes=()
 for module in "${EXCLUDED[@]}"; do excludes+=(--exclude-module "$module"); done
 log=$work/log

@@ -184,6 +184,14 @@ class Queues(RuleBasedStateMachine):
         self.asleep.discard(name)
         assert name not in {worker for _, worker in self.leases.values()}
 
+    @rule(name=names)
+    def leave(self, name: str) -> None:
+        held = {lease for lease, (_, worker) in self.leases.items() if worker == name}
+        self.take(self.queue.leave(name, self.now))
+        self.asleep.discard(name)
+        assert held <= self.leases.keys()
+        assert name not in self.queue.workers
+
     @precondition(lambda self: self.over)
     @rule(data=st.data())
     def late(self, data: st.DataObject) -> None:

@@ -320,7 +320,7 @@ class JobQueue:
     def leave(self, name: str, now: float) -> list[Action]:
         """A worker takes no more jobs; what it has it still finishes."""
         self.workers.pop(name, None)
-        return self._give_up_hopeless(now)
+        return [*self._give_up_hopeless(now), *self._second_chances(now)]
 
     def lost(self, name: str, now: float) -> list[Action]:
         """A worker is known to be gone: its leases are lost at once."""

@@ -110,7 +110,8 @@ class Syncer:
         for directory in self._config.dirs:
             if not os.path.isdir(directory):
                 log.warning('%s: named by "dirs" in config.json, but no such directory', directory)
-        self._mirroring.require([*self._config.dirs, *self._memory.load()])
+        self._mirroring.require(self._config.dirs)
+        self._mirroring.require(self._memory.load(), named=False)
         for file in self._memory.files:
             self._mirroring.want(file)
         self._mirroring.ready.set()

@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 
 #: A directory that no job named for this long (seconds) is not mirrored at the start any more.
 FORGET_S = 14 * 24 * 3600
+#: The time is written down again when the one on disk is older than this (seconds).
+REFRESH_S = 24 * 3600
 
 
 class _Remembered(msgspec.Struct):
@@ -44,10 +46,12 @@ class RootMemory:
     def save(self, directories: Iterable[str], files: Iterable[str]) -> None:
         """Remember these as named by now."""
         now = time.time()
-        kept = self._fresh(now)
-        kept.update(dict.fromkeys(map(os.fsencode, directories), now))
+        last = self._last.directories
+        named = dict.fromkeys(map(os.fsencode, directories), now)
+        kept = self._fresh(now) | named
         wanted = [os.fsencode(file) for file in files]
-        if kept.keys() == self._last.directories.keys() and wanted == self._last.files:
+        recent = all(now - last.get(d, 0.0) < REFRESH_S for d in named)
+        if recent and kept.keys() == last.keys() and wanted == self._last.files:
             return
         self._last = _Remembered(kept, wanted)
         temporary = self._path.with_suffix(".tmp")

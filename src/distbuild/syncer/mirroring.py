@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from distbuild.mirror import policy
 from distbuild.mirror.manifest import DIRECTORY, Manifest
 from distbuild.mirror.pending import Pending
-from distbuild.mirror.roots import Kind, Root, Roots, destination, identity, inside, trace
+from distbuild.mirror.roots import Kind, Root, Roots, identity, inside, trace
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watch import Watcher, is_remote
 from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
+from distbuild.syncer.ways import Place, Ways
 
 log = logging.getLogger(__name__)
 
@@ -54,18 +55,12 @@ class Mirroring:
         self._lock = threading.RLock()
         # Spelled directory -> (device, inode) when it was last taken in, None when it was absent.
         self._required: dict[str, tuple[int, int] | None] = {}
-        # Components on the way to roots, targets of links, files asked for by name.
-        self._pinned: set[str] = set()
-        # Links that leave their root and files asked for by name, as spelled -> what they led to.
-        # On the way there nothing is watched, so each is looked at for every job.
-        self._outward: dict[str, tuple[int, int] | None] = {}
-        # Files asked for by name, as spelled.
-        self._asked: set[str] = set()
-        # Files outside every root, by real path; whether their directory is watched.
-        self._loose: dict[str, bool] = {}
+        self._named: set[str] = set()
         self._pending = Pending()
         self._stopping = threading.Event()
         self._watcher = make_watcher(self._changed, self._pending.overflowed)
+        place = Place(self.manifest, self.roots, scanner, self._watcher, home)
+        self._ways = Ways(place, self._apply, lambda d: self.require([d], named=False))
         self._thread = threading.Thread(target=self._keep_up, name="mirror", daemon=True)
         self._thread.start()
 
@@ -78,13 +73,17 @@ class Mirroring:
 
     # --- what jobs need -------------------------------------------------------------------------
 
-    def require(self, directories: Iterable[str]) -> None:
+    def require(self, directories: Iterable[str], *, named: bool = True) -> None:
         """Mirror these directories (absolute, as spelled), if they exist, from now on.
+
+        ``named``: by a job or the configuration, not by the memory of an earlier run.
 
         One ``stat`` each when they are mirrored already: it sees an ancestor that was moved or a
         link that was switched, of which a watch on the directory itself says nothing.
         """
         for spelled in directories:
+            if named:
+                self._named.add(spelled)
             now = identity(spelled)
             if now is not None and self._required.get(spelled) == now:
                 continue
@@ -123,8 +122,7 @@ class Mirroring:
                 return False
             before = self.manifest.get(way.real)
             self._scanner.wanted.add(way.real)
-            self._asked.add(path)
-            self._follow(path)
+            self._ways.ask(path)
             entry = self.manifest.get(way.real)
             return entry is not None and entry != before
 
@@ -168,7 +166,9 @@ class Mirroring:
 
     def required(self) -> list[str]:
         """The directories, as spelled, that exist and that a job or the configuration named."""
-        return [spelled for spelled, now in list(self._required.items()) if now is not None]
+        return [
+            s for s, now in list(self._required.items()) if now is not None and s in self._named
+        ]
 
     def shallow_roots(self) -> list[str]:
         """Roots of which only the top is mirrored."""
@@ -181,10 +181,10 @@ class Mirroring:
         self._required[spelled] = now
         way = trace(spelled)
         missed = way.real is not None and self.manifest.get(way.real) != DIRECTORY
-        self._pin(way.entries)
+        self._ways.pinned.update(way.entries)
         self._apply(dict(way.entries))
         if now is None or way.real is None or not way.is_directory:
-            self._recheck_pinned()
+            self._ways.recheck_pinned()
             return
         known = self.roots.holding(way.real)
         if known is not None and known.listed == identity(known.path) is not None:
@@ -209,8 +209,7 @@ class Mirroring:
             renewed.update((n, r) for n in self.roots.nested(path) if (r := self.roots.get(n)))
         for root in renewed.values():
             self._rescan(root)
-        for file in list(self._loose):
-            self._watch_loose(file)
+        self._ways.watch_again()
 
     def _rescan(self, root: Root) -> None:
         """List a root again and take the differences."""
@@ -219,7 +218,7 @@ class Mirroring:
         root.listed = identity(root.path)
         if root.listed is None:
             self._watcher.forget(root.path)
-            pinned = root.path in self._pinned  # a file may stand there now
+            pinned = root.path in self._ways.pinned  # a file may stand there now
             self._apply({root.path: self._scanner.entry(root.path) if pinned else None})
             return
         self._apply(self._subtree(root.path, root))
@@ -238,7 +237,7 @@ class Mirroring:
         apart = self._apart(directory, found if root.kind is Kind.DEEP else {})
         for path in self.manifest.below(directory):
             if path not in found and not any(inside(path, other) for other in apart):
-                found[path] = self._scanner.entry(path) if path in self._pinned else None
+                found[path] = self._scanner.entry(path) if path in self._ways.pinned else None
         return found
 
     def _apart(self, directory: str, found: Mapping[str, Entry | None]) -> list[str]:
@@ -263,7 +262,7 @@ class Mirroring:
         self._apply(self._subtree(root.path, root))
         nested = map(self.roots.get, self.roots.nested(root.path))
         self._renew([r for r in nested if r is not None])
-        self.require(named)
+        self.require(named, named=False)
         return {}
 
     def _watch(self, directory: str, root: Root | None) -> None:
@@ -272,15 +271,6 @@ class Mirroring:
         if os.path.isdir(directory):
             root.polled = True
             log.warning("%s: cannot be watched; listed again for each job", root.path)
-
-    def _watch_loose(self, file: str) -> None:
-        self._loose[file] = self._watcher.add(os.path.dirname(file))
-
-    def _pin(self, entries: dict[str, Entry]) -> None:
-        self._pinned.update(entries)
-
-    def _recheck_pinned(self) -> None:
-        self._apply({p: self._scanner.entry(p) for p in self._pinned if self.manifest.get(p)})
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -327,15 +317,14 @@ class Mirroring:
         self.rescans += 1
         log.warning("change events were lost; every root is listed again")
         self._renew(self.roots)
-        self._recheck_pinned()
-        for path in list(self._outward):
-            self._follow(path)
+        self._ways.recheck_pinned()
+        self._ways.follow_all()
 
     def _state(self, path: str) -> dict[str, Entry | None]:
         """What is now at a changed path and below it; empty when the path is none of ours."""
         root = self.roots.holding(path)
         if root is None or self._in_home(path, root):
-            return {path: self._scanner.entry(path)} if path in self._pinned else {}
+            return {path: self._scanner.entry(path)} if path in self._ways.pinned else {}
         entry = self._scanner.entry(path)
         if root.kind is Kind.DEFERRED:
             return {**trace(os.path.dirname(path)).entries, path: entry}
@@ -357,21 +346,7 @@ class Mirroring:
         if self.manifest.apply(batch):
             self._on_change()
         for link, entry in links.items():
-            if (link in fresh or link not in self._outward) and self._leaves(link, entry):
-                self._follow(link)
-
-    # --- links and files by name ----------------------------------------------------------------
-
-    def _leaves(self, link: str, entry: SymlinkEntry) -> bool:
-        """Whether a link leads out of the root that holds it, where the root's events say less."""
-        root = self.roots.holding(link)
-        target = os.path.normpath(os.path.join(os.path.dirname(link), os.fsdecode(entry.target)))
-        real = self.manifest.resolve(link)
-        return (
-            root is None
-            or real is None
-            or not (inside(target, root.path) and inside(real, root.path))
-        )
+            self._ways.consider(link, entry, fresh=link in fresh)
 
     def _look_for_moves(self) -> None:
         """What no event tells: ancestors that moved, targets that came, unwatched directories."""
@@ -379,44 +354,8 @@ class Mirroring:
         moved = [r for r in held if r.listed != identity(r.path)]
         if moved:
             self._renew(moved)
-            self._recheck_pinned()
-        for path, before in list(self._outward.items()):
-            if path not in self._asked and not isinstance(self.manifest.get(path), SymlinkEntry):
-                del self._outward[path]
-            elif before != destination(path):
-                self._follow(path)
-        unwatched = [file for file, watched in self._loose.items() if not watched]
-        if unwatched:
-            self._apply({file: self._scanner.entry(file) for file in unwatched})
-            self._recheck_pinned()
-
-    def _follow(self, path: str) -> None:
-        """Take in where a link or a file's name leads, and every step of the way."""
-        before = self._outward.get(path)
-        self._outward[path] = destination(path)
-        way = trace(path)
-        self._pin(way.entries)
-        self._apply(dict(way.entries))
-        if way.real is None:
-            if before is not None:
-                self._recheck_pinned()
-        elif way.is_directory:
-            self._follow_directory(path, way.real)
-        else:
-            self._pinned.add(way.real)
-            root = self.roots.holding(way.real)
-            if root is None or root.path == way.real:
-                self._watcher.forget_one(os.path.dirname(way.real))
-                self._watch_loose(way.real)
-            self._apply({way.real: self._scanner.entry(way.real)})
-
-    def _follow_directory(self, link: str, real: str) -> None:
-        """A link's directory is mirrored, unless of directories beside the link only names are."""
-        root = self.roots.holding(link)
-        if root is not None and root.kind is Kind.SHALLOW:
-            return
-        if not policy.is_broad(real, self._home):
-            self.require([real])
+            self._ways.recheck_pinned()
+        self._ways.look()
 
 
 def _ancestors(path: str) -> Iterator[str]:

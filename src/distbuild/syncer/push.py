@@ -146,7 +146,7 @@ class Pusher:
                 if time.monotonic() - checked >= STATUS_S or not self.up:
                     self.status = self._client.status()
                     checked = time.monotonic()
-                self._set_up()
+                    self._set_up()
                 self._push()
                 backoff = 0.1
                 self._bell.wait(STATUS_S)
@@ -160,6 +160,7 @@ class Pusher:
                 self._stopping.wait(MAX_BACKOFF_S)
 
     def _set_up(self) -> None:
+        """It answered just now; an older status says nothing of what was pushed since."""
         if not self.up:
             log.info("%s is up", self.host)
         self.up, self.error = True, ""

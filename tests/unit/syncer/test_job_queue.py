@@ -67,6 +67,10 @@ def renew(name: str, leases: list[str], now: float = 0.0) -> Callable[[JobQueue]
     return lambda queue: queue.renew(name, leases, now)
 
 
+def leave(name: str, now: float = 0.0) -> Callable[[JobQueue], list[Action]]:
+    return lambda queue: queue.leave(name, now)
+
+
 def lost(name: str, now: float = 0.0) -> Callable[[JobQueue], list[Action]]:
     return lambda queue: queue.lost(name, now)
 
@@ -215,6 +219,28 @@ SEQUENCES: dict[str, tuple[tuple[Worker, ...], list[Step]]] = {
             (retry("1.1"), [Wake(("w1", "w2"))]),
             (lease("w1"), []),
             (lost("w2"), [Wake(("w1",))]),
+            (lease("w1"), [Assign(1, "w1", "1.2")]),
+        ],
+    ),
+    "a worker that leaves finishes what it has and gets no more": (
+        TWO,
+        [
+            (submit(GCC), (1, [Wake(("w1", "w2"))])),
+            (submit(GCC), (2, [Wake(("w1", "w2"))])),
+            (lease("w1"), [Assign(1, "w1", "1.1")]),
+            (leave("w1"), []),
+            (renew("w1", ["1.1"]), []),
+            (leave("w2"), [CompileLocally(2, LocalReason.NO_WORKER, "gcc")]),
+            (finish("1.1"), []),
+        ],
+    ),
+    "who failed a job is woken when the better worker leaves": (
+        TWO,
+        [
+            (submit(GCC), (1, [Wake(("w1", "w2"))])),
+            (lease("w1"), [Assign(1, "w1", "1.1")]),
+            (retry("1.1"), [Wake(("w1", "w2"))]),
+            (leave("w2"), [Wake(("w1",))]),
             (lease("w1"), [Assign(1, "w1", "1.2")]),
         ],
     ),

@@ -599,6 +599,17 @@ def test_an_unwatchable_directory_is_listed_for_each_job(
         mirror.mirroring.stop()
 
 
+def test_what_was_named_is_told_from_what_was_remembered(mirror: Mirror) -> None:
+    base = mirror.base
+    for name in ("a", "b", "c"):
+        write(base / name / "x.h")
+    (base / "a/l").symlink_to("../c")
+    mirror.mirroring.require([str(base / "b"), str(base / "a")], named=False)
+    assert mirror.mirroring.required() == []
+    mirror.job(base / "a", base / "none")
+    assert mirror.mirroring.required() == [str(base / "a")]
+
+
 # --- changes ---------------------------------------------------------------------------------
 
 

@@ -1,0 +1,66 @@
+"""Tasks that need no compiler, and an executor that answers by a script."""
+
+from collections.abc import Callable, Iterator
+
+from distbuild.command.model import CompileCommand, Family, Local
+from distbuild.protocol.messages import LeaseRequest, ResultRequest, Toolchain
+from distbuild.syncer.executor import Execution, Task
+
+COMMAND = CompileCommand(
+    family=Family.GCC,
+    compiler="gcc",
+    arguments=(),
+    cwd="/p",
+    source="x.c",
+    language="c",
+    output="x.o",
+    search_dirs=(),
+    input_files=(),
+    dependencies=None,
+    output_dirs=("/p",),
+    needs_original_paths=False,
+)
+
+
+def task(name: str = "x.c", toolchain: str = "gcc", generation: int = 1) -> Task:
+    """A task that is known by its implicit include."""
+    return Task(COMMAND, {}, toolchain, generation, (), (), (), name, ("/p",), stderr_tty=False)
+
+
+def asking(
+    worker: str, slots: int = 1, wait_s: float = 0.0, toolchain: str = "gcc"
+) -> LeaseRequest:
+    """A worker's request for work."""
+    return LeaseRequest(worker, slots, wait_s, [Toolchain(toolchain, toolchain)])
+
+
+class ScriptedExecutor:
+    """An Executor: for each task the next answer of the script; keeps the tasks it was given."""
+
+    def __init__(self) -> None:
+        self.script: list[ResultRequest | Local | Callable[[Task], ResultRequest | Local]] = []
+        self.tasks: list[Task] = []
+        self.blocked: Local | None = None
+        self.cancelled = 0
+
+    def obstacle(self, command: CompileCommand, toolchain: str) -> Local | None:
+        return self.blocked
+
+    def execute(self, task: Task) -> Execution:
+        self.tasks.append(task)
+        answer = self.script.pop(0)
+        try:
+            yield
+        except GeneratorExit:
+            self.cancelled += 1
+            raise
+        return answer(task) if callable(answer) else answer
+
+
+def run(compiling: Iterator[None]) -> object:
+    """Run a generator to its end and return what it returns."""
+    while True:
+        try:
+            next(compiling)
+        except StopIteration as finished:
+            return finished.value

@@ -1,0 +1,99 @@
+"""A worker's HTTP interface as the syncer's client sees it, kept in memory. Records what was asked."""
+
+import threading
+from typing import Any
+
+from distbuild.mirror.manifest import Summary
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.messages import Blob, Change, Changes, ChangesReply, Digest, FileEntry
+
+
+class FakeWorkerClient:
+    """Same methods as ``WorkerClient``. ``asked`` has one word for each request, in order."""
+
+    def __init__(self, host: str = "w1:8443") -> None:
+        self.host = host
+        self.asked: list[str] = []
+        self.down = False
+        self.blobs_held: set[Digest] = set()
+        self.tree: dict[bytes, Change] = {}
+        self.epoch = ""
+        self.generation = 0
+        self.known = False
+        self._lock = threading.Condition()
+
+    def restart_empty(self) -> None:
+        """The worker lost its sandbox."""
+        with self._lock:
+            self.tree, self.epoch, self.generation, self.known = {}, "", 0, False
+            self.blobs_held = set()
+
+    def set_down(self, down: bool) -> None:
+        """Whether the worker answers."""
+        with self._lock:
+            self.down = down
+
+    def wait_until(self, holds: Any, timeout: float = 10.0) -> None:
+        """Return once ``holds()``, which is looked at after each request."""
+        with self._lock:
+            assert self._lock.wait_for(holds, timeout), self.asked
+
+    def _note(self, word: str) -> None:
+        self.asked.append(word)
+        self._lock.notify_all()
+        if self.down:
+            raise InfrastructureError(f"{self.host}: connection refused")
+
+    def status(self) -> dict[str, Any]:
+        with self._lock:
+            self._note("status")
+            clients = {"me": {"epoch": self.epoch, "generation": self.generation}}
+            return {"name": "w1", "num_cores": 2, "clients": clients if self.known else {}}
+
+    def changes(self, changes: Changes) -> ChangesReply:
+        with self._lock:
+            self._note("offer" if changes.entries is None else f"since {changes.base}")
+            if changes.entries is None:
+                if changes.summary != self._summary():
+                    return ChangesReply("need_full")
+                return self._reached(changes)
+            if changes.base and (changes.epoch, changes.base) != (self.epoch, self.generation):
+                return ChangesReply("need_full")
+            missing = self._missing(changes.entries)
+            if missing:
+                return ChangesReply("need_blobs", missing=missing)
+            tree = dict(self.tree) if changes.base else {}
+            for change in changes.entries:
+                if change.entry is None:
+                    tree.pop(change.path, None)
+                else:
+                    tree[change.path] = change
+            self.tree = tree
+            assert self._summary() == changes.summary
+            return self._reached(changes)
+
+    def _reached(self, changes: Changes) -> ChangesReply:
+        self.epoch, self.generation, self.known = changes.epoch, changes.target, True
+        self._lock.notify_all()
+        return ChangesReply("applied", self.generation)
+
+    def _missing(self, entries: list[Change]) -> list[Digest]:
+        needed = [c.entry.digest for c in entries if isinstance(c.entry, FileEntry)]
+        return [d for d in dict.fromkeys(needed) if d not in self.blobs_held]
+
+    def _summary(self) -> bytes:
+        summary = Summary()
+        for path, change in self.tree.items():
+            assert change.entry is not None
+            summary.add(path, change.entry)
+        return summary.digest()
+
+    def blobs(self, blobs: list[Blob]) -> None:
+        with self._lock:
+            self._note(f"blobs {len(blobs)}")
+            self.blobs_held.update(blob.digest for blob in blobs)
+
+    def clean(self, client: str) -> None:
+        with self._lock:
+            self._note(f"clean {client}")
+        self.restart_empty()

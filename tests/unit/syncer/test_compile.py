@@ -1,0 +1,266 @@
+"""Whole compiles over a scripted executor and a real mirror."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from distbuild.command.model import Local, LocalReason
+from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest, SubmitReply
+from distbuild.syncer.compile import MAX_ROUNDS, Compiles
+from distbuild.syncer.executor import Task
+from tests.support.preparing import IDENTITY, Box
+from tests.support.tasks import ScriptedExecutor, run
+
+
+class Compiling:
+    """A box, a script of what workers answer, and the compiles between them."""
+
+    def __init__(self, base: Path) -> None:
+        self.box = Box(base)
+        self.executor = ScriptedExecutor()
+        self.compiles = Compiles(
+            self.box.preparer, self.executor, self.box.mirroring, self.box.mirror.scanner
+        )
+
+    def result(self, *inputs: str, exit_code: int = 0, stderr: bytes = b"") -> ResultRequest:
+        """A worker's honest answer: these files, as they are now."""
+        read = [self.read(name) for name in inputs]
+        return ResultRequest("1.1", "w1", exit_code, b"out", stderr, [], read)
+
+    def read(self, name: str, data: bytes | None = None) -> InputFile:
+        content = (self.box.base / name).read_bytes() if data is None else data
+        return InputFile(self.box.path(name), hashlib.sha256(content).digest())
+
+    def compile(self, *answers: ResultRequest | Local | Callable[[Task], ResultRequest]) -> object:
+        self.executor.script = list(answers)
+        answer = run(self.compiles.compile(self.box.submission()))
+        assert self.executor.script == []
+        return answer
+
+    def counted(self) -> tuple[int, int, int, dict[str, int]]:
+        counts = self.compiles
+        return counts.done, counts.failed, counts.repeated, dict(counts.local)
+
+    def held(self, name: str) -> bool:
+        return isinstance(self.box.mirroring.manifest.get(f"{self.box.base}/{name}"), FileEntry)
+
+
+@pytest.fixture
+def compiling(tmp_path: Path) -> Iterator[Compiling]:
+    base = Path(os.path.realpath(tmp_path)) / "base"
+    base.mkdir()
+    made = Compiling(base)
+    yield made
+    made.box.stop()
+
+
+def done(exit_code: int = 0, stderr: bytes = b"") -> SubmitReply:
+    return SubmitReply("done", exit_code=exit_code, stdout=b"out", stderr=stderr, worker="w1")
+
+
+def local(reason: LocalReason, detail: str) -> SubmitReply:
+    return SubmitReply("local", reason=str(reason), detail=detail, silent=reason.by_design)
+
+
+def test_a_proven_result_is_the_answer(compiling: Compiling) -> None:
+    assert compiling.compile(compiling.result("src/x.c", "inc/a.h")) == done()
+    assert compiling.counted() == (1, 0, 0, {})
+
+
+def test_a_genuine_failure_is_accepted_at_once(compiling: Compiling) -> None:
+    said = b"x.c:1:1: error: no\n"
+    assert compiling.compile(compiling.result(exit_code=1, stderr=said)) == done(1, said)
+    assert compiling.counted() == (1, 1, 0, {})
+
+
+def test_a_stale_input_is_compiled_again(compiling: Compiling) -> None:
+    stale = ResultRequest("1.1", "w1", inputs=[compiling.read("inc/a.h", b"old")])
+    assert compiling.compile(stale, compiling.result("inc/a.h")) == done()
+    assert compiling.counted() == (1, 0, 1, {})
+
+
+def test_a_disturbed_result_is_compiled_again(compiling: Compiling) -> None:
+    disturbed = ResultRequest("1.1", "w1", exit_code=1, disturbed=True)
+    assert compiling.compile(disturbed, compiling.result("inc/a.h")) == done()
+    assert compiling.counted() == (1, 0, 1, {})
+
+
+def test_a_source_that_changed_meanwhile_is_compiled_again(compiling: Compiling) -> None:
+    def edit(task: Task) -> ResultRequest:
+        compiling.box.write("src/x.c", "int y;\n")
+        return compiling.result(exit_code=1)
+
+    assert compiling.compile(edit, compiling.result("src/x.c")) == done()
+    first, second = compiling.executor.tasks
+    assert first.files != second.files
+
+
+def test_a_header_that_changed_meanwhile_is_compiled_again(compiling: Compiling) -> None:
+    def edit(task: Task) -> ResultRequest:
+        result = compiling.result("inc/a.h")
+        compiling.box.write("inc/a.h", "int b;\n")
+        compiling.box.mirroring.settle()
+        return result
+
+    assert compiling.compile(edit, lambda task: compiling.result("inc/a.h")) == done()
+    first, second = compiling.executor.tasks
+    assert second.generation > first.generation
+
+
+def test_inputs_that_keep_changing_make_it_local(compiling: Compiling) -> None:
+    stale = ResultRequest("1.1", "w1", inputs=[compiling.read("inc/a.h", b"old")])
+    answer = compiling.compile(*[stale] * MAX_ROUNDS)
+    assert answer == local(LocalReason.INPUTS_CHANGED, "x.c")
+    assert compiling.counted() == (0, 0, MAX_ROUNDS, {"inputs_changed": 1})
+
+
+def test_a_withheld_input_is_mirrored_for_the_next_round(compiling: Compiling) -> None:
+    compiling.box.write("inc/b.c", "int b;\n")
+    held = compiling.result("src/x.c", "inc/b.c")
+    assert compiling.compile(held, held) == done()
+    assert compiling.held("inc/b.c")
+
+
+@pytest.mark.parametrize("spelled", ["{base}/inc/b.c", "../inc/b.c"])
+def test_a_placeholder_in_the_errors_is_mirrored(compiling: Compiling, spelled: str) -> None:
+    compiling.box.write("inc/b.c", "int b;\n")
+    path = spelled.format(base=compiling.box.base).encode()
+    said = path + b":1:2: error: #error dist_build_withheld\n"
+    failed = compiling.result(exit_code=1, stderr=said)
+    assert compiling.compile(failed, compiling.result("inc/b.c")) == done()
+    assert compiling.held("inc/b.c")
+
+
+def test_a_placeholder_that_cannot_be_mirrored_makes_it_local(compiling: Compiling) -> None:
+    said = b"none.c:1:2: error: #error dist_build_withheld\n"
+    answer = compiling.compile(compiling.result(exit_code=1, stderr=said))
+    path = f"{compiling.box.base}/src/none.c"
+    assert answer == local(LocalReason.INPUT_NOT_MIRRORED, path)
+
+
+MISSING = b"x.c:1:10: fatal error: a.h: No such file or directory\n"
+
+
+def test_a_missing_include_that_exists_is_mirrored_and_compiled_again(
+    compiling: Compiling,
+) -> None:
+    compiling.box.write("src/x.c", '#include "../o/a.h"\n')
+    compiling.box.write("o/a.h", "int a;\n")
+    failed = compiling.result(exit_code=1, stderr=MISSING)
+    assert compiling.compile(failed, compiling.result("o/a.h")) == done()
+    assert compiling.held("o/a.h")
+
+
+def test_a_missing_include_that_is_mirrored_already_makes_it_local(compiling: Compiling) -> None:
+    answer = compiling.compile(compiling.result(exit_code=1, stderr=MISSING))
+    path = f"{compiling.box.base}/inc/a.h"
+    assert answer == local(LocalReason.INPUT_NOT_MIRRORED, path)
+
+
+def test_a_missing_include_that_does_not_exist_is_the_answer(compiling: Compiling) -> None:
+    compiling.box.write("src/x.c", '#include "none.h"\n')
+    assert compiling.compile(compiling.result(exit_code=1, stderr=MISSING)) == done(1, MISSING)
+
+
+def test_a_missing_include_that_a_macro_names_makes_it_local(compiling: Compiling) -> None:
+    compiling.box.write("src/x.c", "#include NAME\n")
+    answer = compiling.compile(compiling.result(exit_code=1, stderr=MISSING))
+    assert answer == local(LocalReason.INPUT_NOT_MIRRORED, "x.c")
+
+
+@pytest.mark.parametrize("suffix", [".gch", ".pch"])
+def test_a_precompiled_header_without_its_header_makes_it_local(
+    compiling: Compiling, suffix: str
+) -> None:
+    """gcc takes a.h.gch even where there is no a.h."""
+    (compiling.box.base / "inc/a.h").unlink()
+    compiling.box.write("inc/a.h" + suffix, "")
+    answer = compiling.compile(compiling.result(exit_code=1, stderr=MISSING))
+    path = f"{compiling.box.base}/inc/a.h{suffix}"
+    assert answer == local(LocalReason.PRECOMPILED_HEADER, path)
+
+
+def test_a_precompiled_header_beside_an_input_makes_it_local(compiling: Compiling) -> None:
+    compiling.box.write("inc/a.h.gch", "")
+    answer = compiling.compile(compiling.result("inc/a.h"))
+    path = f"{compiling.box.base}/inc/a.h"
+    assert answer == local(LocalReason.PRECOMPILED_HEADER, path)
+
+
+def test_an_input_that_reads_more_makes_it_local(compiling: Compiling) -> None:
+    compiling.box.write("inc/a.h", '.incbin "logo"\n')
+    answer = compiling.compile(compiling.result("inc/a.h"))
+    assert answer == local(LocalReason.ASSEMBLER_INPUT, f"{compiling.box.base}/inc/a.h")
+
+
+def test_an_error_of_the_assembler_makes_it_local(compiling: Compiling) -> None:
+    said = b"{standard input}: Assembler messages:\n"
+    answer = compiling.compile(compiling.result(exit_code=1, stderr=said))
+    assert answer == local(LocalReason.ASSEMBLER_INPUT, "x.c")
+
+
+def test_a_shadowing_file_in_a_partly_mirrored_directory_is_mirrored(tmp_path: Path) -> None:
+    """The working directory is the user's home, of which only the top is mirrored."""
+    base = Path(os.path.realpath(tmp_path)) / "base"
+    base.mkdir()
+    compiling = Compiling(base)
+    try:
+        compiling.box.mirroring._home = f"{base}/src"
+        compiling.box.write("inc/sub/b.h", "")
+        compiling.box.write("src/sub/b.h", "")
+        found = compiling.result("src/x.c", "inc/sub/b.h")
+        assert compiling.compile(found, lambda task: compiling.result("src/sub/b.h")) == done()
+        assert compiling.held("src/sub/b.h")
+    finally:
+        compiling.box.stop()
+
+
+@pytest.mark.parametrize(
+    ("answer", "detail"),
+    [
+        (Local(LocalReason.NO_TOOLCHAIN, "d" * 12), f"for {IDENTITY.version}"),
+        (Local(LocalReason.NO_NAMESPACE, "d" * 12), f"for {IDENTITY.version}"),
+        (Local(LocalReason.NO_WORKER, "d" * 12), ""),
+        (Local(LocalReason.LEASES_LOST, "w1: disk full"), "w1: disk full"),
+    ],
+)
+def test_what_the_farm_cannot_do_is_local(compiling: Compiling, answer: Local, detail: str) -> None:
+    assert compiling.compile(answer) == local(answer.reason, detail)
+    assert compiling.counted() == (0, 0, 0, {answer.reason: 1})
+    compiling.executor.blocked = answer
+    explained = compiling.compiles.explain(compiling.box.submission())
+    assert explained == Local(answer.reason, detail)
+
+
+def test_what_is_local_by_design_is_silent(compiling: Compiling) -> None:
+    answer = run(compiling.compiles.compile(compiling.box.submission("-E")))
+    assert answer == local(LocalReason.PREPROCESS_ONLY, "-E")
+    assert isinstance(answer, SubmitReply)
+    assert answer.silent
+    assert compiling.compiles.explain(compiling.box.submission("-E")) == Local(
+        LocalReason.PREPROCESS_ONLY, "-E"
+    )
+    assert compiling.compiles.explain(compiling.box.submission()) is None
+
+
+def test_closing_a_compile_cancels_its_task(compiling: Compiling) -> None:
+    compiling.executor.script = [compiling.result()]
+    running = compiling.compiles.compile(compiling.box.submission())
+    next(running)
+    running.close()
+    assert compiling.executor.cancelled == 1
+    assert compiling.counted() == (0, 0, 0, {})
+
+
+def test_until_the_first_scan_is_over_a_compile_waits(compiling: Compiling) -> None:
+    ready = compiling.box.mirroring.ready
+    ready.clear()
+    compiling.executor.script = [compiling.result("inc/a.h")]
+    running = compiling.compiles.compile(compiling.box.submission())
+    next(running)
+    assert compiling.executor.tasks == []
+    ready.set()
+    assert run(running) == done()

@@ -1,0 +1,256 @@
+"""The farm with real threads: what blocks is woken, and everything is answered."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from distbuild.command.model import Local, LocalReason
+from distbuild.protocol.messages import LeaseRequest, RenewRequest, ResultRequest
+from distbuild.syncer import farm as farm_module
+from distbuild.syncer.executor import Task
+from distbuild.syncer.farm import Farm
+from tests.support.tasks import COMMAND, asking, run, task
+
+LONG_S = 30.0
+
+
+@pytest.fixture
+def farm() -> Iterator[Farm]:
+    made = Farm(expected=False)
+    yield made
+    made.stop()
+
+
+class InThread:
+    """A call in a thread of its own; ``result()`` waits for it."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._answers: queue.Queue[object] = queue.Queue()
+        self._thread = threading.Thread(target=lambda: self._answers.put(call()))
+        self._thread.start()
+
+    def result(self) -> object:
+        answer = self._answers.get(timeout=10)
+        self._thread.join()
+        return answer
+
+    def is_waiting(self) -> bool:
+        return self._thread.is_alive()
+
+
+def lease_one(farm: Farm, request: LeaseRequest) -> tuple[str, Task]:
+    given = farm.lease(request)
+    assert len(given) == 1
+    return given[0]
+
+
+def submitted(farm: Farm, count: int, of: Task) -> list[InThread]:
+    """Tasks on their way, all in the queue."""
+    calls = [InThread(lambda: run(farm.execute(of))) for _ in range(count)]
+    while farm.counts()["queued"] + farm.counts()["running"] < count:
+        assert all(call.is_waiting() for call in calls)
+    return calls
+
+
+def test_a_task_goes_to_a_worker_and_its_result_back(farm: Farm) -> None:
+    assert farm.lease(asking("w1")) == []
+    [call] = submitted(farm, 1, task("a"))
+    lease, given = lease_one(farm, asking("w1", 4))
+    assert given == task("a")
+    result = ResultRequest(lease, "w1", exit_code=1, stderr=b"no")
+    assert farm.deliver(result)
+    assert call.result() == result
+    assert not farm.deliver(result)
+    assert farm.counts() == {"queued": 0, "running": 0, "cancelled": 0, "retried": 0}
+
+
+@pytest.mark.parametrize("slots", [0, 1])
+def test_a_waiting_worker_is_woken_by_a_task(farm: Farm, slots: int) -> None:
+    """With no slot it is only told that there is something."""
+    poll = InThread(lambda: farm.lease(asking("w1", slots, LONG_S)))
+    while not farm.workers():
+        assert poll.is_waiting()
+    [call] = submitted(farm, 1, task())
+    given = poll.result()
+    assert isinstance(given, list)
+    assert len(given) == slots
+    [(lease, _)] = given or farm.lease(asking("w1"))
+    assert farm.deliver(ResultRequest(lease, "w1"))
+    call.result()
+
+
+def test_a_worker_that_does_not_fit_is_not_woken(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farm_module, "POLL_S", 0.1)
+    farm.lease(asking("w1"))
+    [call] = submitted(farm, 1, task())
+    assert farm.lease(asking("w2", 1, LONG_S, "clang")) == []
+    [(lease, _)] = farm.lease(asking("w1"))
+    farm.deliver(ResultRequest(lease, "w1"))
+    call.result()
+
+
+def test_without_a_worker_a_task_is_local_at_once(farm: Farm) -> None:
+    assert run(farm.execute(task())) == Local(LocalReason.NO_WORKER, "gcc")
+    assert farm.obstacle(COMMAND, "gcc") == Local(LocalReason.NO_WORKER, "gcc")
+    farm.lease(asking("w1"))
+    assert farm.obstacle(COMMAND, "gcc") is None
+    assert farm.obstacle(COMMAND, "x" * 64) == Local(LocalReason.NO_TOOLCHAIN, "x" * 12)
+
+
+def test_right_after_the_start_the_first_worker_is_waited_for() -> None:
+    farm = Farm(expected=True)
+    try:
+        call = InThread(lambda: run(farm.execute(task())))
+        assert call.is_waiting()
+        [(lease, _)] = farm.lease(asking("w1", 1, LONG_S))
+        assert farm.deliver(ResultRequest(lease, "w1"))
+        assert call.result() == ResultRequest(lease, "w1")
+    finally:
+        farm.stop()
+
+
+def test_a_worker_that_never_comes_is_not_waited_for_for_long() -> None:
+    moments = iter([0.0, 0.0, 100.0])
+    farm = Farm(expected=True, now=lambda: next(moments, 100.0))
+    try:
+        assert run(farm.execute(task())) == Local(LocalReason.NO_WORKER, "gcc")
+    finally:
+        farm.stop()
+
+
+def test_closing_a_task_ends_its_lease_and_wakes_the_renewal(farm: Farm) -> None:
+    farm.lease(asking("w1"))
+    execution = farm.execute(task())
+    next(execution)
+    lease, _ = lease_one(farm, asking("w1"))
+    renewal = InThread(lambda: farm.renew(RenewRequest("w1", [lease], LONG_S)))
+    while "w1 renewal" not in farm._bells:
+        assert renewal.is_waiting()
+    execution.close()
+    assert renewal.result() == [lease]
+    assert not farm.deliver(ResultRequest(lease, "w1"))
+    assert farm.counts() == {"queued": 0, "running": 0, "cancelled": 1, "retried": 0}
+
+
+def test_closing_a_queued_task_takes_it_out_of_the_line(farm: Farm) -> None:
+    farm.lease(asking("w1"))
+    execution = farm.execute(task())
+    next(execution)
+    execution.close()
+    assert farm.lease(asking("w1")) == []
+    assert farm.counts()["cancelled"] == 1
+
+
+def test_a_renewal_of_valid_leases_is_empty(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(farm_module, "POLL_S", 0.05)
+    farm.lease(asking("w1"))
+    [call] = submitted(farm, 1, task())
+    lease, _ = lease_one(farm, asking("w1"))
+    assert farm.renew(RenewRequest("w1", [lease], LONG_S)) == []
+    assert farm.renew(RenewRequest("w2", [lease], LONG_S)) == [lease]
+    farm.deliver(ResultRequest(lease, "w1"))
+    call.result()
+
+
+def test_a_failed_try_is_repeated_elsewhere_and_then_local(farm: Farm) -> None:
+    for name in ("w1", "w2"):
+        farm.lease(asking(name))
+    [call] = submitted(farm, 1, task())
+    for name in ("w1", "w2", "w1"):
+        lease, _ = lease_one(farm, asking(name))
+        assert farm.deliver(ResultRequest(lease, name, error="disk full"))
+    assert call.result() == Local(LocalReason.LEASES_LOST, "w1: disk full")
+    assert farm.counts()["retried"] == 2
+
+
+def test_a_worker_that_went_loses_its_leases(farm: Farm) -> None:
+    for name in ("w1", "w2"):
+        farm.lease(asking(name))
+    [call] = submitted(farm, 1, task())
+    late, _ = lease_one(farm, asking("w1"))
+    poll = InThread(lambda: farm.lease(asking("w2", 1, LONG_S)))
+    farm.lost("w1")
+    given = poll.result()
+    assert isinstance(given, list)
+    assert not farm.deliver(ResultRequest(late, "w1"))
+    assert farm.deliver(ResultRequest(given[0][0], "w2"))
+    assert call.result() == ResultRequest(given[0][0], "w2")
+
+
+def test_silent_leases_run_out() -> None:
+    now = [0.0]
+    farm = Farm(expected=False, now=lambda: now[0])
+    try:
+        farm.lease(asking("w1"))
+        [call] = submitted(farm, 1, task())
+        lease_one(farm, asking("w1"))
+        now[0] = 1000.0
+        assert call.result() == Local(LocalReason.NO_WORKER, "w1 fell silent")
+    finally:
+        farm.stop()
+
+
+def test_a_farewell_ends_the_polls_of_a_worker(farm: Farm) -> None:
+    poll = InThread(lambda: farm.lease(asking("w1", 1, LONG_S)))
+    while not farm.workers():
+        assert poll.is_waiting()
+    assert farm.lease(LeaseRequest("w1", 0, 0.0, [])) == []
+    assert poll.result() == []
+    assert farm.workers() == {}
+
+
+def test_stopping_answers_everything() -> None:
+    farm = Farm(expected=False)
+    farm.lease(asking("w1"))
+    calls = submitted(farm, 3, task())
+    lease_one(farm, asking("w1"))
+    poll = InThread(lambda: farm.lease(asking("w2", 1, LONG_S, "clang")))
+    renewal = InThread(lambda: farm.renew(RenewRequest("w1", [], LONG_S)))
+    while len(farm._bells) < 3:
+        assert poll.is_waiting()
+    farm.stop()
+    stopping = Local(LocalReason.SYNCER_STOPPING)
+    assert [call.result() for call in calls] == [stopping] * 3
+    assert (poll.result(), renewal.result()) == ([], [])
+    assert run(farm.execute(task())) == stopping
+    assert farm.lease(asking("w1", 1, LONG_S)) == []
+
+
+def test_leases_of_two_farms_differ() -> None:
+    leases = []
+    for _ in range(2):
+        farm = Farm(expected=False)
+        farm.lease(asking("w1"))
+        [call] = submitted(farm, 1, task())
+        leases.append(lease_one(farm, asking("w1"))[0])
+        farm.stop()
+        call.result()
+    assert leases[0] != leases[1]
+
+
+def test_many_tasks_and_workers_lose_nothing(farm: Farm) -> None:
+    stop = threading.Event()
+
+    def work(name: str) -> None:
+        while not stop.is_set():
+            for lease, given in farm.lease(asking(name, 2, 0.05)):
+                text = (given.implicit_include or "").encode()
+                farm.deliver(ResultRequest(lease, name, stdout=text))
+
+    for n in range(3):
+        farm.lease(asking(f"w{n}"))
+    workers = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(3)]
+    for worker in workers:
+        worker.start()
+    calls = [InThread(lambda n=n: run(farm.execute(task(str(n))))) for n in range(40)]
+    answers = [call.result() for call in calls]
+    stop.set()
+    for worker in workers:
+        worker.join()
+    assert [a.stdout for a in answers if isinstance(a, ResultRequest)] == [
+        str(n).encode() for n in range(40)
+    ]

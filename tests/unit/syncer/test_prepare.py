@@ -1,0 +1,160 @@
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from distbuild.command.model import Local, LocalReason
+from distbuild.mirror.manifest import WITHHELD
+from distbuild.protocol.messages import FileEntry, JobFile
+from distbuild.syncer.blobs import make_blob
+from distbuild.syncer.executor import Task
+from distbuild.syncer.prepare import Submission, Understood
+from tests.support.preparing import IDENTITY, Box
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    base = Path(os.path.realpath(tmp_path)) / "base"
+    base.mkdir()
+    box = Box(base)
+    yield box
+    box.stop()
+
+
+def prepared(box: Box, submission: Submission) -> Task | Local:
+    known = box.preparer.understand(submission)
+    return known if isinstance(known, Local) else box.preparer.prepare(submission, known)
+
+
+def packed(path: Path) -> JobFile:
+    data, status = path.read_bytes(), path.stat()
+    entry = FileEntry(hashlib.sha256(data).digest(), len(data), 0o444, status.st_mtime_ns)
+    return JobFile(os.fsencode(path), entry, make_blob(data))
+
+
+def test_what_a_command_reads_is_mirrored_and_its_source_packed(box: Box) -> None:
+    box.compilers.dirs = (str(box.write("sys/s.h", "").parent),)
+    task = prepared(box, box.submission("-O2"))
+    assert isinstance(task, Task)
+    assert task.files == (packed(box.base / "src/x.c"),)
+    assert task.generation == box.mirroring.manifest.generation
+    assert task.toolchain == IDENTITY.digest
+    assert task.search_dirs == tuple(f"{box.base}/{d}" for d in ("src", "inc", "sys"))
+    assert task.builtin_dirs == (f"{box.base}/sys",)
+    assert task.output_dirs == (f"{box.base}/src",)
+    assert "SECRET" not in task.env
+    for name in ("inc/a.h", "sys/s.h"):
+        assert isinstance(box.mirroring.manifest.get(f"{box.base}/{name}"), FileEntry)
+
+
+def test_a_change_before_the_call_is_in_the_generation(box: Box) -> None:
+    first = prepared(box, box.submission())
+    for n in range(20):
+        path = box.write("inc/a.h", f"int a{n};\n")
+        task = prepared(box, box.submission())
+        assert isinstance(task, Task)
+        entry = box.mirroring.manifest.get(str(path))
+        assert isinstance(entry, FileEntry)
+        assert entry.digest == hashlib.sha256(path.read_bytes()).digest()
+    assert isinstance(first, Task)
+    assert task.generation > first.generation
+
+
+def test_directories_in_the_environment_are_searched(box: Box) -> None:
+    for name in ("one", "src/two", "three"):
+        box.write(f"{name}/x.h", "")
+    submission = box.submission()
+    env = dict(submission.env)
+    env |= {"CPATH": f"{box.base}/one:two:", "C_INCLUDE_PATH": f"{box.base}/three"}
+    task = prepared(box, Submission(submission.argv, submission.cwd, env))
+    assert isinstance(task, Task)
+    for name in ("one", "src/two", "three"):
+        assert any(os.path.realpath(d) == f"{box.base}/{name}" for d in task.search_dirs)
+        assert isinstance(box.mirroring.manifest.get(f"{box.base}/{name}/x.h"), FileEntry)
+
+
+def test_a_source_behind_a_link_travels_under_its_real_path(box: Box) -> None:
+    real = box.write("elsewhere/real.c", "int x;\n")
+    (box.base / "src/l.c").symlink_to("../elsewhere/real.c")
+    task = prepared(box, box.submission(source="l.c"))
+    assert isinstance(task, Task)
+    assert task.files == (packed(real),)
+
+
+def test_a_withheld_file_that_an_option_names_is_mirrored(box: Box) -> None:
+    inside, outside = box.write("inc/conf.c", "1"), box.write("o/conf.txt", "1")
+    options = ("-include", str(inside), "-imacros", "../o/conf.txt", "-include", "none.h")
+    task = prepared(box, box.submission(*options))
+    assert isinstance(task, Task)
+    assert task.generation == box.mirroring.manifest.generation
+    for path in (inside, outside):
+        assert isinstance(box.mirroring.manifest.get(str(path)), FileEntry)
+    assert box.mirroring.manifest.get(f"{box.base}/src/x.c") == WITHHELD
+
+
+def unreadable(box: Box) -> Submission:
+    os.mkfifo(box.base / "src/fifo.c")
+    return box.submission(source="fifo.c")
+
+
+def with_incbin(box: Box) -> Submission:
+    box.write("src/x.c", '__asm__(".incbin \\"logo\\"");\n')
+    return box.submission()
+
+
+def with_assembler_include(box: Box) -> Submission:
+    box.write("src/x.s", '.include "macros"\n')
+    return box.submission(source="x.s")
+
+
+def over_a_fifo(box: Box) -> Submission:
+    os.mkfifo(box.base / "src/x.o")
+    return box.submission()
+
+
+def over_a_link(box: Box) -> Submission:
+    (box.base / "src/x.o").symlink_to("elsewhere.o")
+    return box.submission()
+
+
+def without_compiler(box: Box) -> Submission:
+    (box.base / "bin/gcc").unlink()
+    return box.submission()
+
+
+@pytest.mark.parametrize(
+    ("submission", "reason"),
+    [
+        (lambda box: box.submission(source="none.c"), LocalReason.SOURCE_MISSING),
+        (unreadable, LocalReason.SOURCE_MISSING),
+        (with_incbin, LocalReason.ASSEMBLER_INPUT),
+        (with_assembler_include, LocalReason.ASSEMBLER_INPUT),
+        (over_a_fifo, LocalReason.OUTPUT_SPECIAL),
+        (over_a_link, LocalReason.OUTPUT_SPECIAL),
+        (lambda box: box.submission("-o", "none/x.o"), LocalReason.OUTPUT_SPECIAL),
+        (lambda box: box.submission("-o", "/dev/null"), LocalReason.OUTPUT_SPECIAL),
+        (without_compiler, LocalReason.NOT_A_COMPILER),
+        (lambda box: box.submission("-march=native"), LocalReason.NATIVE_TARGET),
+        (lambda box: box.submission("-E"), LocalReason.PREPROCESS_ONLY),
+    ],
+)
+def test_what_cannot_be_sent_is_local(
+    box: Box, submission: Callable[[Box], Submission], reason: LocalReason
+) -> None:
+    answer = prepared(box, submission(box))
+    assert isinstance(answer, Local)
+    assert answer.reason is reason
+
+
+def test_a_missing_working_directory_is_no_error_of_ours(box: Box) -> None:
+    given = box.submission()
+    answer = prepared(box, Submission(given.argv, f"{box.base}/none", given.env))
+    assert isinstance(answer, Local)
+
+
+def test_understanding_tells_the_compiler(box: Box) -> None:
+    known = box.preparer.understand(box.submission())
+    assert isinstance(known, Understood)
+    assert (known.driver.path, known.identity) == (f"{box.base}/bin/gcc", IDENTITY)

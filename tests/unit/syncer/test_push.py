@@ -1,0 +1,240 @@
+"""A worker in memory is kept at the manifest's generation, whatever happens to it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.syncer import push as push_module
+from distbuild.syncer.blobs import BlobSource
+from distbuild.syncer.push import Pusher, WorkerClient, reason_of
+from tests.support.mirrored import Mirror
+from tests.support.workers import FakeWorkerClient
+
+
+class Pushed:
+    """A mirrored directory, a worker, and the pusher between them."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.mirror = Mirror(base, "", "none")
+        self.mirroring = self.mirror.mirroring
+        self.mirroring._on_change = lambda: self.pusher.ring()
+        self.client = FakeWorkerClient()
+        self.lost: list[str] = []
+        source = BlobSource(self.mirroring.manifest)
+        self.pusher = Pusher(
+            self.client,  # type: ignore[arg-type]
+            "me",
+            self.mirroring,
+            source,
+            self.lost.append,
+        )
+        self.write("x.h", "1")
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file and have it in the manifest."""
+        path = self.base / "r" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        self.mirroring.require([str(self.base / "r")])
+        self.mirroring.settle()
+
+    def start(self) -> None:
+        self.mirroring.ready.set()
+        self.pusher.start()
+
+    def wait(self) -> None:
+        """Until the worker's tree is the manifest."""
+        generation = self.mirroring.manifest.generation
+        self.client.wait_until(lambda: self.client.generation == generation)
+        assert self.pusher.wait_for(generation, 10)
+        assert self.client._summary() == self.mirroring.manifest.summary()
+
+    def sent(self) -> list[str]:
+        """What was asked of the worker since the last call, without questions for its status."""
+        asked, self.client.asked = self.client.asked, []
+        return [word for word in asked if word != "status"]
+
+
+@pytest.fixture
+def pushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pushed]:
+    monkeypatch.setattr(push_module, "MAX_BACKOFF_S", 0.05)
+    base = Path(os.path.realpath(tmp_path)) / "base"
+    base.mkdir()
+    pushed = Pushed(base)
+    yield pushed
+    if pushed.pusher._thread.is_alive():
+        pushed.pusher.stop()
+    pushed.mirroring.stop()
+
+
+def test_an_empty_worker_gets_everything_and_then_the_changes(pushed: Pushed) -> None:
+    pushed.start()
+    pushed.wait()
+    first = pushed.mirroring.manifest.generation
+    assert pushed.sent() == ["offer", "since 0", "blobs 1", "since 0"]
+    pushed.write("y.h", "2")
+    pushed.wait()
+    assert pushed.sent() == [f"since {first}", "blobs 1", f"since {first}"]
+    assert pushed.pusher.sent_blobs == 2
+
+
+def test_a_worker_with_the_same_tree_gets_nothing(pushed: Pushed) -> None:
+    pushed.client.blobs_held = set(pushed.mirroring.manifest._holders)
+    pushed.client.changes(pushed.mirroring.changes("me", "", 0))
+    pushed.client.epoch = "of another run"
+    pushed.sent()
+    pushed.start()
+    pushed.pusher.wait_for(1, 10)
+    assert pushed.sent() == ["offer"]
+
+
+def test_nothing_is_said_before_the_first_scan_is_over(pushed: Pushed) -> None:
+    pushed.pusher.start()
+    pushed.client.wait_until(lambda: "status" in pushed.client.asked)
+    pushed.pusher.ring()
+    pushed.client.wait_until(lambda: pushed.client.asked.count("status") >= 2)
+    assert pushed.sent() == []
+    pushed.mirroring.ready.set()
+    pushed.pusher.ring()
+    pushed.wait()
+
+
+def test_a_file_that_changed_since_it_was_hashed_comes_with_the_next_generation(
+    pushed: Pushed,
+) -> None:
+    (pushed.base / "r/x.h").write_text("another text")
+    pushed.start()
+    pushed.client.wait_until(lambda: pushed.client.generation >= 2)
+    pushed.wait()
+    entry = pushed.mirroring.manifest.get(str(pushed.base / "r/x.h"))
+    assert entry == pushed.mirroring._scanner.entry(str(pushed.base / "r/x.h"))
+
+
+def test_a_file_that_changed_without_a_trace_is_read_again(
+    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same size and times, as after a write through a mapping that the kernel has not noted yet."""
+    monkeypatch.setattr("distbuild.mirror.scan.time.time_ns", lambda: 2**62)
+    monkeypatch.setattr("distbuild.mirror.scan.stat_key", lambda status: (0, 0, 0, 0))
+    pushed.write("y.h", "1")
+    (pushed.base / "r/y.h").write_text("2")
+    pushed.start()
+    pushed.client.wait_until(lambda: pushed.client.generation >= 3)
+    pushed.wait()
+
+
+def test_a_worker_that_goes_down_is_given_up_and_found_again(pushed: Pushed) -> None:
+    pushed.start()
+    pushed.wait()
+    pushed.sent()
+    pushed.client.set_down(True)
+    pushed.write("y.h", "2")
+    pushed.client.wait_until(lambda: len(pushed.client.asked) >= 3)
+    assert (pushed.pusher.up, pushed.lost) == (False, ["w1"])
+    assert pushed.pusher.error == "w1:8443: connection refused"
+    pushed.client.set_down(False)
+    pushed.wait()
+    assert (pushed.pusher.up, pushed.pusher.error, pushed.lost) == (True, "", ["w1"])
+
+
+def test_a_worker_that_restarts_empty_gets_everything_again(
+    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_module, "STATUS_S", 0.01)
+    pushed.start()
+    pushed.wait()
+    pushed.sent()
+    pushed.client.restart_empty()
+    pushed.wait()
+    assert pushed.sent()[:4] == ["offer", "since 0", "blobs 1", "since 0"]
+
+
+def test_a_tree_that_fell_behind_gets_a_complete_listing(pushed: Pushed) -> None:
+    pushed.start()
+    pushed.wait()
+    pushed.sent()
+    base = pushed.client.generation
+    pushed.client.generation -= 1
+    pushed.write("y.h", "2")
+    pushed.client.wait_until(lambda: pushed.client.generation == base + 1)
+    assert pushed.sent() == [f"since {base}", "since 0", "blobs 1", "since 0"]
+
+
+def test_a_cleaned_worker_is_filled_again(pushed: Pushed) -> None:
+    pushed.start()
+    pushed.wait()
+    pushed.pusher.clean()
+    pushed.pusher.ring()
+    pushed.wait()
+    assert "clean me" in pushed.sent()
+
+
+def test_an_unforeseen_error_is_shown_and_does_not_end_the_thread(
+    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(pushed.client, "changes", lambda changes: 1 / 0)
+        pushed.start()
+        said = "ZeroDivisionError: division by zero"
+        pushed.client.wait_until(lambda: pushed.pusher.error == said)
+    pushed.wait()
+
+
+def test_waiting_for_a_generation_that_does_not_come_ends(pushed: Pushed) -> None:
+    assert not pushed.pusher.wait_for(1, 0.0)
+
+
+class Session:
+    """Answers every request alike."""
+
+    def __init__(self, answer: requests.Response | requests.RequestException) -> None:
+        self.answer = answer
+
+    def request(self, *words: object, **options: object) -> requests.Response:
+        if isinstance(self.answer, requests.RequestException):
+            raise self.answer
+        return self.answer
+
+
+def response(status: int, body: bytes) -> requests.Response:
+    made = requests.Response()
+    made.status_code = status
+    made._content = body
+    return made
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (response(507, b"no space\nmore"), "w1: 507 no space"),
+        (response(500, b""), "w1: 500 "),
+        (response(200, b"<html>"), "w1: /status is no JSON: "),
+        (requests.ConnectTimeout("Connection to w1 timed out."), "w1: timed out"),
+    ],
+)
+def test_every_failure_of_a_request_is_of_the_infrastructure(
+    answer: requests.Response | requests.RequestException, message: str
+) -> None:
+    client = WorkerClient(Session(answer), "w1")  # type: ignore[arg-type]
+    with pytest.raises(InfrastructureError) as caught:
+        client.status()
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("HTTPSConnectionPool(...): ... [Errno 111] Connection refused'))", "connection refused"),
+        ("... certificate verify failed: self-signed (_ssl.c)", "certificate verify failed"),
+        ("[Errno -2] Name or service not known", "not known"),
+        ("('Connection aborted.', RemoteDisconnected: closed')", "closed"),
+        ("", "ConnectionError"),
+    ],
+)
+def test_a_reason_is_a_few_words(text: str, reason: str) -> None:
+    assert reason_of(requests.ConnectionError(text)) == reason
