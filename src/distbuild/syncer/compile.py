@@ -151,6 +151,11 @@ class Compiles:
             includer = os.path.join(task.command.cwd, missing.includer)
             places = [os.path.dirname(includer), *task.search_dirs]
             paths = [os.path.join(place, missing.name) for place in places]
+            for path in paths:
+                precompiled = next((p for p in proof.precompiled(path) if os.path.exists(p)), None)
+                if precompiled is not None:
+                    # A compiler takes it also where the header itself is missing.
+                    return Local(LocalReason.PRECOMPILED_HEADER, precompiled)
             candidates.extend(p for p in paths if os.path.isfile(p))
         if candidates:
             if self._mirror(candidates):

@@ -35,6 +35,11 @@ class Findings:
         return bool(self.stale or self.withheld or self.shadowing)
 
 
+def precompiled(header: str) -> list[str]:
+    """What compilers would take in a header's place."""
+    return [header + ".gch", header + ".pch"]
+
+
 def examine(
     inputs: Iterable[InputFile],
     lookup: Callable[[str], Entry | None],
@@ -55,7 +60,7 @@ def examine(
             findings.stale.append(path)
         elif entry.reads_more:
             findings.reads_more = path
-        if any(lookup(path + suffix) is not None for suffix in (".gch", ".pch")):
+        if any(lookup(name) is not None for name in precompiled(path)):
             findings.precompiled = path
     return findings
 

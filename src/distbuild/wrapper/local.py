@@ -15,7 +15,7 @@ NOT_RUNNABLE = 126
 
 def run_locally(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
     """Replace this process by the compiler; ends with 127 when there is none."""
-    program = find_driver(argv[0], os.getcwd(), env.get("PATH", os.defpath))
+    program = find_driver(argv[0], _working_directory(), env.get("PATH", os.defpath))
     if program is None:
         print(f"dist_build: {argv[0]}: command not found", file=sys.stderr)
         sys.exit(NOT_FOUND)
@@ -26,6 +26,13 @@ def run_locally(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
     except OSError as error:
         print(f"dist_build: {program}: {error.strerror}", file=sys.stderr)
         sys.exit(NOT_RUNNABLE)
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"  # it was removed: only the compiler can say whether it minds
 
 
 def clean_environment(env: Mapping[str, str]) -> dict[str, str]:

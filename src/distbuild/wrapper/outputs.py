@@ -25,10 +25,11 @@ def write_outputs(reply: SubmitReply) -> None:
         for temporary, path in written:
             os.replace(temporary, path)
     except OSError as error:
-        for temporary, _ in written:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        _remove(temporary for temporary, _ in written)
         raise InfrastructureError(f"{error.filename}: {error.strerror}") from error
+    except InfrastructureError:
+        _remove(temporary for temporary, _ in written)
+        raise
     _remove(os.fsdecode(path) for path in reply.removed)
 
 
@@ -68,5 +69,5 @@ def _umask() -> int:
 
 def _remove(paths: Iterable[str]) -> None:
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(path)

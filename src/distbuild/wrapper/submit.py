@@ -47,9 +47,9 @@ def working_directory(env: Mapping[str, str]) -> str:
         here = os.stat(".")
         if logical.startswith("/") and os.path.samestat(os.stat(logical), here):
             return logical
-    except OSError:
-        pass
-    return os.getcwd()
+        return os.getcwd()
+    except OSError as error:
+        raise InfrastructureError(f"no working directory: {error.strerror}") from error
 
 
 class SyncerConnection:

@@ -71,7 +71,7 @@ def test_a_proven_result_is_the_answer(compiling: Compiling) -> None:
 
 
 def test_a_genuine_failure_is_accepted_at_once(compiling: Compiling) -> None:
-    said = b"x.c:1:1: error: no\n"
+    said = b"x.c:2:1: error: no\n"
     assert compiling.compile(compiling.result(exit_code=1, stderr=said)) == done(1, said)
     assert compiling.counted() == (1, 1, 0, {})
 
@@ -93,7 +93,7 @@ def test_a_source_that_changed_meanwhile_is_compiled_again(compiling: Compiling)
         compiling.box.write("src/x.c", "int y;\n")
         return compiling.result(exit_code=1)
 
-    assert compiling.compile(edit, compiling.result("src/x.c")) == done()
+    assert compiling.compile(edit, lambda task: compiling.result("src/x.c")) == done()
     first, second = compiling.executor.tasks
     assert first.files != second.files
 

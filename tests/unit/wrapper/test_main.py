@@ -1,0 +1,234 @@
+"""The ladder: the syncer's answer, or the real compiler, and what is said about it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from distbuild.protocol.errors import ConfigError, DistBuildError, InfrastructureError
+from distbuild.protocol.messages import OutputFile, SubmitReply, SubmitRequest
+from distbuild.syncer.blobs import make_blob
+from distbuild.wrapper import local as local_module
+from distbuild.wrapper import main as main_module
+from distbuild.wrapper.local import clean_environment
+from distbuild.wrapper.main import INTERRUPTED, NO_FALLBACK, USAGE, compile_command, main
+
+ARGV = ["gcc", "-c", "x.c"]
+
+
+class Execed(BaseException):
+    """The process would have become another program."""
+
+
+class FakeConnection:
+    """Same method as ``SyncerConnection``; answers, or fails with, one thing."""
+
+    def __init__(self, answer: SubmitReply | BaseException) -> None:
+        self.answer = answer
+        self.requests: list[SubmitRequest] = []
+
+    def compile(self, request: SubmitRequest) -> SubmitReply:
+        self.requests.append(request)
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+
+class Ladder:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self.local: list[list[str]] = []
+        monkeypatch.setattr(main_module, "run_locally", self._run_locally)
+
+    def _run_locally(self, argv: list[str], env: dict[str, str]) -> NoReturn:
+        self.local.append(argv)
+        raise Execed
+
+    def climb(self, answer: SubmitReply | BaseException, **env: str) -> int | None:
+        """The exit code, or None when the real compiler was run."""
+        connection = FakeConnection(answer)
+        self._monkeypatch.setattr(main_module, "connect", lambda: connection)
+        try:
+            return compile_command(ARGV, {"PATH": "/bin", **env})
+        except Execed:
+            assert self.local == [ARGV]
+            return None
+
+
+@pytest.fixture
+def ladder(monkeypatch: pytest.MonkeyPatch) -> Ladder:
+    return Ladder(monkeypatch)
+
+
+DONE = SubmitReply("done", exit_code=3, stdout=b"out\xff", stderr=b"err\n", worker="w1")
+SILENT = SubmitReply("local", reason="link", detail="-o", silent=True)
+LOUD = SubmitReply("local", reason="no_worker", detail="")
+CHANGED = SubmitReply("local", reason="inputs_changed", detail="a\n b.c")
+UNREACHABLE = InfrastructureError("no syncer at https://localhost:5000")
+FORBIDDEN = {"DIST_BUILD_FALLBACK": "0"}
+VERBOSE = {"DIST_BUILD_VERBOSE": "1"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "env", "code", "said"),
+    [
+        (DONE, {}, 3, "err\n"),
+        (DONE, FORBIDDEN, 3, "err\n"),
+        (DONE, VERBOSE, 3, "dist_build: compiled by w1\nerr\n"),
+        (SILENT, {}, None, ""),
+        (SILENT, FORBIDDEN, None, ""),
+        (SILENT, VERBOSE, None, "dist_build: compiled locally: link: -o\n"),
+        (LOUD, {}, None, "dist_build: compiled locally: no_worker\n"),
+        (LOUD, FORBIDDEN, NO_FALLBACK, "dist_build: not compiled: no_worker\n"),
+        (CHANGED, {}, None, "dist_build: compiled locally: inputs_changed: a b.c\n"),
+        (UNREACHABLE, {}, None, f"dist_build: compiled locally: {UNREACHABLE}\n"),
+        (UNREACHABLE, FORBIDDEN, NO_FALLBACK, f"dist_build: not compiled: {UNREACHABLE}\n"),
+        (ConfigError("no config"), {}, None, "dist_build: compiled locally: no config\n"),
+    ],
+)
+def test_the_ladder(
+    ladder: Ladder,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    answer: SubmitReply | DistBuildError,
+    env: dict[str, str],
+    code: int | None,
+    said: str,
+) -> None:
+    assert ladder.climb(answer, **env) == code
+    captured = capfdbinary.readouterr()
+    assert captured.err.decode() == said
+    assert captured.out == (b"out\xff" if answer is DONE else b"")
+    assert bool(ladder.local) == (code is None)
+
+
+def test_outputs_are_written_before_anything_is_said(ladder: Ladder, tmp_path: Path) -> None:
+    file = OutputFile(os.fsencode(tmp_path / "x.o"), 0o644, make_blob(b"object"))
+    assert ladder.climb(SubmitReply("done", outputs=[file])) == 0
+    assert (tmp_path / "x.o").read_bytes() == b"object"
+
+
+def test_outputs_that_cannot_be_written_lead_to_the_real_compiler(
+    ladder: Ladder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = OutputFile(os.fsencode(tmp_path / "none/x.o"), 0o644, make_blob(b"object"))
+    assert ladder.climb(SubmitReply("done", stdout=b"out", outputs=[file])) is None
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+
+
+def test_a_working_directory_that_is_gone_leads_to_the_real_compiler(
+    ladder: Ladder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert ladder.climb(DONE) is None
+
+
+def test_an_interrupt_is_an_exit_code(ladder: Ladder, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = FakeConnection(KeyboardInterrupt())
+    monkeypatch.setattr(main_module, "connect", lambda: connection)
+    assert main(ARGV) == INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [([], USAGE), (["--help"], 0), (["-h"], 0), (["status", "x"], USAGE), (["install", "x"], USAGE)]
+    + [([word, "x"], USAGE) for word in ("clean", "doctor")]
+    + [(["explain"], USAGE), (["explain", "--"], USAGE)],
+)
+def test_wrong_words_are_answered_with_the_usage(
+    words: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == code
+    assert "usage: dist_build.exe" in capsys.readouterr().err
+
+
+def test_a_subcommand_without_a_set_up_ends_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DIST_BUILD_HOME", str(tmp_path / "none"))
+    assert main(["status"]) == USAGE
+    said = capsys.readouterr().err
+    assert said.startswith("dist_build: ")
+    assert said.count("\n") == 1
+
+
+# --- the real compiler -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frozen", "env", "expected"),
+    [
+        (
+            False,
+            {"A": "1", "_PYI_X": "1", "LD_LIBRARY_PATH": "/l"},
+            {"A": "1", "LD_LIBRARY_PATH": "/l"},
+        ),  # noqa: E501
+        (True, {"A": "1", "LD_LIBRARY_PATH": "/tmp/_MEI1"}, {"A": "1"}),
+        (
+            True,
+            {"LD_LIBRARY_PATH": "/tmp/_MEI1", "LD_LIBRARY_PATH_ORIG": "/l"},
+            {"LD_LIBRARY_PATH": "/l"},
+        ),
+    ],
+)
+def test_the_environment_is_the_builds_again(
+    monkeypatch: pytest.MonkeyPatch, frozen: bool, env: dict[str, str], expected: dict[str, str]
+) -> None:
+    monkeypatch.setattr(local_module.sys, "frozen", frozen, raising=False)
+    assert clean_environment(env) == expected
+
+
+def run_locally(tmp_path: Path, *argv: str, path: str) -> "subprocess.CompletedProcess[str]":
+    source = Path(local_module.__file__).parents[2]
+    code = "import os, sys; from distbuild.wrapper.local import run_locally;"
+    code += " run_locally(sys.argv[1:], {'PATH': os.environ['PATH'], '_PYI_X': '1', 'A': 'b'})"
+    return subprocess.run(
+        [sys.executable, "-c", code, *argv],
+        cwd=tmp_path,
+        env={"PATH": path, "PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def program(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def test_the_real_compiler_takes_the_process_over(tmp_path: Path) -> None:
+    program(tmp_path / "bin/mycc", '#!/bin/sh\necho "$0 $* $A$_PYI_X"\nexit 4\n')
+    done = run_locally(tmp_path, "mycc", "-c", path=f"{tmp_path}/bin:/bin")
+    assert (done.returncode, done.stdout) == (4, f"{tmp_path}/bin/mycc -c b\n")
+
+
+def test_links_to_the_wrapper_are_passed_over(tmp_path: Path) -> None:
+    wrapper = program(tmp_path / "dist/dist_build.exe", "#!/bin/sh\nexit 99\n")
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first/mycc").symlink_to(wrapper)
+    program(tmp_path / "second/mycc", "#!/bin/sh\nexit 4\n")
+    done = run_locally(tmp_path, "mycc", path=f"{tmp_path}/first:{tmp_path}/second:/bin")
+    assert done.returncode == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("nocc", 127, "dist_build: nocc: command not found\n"),
+        ("./broken", 126, "dist_build: {tmp}/./broken: Exec format error\n"),
+    ],
+)
+def test_what_cannot_be_run_is_said(tmp_path: Path, name: str, code: int, said: str) -> None:
+    program(tmp_path / "broken", "\x00\x01")
+    done = run_locally(tmp_path, name, path="/bin")
+    assert (done.returncode, done.stderr) == (code, said.format(tmp=os.path.realpath(tmp_path)))
