@@ -1,5 +1,6 @@
 """Jobs over their whole life: cancelled, lost, drained; what the user is told when something is wrong."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,9 @@ from tests.support.cluster import Cluster, Done, run_here, wait_until
 from tests.support.objects import assert_same, files_below
 
 LONG = "\n".join(f"double f{i}(double x) {{ return x * {i}.5 + {i}; }}" for i in range(15000))
-LONG_ARGV = ["gcc", "-O2", "-c", "long.c", "-o", "long.o"]
+#: Told by its name from what other test runs on this machine compile.
+LONG_NAME = f"long{os.getpid()}.c"
+LONG_ARGV = ["gcc", "-O2", "-c", LONG_NAME, "-o", "long.o"]
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def project(tmp_path: Path) -> Path:
     root.mkdir()
     (root / "x.c").write_text('#include "x.h"\nint x = X;\n')
     (root / "x.h").write_text("#define X 1\n")
-    (root / "long.c").write_text(LONG)
+    (root / LONG_NAME).write_text(LONG)
     return root
 
 
@@ -40,7 +43,8 @@ def running_compilers() -> int:
     count = 0
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            count += b"long.c" in process.read_bytes() and b"cc1" in process.read_bytes()
+            words = process.read_bytes()
+            count += LONG_NAME.encode() in words and b"cc1" in words
         except OSError:
             continue
     return count
@@ -54,7 +58,7 @@ def test_the_wrappers_death_frees_the_slot_and_kills_the_compiler(
     with cluster.popen(LONG_ARGV, project) as process:
         wait_until(running_compilers, "the compiler runs")
         process.send_signal(how)
-        process.wait()
+        assert process.wait() == -how
     wait_until(lambda: not cluster.jobs()["running"], "the slot is free", timeout=3)
     wait_until(lambda: not running_compilers(), "the compiler is gone", timeout=3)
     assert cluster.jobs()["cancelled"] == cancelled + 1
@@ -231,3 +235,40 @@ def test_a_missing_config_is_one_line_and_a_local_compile(
 ) -> None:
     done = cluster.run(ARGV, project, DIST_BUILD_HOME=str(tmp_path / "nowhere"))
     assert (done.exit_code, "config.json: no such file" in one_line(done)) == (0, True)
+
+
+def test_one_worker_serves_two_developers_in_turn(
+    tmp_path: Path, certs_dir: Path, project: Path
+) -> None:
+    first = Cluster(tmp_path / "first", certs_dir, [{"num_cores": 1}])
+    (daemon,) = first.daemons
+    hosts = {"hosts": [f"localhost:{daemon.port}"]}
+    second = Cluster(tmp_path / "second", certs_dir, [], dev=hosts)
+    config = json.loads((daemon.home / "config.json").read_text())
+    config["syncer"] = [first.url, second.url]
+    (daemon.home / "config.json").write_text(json.dumps(config))
+    try:
+        second.syncer.start()
+        first.start()
+        second.wait_for_workers(1)
+        units = [f"unit{n}.c" for n in range(6)]
+        for n, unit in enumerate(units):
+            (project / unit).write_text(f'#include "x.h"\nint unit{n} = X;\n')
+        running = []
+        for cluster in (first, second):
+            for unit in units:
+                argv = ["gcc", "-c", unit, "-o", f"{cluster.root.name}-{unit}.o"]
+                running.append(cluster.popen(argv, project, DIST_BUILD_FALLBACK="0"))
+        for process in running:
+            _, stderr = process.communicate(timeout=60)
+            assert (process.returncode, stderr) == (0, b"")
+        assert [c.jobs()["done"] for c in (first, second)] == [6, 6]
+        assert sorted(daemon.status()["clients"]) == sorted(
+            c.syncer.status()["client"] for c in (first, second)
+        )
+        second.stop()
+        assert_same(first, ARGV, project)
+        first.stop()
+    finally:
+        first.kill()
+        second.kill()

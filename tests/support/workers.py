@@ -1,4 +1,4 @@
-"""A worker's HTTP interface as the syncer's client sees it, kept in memory. Records what was asked."""
+"""A worker as the syncer's client sees it, kept in memory; records what it was asked."""
 
 import threading
 from typing import Any

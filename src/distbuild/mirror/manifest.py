@@ -191,6 +191,14 @@ class Manifest:
         return resolve(path, self._entries.get)
 
 
+def components(path: str) -> list[str]:
+    """A path's parts, last first; a slash at its end is a ``.``, as it asks for a directory."""
+    parts = [part for part in path.split("/") if part]
+    if path.endswith("/"):
+        parts.append(".")
+    return parts[::-1]
+
+
 def resolve(path: str, lookup: Callable[[str], Entry | None]) -> str | None:
     """Follow symlinks in an absolute path as the kernel does, within what ``lookup`` knows.
 
@@ -198,10 +206,12 @@ def resolve(path: str, lookup: Callable[[str], Entry | None]) -> str | None:
     None when a component is missing or no directory, or there are more than 40 links. The result
     need not be an entry itself only in the case of ``/``.
     """
-    pending = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+    pending = components(path)
     here, followed = "", 0
     while pending:
         part = pending.pop()
+        if part == ".":
+            continue
         if part == "..":
             here = here.rpartition("/")[0]
             continue
@@ -214,7 +224,7 @@ def resolve(path: str, lookup: Callable[[str], Entry | None]) -> str | None:
             if followed > MAX_SYMLINKS:
                 return None
             target = os.fsdecode(entry.target)
-            pending.extend(p for p in reversed(target.split("/")) if p not in ("", "."))
+            pending.extend(components(target))
             if target.startswith("/"):
                 here = ""
             continue

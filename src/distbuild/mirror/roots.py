@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from distbuild.mirror.manifest import DIRECTORY, MAX_SYMLINKS
+from distbuild.mirror.manifest import DIRECTORY, MAX_SYMLINKS, components
 from distbuild.mirror.policy import CLOSED_DIRECTORIES
 from distbuild.protocol.messages import Entry, SymlinkEntry
 
@@ -53,10 +53,12 @@ class Trace:
 def trace(path: str) -> Trace:
     """Walk an absolute path as the kernel would (path_resolution(7))."""
     result = Trace()
-    pending = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+    pending = components(path)
     here, followed, is_directory = "", 0, True
     while pending:
         part = pending.pop()
+        if part == ".":
+            continue
         if part == "..":
             here = here.rpartition("/")[0]
             continue
@@ -69,7 +71,7 @@ def trace(path: str) -> Trace:
                     return result
                 target = os.readlink(step)
                 result.entries[step] = SymlinkEntry(os.fsencode(target))
-                pending.extend(p for p in reversed(target.split("/")) if p not in ("", "."))
+                pending.extend(components(target))
                 if target.startswith("/"):
                     here = ""
                 continue

@@ -7,8 +7,10 @@
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 from distbuild.config import find_home, load_config, syncer_urls
 from distbuild.protocol.errors import ConfigError, DistBuildError
@@ -20,7 +22,6 @@ from distbuild.wrapper.submit import SyncerConnection, request_of
 
 #: An infrastructure failure when DIST_BUILD_FALLBACK=0 forbids the local compile.
 NO_FALLBACK = 103
-INTERRUPTED = 130
 USAGE = 2
 
 _USAGE = """usage: dist_build.exe COMPILER ARGS...            compile on the farm
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
             return subcommand(arguments[1:])
         return compile_command(arguments, os.environ)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        _die_of(signal.SIGINT)
     except DistBuildError as error:
         print(f"dist_build: {error}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError) else 1
@@ -97,6 +98,13 @@ def _fall_back(
     if verbose or not reply.silent:
         _say(f"compiled locally: {why.rstrip(': ')}")
     return run_locally(argv, env)
+
+
+def _die_of(number: signal.Signals) -> NoReturn:
+    """End as the compiler would: make tells an interrupted command from one that failed."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    raise SystemExit(128 + number)
 
 
 def _say(text: str) -> None:

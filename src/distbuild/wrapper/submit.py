@@ -1,5 +1,6 @@
 """Hands a command to the syncer and waits for the answer; failures are InfrastructureErrors."""
 
+import contextlib
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,10 +44,10 @@ def request_of(argv: Sequence[str], env: Mapping[str, str], *, tty: bool) -> mes
 def working_directory(env: Mapping[str, str]) -> str:
     """PWD where it names the present directory, as compilers take it; else the real path."""
     logical = env.get("PWD", "")
-    try:
-        here = os.stat(".")
-        if logical.startswith("/") and os.path.samestat(os.stat(logical), here):
+    with contextlib.suppress(OSError):
+        if logical.startswith("/") and os.path.samestat(os.stat(logical), os.stat(".")):
             return logical
+    try:
         return os.getcwd()
     except OSError as error:
         raise InfrastructureError(f"no working directory: {error.strerror}") from error
@@ -127,7 +128,7 @@ def _last_frame(url: str, response: requests.Response) -> bytes:
     buffer = b""
     try:
         for chunk in response.iter_content(chunk_size=None):
-            buffer += chunk
+            buffer += bytes(chunk)
             while len(buffer) >= _FRAME.size:
                 (length,) = _FRAME.unpack_from(buffer)
                 if length > messages.MAX_BODY_BYTES:

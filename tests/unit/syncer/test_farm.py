@@ -1,5 +1,6 @@
 """The farm with real threads: what blocks is woken, and everything is answered."""
 
+import functools
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -246,7 +247,8 @@ def test_many_tasks_and_workers_lose_nothing(farm: Farm) -> None:
     workers = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(3)]
     for worker in workers:
         worker.start()
-    calls = [InThread(lambda n=n: run(farm.execute(task(str(n))))) for n in range(40)]
+    executions = [farm.execute(task(str(n))) for n in range(40)]
+    calls = [InThread(functools.partial(run, execution)) for execution in executions]
     answers = [call.result() for call in calls]
     stop.set()
     for worker in workers:

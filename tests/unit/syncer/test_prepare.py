@@ -59,6 +59,7 @@ def test_a_change_before_the_call_is_in_the_generation(box: Box) -> None:
         assert isinstance(entry, FileEntry)
         assert entry.digest == hashlib.sha256(path.read_bytes()).digest()
     assert isinstance(first, Task)
+    assert isinstance(task, Task)
     assert task.generation > first.generation
 
 

@@ -169,7 +169,7 @@ def test_a_subcommand_without_a_set_up_ends_with_one_line(
             False,
             {"A": "1", "_PYI_X": "1", "LD_LIBRARY_PATH": "/l"},
             {"A": "1", "LD_LIBRARY_PATH": "/l"},
-        ),  # noqa: E501
+        ),
         (True, {"A": "1", "LD_LIBRARY_PATH": "/tmp/_MEI1"}, {"A": "1"}),
         (
             True,
@@ -181,7 +181,7 @@ def test_a_subcommand_without_a_set_up_ends_with_one_line(
 def test_the_environment_is_the_builds_again(
     monkeypatch: pytest.MonkeyPatch, frozen: bool, env: dict[str, str], expected: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(local_module.sys, "frozen", frozen, raising=False)
+    monkeypatch.setattr(sys, "frozen", frozen, raising=False)
     assert clean_environment(env) == expected
 
 

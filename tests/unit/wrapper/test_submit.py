@@ -1,3 +1,4 @@
+import itertools
 import os
 import struct
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ class Answer(requests.Response):
 
     def iter_content(
         self, chunk_size: int | None = 1, decode_unicode: bool = False
-    ) -> Iterator[bytes]:  # noqa: E501
+    ) -> Iterator[bytes]:
         yield from self.pieces
         if self.breaks:
             raise requests.exceptions.ChunkedEncodingError("Connection broken")
@@ -66,7 +67,7 @@ def connection(answer: Answer | requests.RequestException) -> SyncerConnection:
 def test_an_answer_is_read_from_any_pieces(beats: int, cuts: list[int], more: bytes) -> None:
     data = HEARTBEAT * beats + frame(encode(REPLY)) + more
     places = [0, *sorted(c for c in cuts if c < len(data)), len(data)]
-    pieces = [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [data[a:b] for a, b in itertools.pairwise(places)]
     answer = Answer(*pieces)
     assert connection(answer).compile(REQUEST) == REPLY
     assert answer.closed
