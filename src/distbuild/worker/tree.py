@@ -225,6 +225,8 @@ class Tree:
         ground, old = self.ground, self._entries
         for path in reversed(touched):
             new = wanted.get(path)
+            if _is_behind(path, old):
+                continue
             if self.holds.holds(path) and not isinstance(new, DirectoryEntry):
                 continue
             if new is None or isinstance(new, DirectoryEntry) != ground.is_directory(path):
@@ -248,6 +250,12 @@ class Tree:
         self.epoch, self.generation, self.roots = "", 0, ()
         with translated():
             self.ground.clear()
+
+
+def _is_behind(path: bytes, entries: Entries) -> bool:
+    """Whether something above ``path`` is no directory: what is seen there is not its own."""
+    above = (entries.get(parent) for parent in parents(path))
+    return any(entry is not None and not isinstance(entry, DirectoryEntry) for entry in above)
 
 
 def _check_parents(path: bytes, entries: Entries) -> None:
