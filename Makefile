@@ -5,13 +5,15 @@ STAMP := .venv/.complete
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench exe clean
+.PHONY: help demo test check bench exe venv clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST))
 
 $(STAMP): requirements.txt requirements-dev.txt
 	@tools/venv.sh
+
+venv: $(STAMP) ## only the virtual environment: what a build machine needs
 
 exe: $(STAMP) ## build src/dist/dist_build.exe if the sources are newer
 	@./generate_dist_build_executable.sh

@@ -8,7 +8,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 readonly TARGET=src/dist/dist_build.exe
 # What only the servers import.
 readonly EXCLUDED=(
-    flask werkzeug jinja2 markupsafe itsdangerous click blinker granian watchdog cryptography
+    flask werkzeug jinja2 markupsafe itsdangerous click blinker granian watchdog
     distbuild.syncer distbuild.worker distbuild.mirror distbuild.serve
     zstandard._cffi zstandard.backend_cffi _cffi_backend
     tkinter unittest pydoc doctest pdb lib2to3 test xmlrpc curses sqlite3 asyncio multiprocessing

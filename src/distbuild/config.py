@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from distbuild.protocol.errors import ConfigError
+from distbuild.protocol.names import HOME_MARKER
 
 Confinement = Literal["auto", "namespace", "plain"]
 
@@ -49,6 +50,15 @@ class Home:
     def certs(self) -> Path:
         """Certificates and tokens, a directory per role."""
         return self.path / "certs"
+
+    def prepare(self) -> None:
+        """Make the home's directories, for their owner alone: they hold sources and headers."""
+        try:
+            for directory in (self.path, self.logs, self.state):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.path / HOME_MARKER).touch()
+        except OSError as error:
+            raise ConfigError(f"{error.filename}: cannot be written: {error.strerror}") from error
 
     @property
     def logs(self) -> Path:
@@ -95,8 +105,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int = 8443
     #: Worker, syncer: the address to listen on.
     bind: str = "0.0.0.0"  # noqa: S104 - a build machine serves its network; every request is authenticated
-    #: Syncer: local compiles at the same time; None: one per core.
-    local_slots: int | None = None
     #: Worker: how compilers are confined. ``auto``: namespaces where they work, else plain.
     sandbox: Confinement = "auto"
     #: Worker: take identical files of its own disk instead of asking for them.
@@ -192,7 +200,7 @@ def _name_position(message: str, data: bytes) -> str:
 
 
 def _check(path: Path, config: Config) -> None:
-    for key in ("num_cores", "local_slots", "store_bytes", "max_file_bytes"):
+    for key in ("num_cores", "store_bytes", "max_file_bytes"):
         value = getattr(config, key)
         if value is not None and value < 1:
             raise ConfigError(f'{path}: key "{key}": expected a number of at least 1, got {value}')

@@ -1,4 +1,4 @@
-"""Real projects, built through the settings that the README gives, and then tested by themselves."""
+"""Real projects, built through the settings that the README gives, then tested by themselves."""
 
 import subprocess
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def run(words: list[str], cwd: Path, cluster: Cluster) -> str:
     return done.stdout
 
 
-def counted(cluster: Cluster, build: Callable[[], None]) -> tuple[int, set[str]]:
+def counted(cluster: Cluster, build: Callable[[], object]) -> tuple[int, set[str]]:
     """How many compiles a build had done remotely, and for which reasons others were local."""
     before = cluster.jobs()
     build()

@@ -120,6 +120,14 @@ def delete_so_that_the_next_counts(project: Project, n: int) -> None:
         (project.middle / "value.h").unlink(missing_ok=True)
 
 
+def through_another_hard_link(project: Project, n: int) -> None:
+    """The directory of the other name is not watched, so no event tells of it."""
+    other = project.root.parent / f"{project.root.name}-other.h"
+    if not other.exists():
+        os.link(project.late / "value.h", other)
+    other.write_text(project.text(n))
+
+
 def appear_for_has_include(project: Project, n: int) -> None:
     extra = project.middle / "extra.h"
     if n % 2:
@@ -139,6 +147,7 @@ WAYS = [
     switch_a_symlink,
     shadow_a_later_one,
     delete_so_that_the_next_counts,
+    through_another_hard_link,
     appear_for_has_include,
 ]
 

@@ -1,4 +1,4 @@
-"""Jobs over their whole life: cancelled, lost, drained; what the user is told when something is wrong."""
+"""Jobs over their whole life: cancelled, lost, drained; and what the user is told of it."""
 
 import json
 import os
@@ -98,11 +98,11 @@ def test_a_stopped_worker_finishes_what_runs_and_takes_no_more(
         (daemon,) = started.daemons
         with started.popen(LONG_ARGV, project, DIST_BUILD_FALLBACK="0") as process:
             wait_until(running_compilers, "the compiler runs")
-            daemon.popen.terminate()
+            daemon.terminate()
             after = started.run(ARGV, project)
             assert "no_worker" in one_line(after)
             assert process.wait(120) == 0, process.stderr.read()
-        assert daemon.popen.wait(20) == 0
+        assert daemon.stop() == 0
         assert started.jobs()["done"] == 1
         started.stop()
     finally:

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,8 @@ def make_cluster(root: Path, certs: Path, *args, **more) -> Iterator[Cluster]:
 running = contextlib.contextmanager(make_cluster)
 
 
-def mirror(cluster: Cluster) -> dict:
-    return cluster.syncer.status()["mirror"]
+def mirror(cluster: Cluster) -> dict[str, Any]:
+    return dict(cluster.syncer.status()["mirror"])
 
 
 def everyone_has(cluster: Cluster, generation: int) -> bool:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Summary
 from distbuild.mirror.store import Store
+from distbuild.protocol.blobs import pack
 from distbuild.protocol.messages import (
     Change,
     Changes,
@@ -21,7 +22,6 @@ from distbuild.protocol.messages import (
     SymlinkEntry,
 )
 from distbuild.worker.ground import WITHHELD_TEXT
-from distbuild.worker.job import pack
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.paths import rerooted_target
 from distbuild.worker.tree import Tree

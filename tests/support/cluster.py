@@ -85,6 +85,11 @@ class Process:
                 start_new_session=True,
             )
 
+    def terminate(self) -> None:
+        """SIGTERM, without waiting."""
+        assert self.popen is not None
+        self.popen.terminate()
+
     def stop(self) -> int:
         """SIGTERM, and wait; kills the whole group when that does not help."""
         if self.popen is None:

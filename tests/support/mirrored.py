@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
-from distbuild.mirror.policy import CLOSED_DIRECTORIES, HOME_MARKER, Handling, handling, is_binary
+from distbuild.mirror.policy import CLOSED_DIRECTORIES, Handling, handling, is_binary
 from distbuild.mirror.roots import Kind
 from distbuild.mirror.scan import DigestCache, Scanner
 from distbuild.mirror.watch import InotifyWatcher, NoWatcher, Watcher
 from distbuild.protocol.messages import Change, Entry, FileEntry, SymlinkEntry
+from distbuild.protocol.names import HOME_MARKER
 from distbuild.syncer.mirroring import Mirroring
 
 LARGE = 4096

@@ -32,7 +32,7 @@ def left_by(run: Callable[[], Done], directory: Path) -> Done:
 def assert_same(
     cluster: Cluster, argv: Sequence[str], project: Path, *, cwd: Path | None = None, **env: str
 ) -> Done:
-    """The command leaves in ``project`` through the wrapper what it leaves without; returns that."""
+    """The command leaves in ``project`` through the wrapper what it leaves without it."""
     where = cwd or project
     local = left_by(lambda: run_here(argv, where, **env), project)
     ours = left_by(lambda: cluster.run(argv, where, DIST_BUILD_FALLBACK="0", **env), project)

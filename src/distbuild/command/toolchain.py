@@ -145,6 +145,16 @@ def allowed_environment(env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def telling_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """The part of ``env`` that decides how and where a command is compiled.
+
+    What reaches the compiler, what forbids to distribute, and the PATH that finds the driver.
+    """
+    names = {"PATH", *_RUNS_OTHER_CODE, *_WRITES_OR_MOVES}
+    more = {name: value for name, value in env.items() if name in names}
+    return {**more, **allowed_environment(env)}
+
+
 def environment_obstacle(env: Mapping[str, str]) -> Local | None:
     """Why a compile with this environment stays local: a variable whose effect is not modelled."""
     for name in _RUNS_OTHER_CODE:

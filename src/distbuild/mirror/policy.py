@@ -33,8 +33,6 @@ _IGNORED_SUFFIXES = frozenset(
 _IGNORED_PREFIXES = (".ninja_", ".#", ".nfs", ".dist_build.")
 #: Directories whose inside no include directive reaches; the name itself is mirrored.
 CLOSED_DIRECTORIES = frozenset({".git", ".hg", ".svn", "__pycache__", "node_modules", ".cache"})
-#: A directory that holds a file of this name is ours (a worker's sandboxes are in there).
-HOME_MARKER = ".dist_build_home"
 #: First bytes of files that are no text to include although their name would allow it.
 _BINARY_MAGIC = (b"\x7fELF", b"!<arch>\n", b"MZ\x90", b"\xcf\xfa\xed\xfe", b"\x1f\x8b\x08")
 

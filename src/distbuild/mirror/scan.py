@@ -17,8 +17,9 @@ from pathlib import Path
 import msgspec
 
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
-from distbuild.mirror.policy import CLOSED_DIRECTORIES, HOME_MARKER, Handling, handling, is_binary
+from distbuild.mirror.policy import CLOSED_DIRECTORIES, Handling, handling, is_binary
 from distbuild.protocol.messages import DirectoryEntry, Entry, FileEntry, SymlinkEntry
+from distbuild.protocol.names import HOME_MARKER
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,8 @@ class Scanner:
         self._max_file_bytes = max_file_bytes
         self.wanted: set[str] = set()
         self.homes: set[str] = set()
+        # Files with another name, under which they can be written without an event for this one.
+        self._linked: dict[str, StatKey] = {}
         self.hashed_bytes = 0
         self.listed = 0
 
@@ -150,6 +153,10 @@ class Scanner:
             return WITHHELD
         if known.binary and path not in self.wanted:
             return WITHHELD
+        if status.st_nlink > 1:
+            self._linked[path] = stat_key(status)
+        else:
+            self._linked.pop(path, None)
         executable = 0o111 if status.st_mode & 0o111 else 0
         size, mtime_ns = known.key[0], known.key[1]
         return FileEntry(known.digest, size, 0o444 | executable, mtime_ns, known.reads_more)
@@ -173,6 +180,19 @@ class Scanner:
         if started - max(status.st_ctime_ns, status.st_mtime_ns) > RACY_NS:
             self._cache.put(path, known)
         return known
+
+    def written_elsewhere(self) -> list[str]:
+        """Files with several names that are not as they were when last read. One stat each."""
+        changed = []
+        for path, key in list(self._linked.items()):
+            try:
+                now = stat_key(os.stat(path, follow_symlinks=False))
+            except OSError:
+                del self._linked[path]
+                continue
+            if now != key:
+                changed.append(path)
+        return changed
 
     def tree(self, root: str, enter: Callable[[str], None], limit: int) -> Tree:
         """Everything below ``root`` and ``root`` itself, which must be a directory.

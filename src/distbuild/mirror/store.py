@@ -45,7 +45,7 @@ class Store:
         self._files = 0
         self._bytes = 0
         with translated():
-            os.makedirs(self._root, exist_ok=True)
+            os.makedirs(self._root, mode=0o700, exist_ok=True)
 
     def __repr__(self) -> str:
         return f"Store({self._files} files, {self._bytes} bytes)"

@@ -5,21 +5,11 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 
-import zstandard
-
 from distbuild.mirror.manifest import Manifest
+from distbuild.protocol.blobs import pack
 from distbuild.protocol.messages import BATCH_BYTES, Blob, Digest, FileEntry
 
 log = logging.getLogger(__name__)
-
-#: Level 3 is zstd's own default: above it time rises faster than size falls.
-COMPRESSION_LEVEL = 3
-
-
-def make_blob(data: bytes, digest: Digest | None = None) -> Blob:
-    """Bytes as a blob; the digest is computed when it is not given."""
-    packed = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress(data)
-    return Blob(digest or hashlib.sha256(data).digest(), len(data), packed)
 
 
 class BlobSource:
@@ -61,7 +51,7 @@ class BlobSource:
                     "%s… is asked for, but its file has changed", os.fsdecode(digest.hex()[:12])
                 )
                 continue
-            blob = make_blob(data, digest)
+            blob = pack(data, digest)
             batch.append(blob)
             size += len(blob.data)
             self.sent += 1

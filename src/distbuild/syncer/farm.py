@@ -28,7 +28,7 @@ from distbuild.syncer.job_queue import (
 
 #: How long one long poll lasts at the most (seconds); shorter than a worker's silence may be.
 POLL_S = 5.0
-#: After the start, and after the last worker went, jobs wait this long (seconds) for one to come.
+#: After the start jobs wait this long (seconds) for the first worker to report.
 GRACE_S = 5.0
 
 

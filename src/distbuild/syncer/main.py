@@ -13,7 +13,6 @@ from typing import Any
 from distbuild.config import Config, Home, load_config, syncer_port
 from distbuild.digests import FileDigests
 from distbuild.logs import set_up_logging
-from distbuild.mirror.policy import HOME_MARKER
 from distbuild.mirror.scan import DigestCache, Scanner
 from distbuild.mirror.watch import InotifyWatcher, NoWatcher, Watcher
 from distbuild.protocol.errors import ConfigError
@@ -38,9 +37,8 @@ def run(home: Home, *, verbose: bool) -> None:
     """Serve until told to stop. Raises ConfigError when the set-up does not allow it."""
     config = load_config(home)
     credentials = load_credentials(home.certs, "dev")
+    home.prepare()
     set_up_logging(home.logs, "syncer", verbose=verbose)
-    home.state.mkdir(parents=True, exist_ok=True)
-    (home.path / HOME_MARKER).touch()
     client_id = read_client_id(home)
 
     def make(stop: threading.Event) -> Any:

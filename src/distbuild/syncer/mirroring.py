@@ -16,6 +16,7 @@ from distbuild.mirror.roots import Kind, Root, Roots, identity, inside, trace
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watch import Watcher, is_remote
 from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
+from distbuild.protocol.names import HOME_MARKER
 from distbuild.syncer.ways import Place, Ways
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,8 @@ class Mirroring:
         if not self._watcher.barrier():
             self._pending.overflowed()
         with self._lock:
+            for path in self._scanner.written_elsewhere():
+                self._pending.changed(path, is_directory=False)
             self._drain()
             for root in self.roots:
                 if root.polled:
@@ -276,7 +279,7 @@ class Mirroring:
 
     def _changed(self, path: str, is_directory: bool) -> None:
         name = os.path.basename(path)
-        if name == policy.HOME_MARKER:
+        if name == HOME_MARKER:
             path, is_directory = os.path.dirname(path), True
         ignored = policy.handling(name) is policy.Handling.IGNORE
         if is_directory or not ignored or path in self._scanner.wanted:

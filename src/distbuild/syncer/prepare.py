@@ -13,12 +13,13 @@ from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.command.parse import parse
 from distbuild.mirror.roots import trace
 from distbuild.mirror.scan import Scanner
+from distbuild.protocol.blobs import pack
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import FileEntry, JobFile, WithheldEntry
-from distbuild.syncer.blobs import make_blob
 from distbuild.syncer.compilers import Compilers, Driver, find
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
+from distbuild.syncer.zone import local_zone
 from distbuild.toolchains import Identity
 
 _PATH_LISTS = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH")
@@ -52,6 +53,7 @@ class Preparer:
         self._compilers = compilers
         self._mirroring = mirroring
         self._scanner = scanner
+        self._zone = local_zone()
 
     def understand(self, submission: Submission) -> Understood | Local:
         """Parse a command and find out which compiler it calls."""
@@ -84,7 +86,7 @@ class Preparer:
             own = self._compilers.search(known.driver, command)
         except InfrastructureError as error:
             return Local(LocalReason.NOT_A_COMPILER, str(error))
-        env = toolchain.allowed_environment(dict(submission.env))
+        env = {"TZ": self._zone, **toolchain.allowed_environment(submission.env)}
         search = tuple(dict.fromkeys([*_explicit_dirs(command), *_listed(env, command.cwd)]))
         source = os.path.join(command.cwd, command.source)
         around = [os.path.dirname(source), command.cwd, *map(os.path.dirname, _inputs(command))]
@@ -133,7 +135,7 @@ class Preparer:
             return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")
         if _reads_more(data, command.language):
             return Local(LocalReason.ASSEMBLER_INPUT, command.source)
-        blob = make_blob(data)
+        blob = pack(data)
         executable = 0o111 if status.st_mode & 0o111 else 0
         entry = FileEntry(blob.digest, blob.size, 0o444 | executable, status.st_mtime_ns)
         return JobFile(os.fsencode(real), entry, blob)

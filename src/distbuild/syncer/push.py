@@ -110,6 +110,7 @@ class Pusher:
         self.sent_blobs = 0
         self.sent_bytes = 0
         self.sent_entries = 0
+        self._asleep = False
         self._epoch = ""
         self._thread = threading.Thread(target=self._run, name=f"push {self.host}", daemon=True)
 
@@ -124,7 +125,8 @@ class Pusher:
         self._thread.join(timeout=CONNECT_TIMEOUT_S)
 
     def ring(self) -> None:
-        """The manifest has changed."""
+        """The manifest has changed, or the worker is to be filled."""
+        self._asleep = False
         self._bell.set()
 
     def wait_for(self, generation: int, timeout: float) -> bool:
@@ -133,10 +135,16 @@ class Pusher:
             return self._reached.wait_for(lambda: self.generation >= generation, timeout)
 
     def clean(self) -> None:
-        """Remove our sandbox on the worker; it is filled again when it is next needed."""
+        """Remove our sandbox on the worker; pushes go on with the next change or ``install``.
+
+        A job that comes before has the worker fetch what it needs.
+        """
+        self._asleep = True
         self._client.clean(self._client_id)
-        self._epoch = ""
-        self.generation = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._epoch, self.generation = "", 0
 
     def _run(self) -> None:
         backoff = 0.1
@@ -166,7 +174,7 @@ class Pusher:
         self.up, self.error = True, ""
         known = self.status.get("clients", {}).get(self._client_id)
         if known is None or known.get("epoch", self._epoch) != self._epoch:
-            self._epoch = ""
+            self._forget()
 
     def _set_down(self, error: str) -> None:
         if self.up:
@@ -176,7 +184,7 @@ class Pusher:
 
     def _push(self) -> None:
         """Bring the worker to the present generation; returns when there is nothing to send."""
-        while self._mirroring.ready.is_set() and not self._stopping.is_set():
+        while self._mirroring.ready.is_set() and not (self._asleep or self._stopping.is_set()):
             self._bell.clear()
             if self._epoch == self._mirroring.epoch:
                 if self.generation >= self._mirroring.manifest.generation:

@@ -25,7 +25,7 @@ class Forest:
         self._lock = threading.Lock()
         self._trees: dict[str, Tree] = {}
         with translated():
-            root.mkdir(parents=True, exist_ok=True)
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
     def jobs(self) -> Path:

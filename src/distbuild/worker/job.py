@@ -10,14 +10,12 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-import zstandard
-
 from distbuild.command.model import CompileCommand, Local
 from distbuild.command.parse import parse
 from distbuild.mirror.store import translated
+from distbuild.protocol.blobs import pack
 from distbuild.protocol.errors import DistBuildError, InfrastructureError, ProtocolError
 from distbuild.protocol.messages import (
-    Blob,
     InputFile,
     Job,
     OutputFile,
@@ -33,7 +31,6 @@ from distbuild.worker.tree import Tree
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_COMPRESSION_LEVEL = 3
 _WITHHELD = re.compile(
     rb"^(?P<path>.+?):1:\d+: .*" + re.escape(WITHHELD_TEXT.split()[-1]), re.MULTILINE
 )
@@ -129,12 +126,6 @@ class JobRunner:
             inputs=inputs,
             disturbed=disturbed,
         )
-
-
-def pack(content: bytes, digest: bytes) -> Blob:
-    """Content as it travels."""
-    data = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL).compress(content)
-    return Blob(digest, len(content), data)
 
 
 def _output_file(file: Written) -> OutputFile:

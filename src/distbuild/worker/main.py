@@ -14,7 +14,6 @@ import distbuild
 from distbuild.config import Config, Home, find_home, load_config, syncer_urls
 from distbuild.digests import FileDigests
 from distbuild.logs import set_up_logging
-from distbuild.mirror.policy import HOME_MARKER
 from distbuild.mirror.store import Store
 from distbuild.protocol.errors import ConfigError, InfrastructureError
 from distbuild.serve import serve
@@ -44,8 +43,8 @@ def run(home_option: str | None, *, verbose: bool) -> int:
         home = find_home(home_option)
         config = load_config(home)
         credentials = load_credentials(home.certs, "worker")
+        home.prepare()
         set_up_logging(home.logs, "daemon", verbose=verbose)
-        (home.path / HOME_MARKER).touch()
         serve(
             lambda stop: start(home, config, credentials, stop),
             bind=config.bind,

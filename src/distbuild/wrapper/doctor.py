@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distbuild.config import find_home, load_config
-from distbuild.protocol.errors import DistBuildError
+from distbuild.protocol.errors import DistBuildError, InfrastructureError
 from distbuild.tls import load_credentials
 from distbuild.wrapper.main import USAGE, connect
 
@@ -74,9 +74,12 @@ def _workers() -> Iterator[str]:
     if not workers:
         raise _Advice('none: name them in "hosts" of config.json')
     down = [f"{host} ({w['error'] or w['state']})" for host, w in workers.items() if not _up(w)]
+    if len(down) == len(workers):
+        raise InfrastructureError("none is usable: " + "; ".join(down))
     for host, worker in workers.items():
         if _up(worker):
-            yield f"{host}: {worker.get('num_cores', '?')} slots"
+            slots = f", {worker['num_cores']} slots" if "num_cores" in worker else ""
+            yield f"{host}{slots}"
     if down:
         raise _Advice("not usable: " + "; ".join(down))
 

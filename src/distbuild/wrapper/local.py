@@ -7,8 +7,6 @@ from typing import NoReturn
 
 from distbuild.drivers import find_driver
 
-#: Set for what we start, so that a compiler found through us is not us again.
-GUARD = "DIST_BUILD_INSIDE"
 NOT_FOUND = 127
 NOT_RUNNABLE = 126
 

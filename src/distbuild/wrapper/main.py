@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from distbuild.command.model import Local, LocalReason
+from distbuild.command.parse import parse
 from distbuild.config import find_home, load_config, syncer_urls
 from distbuild.protocol.errors import ConfigError, DistBuildError
 from distbuild.protocol.messages import SubmitReply
@@ -75,7 +77,7 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
             write_outputs(reply)
             return _give_back(reply, verbose=verbose)
     except DistBuildError as error:
-        reply = SubmitReply("local", reason="unreachable", detail=str(error))
+        reply = _without_syncer(argv, str(error))
     return _fall_back(reply, argv, env, verbose=verbose)
 
 
@@ -86,6 +88,14 @@ def _give_back(reply: SubmitReply, *, verbose: bool) -> int:
         stream.write(data)
         stream.flush()
     return reply.exit_code
+
+
+def _without_syncer(argv: Sequence[str], error: str) -> SubmitReply:
+    """A link is local anyway, and no failure; a compile is one."""
+    known = parse(argv, os.path.abspath("/"), lambda _: None)
+    if isinstance(known, Local) and known.reason is not LocalReason.RESPONSE_FILE:
+        return SubmitReply("local", reason=known.reason, detail=known.detail, silent=True)
+    return SubmitReply("local", reason="unreachable", detail=error)
 
 
 def _fall_back(

@@ -4,15 +4,13 @@ Whole or not at all: every file is written beside its place and renamed once all
 """
 
 import contextlib
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterable
 
-import zstandard
-
-from distbuild.protocol.errors import InfrastructureError
-from distbuild.protocol.messages import MAX_BLOB_BYTES, Blob, OutputFile, SubmitReply
+from distbuild.protocol.blobs import unpack
+from distbuild.protocol.errors import InfrastructureError, ProtocolError
+from distbuild.protocol.messages import OutputFile, SubmitReply
 
 
 def write_outputs(reply: SubmitReply) -> None:
@@ -34,7 +32,10 @@ def write_outputs(reply: SubmitReply) -> None:
 
 
 def _write_beside(path: str, file: OutputFile) -> str:
-    data = unpack(file.blob, path)
+    try:
+        data = unpack(file.blob)
+    except ProtocolError as error:
+        raise InfrastructureError(f"{path}: damaged on the way: {error}") from error
     handle, temporary = tempfile.mkstemp(prefix=".dist_build.", dir=os.path.dirname(path))
     try:
         with os.fdopen(handle, "wb") as opened:
@@ -45,19 +46,6 @@ def _write_beside(path: str, file: OutputFile) -> str:
         os.unlink(temporary)
         raise
     return temporary
-
-
-def unpack(blob: Blob, name: str) -> bytes:
-    """The plain bytes of a blob, of exactly its size and digest."""
-    if blob.size > MAX_BLOB_BYTES:
-        raise InfrastructureError(f"{name}: {blob.size} bytes is more than is taken")
-    try:
-        data = zstandard.ZstdDecompressor().decompress(blob.data, max_output_size=blob.size)
-    except zstandard.ZstdError as error:
-        raise InfrastructureError(f"{name}: damaged on the way: {error}") from error
-    if len(data) != blob.size or hashlib.sha256(data).digest() != blob.digest:
-        raise InfrastructureError(f"{name}: damaged on the way")
-    return data
 
 
 def _umask() -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import requests
 
+from distbuild.command.toolchain import telling_environment
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
 
@@ -16,27 +17,13 @@ SILENCE_S = 300.0
 CONNECT_S = 3.0
 _FRAME = struct.Struct("!I")
 
-#: What the syncer needs to find the compiler and to know what it would read; never all of it.
-_NAMES = frozenset(
-    "PATH PWD LANG LANGUAGE COLUMNS TERM TERM_URLS TZ CPATH C_INCLUDE_PATH CPLUS_INCLUDE_PATH"
-    " OBJC_INCLUDE_PATH OBJCPLUS_INCLUDE_PATH SOURCE_DATE_EPOCH GCC_COLORS GCC_URLS NO_COLOR"
-    " CL _CL_ INCLUDE COMPILER_PATH GCC_EXEC_PREFIX GCC_COMPARE_DEBUG DEPENDENCIES_OUTPUT"
-    " SUNPRO_DEPENDENCIES SDKROOT".split()
-)
-_PREFIXES = ("LC_", "CCC_", "CC_PRINT_", "CC_LOG_", "CLANG_")
-
-
-def relevant(env: Mapping[str, str]) -> dict[str, str]:
-    """The part of the environment that leaves this process."""
-    return {n: v for n, v in env.items() if n in _NAMES or n.startswith(_PREFIXES)}
-
 
 def request_of(argv: Sequence[str], env: Mapping[str, str], *, tty: bool) -> messages.SubmitRequest:
     """The message for a command run in the present directory."""
     return messages.SubmitRequest(
         argv=[os.fsencode(word) for word in argv],
         cwd=os.fsencode(working_directory(env)),
-        env={name: os.fsencode(value) for name, value in relevant(env).items()},
+        env={name: os.fsencode(value) for name, value in telling_environment(env).items()},
         stderr_tty=tty,
     )
 
@@ -115,6 +102,11 @@ class SyncerConnection:
         text = str(error)
         if "Connection refused" in text or "NewConnectionError" in text:
             return InfrastructureError(f"no syncer at {self._url}; is syncer.py running?")
+        if "certificate has expired" in text:
+            return InfrastructureError(
+                f"the certificate of syncer {self._url} has expired; run gen_self_signed_certs.sh"
+                " --force, copy certs/worker to the build machines, and restart all"
+            )
         if "certificate verify failed" in text or "CERTIFICATE" in text:
             return InfrastructureError(
                 f"syncer {self._url} has a certificate of another installation"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
-from distbuild.mirror.policy import HOME_MARKER
 from distbuild.mirror.scan import RACY_NS, DigestCache, Scanner
 from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry
+from distbuild.protocol.names import HOME_MARKER
 
 LIMIT = 1000
 OLD_NS = 1_600_000_000_000_000_000

@@ -6,9 +6,10 @@ import pytest
 import zstandard
 
 from distbuild.mirror.manifest import WITHHELD, Manifest
+from distbuild.protocol.blobs import pack
 from distbuild.protocol.messages import Blob, Entry, FileEntry
 from distbuild.syncer import blobs as blobs_module
-from distbuild.syncer.blobs import BlobSource, make_blob
+from distbuild.syncer.blobs import BlobSource
 
 
 def digest_of(data: bytes) -> bytes:
@@ -36,8 +37,8 @@ A, B = b"a" * 100, b"b" * 100
 
 @pytest.mark.parametrize("data", [b"", b"x", os.urandom(70_000)])
 def test_a_blob_is_its_bytes(data: bytes) -> None:
-    assert plain(make_blob(data)) == (digest_of(data), len(data), data)
-    assert make_blob(data, digest_of(data)) == make_blob(data)
+    assert plain(pack(data)) == (digest_of(data), len(data), data)
+    assert pack(data, digest_of(data)) == pack(data)
 
 
 def test_contents_are_found_by_digest_in_any_file(manifest: Manifest, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
-from distbuild.mirror.policy import HOME_MARKER
 from distbuild.mirror.roots import Kind
 from distbuild.protocol.messages import FileEntry
+from distbuild.protocol.names import HOME_MARKER
 from distbuild.syncer import mirroring as mirroring_module
 from tests.support.mirrored import LARGE, Mirror
 

@@ -7,8 +7,8 @@ import pytest
 
 from distbuild.command.model import Local, LocalReason
 from distbuild.mirror.manifest import WITHHELD
+from distbuild.protocol.blobs import pack
 from distbuild.protocol.messages import FileEntry, JobFile
-from distbuild.syncer.blobs import make_blob
 from distbuild.syncer.executor import Task
 from distbuild.syncer.prepare import Submission, Understood
 from tests.support.preparing import IDENTITY, Box
@@ -31,7 +31,7 @@ def prepared(box: Box, submission: Submission) -> Task | Local:
 def packed(path: Path) -> JobFile:
     data, status = path.read_bytes(), path.stat()
     entry = FileEntry(hashlib.sha256(data).digest(), len(data), 0o444, status.st_mtime_ns)
-    return JobFile(os.fsencode(path), entry, make_blob(data))
+    return JobFile(os.fsencode(path), entry, pack(data))
 
 
 def test_what_a_command_reads_is_mirrored_and_its_source_packed(box: Box) -> None:

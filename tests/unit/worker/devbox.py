@@ -15,6 +15,7 @@ from distbuild.digests import FileDigests
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Summary
 from distbuild.mirror.roots import trace
 from distbuild.mirror.store import Store, expand
+from distbuild.protocol.blobs import pack
 from distbuild.protocol.messages import (
     Change,
     Changes,
@@ -28,7 +29,7 @@ from distbuild.protocol.messages import (
 from distbuild.toolchains import Identifier
 from distbuild.worker.compilers import Compilers
 from distbuild.worker.forest import Forest
-from distbuild.worker.job import JobRunner, pack
+from distbuild.worker.job import JobRunner
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.runner import Cancellation
 from distbuild.worker.sandbox import Sandbox

@@ -9,10 +9,10 @@ import pytest
 
 from distbuild.mirror.manifest import Summary
 from distbuild.mirror.store import Store
+from distbuild.protocol.blobs import pack
 from distbuild.protocol.messages import Change, Changes, FileEntry, Job, ResultRequest
 from distbuild.worker.agent import Agent, Workshop
 from distbuild.worker.forest import Forest
-from distbuild.worker.job import pack
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.slots import Slots, Tally
 from tests.unit.worker.fakes import WAIT_S, FakeCompilers, FakeRunner, FakeSyncer

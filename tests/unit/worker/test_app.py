@@ -7,6 +7,7 @@ from flask.testing import FlaskClient
 
 from distbuild.mirror.manifest import Summary
 from distbuild.mirror.store import Store
+from distbuild.protocol.blobs import pack
 from distbuild.protocol.messages import (
     BlobBatch,
     Change,
@@ -21,7 +22,6 @@ from distbuild.protocol.messages import (
 from distbuild.tls import Credentials, load_credentials
 from distbuild.worker.app import make_app
 from distbuild.worker.forest import Forest
-from distbuild.worker.job import pack
 from distbuild.worker.ownfiles import OwnFiles
 
 CONTENT = b"int a;\n"

@@ -9,6 +9,7 @@ import pytest
 
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Summary
 from distbuild.mirror.store import Store
+from distbuild.protocol.blobs import pack
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import (
     Change,
@@ -21,7 +22,6 @@ from distbuild.protocol.messages import (
 )
 from distbuild.worker.forest import Forest
 from distbuild.worker.ground import WITHHELD_TEXT
-from distbuild.worker.job import pack
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.tree import Tree
 

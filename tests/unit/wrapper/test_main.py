@@ -8,13 +8,13 @@ from typing import NoReturn
 
 import pytest
 
+from distbuild.protocol.blobs import pack
 from distbuild.protocol.errors import ConfigError, DistBuildError, InfrastructureError
 from distbuild.protocol.messages import OutputFile, SubmitReply, SubmitRequest
-from distbuild.syncer.blobs import make_blob
 from distbuild.wrapper import local as local_module
 from distbuild.wrapper import main as main_module
 from distbuild.wrapper.local import clean_environment
-from distbuild.wrapper.main import INTERRUPTED, NO_FALLBACK, USAGE, compile_command, main
+from distbuild.wrapper.main import NO_FALLBACK, USAGE, compile_command, main
 
 ARGV = ["gcc", "-c", "x.c"]
 
@@ -105,7 +105,7 @@ def test_the_ladder(
 
 
 def test_outputs_are_written_before_anything_is_said(ladder: Ladder, tmp_path: Path) -> None:
-    file = OutputFile(os.fsencode(tmp_path / "x.o"), 0o644, make_blob(b"object"))
+    file = OutputFile(os.fsencode(tmp_path / "x.o"), 0o644, pack(b"object"))
     assert ladder.climb(SubmitReply("done", outputs=[file])) == 0
     assert (tmp_path / "x.o").read_bytes() == b"object"
 
@@ -113,7 +113,7 @@ def test_outputs_are_written_before_anything_is_said(ladder: Ladder, tmp_path: P
 def test_outputs_that_cannot_be_written_lead_to_the_real_compiler(
     ladder: Ladder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    file = OutputFile(os.fsencode(tmp_path / "none/x.o"), 0o644, make_blob(b"object"))
+    file = OutputFile(os.fsencode(tmp_path / "none/x.o"), 0o644, pack(b"object"))
     assert ladder.climb(SubmitReply("done", stdout=b"out", outputs=[file])) is None
     captured = capfd.readouterr()
     assert captured.out == ""
@@ -130,10 +130,14 @@ def test_a_working_directory_that_is_gone_leads_to_the_real_compiler(
     assert ladder.climb(DONE) is None
 
 
-def test_an_interrupt_is_an_exit_code(ladder: Ladder, monkeypatch: pytest.MonkeyPatch) -> None:
-    connection = FakeConnection(KeyboardInterrupt())
+def test_without_a_syncer_a_link_is_local_without_a_word(
+    ladder: Ladder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connection = FakeConnection(InfrastructureError("no syncer"))
     monkeypatch.setattr(main_module, "connect", lambda: connection)
-    assert main(ARGV) == INTERRUPTED
+    with pytest.raises(Execed):
+        compile_command(["gcc", "x.o", "-o", "x"], {"DIST_BUILD_FALLBACK": "0"})
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

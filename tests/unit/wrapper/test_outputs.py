@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from distbuild.protocol.blobs import pack
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import MAX_BLOB_BYTES, Blob, OutputFile, SubmitReply
-from distbuild.syncer.blobs import make_blob
 from distbuild.wrapper.outputs import write_outputs
 
 
@@ -18,7 +18,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def output(path: Path, data: bytes = b"object", mode: int = 0o644) -> OutputFile:
-    return OutputFile(os.fsencode(path), mode, make_blob(data))
+    return OutputFile(os.fsencode(path), mode, pack(data))
 
 
 def listing(directory: Path) -> dict[str, bytes]:
@@ -55,7 +55,7 @@ def damaged(blob: Blob) -> Blob:
 
 
 def other_content(blob: Blob) -> Blob:
-    return Blob(blob.digest, blob.size, make_blob(b"OBJECT").data)
+    return Blob(blob.digest, blob.size, pack(b"OBJECT").data)
 
 
 def too_small(blob: Blob) -> Blob:
@@ -71,7 +71,7 @@ def test_a_damaged_output_is_refused_and_nothing_is_left(
     tmp_path: Path, harm: Callable[[Blob], Blob]
 ) -> None:
     (tmp_path / "x.o").write_bytes(b"old")
-    bad = OutputFile(os.fsencode(tmp_path / "x.d"), 0o644, harm(make_blob(b"object")))
+    bad = OutputFile(os.fsencode(tmp_path / "x.d"), 0o644, harm(pack(b"object")))
     with pytest.raises(InfrastructureError, match=r"x\.d: "):
         write_outputs(SubmitReply("done", outputs=[output(tmp_path / "x.o"), bad]))
     assert listing(tmp_path) == {"x.o": b"old"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import MAX_BODY_BYTES, SubmitReply, SubmitRequest, encode
-from distbuild.wrapper.submit import SyncerConnection, relevant, request_of, working_directory
+from distbuild.wrapper.submit import SyncerConnection, request_of, working_directory
 
 HEARTBEAT = struct.pack("!I", 0)
 REPLY = SubmitReply("done", exit_code=3, stdout=bytes(range(256)), stderr=b"\0\0\0\0")
@@ -114,8 +114,9 @@ def test_an_answer_that_is_none_is_refused(body: bytes) -> None:
 
 
 def test_only_what_the_syncer_needs_leaves_the_process() -> None:
-    env = dict.fromkeys("PATH LC_ALL CPATH TZ CLANG_X SECRET AWS_KEY HOME LD_PRELOAD".split(), "v")
-    assert set(relevant(env)) == {"PATH", "LC_ALL", "CPATH", "TZ", "CLANG_X"}
+    needed = {"PATH", "LC_ALL", "CPATH", "TZ", "COMPILER_PATH", "SUNPRO_DEPENDENCIES"}
+    env = dict.fromkeys([*needed, "SECRET", "AWS_KEY", "HOME", "LD_PRELOAD"], "v")
+    assert request_of(["gcc"], env, tty=False).env.keys() == needed
 
 
 def test_a_request_has_the_bytes_of_the_command(

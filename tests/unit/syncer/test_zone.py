@@ -1,0 +1,35 @@
+"""The dev box's time zone as a rule that needs no zone files."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from distbuild.syncer.zone import UTC, local_zone
+
+ZONES = Path("/usr/share/zoneinfo")
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\n", b"not a zone", b"TZif2 without a footer", b"TZif\xff\n\xff\xff\n"]
+)
+def test_without_a_usable_zone_file_it_is_utc(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "localtime"
+    if content is not None:
+        file.write_bytes(content)
+    assert local_zone(file) == UTC
+
+
+@pytest.mark.parametrize("name", ["Europe/Berlin", "America/New_York", "Asia/Kolkata", "Etc/UTC"])
+def test_the_rule_gives_the_time_that_the_zone_gives(name: str) -> None:
+    file = ZONES / name
+    if not file.exists():
+        pytest.skip("this machine has no zone files")
+
+    def date(zone: str) -> str:
+        env = {**os.environ, "TZ": zone}
+        words = ["date", "-d", "@1780000000", "+%F %T %z"]
+        return subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout
+
+    assert date(local_zone(file)) == date(name)
