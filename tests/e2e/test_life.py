@@ -12,7 +12,7 @@ import pytest
 from tests.support.cluster import Cluster, Done, run_here, wait_until
 from tests.support.objects import assert_same, files_below
 
-LONG = "\n".join(f"double f{i}(double x) {{ return x * {i}.5 + {i}; }}" for i in range(15000))
+LONG = "\n".join(f"double f{i}(double x) {{ return x * {i}.5 + {i}; }}" for i in range(6000))
 #: Told by its name from what other test runs on this machine compile.
 LONG_NAME = f"long{os.getpid()}.c"
 LONG_ARGV = ["gcc", "-O2", "-c", LONG_NAME, "-o", "long.o"]

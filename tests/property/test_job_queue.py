@@ -10,16 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from distbuild.command.model import LocalReason
-from distbuild.syncer.job_queue import (
-    LEASE_S,
-    MAX_TRIES,
-    WORKER_S,
+from distbuild.syncer.job_queue import LEASE_S, MAX_TRIES, WORKER_S, IllegalTransition, JobQueue
+from distbuild.syncer.jobs import (
     Action,
     Assign,
     CompileLocally,
     EndLease,
-    IllegalTransition,
-    JobQueue,
     Need,
     State,
     Wake,

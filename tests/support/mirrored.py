@@ -46,7 +46,7 @@ class Expected:
 
     def __init__(self, mirroring: Mirroring, spelled: Iterable[str], wanted: set[str]) -> None:
         self.entries: dict[str, Entry] = {}
-        self._shallow = set(mirroring.shallow_roots())
+        self._shallow = set(mirroring.roots.shallow())
         self._wanted = wanted
         self._seen: set[str] = set()
         for path in [*spelled, *wanted]:

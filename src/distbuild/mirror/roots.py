@@ -156,6 +156,10 @@ class Roots:
                 return best
             directory = os.path.dirname(directory)
 
+    def shallow(self) -> list[str]:
+        """Paths of the roots of which only the top is mirrored."""
+        return [root.path for root in self if root.kind is Kind.SHALLOW]
+
     def nested(self, path: str) -> list[str]:
         """Paths of the roots strictly below ``path``."""
         return [r for r in self._roots if r != path and inside(r, path)]

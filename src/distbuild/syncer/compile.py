@@ -116,7 +116,7 @@ class Compiles:
         findings.shadowing = proof.shadowing(
             (os.fsdecode(i.path) for i in result.inputs),
             task.search_dirs,
-            self._mirroring.shallow_roots(),
+            self._mirroring.roots.shallow(),
             lookup,
             os.path.exists,
         )
@@ -135,12 +135,12 @@ class Compiles:
             return self._want_withheld(task, result)
         if b"ssembler messages" in result.stderr:
             return Local(LocalReason.ASSEMBLER_INPUT, task.command.source)
-        if self._mirroring.shallow_roots() and self._uses_shallow(task):
+        if self._mirroring.roots.shallow() and self._uses_shallow(task):
             return self._judge_missing(task, result, doubtful=True)
         return self._judge_missing(task, result, doubtful=False)
 
     def _uses_shallow(self, task: Task) -> bool:
-        shallow = set(self._mirroring.shallow_roots())
+        shallow = set(self._mirroring.roots.shallow())
         return any(os.path.realpath(d) in shallow for d in task.search_dirs)
 
     def _judge_missing(self, task: Task, result: ResultRequest, *, doubtful: bool) -> bool | Local:

@@ -14,17 +14,8 @@ from dataclasses import dataclass, field
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.protocol import messages
 from distbuild.syncer.executor import HEARTBEAT_S, Execution, Task
-from distbuild.syncer.job_queue import (
-    Action,
-    Assign,
-    CompileLocally,
-    EndLease,
-    IllegalTransition,
-    JobQueue,
-    Need,
-    Wake,
-    Worker,
-)
+from distbuild.syncer.job_queue import IllegalTransition, JobQueue
+from distbuild.syncer.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
 
 #: How long one long poll lasts at the most (seconds); shorter than a worker's silence may be.
 POLL_S = 5.0

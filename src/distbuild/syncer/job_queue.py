@@ -7,12 +7,24 @@ meets raises ``IllegalTransition`` and changes nothing.
     QUEUED -> LEASED -> DONE | LOCAL | CANCELLED        a lost or returned lease: back to QUEUED
 """
 
-import enum
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from distbuild.command.model import LocalReason
+from distbuild.syncer.jobs import (
+    Action,
+    Assign,
+    CompileLocally,
+    Counters,
+    EndLease,
+    Event,
+    Job,
+    Need,
+    State,
+    Wake,
+    Worker,
+)
 
 #: A lease that is not renewed for this long (seconds) is lost. Workers renew every two seconds.
 LEASE_S = 15.0
@@ -26,26 +38,6 @@ class IllegalTransition(Exception):
     """An event that the job's state does not allow: a bug of the caller. Nothing was changed."""
 
 
-class State(enum.Enum):
-    """Where a job is."""
-
-    QUEUED = "queued"
-    LEASED = "leased"
-    DONE = "done"
-    LOCAL = "local"
-    CANCELLED = "cancelled"
-
-
-class Event(enum.Enum):
-    """What can happen to a job."""
-
-    LEASE = "lease"
-    REQUEUE = "requeue"
-    FINISH = "finish"
-    GIVE_UP = "give_up"
-    CANCEL = "cancel"
-
-
 _TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.QUEUED, Event.LEASE): State.LEASED,
     (State.QUEUED, Event.GIVE_UP): State.LOCAL,
@@ -56,91 +48,6 @@ _TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.LEASED, Event.CANCEL): State.CANCELLED,
 }
 FINAL = frozenset({State.DONE, State.LOCAL, State.CANCELLED})
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What a worker must have to take a job."""
-
-    toolchain: str
-    namespaces: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """A worker as it last described itself."""
-
-    name: str
-    toolchains: frozenset[str]
-    namespaces: bool
-    heard: float
-
-    def fits(self, need: Need) -> bool:
-        """Whether it can do what a job needs."""
-        return need.toolchain in self.toolchains and (self.namespaces or not need.namespaces)
-
-
-@dataclass(slots=True)
-class Job:
-    """One job's state. ``lease`` and ``worker`` are set only while LEASED."""
-
-    number: int
-    need: Need
-    state: State = State.QUEUED
-    tries: int = 0
-    lease: str = ""
-    worker: str = ""
-    deadline: float = 0.0
-    #: Workers that failed it; others are preferred.
-    avoided: frozenset[str] = frozenset()
-
-
-# --- actions -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Wake:
-    """There is something to lease for these workers."""
-
-    workers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Assign:
-    """Send this job to the worker under this lease."""
-
-    number: int
-    worker: str
-    lease: str
-
-
-@dataclass(frozen=True, slots=True)
-class CompileLocally:
-    """Tell the wrapper to compile itself."""
-
-    number: int
-    reason: LocalReason
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class EndLease:
-    """The worker no longer holds this lease; it should kill what runs under it."""
-
-    worker: str
-    lease: str
-
-
-Action = Wake | Assign | CompileLocally | EndLease
-
-
-@dataclass(slots=True)
-class Counters:
-    """Totals since the start; ``local`` by reason is kept by the service, which knows them all."""
-
-    done: int = 0
-    cancelled: int = 0
-    retried: int = 0
 
 
 @dataclass(slots=True)
@@ -262,8 +169,7 @@ class JobQueue:
 
     def finish(self, lease: str) -> list[Action]:
         """The result under a lease was accepted."""
-        job = self._holder(lease)
-        self._move(job, Event.FINISH)
+        self._move(self._holder(lease), Event.FINISH)
         self.counters.done += 1
         return []
 
@@ -293,7 +199,7 @@ class JobQueue:
         ended = [EndLease(job.worker, job.lease)] if job.state is State.LEASED else []
         self._move(job, Event.CANCEL)
         self.counters.cancelled += 1
-        return list(ended)
+        return [*ended]
 
     def tick(self, now: float) -> list[Action]:
         """Time passed: leases run out, workers go silent."""
@@ -390,6 +296,4 @@ class JobQueue:
         known = self._jobs.keys()
         if not (set(self._leases.values()) <= known and self._queued.keys() <= known):
             found.append("a lease or the line names an answered job")
-        if list(self._queued) != sorted(self._queued):
-            found.append("the line is out of order")
-        return found
+        return found if list(self._queued) == sorted(self._queued) else [*found, "out of order"]

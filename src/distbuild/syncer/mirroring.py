@@ -7,7 +7,7 @@ Every public method may be called from any thread. Knows nothing of workers and 
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 
 from distbuild.mirror import policy
 from distbuild.mirror.manifest import DIRECTORY, Manifest
@@ -17,12 +17,11 @@ from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watch import Watcher, is_remote
 from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
+from distbuild.syncer.survey import Survey, ancestors
 from distbuild.syncer.ways import Place, Ways
 
 log = logging.getLogger(__name__)
 
-#: A tree with more entries than this is mirrored without what is below its own directories.
-MAX_TREE_ENTRIES = 200_000
 #: Changes that no job waits for are gathered this long, so that a burst is one push.
 GATHER_S = 0.02
 #: After a failure to take changes in, everything is listed again, at most this often (seconds).
@@ -30,10 +29,9 @@ RETRY_S = 5.0
 
 
 class Mirroring:
-    """The live manifest of one dev box.
+    """The live manifest of one dev box; ``home`` is the user's, never taken as a whole.
 
-    ``home`` is the user's home directory, which is never taken as a whole. ``make_watcher`` gets
-    the callbacks ``changed(path, is_directory)`` and ``overflowed()``.
+    ``make_watcher`` gets the callbacks ``changed(path, is_directory)`` and ``overflowed()``.
     """
 
     def __init__(
@@ -44,8 +42,8 @@ class Mirroring:
         on_change: Callable[[], None],
     ) -> None:
         self.manifest = Manifest()
-        #: Set once what the last run mirrored is mirrored again; until then the manifest is a part
-        #: of the truth, and a worker that was told of it would throw the rest away.
+        #: Set once what the last run mirrored is mirrored again. Until then the manifest is a part
+        #: of the truth: a worker that was told of it would throw the rest away.
         self.ready = threading.Event()
         self.roots = Roots()
         self.epoch = os.urandom(8).hex()
@@ -62,6 +60,7 @@ class Mirroring:
         self._watcher = make_watcher(self._changed, self._pending.overflowed)
         place = Place(self.manifest, self.roots, scanner, self._watcher, home)
         self._ways = Ways(place, self._apply, lambda d: self.require([d], named=False))
+        self._survey = Survey(place, self._ways.pinned, self._narrow)
         self._thread = threading.Thread(target=self._keep_up, name="mirror", daemon=True)
         self._thread.start()
 
@@ -77,9 +76,7 @@ class Mirroring:
     def require(self, directories: Iterable[str], *, named: bool = True) -> None:
         """Mirror these directories (absolute, as spelled), if they exist, from now on.
 
-        ``named``: by a job or the configuration, not by the memory of an earlier run.
-
-        One ``stat`` each when they are mirrored already: it sees an ancestor that was moved or a
+        ``named``: by a job or the configuration, not by the memory of an earlier run. One ``stat`` each when they are mirrored already: it sees an ancestor that was moved or a
         link that was switched, of which a watch on the directory itself says nothing.
         """
         for spelled in directories:
@@ -101,7 +98,7 @@ class Mirroring:
                 return
             root = Root(way.real, Kind.DEFERRED)
             self.roots.add(root)
-            self._scanner.tree(way.real, lambda d: self._watch(d, root), MAX_TREE_ENTRIES)
+            self._survey.visit(root)
 
     def settle(self) -> int:
         """The generation that has every change made before the call."""
@@ -169,13 +166,8 @@ class Mirroring:
 
     def required(self) -> list[str]:
         """The directories, as spelled, that exist and that a job or the configuration named."""
-        return [
-            s for s, now in list(self._required.items()) if now is not None and s in self._named
-        ]
-
-    def shallow_roots(self) -> list[str]:
-        """Roots of which only the top is mirrored."""
-        return [root.path for root in self.roots if root.kind is Kind.SHALLOW]
+        standing = [spelled for spelled, now in list(self._required.items()) if now is not None]
+        return [spelled for spelled in standing if spelled in self._named]
 
     # --- roots ----------------------------------------------------------------------------------
 
@@ -224,56 +216,21 @@ class Mirroring:
             pinned = root.path in self._ways.pinned  # a file may stand there now
             self._apply({root.path: self._scanner.entry(root.path) if pinned else None})
             return
-        self._apply(self._subtree(root.path, root))
-
-    def _subtree(self, directory: str, root: Root) -> dict[str, Entry | None]:
-        """What is at a directory and below it; None for what only the manifest still has."""
-        found: dict[str, Entry | None] = {directory: DIRECTORY}
-        if root.kind is Kind.SHALLOW:
-            self._watch(directory, root)
-            found.update(self._scanner.children(directory))
-        else:
-            tree = self._scanner.tree(directory, lambda d: self._watch(d, root), MAX_TREE_ENTRIES)
-            if tree.truncated:
-                return self._narrow(root)
-            found.update(tree.entries)
-        apart = self._apart(directory, found if root.kind is Kind.DEEP else {})
-        for path in self.manifest.below(directory):
-            if path not in found and not any(inside(path, other) for other in apart):
-                found[path] = self._scanner.entry(path) if path in self._ways.pinned else None
-        return found
-
-    def _apart(self, directory: str, found: Mapping[str, Entry | None]) -> list[str]:
-        """Roots below a directory that still stand, and that its own listing does not reach."""
-        nested = [r for r in self.roots if r.path != directory and inside(r.path, directory)]
-        return [
-            root.path
-            for root in nested
-            if os.path.isdir(root.path)
-            and not (root.path in found and self._scanner.enters(root.path))
-        ]
+        self._apply(self._survey.subtree(root.path, root))
 
     def _narrow(self, root: Root) -> dict[str, Entry | None]:
         """Mirror only the top of a root from now on; what jobs named in it becomes a root."""
-        log.warning("%s: more than %d entries; mirrored in part", root.path, MAX_TREE_ENTRIES)
         root.kind = Kind.SHALLOW
         self._watcher.forget(root.path)
         real = {spelled: os.path.realpath(spelled) for spelled in self._required}
         named = [s for s, r in real.items() if r != root.path and inside(r, root.path)]
         for spelled in named:
             del self._required[spelled]
-        self._apply(self._subtree(root.path, root))
+        self._apply(self._survey.subtree(root.path, root))
         nested = map(self.roots.get, self.roots.nested(root.path))
         self._renew([r for r in nested if r is not None])
         self.require(named, named=False)
         return {}
-
-    def _watch(self, directory: str, root: Root | None) -> None:
-        if self._watcher.add(directory) or root is None or root.polled:
-            return
-        if os.path.isdir(directory):
-            root.polled = True
-            log.warning("%s: cannot be watched; listed again for each job", root.path)
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -308,9 +265,9 @@ class Mirroring:
         for path in paths:
             root = self.roots.holding(path)
             holder = root.path if root is not None else ""
-            if any((above, holder) in listed for above in _ancestors(path)):
+            if any((above, holder) in listed for above in ancestors(path)):
                 continue
-            state = self._state(path)
+            state = self._survey.state(path)
             if root is not None and root.kind is Kind.DEEP and state.get(path) == DIRECTORY:
                 listed.add((path, holder))
             batch.update(state)
@@ -322,25 +279,6 @@ class Mirroring:
         self._renew(self.roots)
         self._ways.recheck_pinned()
         self._ways.follow_all()
-
-    def _state(self, path: str) -> dict[str, Entry | None]:
-        """What is now at a changed path and below it; empty when the path is none of ours."""
-        root = self.roots.holding(path)
-        if root is None or self._in_home(path, root):
-            return {path: self._scanner.entry(path)} if path in self._ways.pinned else {}
-        entry = self._scanner.entry(path)
-        if root.kind is Kind.DEFERRED:
-            return {**trace(os.path.dirname(path)).entries, path: entry}
-        if path == root.path:
-            root.listed = identity(path)
-        elif root.kind is Kind.SHALLOW or not self._scanner.enters(path):
-            return {path: entry}
-        return self._subtree(path, root) if entry == DIRECTORY else {path: entry}
-
-    def _in_home(self, path: str, root: Root) -> bool:
-        """Whether a path is inside a directory of ours below its root, a worker's sandbox say."""
-        homes = self._scanner.homes
-        return any(h != path and inside(path, h) and inside(h, root.path) for h in homes)
 
     def _apply(self, batch: dict[str, Entry | None]) -> None:
         """Apply a batch, and take in what its symlinks point to."""
@@ -359,9 +297,3 @@ class Mirroring:
             self._renew(moved)
             self._ways.recheck_pinned()
         self._ways.look()
-
-
-def _ancestors(path: str) -> Iterator[str]:
-    while path != "/":
-        path = os.path.dirname(path)
-        yield path

@@ -171,7 +171,7 @@ class Service:
                 "files": counts.files,
                 "bytes": counts.size,
                 "roots": [_shown(root.path) for root in mirroring.roots],
-                "partly": [_shown(path) for path in mirroring.shallow_roots()],
+                "partly": [_shown(path) for path in mirroring.roots.shallow()],
                 "polled": [_shown(root.path) for root in mirroring.roots if root.polled],
                 **mirroring.effort(),
                 "sent_entries": sum(p.sent_entries for p in self._parts.pushers),

@@ -5,20 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from distbuild.command.model import LocalReason
-from distbuild.syncer.job_queue import (
-    LEASE_S,
-    MAX_TRIES,
-    WORKER_S,
-    Action,
-    Assign,
-    CompileLocally,
-    EndLease,
-    IllegalTransition,
-    JobQueue,
-    Need,
-    Wake,
-    Worker,
-)
+from distbuild.syncer.job_queue import LEASE_S, MAX_TRIES, WORKER_S, IllegalTransition, JobQueue
+from distbuild.syncer.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
 
 GCC = Need("gcc")
 IN_NAMESPACE = Need("gcc", namespaces=True)

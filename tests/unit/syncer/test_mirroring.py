@@ -13,7 +13,7 @@ from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.roots import Kind
 from distbuild.protocol.messages import FileEntry
 from distbuild.protocol.names import HOME_MARKER
-from distbuild.syncer import mirroring as mirroring_module
+from distbuild.syncer import survey as survey_module
 from tests.support.mirrored import LARGE, Mirror
 
 
@@ -375,7 +375,7 @@ def test_of_a_broad_directory_only_the_top_is_mirrored(mirror: Mirror) -> None:
     write(home / "x.h", "1")
     write(home / "project/deep/x.h", "1")
     mirror.job(home)
-    assert mirror.mirroring.shallow_roots() == [str(home)]
+    assert mirror.mirroring.roots.shallow() == [str(home)]
     assert mirror.mirroring.manifest.get(f"{home}/project") == DIRECTORY
     assert mirror.mirroring.manifest.get(f"{home}/project/deep") is None
     write(home / "x.h", "2")
@@ -423,7 +423,7 @@ def test_a_closed_directory_that_is_named_itself(mirror: Mirror) -> None:
 def test_of_a_huge_tree_only_the_top_is_mirrored(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    monkeypatch.setattr(mirroring_module, "MAX_TREE_ENTRIES", 20)
+    monkeypatch.setattr(survey_module, "MAX_TREE_ENTRIES", 20)
     base, root = mirror.base, mirror.base / "r"
     write(root / "x.h", "1")
     write(root / ".git/inc/x.h", "1")
@@ -434,7 +434,7 @@ def test_of_a_huge_tree_only_the_top_is_mirrored(
             write(base / f"o/many/d{n}/{name}", "1")
     move(base / "o/many", root / "many")
     mirror.job(root, root / ".git/inc")
-    assert str(root) in mirror.mirroring.shallow_roots()
+    assert str(root) in mirror.mirroring.roots.shallow()
     write(root / "x.h", "2")
     write(root / ".git/inc/x.h", "2")
     mirror.job(root, root / ".git/inc")

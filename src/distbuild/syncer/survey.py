@@ -1,0 +1,101 @@
+"""Looks at the disk for the mirror: what is at a path and below it, watched before it is read.
+
+Called under the mirror's lock. Changes no manifest: a batch of entries is its answer.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Set
+
+from distbuild.mirror.manifest import DIRECTORY
+from distbuild.mirror.roots import Kind, Root, identity, inside, trace
+from distbuild.protocol.messages import Entry
+from distbuild.syncer.ways import Place
+
+log = logging.getLogger(__name__)
+
+#: A tree with more entries than this is mirrored without what is below its own directories.
+MAX_TREE_ENTRIES = 200_000
+
+
+class Survey:
+    """``pinned`` are paths that count by themselves; ``narrow`` takes a root that is too large,
+    and says what is then to be applied."""
+
+    def __init__(
+        self,
+        place: Place,
+        pinned: Set[str],
+        narrow: Callable[[Root], dict[str, Entry | None]],
+    ) -> None:
+        self._place = place
+        self._pinned = pinned
+        self._too_large = narrow
+
+    def state(self, path: str) -> dict[str, Entry | None]:
+        """What is now at a changed path and below it; empty when the path is none of ours."""
+        root = self._place.roots.holding(path)
+        if root is None or self._in_home(path, root):
+            return {path: self._place.scanner.entry(path)} if path in self._pinned else {}
+        entry = self._place.scanner.entry(path)
+        if root.kind is Kind.DEFERRED:
+            return {**trace(os.path.dirname(path)).entries, path: entry}
+        if path == root.path:
+            root.listed = identity(path)
+        elif root.kind is Kind.SHALLOW or not self._place.scanner.enters(path):
+            return {path: entry}
+        return self.subtree(path, root) if entry == DIRECTORY else {path: entry}
+
+    def _in_home(self, path: str, root: Root) -> bool:
+        """Whether a path is inside a directory of ours below its root, a worker's sandbox say."""
+        homes = self._place.scanner.homes
+        return any(h != path and inside(path, h) and inside(h, root.path) for h in homes)
+
+    def subtree(self, directory: str, root: Root) -> dict[str, Entry | None]:
+        """What is at a directory and below it; None for what only the manifest still has."""
+        found: dict[str, Entry | None] = {directory: DIRECTORY}
+        if root.kind is Kind.SHALLOW:
+            self.watch(directory, root)
+            found.update(self._place.scanner.children(directory))
+        else:
+            tree = self._place.scanner.tree(
+                directory, lambda d: self.watch(d, root), MAX_TREE_ENTRIES
+            )
+            if tree.truncated:
+                log.warning("%s: over %d entries; mirrored in part", root.path, MAX_TREE_ENTRIES)
+                return self._too_large(root)
+            found.update(tree.entries)
+        apart = self._apart(directory, found if root.kind is Kind.DEEP else {})
+        for path in self._place.manifest.below(directory):
+            if path not in found and not any(inside(path, other) for other in apart):
+                found[path] = self._place.scanner.entry(path) if path in self._pinned else None
+        return found
+
+    def _apart(self, directory: str, found: Mapping[str, Entry | None]) -> list[str]:
+        """Roots below a directory that still stand, and that its own listing does not reach."""
+        nested = [r for r in self._place.roots if r.path != directory and inside(r.path, directory)]
+        return [
+            root.path
+            for root in nested
+            if os.path.isdir(root.path)
+            and not (root.path in found and self._place.scanner.enters(root.path))
+        ]
+
+    def visit(self, root: Root) -> None:
+        """Watch and read all of a root without an answer: its digests are then known."""
+        self._place.scanner.tree(root.path, lambda d: self.watch(d, root), MAX_TREE_ENTRIES)
+
+    def watch(self, directory: str, root: Root | None) -> None:
+        """Watch one directory; a root in which that fails is listed again for each job."""
+        if self._place.watcher.add(directory) or root is None or root.polled:
+            return
+        if os.path.isdir(directory):
+            root.polled = True
+            log.warning("%s: cannot be watched; listed again for each job", root.path)
+
+
+def ancestors(path: str) -> Iterator[str]:
+    """The directories above a path, nearest first."""
+    while path != "/":
+        path = os.path.dirname(path)
+        yield path
