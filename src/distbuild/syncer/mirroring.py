@@ -76,8 +76,9 @@ class Mirroring:
     def require(self, directories: Iterable[str], *, named: bool = True) -> None:
         """Mirror these directories (absolute, as spelled), if they exist, from now on.
 
-        ``named``: by a job or the configuration, not by the memory of an earlier run. One ``stat`` each when they are mirrored already: it sees an ancestor that was moved or a
-        link that was switched, of which a watch on the directory itself says nothing.
+        ``named``: by a job or the configuration, not by the memory of an earlier run. One ``stat``
+        each when they are mirrored already: it sees an ancestor that was moved or a link that was
+        switched, of which a watch on the directory itself says nothing.
         """
         for spelled in directories:
             if named:
