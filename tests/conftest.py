@@ -1,7 +1,6 @@
 """Fixtures for every test: nothing may be left running, and which tools have to be there."""
 
 import os
-import shutil
 import subprocess
 import threading
 import time
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.support.tools import need
 
 #: Whatever a test has told to end gets this long; only a leak waits for all of it.
 GRACE_S = 5.0
@@ -59,15 +60,7 @@ def _nothing_is_left_running() -> Iterator[None]:
 def require_tool() -> Callable[[str], str]:
     """``require_tool(name)``: its path, or skip; with DIST_BUILD_REQUIRE_TOOLS=1 fail instead."""
 
-    def require(name: str) -> str:
-        path = shutil.which(name)
-        if path is None and os.environ.get("DIST_BUILD_REQUIRE_TOOLS") == "1":
-            pytest.fail(f"{name} is not installed, and DIST_BUILD_REQUIRE_TOOLS=1")
-        if path is None:
-            pytest.skip(f"{name} is not installed")
-        return path
-
-    return require
+    return need
 
 
 @pytest.fixture(autouse=True)

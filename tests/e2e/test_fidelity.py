@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.cluster import Cluster
 from tests.support.objects import assert_same
+from tests.support.tools import need
 
 COMMON = ["-Iinclude", "-Wall", "-Wextra"]
 #: Options that each compile of ``src/main.c`` or ``src/main.cpp`` is tried with.
@@ -50,6 +51,8 @@ def farm(
 ) -> Iterator[Cluster]:
     """Two daemons that confine compilers in one way."""
     kind = request.param
+    if SANDBOXES[kind]:
+        need(SANDBOXES[kind])
     started = Cluster(
         tmp_path_factory.mktemp(f"{kind} farm"), certs_dir, [{"sandbox": kind}, {"sandbox": kind}]
     )
