@@ -9,12 +9,23 @@ WRAPPERS = frozenset({"ccache", "distcc", "icecc", "sccache", "dist_build.exe", 
 
 def find_driver(name: str, cwd: str, path: str) -> str | None:
     """The file that a shell in ``cwd`` with this PATH runs for ``name``, wrappers passed over."""
-    candidates = [os.path.join(cwd, name)] if "/" in name else _on_path(name, cwd, path)
+    candidates = _on_path(os.path.basename(name), cwd, path)
+    if "/" in name:
+        named = os.path.join(cwd, name)
+        # Behind a wrapper that is named by its path, the search goes on as the wrapper's does.
+        candidates = [named, *candidates] if _is_wrapper(named) else [named]
     for candidate in candidates:
-        wrapped = os.path.basename(os.path.realpath(candidate)) in WRAPPERS
-        if not wrapped and os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+        if (
+            not _is_wrapper(candidate)
+            and os.path.isfile(candidate)
+            and os.access(candidate, os.X_OK)
+        ):
             return candidate
     return None
+
+
+def _is_wrapper(candidate: str) -> bool:
+    return os.path.basename(os.path.realpath(candidate)) in WRAPPERS
 
 
 def _on_path(name: str, cwd: str, path: str) -> list[str]:

@@ -58,7 +58,9 @@ class Identifier:
             raise InfrastructureError(f"{driver} is neither gcc nor clang")
         machine = _ask(driver, "-dumpmachine").strip()
         searched = [_search_dirs(driver, language) for language in ("c", "c++")]
-        facts = [machine, *(repr(sorted(set(dirs))) for dirs in searched)]
+        # clang spells them by the path it is called by: /usr/bin/../lib, or what that link means.
+        places = [{os.path.normpath(directory) for directory in dirs} for dirs in searched]
+        facts = [machine, *(repr(sorted(found)) for found in places)]
         real = os.path.realpath(driver)
         if clang is not None:
             family, version = Family.CLANG, f"clang {number} {machine}"

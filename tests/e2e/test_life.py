@@ -5,11 +5,13 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, Done, run_here, wait_until
+from tests.support.cluster import SRC, Cluster, Done, run_here, wait_until
 from tests.support.objects import assert_same, files_below
 
 LONG = "\n".join(f"double f{i}(double x) {{ return x * {i}.5 + {i}; }}" for i in range(6000))
@@ -272,3 +274,11 @@ def test_one_worker_serves_two_developers_in_turn(
     finally:
         first.kill()
         second.kill()
+
+
+def test_a_second_syncer_with_the_same_home_is_refused(cluster: Cluster) -> None:
+    home = cluster.syncer.home
+    words = [sys.executable, str(SRC / "syncer.py"), "--home", str(home)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "another syncer runs with this home" in done.stderr

@@ -90,7 +90,7 @@ def test_a_rendered_dependency_file_parses_back(family, prerequisites):
 
     data = write(b"x.o:", [quote(path.encode()) for path in prerequisites])
 
-    assert parse_dependency_file(data) == prerequisites
+    assert parse_dependency_file(data, family) == prerequisites
 
 
 @given(st.sampled_from(Family), st.lists(paths, min_size=1, max_size=30))

@@ -156,6 +156,54 @@ def test_applying_the_difference_of_two_manifests_gives_the_second(
         )
 
 
+odd_paths = st.lists(st.sampled_from([b"a", b"b", b"n" * 256]), min_size=1, max_size=3).map(
+    lambda names: b"/" + b"/".join(names)
+)
+odd_manifests = st.dictionaries(odd_paths | st.just(b"/top"), leaves | st.just(DIRECTORY))
+
+
+def placed(entries: Entries) -> Entries:
+    """Those that are below no link or file, with no name that is too long."""
+    found = {}
+    for path, entry in entries.items():
+        above = [entries.get(bytes(p)) for p in map(os.fsencode, Path(os.fsdecode(path)).parents)]
+        closed = any(e is not None and not isinstance(e, DirectoryEntry) for e in above)
+        if not closed and b"n" * 256 not in path:
+            found[path] = entry
+    return found
+
+
+@settings(deadline=None, max_examples=150)
+@given(steps=st.lists(odd_manifests, min_size=1, max_size=4))
+def test_what_cannot_be_on_disk_is_left_out_until_it_can(
+    steps: list[Entries], directory: Path
+) -> None:
+    store = Store(directory / "store")
+    for content in CONTENTS:
+        store.put(pack(content, hashlib.sha256(content).digest()))
+    tree = Tree(os.fsencode(directory / "c"), store, OwnFiles(store, enabled=False))
+    entries: Entries = {}
+    for generation, wanted in enumerate(steps):
+        changes = difference(entries, wanted, generation)
+        reply = tree.apply(changes)
+        if reply.state == "need_full":  # what was below a link is not said again
+            listing = [Change(path, entry) for path, entry in wanted.items()]
+            changes = Changes("c", "e", 0, generation + 1, summary_of(wanted), listing)
+            reply = tree.apply(changes)
+        assert reply.state == "applied"
+        entries = wanted
+        shown = on_disk(tree)
+        should = expected(placed(entries))
+        assert {path: shown.get(path) for path in should} == should
+        # Directories that are no entries stand where something is in them.
+        rest = shown.keys() - should.keys()
+        assert all(shown[p] == "directory" for p in rest)
+        assert all(any(q.startswith(p + b"/") for q in should) for p in rest)
+        for path, entry in entries.items():
+            if isinstance(entry, FileEntry):
+                assert tree.digest_at(path) == (entry.digest if path in should else b"")
+
+
 @settings(deadline=None, max_examples=50)
 @given(first=manifests, second=manifests)
 def test_a_full_listing_replaces_whatever_was_there(

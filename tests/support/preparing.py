@@ -37,7 +37,6 @@ class Box:
         self.preparer = Preparer(
             self.compilers,  # type: ignore[arg-type]
             self.mirroring,
-            self.mirror.scanner,
         )
         self.write("bin/gcc", "").chmod(0o755)
         self.write("src/x.c", '#include "a.h"\n')

@@ -32,6 +32,19 @@ def test_a_compiler_is_the_same_under_all_its_names(
     assert first.real_path in first.needs
 
 
+@pytest.mark.parametrize("name", ["clang", "clang++"])
+def test_a_clang_is_the_same_by_its_full_path(
+    name: str, identifier: Identifier, require_tool: RequireTool
+) -> None:
+    """It spells its directories relative to the path that it is called by."""
+    link = Path(require_tool(name))
+    target = link.resolve().with_name(name)
+    if link == target or not target.exists():
+        pytest.skip(f"{link} is no link to another directory")
+    first, second = identifier.identify(str(link)), identifier.identify(str(target))
+    assert first.digest == second.digest
+
+
 def test_c_and_cxx_drivers_are_different(identifier: Identifier, require_tool: RequireTool) -> None:
     pairs = [("gcc", "g++"), ("clang", "clang++"), ("gcc", "clang")]
     for one, other in pairs:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from distbuild.command import driver
 from distbuild.command.model import (
+    OUTPUT_SPELLINGS,
     Argument,
     CompileCommand,
     Dependencies,
@@ -24,6 +25,8 @@ _MODES = frozenset(
 )
 _OUTPUTS = ("-o", "-MF", "-Wp,-MD", "-Wp,-MMD")
 _REQUESTS = ("-MD", "-MMD")
+#: Names and prefixes of names of by-products, perhaps in another directory.
+_DUMPS = ("-dumpbase", "-dumpdir")
 _WRAPPED_REQUESTS = ("-Wp,-MD", "-Wp,-MMD")
 
 
@@ -51,7 +54,10 @@ def decide(scan: Scan, compiler: str, family: Family, cwd: str) -> CompileComman
     obstacle = next(iter(scan.obstacles), None) or _bad_output(scan.last) or _bad_mix(scan.last)
     if obstacle:
         return obstacle
-    return _command(scan, compiler, family, cwd, language)
+    if sum(argument.option in OUTPUT_SPELLINGS for argument in scan.arguments) > 1:
+        return Local(LocalReason.UNSUPPORTED_OPTION, "-o")  # what it means depends on our own -MD
+    command = _command(scan, compiler, family, cwd, language)
+    return command if isinstance(command, Local) else _collision(command) or command
 
 
 def _language(scan: Scan, compiler: str) -> str | Local:
@@ -90,6 +96,17 @@ def _bad_output(last: dict[str, str | None]) -> Local | None:
     return None
 
 
+def _collision(command: CompileCommand) -> Local | None:
+    """Two of its files that are one: which of them is left is the compiler's secret."""
+    found = {_plain(posixpath.join(command.cwd, command.source))}
+    for name in command.output_files():
+        path = _plain(posixpath.join(command.cwd, name))
+        if path in found:
+            return Local(LocalReason.OUTPUT_SPECIAL, name)
+        found.add(path)
+    return None
+
+
 def _bad_mix(last: dict[str, str | None]) -> Local | None:
     """Combinations in which the drivers disagree, or that they refuse."""
     requests = [option for option in (*_REQUESTS, *_WRAPPED_REQUESTS) if option in last]
@@ -99,7 +116,7 @@ def _bad_mix(last: dict[str, str | None]) -> Local | None:
     for option in ("-MF", "-MT", "-MQ", "-MP"):
         if option in last and not requests:
             return Local(LocalReason.UNSUPPORTED_OPTION, option)
-    for option in ("-dumpbase", "-dumpdir"):
+    for option in _DUMPS:
         if option in last and "-o" not in last:
             return Local(LocalReason.UNSUPPORTED_OPTION, option)
     if "-c" in last and "-S" in last:
@@ -119,10 +136,11 @@ def _command(
     dependencies = _dependencies(scan.last, source)
     original_paths = (
         scan.original_paths
-        or cwd == "/"
+        or _plain(cwd) == "/"
         or _is_tied_to_paths(scan.arguments, family, cwd, language)
     )
     written = [a.value for a in scan.arguments if a.role is Role.OUTPUT_FILE and a.value]
+    written += [path for option in _DUMPS if (path := scan.last.get(option))]
     written += [output] + ([dependencies.path] if dependencies else [])
     return CompileCommand(
         family=family,
@@ -213,5 +231,10 @@ def _directories(cwd: str, paths: list[str], *, with_cwd: bool) -> tuple[str, ..
     """Absolute directories of ``paths``, each once; ".." is kept, it may follow a symlink."""
     found = [posixpath.join(cwd, posixpath.dirname(path)) for path in paths]
     found += [cwd] if with_cwd else []
-    plain = (path if ".." in path.split("/") else posixpath.normpath(path) for path in found)
+    plain = (path if ".." in path.split("/") else _plain(path) for path in found)
     return tuple(sorted(dict.fromkeys(plain)))
+
+
+def _plain(path: str) -> str:
+    """An absolute path without doubled slashes (POSIX lets two at its beginning stand)."""
+    return "/" + posixpath.normpath(path).lstrip("/")

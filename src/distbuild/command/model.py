@@ -21,6 +21,7 @@ class LocalReason(enum.StrEnum):
     NO_SOURCE = "no_source"
     SEVERAL_SOURCES = "several_sources"
     SOURCE_MISSING = "source_missing"
+    SPECIAL_INPUT = "special_input"
     UNKNOWN_LANGUAGE = "unknown_language"
     PRECOMPILED_HEADER = "precompiled_header"
     MODULES = "modules"
@@ -101,6 +102,10 @@ class Argument:
         return (self.option + self.value,)
 
 
+#: The spellings of the option that names the output.
+OUTPUT_SPELLINGS = frozenset(("-o", "--output", "--output="))
+
+
 class Family(enum.StrEnum):
     """Which command-line language a driver speaks, and which quirks its outputs have."""
 
@@ -145,6 +150,17 @@ class CompileCommand:
     output_dirs: tuple[str, ...]
     #: Only exact in a sandbox that shows the original paths (-save-temps, -gsplit-dwarf, ...).
     needs_original_paths: bool
+
+    def output_files(self) -> tuple[str, ...]:
+        """The files that the command names, or implies, as its outputs; one may be named twice."""
+        special = (OUTPUT_SPELLINGS, ("-MF",))
+        others = (
+            argument.value
+            for argument in self.arguments
+            if argument.role is Role.OUTPUT_FILE and not any(argument.option in s for s in special)
+        )
+        asked = (self.dependencies.path,) if self.dependencies else ()
+        return (self.output, *asked, *(path for path in others if path))
 
     def argv(self) -> list[str]:
         """The command line with response files expanded, otherwise as it came."""

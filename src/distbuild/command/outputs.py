@@ -15,9 +15,12 @@ _CLANG_COLUMNS = 75
 
 #: A name as Make reads it: a backslash takes the next character along, except a newline.
 _NAME = re.compile(rb"(?:\\[^\n]|[^\\ \t\n])+")
+#: The same as clang writes it: tabs stand for themselves.
+_CLANG_NAME = re.compile(rb"(?:\\[^\n]|[^\\ \n])+")
 _END_OF_TARGETS = re.compile(rb"(?<!\\):(?=[ \t\n]|\Z)")
 _END_OF_RULE = re.compile(rb"(?<!\\)\n|\Z")
 _ESCAPED = re.compile(rb"(\\*)\\([ \t])|\\([#:])|\$(\$)")
+_CLANG_ESCAPED = re.compile(rb"(\\*)\\( )|\\(#)|\$(\$)")
 
 
 def unmap_text(data: bytes, tree: bytes) -> bytes:
@@ -25,17 +28,23 @@ def unmap_text(data: bytes, tree: bytes) -> bytes:
     return data.replace(tree + b"/", b"/")
 
 
-def parse_dependency_file(data: bytes) -> list[str]:
-    """The prerequisites of the first rule, unquoted; bytes that are no UTF-8 as surrogates."""
-    _, names, _ = _split(data)
-    return [unquote(name).decode("utf-8", "surrogateescape") for name in names]
+def parse_dependency_file(data: bytes, family: Family) -> list[str]:
+    """The prerequisites of the first rule, unquoted; bytes that are no UTF-8 as surrogates.
+
+    clang 14 writes a backslash in a name as a slash: such a name is not found again. Raises
+    ValueError where a name holds a newline, which neither compiler escapes.
+    """
+    _, names, rest = _split(data, family)
+    if any(line and not line.endswith(b":") for line in rest.split(b"\n")):
+        raise ValueError("more than one rule with prerequisites")
+    return [unquote(name, family).decode("utf-8", "surrogateescape") for name in names]
 
 
 def unmap_dependency_file(data: bytes, tree: str, family: Family) -> bytes:
     """The dependency file as ``family``'s compiler would have written it at the original paths."""
     quote, render = _FLAVOURS[family]
     prefix = quote(tree.encode("utf-8", "surrogateescape"))
-    targets, names, rest = _split(data)
+    targets, names, rest = _split(data, family)
     if not targets:
         return data
     rule = render(targets, [_strip(name, prefix) for name in names])
@@ -43,9 +52,10 @@ def unmap_dependency_file(data: bytes, tree: str, family: Family) -> bytes:
     return rule + b"".join(phony)
 
 
-def unquote(name: bytes) -> bytes:
-    r"""A name of a dependency file without Make's quoting: ``\ ``, ``\#``, ``\:``, ``$$``."""
-    return _ESCAPED.sub(_plain, name)
+def unquote(name: bytes, family: Family) -> bytes:
+    r"""A name of a dependency file without its quoting: ``\ ``, ``\#``, ``$$``; gcc: ``\:`` too."""
+    escaped = _CLANG_ESCAPED if family is Family.CLANG else _ESCAPED
+    return escaped.sub(_plain, name)
 
 
 def quote_gcc(name: bytes) -> bytes:
@@ -78,7 +88,7 @@ def render_clang(targets: bytes, names: list[bytes]) -> bytes:
     parts = [targets]
     column = len(targets) - targets.rfind(b"\n") - 1
     for name in names:
-        length = len(unquote(name)) + 1
+        length = len(unquote(name, Family.CLANG)) + 1
         if column + length + 2 > _CLANG_COLUMNS:
             parts.append(b" \\\n ")
             column = 2
@@ -93,14 +103,15 @@ _FLAVOURS: dict[Family, tuple[Callable[[bytes], bytes], Callable[[bytes, list[by
 }
 
 
-def _split(data: bytes) -> tuple[bytes, list[bytes], bytes]:
+def _split(data: bytes, family: Family) -> tuple[bytes, list[bytes], bytes]:
     """(targets with their colon, quoted names, the text after the first rule)."""
     colon = _END_OF_TARGETS.search(data)
     if colon is None:
         return b"", [], data
     end = _END_OF_RULE.search(data, colon.end())
     stop = end.start() if end else len(data)
-    names = _NAME.findall(data, colon.end(), stop)
+    pattern = _CLANG_NAME if family is Family.CLANG else _NAME
+    names = pattern.findall(data, colon.end(), stop)
     return data[: colon.end()], names, data[stop + 1 :]
 
 

@@ -9,10 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from distbuild.command import driver
-from distbuild.command.model import Argument, CompileCommand, Dependencies, Family, Role
+from distbuild.command.model import (
+    OUTPUT_SPELLINGS,
+    Argument,
+    CompileCommand,
+    Dependencies,
+    Family,
+    Role,
+)
 from distbuild.command.wrapped import dependency_request
 
-_OUTPUT_SPELLINGS = frozenset(("-o", "--output", "--output="))
 _REPLACED = frozenset(("-MD", "-MMD", "-MF"))
 _SEARCH_VARIABLES = frozenset(
     ("CPATH", "CPLUS_INCLUDE_PATH", "C_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "OBJCPLUS_INCLUDE_PATH")
@@ -55,7 +61,7 @@ def relocate(
     argv = [command.compiler, f"-fdebug-prefix-map={tree}=", f"-fmacro-prefix-map={tree}="]
     argv += _builtin(tree, builtin_dirs, implicit_include)
     argv += _dependency_options(command, dependency)
-    if not any(argument.option in _OUTPUT_SPELLINGS for argument in command.arguments):
+    if not any(argument.option in OUTPUT_SPELLINGS for argument in command.arguments):
         argv += ["-o", output]
     for argument in _kept(command):
         argv += _rooted(argument, tree, output).tokens()
@@ -97,7 +103,7 @@ def dependency_target(command: CompileCommand) -> str:
 
     Measured: the -o as spelled; without one, and for gcc's -Wp,-MD, the source's stem and ".o".
     """
-    explicit = any(argument.option in _OUTPUT_SPELLINGS for argument in command.arguments)
+    explicit = any(argument.option in OUTPUT_SPELLINGS for argument in command.arguments)
     wrapped = any(dependency_request(argument) for argument in command.arguments)
     if explicit and not (wrapped and command.family is Family.GCC):
         return command.output

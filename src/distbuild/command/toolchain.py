@@ -59,6 +59,7 @@ ALLOWED_ENV = frozenset(
         "CPLUS_INCLUDE_PATH",
         "C_INCLUDE_PATH",
         "GCC_COLORS",
+        "GCC_EXTRA_DIAGNOSTIC_OUTPUT",
         "GCC_URLS",
         "LANG",
         "LANGUAGE",

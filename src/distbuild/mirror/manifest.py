@@ -23,6 +23,7 @@ from distbuild.protocol.messages import (
 DIRECTORY = DirectoryEntry()
 WITHHELD = WithheldEntry()
 
+PRECOMPILED_SUFFIXES = (".gch", ".pch")
 #: The kernel's own limit on links followed in one look-up (path_resolution(7)).
 MAX_SYMLINKS = 40
 
@@ -76,6 +77,8 @@ class Manifest:
         # Path -> generation of its last change, oldest first; removed paths stay in it as
         # tombstones, so that a worker that is behind learns of the removal.
         self._changed: dict[str, int] = {}
+        #: Paths of precompiled headers, by their suffix.
+        self.precompiled: set[str] = set()
         # Digest -> paths that have it, so that a content can be found again.
         self._holders: dict[bytes, set[str]] = {}
         self._summary = Summary()
@@ -113,12 +116,22 @@ class Manifest:
         self.generation += 1
         for path in sorted(differences):
             entry = differences[path]
+            if entry is not None and self._is_behind(path):
+                entry = None  # what was seen there is behind a link, and not below this path
             before = self._entries.get(path)
             if isinstance(before, DirectoryEntry) and not isinstance(entry, DirectoryEntry):
                 for below in [p for p in self.below(path) if differences.get(p) is None]:
                     self._set(below, None)
             self._set(path, entry)
         return True
+
+    def _is_behind(self, path: str) -> bool:
+        """Whether something above a path is no directory."""
+        while (path := path.rpartition("/")[0]) != "":
+            above = self._entries.get(path)
+            if above is not None:
+                return not isinstance(above, DirectoryEntry)
+        return False
 
     def _set(self, path: str, entry: Entry | None) -> None:
         before = self._entries.get(path)
@@ -129,11 +142,14 @@ class Manifest:
             self._account(path, before, -1)
         if entry is None:
             del self._entries[path]
+            self.precompiled.discard(path)
             self._names[parent].discard(name)
             if not self._names[parent]:
                 del self._names[parent]
         else:
             self._entries[path] = entry
+            if path.endswith(PRECOMPILED_SUFFIXES):
+                self.precompiled.add(path)
             self._names.setdefault(parent, set()).add(name)
             self._account(path, entry, +1)
         self._changed.pop(path, None)

@@ -57,6 +57,19 @@ def handling(name: str) -> Handling:
     return Handling.MIRROR
 
 
+def is_unusual(operand: str) -> bool:
+    """Whether an include operand names what a mirrored directory does not hold by itself."""
+    *directories, name = operand.split("/")
+    return handling(name) is Handling.IGNORE or not CLOSED_DIRECTORIES.isdisjoint(directories)
+
+
+def is_kernels(path: str) -> bool:
+    """Whether a path is in what the kernel makes up: never mirrored, whatever leads there."""
+    if path == "/dev/shm" or path.startswith("/dev/shm/"):  # noqa: S108 - a place like any other
+        return False
+    return path.startswith(("/proc/", "/sys/", "/dev/")) or path in ("/proc", "/sys", "/dev")
+
+
 def is_binary(head: bytes) -> bool:
     """Whether these first bytes are those of an executable, an archive or the like."""
     return head.startswith(_BINARY_MAGIC)

@@ -16,8 +16,16 @@ from pathlib import Path
 
 import msgspec
 
+from distbuild.mirror.file_system import is_kernel_made
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
-from distbuild.mirror.policy import CLOSED_DIRECTORIES, Handling, handling, is_binary
+from distbuild.mirror.policy import (
+    CLOSED_DIRECTORIES,
+    Handling,
+    handling,
+    is_binary,
+    is_unusual,
+)
+from distbuild.mirror.text import assembler_reads_more, odd_operands
 from distbuild.protocol.messages import DirectoryEntry, Entry, FileEntry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 
@@ -26,6 +34,10 @@ log = logging.getLogger(__name__)
 #: A file changed this recently may change again without its times showing it (the kernel's clock
 #: for time stamps ticks every 4 ms at the least; ccache has the same rule): hash it again then.
 RACY_NS = 100_000_000
+#: Times beyond this (the year 2262) are told as this one.
+MAX_MTIME_NS = 2**63 - 1
+#: Times beyond this (the year 2262) are told as this one.
+MAX_MTIME_NS = 2**63 - 1
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 
 StatKey = tuple[int, int, int, int]
@@ -43,6 +55,7 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
     digest: bytes
     reads_more: bool
     binary: bool
+    odd_includes: bool
 
 
 class DigestCache:
@@ -106,6 +119,7 @@ class Scanner:
         self._max_file_bytes = max_file_bytes
         self.wanted: set[str] = set()
         self.homes: set[str] = set()
+        self._kernel_made: dict[int, bool] = {}
         # Files with another name, under which they can be written without an event for this one.
         self._linked: dict[str, StatKey] = {}
         self.hashed_bytes = 0
@@ -158,8 +172,15 @@ class Scanner:
         else:
             self._linked.pop(path, None)
         executable = 0o111 if status.st_mode & 0o111 else 0
-        size, mtime_ns = known.key[0], known.key[1]
-        return FileEntry(known.digest, size, 0o444 | executable, mtime_ns, known.reads_more)
+        size, mtime_ns = known.key[0], min(max(known.key[1], -MAX_MTIME_NS), MAX_MTIME_NS)
+        return FileEntry(
+            known.digest,
+            size,
+            0o444 | executable,
+            mtime_ns,
+            known.reads_more,
+            known.odd_includes,
+        )
 
     def _hash(self, path: str) -> Known:
         started = time.time_ns()
@@ -170,13 +191,13 @@ class Scanner:
         known = Known(
             stat_key(status),
             hashlib.sha256(data).digest(),
-            b".incbin" in data,
+            assembler_reads_more(data),
             is_binary(data[:8]),
+            bool(odd_operands(data, is_unusual)),
         )
         if len(data) != status.st_size:
             # It grew or shrank while it was read; its event is on the way.
-            key = (len(data), *stat_key(status)[1:])
-            return Known(key, known.digest, known.reads_more, known.binary)
+            return msgspec.structs.replace(known, key=(len(data), *stat_key(status)[1:]))
         if started - max(status.st_ctime_ns, status.st_mtime_ns) > RACY_NS:
             self._cache.put(path, known)
         return known
@@ -219,12 +240,21 @@ class Scanner:
         """Whether the inside of a directory is mirrored."""
         return os.path.basename(directory) not in CLOSED_DIRECTORIES
 
+    def _is_kernel_made(self, directory: str) -> bool:
+        device = os.stat(directory).st_dev
+        known = self._kernel_made.get(device)
+        if known is None:
+            known = self._kernel_made[device] = is_kernel_made(directory)
+        return known
+
     def children(self, directory: str) -> dict[str, Entry]:
         """What is directly in a directory, by path; empty when it is not there any more."""
         self.listed += 1
         entries: dict[str, Entry] = {}
         prefix = directory.rstrip("/") + "/"
         try:
+            if self._is_kernel_made(directory):
+                return {}
             with os.scandir(directory) as listing:
                 for item in listing:
                     if item.name == HOME_MARKER:

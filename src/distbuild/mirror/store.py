@@ -24,6 +24,8 @@ from distbuild.protocol.messages import DIGEST_BYTES, MAX_BLOB_BYTES, Blob, Dige
 #: A blob that no tree has linked for so long is removed at the next start.
 KEEP_UNUSED_S = 14 * 24 * 3600
 _CHUNK = 1024 * 1024
+#: The last moment that utimensat(2) takes; a file system then cuts it to what it can keep.
+_LAST_NS = (2**63 - 1) * 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,12 @@ class Store:
     def missing(self, digests: Iterable[Digest]) -> list[Digest]:
         """Those of ``digests`` that have to be sent, each once, in the order given."""
         return [digest for digest in dict.fromkeys(digests) if not self._holds(digest)]
+
+    def recheck(self, digest: Digest) -> bool:
+        """Whether the blob's bytes are still right; one that is wrong is removed."""
+        with self._lock:
+            self._verified.discard(digest)
+        return self._holds(digest)
 
     def put(self, blob: Blob) -> None:
         """Keep a blob from the network; raises ProtocolError when it is not what it says."""
@@ -213,7 +221,8 @@ def translated() -> Iterator[None]:
 
 def _dress(path: bytes, entry: FileEntry) -> None:
     os.chmod(path, tree_mode(entry))
-    os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
+    time_ns = max(-_LAST_NS, min(entry.mtime_ns, _LAST_NS))
+    os.utime(path, ns=(time_ns, time_ns))
 
 
 def _chunks(file: io.BufferedReader) -> Iterator[bytes]:

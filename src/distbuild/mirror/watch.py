@@ -9,7 +9,6 @@ Knows nothing of manifests.
 import itertools
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,12 +21,6 @@ log = logging.getLogger(__name__)
 
 #: Longer than this no event takes while the machine is not wedged; then everything is rescanned.
 BARRIER_TIMEOUT_S = 5.0
-
-#: statfs(2) magic of file systems whose changes by other machines give no event: NFS, SMB, CIFS,
-#: SMB2, 9p, FUSE, Ceph, AFS. A directory there is listed again for each job.
-_REMOTE_FILE_SYSTEMS = frozenset(
-    {0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x01021997, 0x65735546, 0x00C36400, 0x5346414F}
-)
 
 
 class Watcher(Protocol):
@@ -71,20 +64,6 @@ class NoWatcher:
 
     def stop(self) -> None:
         """Nothing to release."""
-
-
-def is_remote(directory: str) -> bool:
-    """Whether a directory lies on a file system that other machines change without an event."""
-    try:
-        import ctypes
-
-        buffer = ctypes.create_string_buffer(256)
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.statfs(os.fsencode(directory), buffer) != 0:
-            return False
-        return int.from_bytes(buffer.raw[:8], sys.byteorder) & 0xFFFFFFFF in _REMOTE_FILE_SYSTEMS
-    except (OSError, AttributeError):
-        return False
 
 
 class InotifyWatcher:

@@ -1,5 +1,6 @@
 """Builds the syncer from its configuration and runs it. The only place that knows all its parts."""
 
+import fcntl
 import getpass
 import logging
 import os
@@ -8,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 from distbuild.config import Config, Home, load_config, syncer_port
 from distbuild.digests import FileDigests
@@ -40,6 +41,7 @@ def run(home: Home, *, verbose: bool) -> None:
     home.prepare()
     set_up_logging(home.logs, "syncer", verbose=verbose)
     client_id = read_client_id(home)
+    lock = claim(home)
 
     def make(stop: threading.Event) -> Any:
         syncer = Syncer(home, config, credentials, client_id)
@@ -54,6 +56,21 @@ def run(home: Home, *, verbose: bool) -> None:
         key=credentials.key,
         name="syncer",
     )
+    lock.close()
+
+
+def claim(home: Home) -> IO[bytes]:
+    """Hold the home while the file is open, also in a forked process: two syncers under one name
+    would take each other's trees for stale."""
+    lock = open(home.state / "syncer.lock", "wb")  # noqa: SIM115 - open as long as the process
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise ConfigError(
+            f"{home.path}: another syncer runs with this home; stop it, or use another --home"
+        ) from None
+    return lock
 
 
 class Syncer:
@@ -70,7 +87,7 @@ class Syncer:
         self._farm = Farm(expected=bool(config.hosts))
         self._pushers: tuple[Pusher, ...] = ()
         compilers = Compilers(Identifier(FileDigests(home.state / "compilers.msgpack")))
-        preparer = Preparer(compilers, self._mirroring, scanner)
+        preparer = Preparer(compilers, self._mirroring)
         compiles = Compiles(preparer, self._farm, self._mirroring, scanner)
         session = make_session(credentials, "worker", pool_size=max(4, 2 * len(config.hosts)))
         self._pushers = tuple(

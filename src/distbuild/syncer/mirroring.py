@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable, Iterable
 
 from distbuild.mirror import policy
+from distbuild.mirror.file_system import is_remote
 from distbuild.mirror.manifest import DIRECTORY, Manifest
+from distbuild.mirror.mounts import MountWatch
 from distbuild.mirror.pending import Pending
 from distbuild.mirror.roots import Kind, Root, Roots, identity, inside, trace
 from distbuild.mirror.scan import Scanner
-from distbuild.mirror.watch import Watcher, is_remote
+from distbuild.mirror.watch import Watcher
 from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.syncer.survey import Survey, ancestors
@@ -56,6 +58,7 @@ class Mirroring:
         self._required: dict[str, tuple[int, int] | None] = {}
         self._named: set[str] = set()
         self._pending = Pending()
+        self._mounts = MountWatch()
         self._stopping = threading.Event()
         self._watcher = make_watcher(self._changed, self._pending.overflowed)
         place = Place(self.manifest, self.roots, scanner, self._watcher, home)
@@ -70,8 +73,23 @@ class Mirroring:
         self._pending.wake()
         self._thread.join()
         self._watcher.stop()
+        self._mounts.close()
 
     # --- what jobs need -------------------------------------------------------------------------
+
+    def cover(self, directory: str) -> None:
+        """Mirror what is directly in this directory, if it exists and no root holds it yet."""
+        with self._lock:
+            way = trace(directory)
+            if way.real is None or not way.is_directory or policy.is_kernels(way.real):
+                return
+            held = self.roots.holding(way.real)
+            if held is None or (held.kind is not Kind.DEEP and held.path != way.real):
+                self._ways.pinned.update(way.entries)
+                self._apply(dict(way.entries))
+                root = Root(way.real, Kind.SHALLOW, is_remote(way.real), by_the_way=True)
+                self.roots.add(root)
+                self._renew([root])
 
     def require(self, directories: Iterable[str], *, named: bool = True) -> None:
         """Mirror these directories (absolute, as spelled), if they exist, from now on.
@@ -108,6 +126,9 @@ class Mirroring:
         with self._lock:
             for path in self._scanner.written_elsewhere():
                 self._pending.changed(path, is_directory=False)
+            for point in self._mounts.changed():
+                self._watcher.forget(point)
+                self._pending.changed(point, is_directory=True)
             self._drain()
             for root in self.roots:
                 if root.polled:
@@ -182,6 +203,8 @@ class Mirroring:
         if now is None or way.real is None or not way.is_directory:
             self._ways.recheck_pinned()
             return
+        if policy.is_kernels(way.real):
+            return
         known = self.roots.holding(way.real)
         if known is not None and known.listed == identity(known.path) is not None:
             if known.kind is Kind.DEEP:
@@ -189,7 +212,7 @@ class Mirroring:
                 if missed:
                     self._pending.changed(way.real, is_directory=True)
                 return
-            if known.path == way.real and known.kind is Kind.SHALLOW:
+            if known.path == way.real and known.kind is Kind.SHALLOW and not known.by_the_way:
                 return
         if known is None or known.kind is not Kind.DEEP:
             broad = policy.is_broad(way.real, self._home)
@@ -283,6 +306,7 @@ class Mirroring:
 
     def _apply(self, batch: dict[str, Entry | None]) -> None:
         """Apply a batch, and take in what its symlinks point to."""
+        batch = {p: e for p, e in batch.items() if p != "/" and not policy.is_kernels(p)}
         links = {p: e for p, e in batch.items() if isinstance(e, SymlinkEntry)}
         fresh = {p for p, e in links.items() if self.manifest.get(p) != e}
         if self.manifest.apply(batch):

@@ -12,13 +12,15 @@ from distbuild.command import toolchain
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.command.parse import parse
 from distbuild.mirror.roots import trace
-from distbuild.mirror.scan import Scanner
+from distbuild.mirror.scan import MAX_MTIME_NS
+from distbuild.mirror.text import assembler_reads_more
 from distbuild.protocol.blobs import pack
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import FileEntry, JobFile, WithheldEntry
 from distbuild.syncer.compilers import Compilers, Driver, find
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
+from distbuild.syncer.odd import cover_odd
 from distbuild.syncer.zone import local_zone
 from distbuild.toolchains import Identity
 
@@ -49,10 +51,9 @@ class Understood:
 class Preparer:
     """Builds tasks."""
 
-    def __init__(self, compilers: Compilers, mirroring: Mirroring, scanner: Scanner) -> None:
+    def __init__(self, compilers: Compilers, mirroring: Mirroring) -> None:
         self._compilers = compilers
         self._mirroring = mirroring
-        self._scanner = scanner
         self._zone = local_zone()
 
     def understand(self, submission: Submission) -> Understood | Local:
@@ -90,21 +91,29 @@ class Preparer:
         search = tuple(dict.fromkeys([*_explicit_dirs(command), *_listed(env, command.cwd)]))
         source = os.path.join(command.cwd, command.source)
         around = [os.path.dirname(source), command.cwd, *map(os.path.dirname, _inputs(command))]
-        self._mirroring.require(dict.fromkeys([*search, *own.dirs, *around]))
+        data = _read_source(source, command)
+        if isinstance(data, Local):
+            return data
+        for path in _inputs(command):
+            if os.path.exists(path) and not os.path.isfile(path):
+                return Local(LocalReason.SPECIAL_INPUT, path)
+        searched = tuple(dict.fromkeys([*around, *search, *own.dirs]))
+        self._mirroring.require(searched)
+        cover_odd(self._mirroring, data, os.path.dirname(source), searched)
         generation = self._mirroring.settle()
         for path in _inputs(command):
             if self._want_withheld(path):
                 generation = self._mirroring.manifest.generation
-        file = self._pack(source, command)
-        if isinstance(file, Local):
-            return file
+        file = _packed(source, data)
+        if file is None:
+            return Local(LocalReason.SOURCE_MISSING, command.source)
         return Task(
             command=command,
             env=env,
             toolchain=known.identity.digest,
             generation=generation,
             files=(file,),
-            search_dirs=tuple(dict.fromkeys([*around, *search, *own.dirs])),
+            search_dirs=searched,
             builtin_dirs=own.dirs,
             implicit_include=own.implicit_include,
             output_dirs=tuple(dict.fromkeys(d for d in command.output_dirs if os.path.isdir(d))),
@@ -120,32 +129,36 @@ class Preparer:
             return self._mirroring.want(path)
         return False
 
-    def _pack(self, source: str, command: CompileCommand) -> JobFile | Local:
-        """The source as it is now, under its real path."""
-        real = trace(source).real
-        if real is None:
-            return Local(LocalReason.SOURCE_MISSING, command.source)
-        try:
-            status = os.stat(real)
-            if not stat.S_ISREG(status.st_mode):
-                return Local(LocalReason.SOURCE_MISSING, f"{command.source}: not a regular file")
-            with open(real, "rb") as file:
-                data = file.read()
-        except OSError as error:
-            return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")
-        if _reads_more(data, command.language):
-            return Local(LocalReason.ASSEMBLER_INPUT, command.source)
-        blob = pack(data)
-        executable = 0o111 if status.st_mode & 0o111 else 0
-        entry = FileEntry(blob.digest, blob.size, 0o444 | executable, status.st_mtime_ns)
-        return JobFile(os.fsencode(real), entry, blob)
+
+def _read_source(source: str, command: CompileCommand) -> bytes | Local:
+    """The source's text, unless the compiler itself has to answer for it."""
+    try:
+        if not stat.S_ISREG(os.stat(source).st_mode):
+            return Local(LocalReason.SOURCE_MISSING, f"{command.source}: not a regular file")
+        with open(source, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")
+    if assembler_reads_more(data):
+        return Local(LocalReason.ASSEMBLER_INPUT, command.source)
+    return data
 
 
-def _reads_more(data: bytes, language: str) -> bool:
-    """Whether the assembler may read a file that no dependency list names."""
-    if b".incbin" in data:
-        return True
-    return language.startswith("assembler") and b".include" in data
+def _packed(source: str, data: bytes) -> JobFile | None:
+    """The source under its real path, as it was read; None when it is gone by now."""
+    real = trace(source).real
+    if real is None:
+        return None
+    try:
+        status = os.stat(real)
+    except OSError:
+        return None
+    blob = pack(data)
+    executable = 0o111 if status.st_mode & 0o111 else 0
+    mtime_ns = min(status.st_mtime_ns, MAX_MTIME_NS)
+    return JobFile(
+        os.fsencode(real), FileEntry(blob.digest, blob.size, 0o444 | executable, mtime_ns), blob
+    )
 
 
 def _explicit_dirs(command: CompileCommand) -> list[str]:

@@ -21,9 +21,11 @@ class Findings:
     withheld: list[str] = field(default_factory=list)
     #: Files that exist on the dev box, may come first in the search, and are not mirrored.
     shadowing: list[str] = field(default_factory=list)
+    #: Files that ask for names outside the mirrored directories.
+    odd: list[str] = field(default_factory=list)
     #: An assembler directive in this file reads a file that no dependency list names.
     reads_more: str = ""
-    #: A precompiled header stands beside this input: the compiler would have used it here.
+    #: A precompiled header that the compiler would have used here.
     precompiled: str = ""
 
     def to_mirror(self) -> list[str]:
@@ -33,11 +35,6 @@ class Findings:
     def in_doubt(self) -> bool:
         """Whether the job has to run again."""
         return bool(self.stale or self.withheld or self.shadowing)
-
-
-def precompiled(header: str) -> list[str]:
-    """What compilers would take in a header's place."""
-    return [header + ".gch", header + ".pch"]
 
 
 def examine(
@@ -60,9 +57,26 @@ def examine(
             findings.stale.append(path)
         elif entry.reads_more:
             findings.reads_more = path
-        if any(lookup(name) is not None for name in precompiled(path)):
-            findings.precompiled = path
+        elif entry.odd_includes:
+            findings.odd.append(path)
     return findings
+
+
+def precompiled(inputs: Iterable[str], search_dirs: Iterable[str], headers: Iterable[str]) -> str:
+    """A precompiled header that the compiler would have found for one of the inputs, or ""."""
+    known = list(headers)
+    if not known:
+        return ""
+    read = list(inputs)
+    for header in known:
+        plain = header[:-4]
+        for directory in (*search_dirs, plain.rpartition("/")[0]):
+            prefix = directory.rstrip("/") + "/"
+            if plain.startswith(prefix):
+                end = "/" + plain[len(prefix) :]
+                if any(path.endswith(end) for path in read):
+                    return header
+    return ""
 
 
 def shadowing(

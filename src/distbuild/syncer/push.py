@@ -150,6 +150,7 @@ class Pusher:
         backoff = 0.1
         checked = 0.0
         while not self._stopping.is_set():
+            self._bell.clear()
             try:
                 if time.monotonic() - checked >= STATUS_S or not self.up:
                     self.status = self._client.status()

@@ -119,10 +119,12 @@ class Ways:
         root = self._place.roots.holding(link)
         if root is not None and root.kind is Kind.SHALLOW:
             return
-        if not policy.is_broad(real, self._place.home):
+        if not policy.is_broad(real, self._place.home) and not policy.is_kernels(real):
             self._require(real)
 
     def _follow_file(self, real: str) -> None:
+        if policy.is_kernels(real):
+            return
         self.pinned.add(real)
         root = self._place.roots.holding(real)
         if root is None or root.path == real:

@@ -5,8 +5,10 @@ Callers have checked every path (paths.check_path) and that no component above i
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterable
 
 from distbuild.mirror.store import Store
@@ -30,6 +32,8 @@ class Ground:
         # for one file, and would then print the first name for both.
         self._linked: dict[Digest, bytes] = {}
         self._digest_at: dict[bytes, Digest] = {}
+        # How each file was when it was put, so that one that has changed since is noticed.
+        self._facts: dict[bytes, tuple[int, ...]] = {}
         self.clear()
 
     def real(self, path: bytes) -> bytes:
@@ -44,6 +48,7 @@ class Ground:
         os.makedirs(self.root)
         self._linked.clear()
         self._digest_at.clear()
+        self._facts.clear()
 
     def put(self, path: bytes, entry: Entry) -> None:
         """Make ``path`` a file, symlink or placeholder; replaces what is no directory there."""
@@ -60,6 +65,29 @@ class Ground:
         os.rename(self._staged, real)
         # rename(2) between two links of one inode does nothing and leaves both.
         _unlink(self._staged)
+        if isinstance(entry, FileEntry):
+            self._facts[path] = _facts(os.lstat(real))
+
+    def is_intact(self, path: bytes, digest: Digest) -> bool:
+        """Whether the file at ``path`` is as it was put: by its size, times and inode.
+
+        A blob that is linked or unlinked elsewhere gets another ctime: then its bytes are read.
+        """
+        put = self._facts.get(path)
+        try:
+            now = _facts(os.lstat(self.real(path)))
+            if now == put:
+                return True
+            if put is None or now[:-1] != put[:-1]:
+                return False
+            with open(self.real(path), "rb") as file:
+                if hashlib.file_digest(file, "sha256").digest() != digest:
+                    return False
+        except OSError:
+            return False
+        if self._facts.get(path) == put:
+            self._facts[path] = now
+        return True
 
     def put_directory(self, path: bytes) -> None:
         """Make ``path`` a directory if it is none yet."""
@@ -71,6 +99,7 @@ class Ground:
         try:
             os.unlink(real)
         except (FileNotFoundError, NotADirectoryError):
+            self.forget(path)
             return
         except OSError as error:
             if error.errno not in (errno.EISDIR, errno.EPERM):
@@ -80,6 +109,7 @@ class Ground:
 
     def forget(self, path: bytes) -> None:
         """The file at ``path`` is no link to a blob any more."""
+        self._facts.pop(path, None)
         digest = self._digest_at.pop(path, None)
         if digest is not None:
             del self._linked[digest]
@@ -121,6 +151,16 @@ class Ground:
             file.write(WITHHELD_TEXT)
             os.fchmod(file.fileno(), 0o444)
         os.link(self._placeholder, self._staged)
+
+
+def _facts(status: os.stat_result) -> tuple[int, ...]:
+    return (
+        stat.S_IFMT(status.st_mode),
+        status.st_size,
+        status.st_ino,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
 
 
 def _unlink(path: bytes) -> None:

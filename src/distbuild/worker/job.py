@@ -36,12 +36,29 @@ _WITHHELD = re.compile(
 )
 #: What a driver reports with the exit code of a wrong program, and may be this machine's fault. A
 #: crash of the compiler counts too: if it is a bug of its own, the local compile crashes as well.
-_TROUBLE = re.compile(
-    rb"signal terminated program|internal compiler error:|unable to execute command"
-    rb"|frontend command failed|out of memory|memory exhausted|Cannot allocate memory"
-    rb"|No space left on device|Disk quota exceeded|time limit exceeded|size limit exceeded"
-    rb"|Too many open files|Resource temporarily unavailable|Input/output error"
+_LACK = (
+    rb"out of memory|memory exhausted|Cannot allocate memory|No space left on device"
+    rb"|Disk quota exceeded|time limit exceeded|size limit exceeded|Too many open files"
+    rb"|Resource temporarily unavailable|Input/output error"
 )
+#: Only where nothing is quoted from a source, which may say anything.
+_TROUBLE = re.compile(
+    # A program speaks of itself,
+    rb"^(?:[^\s:]*/)?(?:[\w.+-]*-)?"
+    rb"(?:gcc|g\+\+|cc|c\+\+|cc1\w*|clang(?:\+\+)?|as|collect2|lto1|lto-wrapper|objcopy)"
+    rb"(?:-[0-9.]+)?: [^\n]*?(?P<program>" + _LACK + rb"|unable to execute command"
+    rb"|frontend command failed)"
+    # or a library or the driver without a name,
+    rb"|^(?:LLVM ERROR|(?:fatal )?error|virtual memory exhausted|\{standard input\}): "
+    rb"[^\n]*?(?P<nameless>" + _LACK + rb")"
+    # or a place in a source is where it had to give up.
+    rb"|^(?:(?!: )[^\s#|])(?:(?!: )[^\n])*?: [Ff]atal error: [^\n]*?(?P<fatal>"
+    + _LACK
+    + rb")['.]*$"
+    rb"|(?P<crash>signal terminated program|internal compiler error:)",
+    re.MULTILINE,
+)
+_COLOUR = re.compile(rb"\x1b\[[0-9;]*[mK]")
 
 
 class JobRunner:
@@ -135,11 +152,18 @@ def _output_file(file: Written) -> OutputFile:
 
 def _directories(job: Job, tree: Tree) -> list[bytes]:
     """Directories that have to be there: the cwd, and those for outputs."""
-    found = [job.cwd]
-    for directory in job.output_dirs:
+    found = []
+    for directory in (job.cwd, *job.output_dirs):
         real = tree.resolve(os.fsdecode(directory))
-        found.append(os.fsencode(real) if real is not None else directory)
+        found.append(os.fsencode(real) if real is not None else _plain(directory))
     return [directory for directory in found if directory != b"/"]
+
+
+def _plain(directory: bytes) -> bytes:
+    """A directory that the tree does not have, without ``.`` and doubled slashes."""
+    if b".." in directory.split(b"/"):
+        raise InfrastructureError(f"the mirror does not lead to {os.fsdecode(directory)!r}")
+    return b"/" + os.path.normpath(directory).lstrip(b"/")
 
 
 def _inputs(task: Task, answer: Answer) -> list[InputFile]:
@@ -160,5 +184,11 @@ def _check(completed: Completed) -> None:
     """Raise InfrastructureError for an end that is no verdict of the compiler."""
     if completed.stopped:
         raise InfrastructureError(f"the compiler was stopped: {completed.stopped}")
-    if completed.status != 0 and (trouble := _TROUBLE.search(completed.stderr)):
-        raise InfrastructureError(f"the worker's trouble: {trouble[0].decode()}")
+    if completed.status != 0 and (trouble := machine_trouble(completed.stderr)):
+        raise InfrastructureError(f"the worker's trouble: {trouble}")
+
+
+def machine_trouble(stderr: bytes) -> str:
+    """What a failed compile's messages say of this machine, not of the program; "" for nothing."""
+    found = _TROUBLE.search(_COLOUR.sub(b"", stderr))
+    return next((said.decode() for said in found.groups() if said), "") if found else ""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.messages import FileEntry
 from distbuild.worker.mounts import MountPlan
 from distbuild.worker.observe import Observer, names, observe
 from distbuild.worker.paths import check_path, is_within
@@ -35,7 +36,7 @@ _OURS = b"/.dist_build"
 _DEPENDENCIES = b"deps.d"
 _CONFINED = b"--unshare-all --die-with-parent --new-session --cap-drop ALL".split()
 #: What no dev box directory is shown in.
-_KERNEL_S = (b"proc", b"dev", b"sys")
+_KERNEL_S = (b"proc", b"sys")
 #: Of /etc, what compilers and the dynamic linker read.
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d")
 _PROBE_TIMEOUT_S = 20.0
@@ -125,7 +126,14 @@ class _NamespaceExecution:
         if asked is None:
             return self.observer.read(_ours(self.task) + b"/" + _DEPENDENCIES)
         path = resolved(self.task, os.fsencode(asked.path))
-        return next((names(file.content) for file in written if file.path == path), None)
+        return next(
+            (
+                names(file.content, self.task.command.family)
+                for file in written
+                if file.path == path
+            ),
+            None,
+        )
 
 
 def _ours(task: Task) -> bytes:
@@ -155,25 +163,30 @@ def _private_directories(task: Task) -> list[PrivateDirectory]:
     found = []
     for number, path in enumerate(wanted):
         private = PrivateDirectory(check_path(path), b"%s/out%d" % (task.directory, number))
-        absent = {out.rpartition(b"/")[2] for out in outputs if out.rpartition(b"/")[0] == path}
-        private.fill(tree.ground.real(path), absent, _stems(task))
+        here = [out for out in outputs if (out.rpartition(b"/")[0] or b"/") == path]
+        files = {out for out in here if isinstance(tree.lookup(os.fsdecode(out)), FileEntry)}
+        absent = {os.path.basename(out) for out in here if out not in files}
+        copied = {os.path.basename(out) for out in files}
+        private.fill(tree.ground.real(path), absent, copied, _stems(task))
         found.append(private)
     return found
 
 
 def _output_names(task: Task) -> set[bytes]:
-    command = task.command
-    named = [command.output, *([command.dependencies.path] if command.dependencies else [])]
-    return {resolved(task, os.fsencode(name)) for name in named}
+    return {resolved(task, os.fsencode(name)) for name in task.command.output_files()}
 
 
 def _stems(task: Task) -> list[bytes]:
-    """How the names of by-products begin."""
-    stems = set()
-    for name in (task.command.output, task.command.source):
+    """How the names of by-products begin: as the output, the source or the -dump options say."""
+    dumps = {a.option: a.value for a in task.command.arguments if a.value is not None}
+    prefix = os.path.basename(dumps.get("-dumpdir", ""))
+    stems = {prefix} if prefix else set()
+    for name in (task.command.output, task.command.source, dumps.get("-dumpbase", "")):
         base = os.path.basename(name)
-        stems.add(base.rpartition(".")[0] or base)
-    return [os.fsencode(stem + mark) for stem in stems for mark in (".", "-")]
+        stem = base.rpartition(".")[0] or base
+        if stem:
+            stems |= {stem + ".", stem + "-"}
+    return [os.fsencode(stem) for stem in stems]
 
 
 def _plan(task: Task, directories: list[PrivateDirectory]) -> MountPlan:
@@ -218,6 +231,8 @@ def _show_tree(plan: MountPlan, task: Task) -> None:
         path, real = b"/" + name, root + b"/" + name
         if path == b"/tmp":
             plan.bind_children(path, real)
+        elif path == b"/dev":
+            _show_devices(plan, real)
         elif plan.has(path):
             lent.add(name)
         else:
@@ -226,6 +241,13 @@ def _show_tree(plan: MountPlan, task: Task) -> None:
         real = root + path
         if path[1:].split(b"/")[0] in lent and os.path.isdir(real):
             _show_root(plan, path, real, needs)
+
+
+def _show_devices(plan: MountPlan, real: bytes) -> None:
+    """Of the dev box's /dev its directories (/dev/shm), on top of what bwrap puts there."""
+    for name in sorted(os.listdir(real)) if os.path.isdir(real) else ():
+        if os.path.isdir(real + b"/" + name) and not os.path.islink(real + b"/" + name):
+            plan.bind(b"/dev/" + name, real + b"/" + name)
 
 
 def _show_root(plan: MountPlan, path: bytes, real: bytes, needs: tuple[bytes, ...]) -> None:

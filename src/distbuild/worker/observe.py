@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from distbuild.command.model import CompileCommand, Family
 from distbuild.command.outputs import parse_dependency_file
 from distbuild.command.relocate import observed
+from distbuild.protocol.errors import InfrastructureError
 
+_GARBAGE = "the compiler's list of inputs is garbage"
 _RECORDING = frozenset(
     f"-{kind}record-{what}" for kind in "fg" for what in ("command-line", "gcc-switches")
 )
@@ -25,6 +27,7 @@ class Observer:
     env: Mapping[str, str] = field(default_factory=dict)
     #: The command's source, where the list that it leaves has only headers.
     source: str = ""
+    family: Family = Family.GCC
 
     def read(self, path: bytes) -> tuple[bytes, ...] | None:
         """The inputs listed in the file at ``path``; None if the compiler wrote no list."""
@@ -34,8 +37,8 @@ class Observer:
         except FileNotFoundError:
             return None
         if self.source:
-            return (os.fsencode(self.source), *data.splitlines())
-        return names(data)
+            return _checked((os.fsencode(self.source), *data.splitlines()))
+        return names(data, self.family)
 
 
 def observe(command: CompileCommand, path: str) -> Observer:
@@ -44,7 +47,7 @@ def observe(command: CompileCommand, path: str) -> Observer:
     if clang and records_itself(command) and command.dependencies is None:
         env = {"CC_PRINT_HEADERS": "1", "CC_PRINT_HEADERS_FILE": path}
         return Observer(command.argv(), env, command.source)
-    return Observer(observed(command, path))
+    return Observer(observed(command, path), family=command.family)
 
 
 def records_itself(command: CompileCommand) -> bool:
@@ -52,6 +55,16 @@ def records_itself(command: CompileCommand) -> bool:
     return any(argument.option in _RECORDING for argument in command.arguments)
 
 
-def names(dependency_file: bytes) -> tuple[bytes, ...]:
-    """The prerequisites in a dependency file's text."""
-    return tuple(map(os.fsencode, parse_dependency_file(dependency_file)))
+def names(dependency_file: bytes, family: Family) -> tuple[bytes, ...]:
+    """The prerequisites in a dependency file's text; InfrastructureError if they cannot be."""
+    try:
+        found = parse_dependency_file(dependency_file, family)
+    except ValueError as error:
+        raise InfrastructureError(f"{_GARBAGE}: {error}") from error
+    return _checked(tuple(map(os.fsencode, found)))
+
+
+def _checked(paths: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    if any(b"\0" in path for path in paths):
+        raise InfrastructureError(_GARBAGE)
+    return paths

@@ -2,12 +2,13 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import (
     DIGEST_BYTES,
     MAX_BLOB_BYTES,
+    DirectoryEntry,
     Entry,
     FileEntry,
     SymlinkEntry,
@@ -28,26 +29,35 @@ def check_client(client: str) -> str:
 
 
 def check_path(path: bytes) -> bytes:
-    """An absolute path without ``.``, ``..``, empty or overlong components, and not ``/`` itself.
+    """An absolute path without ``.``, ``..`` or empty components, and not ``/`` itself.
 
-    Raises ProtocolError for anything else, so that joined to a root it stays below the root.
+    Raises ProtocolError for anything else, so that joined to a root it stays below the root. How
+    long it may be is for ``fits`` to say: nothing escapes by being long.
     """
-    if not path.startswith(b"/") or len(path) > MAX_PATH_BYTES or b"\0" in path:
+    if not path.startswith(b"/") or b"\0" in path:
         raise ProtocolError(f"bad path {path[:200]!r}")
-    for part in path[1:].split(b"/"):
-        if part in (b"", b".", b"..") or len(part) > MAX_NAME_BYTES:
-            raise ProtocolError(f"bad component in path {path[:200]!r}")
+    if not {b"", b".", b".."}.isdisjoint(path[1:].split(b"/")):
+        raise ProtocolError(f"bad component in path {path[:200]!r}")
     return path
+
+
+def fits(path: bytes, entry: Entry, root: bytes) -> bool:
+    """Whether this system can have the entry at ``path`` below ``root``."""
+    if len(root) + len(path) >= MAX_PATH_BYTES:
+        return False
+    if any(len(part) > MAX_NAME_BYTES for part in path.split(b"/")):
+        return False
+    if isinstance(entry, SymlinkEntry):
+        return len(rerooted_target(path, entry.target)) < MAX_PATH_BYTES
+    return True
 
 
 def check_entry(path: bytes, entry: Entry) -> None:
     """Refuse, with ProtocolError, an entry that no file system could have."""
-    if isinstance(entry, FileEntry):
-        good = (
-            len(entry.digest) == DIGEST_BYTES
-            and 0 <= entry.size <= MAX_BLOB_BYTES
-            and abs(entry.mtime_ns) < 2**63
-        )
+    if path == b"/":
+        good = isinstance(entry, DirectoryEntry)
+    elif isinstance(entry, FileEntry):
+        good = len(entry.digest) == DIGEST_BYTES and 0 <= entry.size <= MAX_BLOB_BYTES
     elif isinstance(entry, SymlinkEntry):
         good = 0 < len(entry.target) <= MAX_PATH_BYTES and b"\0" not in entry.target
     else:
@@ -60,6 +70,22 @@ def parents(path: bytes) -> Iterator[bytes]:
     """Every directory above ``path`` except the root, nearest first."""
     while (path := path.rpartition(b"/")[0]) != b"":
         yield path
+
+
+def is_behind(path: bytes, entries: Mapping[bytes, Entry]) -> bool:
+    """Whether something above ``path`` is no directory: what is seen there is not its own."""
+    above = (entries.get(parent) for parent in parents(path))
+    return any(entry is not None and not isinstance(entry, DirectoryEntry) for entry in above)
+
+
+def left_out(asked: Iterable[bytes], entries: Mapping[bytes, Entry], root: bytes) -> set[bytes]:
+    """Those of ``asked`` that are not to be put below ``root``: what does not fit, or is behind
+    a link or a file; and ``/``, which is there without our doing."""
+    return {
+        path
+        for path in asked
+        if path == b"/" or not fits(path, entries[path], root) or is_behind(path, entries)
+    }
 
 
 def is_within(path: bytes, directory: bytes) -> bool:

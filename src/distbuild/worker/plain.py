@@ -8,14 +8,11 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distbuild.command.outputs import (
-    parse_dependency_file,
-    unmap_dependency_file,
-    unmap_text,
-)
+from distbuild.command.outputs import unmap_dependency_file, unmap_text
 from distbuild.command.relocate import Relocated, relocate, relocate_env
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.worker.observe import names
 from distbuild.worker.runner import Completed
 from distbuild.worker.sandbox import Answer, Execution, Task, Written, environment, resolved
 
@@ -87,10 +84,10 @@ class _PlainExecution:
 
     def _written(self, tree: str) -> tuple[tuple[Written, ...], tuple[bytes, ...] | None]:
         command, moved = self.task.command, self.moved
-        names = {moved.output_path: command.output}
+        places = {moved.output_path: command.output}
         dependencies = None
         if command.dependencies is not None:
-            names[moved.dependency_path] = command.dependencies.path
+            places[moved.dependency_path] = command.dependencies.path
         written = []
         out = os.path.dirname(moved.output_path)
         for name in sorted(os.listdir(out)):
@@ -102,9 +99,9 @@ class _PlainExecution:
                 content = file.read()
             if path == moved.dependency_path:
                 content = unmap_dependency_file(content, tree, command.family)
-                dependencies = tuple(map(os.fsencode, parse_dependency_file(content)))
-            if path in names:
-                place = resolved(self.task, os.fsencode(names[path]))
+                dependencies = names(content, command.family)
+            if path in places:
+                place = resolved(self.task, os.fsencode(places[path]))
                 written.append(Written(place, stat.S_IMODE(status.st_mode), content))
             elif path != moved.dependency_path:
                 raise InfrastructureError(f"the compiler wrote {name!r} unasked")

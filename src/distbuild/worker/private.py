@@ -36,30 +36,39 @@ class PrivateDirectory:
         self._before: dict[bytes, _Facts] = {}
         os.makedirs(real)
 
-    def fill(self, original: bytes, absent: Collection[bytes], stems: Collection[bytes]) -> None:
+    def fill(
+        self,
+        original: bytes,
+        absent: Collection[bytes],
+        copied: Collection[bytes],
+        stems: Collection[bytes],
+    ) -> None:
         """Take over the names in ``original``, except ``absent``.
 
-        Files whose name begins with one of ``stems`` may be by-products of an earlier compile,
-        which this one overwrites: they are copies that can be written to, the others links.
+        Files that are ``copied``, or whose name begins with one of ``stems``, may be outputs of an
+        earlier compile, which this one overwrites: they are copies that can be written to, the
+        others links.
         """
+        stems = tuple(stems)
         with os.scandir(original) as found:
             for entry in found:
                 if entry.is_dir(follow_symlinks=False):
                     os.mkdir(self._at(entry.name))
                     self.directories.append(entry.name)
                 elif entry.name not in absent:
-                    self._take(entry, stems)
+                    writable = entry.name in copied or entry.name.startswith(stems)
+                    self._take(entry, writable=writable)
 
     def written(self) -> Iterator[Written]:
         """Every file that is new or changed; raises InfrastructureError for what is no file."""
         yield from self._written(self.real, self.path)
 
-    def _take(self, entry: "os.DirEntry[bytes]", stems: Collection[bytes]) -> None:
+    def _take(self, entry: "os.DirEntry[bytes]", *, writable: bool) -> None:
         mine = self._at(entry.name)
         try:
             if entry.is_symlink():
                 os.symlink(os.readlink(entry.path), mine)
-            elif entry.name.startswith(tuple(stems)):
+            elif writable:
                 shutil.copy2(entry.path, mine)
                 os.chmod(mine, 0o644)
             else:

@@ -4,6 +4,7 @@ Everything that changes the tree happens here, under one lock. Knows no network 
 """
 
 import copy
+import logging
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -19,14 +20,14 @@ from distbuild.protocol.messages import (
     DirectoryEntry,
     Entry,
     FileEntry,
-    SymlinkEntry,
 )
 from distbuild.worker.ground import Ground
 from distbuild.worker.holds import Holds
 from distbuild.worker.ownfiles import OwnFiles
-from distbuild.worker.paths import check_entry, check_path, parents, to_text
+from distbuild.worker.paths import check_entry, check_path, is_behind, left_out
 
 Entries = dict[bytes, Entry]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Tree:
         self.generation = 0
         self.roots: tuple[bytes, ...] = ()
         self._entries: Entries = {}
+        # Entries that this disk cannot have at their place: too long a name, or below a link.
+        self._left_out: set[bytes] = set()
         self._summary = Summary()
         self._files, self._bytes = 0, 0
         self._revision = 0
@@ -85,10 +88,12 @@ class Tree:
                 if full:
                     raise ProtocolError("the listing is not what its summary says")
                 return ChangesReply("need_full")
-            missing = self._missing(wanted, touched)
+            hidden = self._next_left_out(wanted, changes)
+            placed = sorted({*touched, *(hidden ^ self._left_out)} - hidden)
+            missing = self._missing(wanted, placed)
             if missing:
                 return ChangesReply("need_blobs", self.generation, missing)
-            self._become(wanted, touched)
+            self._become(wanted, touched, hidden)
             self._summary = summary
             return self._adopt(changes)
 
@@ -112,7 +117,7 @@ class Tree:
     def lookup(self, path: str) -> Entry | None:
         """What is at a path without following links; directories need not be entries."""
         name = path.encode("utf-8", "surrogateescape")
-        entry = self._entries.get(name)
+        entry = None if name in self._left_out else self._entries.get(name)
         if entry is None and self.ground.is_directory(name):
             return DIRECTORY
         return entry
@@ -122,10 +127,20 @@ class Tree:
         return resolve(path, self.lookup)
 
     def digest_at(self, path: bytes) -> Digest:
-        """The digest of a file of the manifest or of a running job; empty if there is none."""
-        held = self.holds.entry_at(path)
-        entry = held or self._entries.get(path)
-        return entry.digest if isinstance(entry, FileEntry) else b""
+        """The digest of a file of the manifest or of a running job, whose bytes are on disk.
+
+        Empty if there is none, and if its bytes were others: then they are put right, so that the
+        next compile reads what the manifest says.
+        """
+        entry = self._file_at(path)
+        if entry is None or self.ground.is_intact(path, entry.digest):
+            return entry.digest if entry else b""
+        with self._lock:
+            entry = self._file_at(path)
+            if entry is None or self.ground.is_intact(path, entry.digest):
+                return entry.digest if entry else b""
+            self._repair(path, entry)
+            return b""
 
     def status(self) -> TreeStatus:
         """Counts of regular files with content."""
@@ -136,6 +151,31 @@ class Tree:
         """Forget and remove everything."""
         with self._lock:
             self._reset()
+
+    def _file_at(self, path: bytes) -> FileEntry | None:
+        entry = self.holds.entry_at(path)
+        if entry is None and path not in self._left_out:
+            found = self._entries.get(path)
+            entry = found if isinstance(found, FileEntry) else None
+        return entry
+
+    def _repair(self, path: bytes, entry: FileEntry) -> None:
+        """Put the blob at ``path`` once more; if it is bad, have it sent with a full listing."""
+        _log.warning("%r in the tree is not what was put there", path)
+        self._revision += 1
+        self._changed[path] = self._revision
+        good = self._store.recheck(entry.digest)
+        with translated():
+            self.ground.remove(path)
+            if good:
+                self.ground.put(path, entry)
+        if good or self.holds.holds(path):
+            return
+        del self._entries[path]
+        self._summary.remove(path, entry)
+        self._files -= 1
+        self._bytes -= entry.size
+        self.epoch, self.generation = "", 0
 
     def _entries_have(self, path: bytes) -> bool:
         return path in self._entries
@@ -152,8 +192,10 @@ class Tree:
 
     def _next_entries(self, changes: Changes) -> tuple[Entries, list[bytes]]:
         """The entries after ``changes``, and the paths that differ, sorted."""
-        named = {check_path(change.path): change.entry for change in changes.entries or ()}
+        named = {change.path: change.entry for change in changes.entries or ()}
         for path, entry in named.items():
+            if path != b"/":
+                check_path(path)
             if entry is not None:
                 check_entry(path, entry)
         if changes.base == 0:
@@ -171,14 +213,18 @@ class Tree:
                 else:
                     wanted[path] = entry
             considered = named.keys() | gone
-        for path in considered & wanted.keys():
-            _check_parents(path, wanted)
         touched = sorted(p for p in considered if wanted.get(p) != self._entries.get(p))
         return wanted, touched
 
+    def _next_left_out(self, wanted: Entries, changes: Changes) -> set[bytes]:
+        """Those of ``wanted`` that are not to be on disk. ``/`` is there without our doing."""
+        named = (change.path for change in changes.entries or ())
+        asked = wanted.keys() if changes.base == 0 else {*named, *self._left_out} & wanted.keys()
+        return left_out(asked, wanted, self.ground.root)
+
     def _below(self, tops: list[bytes]) -> set[bytes]:
         """The entries below paths that cease to be directories."""
-        tops = [top for top in tops if self.ground.is_directory(top)]
+        tops = [top.rstrip(b"/") for top in tops if self._is_directory(top)]
         if not tops:
             return set()
         names = sorted(self._entries)
@@ -187,6 +233,11 @@ class Tree:
             begin, end = bisect_left(names, top + b"/"), bisect_left(names, top + b"0")
             below.update(names[begin:end])
         return below
+
+    def _is_directory(self, path: bytes) -> bool:
+        if isinstance(self._entries.get(path), DirectoryEntry):
+            return True
+        return self.ground.is_directory(path)
 
     def _next_summary(self, wanted: Entries, touched: list[bytes]) -> Summary:
         summary = copy.copy(self._summary)
@@ -205,13 +256,13 @@ class Tree:
                 missing.discard(entry.digest)
         return [d for d in dict.fromkeys(e.digest for _, e in files) if d in missing]
 
-    def _become(self, wanted: Entries, touched: list[bytes]) -> None:
+    def _become(self, wanted: Entries, touched: list[bytes], hidden: set[bytes]) -> None:
         self._revision += 1
         for path in touched:
             self._changed[path] = self._revision
         try:
             with translated():
-                self._change_disk(wanted, touched)
+                self._change_disk(wanted, touched, hidden)
         except InfrastructureError:
             self._reset()
             raise
@@ -219,48 +270,41 @@ class Tree:
             sizes = [e.size for p in touched if isinstance(e := entries.get(p), FileEntry)]
             self._files += sign * len(sizes)
             self._bytes += sign * sum(sizes)
-        self._entries = wanted
+        self._entries, self._left_out = wanted, hidden
 
-    def _change_disk(self, wanted: Entries, touched: list[bytes]) -> None:
+    def _change_disk(self, wanted: Entries, touched: list[bytes], hidden: set[bytes]) -> None:
         ground, old = self.ground, self._entries
-        for path in reversed(touched):
-            new = wanted.get(path)
-            if _is_behind(path, old):
+        moved = sorted({*touched, *(hidden ^ self._left_out)})
+        named = [(path, None if path in hidden else wanted.get(path)) for path in moved]
+        for path, new in reversed(named):
+            if not self._is_on_disk(path, hidden):
                 continue
             if self.holds.holds(path) and not isinstance(new, DirectoryEntry):
                 continue
             if new is None or isinstance(new, DirectoryEntry) != ground.is_directory(path):
                 ground.remove(path)
-        for path in touched:
-            new = wanted.get(path)
+        for path, new in named:
             if isinstance(new, DirectoryEntry):
                 ground.put_directory(path)
             elif new is not None and not self.holds.holds(path):
                 ground.put(path, new)
         for path in touched:
-            if path in old and path not in wanted:
+            if path in old and path not in wanted and not is_behind(path, wanted):
                 ground.prune(path, wanted)
+
+    def _is_on_disk(self, path: bytes, hidden: set[bytes]) -> bool:
+        """Whether what is at ``path`` is its own, or nothing. ``hidden``: left out from now on."""
+        if path in self._left_out or (path in hidden and path not in self._entries):
+            return False
+        return not is_behind(path, self._entries)
 
     def _reset(self) -> None:
         self._revision += 1
         self._all_changed = self._revision
         self._entries, self._summary = {}, Summary()
+        self._left_out = set()
         self._files, self._bytes = 0, 0
         self._changed.clear()
         self.epoch, self.generation, self.roots = "", 0, ()
         with translated():
             self.ground.clear()
-
-
-def _is_behind(path: bytes, entries: Entries) -> bool:
-    """Whether something above ``path`` is no directory: what is seen there is not its own."""
-    above = (entries.get(parent) for parent in parents(path))
-    return any(entry is not None and not isinstance(entry, DirectoryEntry) for entry in above)
-
-
-def _check_parents(path: bytes, entries: Entries) -> None:
-    for parent in parents(path):
-        entry = entries.get(parent)
-        if entry is not None and not isinstance(entry, DirectoryEntry):
-            kind = "symlink" if isinstance(entry, SymlinkEntry) else "file"
-            raise ProtocolError(f"{to_text(path)!r} is below a {kind}")

@@ -16,6 +16,7 @@ _MEANINGS: Mapping[LocalReason, str] = {
     LocalReason.NO_SOURCE: "there is no source file in the command",
     LocalReason.SEVERAL_SOURCES: "one command with several sources",
     LocalReason.SOURCE_MISSING: "the source cannot be read; the compiler says so itself",
+    LocalReason.SPECIAL_INPUT: "a file that the command names is no regular file",
     LocalReason.UNKNOWN_LANGUAGE: "the source's language is none that is distributed",
     LocalReason.PRECOMPILED_HEADER: "a precompiled header is made or would be used",
     LocalReason.MODULES: "modules read and write files that are not mirrored",

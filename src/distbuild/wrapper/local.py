@@ -17,8 +17,9 @@ def run_locally(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
     if program is None:
         print(f"dist_build: {argv[0]}: command not found", file=sys.stderr)
         sys.exit(NOT_FOUND)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     try:
         os.execve(program, list(argv), clean_environment(env))
     except OSError as error:

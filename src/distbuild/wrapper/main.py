@@ -72,7 +72,9 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Compile on the farm or here; does not return when the compiler takes this process over."""
     verbose = env.get("DIST_BUILD_VERBOSE") == "1"
     try:
-        reply = connect().compile(request_of(argv, env, tty=sys.stderr.isatty()))
+        reply = connect().compile(
+            request_of(argv, env, tty=sys.stderr is not None and sys.stderr.isatty())
+        )
         if reply.outcome == "done":
             write_outputs(reply)
             return _give_back(reply, verbose=verbose)
@@ -84,9 +86,10 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
 def _give_back(reply: SubmitReply, *, verbose: bool) -> int:
     if verbose:
         _say(f"compiled by {reply.worker}")
-    for stream, data in ((sys.stdout.buffer, reply.stdout), (sys.stderr.buffer, reply.stderr)):
-        stream.write(data)
-        stream.flush()
+    for stream, data in ((sys.stdout, reply.stdout), (sys.stderr, reply.stderr)):
+        if stream is not None:  # the build closed it
+            stream.buffer.write(data)
+            stream.flush()
     return reply.exit_code
 
 
@@ -118,4 +121,5 @@ def _die_of(number: signal.Signals) -> NoReturn:
 
 
 def _say(text: str) -> None:
-    print(f"dist_build: {' '.join(text.split())}", file=sys.stderr)
+    if sys.stderr is not None:  # with None, print takes standard output
+        print(f"dist_build: {' '.join(text.split())}", file=sys.stderr)

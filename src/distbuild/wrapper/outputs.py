@@ -24,7 +24,7 @@ def write_outputs(reply: SubmitReply) -> None:
             os.replace(temporary, path)
     except OSError as error:
         _remove(temporary for temporary, _ in written)
-        raise InfrastructureError(f"{error.filename}: {error.strerror}") from error
+        raise InfrastructureError(f"cannot write the result: {error.strerror}") from error
     except InfrastructureError:
         _remove(temporary for temporary, _ in written)
         raise

@@ -102,7 +102,7 @@ def test_unmapped_dependency_files_break_lines_as_the_compiler_does(
 
     assert mirrored.remote(command, {}) == local
     assert local.dependencies is not None
-    listed = parse_dependency_file(local.dependencies)
+    listed = parse_dependency_file(local.dependencies, command.family)
     implicit = ["/usr/include/stdc-predef.h"] if driver == "gcc" else []
     base = directory.replace("{P}", str(mirrored.project))
     assert listed == [source, *implicit, *(base + name for name in NAMES)]

@@ -27,7 +27,18 @@ def test_text_loses_the_prefix_before_absolute_paths_only():
     ],
 )
 def test_prerequisites_of_the_first_rule(data, names):
-    assert parse_dependency_file(data) == names
+    assert parse_dependency_file(data, Family.GCC) == names
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        (b"x.o: x.c a\\ b.h a\tb.h \\\n  c.h\n\na\\ b.h:\n", ["x.c", "a b.h", "a\tb.h", "c.h"]),
+        (b"x.o: a$$b\\#:c.h a\\\\\\ b.h a\\:b.h\n", ["a$b#:c.h", "a\\ b.h", "a\\:b.h"]),
+    ],
+)
+def test_clang_escapes_only_spaces_hashes_and_dollars(data, names):
+    assert parse_dependency_file(data, Family.CLANG) == names
 
 
 @pytest.mark.parametrize("family", list(Family))

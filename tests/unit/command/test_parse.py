@@ -214,6 +214,15 @@ LOCAL = {
     "gcc -c x.c -o -": Local(LocalReason.STDOUT, "-o"),
     "gcc -c x.c -MD -MF -": Local(LocalReason.STDOUT, "-MF"),
     "gcc -c x.c -o /dev/null": Local(LocalReason.OUTPUT_SPECIAL, "/dev/null"),
+    "gcc -c x.c -MD -MF x.o -o ./x.o": Local(LocalReason.OUTPUT_SPECIAL, "x.o"),
+    "gcc -c x.c -MD -MF x.o": Local(LocalReason.OUTPUT_SPECIAL, "x.o"),
+    "gcc -c x.c -MD -MF x.c": Local(LocalReason.OUTPUT_SPECIAL, "x.c"),
+    "gcc -c x.c -aux-info p/../x.o": Local(LocalReason.OUTPUT_SPECIAL, "p/../x.o"),
+    "gcc -c x.c -aux-info p.h -MD -MF p.h": Local(LocalReason.OUTPUT_SPECIAL, "p.h"),
+    "gcc -c x.c -o x.c": Local(LocalReason.OUTPUT_SPECIAL, "x.c"),
+    "clang -c x.c --serialize-diagnostics x.o": Local(LocalReason.OUTPUT_SPECIAL, "x.o"),
+    "gcc -c x.c -o x.o -o y.o": Local(LocalReason.UNSUPPORTED_OPTION, "-o"),
+    "clang -c x.c --output=x.o -ox.o": Local(LocalReason.UNSUPPORTED_OPTION, "-o"),
     "gcc -c x.c y.c": Local(LocalReason.SEVERAL_SOURCES, "y.c"),
     "gcc -c x.o": Local(LocalReason.UNKNOWN_LANGUAGE, "x.o"),
     "gcc -c x.f90": Local(LocalReason.UNKNOWN_LANGUAGE, "x.f90"),
@@ -298,3 +307,28 @@ def test_a_command_renders_as_it_came(line):
 
     assert isinstance(command, CompileCommand)
     assert render(command) == shlex.split(line)
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [("-dumpdir d/pre-", "d"), ("-dumpbase e/x.c", "e"), ("-dumpdir f/", "f"), ("-dumpdir g", "")],
+)
+def test_by_products_may_go_to_a_directory_of_their_own(options, more):
+    command = _parse(f"gcc -c x.c -o o/x.o {options}")
+    assert isinstance(command, CompileCommand)
+    here = f"{CWD}/{more}".rstrip("/")
+    assert command.output_dirs == tuple(sorted({CWD, f"{CWD}/o", here}))
+
+
+@pytest.mark.parametrize("cwd", ["//r", "/r/", "/r/.", "/./r"])
+def test_a_working_directory_may_be_spelled_in_any_way(cwd):
+    command = parse(["gcc", "-c", "x.c"], cwd, FILES.get)
+    assert isinstance(command, CompileCommand)
+    assert (command.output_dirs, command.cwd) == (("/r",), cwd)
+
+
+@pytest.mark.parametrize("cwd", ["/", "//", "/."])
+def test_the_root_as_working_directory_needs_the_original_paths(cwd):
+    command = parse(["gcc", "-c", "x.c"], cwd, FILES.get)
+    assert isinstance(command, CompileCommand)
+    assert (command.output_dirs, command.needs_original_paths) == (("/",), True)

@@ -171,3 +171,13 @@ def test_above_the_cap_unused_blobs_go_unless_this_process_needs_them(root: Path
     assert store.missing([DIGEST]) == []
     store.evict(path_of(root, DIGEST).stat().st_ctime, cap=0)
     assert files_below(root) == [path_of(root, DIGEST)]
+
+
+def test_a_blob_that_has_gone_bad_since_is_removed(store: Store, root: Path) -> None:
+    store.put(blob(CONTENT))
+    assert store.recheck(DIGEST)
+    path_of(root, DIGEST).chmod(0o644)
+    path_of(root, DIGEST).write_bytes(b"#define ANSWER 43\n")
+    assert store.missing([DIGEST]) == []  # verified once, and not looked at again
+    assert not store.recheck(DIGEST)
+    assert store.missing([DIGEST]) == [DIGEST]

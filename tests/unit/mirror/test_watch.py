@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.mirror.watch import InotifyWatcher, NoWatcher, is_remote
+from distbuild.mirror.file_system import is_remote
+from distbuild.mirror.watch import InotifyWatcher, NoWatcher
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 

@@ -144,14 +144,23 @@ def test_a_placeholder_that_cannot_be_mirrored_makes_it_local(compiling: Compili
 MISSING = b"x.c:1:10: fatal error: a.h: No such file or directory\n"
 
 
-def test_a_missing_include_that_exists_is_mirrored_and_compiled_again(
+def test_what_a_source_includes_from_elsewhere_is_mirrored_before_it_is_compiled(
     compiling: Compiling,
 ) -> None:
     compiling.box.write("src/x.c", '#include "../o/a.h"\n')
     compiling.box.write("o/a.h", "int a;\n")
-    failed = compiling.result(exit_code=1, stderr=MISSING)
-    assert compiling.compile(failed, compiling.result("o/a.h")) == done()
+    assert compiling.compile(compiling.result("o/a.h")) == done()
     assert compiling.held("o/a.h")
+
+
+def test_what_a_header_asks_for_elsewhere_is_mirrored_and_compiled_again(
+    compiling: Compiling,
+) -> None:
+    compiling.box.write("inc/a.h", '#if __has_include("../o/b.h")\n#endif\n')
+    compiling.box.write("o/b.h", "int b;\n")
+    first, second = compiling.result("inc/a.h"), compiling.result("inc/a.h")
+    assert compiling.compile(first, second) == done()
+    assert compiling.held("o/b.h")
 
 
 def test_a_missing_include_that_is_mirrored_already_makes_it_local(compiling: Compiling) -> None:
@@ -186,7 +195,7 @@ def test_a_precompiled_header_without_its_header_makes_it_local(
 def test_a_precompiled_header_beside_an_input_makes_it_local(compiling: Compiling) -> None:
     compiling.box.write("inc/a.h.gch", "")
     answer = compiling.compile(compiling.result("inc/a.h"))
-    path = f"{compiling.box.base}/inc/a.h"
+    path = f"{compiling.box.base}/inc/a.h.gch"
     assert answer == local(LocalReason.PRECOMPILED_HEADER, path)
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from distbuild.mirror.manifest import WITHHELD
 from distbuild.protocol.messages import Entry, FileEntry, InputFile, SymlinkEntry
-from distbuild.syncer.proof import Findings, examine, shadowing
+from distbuild.syncer.proof import Findings, examine, precompiled, shadowing
 
 ONE, TWO = b"\1" * 32, b"\2" * 32
 MANIFEST: dict[str, Entry] = {
@@ -10,10 +10,7 @@ MANIFEST: dict[str, Entry] = {
     "/i/held.h": WITHHELD,
     "/i/link.h": SymlinkEntry(b"a.h"),
     "/i/asm.h": FileEntry(ONE, 1, 0o444, 0, reads_more=True),
-    "/i/pre.h": FileEntry(ONE, 1, 0o444, 0),
-    "/i/pre.h.gch": WITHHELD,
-    "/i/clang.h": FileEntry(ONE, 1, 0o444, 0),
-    "/i/clang.h.pch": WITHHELD,
+    "/i/odd.h": FileEntry(ONE, 1, 0o444, 0, odd_includes=True),
     "/s/main.c": WITHHELD,
 }
 OWN = {"/s/main.c": FileEntry(TWO, 1, 0o444, 0)}
@@ -29,8 +26,7 @@ OWN = {"/s/main.c": FileEntry(TWO, 1, 0o444, 0)}
         ("/i/held.h", ONE, Findings(withheld=["/i/held.h"])),
         ("/i/asm.h", ONE, Findings(reads_more="/i/asm.h")),
         ("/i/asm.h", TWO, Findings(stale=["/i/asm.h"])),
-        ("/i/pre.h", ONE, Findings(precompiled="/i/pre.h")),
-        ("/i/clang.h", ONE, Findings(precompiled="/i/clang.h")),
+        ("/i/odd.h", ONE, Findings(odd=["/i/odd.h"])),
         ("/s/main.c", TWO, Findings()),
         ("/s/main.c", ONE, Findings(stale=["/s/main.c"])),
         ("/.dist_build/stdc-predef.h", TWO, Findings()),
@@ -42,6 +38,25 @@ def test_an_input_is_held_against_the_manifest(
     found = examine([InputFile(path.encode(), digest)], MANIFEST.get, OWN)
     assert found == expected
     assert found.in_doubt() == bool(expected.stale or expected.withheld)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "header", "found"),
+    [
+        (["/i/a.h"], "/i/a.h.gch", True),
+        (["/i/a.h"], "/i/a.h.pch", True),
+        (["/late/sub/a.h"], "/early/sub/a.h.gch", True),
+        (["/late/sub/a.h"], "/early/a.h.gch", True),  # perhaps; rather local once too often
+        (["/i/aa.h"], "/i/a.h.gch", False),
+        (["/elsewhere/a.h"], "/beside/a.h.gch", True),
+        ([], "/i/a.h.gch", False),
+    ],
+)
+def test_a_precompiled_header_counts_wherever_the_search_would_find_it(
+    inputs: list[str], header: str, found: bool
+) -> None:
+    expected = header if found else ""
+    assert precompiled(inputs, ["/early", "/late", "/i"], [header]) == expected
 
 
 def test_everything_that_is_wrong_is_found() -> None:

@@ -100,7 +100,7 @@ def test_status_counts_what_happened(serving: Serving) -> None:
     status = serving.service.status()
     assert status["jobs"]["local"] == {"no_worker": 1, "preprocess_only": 1}
     mirror, base = status["mirror"], serving.box.base
-    assert mirror["roots"] == [f"{base}/inc", f"{base}/src"]
+    assert mirror["roots"] == [f"{base}/src", f"{base}/inc"]
     assert (mirror["files"], mirror["bytes"]) == (1, len("int a;\n"))
 
 

@@ -125,13 +125,126 @@ def test_a_by_product_of_an_earlier_compile_is_overwritten(
     assert local.files[os.fsencode(project / "src/unit.s")] != b"old\n"
 
 
-@pytest.fixture(params=["/tmp", "/root", "/opt"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "-aux-info p.h",
+        "-dumpbase foo.c -dumpbase-ext .c -save-temps -o unit.o",
+        "-dumpbase foo -save-temps -o unit.o",
+        "-dumpdir pre- -save-temps -o unit.o",
+        "-dumpdir ../build/pre- -save-temps -o unit.o",
+        "-MD -MF p.h",
+    ],
+)
+def test_a_second_compile_overwrites_what_the_first_left(
+    options: str, devbox: DevBox, namespace_sandbox: NamespaceSandbox, project: Path
+) -> None:
+    argv = command("gcc", f"-c unit.c -I../inc {options}", project)
+    subprocess.run(argv, cwd=project / "src", check=True)
+    devbox.mirror(project)
+    result = devbox.compile(namespace_sandbox, argv, project / "src")
+    local = local_outcome(argv, project / "src", project)
+    assert remote_outcome(result) == local
+    assert len(local.files) > 1
+
+
+@pytest.mark.parametrize("driver", ["gcc", "clang"])
+@pytest.mark.parametrize("options", ["-MD -MF dep.h -o use.o", "-o dep.h"])
+def test_an_output_may_be_read_before_it_is_written(
+    options: str,
+    driver: str,
+    devbox: DevBox,
+    namespace_sandbox: NamespaceSandbox,
+    project: Path,
+    require_tool: Callable[[str], str],
+) -> None:
+    require_tool(driver)
+    header = write(project / "src/dep.h", "#define DEP 7\n")
+    write(project / "src/use.c", '#include "dep.h"\nint x = DEP;\n')
+    devbox.mirror(project)
+    argv = command(driver, f"-c use.c {options}", project)
+    result = devbox.compile(namespace_sandbox, argv, project / "src")
+    local = local_outcome(argv, project / "src", project)
+    assert not header.exists()  # overwritten, so taken for an output
+    assert remote_outcome(result) == local
+    assert local.exit_code == 0
+
+
+@pytest.mark.parametrize("spelled", ["/{P}/src", "{P}//src/.", "{P}/src/", "{P}/link/../src"])
+def test_a_working_directory_may_be_spelled_in_any_way(
+    spelled: str, devbox: DevBox, sandbox: Sandbox, project: Path
+) -> None:
+    write(project / "other/dir/empty.h", "")
+    (project / "link").symlink_to("other")
+    devbox.mirror(project)
+    cwd = spelled.replace("{P}", str(project))
+    argv = ["gcc", "-g", "-c", "unit.c", "-I../inc", "-o", "../build/unit.o", "-MD"]
+    local = local_outcome(argv, project / "src", project)
+    job = devbox.job(argv, project / "src")
+    job = msgspec.structs.replace(job, cwd=os.fsencode(cwd))
+    cancellation = Cancellation()
+    result = devbox.runner(sandbox).run(job, devbox.tree, cancellation)
+    cancellation.close()
+    assert result is not None
+    outcome = remote_outcome(result)
+    assert (outcome.exit_code, outcome.stderr) == (0, b"")
+    assert outcome.files.keys() == local.files.keys()
+    assert os.fsencode(cwd) in outcome.files[os.fsencode(project / "build/unit.o")]
+    assert all(read.digest for read in result.inputs)
+
+
+def test_a_working_directory_that_the_tree_does_not_lead_to_is_said(
+    devbox: DevBox, sandbox: Sandbox, project: Path
+) -> None:
+    job = devbox.job(["gcc", "-c", "unit.c", "-o", "unit.o"], project / "src")
+    job = msgspec.structs.replace(job, cwd=os.fsencode(project) + b"/no_such/../src")
+    cancellation = Cancellation()
+    result = devbox.runner(sandbox).run(job, devbox.tree, cancellation)
+    cancellation.close()
+    assert result is not None
+    assert "does not lead" in result.error
+
+
+def test_an_input_that_was_spoilt_on_the_worker_is_reported_without_a_digest(
+    devbox: DevBox, sandbox: Sandbox, project: Path
+) -> None:
+    header = os.fsencode(project / "src/local.h")
+    real = Path(os.fsdecode(devbox.tree.ground.real(header)))
+    real.unlink()
+    real.write_text("#define LOCAL 0\n")
+    argv = ["gcc", "-c", "../src/unit.c", "-I../inc", "-o", "unit.o"]
+    result = devbox.compile(sandbox, argv, project / "build")
+    assert InputFile(header, b"") in result.inputs
+    result = devbox.compile(sandbox, argv, project / "build")
+    assert all(read.digest for read in result.inputs)
+    assert real.read_text() == (project / "src/local.h").read_text()
+
+
+@pytest.fixture(params=["/tmp", "/root", "/opt", "/dev/shm"])
 def elsewhere(request: pytest.FixtureRequest) -> Iterator[Path]:
     if not os.access(request.param, os.W_OK):
         pytest.skip(f"{request.param} is not ours")
     made = Path(tempfile.mkdtemp(dir=request.param, prefix="dist build test"))
     yield made / "proj"
     shutil.rmtree(made)
+
+
+@pytest.mark.parametrize("driver", ["gcc", "clang"])
+@pytest.mark.parametrize("name", ["a b.h", "a\tb.h", "a$b#c:d.h"])
+def test_an_input_with_an_odd_name_is_recognised(
+    name: str,
+    driver: str,
+    devbox: DevBox,
+    sandbox: Sandbox,
+    project: Path,
+    require_tool: Callable[[str], str],
+) -> None:
+    require_tool(driver)
+    write(project / "src" / name, "int odd;\n")
+    write(project / "src/odd.c", f'#include "{name}"\n')
+    devbox.mirror(project)
+    argv = [driver, "-c", "../src/odd.c", "-o", "odd.o", "-MD"]
+    assert_equal_to_local(devbox, sandbox, argv, project / "build")
 
 
 def test_a_project_may_be_anywhere_and_have_spaces_in_its_path(
@@ -383,7 +496,9 @@ def test_an_output_may_go_to_the_directory_of_temporary_files(
     assert remote_outcome(result).files == {os.fsencode(name): local}
 
 
-@pytest.mark.parametrize("name", ["/usr/bin/gcc", "/usr/bin/cc", "gcc-12"])
+@pytest.mark.parametrize(
+    "name", ["/usr/bin/gcc", "/usr/bin/cc", "gcc-12", "/usr/lib/llvm-14/bin/clang"]
+)
 def test_the_compiler_may_be_named_in_any_way(
     name: str, devbox: DevBox, sandbox: Sandbox, project: Path, require_tool: Callable[[str], str]
 ) -> None:
@@ -422,6 +537,22 @@ def test_many_jobs_at_once_give_the_same_as_one(
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(one, range(12))) == [local] * 12
+
+
+@pytest.mark.parametrize("driver", ["gcc", "clang"])
+@pytest.mark.parametrize("text", ["out of memory", "cc1: No space left on device", '"as: /x"'])
+def test_an_error_that_speaks_of_trouble_is_a_verdict(
+    text: str,
+    driver: str,
+    devbox: DevBox,
+    sandbox: Sandbox,
+    project: Path,
+    require_tool: Callable[[str], str],
+) -> None:
+    require_tool(driver)
+    write(project / "src/says.c", f"#error {text}\n")
+    argv = [driver, "-c", "../src/says.c", "-o", "says.o"]
+    assert_equal_to_local(devbox, sandbox, argv, project / "build")
 
 
 @pytest.mark.usefixtures("namespace_sandbox")

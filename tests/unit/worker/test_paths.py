@@ -1,11 +1,13 @@
 import pytest
 
+from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import FileEntry, SymlinkEntry
 from distbuild.worker.paths import (
     check_client,
     check_entry,
     check_path,
+    fits,
     is_within,
     parents,
     rerooted_target,
@@ -31,13 +33,32 @@ def test_an_absolute_plain_path_is_accepted(path: bytes) -> None:
         b"/a/../b",
         b"/..",
         b"/a\0b",
-        b"/" + b"n" * 256,
-        b"/n" * 2049,
     ],
 )
 def test_a_path_that_might_leave_the_tree_is_refused(path: bytes) -> None:
     with pytest.raises(ProtocolError):
         check_path(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "entry", "there"),
+    [
+        (b"/a", WITHHELD, True),
+        (b"/" + b"n" * 255, WITHHELD, True),
+        (b"/" + b"n" * 256, WITHHELD, False),
+        (b"/n" * 2040, WITHHELD, True),
+        (b"/n" * 2046, WITHHELD, False),
+        (b"/d" * 100 + b"/l", SymlinkEntry(b"/" + b"x/" * 1990), False),
+    ],
+)
+def test_what_is_too_long_for_this_system_does_not_fit(path, entry, there) -> None:
+    assert fits(check_path(path), entry, b"/sandbox") is there
+
+
+def test_the_root_can_only_be_a_directory() -> None:
+    check_entry(b"/", DIRECTORY)
+    with pytest.raises(ProtocolError):
+        check_entry(b"/", SymlinkEntry(b"/etc"))
 
 
 @pytest.mark.parametrize("client", ["", ".", "..", ".trash", "a/b", "a\n", "é", "x" * 101, "a~b"])
@@ -56,7 +77,6 @@ def test_a_usual_client_is_accepted() -> None:
         FileEntry(b"short", 1, 0o644, 0),
         FileEntry(bytes(32), -1, 0o644, 0),
         FileEntry(bytes(32), 1 << 40, 0o644, 0),
-        FileEntry(bytes(32), 1, 0o644, 1 << 63),
         SymlinkEntry(b""),
         SymlinkEntry(b"a\0b"),
         SymlinkEntry(b"a" * 5000),

@@ -218,11 +218,117 @@ def test_directories_that_only_held_a_removed_file_go_with_it(tree: Tree) -> Non
 
 @pytest.mark.parametrize("above", [SymlinkEntry(b"/etc"), A, WITHHELD])
 def test_nothing_is_written_through_what_is_no_directory(tree: Tree, above: Entry) -> None:
-    with pytest.raises(ProtocolError):
-        tree.apply(full({b"/l": above, b"/l/a.h": A}))
-    tree.apply(full({b"/l": above}))
-    with pytest.raises(ProtocolError):
-        tree.apply(delta({b"/l": above}, {b"/l": above, b"/l/a.h": A}, 1, 2))
+    """The entry is known but not on disk, until what is above it is a directory."""
+    odd: Entries = {b"/l": above, b"/l/a.h": A, b"/b.h": B}
+    assert tree.apply(full(odd)).state == "applied"
+    assert sorted(os.listdir(tree.ground.root)) == [b"b.h", b"l"]
+    assert (tree.digest_at(b"/l/a.h"), tree.lookup("/l/a.h")) == (b"", None)
+    good: Entries = {**odd, b"/l": DIRECTORY}
+    assert tree.apply(delta(odd, good, 1, 2)).state == "applied"
+    assert text(tree, b"/l/a.h") == b"a\n"
+    assert tree.digest_at(b"/l/a.h") == A.digest
+    both = [Change(b"/l", above), Change(b"/l/a.h", A)]
+    assert tree.apply(Changes("c", "e", 2, 3, summary_of(odd), both)).state == "applied"
+    assert not tree.ground.is_directory(b"/l")
+    assert tree.apply(delta(odd, {b"/b.h": B}, 3, 4)).state == "applied"
+    assert os.listdir(tree.ground.root) == [b"b.h"]
+
+
+LONG = b"/" + b"/".join([b"n" * 250] * 17)
+
+
+@pytest.mark.parametrize("entry", [A, DIRECTORY, WITHHELD, SymlinkEntry(b"/x")])
+@pytest.mark.parametrize("path", [LONG, b"/" + b"n" * 256])
+def test_a_path_too_long_for_this_machine_is_left_out(
+    tree: Tree, path: bytes, entry: Entry
+) -> None:
+    entries: Entries = {path: entry, b"/b.h": B}
+    assert tree.apply(full(entries)).state == "applied"
+    assert os.listdir(tree.ground.root) == [b"b.h"]
+    assert tree.digest_at(path) == b""
+    assert tree.apply(delta(entries, {b"/b.h": B}, 1, 2)).state == "applied"
+
+
+def test_the_root_itself_may_be_an_entry(tree: Tree) -> None:
+    entries: Entries = {b"/": DIRECTORY, b"/d": DIRECTORY, b"/d/a.h": A}
+    changes = msgspec.structs.replace(full(entries), roots=[b"/"])
+    assert tree.apply(changes).state == "applied"
+    without: Entries = {b"/d": DIRECTORY, b"/d/a.h": B}
+    assert tree.apply(delta(entries, {**without, b"/": DIRECTORY}, 1, 2)).state == "applied"
+    assert text(tree, b"/d/a.h") == b"b\n"
+    gone = Changes("c", "e", 2, 3, summary_of({}), [Change(b"/")])
+    assert tree.apply(gone).state == "applied"
+    assert os.listdir(tree.ground.root) == []
+
+
+def test_a_file_from_a_far_year_is_taken(tree: Tree) -> None:
+    year_2300 = FileEntry(A.digest, A.size, 0o644, 10_413_792_000 * 10**9)
+    assert tree.apply(full({b"/a.h": year_2300})).state == "applied"
+    assert tree.digest_at(b"/a.h") == A.digest
+
+
+@pytest.mark.parametrize("mtime_ns", [2**100, -(2**100)])
+def test_a_time_that_no_disk_knows_is_taken_as_near_as_can_be(tree: Tree, mtime_ns: int) -> None:
+    """Not by way of a summary: MessagePack, which it hashes, ends at 64 bits."""
+    tree.ground.put(b"/a.h", FileEntry(A.digest, A.size, 0o644, mtime_ns))
+    assert text(tree, b"/a.h") == b"a\n"
+
+
+# --- what was changed behind its back -----------------------------------------------------------
+
+
+def spoil(tree: Tree, path: bytes) -> None:
+    """Change a byte of the blob itself, by way of its link."""
+    real = tree.ground.real(path)
+    os.chmod(real, 0o644)
+    with open(real, "r+b") as file:
+        file.write(b"X")
+
+
+def test_an_input_whose_file_was_replaced_is_put_again_and_said(tree: Tree) -> None:
+    tree.apply(full({b"/a.h": A}))
+    revision = tree.revision()
+    os.unlink(tree.ground.real(b"/a.h"))
+    Path(os.fsdecode(tree.ground.real(b"/a.h"))).write_bytes(b"x\n")
+    assert tree.digest_at(b"/a.h") == b""
+    assert text(tree, b"/a.h") == b"a\n"
+    assert tree.digest_at(b"/a.h") == A.digest
+    assert tree.is_changed_since(revision, [b"/a.h"])
+
+
+def test_an_input_that_is_gone_is_put_again_and_said(tree: Tree) -> None:
+    tree.apply(full({b"/d": DIRECTORY, b"/d/a.h": A}))
+    os.unlink(tree.ground.real(b"/d/a.h"))
+    assert tree.digest_at(b"/d/a.h") == b""
+    assert text(tree, b"/d/a.h") == b"a\n"
+
+
+def test_a_spoilt_blob_is_asked_for_again(tree: Tree, store: Store) -> None:
+    entries: Entries = {b"/a.h": A, b"/b.h": B}
+    tree.apply(full(entries))
+    spoil(tree, b"/a.h")
+    assert tree.digest_at(b"/a.h") == b""
+    assert tree.position()[0] == ""
+    assert tree.apply(full(entries)).missing == [A.digest]
+    store.put(pack(b"a\n", A.digest))
+    assert tree.apply(full(entries)).state == "applied"
+    assert text(tree, b"/a.h") == b"a\n"
+    assert tree.digest_at(b"/a.h") == A.digest
+    assert tree.status().files == 2
+
+
+def test_a_content_changed_under_its_old_time_is_noticed(tree: Tree) -> None:
+    tree.apply(full({b"/a.h": A}))
+    spoil(tree, b"/a.h")
+    os.chmod(tree.ground.real(b"/a.h"), 0o444)
+    os.utime(tree.ground.real(b"/a.h"), ns=(A.mtime_ns, A.mtime_ns))
+    assert tree.digest_at(b"/a.h") == b""
+
+
+def test_another_link_to_a_blob_changes_nothing(tree: Tree, tmp_path: Path) -> None:
+    tree.apply(full({b"/a.h": A}))
+    os.link(tree.ground.real(b"/a.h"), tmp_path / "link")
+    assert tree.digest_at(b"/a.h") == A.digest
 
 
 @pytest.mark.parametrize("path", [b"/../x", b"x", b"/a//b", b"/a\0"])

@@ -1,0 +1,148 @@
+"""Whether a result is the local compiler's, after the fact: was it made from what the dev box has?
+
+What turns out to be missing is mirrored here, so that the next round finds it. Knows no queue.
+"""
+
+import contextlib
+import logging
+import os
+
+from distbuild.command.missing import missing_includes
+from distbuild.command.model import Local, LocalReason
+from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES
+from distbuild.mirror.scan import Scanner
+from distbuild.protocol.messages import FileEntry, ResultRequest
+from distbuild.syncer import proof
+from distbuild.syncer.executor import Task
+from distbuild.syncer.mirroring import Mirroring
+from distbuild.syncer.odd import cover_odd
+
+log = logging.getLogger(__name__)
+
+_WITHHELD_MARK = b"dist_build_withheld"
+
+
+class Judge:
+    """Holds results against the mirror."""
+
+    def __init__(self, mirroring: Mirroring, scanner: Scanner) -> None:
+        self._mirroring = mirroring
+        self._scanner = scanner
+
+    def judge(self, task: Task, result: ResultRequest) -> bool | Local:
+        """True: the result is the local compiler's. False: compile again. Local: give it up."""
+        own = {os.fsdecode(f.path): f.entry for f in task.files}
+        if result.disturbed or not self._sources_unchanged(own):
+            return False
+        if result.exit_code != 0 and not result.inputs:
+            return self._judge_failure(task, result)
+        findings = self._examine(task, result, own)
+        if findings.reads_more:
+            return Local(LocalReason.ASSEMBLER_INPUT, findings.reads_more)
+        if findings.precompiled:
+            return Local(LocalReason.PRECOMPILED_HEADER, findings.precompiled)
+        if findings.in_doubt():
+            log.info("compiled again: %s", findings)
+            self._mirror(findings.to_mirror())
+            self._mirroring.recheck(findings.stale)
+            self._mirroring.require(os.path.dirname(p) for p in findings.stale)
+        return not (self._covered_more(task, findings.odd) or findings.in_doubt())
+
+    def _covered_more(self, task: Task, odd: list[str]) -> bool:
+        """Mirror what headers ask for outside the mirrored directories; whether that was new."""
+        before = self._mirroring.manifest.generation
+        for path in odd:
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                cover_odd(self._mirroring, file.read(), os.path.dirname(path), task.search_dirs)
+        return self._mirroring.manifest.generation > before
+
+    def _examine(
+        self, task: Task, result: ResultRequest, own: dict[str, FileEntry]
+    ) -> proof.Findings:
+        lookup = self._mirroring.manifest.get
+        findings = proof.examine(result.inputs, lookup, own)
+        read = [os.fsdecode(item.path) for item in result.inputs]
+        precompiled = self._mirroring.manifest.precompiled
+        findings.precompiled = proof.precompiled(read, task.search_dirs, precompiled)
+        shallow = self._shallow_searched(task)
+        findings.shadowing = proof.shadowing(
+            read, task.search_dirs, shallow, lookup, os.path.exists
+        )
+        return findings
+
+    def _sources_unchanged(self, own: dict[str, FileEntry]) -> bool:
+        for path, entry in own.items():
+            now = self._scanner.file(path)
+            if not isinstance(now, FileEntry) or now.digest != entry.digest:
+                return False
+        return True
+
+    def _judge_failure(self, task: Task, result: ResultRequest) -> bool | Local:
+        """A failed compile lists no inputs. It stands unless a file of ours was missing."""
+        if _WITHHELD_MARK in result.stderr:
+            return self._want_withheld(task, result)
+        if b"ssembler messages" in result.stderr:
+            return Local(LocalReason.ASSEMBLER_INPUT, task.command.source)
+        return self._judge_missing(task, result, doubtful=bool(self._shallow_searched(task)))
+
+    def _shallow_searched(self, task: Task) -> list[str]:
+        """Search directories of which only the top is mirrored."""
+        shallow = self._mirroring.roots.shallow()
+        searched = {os.path.realpath(d) for d in task.search_dirs} if shallow else set()
+        return [path for path in shallow if path in searched]
+
+    def _judge_missing(self, task: Task, result: ResultRequest, *, doubtful: bool) -> bool | Local:
+        candidates: list[str] = []
+        for missing in missing_includes(result.stderr, lambda p, n: self._line(task, p, n)):
+            if missing.name is None:
+                return Local(LocalReason.INPUT_NOT_MIRRORED, missing.includer)
+            includer = os.path.join(task.command.cwd, missing.includer)
+            places = [os.path.dirname(includer), *task.search_dirs]
+            paths = [os.path.join(place, missing.name) for place in places]
+            for path in paths:
+                precompiled = next((p for p in _beside(path) if os.path.exists(p)), None)
+                if precompiled is not None:
+                    # A compiler takes it also where the header itself is missing.
+                    return Local(LocalReason.PRECOMPILED_HEADER, precompiled)
+            candidates.extend(p for p in paths if os.path.isfile(p))
+        if candidates:
+            if self._mirror(candidates):
+                return False
+            return Local(LocalReason.INPUT_NOT_MIRRORED, candidates[0])
+        # With partly mirrored directories a failure may come from a file that was not found there.
+        return Local(LocalReason.INPUT_NOT_MIRRORED, task.command.source) if doubtful else True
+
+    def _want_withheld(self, task: Task, result: ResultRequest) -> bool | Local:
+        """The compiler ran into a placeholder: the line that names it starts with its path."""
+        paths = []
+        for line in result.stderr.splitlines():
+            if _WITHHELD_MARK in line and b":" in line:
+                name = os.fsdecode(line.partition(b":")[0])
+                paths.append(os.path.join(task.command.cwd, name))
+        if self._mirror(paths):
+            return False
+        return Local(LocalReason.INPUT_NOT_MIRRORED, ", ".join(paths[:1]))
+
+    def _mirror(self, paths: list[str]) -> bool:
+        """Add files, and the directories they are in, to the mirror; whether that changed it."""
+        before = self._mirroring.manifest.generation
+        self._mirroring.require(os.path.dirname(path) for path in paths)
+        for path in paths:
+            self._mirroring.want(path)
+        return self._mirroring.manifest.generation > before
+
+    @staticmethod
+    def _line(task: Task, path: str, number: int) -> bytes | None:
+        try:
+            with open(os.path.join(task.command.cwd, path), "rb") as file:
+                for at, line in enumerate(file, start=1):
+                    if at == number:
+                        return line
+        except OSError:
+            return None
+        return None
+
+
+def _beside(header: str) -> list[str]:
+    """Where a compiler looks for a header's precompiled form."""
+    return [header + suffix for suffix in PRECOMPILED_SUFFIXES]

@@ -1,0 +1,168 @@
+"""Where a mirror of directories is not enough, or a command is odd: still the local result."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster, wrapper_command
+from tests.support.objects import assert_same
+from tests.support.tools import absent, need
+
+ARGV = ["gcc", "-g", "-MD", "-c", "a.c", "-o", "a.o"]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "p"
+    root.mkdir()
+    (root / "a.c").write_text("int a;\n")
+    return root
+
+
+def write(root: Path, **files: str) -> None:
+    """Files by name: "__" stands for a slash, "_h" and "_c" for the suffix."""
+    for name, text in files.items():
+        path = root / name.replace("__", "/").replace("_h", ".h").replace("_c", ".c")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def assert_remote(cluster: Cluster, argv: list[str], project: Path, **more) -> None:
+    before = cluster.jobs()
+    assert_same(cluster, argv, project, **more)
+    after = cluster.jobs()
+    assert (after["done"] - before["done"], after["local"]) == (1, before["local"])
+
+
+def test_a_device_among_the_inputs_is_left_to_the_compiler(cluster: Cluster, project: Path) -> None:
+    for option in ("-include", "-imacros"):
+        assert_same(cluster, ["gcc", option, "/dev/null", "-c", "a.c", "-o", "a.o"], project)
+    roots = cluster.syncer.status()["mirror"]["roots"]
+    assert not [root for root in roots if root.startswith(("/proc", "/dev", "/sys"))]
+    assert_remote(cluster, ARGV, project)
+
+
+def test_a_compile_in_the_root_directory(cluster: Cluster, project: Path) -> None:
+    source, output = project / "a.c", project / "a.o"
+    argv = ["gcc", "-I/", "-g", "-c", str(source)[1:], "-o", str(output)]
+    assert_same(cluster, argv, project, cwd=Path("/"))
+    assert_remote(cluster, ARGV, project)
+
+
+def test_a_directory_replaced_by_a_link(cluster: Cluster, tmp_path: Path) -> None:
+    for n, name in enumerate(("t1", "t2")):
+        write(
+            tmp_path / "w" / name, inc__v_h=f"#define V {n}\n", a_c="#include <v.h>\nint v = V;\n"
+        )
+    first = tmp_path / "w" / "t1"
+    argv = ["gcc", "-Iinc", "-c", "a.c", "-o", "a.o"]
+    assert_remote(cluster, argv, first)
+    shutil.rmtree(first)
+    first.symlink_to("t2")
+    assert_remote(cluster, argv, first)
+
+
+def test_a_file_from_the_far_future(cluster: Cluster, project: Path) -> None:
+    write(project, a_c='#include "h.h"\nint a = H;\n', h_h="#define H 1\n")
+    os.utime(project / "h.h", (10413792000, 10413792000))
+    assert_remote(cluster, ARGV, project)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '#if __has_include("../cfg/l.h")\nint yes;\n#endif\n',
+        '#include "../cfg/l.h"\n',
+        '#include "up.h"\n',
+        '#if __has_include("{root}/cfg/l.h")\nint yes;\n#endif\n',
+        '#if __has_include("node_modules/n.h")\nint yes;\n#endif\n',
+        '#if __has_include("made.o") && __has_include("x.tmp")\nint yes;\n#endif\n',
+    ],
+)
+def test_what_lies_outside_the_mirrored_directories(
+    cluster: Cluster, tmp_path: Path, text: str
+) -> None:
+    root = tmp_path / "w"
+    write(root, cfg__l_h="int right;\n", lib__cfg__l_h="int wrong;\n", lib__inc__x_h="")
+    write(root, src__up_h='#include "../cfg/l.h"\n', src__node_modules__n_h="")
+    write(root, src__a_c=text.replace("{root}", str(root)), build__x_h="")
+    (root / "src" / "made.o").touch()
+    (root / "src" / "x.tmp").touch()
+    argv = ["gcc", "-g", "-MD", "-I../lib/inc", "-c", "../src/a.c", "-o", "a.o"]
+    assert_remote(cluster, argv, root / "build")
+    (root / "cfg" / "l.h").unlink()
+    assert_same(cluster, argv, root / "build")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'asm(".include \\"m.s\\"");\n',
+        'asm(".INCBIN \\"m.s\\"");\n',
+        'asm(".IncBin \\"m.s\\"");\n',
+        '#include "in.h"\n',
+    ],
+)
+def test_files_that_the_assembler_reads(cluster: Cluster, project: Path, text: str) -> None:
+    write(project, a_c=text, in_h='asm(".include \\"m.s\\"");\n')
+    (project / "m.s").write_text(".globl m\nm: .long 7\n")
+    assert_same(cluster, ["gcc", "-c", "a.c", "-o", "a.o"], project)
+
+
+def test_a_precompiled_header_in_another_search_directory(cluster: Cluster, project: Path) -> None:
+    write(project, p__pch_h="int pre;\n", s__pch_h="int plain;\n", a_c='#include "pch.h"\nint a;\n')
+    words = ["gcc", "-g", "p/pch.h", "-o", "p/pch.h.gch"]
+    subprocess.run(words, cwd=project, check=True)
+    (project / "p" / "pch.h").unlink()
+    assert_same(cluster, ["gcc", "-g", "-Ip", "-Is", "-c", "a.c", "-o", "a.o"], project)
+
+
+@contextlib.contextmanager
+def mounted(*words: str) -> Iterator[None]:
+    done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        absent(f"mount: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", words[-1]], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_something_mounted_below_a_search_directory(cluster: Cluster, project: Path) -> None:
+    write(project, inc__sub__h_h="#define H 1\n", other__h_h="#define H 2\n")
+    write(project, a_c="#include <sub/h.h>\nint h = H;\n")
+    argv = ["gcc", "-Iinc", "-c", "a.c", "-o", "a.o"]
+    assert_remote(cluster, argv, project)
+    with mounted("--bind", str(project / "other"), str(project / "inc" / "sub")):
+        assert_remote(cluster, argv, project)
+    assert_remote(cluster, argv, project)
+
+
+def test_a_compiler_named_by_the_path_of_a_wrapper(cluster: Cluster, project: Path) -> None:
+    need("ccache")
+    (project / "gcc").symlink_to(shutil.which("ccache") or "")
+    done = cluster.run([str(project / "gcc"), *ARGV[1:]], project, DIST_BUILD_FALLBACK="0")
+    assert (done.exit_code, (project / "a.o").exists()) == (0, True)
+
+
+def test_clang_that_refuses_its_command_keeps_old_outputs(cluster: Cluster, project: Path) -> None:
+    need("clang")
+    (project / "a.o").write_text("old")
+    assert_same(cluster, ["clang", "-fbogus", "-c", "a.c", "-o", "a.o"], project)
+    assert (project / "a.o").read_text() == "old"
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_closed_descriptors(cluster: Cluster, project: Path, closed: str) -> None:
+    words = " ".join(f"'{word}'" for word in [*wrapper_command(), *ARGV])
+    done = subprocess.run(
+        ["sh", "-c", f"{words} {closed}"], cwd=project, env=cluster.environment(), check=False
+    )
+    assert done.returncode == 0
+    assert (project / "a.o").exists()

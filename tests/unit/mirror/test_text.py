@@ -1,0 +1,44 @@
+"""What a text refers to outside the mirrored directories."""
+
+import pytest
+
+from distbuild.mirror.policy import is_unusual
+from distbuild.mirror.text import assembler_reads_more, odd_operands
+
+
+@pytest.mark.parametrize(
+    ("text", "operands"),
+    [
+        (b"int x;", ()),
+        (b'#include "x.h"\n#include <a/b.h>\n', ()),
+        (b'#include "../x.h"\n', ("../x.h",)),
+        (b"# include <a/../b.h>\n", ("a/../b.h",)),
+        (b'#  include_next "/abs/x.h"\n', ("/abs/x.h",)),
+        (b'#import "../m.h"\n', ("../m.h",)),
+        (b'#if __has_include("../x.h") || __has_include( <../y.h> )\n', ("../x.h", "../y.h")),
+        (b'#if __has_include("x.o")\n', ("x.o",)),
+        (b'#if __has_include("node_modules/x.h")\n', ("node_modules/x.h",)),
+        (b'#include "../caf\xe9.h"\n', ("../caf\udce9.h",)),
+        (b'#include "..x/y..h"\n', ()),
+        (b"// see </usr/include> and ../other\n", ()),
+    ],
+)
+def test_odd_operands(text: bytes, operands: tuple[str, ...]) -> None:
+    assert odd_operands(text, is_unusual) == operands
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        (b'#include "x.h"\n', False),
+        (b'asm(".incbin \\"d\\"");', True),
+        (b".INCBIN x", True),
+        (b".IncBin x", True),
+        (b". incbin x", True),
+        (b'asm(".include \\"m.s\\"")', True),
+        (b".Include m.s", True),
+        (b"x.incoming = y.included;", False),
+    ],
+)
+def test_assembler_input(text: bytes, more: bool) -> None:
+    assert assembler_reads_more(text) == more
