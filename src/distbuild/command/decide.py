@@ -134,14 +134,14 @@ def _command(
     explicit = scan.last.get("-o")
     output = explicit or driver.default_output(source, assembly=assembly)
     dependencies = _dependencies(scan.last, source)
-    original_paths = (
-        scan.original_paths
-        or _plain(cwd) == "/"
-        or _is_tied_to_paths(scan.arguments, family, cwd, language)
-    )
+    in_root = _plain(cwd) == "/"
+    tied = scan.original_paths or _is_tied_to_paths(scan.arguments, family, cwd, language)
     written = [a.value for a in scan.arguments if a.role is Role.OUTPUT_FILE and a.value]
     written += [path for option in _DUMPS if (path := scan.last.get(option))]
     written += [output] + ([dependencies.path] if dependencies else [])
+    output_dirs = _directories(cwd, written, with_cwd=tied or explicit is None)
+    if "/" in output_dirs:
+        return Local(LocalReason.OUTPUT_SPECIAL, "/")  # no sandbox has a private root
     return CompileCommand(
         family=family,
         compiler=compiler,
@@ -155,8 +155,8 @@ def _command(
             a.value for a in scan.arguments if a.role is Role.INPUT_FILE and a.value is not None
         ),
         dependencies=dependencies,
-        output_dirs=_directories(cwd, written, with_cwd=original_paths or explicit is None),
-        needs_original_paths=original_paths,
+        output_dirs=output_dirs,
+        needs_original_paths=tied or in_root,
     )
 
 

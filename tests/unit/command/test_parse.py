@@ -328,7 +328,9 @@ def test_a_working_directory_may_be_spelled_in_any_way(cwd):
 
 
 @pytest.mark.parametrize("cwd", ["/", "//", "/."])
-def test_the_root_as_working_directory_needs_the_original_paths(cwd):
-    command = parse(["gcc", "-c", "x.c"], cwd, FILES.get)
+def test_in_the_root_a_relative_output_is_local(cwd: str) -> None:
+    command = parse(["gcc", "-c", "o/x.c", "-o", "/o/x.o"], cwd, FILES.get)
     assert isinstance(command, CompileCommand)
-    assert (command.output_dirs, command.needs_original_paths) == (("/",), True)
+    assert (command.output_dirs, command.needs_original_paths) == (("/o",), True)
+    relative = parse(["gcc", "-c", "o/x.c"], cwd, FILES.get)
+    assert relative == Local(LocalReason.OUTPUT_SPECIAL, "/")
