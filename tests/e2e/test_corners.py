@@ -78,6 +78,7 @@ def test_a_file_from_the_far_future(cluster: Cluster, project: Path) -> None:
     [
         '#if __has_include("../cfg/l.h")\nint yes;\n#endif\n',
         '#include "../cfg/l.h"\n',
+        '#include "../top.h"\n',
         '#include "up.h"\n',
         '#if __has_include("{root}/cfg/l.h")\nint yes;\n#endif\n',
         '#if __has_include("node_modules/n.h")\nint yes;\n#endif\n',
@@ -88,7 +89,7 @@ def test_what_lies_outside_the_mirrored_directories(
     cluster: Cluster, tmp_path: Path, text: str
 ) -> None:
     root = tmp_path / "w"
-    write(root, cfg__l_h="int right;\n", lib__cfg__l_h="int wrong;\n", lib__inc__x_h="")
+    write(root, cfg__l_h="int right;\n", lib__cfg__l_h="int wrong;\n", lib__inc__x_h="", top_h="")
     write(root, src__up_h='#include "../cfg/l.h"\n', src__node_modules__n_h="")
     write(root, src__a_c=text.replace("{root}", str(root)), build__x_h="")
     (root / "src" / "made.o").touch()
@@ -97,6 +98,12 @@ def test_what_lies_outside_the_mirrored_directories(
     assert_remote(cluster, argv, root / "build")
     (root / "cfg" / "l.h").unlink()
     assert_same(cluster, argv, root / "build")
+
+
+@pytest.mark.parametrize("wide", ["/usr", "/usr/lib", "/usr/share", "/usr/bin", "/etc", "/tmp"])
+def test_a_wide_search_directory_of_the_system(cluster: Cluster, project: Path, wide: str) -> None:
+    write(project, a_c="#include <stdio.h>\nint a = EOF;\n")
+    assert_remote(cluster, ["gcc", f"-I{wide}", *ARGV[1:]], project)
 
 
 @pytest.mark.parametrize(

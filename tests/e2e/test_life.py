@@ -104,7 +104,7 @@ def test_a_stopped_worker_finishes_what_runs_and_takes_no_more(
             after = started.run(ARGV, project)
             assert "no_worker" in one_line(after)
             assert process.wait(120) == 0, process.stderr.read()
-        assert daemon.stop() == 0
+        assert daemon.wait() == 0
         assert started.jobs()["done"] == 1
         started.stop()
     finally:

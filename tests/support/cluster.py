@@ -95,6 +95,11 @@ class Process:
         if self.popen is None:
             return 0
         self.popen.terminate()
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit code of a process that was told to end."""
+        assert self.popen is not None
         try:
             return self.popen.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -215,6 +220,8 @@ class Cluster:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # A shell has its background jobs ignore interrupts, and a test run may be one.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, words: Sequence[str | os.PathLike[str]], cwd: Path, **extra: str) -> Done:

@@ -177,6 +177,11 @@ class Manifest:
         """The names directly in a directory; empty when it holds none or is not there."""
         return frozenset(self._names.get(directory, ()))
 
+    def children(self, directory: str) -> list[str]:
+        """The paths directly in a directory."""
+        prefix = directory.rstrip("/") + "/"
+        return [prefix + name for name in self._names.get(directory, ())]
+
     def below(self, path: str) -> Iterator[str]:
         """Every path below ``path``, children before grandchildren; not ``path`` itself."""
         pending = [path]

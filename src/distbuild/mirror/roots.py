@@ -34,8 +34,6 @@ class Root:
     kind: Kind
     polled: bool = False
     listed: tuple[int, int] | None = None
-    #: Shallow only because a text asked for a file in it: a job that names it has it all.
-    by_the_way: bool = False
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from distbuild.mirror.pending import Pending
 from distbuild.mirror.roots import Kind, Root, Roots, identity, inside, trace
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watch import Watcher
-from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
+from distbuild.protocol.messages import Changes, Entry, FileEntry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.syncer.survey import Survey, ancestors
 from distbuild.syncer.ways import Place, Ways
@@ -76,20 +76,6 @@ class Mirroring:
         self._mounts.close()
 
     # --- what jobs need -------------------------------------------------------------------------
-
-    def cover(self, directory: str) -> None:
-        """Mirror what is directly in this directory, if it exists and no root holds it yet."""
-        with self._lock:
-            way = trace(directory)
-            if way.real is None or not way.is_directory or policy.is_kernels(way.real):
-                return
-            held = self.roots.holding(way.real)
-            if held is None or (held.kind is not Kind.DEEP and held.path != way.real):
-                self._ways.pinned.update(way.entries)
-                self._apply(dict(way.entries))
-                root = Root(way.real, Kind.SHALLOW, is_remote(way.real), by_the_way=True)
-                self.roots.add(root)
-                self._renew([root])
 
     def require(self, directories: Iterable[str], *, named: bool = True) -> None:
         """Mirror these directories (absolute, as spelled), if they exist, from now on.
@@ -171,8 +157,17 @@ class Mirroring:
                 self.manifest.generation,
                 self.manifest.summary(),
                 None if offer else self.manifest.since(base),
-                [os.fsencode(r.path) for r in self.roots if r.kind is not Kind.DEFERRED],
+                [os.fsencode(path) for path in self._shown()],
             )
+
+    def _shown(self) -> list[str]:
+        """What a sandbox shows in place of its own files: whole directories, and single files
+        where a directory is mirrored in part (the worker's compiler is in ``/usr``)."""
+        deep = [root.path for root in self.roots if root.kind is Kind.DEEP]
+        in_part = [child for top in self.roots.shallow() for child in self.manifest.children(top)]
+        files = [*in_part, *self._ways.pinned]
+        get = self.manifest.get
+        return sorted({*deep, *(path for path in files if isinstance(get(path), FileEntry))})
 
     def wanted(self) -> list[str]:
         """Files that are mirrored because a compile asked for them by name."""
@@ -212,7 +207,7 @@ class Mirroring:
                 if missed:
                     self._pending.changed(way.real, is_directory=True)
                 return
-            if known.path == way.real and known.kind is Kind.SHALLOW and not known.by_the_way:
+            if known.path == way.real and known.kind is Kind.SHALLOW:
                 return
         if known is None or known.kind is not Kind.DEEP:
             broad = policy.is_broad(way.real, self._home)

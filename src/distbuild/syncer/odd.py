@@ -1,23 +1,26 @@
-"""Mirrors what a text asks for outside the mirrored directories, or under an unusual name."""
+"""Mirrors files that a text asks for outside the mirrored directories, or under an unusual name."""
 
 import os
 from collections.abc import Iterable
 
 from distbuild.mirror.policy import is_unusual
 from distbuild.mirror.text import odd_operands
+from distbuild.protocol.messages import FileEntry
 from distbuild.syncer.mirroring import Mirroring
 
 
 def cover_odd(
     mirroring: Mirroring, text: bytes, directory: str, search_dirs: Iterable[str]
 ) -> None:
-    """Have the mirror answer for every odd include operand of ``text``, a file in ``directory``."""
+    """Mirror what every odd include operand of ``text``, a file in ``directory``, may mean.
+
+    Single files, where they exist: what does not exist is in no tree either. The directory that
+    an operand leads to may be as wide as ``/usr``.
+    """
     operands = odd_operands(text, is_unusual)
-    if not operands:
-        return
-    for place in dict.fromkeys([directory, *search_dirs]):
-        for operand in operands:
-            path = os.path.join(place, operand)
-            mirroring.cover(os.path.dirname(path))
-            if is_unusual(operand) and os.path.isfile(path):
-                mirroring.want(path)
+    places = dict.fromkeys([directory, *search_dirs]) if operands else {}
+    for path in (os.path.join(place, operand) for place in places for operand in operands):
+        if not os.path.isfile(path):
+            continue
+        if not isinstance(mirroring.manifest.get(os.path.realpath(path)), FileEntry):
+            mirroring.want(path)

@@ -95,7 +95,7 @@ def _give_back(reply: SubmitReply, *, verbose: bool) -> int:
 
 def _without_syncer(argv: Sequence[str], error: str) -> SubmitReply:
     """A link is local anyway, and no failure; a compile is one."""
-    known = parse(argv, os.path.abspath("/"), lambda _: None)
+    known = parse(argv, "/anywhere", lambda _: None)
     if isinstance(known, Local) and known.reason is not LocalReason.RESPONSE_FILE:
         return SubmitReply("local", reason=known.reason, detail=known.detail, silent=True)
     return SubmitReply("local", reason="unreachable", detail=error)
