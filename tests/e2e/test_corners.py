@@ -48,6 +48,7 @@ def test_a_device_among_the_inputs_is_left_to_the_compiler(cluster: Cluster, pro
 
 
 def test_a_compile_in_the_root_directory(cluster: Cluster, project: Path) -> None:
+    need("bwrap")  # such a command needs the original paths
     source, output = project / "a.c", project / "a.o"
     argv = ["gcc", "-I/", "-g", "-c", str(source)[1:], "-o", str(output)]
     assert_same(cluster, argv, project, cwd=Path("/"))
