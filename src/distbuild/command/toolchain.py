@@ -7,7 +7,7 @@ and without the include variables.
 import re
 from collections.abc import Iterator, Mapping
 
-from distbuild.command.model import CompileCommand, Family, Local, LocalReason
+from distbuild.command.model import CompileCommand, Local, LocalReason
 
 #: Options that move, add or remove built-in search directories, or the implicit include.
 _PROBED = frozenset(
@@ -38,17 +38,6 @@ _PROBED_PREFIXES = ("-mabi=", "-march=", "-mcpu=", "-mfloat-abi=", "-mfpu=", "-m
 
 _BEGIN = re.compile(r"^#include <\.\.\.>.*:$")
 _IMPLICIT = re.compile(r'^# \d+ "(/[^"]*)" 1 3', re.MULTILINE)
-
-#: Programs, besides the driver, whose bytes make a compiler what it is.
-_C_PROGRAMS = ("cc1", "as")
-_PROGRAMS = {
-    "c++": ("cc1plus", "as"),
-    "c++-cpp-output": ("cc1plus", "as"),
-    "objective-c": ("cc1obj", "as"),
-    "objective-c++": ("cc1objplus", "as"),
-    "objective-c++-cpp-output": ("cc1objplus", "as"),
-    "objective-c-cpp-output": ("cc1obj", "as"),
-}
 
 #: Variables that reach the compiler on a worker; LC_* as well. Never the rest.
 ALLOWED_ENV = frozenset(
@@ -125,16 +114,6 @@ def parse_implicit_include(stdout: str) -> str | None:
     """The header that the compiler includes by itself (glibc's stdc-predef.h), if there is one."""
     match = _IMPLICIT.search(stdout)
     return match[1] if match else None
-
-
-def program_names(family: Family, language: str) -> tuple[str, ...]:
-    """Names to ask with -print-prog-name: with the driver, they are the compiler's identity.
-
-    clang is its own cc1 and assembler; ``as`` serves -fno-integrated-as.
-    """
-    if family is Family.CLANG:
-        return ("as",)
-    return _PROGRAMS.get(language, _C_PROGRAMS)
 
 
 def allowed_environment(env: Mapping[str, str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from distbuild.mirror.pending import Pending
 from distbuild.mirror.roots import Kind, Root, Roots, identity, inside, trace
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watch import Watcher
-from distbuild.protocol.messages import Changes, Entry, FileEntry, SymlinkEntry
+from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.syncer.survey import Survey, ancestors
 from distbuild.syncer.ways import Place, Ways
@@ -157,17 +157,8 @@ class Mirroring:
                 self.manifest.generation,
                 self.manifest.summary(),
                 None if offer else self.manifest.since(base),
-                [os.fsencode(path) for path in self._shown()],
+                [os.fsencode(path) for path in self._survey.shown()],
             )
-
-    def _shown(self) -> list[str]:
-        """What a sandbox shows in place of its own files: whole directories, and single files
-        where a directory is mirrored in part (the worker's compiler is in ``/usr``)."""
-        deep = [root.path for root in self.roots if root.kind is Kind.DEEP]
-        in_part = [child for top in self.roots.shallow() for child in self.manifest.children(top)]
-        files = [*in_part, *self._ways.pinned]
-        get = self.manifest.get
-        return sorted({*deep, *(path for path in files if isinstance(get(path), FileEntry))})
 
     def wanted(self) -> list[str]:
         """Files that are mirrored because a compile asked for them by name."""

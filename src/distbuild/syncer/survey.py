@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 
 from distbuild.mirror.manifest import DIRECTORY
 from distbuild.mirror.roots import Kind, Root, identity, inside, trace
-from distbuild.protocol.messages import Entry
+from distbuild.protocol.messages import Entry, FileEntry
 from distbuild.syncer.ways import Place
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,15 @@ class Survey:
             if os.path.isdir(root.path)
             and not (root.path in found and self._place.scanner.enters(root.path))
         ]
+
+    def shown(self) -> list[str]:
+        """What a sandbox shows in place of its own files: whole directories, and single files
+        where a directory is mirrored in part (the worker's compiler is in ``/usr``)."""
+        roots, manifest = self._place.roots, self._place.manifest
+        deep = [root.path for root in roots if root.kind is Kind.DEEP]
+        in_part = [child for top in roots.shallow() for child in manifest.children(top)]
+        files = (p for p in (*in_part, *self._pinned) if isinstance(manifest.get(p), FileEntry))
+        return sorted({*deep, *files})
 
     def visit(self, root: Root) -> None:
         """Watch and read all of a root without an answer: its digests are then known."""

@@ -2,14 +2,13 @@
 
 import pytest
 
-from distbuild.command.model import CompileCommand, Family, Local, LocalReason
+from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.command.parse import parse
 from distbuild.command.toolchain import (
     allowed_environment,
     environment_obstacle,
     parse_implicit_include,
     parse_search_dirs,
-    program_names,
     search_probe,
 )
 
@@ -70,19 +69,6 @@ def test_the_implicit_include_is_the_header_below_the_main_file():
 
     assert parse_implicit_include(text) == "/usr/include/stdc-predef.h"
     assert parse_implicit_include('# 1 "<built-in>" 1 3\n# 1 "<stdin>" 2\n') is None
-
-
-@pytest.mark.parametrize(
-    ("family", "language", "names"),
-    [
-        (Family.GCC, "c", ("cc1", "as")),
-        (Family.GCC, "c++", ("cc1plus", "as")),
-        (Family.GCC, "assembler-with-cpp", ("cc1", "as")),
-        (Family.CLANG, "c++", ("as",)),
-    ],
-)
-def test_programs_that_make_up_a_compiler(family, language, names):
-    assert program_names(family, language) == names
 
 
 def test_only_the_listed_variables_reach_the_compiler():
