@@ -3,6 +3,7 @@
 PYTHON := .venv/bin/python
 STAMP := .venv/.complete
 TESTS ?=
+BENCH ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench exe venv clean
@@ -30,8 +31,8 @@ check: exe ## format, lint, types, then the tests
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m pytest -q -m "not slow" $(TESTS)
 
-bench: exe ## compare with other tools on this machine
-	@$(PYTHON) -m bench
+bench: exe ## measure, beside other tools on this machine; BENCH="cost --quick" for some
+	@$(PYTHON) -m bench $(BENCH)
 
 clean: ## remove .venv and whatever was built
 	rm -rf .venv build src/dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

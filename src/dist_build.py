@@ -2,7 +2,7 @@
 
 import sys
 
-from distbuild.wrapper.main import main
+from distbuild.wrapper.main import command_words, main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(command_words(sys.argv)))

@@ -101,6 +101,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     copied_already: list[str] = []
     #: Worker: compiles at the same time; None: one per core.
     num_cores: int | None = None
+    #: Syncer: links and fallbacks at the same time (None: one per core). Given, the dev box's own
+    #: cores also compile what waits while the farm is full.
+    local_slots: int | None = None
     #: Worker: the port it listens on.
     port: int = 8443
     #: Worker, syncer: the address to listen on.
@@ -200,7 +203,7 @@ def _name_position(message: str, data: bytes) -> str:
 
 
 def _check(path: Path, config: Config) -> None:
-    for key in ("num_cores", "store_bytes", "max_file_bytes"):
+    for key in ("num_cores", "local_slots", "store_bytes", "max_file_bytes"):
         value = getattr(config, key)
         if value is not None and value < 1:
             raise ConfigError(f'{path}: key "{key}": expected a number of at least 1, got {value}')

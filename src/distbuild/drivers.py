@@ -1,33 +1,135 @@
-"""Finds the compiler that a name means, behind the wrappers that may stand in front of it."""
+"""Finds the compiler that a name means, behind the wrappers that may stand in front of it.
 
+A wrapper is a link to a known program or this program under another name; a script that calls us
+is one that DIST_BUILD_SKIP names: every compiler that we start is told which were started before
+it. The launcher has the same rules in C (``launcher/dist_build.c``).
+"""
+
+import filecmp
 import os
-import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from distbuild.protocol.errors import InfrastructureError
 
 #: Links to these stand in front of a compiler; the search goes on behind them.
-WRAPPERS = frozenset({"ccache", "distcc", "icecc", "sccache", "dist_build.exe", "dist_build"})
+WRAPPERS = frozenset(
+    ("ccache", "distcc", "icecc", "sccache", "dist_build", "dist_build.exe", "dist_build_client")
+)
+SKIP = "DIST_BUILD_SKIP"
+#: Nobody stacks more wrappers of one name; more of them are a loop.
+MAX_PASSED = 16
+
+_LIKE_COMPILERS = ("cc", "g++", "c++", "clang")
 
 
-def find_driver(name: str, cwd: str, path: str) -> str | None:
-    """The file that a shell in ``cwd`` with this PATH runs for ``name``, wrappers passed over."""
-    candidates = _on_path(os.path.basename(name), cwd, path)
+def find_driver(name: str, cwd: str, path: str, skip: Sequence[str] = ()) -> str | None:
+    """The file that a shell in ``cwd`` with this PATH runs for ``name``, wrappers passed over.
+
+    So are the files that ``skip`` names, by whatever path.
+    """
     if "/" in name:
         named = os.path.join(cwd, name)
         # Behind a wrapper that is named by its path, the search goes on as the wrapper's does.
-        candidates = [named, *candidates] if _is_wrapper(named) else [named]
-    for candidate in candidates:
-        if (
-            not _is_wrapper(candidate)
-            and os.path.isfile(candidate)
-            and os.access(candidate, os.X_OK)
-        ):
+        if not (is_wrapper(named, name) or _is_one_of(named, skip)):
+            return named if _is_program(named) else None
+    for candidate in _on_path(name, cwd, path):
+        if not (is_wrapper(candidate, name) or _is_one_of(candidate, skip)):
             return candidate
     return None
 
 
-def _is_wrapper(candidate: str) -> bool:
-    return os.path.basename(os.path.realpath(candidate)) in WRAPPERS
+def is_wrapper(candidate: str, name: str = "") -> bool:
+    """Whether a file only passes commands on; but who asks for ccache by ``name`` means ccache."""
+    called = os.path.basename(os.path.realpath(candidate))
+    if called in WRAPPERS and called != os.path.basename(name):
+        return True
+    return _is_same_program(candidate, _own_launcher())
 
 
-def _on_path(name: str, cwd: str, path: str) -> list[str]:
-    found = (shutil.which(name, path=os.path.join(cwd, d)) for d in path.split(os.pathsep))
-    return [candidate for candidate in found if candidate is not None]
+def passed(name: str, env: Mapping[str, str]) -> list[str]:
+    """The programs called ``name`` that led to this process, in the order they were started."""
+    base = os.path.basename(name)
+    listed = env.get(SKIP, "").split(os.pathsep)
+    return [path for path in listed if path and os.path.basename(path) == base]
+
+
+def find_behind(name: str, cwd: str, env: Mapping[str, str]) -> str | None:
+    """The driver for ``name`` behind the ones that led here; raises InfrastructureError for a loop.
+
+    gcc -flto runs gcc by name: it gets itself, not what is behind it on PATH.
+    """
+    before = passed(name, env)
+    if len(before) >= MAX_PASSED:
+        listed = env.get(SKIP, "")
+        raise InfrastructureError(f"{name}: called through itself {len(before)} times ({listed})")
+    caller = env.get("COLLECT_GCC")
+    if before and caller and os.path.basename(caller) == os.path.basename(name):
+        return before[-1]
+    return find_driver(name, cwd, _path(env), before)
+
+
+def with_passed(program: str, env: Mapping[str, str]) -> dict[str, str]:
+    """The environment in which to start ``program``."""
+    if not any(part in os.path.basename(program) for part in _LIKE_COMPILERS):
+        return dict(env)
+    before = [env[SKIP]] if SKIP in env else []
+    return {**env, SKIP: os.pathsep.join([*before, program])}
+
+
+def spelling(name: str, program: str, cwd: str, env: Mapping[str, str]) -> str:
+    """The first word for ``program``: as the build spelled it, where that leads to the program.
+
+    gcc looks for its own parts beside the file that this word means.
+    """
+    named = os.path.join(cwd, name)
+    called = named if "/" in name else next(_on_path(name, cwd, _path(env)), None)
+    try:
+        return name if called and os.path.samefile(called, program) else program
+    except OSError:
+        return program
+
+
+def _path(env: Mapping[str, str]) -> str:
+    return env.get("PATH", os.defpath)
+
+
+def _on_path(name: str, cwd: str, path: str) -> Iterator[str]:
+    for directory in path.split(os.pathsep):
+        candidate = os.path.join(cwd, directory, os.path.basename(name))
+        if _is_program(candidate):
+            yield candidate
+
+
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
+
+
+def _is_one_of(path: str, others: Sequence[str]) -> bool:
+    return any(_is_same_file(path, other) for other in others)
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _own_launcher() -> str:
+    """Where the native launcher of this installation is, frozen or not."""
+    if getattr(sys, "frozen", False):
+        return os.path.join(os.path.dirname(sys.executable), "dist_build.exe")
+    source = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return os.path.join(source, "dist", "dist_build.exe")
+
+
+def _is_same_program(path: str, other: str) -> bool:
+    """A link to ``other``, or a copy; files are only read if their sizes are equal."""
+    try:
+        one, mine = os.stat(path), os.stat(other)
+        if one.st_size != mine.st_size:
+            return False
+        return os.path.samestat(one, mine) or filecmp.cmp(path, other, shallow=False)
+    except OSError:
+        return False

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from distbuild.command.model import Family
 from distbuild.digests import FileDigests
+from distbuild.drivers import SKIP
 from distbuild.protocol.errors import InfrastructureError
 
 #: A compiler that does not answer what it is in this time is none.
@@ -79,7 +80,7 @@ class Identifier:
 
 
 def _ask(driver: str, *options: str, stdin: str | None = None) -> str:
-    environment = {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath)}
+    environment = {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath), SKIP: driver}
     try:
         done = subprocess.run(
             [driver, *options],

@@ -101,7 +101,6 @@ class Mirror:
 
     def __init__(self, base: Path, home: str, make: str) -> None:
         self.base = base
-        self.cookies = base.with_name("cookies")
         self.scanner = Scanner(DigestCache(None), LARGE)
         self.rung = 0
         self.mirroring = Mirroring(self.scanner, self._maker(make), home, self._ring)
@@ -114,7 +113,7 @@ class Mirror:
     ) -> Callable[[Callable[[str, bool], None], Callable[[], None]], Watcher]:
         if make == "none":
             return lambda changed, overflowed: NoWatcher()
-        return lambda changed, overflowed: InotifyWatcher(self.cookies, changed, overflowed)
+        return lambda changed, overflowed: InotifyWatcher(changed, overflowed)
 
     def _ring(self) -> None:
         self.rung += 1

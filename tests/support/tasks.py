@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from distbuild.command.model import CompileCommand, Family, Local
 from distbuild.protocol.messages import LeaseRequest, ResultRequest, Toolchain
+from distbuild.signals import Signal
 from distbuild.syncer.executor import Execution, Task
 
 COMMAND = CompileCommand(
@@ -34,6 +35,13 @@ def asking(
     return LeaseRequest(worker, slots, wait_s, [Toolchain(toolchain, toolchain)])
 
 
+def happened() -> Signal:
+    """A signal of something that is over."""
+    signal = Signal()
+    signal.set()
+    return signal
+
+
 class ScriptedExecutor:
     """An Executor: for each task the next answer of the script; keeps the tasks it was given."""
 
@@ -50,17 +58,17 @@ class ScriptedExecutor:
         self.tasks.append(task)
         answer = self.script.pop(0)
         try:
-            yield
+            yield happened()
         except GeneratorExit:
             self.cancelled += 1
             raise
         return answer(task) if callable(answer) else answer
 
 
-def run(compiling: Iterator[None]) -> object:
+def run(compiling: Iterator[Signal]) -> object:
     """Run a generator to its end and return what it returns."""
     while True:
         try:
-            next(compiling)
+            next(compiling).wait()
         except StopIteration as finished:
             return finished.value

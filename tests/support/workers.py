@@ -44,6 +44,10 @@ class FakeWorkerClient:
         if self.down:
             raise InfrastructureError(f"{self.host}: connection refused")
 
+    def probe(self) -> None:
+        with self._lock:
+            self._note("probe")
+
     def status(self) -> dict[str, Any]:
         with self._lock:
             self._note("status")
@@ -52,7 +56,9 @@ class FakeWorkerClient:
 
     def changes(self, changes: Changes) -> ChangesReply:
         with self._lock:
-            self._note("offer" if changes.entries is None else f"since {changes.base}")
+            carried = f" with {len(changes.blobs)}" if changes.blobs else ""
+            self._note("offer" if changes.entries is None else f"since {changes.base}{carried}")
+            self.blobs_held.update(blob.digest for blob in changes.blobs)
             if changes.entries is None:
                 if changes.summary != self._summary():
                     return ChangesReply("need_full")
@@ -71,6 +77,12 @@ class FakeWorkerClient:
             self.tree = tree
             assert self._summary() == changes.summary
             return self._reached(changes)
+
+    def lacking(self, changes: Changes) -> list[Digest]:
+        with self._lock:
+            assert changes.entries is not None
+            self._note(f"lacking {len(changes.entries)}")
+            return self._missing(changes.entries)
 
     def _reached(self, changes: Changes) -> ChangesReply:
         self.epoch, self.generation, self.known = changes.epoch, changes.target, True

@@ -82,6 +82,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         "syncer": ["https://dev1:5000", "https://dev2:5001"],
         "dirs": ["/usr/include"],
         "copied_already": ["/opt/sdk"],
+        "local_slots": 3,
         "num_cores": 4,
         "port": 9443,
         "bind": "127.0.0.1",

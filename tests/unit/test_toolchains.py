@@ -73,6 +73,18 @@ def test_other_bytes_are_another_compiler(
     assert identifier.identify(str(copy)).digest != identifier.identify(gcc).digest
 
 
+def test_a_script_that_is_asked_what_it_is_knows_that_it_was_passed(
+    identifier: Identifier, require_tool: RequireTool, tmp_path: Path
+) -> None:
+    """So that dist_build.exe, if it is called by the script, does not ask the syncer that asks."""
+    script, seen = tmp_path / "gcc", tmp_path / "seen"
+    real = require_tool("gcc")
+    script.write_text(f'#!/bin/sh\necho "$DIST_BUILD_SKIP" >>{seen}\nexec {real} "$@"\n')
+    script.chmod(0o755)
+    assert identifier.identify(str(script)).version.startswith("gcc ")
+    assert set(seen.read_text().splitlines()) == {str(script)}
+
+
 @pytest.mark.parametrize("program", ["/bin/true", "/no/such/gcc", "/bin/ls"])
 def test_what_is_no_compiler_is_refused(program: str, identifier: Identifier) -> None:
     with pytest.raises(InfrastructureError):

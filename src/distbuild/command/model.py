@@ -32,6 +32,9 @@ class LocalReason(enum.StrEnum):
     OUTPUT_SPECIAL = "output_special"
     RESPONSE_FILE = "response_file"
     UNSUPPORTED_OPTION = "unsupported_option"
+    OTHER_FILES = "other_files"
+    FARM_FULL = "farm_full"
+    OUTPUT_NOT_WRITTEN = "output_not_written"
     NO_WORKER = "no_worker"
     NO_TOOLCHAIN = "no_toolchain"
     NO_NAMESPACE = "no_namespace"
@@ -49,6 +52,7 @@ class LocalReason(enum.StrEnum):
 
 _FAILURES = frozenset(
     {
+        LocalReason.OUTPUT_NOT_WRITTEN,
         LocalReason.NO_WORKER,
         LocalReason.NO_TOOLCHAIN,
         LocalReason.NO_NAMESPACE,

@@ -5,6 +5,7 @@ only calls stat. Knows nothing of workers, generations or watching.
 """
 
 import errno
+import functools
 import hashlib
 import logging
 import os
@@ -36,8 +37,8 @@ log = logging.getLogger(__name__)
 RACY_NS = 100_000_000
 #: Times beyond this (the year 2262) are told as this one.
 MAX_MTIME_NS = 2**63 - 1
-#: Times beyond this (the year 2262) are told as this one.
-MAX_MTIME_NS = 2**63 - 1
+#: The same names are included all over a tree.
+_is_unusual = functools.lru_cache(maxsize=4096)(is_unusual)
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 
 StatKey = tuple[int, int, int, int]
@@ -124,6 +125,10 @@ class Scanner:
         self._linked: dict[str, StatKey] = {}
         self.hashed_bytes = 0
         self.listed = 0
+        #: Is told of each file of a tree before all of the tree is known.
+        self.found: Callable[[str, FileEntry], None] | None = None
+        #: Is told what was hashed, with its digest.
+        self.hashed: Callable[[bytes, bytes], None] | None = None
 
     def entry(self, path: str) -> Entry | None:
         """What the path is; None: not there, or nothing that is mirrored (a socket, an object)."""
@@ -193,8 +198,10 @@ class Scanner:
             hashlib.sha256(data).digest(),
             assembler_reads_more(data),
             is_binary(data[:8]),
-            bool(odd_operands(data, is_unusual)),
+            bool(odd_operands(data, _is_unusual)),
         )
+        if self.hashed is not None:
+            self.hashed(known.digest, data)
         if len(data) != status.st_size:
             # It grew or shrank while it was read; its event is on the way.
             return msgspec.structs.replace(known, key=(len(data), *stat_key(status)[1:]))
@@ -234,6 +241,8 @@ class Scanner:
                 found.entries[path] = entry
                 if isinstance(entry, DirectoryEntry) and self.enters(path):
                     pending.append(path)
+                elif self.found is not None and isinstance(entry, FileEntry):
+                    self.found(path, entry)
         return found
 
     def enters(self, directory: str) -> bool:

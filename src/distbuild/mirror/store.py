@@ -8,9 +8,9 @@ import contextlib
 import errno
 import hashlib
 import io
+import itertools
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,8 +24,11 @@ from distbuild.protocol.messages import DIGEST_BYTES, MAX_BLOB_BYTES, Blob, Dige
 #: A blob that no tree has linked for so long is removed at the next start.
 KEEP_UNUSED_S = 14 * 24 * 3600
 _CHUNK = 1024 * 1024
+#: A blob up to this size is unpacked in one piece, which costs half as much as in chunks.
+_ONE_PIECE = 4 * _CHUNK
 #: The last moment that utimensat(2) takes; a file system then cuts it to what it can keep.
 _LAST_NS = (2**63 - 1) * 10**9
+_NO_LINK = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Store:
         self._verified: set[Digest] = set()
         self._files = 0
         self._bytes = 0
+        self._numbers = itertools.count(1)
+        self._local = threading.local()
         with translated():
             os.makedirs(self._root, mode=0o700, exist_ok=True)
 
@@ -66,10 +71,10 @@ class Store:
         """Keep a blob from the network; raises ProtocolError when it is not what it says."""
         if len(blob.digest) != DIGEST_BYTES or not 0 <= blob.size <= MAX_BLOB_BYTES:
             raise ProtocolError("blob with a bad digest or size")
-        if not self._holds(blob.digest):
-            chunks = expand(blob)
-            if not self._keep(chunks, blob.digest, blob.size):
-                raise ProtocolError(f"blob {blob.digest.hex()} has other content than its digest")
+        if self._holds(blob.digest):
+            return
+        if not self._keep(self._expanded(blob), blob.digest, blob.size):
+            raise ProtocolError(f"blob {blob.digest.hex()} has other content than its digest")
 
     def add_file(self, path: bytes, entry: FileEntry) -> bool:
         """Copy this machine's file at ``path`` if it is what ``entry`` says; False if not."""
@@ -82,16 +87,23 @@ class Store:
     def place(self, entry: FileEntry, destination: bytes, *, may_link: bool) -> bool:
         """Make ``destination`` (absent) the blob's content, with the entry's time and mode.
 
-        True: it is a link to the blob; False: a copy of its own. A link is refused when
-        ``may_link`` is False or when another tree's link has another time or mode.
+        True: it is a link to the blob; False: a copy of its own, because ``may_link`` is False or
+        ``link`` refused.
         """
-        source = self._path(entry.digest)
         with translated():
-            if may_link and self._link(source, entry, destination):
+            if may_link and self._link(self._path(entry.digest), entry, destination):
                 return True
-            shutil.copyfile(source, destination)
+            shutil.copyfile(self._path(entry.digest), destination)
             _dress(destination, entry)
             return False
+
+    def link(self, entry: FileEntry, destination: bytes) -> bool:
+        """Make ``destination`` a link to the blob, with the entry's time and mode, in one step.
+
+        False: refused, because another tree's link has another time or mode, or by the file
+        system. Raises FileExistsError and FileNotFoundError for the destination as link(2) does.
+        """
+        return self._link(self._path(entry.digest), entry, destination)
 
     def evict(self, now: float, cap: int | None = None) -> None:
         """Remove what nobody has used for long, and the oldest unused above ``cap`` bytes."""
@@ -117,13 +129,13 @@ class Store:
         with self._lock:
             stat = os.lstat(source)
             if stat.st_nlink == 1:
-                _dress(source, entry)
+                _dress(source, entry, stat.st_mode)
             elif stat.st_mtime_ns != entry.mtime_ns or stat.st_mode & 0o777 != tree_mode(entry):
                 return False
             try:
                 os.link(source, destination)
             except OSError as error:
-                if error.errno in (errno.EMLINK, errno.EXDEV, errno.EPERM):
+                if error.errno in _NO_LINK:
                     return False
                 raise
             return True
@@ -135,7 +147,9 @@ class Store:
     def _holds(self, digest: Digest) -> bool:
         path = self._path(digest)
         with self._lock:
-            if digest in self._verified and os.path.exists(path):
+            if not os.path.exists(path):
+                return False
+            if digest in self._verified:
                 return True
         try:
             with open(path, "rb") as file:
@@ -151,17 +165,32 @@ class Store:
             os.unlink(path)
         return False
 
-    def _keep(self, chunks: Iterator[bytes], digest: Digest, size: int) -> bool:
+    def _expanded(self, blob: Blob) -> Iterable[bytes]:
+        """The blob's plain bytes, no more than it says; raises ProtocolError for a bad frame."""
+        if blob.size > _ONE_PIECE:
+            return expand(blob)
+        decompressor = getattr(self._local, "decompressor", None)
+        if decompressor is None:
+            decompressor = self._local.decompressor = zstandard.ZstdDecompressor()
+        try:
+            if zstandard.frame_content_size(blob.data) != blob.size:
+                return expand(blob)
+            return (decompressor.decompress(blob.data),)
+        except zstandard.ZstdError as error:
+            raise ProtocolError(f"blob cannot be decompressed: {error}") from error
+
+    def _keep(self, chunks: Iterable[bytes], digest: Digest, size: int) -> bool:
+        path = self._path(digest)
         with translated():
-            folder = os.path.dirname(self._path(digest))
-            os.makedirs(folder, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=folder, prefix=b".new-")
+            handle, temporary = self._make_temporary(os.path.dirname(path))
             try:
-                with os.fdopen(handle, "wb") as file:
-                    if not _write_hashed(chunks, file, digest, size):
-                        return False
-                    os.fchmod(file.fileno(), 0o444)
-                os.rename(temporary, self._path(digest))
+                try:
+                    good = _write_hashed(chunks, handle, digest, size)
+                finally:
+                    os.close(handle)
+                if not good:
+                    return False
+                os.rename(temporary, path)
                 temporary = b""
             finally:
                 if temporary:
@@ -172,13 +201,26 @@ class Store:
             self._bytes += size
         return True
 
+    def _make_temporary(self, folder: bytes) -> tuple[int, bytes]:
+        """A new file, open for writing and for nothing else later, whose name is no digest."""
+        name = b"%s/.new-%d-%d" % (folder, os.getpid(), next(self._numbers))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return os.open(name, flags, 0o444), name
+        except FileNotFoundError:
+            os.makedirs(folder, exist_ok=True)
+        except FileExistsError:
+            os.unlink(name)  # a process of this number died here
+        return os.open(name, flags, 0o444), name
+
     def _scan(self) -> Iterator[tuple[Digest, os.stat_result]]:
         for folder in os.scandir(self._root):
             for file in os.scandir(folder.path):
                 try:
                     digest = bytes.fromhex((folder.name + file.name).decode())
                 except ValueError:
-                    os.unlink(file.path)  # the temporary file of a process that died
+                    if not file.name.startswith(b".new-%d-" % os.getpid()):
+                        os.unlink(file.path)  # the temporary file of a process that died
                 else:
                     yield digest, file.stat(follow_symlinks=False)
 
@@ -219,8 +261,9 @@ def translated() -> Iterator[None]:
         raise InfrastructureError(f"disk: {error}") from error
 
 
-def _dress(path: bytes, entry: FileEntry) -> None:
-    os.chmod(path, tree_mode(entry))
+def _dress(path: bytes, entry: FileEntry, mode: int = 0) -> None:
+    if mode & 0o7777 != tree_mode(entry):
+        os.chmod(path, tree_mode(entry))
     time_ns = max(-_LAST_NS, min(entry.mtime_ns, _LAST_NS))
     os.utime(path, ns=(time_ns, time_ns))
 
@@ -230,14 +273,14 @@ def _chunks(file: io.BufferedReader) -> Iterator[bytes]:
         yield chunk
 
 
-def _write_hashed(
-    chunks: Iterator[bytes], file: io.BufferedWriter, digest: Digest, size: int
-) -> bool:
+def _write_hashed(chunks: Iterable[bytes], handle: int, digest: Digest, size: int) -> bool:
     hasher, total = hashlib.sha256(), 0
     for chunk in chunks:
         total += len(chunk)
         if total > size:
             return False
         hasher.update(chunk)
-        file.write(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
     return total == size and hasher.digest() == digest

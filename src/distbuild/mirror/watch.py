@@ -2,7 +2,7 @@
 
 Uses watchdog's inotify reader below its observers: those hold a moved-from event back for half a
 second to pair it, and have one queue per root, so that no order across roots can be relied on. The
-reader calls back in one thread, in the kernel's order. One watch per directory, and none recursive.
+reader calls back in the kernel's order, one at a time. One watch per directory, none recursive.
 Knows nothing of manifests.
 """
 
@@ -11,16 +11,12 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from watchdog.observers.inotify_c import CallbackId, InotifyEvent, WatchDescriptor
 
 log = logging.getLogger(__name__)
-
-#: Longer than this no event takes while the machine is not wedged; then everything is rescanned.
-BARRIER_TIMEOUT_S = 5.0
 
 
 class Watcher(Protocol):
@@ -69,17 +65,17 @@ class NoWatcher:
 class InotifyWatcher:
     """Watches directories on Linux; calls ``changed(path, is_directory)`` and ``overflowed()``.
 
-    Both are called in one thread. ``is_directory`` is also True for a watched path that went away.
-
-    ``cookies`` is a private directory for the barrier: a file made there comes back as an event
-    after every event that the kernel queued before it (the method of Watchman's cookie files).
+    Both are called by one thread at a time: watchdog's reader, or whoever waits at the barrier.
+    ``is_directory`` is also True for a watched path that went away.
     """
 
     def __init__(
-        self, cookies: Path, changed: Callable[[str, bool], None], overflowed: Callable[[], None]
+        self, changed: Callable[[str, bool], None], overflowed: Callable[[], None]
     ) -> None:
         from watchdog.observers.inotify_c import InotifyConstants as In
-        from watchdog.observers.inotify_c import InotifyFD, Mask
+        from watchdog.observers.inotify_c import Mask
+
+        from distbuild.mirror.inotify import DrainableInotify
 
         self._changed = changed
         self._overflowed = overflowed
@@ -92,16 +88,8 @@ class InotifyWatcher:
         self._ids = itertools.count(1)
         self._watched: dict[str, tuple[WatchDescriptor, int]] = {}
         self._paths: dict[int, set[str]] = {}
-        self._waiting: dict[str, threading.Event] = {}
-        self._fd = InotifyFD()
+        self._fd = DrainableInotify()
         self._fd.daemon = True
-        self._cookies = cookies
-        cookies.mkdir(parents=True, exist_ok=True)
-        for left in cookies.iterdir():
-            left.unlink(missing_ok=True)
-        self._cookie_wd = self._fd.add_callback(
-            os.fsencode(cookies), Mask(In.IN_CREATE), self, _callback_id(next(self._ids))
-        )
         self._fd.start()
 
     def add(self, directory: str) -> bool:
@@ -153,26 +141,20 @@ class InotifyWatcher:
         return wd, number
 
     def barrier(self) -> bool:
-        """See Watcher; waits for the event of a new file in the private directory."""
-        name = f"{os.getpid()}-{next(self._ids)}"
-        seen = self._waiting.setdefault(name, threading.Event())
-        cookie = self._cookies / name
-        try:
-            os.close(os.open(cookie, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            return seen.wait(BARRIER_TIMEOUT_S)
-        except OSError as error:
-            log.warning("%s: %s; the mirror is listed again", cookie, error.strerror)
-            return False
-        finally:
-            self._waiting.pop(name, None)
-            cookie.unlink(missing_ok=True)
+        """See Watcher.
+
+        The kernel queues an event before the system call that makes the change returns, so all
+        earlier changes were told once the queue is empty and its reader idle.
+        """
+        self._fd.drain()
+        return True
 
     def stop(self) -> None:
         """Close the inotify instance and end its thread."""
         self._fd.stop()
         self._fd.join()
 
-    # --- called by watchdog's reader thread -----------------------------------------------------
+    # --- called by the reader -------------------------------------------------------------------
 
     def on_event(self, event: "InotifyEvent") -> None:
         """One kernel event; an exception here would silence all later ones."""
@@ -184,11 +166,6 @@ class InotifyWatcher:
 
     def _dispatch(self, event: "InotifyEvent") -> None:
         name = os.fsdecode(event.name)
-        if event.wd == self._cookie_wd:
-            waiting = self._waiting.get(name)
-            if waiting is not None:
-                waiting.set()
-            return
         with self._lock:
             directories = list(self._paths.get(event.wd, ()))
         for directory in directories:
@@ -225,10 +202,8 @@ class InotifyWatcher:
             self._overflowed()
 
     def on_queue_overflow(self) -> None:
-        """The kernel dropped events, a cookie's perhaps among them."""
+        """The kernel dropped events."""
         self._overflowed()
-        for waiting in list(self._waiting.values()):
-            waiting.set()
 
 
 def _callback_id(number: int) -> "CallbackId":

@@ -85,6 +85,8 @@ class Changes(Message, frozen=True):
     summary: Digest
     entries: list[Change] | None = None
     roots: list[bytes] = []
+    #: Contents that a tree at ``base`` can hardly have, sent along to save two round trips.
+    blobs: list["Blob"] = []
 
 
 class ChangesReply(Message, frozen=True):
@@ -141,6 +143,11 @@ class SubmitRequest(Message, frozen=True):
     env: dict[str, bytes]
     stderr_tty: bool = False
     version: int = PROTOCOL_VERSION
+    #: Where paths mean what they mean to the wrapper: its mount namespace and root directory, as
+    #: ``names.place`` has them; empty: not told.
+    place: bytes = b""
+    #: The build's umask; needed only where the syncer writes the outputs.
+    umask: int = 0o022
 
 
 class OutputFile(Message, frozen=True):
@@ -215,7 +222,11 @@ class JobFile(Message, frozen=True):
 
 
 class LeaseRequest(Message, frozen=True):
-    """An idle worker asks for up to ``slots`` jobs and waits ``wait_s`` seconds for the first."""
+    """An idle worker asks for up to ``slots`` jobs and waits ``wait_s`` seconds for the first.
+
+    ``ahead`` more are welcome that start as soon as a slot is free: given only if nobody else
+    could start them now.
+    """
 
     worker: str
     slots: int
@@ -225,6 +236,7 @@ class LeaseRequest(Message, frozen=True):
     generation: int = 0
     namespaces: bool = False
     version: int = PROTOCOL_VERSION
+    ahead: int = 0
 
 
 class LeaseReply(Message, frozen=True):
@@ -267,9 +279,23 @@ class ResultRequest(Message, frozen=True):
     stderr: bytes = b""
     outputs: list[OutputFile] = []
     inputs: list[InputFile] = []
+    #: More inputs, as ``blobs.pack_inputs`` makes them: hundreds of paths that begin alike.
+    packed_inputs: bytes = b""
     #: The tree changed under the compiler in a way that may have touched what it read.
     disturbed: bool = False
     error: str = ""
+
+
+class ResultBatch(Message, frozen=True):
+    """Results that were ready at the same time."""
+
+    results: list[ResultRequest]
+
+
+class ResultsReply(Message, frozen=True):
+    """For each result, in order: whether it was taken; not: its lease is not valid any more."""
+
+    taken: list[bool]
 
 
 # --- coding ------------------------------------------------------------------------------------

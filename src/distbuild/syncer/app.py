@@ -11,6 +11,8 @@ from werkzeug.exceptions import HTTPException
 
 from distbuild.protocol import messages
 from distbuild.protocol.errors import ProtocolError
+from distbuild.serve_socket import LATER, SAME_USER
+from distbuild.syncer.answers import answers
 from distbuild.syncer.service import Service
 from distbuild.tls import Credentials, Role
 
@@ -21,6 +23,8 @@ T = TypeVar("T")
 #: frame tries the connection, so that a vanished client is noticed.
 FRAME = struct.Struct("!I")
 HEARTBEAT = FRAME.pack(0)
+#: How often a waiting wrapper's connection is tried (seconds): its death frees the slot after this.
+HEARTBEAT_S = 0.4
 
 
 class Gate:
@@ -30,7 +34,9 @@ class Gate:
         self._credentials = credentials
 
     def admit(self, role: Role) -> None:
-        """Abort with 401 unless the request carries the role's token."""
+        """Abort with 401 unless the request carries the role's token, or comes from our user."""
+        if role == "dev" and request.environ.get(SAME_USER):
+            return
         if not self._credentials.verify_token(request.headers.get("Authorization"), role):
             abort(401, f"a {role} token is needed")
 
@@ -74,17 +80,28 @@ def make_app(service: Service, credentials: Credentials) -> Flask:
     return app
 
 
+def submitted(gate: Gate) -> messages.SubmitRequest:
+    """The command in the request; 400 or 409 for one that cannot be taken."""
+    message = gate.message("dev", messages.SubmitRequest)
+    _same_version(message.version)
+    if not message.argv or not message.cwd.startswith(b"/"):
+        abort(400, "argv and an absolute cwd are needed")
+    return message
+
+
 def _add_wrapper_routes(app: Flask, gate: Gate, service: Service) -> None:
     @app.post("/api/v1/jobs")
     def submit() -> Response:
-        message = gate.message("dev", messages.SubmitRequest)
-        if message.version != messages.PROTOCOL_VERSION:
-            abort(
-                409, f"this syncer speaks version {messages.PROTOCOL_VERSION}; install one version"
-            )
-        if not message.argv or not message.cwd.startswith(b"/"):
-            abort(400, "argv and an absolute cwd are needed")
+        message = submitted(gate)
         return Response(_streamed(service, message), content_type=messages.CONTENT_TYPE)
+
+    @app.post("/api/v1/run")
+    def run() -> Response:
+        later = request.environ.get(LATER)
+        if later is None:
+            abort(403, "only over the syncer's Unix socket")
+        later(answers(service, submitted(gate)))
+        return Response()
 
     @app.post("/api/v1/explain")
     def explain() -> Response:
@@ -108,7 +125,7 @@ def _streamed(service: Service, message: messages.SubmitRequest) -> Iterator[byt
     try:
         while True:
             try:
-                next(compiling)
+                signal = next(compiling)
             except StopIteration as finished:
                 reply = messages.encode(finished.value)
                 break
@@ -119,7 +136,8 @@ def _streamed(service: Service, message: messages.SubmitRequest) -> Iterator[byt
                     messages.SubmitReply("local", reason="syncer_error", detail=detail)
                 )
                 break
-            yield HEARTBEAT
+            while not signal.wait(HEARTBEAT_S):
+                yield HEARTBEAT
         yield FRAME.pack(len(reply)) + reply
     finally:
         compiling.close()
@@ -129,10 +147,7 @@ def _add_worker_routes(app: Flask, gate: Gate, service: Service) -> None:
     @app.post("/api/v1/lease")
     def lease() -> Response:
         message = gate.message("worker", messages.LeaseRequest)
-        if message.version != messages.PROTOCOL_VERSION:
-            abort(
-                409, f"this syncer speaks version {messages.PROTOCOL_VERSION}; install one version"
-            )
+        _same_version(message.version)
         return packed(service.lease(message))
 
     @app.post("/api/v1/renew")
@@ -143,6 +158,11 @@ def _add_worker_routes(app: Flask, gate: Gate, service: Service) -> None:
     def result() -> Response:
         taken = service.deliver(gate.message("worker", messages.ResultRequest))
         return jsonify({"taken": taken})
+
+    @app.post("/api/v1/results")
+    def results() -> Response:
+        batch = gate.message("worker", messages.ResultBatch)
+        return packed(messages.ResultsReply([service.deliver(r) for r in batch.results]))
 
     @app.post("/api/v1/mirror/pull")
     def pull() -> Response:

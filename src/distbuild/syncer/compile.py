@@ -2,8 +2,8 @@
 
     understand -> prepare -> execute -> examine -> answer, or again, or locally
 
-Knows no HTTP and no thread. A compile is a generator: it yields now and then while it waits, and
-closing it, as a vanished wrapper does, cancels the job.
+Knows no HTTP and no thread. A compile is a generator: it yields what it waits for, and closing it,
+as a vanished wrapper does, cancels the job.
 """
 
 import logging
@@ -16,7 +16,8 @@ from collections.abc import Generator
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.messages import ResultRequest, SubmitReply
-from distbuild.syncer.executor import HEARTBEAT_S, Executor
+from distbuild.signals import Signal
+from distbuild.syncer.executor import Executor
 from distbuild.syncer.judge import Judge
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.prepare import Preparer, Submission, Understood
@@ -56,28 +57,28 @@ class Compiles:
         obstacle = self._executor.obstacle(known.command, known.identity.digest)
         return None if obstacle is None else self._named(obstacle, known)
 
-    def compile(self, submission: Submission) -> Generator[None, None, SubmitReply]:
+    def compile(self, submission: Submission) -> Generator[Signal, None, SubmitReply]:
         """Returns the answer to the wrapper."""
         known = self._preparer.understand(submission)
         if isinstance(known, Local):
-            return self._locally(known)
-        while not self._mirroring.ready.wait(HEARTBEAT_S):
-            yield
+            return self.locally(known)
+        if not self._mirroring.ready.is_set():
+            yield self._mirroring.ready
         for _ in range(MAX_ROUNDS):
             task = self._preparer.prepare(submission, known)
             if isinstance(task, Local):
-                return self._locally(task)
+                return self.locally(task)
             result = yield from self._executor.execute(task)
             if isinstance(result, Local):
-                return self._locally(self._named(result, known))
+                return self.locally(self._named(result, known))
             verdict = self._judge.judge(task, result)
             if isinstance(verdict, Local):
-                return self._locally(verdict)
+                return self.locally(verdict)
             if verdict:
                 return self._remotely(known.command, result)
             with self._lock:
                 self.repeated += 1
-        return self._locally(Local(LocalReason.INPUTS_CHANGED, known.command.source))
+        return self.locally(Local(LocalReason.INPUTS_CHANGED, known.command.source))
 
     @staticmethod
     def _named(local: Local, known: Understood) -> Local:
@@ -90,7 +91,8 @@ class Compiles:
 
     # --- answers --------------------------------------------------------------------------------
 
-    def _locally(self, local: Local) -> SubmitReply:
+    def locally(self, local: Local) -> SubmitReply:
+        """The answer that has the wrapper compile itself; counted."""
         with self._lock:
             self.local[local.reason] += 1
         return SubmitReply(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from distbuild.command import toolchain
 from distbuild.command.model import CompileCommand
-from distbuild.drivers import find_driver
+from distbuild.drivers import SKIP, find_driver
 from distbuild.mirror.scan import StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.toolchains import Identifier, Identity
@@ -74,7 +74,7 @@ class Compilers:
             return known
 
     def _ask(self, driver: Driver, probe: tuple[str, ...], cwd: str) -> Search:
-        environment = {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath)}
+        environment = {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath), SKIP: driver.path}
         try:
             done = subprocess.run(
                 [driver.path, *probe, "-E", "-v", "-"],

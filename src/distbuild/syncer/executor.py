@@ -6,9 +6,7 @@ from typing import Protocol
 
 from distbuild.command.model import CompileCommand, Local
 from distbuild.protocol.messages import JobFile, ResultRequest
-
-#: How often a waiting wrapper's connection is tried (seconds): its death frees the slot after this.
-HEARTBEAT_S = 0.4
+from distbuild.signals import Signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +28,9 @@ class Task:
     stderr_tty: bool
 
 
-#: Yields now and then while there is nothing yet; closing it cancels. Returns the outcome.
-Execution = Generator[None, None, ResultRequest | Local]
+#: Yields what it waits for and goes on once that has happened; closing it cancels. Returns the
+#: outcome.
+Execution = Generator[Signal, None, ResultRequest | Local]
 
 
 class Executor(Protocol):

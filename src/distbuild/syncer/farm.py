@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.protocol import messages
-from distbuild.syncer.executor import HEARTBEAT_S, Execution, Task
+from distbuild.signals import Signal
+from distbuild.syncer.executor import Execution, Task
 from distbuild.syncer.job_queue import IllegalTransition, JobQueue
 from distbuild.syncer.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
+from distbuild.syncer.polls import Polls
 
 #: How long one long poll lasts at the most (seconds); shorter than a worker's silence may be.
-POLL_S = 5.0
+POLL_S = 10.0
 #: After the start jobs wait this long (seconds) for the first worker to report.
 GRACE_S = 5.0
 
@@ -26,7 +28,7 @@ GRACE_S = 5.0
 @dataclass(slots=True)
 class _Waiting:
     task: Task
-    answered: threading.Event = field(default_factory=threading.Event)
+    answered: Signal = field(default_factory=Signal)
     outcome: messages.ResultRequest | Local | None = None
 
 
@@ -42,23 +44,28 @@ class Farm:
         self._queue = JobQueue(life=os.urandom(4).hex() + ".")
         self._lock = threading.Lock()
         self._waiting: dict[int, _Waiting] = {}
+        self._polls = Polls()
         self._bells: dict[str, threading.Event] = {}
         self._farewells: Counter[str] = Counter()
+        # Slots that each worker has free, as far as its requests and results tell.
+        self._free: dict[str, int] = {}
         self._stopping = threading.Event()
         self._started = now()
         self._expected = expected
-        self._first = threading.Event()
+        self._first = Signal()
         self._ticker = threading.Thread(target=self._tick, name="leases", daemon=True)
         self._ticker.start()
 
     def stop(self) -> None:
         """Answer every waiting job with a local compile and end the long polls."""
         self._stopping.set()
+        self._first.set()
         with self._lock:
             for waiting in self._waiting.values():
                 if not waiting.answered.is_set():
                     waiting.outcome = Local(LocalReason.SYNCER_STOPPING)
                     waiting.answered.set()
+            self._polls.ring_all()
             for bell in self._bells.values():
                 bell.set()
         self._ticker.join()
@@ -84,8 +91,7 @@ class Farm:
             self._waiting[number] = entry
             self._perform(actions)
         try:
-            while not entry.answered.wait(HEARTBEAT_S):
-                yield
+            yield entry.answered
         except GeneratorExit:
             with self._lock:
                 self._perform(self._queue.cancel(number))
@@ -97,13 +103,9 @@ class Farm:
             raise IllegalTransition(f"job {number} was answered with nothing")
         return entry.outcome
 
-    def _await_first_worker(self) -> Generator[None, None, None]:
-        if not self._expected:
-            return
-        while self._now() - self._started < GRACE_S and not self._stopping.is_set():
-            if self._first.wait(HEARTBEAT_S):
-                return
-            yield
+    def _await_first_worker(self) -> Generator[Signal, None, None]:
+        if self._expected and self._now() - self._started < GRACE_S and not self._first.is_set():
+            yield self._first
 
     # --- the workers' side ----------------------------------------------------------------------
 
@@ -117,35 +119,60 @@ class Farm:
             self._farewell(request.worker)
             return []
         deadline = self._now() + min(request.wait_s, POLL_S)
-        farewells = self._farewells[request.worker]
-        bell = self._bells.setdefault(request.worker, threading.Event())
-        identities = frozenset(t.identity for t in request.toolchains)
-        while True:
-            bell.clear()
+        with self._lock:
+            farewells = self._farewells[request.worker]
+            poll = self._polls.enter(request.worker, request.slots + request.ahead)
+        try:
+            while True:
+                with self._lock:
+                    poll.begin()
+                    if self._farewells[request.worker] != farewells:
+                        return []
+                    now = self._now()
+                    given, ready = self._look(request, now)
+                if ready or now >= deadline or self._stopping.is_set():
+                    return given
+                poll.bell.wait(deadline - now)
+        finally:
             with self._lock:
-                if self._farewells[request.worker] != farewells:
-                    return []
-                now = self._now()
-                worker = Worker(request.worker, identities, request.namespaces, now)
-                self._queue.heard(worker)
-                self._first.set()
-                given = self._assign(request, now)
-                ready = bool(given) or (request.slots == 0 and self._queue.offers(worker, now))
-            if ready or now >= deadline or self._stopping.is_set():
-                return given
-            bell.wait(deadline - now)
+                if self._polls.leave(request.worker, poll):
+                    self._polls.ring_all()
+
+    def _look(
+        self, request: messages.LeaseRequest, now: float
+    ) -> tuple[list[tuple[str, Task]], bool]:
+        """The jobs for a worker that asks, and whether that is an answer."""
+        identities = frozenset(t.identity for t in request.toolchains)
+        worker = Worker(request.worker, identities, request.namespaces, now)
+        self._queue.heard(worker)
+        self._first.set()
+        given = self._assign(request, now)
+        only_listens = request.slots == 0 and request.ahead == 0
+        return given, bool(given) or (only_listens and self._queue.offers(worker, now))
 
     def _farewell(self, worker: str) -> None:
         with self._lock:
             self._farewells[worker] += 1
+            self._free.pop(worker, None)
             self._perform(self._queue.leave(worker, self._now()))
-            self._ring(worker)
+            self._polls.ring_one(worker)
 
     def _assign(self, request: messages.LeaseRequest, now: float) -> list[tuple[str, Task]]:
         if self._stopping.is_set():
             return []
-        actions = self._queue.lease(request.worker, request.slots, now)
+        self._free.pop(request.worker, None)
+        # Another worker that could start a job at once is on its way to ask for it.
+        ahead = 0 if any(free > 0 for free in self._free.values()) else request.ahead
+        actions = self._queue.lease(request.worker, request.slots + ahead, now)
+        self._free[request.worker] = request.slots - len(actions)
         return [(a.lease, self._waiting[a.number].task) for a in actions if isinstance(a, Assign)]
+
+    def relieve(self, waited_s: float) -> bool:
+        """Have the oldest job that waits for so long compiled locally; whether there was one."""
+        with self._lock:
+            actions = self._queue.relieve(waited_s, self._now())
+            self._perform(actions)
+            return bool(actions)
 
     def renew(self, request: messages.RenewRequest) -> list[str]:
         """Extend leases; returns those that ended, waiting a while for one to end."""
@@ -164,6 +191,7 @@ class Farm:
         """A worker's result. False: the lease is not valid any more and the result is dropped."""
         with self._lock:
             number = self._queue.leased(result.lease_id)
+            self._free[result.worker] = self._free.get(result.worker, 0) + 1
             if number is None:
                 return False
             if result.error:
@@ -182,6 +210,7 @@ class Farm:
     def lost(self, worker: str) -> None:
         """A worker does not answer. One that said farewell only finishes what it has."""
         with self._lock:
+            self._free.pop(worker, None)
             if worker in self._queue.workers:
                 self._perform(self._queue.lost(worker, self._now()))
 
@@ -209,8 +238,7 @@ class Farm:
         for action in actions:
             match action:
                 case Wake(workers):
-                    for name in workers:
-                        self._ring(name)
+                    self._polls.ring(workers)
                 case CompileLocally(number, reason, detail):
                     waiting = self._waiting.get(number)
                     if waiting is not None:
@@ -228,5 +256,7 @@ class Farm:
 
     def _tick(self) -> None:
         while not self._stopping.wait(1.0):
+            if self._now() - self._started >= GRACE_S:
+                self._first.set()
             with self._lock:
                 self._perform(self._queue.tick(self._now()))

@@ -116,7 +116,7 @@ class JobQueue:
         reason = self.obstacle(need, now)
         if reason is not None:
             return number, [CompileLocally(number, reason, need.toolchain)]
-        self._jobs[number] = Job(number, need)
+        self._jobs[number] = Job(number, need, since=now)
         self._queued[number] = None
         return number, self._wake(need)
 
@@ -190,6 +190,16 @@ class JobQueue:
     def give_up(self, lease: str, reason: LocalReason, detail: str) -> list[Action]:
         """The job under this lease has to be compiled locally."""
         return self._give_up(self._holder(lease), reason, detail)
+
+    def relieve(self, waited_s: float, now: float) -> list[Action]:
+        """The dev box has a core to spare: the oldest job that waits for so long is compiled there.
+
+        The oldest, since a build waits for it the longest.
+        """
+        number = next(iter(self._queued), None)
+        if number is None or now - self._jobs[number].since < waited_s:
+            return []
+        return self._give_up(self._jobs[number], LocalReason.FARM_FULL, "")
 
     def cancel(self, number: int) -> list[Action]:
         """The wrapper is gone. A job that was answered already is no error."""

@@ -61,6 +61,8 @@ class Job:
     deadline: float = 0.0
     #: Workers that failed it; others are preferred.
     avoided: frozenset[str] = frozenset()
+    #: When it was submitted.
+    since: float = 0.0
 
 
 # --- actions -----------------------------------------------------------------------------------

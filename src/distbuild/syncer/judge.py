@@ -6,12 +6,14 @@ What turns out to be missing is mirrored here, so that the next round finds it. 
 import contextlib
 import logging
 import os
+import threading
+from collections.abc import Collection
 
 from distbuild.command.missing import missing_includes
 from distbuild.command.model import Local, LocalReason
-from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES
+from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES, Manifest
 from distbuild.mirror.scan import Scanner
-from distbuild.protocol.messages import FileEntry, ResultRequest
+from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest
 from distbuild.syncer import proof
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
@@ -22,12 +24,44 @@ log = logging.getLogger(__name__)
 _WITHHELD_MARK = b"dist_build_withheld"
 
 
+class Proved:
+    """Inputs that an earlier job of the same generation read too, and that were right then.
+
+    The headers of a project are read by each of its files: hundreds of look-ups a job.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._generation = -1
+        self._right: set[InputFile] = set()
+
+    def rest(
+        self, inputs: list[InputFile], manifest: Manifest, own: Collection[bytes]
+    ) -> list[InputFile]:
+        """Those of ``inputs`` that have to be looked at; what came with the job always."""
+        with self._lock:
+            if self._generation != manifest.generation:
+                # Before the look-ups: what they find may be newer, never older.
+                self._generation, self._right = manifest.generation, set()
+            new = set(inputs) - self._right
+            self._right |= {item for item in new if _is_plainly_right(item, manifest)}
+        return [item for item in inputs if item in new or item.path in own]
+
+
+def _is_plainly_right(item: InputFile, manifest: Manifest) -> bool:
+    entry = manifest.get(os.fsdecode(item.path))
+    if not isinstance(entry, FileEntry) or entry.reads_more or entry.odd_includes:
+        return False
+    return entry.digest == item.digest
+
+
 class Judge:
     """Holds results against the mirror."""
 
     def __init__(self, mirroring: Mirroring, scanner: Scanner) -> None:
         self._mirroring = mirroring
         self._scanner = scanner
+        self._proved = Proved()
 
     def judge(self, task: Task, result: ResultRequest) -> bool | Local:
         """True: the result is the local compiler's. False: compile again. Local: give it up."""
@@ -59,15 +93,19 @@ class Judge:
     def _examine(
         self, task: Task, result: ResultRequest, own: dict[str, FileEntry]
     ) -> proof.Findings:
-        lookup = self._mirroring.manifest.get
-        findings = proof.examine(result.inputs, lookup, own)
-        read = [os.fsdecode(item.path) for item in result.inputs]
-        precompiled = self._mirroring.manifest.precompiled
-        findings.precompiled = proof.precompiled(read, task.search_dirs, precompiled)
+        manifest = self._mirroring.manifest
+        inputs = self._proved.rest(result.inputs, manifest, {f.path for f in task.files})
+        findings = proof.examine(inputs, manifest.get, own)
+        if manifest.precompiled:
+            read = [os.fsdecode(item.path) for item in result.inputs]
+            headers = manifest.precompiled
+            findings.precompiled = proof.precompiled(read, task.search_dirs, headers)
         shallow = self._shallow_searched(task)
-        findings.shadowing = proof.shadowing(
-            read, task.search_dirs, shallow, lookup, os.path.exists
-        )
+        if shallow:
+            read = [os.fsdecode(item.path) for item in result.inputs]
+            findings.shadowing = proof.shadowing(
+                read, task.search_dirs, shallow, manifest.get, os.path.exists
+            )
         return findings
 
     def _sources_unchanged(self, own: dict[str, FileEntry]) -> bool:

@@ -1,6 +1,7 @@
 """Builds the syncer from its configuration and runs it. The only place that knows all its parts."""
 
 import fcntl
+import gc
 import getpass
 import logging
 import os
@@ -18,16 +19,21 @@ from distbuild.mirror.scan import DigestCache, Scanner
 from distbuild.mirror.watch import InotifyWatcher, NoWatcher, Watcher
 from distbuild.protocol.errors import ConfigError
 from distbuild.serve import serve
+from distbuild.serve_socket import SocketServer
 from distbuild.syncer.app import make_app
 from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.compile import Compiles
 from distbuild.syncer.compilers import Compilers
 from distbuild.syncer.farm import Farm
+from distbuild.syncer.here import Here
+from distbuild.syncer.local_slots import LocalSlots
 from distbuild.syncer.memory import RootMemory
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.prepare import Preparer
-from distbuild.syncer.push import Pusher, WorkerClient
+from distbuild.syncer.push import Pusher
+from distbuild.syncer.relief import Relief
 from distbuild.syncer.service import Parts, Service
+from distbuild.syncer.worker_client import WorkerClient
 from distbuild.tls import Credentials, load_credentials, make_session
 from distbuild.toolchains import Identifier
 
@@ -45,8 +51,16 @@ def run(home: Home, *, verbose: bool) -> None:
 
     def make(stop: threading.Event) -> Any:
         syncer = Syncer(home, config, credentials, client_id)
+        app = make_app(syncer.service, credentials)
+        sockets = SocketServer(home.socket, app)
         syncer.start(stop)
-        return make_app(syncer.service, credentials), syncer.stop
+        sockets.start()
+
+        def end() -> None:
+            sockets.stop()
+            syncer.stop()
+
+        return app, end
 
     serve(
         make,
@@ -81,9 +95,11 @@ class Syncer:
     ) -> None:
         self._cache = DigestCache(home.state / "digests.msgpack")
         scanner = Scanner(self._cache, config.max_file_bytes)
-        self._mirroring = Mirroring(scanner, _watcher_maker(home), _user_home(), self._ring)
+        self._mirroring = Mirroring(scanner, _make_watcher, _user_home(), self._ring)
         self._memory = RootMemory(home.state / "roots.msgpack")
         source = BlobSource(self._mirroring.manifest)
+        if config.hosts:
+            scanner.found, scanner.hashed = source.ahead.found, source.ahead.hashed
         self._farm = Farm(expected=bool(config.hosts))
         self._pushers: tuple[Pusher, ...] = ()
         compilers = Compilers(Identifier(FileDigests(home.state / "compilers.msgpack")))
@@ -95,8 +111,11 @@ class Syncer:
             for h in config.hosts
         )
         self._config = config
+        slots = LocalSlots(config.local_slots or os.cpu_count() or 1)
+        self._relief = Relief(self._farm, slots) if config.local_slots else None
+        here = Here(compiles, slots)
         self.service = Service(
-            Parts(client_id, self._farm, self._mirroring, source, compiles, self._pushers)
+            Parts(client_id, self._farm, self._mirroring, source, compiles, self._pushers, here)
         )
 
     def start(self, stop: threading.Event) -> None:
@@ -105,10 +124,14 @@ class Syncer:
         threading.Thread(target=self._end, args=(stop,), name="end", daemon=True).start()
         for pusher in self._pushers:
             pusher.start()
+        if self._relief is not None:
+            self._relief.start()
 
     def stop(self) -> None:
         """Release everything; waiting jobs were answered when ``stop`` was set."""
         self._save()
+        if self._relief is not None:
+            self._relief.stop()
         for pusher in self._pushers:
             pusher.stop()
         self._mirroring.stop()
@@ -131,6 +154,7 @@ class Syncer:
             self._mirroring.want(file)
         self._mirroring.ready.set()
         self._ring()
+        _spare_the_collector()
         log.info("first scan: %.2f s", time.monotonic() - started)
 
     def _save(self) -> None:
@@ -147,21 +171,25 @@ class Syncer:
             pusher.ring()
 
 
+def _spare_the_collector() -> None:
+    """The manifest's tens of thousands of entries are no garbage: to walk them for every few
+    hundred new objects costs more than a job."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+GC_THRESHOLDS = (20_000, 50, 100)
 #: How often the digests are written down (seconds): what a crash costs is hashing again.
 SAVE_S = 30.0
 
 
-def _watcher_maker(
-    home: Home,
-) -> Callable[[Callable[[str, bool], None], Callable[[], None]], Watcher]:
-    def make(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> Watcher:
-        try:
-            return InotifyWatcher(home.state / "cookies", changed, overflowed)
-        except (ImportError, OSError) as error:
-            log.warning("no change notification (%s): directories are listed for each job", error)
-            return NoWatcher()
-
-    return make
+def _make_watcher(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> Watcher:
+    try:
+        return InotifyWatcher(changed, overflowed)
+    except (ImportError, OSError) as error:
+        log.warning("no change notification (%s): directories are listed for each job", error)
+        return NoWatcher()
 
 
 def _user_home() -> str:

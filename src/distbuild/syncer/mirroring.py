@@ -19,6 +19,7 @@ from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watch import Watcher
 from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
+from distbuild.signals import Signal
 from distbuild.syncer.survey import Survey, ancestors
 from distbuild.syncer.ways import Place, Ways
 
@@ -46,7 +47,7 @@ class Mirroring:
         self.manifest = Manifest()
         #: Set once what the last run mirrored is mirrored again. Until then the manifest is a part
         #: of the truth: a worker that was told of it would throw the rest away.
-        self.ready = threading.Event()
+        self.ready = Signal()
         self.roots = Roots()
         self.epoch = os.urandom(8).hex()
         self.rescans = 0

@@ -5,82 +5,31 @@ failure: a blob that arrived stays. Knows no jobs.
 """
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
-import requests
 
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.syncer.blobs import BlobSource
+from distbuild.syncer.delivery import Delivery
 from distbuild.syncer.mirroring import Mirroring
+from distbuild.syncer.worker_client import CONNECT_TIMEOUT_S, WorkerClient
 
 log = logging.getLogger(__name__)
 
-#: How often an idle worker is asked for its status (seconds); a closed port shows at once.
-STATUS_S = 1.0
-CONNECT_TIMEOUT_S = 3.0
-#: One request with a batch of some megabytes, or the removal of a large tree.
-REQUEST_TIMEOUT_S = 120.0
+#: How often an idle worker's port is looked at (seconds): one that died is given up so soon.
+PROBE_S = 1.0
+#: How often it is asked for its status when nobody wants to know.
+STATUS_S = 5.0
 MAX_BACKOFF_S = 5.0
-
-
-class WorkerClient:
-    """The routes of one worker's HTTP interface; every failure is an InfrastructureError."""
-
-    def __init__(self, session: requests.Session, host: str) -> None:
-        self._session = session
-        self.host = host
-        self._base = f"https://{host}"
-
-    def status(self) -> dict[str, Any]:
-        """The worker's own ``/status``."""
-        body = self._request("GET", "/status", None)
-        try:
-            return msgspec.json.decode(body, type=dict[str, Any])
-        except msgspec.DecodeError as error:
-            raise InfrastructureError(f"{self.host}: /status is no JSON: {error}") from error
-
-    def changes(self, changes: messages.Changes) -> messages.ChangesReply:
-        """Offer or send changes of the mirror."""
-        body = self._request("POST", "/api/v1/mirror/changes", changes)
-        return messages.decode(body, messages.ChangesReply)
-
-    def blobs(self, blobs: list[messages.Blob]) -> None:
-        """Send contents."""
-        self._request("POST", "/api/v1/mirror/blobs", messages.BlobBatch(blobs))
-
-    def clean(self, client: str) -> None:
-        """Have the client's sandbox removed."""
-        self._request("POST", "/api/v1/clean", messages.CleanRequest(client))
-
-    def _request(self, method: str, path: str, message: messages.Message | None) -> bytes:
-        try:
-            response = self._session.request(
-                method,
-                self._base + path,
-                data=None if message is None else messages.encode(message),
-                headers={"Content-Type": messages.CONTENT_TYPE},
-                timeout=(CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S),
-            )
-        except requests.RequestException as error:
-            raise InfrastructureError(f"{self.host}: {reason_of(error)}") from error
-        if not response.ok:
-            text = response.text.strip().splitlines()[:1]
-            raise InfrastructureError(f"{self.host}: {response.status_code} {' '.join(text)}")
-        return response.content
-
-
-def reason_of(error: requests.RequestException) -> str:
-    """The last cause in a chain of requests' and urllib3's exceptions, in a few words."""
-    text = str(error)
-    for known in ("Connection refused", "certificate verify failed", "timed out", "not known"):
-        if known in text:
-            return known.lower()
-    return text.rpartition(": ")[2].strip("')\"") or type(error).__name__
+#: Changed contents up to this many bytes (not packed) travel with the word of the change. A
+#: worker may have them already, so what is larger is offered first.
+WITH_CHANGES_BYTES = 256 * 1024
 
 
 class Pusher:
@@ -102,17 +51,47 @@ class Pusher:
         self._lost = lost
         self._bell = threading.Event()
         self._stopping = threading.Event()
-        self._reached = threading.Condition()
+        # Tells of a generation that was reached and of a status that came.
+        self._news = threading.Condition()
+        self._delivery = Delivery(client, source, self._stopping.is_set)
         self.up = False
         self.error = "not reached yet"
         self.status: dict[str, Any] = {}
         self.generation = 0
-        self.sent_blobs = 0
-        self.sent_bytes = 0
         self.sent_entries = 0
+        #: Requests with changes, so far.
+        self.pushes = 0
         self._asleep = False
         self._epoch = ""
+        # When the worker last answered anything, and when it last told its status.
+        self._heard = 0.0
+        self._told = 0.0
+        self._wanted = False
+        # Whether the worker has a tree of ours, and how much of the first scan it was offered.
+        self._has_tree = True
+        self._offered = 0
+        source.ahead.listen(self._bell)
         self._thread = threading.Thread(target=self._run, name=f"push {self.host}", daemon=True)
+
+    @property
+    def sent_blobs(self) -> int:
+        """Contents sent so far, also of a delivery under way."""
+        return self._delivery.progress.sent_blobs
+
+    @property
+    def sent_bytes(self) -> int:
+        """Their bytes, packed."""
+        return self._delivery.progress.sent_bytes
+
+    @property
+    def left_blobs(self) -> int:
+        """Contents that are still to be sent of what the worker asked for."""
+        return self._delivery.progress.left_blobs
+
+    @property
+    def left_bytes(self) -> int:
+        """Their bytes, not packed."""
+        return self._delivery.progress.left_bytes
 
     def start(self) -> None:
         """Begin."""
@@ -129,10 +108,28 @@ class Pusher:
         self._asleep = False
         self._bell.set()
 
+    def refresh(self, max_age_s: float) -> None:
+        """Have the worker asked for its status, soon and elsewhere, if the last is older.
+
+        With 0 also the word that it may have been started anew: what it lacks is then sent.
+        """
+        if not self._is_fresh(max_age_s):
+            self._wanted = True
+            self._bell.set()
+
+    def wait_fresh(self, max_age_s: float, timeout: float) -> None:
+        """Wait up to ``timeout`` seconds for a status that is no older, or a failure."""
+        with self._news:
+            self._news.wait_for(lambda: self._is_fresh(max_age_s), max(0.0, timeout))
+
+    def _is_fresh(self, max_age_s: float) -> bool:
+        """A worker that is down is asked again and again anyway."""
+        return not self.up or time.monotonic() - self._told < max_age_s
+
     def wait_for(self, generation: int, timeout: float) -> bool:
         """Whether the worker has the generation, waiting up to ``timeout`` seconds for it."""
-        with self._reached:
-            return self._reached.wait_for(lambda: self.generation >= generation, timeout)
+        with self._news:
+            return self._news.wait_for(lambda: self.generation >= generation, timeout)
 
     def clean(self) -> None:
         """Remove our sandbox on the worker; pushes go on with the next change or ``install``.
@@ -148,17 +145,14 @@ class Pusher:
 
     def _run(self) -> None:
         backoff = 0.1
-        checked = 0.0
         while not self._stopping.is_set():
             self._bell.clear()
             try:
-                if time.monotonic() - checked >= STATUS_S or not self.up:
-                    self.status = self._client.status()
-                    checked = time.monotonic()
-                    self._set_up()
+                self._look()
                 self._push()
                 backoff = 0.1
-                self._bell.wait(STATUS_S)
+                if not self._wanted:
+                    self._bell.wait(PROBE_S)
             except InfrastructureError as error:
                 self._set_down(str(error))
                 self._bell.wait(backoff)
@@ -168,24 +162,44 @@ class Pusher:
                 self._set_down(f"{type(error).__name__}: {error}")
                 self._stopping.wait(MAX_BACKOFF_S)
 
+    def _look(self) -> None:
+        """See that the worker lives, in the cheapest way that will do now."""
+        now = time.monotonic()
+        if self._wanted or not self.up or now - self._told >= STATUS_S:
+            self._wanted = False
+            self.status = self._client.status()
+            self._set_up()
+        elif now - self._heard >= PROBE_S:
+            self._client.probe()
+            self._heard = time.monotonic()
+
     def _set_up(self) -> None:
         """It answered just now; an older status says nothing of what was pushed since."""
         if not self.up:
             log.info("%s is up", self.host)
-        self.up, self.error = True, ""
         known = self.status.get("clients", {}).get(self._client_id)
         if known is None or known.get("epoch", self._epoch) != self._epoch:
             self._forget()
+        self._has_tree = bool(known and known.get("files", 1))
+        with self._news:
+            self.up, self.error = True, ""
+            self._told = self._heard = time.monotonic()
+            self._news.notify_all()
 
     def _set_down(self, error: str) -> None:
         if self.up:
             log.warning("%s is down: %s", self.host, error)
             self._lost(str(self.status.get("name", self.host)))
-        self.up, self.error, self._epoch = False, error, ""
+        with self._news:
+            self.up, self.error, self._epoch = False, error, ""
+            self._news.notify_all()
 
     def _push(self) -> None:
         """Bring the worker to the present generation; returns when there is nothing to send."""
+        if not self._mirroring.ready.is_set():
+            self._fill_ahead()
         while self._mirroring.ready.is_set() and not (self._asleep or self._stopping.is_set()):
+            self._source.ahead.close()
             self._bell.clear()
             if self._epoch == self._mirroring.epoch:
                 if self.generation >= self._mirroring.manifest.generation:
@@ -194,19 +208,31 @@ class Pusher:
             else:
                 changes = self._mirroring.changes(self._client_id, "", 0, offer=True)
             self._send(changes)
+            self._heard = time.monotonic()
+
+    def _fill_ahead(self) -> None:
+        """The first scan is under way: what an empty worker lacks of it so far goes already."""
+        while not (self._has_tree or self._asleep or self._stopping.is_set()):
+            found = self._source.ahead.after(self._offered)
+            if not found:
+                return
+            entries = [messages.Change(os.fsencode(path), entry) for path, entry in found]
+            missing = self._client.lacking(
+                messages.Changes(self._client_id, "", 0, 0, b"", entries)
+            )
+            self._offered += len(found)
+            self._delivery.send(missing)
 
     def _send(self, changes: messages.Changes) -> None:
-        reply = self._client.changes(changes)
+        self.pushes += changes.entries is not None
+        reply = self._client.changes(self._with_blobs(changes))
         self.sent_entries += len(changes.entries or ())
         if reply.state == "need_full":
             changes = self._mirroring.changes(self._client_id, "", 0)
             self.sent_entries += len(changes.entries or ())
             reply = self._client.changes(changes)
         if reply.state == "need_blobs":
-            for batch in self._source.batches(reply.missing):
-                self._client.blobs(batch)
-                self.sent_blobs += len(batch)
-                self.sent_bytes += sum(len(blob.data) for blob in batch)
+            self._delivery.send(reply.missing)
             reply = self._client.changes(changes)
         if reply.state == "need_blobs":
             # A file changed between its hashing and its sending: another generation follows.
@@ -214,9 +240,29 @@ class Pusher:
             return
         if reply.state != "applied":
             raise InfrastructureError(f"{self.host}: unexpected answer {reply.state!r} to changes")
-        with self._reached:
+        with self._news:
             self._epoch, self.generation = changes.epoch, reply.generation
-            self._reached.notify_all()
+            self._news.notify_all()
+
+    def _with_blobs(self, changes: messages.Changes) -> messages.Changes:
+        """The same with what has changed, if it is little: one round trip instead of three."""
+        entries = [change.entry for change in changes.entries or ()] if changes.base else []
+        files = {e.digest: e.size for e in entries if isinstance(e, messages.FileEntry)}
+        if not 0 < sum(files.values()) <= WITH_CHANGES_BYTES:
+            return changes
+        blobs = self._delivery.bring(files)
+        return msgspec.structs.replace(changes, blobs=blobs)
 
     def _paths_of(self, digests: list[messages.Digest]) -> list[str]:
         return [p for d in digests for p in self._mirroring.manifest.paths_of(d)]
+
+
+def refresh_all(pushers: Iterable[Pusher], max_age_s: float, within_s: float) -> None:
+    """Have a status of every worker that is no older; one that hangs is waited for ``within_s``
+    seconds in all."""
+    deadline = time.monotonic() + within_s
+    asked = list(pushers)
+    for pusher in asked:
+        pusher.refresh(max_age_s)
+    for pusher in asked:
+        pusher.wait_fresh(max_age_s, deadline - time.monotonic())

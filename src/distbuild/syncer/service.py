@@ -10,23 +10,31 @@ import time
 from collections.abc import Generator, Iterator
 from typing import Any
 
+import msgspec
+
 from distbuild import __version__
-from distbuild.command.model import Local
+from distbuild.command.model import Local, LocalReason
 from distbuild.protocol import messages
+from distbuild.protocol.blobs import unpack_inputs
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.signals import Signal
 from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.compile import Compiles
 from distbuild.syncer.executor import Task
 from distbuild.syncer.farm import Farm
+from distbuild.syncer.here import Answer, Caller, Here
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.prepare import Submission
-from distbuild.syncer.push import Pusher
+from distbuild.syncer.push import Pusher, refresh_all
 
 log = logging.getLogger(__name__)
 
 #: A lease carries the changes that the worker lacks up to this many; more are pulled.
 MAX_CHANGES_WITH_LEASE = 2000
 PROGRESS_S = 0.2
+#: A worker's status is shown when it is no older; for a new one is waited so long (seconds).
+STATUS_AGE_S = 1.0
+STATUS_WAIT_S = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,6 +47,7 @@ class Parts:
     source: BlobSource
     compiles: Compiles
     pushers: tuple[Pusher, ...]
+    here: Here
 
 
 class Service:
@@ -53,9 +62,20 @@ class Service:
 
     def submit(
         self, request: messages.SubmitRequest
-    ) -> Generator[None, None, messages.SubmitReply]:
+    ) -> Generator[Signal, None, messages.SubmitReply]:
         """Compile; see Compiles.compile."""
-        return self.compiles.compile(_submission(request))
+        if request.place and not self._parts.here.sees_our_files(request.place):
+            return self.compiles.locally(Local(LocalReason.OTHER_FILES))
+        return (yield from self.compiles.compile(_submission(request)))
+
+    def run(self, request: messages.SubmitRequest) -> Generator[Signal, None, Answer]:
+        """Compile for a wrapper of this machine; see Here.run."""
+        caller = Caller(request.umask & 0o777, request.place)
+        return self._parts.here.run(_submission(request), caller)
+
+    def release(self) -> None:
+        """The local slot of an answer is free again."""
+        self._parts.here.slots.release()
 
     def explain(self, request: messages.SubmitRequest) -> messages.ExplainReply:
         """Whether a command would be distributed."""
@@ -85,6 +105,8 @@ class Service:
             "done": pusher.up and pusher.generation >= target,
             "sent_files": pusher.sent_blobs,
             "sent_bytes": pusher.sent_bytes,
+            "left_files": pusher.left_blobs,
+            "left_bytes": pusher.left_bytes,
             "error": pusher.error,
         }
 
@@ -103,6 +125,10 @@ class Service:
 
     def lease(self, request: messages.LeaseRequest) -> messages.LeaseReply:
         """Jobs for a worker, with the changes that its tree lacks."""
+        if request.epoch and request.epoch != self._parts.mirroring.epoch:
+            for pusher in self._parts.pushers:
+                if pusher.status.get("name") == request.worker:
+                    pusher.refresh(0)
         given = self._parts.farm.lease(request)
         jobs = [self._job(lease, task) for lease, task in given]
         changes = None
@@ -149,6 +175,9 @@ class Service:
 
     def deliver(self, result: messages.ResultRequest) -> bool:
         """Take a result; False when nobody waits for it any more."""
+        if result.packed_inputs:
+            inputs = [*result.inputs, *unpack_inputs(result.packed_inputs)]
+            result = msgspec.structs.replace(result, inputs=inputs, packed_inputs=b"")
         return self._parts.farm.deliver(result)
 
     # --- for everybody --------------------------------------------------------------------------
@@ -166,6 +195,7 @@ class Service:
             "uptime_s": round(time.monotonic() - self._started, 1),
             "client": self._parts.client_id,
             "jobs": jobs,
+            "local": self._parts.here.slots.counts(),
             "mirror": {
                 "generation": mirroring.manifest.generation,
                 "files": counts.files,
@@ -183,6 +213,7 @@ class Service:
 
     def _workers(self) -> dict[str, Any]:
         shown: dict[str, Any] = {}
+        refresh_all(self._parts.pushers, STATUS_AGE_S, STATUS_WAIT_S)
         heard = self._parts.farm.workers()
         for pusher in self._parts.pushers:
             name = str(pusher.status.get("name", pusher.host))
@@ -196,6 +227,9 @@ class Service:
                 "error": pusher.error,
                 "mirrored_generation": pusher.generation,
                 **own,
+                "pushes": pusher.pushes,
+                "left_files": pusher.left_blobs,
+                "left_bytes": pusher.left_bytes,
             }
         for name, silent in heard.items():
             shown.setdefault(name, {"state": "up", "error": "", "silent_s": round(silent, 1)})

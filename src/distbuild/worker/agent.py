@@ -1,4 +1,4 @@
-"""Takes jobs from one syncer, has them run, and delivers their results.
+"""Takes jobs from one syncer, has them run, and hands their results to the delivery.
 
 Knows no compiler and no HTTP. Each agent has its own threads; slots are shared by all agents.
 """
@@ -6,21 +6,22 @@ Knows no compiler and no HTTP. Each agent has its own threads; slots are shared 
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from distbuild.mirror.store import Store
-from distbuild.protocol.errors import DistBuildError, InfrastructureError, ProtocolError
+from distbuild.protocol.errors import DistBuildError, ProtocolError
 from distbuild.protocol.messages import Job, LeaseReply, LeaseRequest, ResultRequest
 from distbuild.worker.client import Syncer
 from distbuild.worker.compilers import Compilers
+from distbuild.worker.delivery import Delivery
 from distbuild.worker.follow import follow, reach
 from distbuild.worker.forest import Forest
 from distbuild.worker.job import JobRunner
 from distbuild.worker.leases import Leases
 from distbuild.worker.runner import Cancellation
-from distbuild.worker.slots import Slots, Tally
+from distbuild.worker.slots import Offer, Slots, Tally
 from distbuild.worker.tree import Tree
 
 #: How long a syncer holds a request for jobs back while it has none.
@@ -29,14 +30,25 @@ FIRST_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 5.0
 #: Pause after a syncer said that it has work and then had none: another worker was faster.
 EMPTY_TURN_S = 0.1
-DELIVERY_TRIES = 5
+_STOPPING = "this worker is stopping"
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """A lease on its way to a slot; ``error``: why its tree could not be made ready."""
+
+    job: Job
+    cancellation: Cancellation
+    tree: Tree | None
+    epoch: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Workshop:
-    """What all agents of a worker share."""
+    """What all agents of a worker share. ``executor`` has a thread for each slot."""
 
     name: str
     forest: Forest
@@ -44,7 +56,7 @@ class Workshop:
     compilers: Compilers
     runner: JobRunner
     namespaces: bool
-    slots: Slots
+    slots: Slots[Run]
     tally: Tally
     executor: Executor
 
@@ -59,10 +71,10 @@ class Agent:
         self._shop = workshop
         self._stop = stop
         self._alone = alone
-        self._leases = Leases(workshop.name, syncer)
+        self._leases = Leases(workshop.name, syncer, self._drop_cancelled)
+        self._delivery = Delivery(syncer, self._forget)
         self._position = ("", 0)
         self._backoff_s = FIRST_BACKOFF_S
-        self._paused = threading.Event()  # never set: only its timeout is used
         self._asking = _thread(self._serve, f"agent {syncer.url}")
         self._renewing = _thread(self._leases.keep, f"leases {syncer.url}")
 
@@ -70,14 +82,18 @@ class Agent:
         """Begin to ask for jobs."""
         self._asking.start()
         self._renewing.start()
+        self._delivery.start()
 
     def leave(self, timeout_s: float) -> None:
-        """After the stop: ask no more. What runs goes on."""
+        """After the stop: ask no more, and give back what has not started. What runs goes on."""
+        self._give_back_waiting()
         self._say_farewell()
         self._asking.join(timeout_s)
+        self._give_back_waiting()
 
     def finish(self, timeout_s: float) -> None:
-        """After ``leave``, when all results have been delivered."""
+        """After ``leave``, when nothing runs any more: deliver the last results and end."""
+        self._delivery.close()
         self._leases.close()
         self._renewing.join(timeout_s)
 
@@ -98,25 +114,27 @@ class Agent:
         if not self._alone:
             # Without slots in hand, so that they are free for whoever has work first.
             self._shop.slots.wait_free()
-            self._accept(self._ask(0, LEASE_WAIT_S))
-        slots = self._shop.slots.take()
-        taken = 0
+            self._accept(self._ask(Offer(), LEASE_WAIT_S))
+        offer = self._shop.slots.take()
+        runs: list[Run] = []
         try:
-            if slots:
-                reply = self._ask(slots, LEASE_WAIT_S if self._alone else 0.0)
-                taken = len(reply.jobs)
-                self._accept(reply)
+            if offer != Offer():
+                # Jobs to hold in store are not waited for: a slot may become free meanwhile.
+                wait_s = LEASE_WAIT_S if self._alone and offer.slots else 0.0
+                runs = self._accept(self._ask(offer, wait_s))
         finally:
-            self._shop.slots.give(slots - taken)
-        if not self._alone and not taken:
+            for run in self._shop.slots.settle(offer, runs):
+                self._shop.executor.submit(self._work, run)
+        if not self._alone and not runs:
             self._stop.wait(EMPTY_TURN_S)
 
-    def _ask(self, slots: int, wait_s: float) -> LeaseReply:
+    def _ask(self, offer: Offer, wait_s: float) -> LeaseReply:
         epoch, generation = self._position
         reply = self._syncer.lease(
             LeaseRequest(
                 worker=self._shop.name,
-                slots=slots,
+                slots=offer.slots,
+                ahead=offer.ahead,
                 wait_s=0.0 if self._stop.is_set() else wait_s,
                 toolchains=self._shop.compilers.advertised(),
                 epoch=epoch,
@@ -124,18 +142,17 @@ class Agent:
                 namespaces=self._shop.namespaces,
             )
         )
-        if len(reply.jobs) > slots:
-            raise ProtocolError(f"{self._syncer.url} gave {len(reply.jobs)} jobs for {slots} slots")
+        if len(reply.jobs) > offer.slots + offer.ahead:
+            raise ProtocolError(f"{self._syncer.url} gave {len(reply.jobs)} jobs for {offer}")
         return reply
 
-    def _accept(self, reply: LeaseReply) -> None:
-        """Bring the tree up to date and give each job, one per taken slot, to a thread."""
+    def _accept(self, reply: LeaseReply) -> list[Run]:
+        """Hold the leases and bring the tree up to date: the jobs, ready for slots."""
+        held = [(job, self._leases.add(job.lease_id)) for job in reply.jobs]
         if self._stop.is_set():
             for job in reply.jobs:
-                self._deliver(self._shop.runner.failed(job, "this worker is stopping"))
-            self._shop.slots.give(len(reply.jobs))
-            return
-        held = [(job, self._leases.add(job.lease_id)) for job in reply.jobs]
+                self._delivery.put(self._shop.runner.failed(job, _STOPPING))
+            return []
         tree, error = None, ""
         try:
             tree = self._shop.forest.tree(reply.client)
@@ -144,26 +161,36 @@ class Agent:
             self._position = tree.position()[:2]
         except DistBuildError as failure:
             error = str(failure)
-        for job, cancellation in held:
-            run = _Run(job, cancellation, tree, reply.epoch, error)
-            self._shop.executor.submit(self._perform, run)
+        return [Run(job, cancellation, tree, reply.epoch, error) for job, cancellation in held]
 
-    def _perform(self, run: "_Run") -> None:
+    def _work(self, run: Run) -> None:
         """One job on a thread of its own: the slot is free as soon as the compiler has ended."""
+        result = None
+        try:
+            result = self._perform(run)
+        finally:
+            following = self._shop.slots.next()
+            if following is not None:
+                self._shop.executor.submit(self._work, following)
+            if result is None:
+                self._leases.remove([run.job.lease_id])
+            else:
+                self._delivery.put(result)
+
+    def _perform(self, run: Run) -> ResultRequest | None:
         tally = self._shop.tally
         tally.started()
-        result, how = None, "failed"
+        how = "failed"
         try:
             result = self._compile(run)
             how = "cancelled" if result is None else "failed" if result.error else "done"
+            return result
         finally:
             tally.ended(how)
-            self._shop.slots.give()
-            if result is not None:
-                self._deliver(result)
-            self._leases.remove(run.job.lease_id)
 
-    def _compile(self, run: "_Run") -> ResultRequest | None:
+    def _compile(self, run: Run) -> ResultRequest | None:
+        if run.cancellation.is_set():
+            return None
         if run.tree is None or run.error:
             return self._shop.runner.failed(run.job, run.error)
         try:
@@ -172,21 +199,18 @@ class Agent:
             return self._shop.runner.failed(run.job, str(error))
         return self._shop.runner.run(run.job, run.tree, run.cancellation)
 
-    def _deliver(self, result: ResultRequest) -> None:
-        """Try a few times; after that the lease runs out at the syncer."""
-        pause = FIRST_BACKOFF_S
-        for _ in range(DELIVERY_TRIES):
-            try:
-                self._syncer.result(result)
-                return
-            except InfrastructureError as error:
-                _log.info("result not delivered: %s", error)
-                self._paused.wait(pause)
-                pause *= 2
-            except DistBuildError as error:
-                _log.warning("result refused: %s", error)
-                return
-        _log.warning("gave up delivering a result to %s", self._syncer.url)
+    def _forget(self, results: Sequence[ResultRequest]) -> None:
+        self._leases.remove(result.lease_id for result in results)
+
+    def _drop_cancelled(self) -> None:
+        """Leases have ended: their jobs are not to wait for a slot."""
+        for run in self._shop.slots.drop(lambda run: run.cancellation.is_set()):
+            self._shop.tally.dropped()
+            self._leases.remove([run.job.lease_id])
+
+    def _give_back_waiting(self) -> None:
+        for run in self._shop.slots.drop(lambda _: True):
+            self._delivery.put(self._shop.runner.failed(run.job, _STOPPING))
 
     def _say_farewell(self) -> None:
         """An offer of nothing: the syncer then answers this worker's waiting requests."""
@@ -196,14 +220,3 @@ class Agent:
 
 def _thread(target: Callable[[], None], name: str) -> threading.Thread:
     return threading.Thread(target=target, name=name, daemon=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A lease on its way to a slot; ``error``: why its tree could not be made ready."""
-
-    job: Job
-    cancellation: Cancellation
-    tree: Tree | None
-    epoch: str
-    error: str

@@ -1,7 +1,7 @@
 """The worker's HTTP interface: headers in, status out. Runs no compiler.
 
-Paths: GET /status for everybody; POST /api/v1/mirror/changes, /api/v1/mirror/blobs and
-/api/v1/clean for holders of the dev role's token.
+Paths: GET /status for everybody; POST /api/v1/mirror/changes, /api/v1/mirror/lacking,
+/api/v1/mirror/blobs and /api/v1/clean for holders of the dev role's token.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,10 +50,23 @@ def make_app(forest: Forest, store: Store, credentials: Credentials, status: Sta
     def show_status() -> flask.Response:
         return flask.jsonify(status())
 
+    _add_mirror_routes(app, forest, store)
+    _translate_errors(app)
+    return app
+
+
+def _add_mirror_routes(app: flask.Flask, forest: Forest, store: Store) -> None:
     @app.post("/api/v1/mirror/changes")
     def take_changes() -> flask.Response:
         changes = _body(Changes)
+        for blob in changes.blobs:
+            store.put(blob)
         return _answer(encode(forest.tree(changes.client).apply(changes)))
+
+    @app.post("/api/v1/mirror/lacking")
+    def tell_lacking() -> flask.Response:
+        changes = _body(Changes)
+        return _answer(encode(forest.tree(changes.client).lacking(changes)))
 
     @app.post("/api/v1/mirror/blobs")
     def take_blobs() -> flask.Response:
@@ -65,9 +78,6 @@ def make_app(forest: Forest, store: Store, credentials: Credentials, status: Sta
     def clean() -> flask.Response:
         forest.clean(_body(CleanRequest).client)
         return _answer(_NOTHING)
-
-    _translate_errors(app)
-    return app
 
 
 def _translate_errors(app: flask.Flask) -> None:

@@ -16,7 +16,8 @@ from distbuild.protocol.messages import (
     PullRequest,
     RenewReply,
     RenewRequest,
-    ResultRequest,
+    ResultBatch,
+    ResultsReply,
     decode,
     encode,
 )
@@ -47,8 +48,8 @@ class Syncer(Protocol):
         """Say what is still worked on."""
         ...
 
-    def result(self, request: ResultRequest) -> None:
-        """Deliver a result."""
+    def results(self, batch: ResultBatch) -> ResultsReply:
+        """Deliver results; the answer says which of them were still wanted."""
         ...
 
     def pull(self, request: PullRequest) -> Changes:
@@ -75,9 +76,9 @@ class HttpSyncer:
         """POST /api/v1/renew."""
         return self._post("renew", request, RenewReply, request.wait_s)
 
-    def result(self, request: ResultRequest) -> None:
-        """POST /api/v1/result."""
-        self._send("result", request, 0.0)
+    def results(self, batch: ResultBatch) -> ResultsReply:
+        """POST /api/v1/results."""
+        return self._post("results", batch, ResultsReply, 0.0)
 
     def pull(self, request: PullRequest) -> Changes:
         """POST /api/v1/mirror/pull."""

@@ -51,13 +51,12 @@ class Compilers:
         self._checked = -REFRESH_S
         self._times: list[int] = []
         self._drivers: dict[str, Driver] = {}
+        self._advertised: list[Toolchain] = []
 
     def advertised(self) -> list[Toolchain]:
         """Every (identity, name) that a job may ask for."""
-        return [
-            Toolchain(driver.identity.digest, driver.name, driver.identity.version)
-            for driver in self._current().values()
-        ]
+        self._current()
+        return self._advertised
 
     def find(self, identity: str, name: str) -> Driver | None:
         """The driver with this identity, the one called ``name`` if there are several."""
@@ -73,6 +72,10 @@ class Compilers:
                 if times != self._times:
                     self._times = times
                     self._drivers = self._look()
+                    self._advertised = [
+                        Toolchain(driver.identity.digest, driver.name, driver.identity.version)
+                        for driver in self._drivers.values()
+                    ]
             return self._drivers
 
     def _look(self) -> dict[str, Driver]:

@@ -53,9 +53,27 @@ class Ground:
     def put(self, path: bytes, entry: Entry) -> None:
         """Make ``path`` a file, symlink or placeholder; replaces what is no directory there."""
         real = self.real(path)
+        self.forget(path)
+        if not (isinstance(entry, FileEntry) and self._link_new(path, real, entry)):
+            self._replace(path, real, entry)
+        if isinstance(entry, FileEntry):
+            self._facts[path] = _facts(os.lstat(real))
+
+    def _link_new(self, path: bytes, real: bytes, entry: FileEntry) -> bool:
+        """Link the blob straight to a name that is absent; False if that cannot be done."""
+        if entry.digest in self._linked:
+            return False
+        try:
+            linked = self._store.link(entry, real)
+        except (FileExistsError, FileNotFoundError):
+            return False
+        if linked:
+            self._note_link(path, entry.digest)
+        return linked
+
+    def _replace(self, path: bytes, real: bytes, entry: Entry) -> None:
         os.makedirs(os.path.dirname(real), exist_ok=True)
         _unlink(self._staged)
-        self.forget(path)
         if isinstance(entry, FileEntry):
             self._stage_file(path, entry)
         elif isinstance(entry, SymlinkEntry):
@@ -65,8 +83,6 @@ class Ground:
         os.rename(self._staged, real)
         # rename(2) between two links of one inode does nothing and leaves both.
         _unlink(self._staged)
-        if isinstance(entry, FileEntry):
-            self._facts[path] = _facts(os.lstat(real))
 
     def is_intact(self, path: bytes, digest: Digest) -> bool:
         """Whether the file at ``path`` is as it was put: by its size, times and inode.
@@ -128,14 +144,19 @@ class Ground:
 
     def is_directory(self, path: bytes) -> bool:
         """Whether a directory, not a link to one, is at ``path``."""
-        real = self.real(path)
-        return os.path.isdir(real) and not os.path.islink(real)
+        try:
+            return stat.S_ISDIR(os.lstat(self.real(path)).st_mode)
+        except OSError:
+            return False
 
     def _stage_file(self, path: bytes, entry: FileEntry) -> None:
         may_link = entry.digest not in self._linked
         if self._store.place(entry, self._staged, may_link=may_link):
-            self._linked[entry.digest] = path
-            self._digest_at[path] = entry.digest
+            self._note_link(path, entry.digest)
+
+    def _note_link(self, path: bytes, digest: Digest) -> None:
+        self._linked[digest] = path
+        self._digest_at[path] = digest
 
     def _stage_placeholder(self) -> None:
         try:

@@ -3,11 +3,13 @@
 Whatever keeps the compiler from giving its own verdict becomes ``ResultRequest.error``.
 """
 
+import contextlib
+import functools
 import hashlib
 import itertools
 import os
 import re
-import shutil
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from distbuild.command.model import CompileCommand, Local
@@ -20,10 +22,12 @@ from distbuild.protocol.messages import (
     Job,
     OutputFile,
     ResultRequest,
+    SymlinkEntry,
 )
 from distbuild.worker.colour import coloured
 from distbuild.worker.compilers import Compilers, Driver
 from distbuild.worker.ground import WITHHELD_TEXT
+from distbuild.worker.private import empty, remove
 from distbuild.worker.runner import Cancellation, Completed, run
 from distbuild.worker.sandbox import Answer, Sandbox, Task, Written
 from distbuild.worker.tree import Tree
@@ -70,6 +74,7 @@ class JobRunner:
         self._sandbox = sandbox
         self._directory = directory
         self._numbers = itertools.count()
+        self._spare: list[bytes] = []
 
     def run(self, job: Job, tree: Tree, cancellation: Cancellation) -> ResultRequest | None:
         """The result of a job whose generation ``tree`` has; None when it was cancelled."""
@@ -86,19 +91,25 @@ class JobRunner:
         driver = self._driver(job)
         command = self._command(job, driver)
         directory = self._new_directory()
+        # After any other end a process of the compiler's may not be dead yet, and write there.
+        clean_end = False
         try:
             with tree.holds.holding(job.files, _directories(job, tree)):
                 task = Task(job, command, driver, tree, directory)
                 revision = tree.revision()
                 execution = self._sandbox.prepare(task)
                 completed = run(execution.argv, execution.cwd, execution.env, cancellation)
+                clean_end = completed.status == 0 and not completed.stopped
                 if completed.stopped == "cancelled":
                     return None
                 _check(completed)
                 answer = execution.answer(completed)
                 return self._result(task, answer, revision)
         finally:
-            shutil.rmtree(directory, ignore_errors=True)
+            if clean_end and empty(directory, keep=self._sandbox.namespaces):
+                self._spare.append(directory)
+            else:
+                remove(directory)
 
     def _driver(self, job: Job) -> Driver:
         if not job.argv:
@@ -119,10 +130,15 @@ class JobRunner:
         return coloured(command, job.env, tty=job.stderr_tty)
 
     def _new_directory(self) -> bytes:
-        directory = b"%s/%d" % (self._directory, next(self._numbers))
+        """An empty one; used again, since making and removing one is what takes time."""
+        with contextlib.suppress(IndexError):
+            return self._spare.pop()
         with translated():
-            os.makedirs(directory)
-        return directory
+            while True:
+                directory = b"%s/%d" % (self._directory, next(self._numbers))
+                with contextlib.suppress(FileExistsError):  # another runner's
+                    os.mkdir(directory)
+                    return directory
 
     def _result(self, task: Task, answer: Answer, revision: int) -> ResultRequest:
         inputs = _inputs(task, answer)
@@ -171,13 +187,31 @@ def _inputs(task: Task, answer: Answer) -> list[InputFile]:
         names: Iterable[bytes] = answer.dependencies
     else:
         names = (match["path"] for match in _WITHHELD.finditer(answer.stderr))
+    # Many headers are in few directories, and following a path costs a look at each component.
+    resolve = functools.cache(task.tree.resolve)
     inputs: dict[bytes, InputFile] = {}
     for name in names:
         path = os.path.join(task.job.cwd, name)
-        real = task.tree.resolve(os.fsdecode(path))
+        real = _resolved_in(task.tree, os.fsdecode(path), resolve)
         known = os.fsencode(real) if real is not None else os.path.normpath(path)
-        inputs.setdefault(known, InputFile(known, task.tree.digest_at(known)))
+        if known not in inputs:
+            inputs[known] = InputFile(known, task.tree.digest_at(known))
     return list(inputs.values())
+
+
+def _resolved_in(tree: Tree, path: str, resolve: Callable[[str], str | None]) -> str | None:
+    """What ``resolve`` makes of ``path``, by way of its directory."""
+    directory, _, name = path.rpartition("/")
+    if name in ("", ".", ".."):
+        return resolve(path)
+    parent = resolve(directory)
+    if parent is None:
+        return None
+    real = parent.rstrip("/") + "/" + name
+    entry = tree.lookup(real)
+    if isinstance(entry, SymlinkEntry):
+        return resolve(path)
+    return None if entry is None else real
 
 
 def _check(completed: Completed) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable, Iterable
 
 from distbuild.protocol.errors import DistBuildError
 from distbuild.protocol.messages import RenewRequest
@@ -17,11 +18,12 @@ _log = logging.getLogger(__name__)
 
 
 class Leases:
-    """Lease ids with the means to end their compilers."""
+    """Lease ids with the means to end their compilers. ``ended`` is called after some have been."""
 
-    def __init__(self, worker: str, syncer: Syncer) -> None:
+    def __init__(self, worker: str, syncer: Syncer, ended: Callable[[], None]) -> None:
         self._worker = worker
         self._syncer = syncer
+        self._ended = ended
         self._changed = threading.Condition()
         self._held: dict[str, Cancellation] = {}
         self._closed = threading.Event()
@@ -33,10 +35,11 @@ class Leases:
             self._changed.notify_all()
             return cancellation
 
-    def remove(self, lease_id: str) -> None:
-        """Hold it no more."""
+    def remove(self, lease_ids: Iterable[str]) -> None:
+        """Hold them no more."""
         with self._changed:
-            self._held.pop(lease_id).close()
+            for lease_id in lease_ids:
+                self._held.pop(lease_id).close()
             self._changed.notify_all()
 
     def end(self, lease_ids: list[str]) -> None:
@@ -45,6 +48,7 @@ class Leases:
             for lease_id in lease_ids:
                 if lease_id in self._held:
                     self._held[lease_id].set()
+        self._ended()
 
     def close(self) -> None:
         """Make ``keep`` return."""
@@ -66,4 +70,5 @@ class Leases:
                 _log.debug("renewal failed: %s", error)
                 self._closed.wait(RETRY_S)
             else:
-                self.end(reply.ended)
+                if reply.ended:
+                    self.end(reply.ended)

@@ -19,7 +19,7 @@ from distbuild.protocol.errors import ConfigError, InfrastructureError
 from distbuild.serve import serve
 from distbuild.tls import Credentials, load_credentials, make_session
 from distbuild.toolchains import Identifier
-from distbuild.worker.agent import Agent, Workshop
+from distbuild.worker.agent import Agent, Run, Workshop
 from distbuild.worker.app import make_app
 from distbuild.worker.client import HttpSyncer
 from distbuild.worker.compilers import Compilers
@@ -30,10 +30,12 @@ from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.plain import PlainSandbox
 from distbuild.worker.sandbox import Sandbox
 from distbuild.worker.slots import Slots, Tally
+from distbuild.worker.spawn import limit_descendants
 from distbuild.worker.status import Confined, WorkerStatus
 
 #: A long poll that is out when the worker ends is given up after this.
 FAREWELL_S = 2.0
+_SLOTS_PER_JOB_AHEAD = 4
 _CONFIG_ERROR = 2
 
 
@@ -63,6 +65,7 @@ def start(
     home: Home, config: Config, credentials: Credentials, stop: threading.Event
 ) -> tuple[flask.Flask, Callable[[], None]]:
     """Start the agents of a worker; its application, and what ends it in order after ``stop``."""
+    limit_descendants()
     workshop, confined = _workshop(home, config)
     urls = syncer_urls(config)
     agents = [
@@ -105,9 +108,12 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
     sandbox, confined = _sandbox(config, search_path)
     compilers = Compilers(Identifier(FileDigests(home.state / "programs")), search_path)
     name = f"{socket.gethostname()}:{config.port}"
-    slots = Slots(config.num_cores or os.cpu_count() or 1)
-    # Twice as many threads as slots: a result may still be on its way when the next job starts.
-    executor = ThreadPoolExecutor(2 * slots.total, thread_name_prefix="job")
+    cores = config.num_cores or os.cpu_count() or 1
+    # A developer who is served alone can have jobs wait here for the next free slot: it then need
+    # not wait for the way there and back. With several, one would keep the others' slots.
+    ahead = cores // _SLOTS_PER_JOB_AHEAD if len(syncer_urls(config)) == 1 else 0
+    slots = Slots[Run](cores, ahead)
+    executor = ThreadPoolExecutor(cores, thread_name_prefix="job")
     runner = JobRunner(name, compilers, sandbox, os.fsencode(forest.jobs))
     return (
         Workshop(

@@ -7,7 +7,6 @@ Each directory that the compiler may write in is a private one.
 import contextlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -17,9 +16,8 @@ from dataclasses import dataclass
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import FileEntry
-from distbuild.worker.mounts import MountPlan
 from distbuild.worker.observe import Observer, names, observe
-from distbuild.worker.paths import check_path, is_within
+from distbuild.worker.paths import check_path
 from distbuild.worker.private import PrivateDirectory
 from distbuild.worker.runner import REPORT, Completed
 from distbuild.worker.sandbox import (
@@ -30,15 +28,10 @@ from distbuild.worker.sandbox import (
     environment,
     resolved,
 )
+from distbuild.worker.view import OURS, Views, base_plan
 
-#: Ours inside the sandbox; not a name that a dev box has.
-_OURS = b"/.dist_build"
 _DEPENDENCIES = b"deps.d"
 _CONFINED = b"--unshare-all --die-with-parent --new-session --cap-drop ALL".split()
-#: What no dev box directory is shown in.
-_KERNEL_S = (b"proc", b"sys")
-#: Of /etc, what compilers and the dynamic linker read.
-_ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d")
 _PROBE_TIMEOUT_S = 20.0
 _SIGNALLED = 128
 
@@ -48,9 +41,9 @@ def probe(bwrap: str | None) -> str:
     if bwrap is None:
         return "bubblewrap (bwrap) is not installed"
     with tempfile.TemporaryDirectory() as directory:
-        plan = _base_plan()
-        plan.bind(_OURS, os.fsencode(directory), writable=True)
-        command = [bwrap.encode(), *_CONFINED, *plan.arguments(), b"--chdir", _OURS]
+        plan = base_plan()
+        plan.bind(OURS, os.fsencode(directory), writable=True)
+        command = [bwrap.encode(), *_CONFINED, *plan.arguments(), b"--chdir", OURS]
         command += [b"--", b"/bin/sh", b"-c", b"exec >made && test -e /proc/self/exe"]
         try:
             done = subprocess.run(
@@ -72,19 +65,20 @@ class NamespaceSandbox:
     def __init__(self, bwrap: str, search_path: str) -> None:
         self._bwrap = os.fsencode(bwrap)
         self._search_path = search_path
+        self._views = Views()
 
     def prepare(self, task: Task) -> Execution:
         """Private directories, mounts and the command line."""
         with translated():
-            os.mkdir(_ours(task))
+            with contextlib.suppress(FileExistsError):  # left empty by an earlier job
+                os.mkdir(_ours(task))
             directories = _private_directories(task)
             try:
-                plan = _plan(task, directories)
-                mounts = plan.arguments()
+                mounts = self._views.arguments(task, directories, _ours(task))
             except ValueError as error:
                 raise InfrastructureError(f"cannot show the dev box's paths: {error}") from error
         argv0, path = self._argv0(task)
-        observer = observe(task.command, os.fsdecode(_OURS + b"/" + _DEPENDENCIES))
+        observer = observe(task.command, os.fsdecode(OURS + b"/" + _DEPENDENCIES))
         words = [argv0, *map(os.fsencode, observer.argv[1:])]
         argv = [self._bwrap, b"--json-status-fd", REPORT, *_CONFINED, *mounts]
         argv += [b"--chdir", task.job.cwd, b"--", *words]
@@ -187,86 +181,6 @@ def _stems(task: Task) -> list[bytes]:
         if stem:
             stems |= {stem + ".", stem + "-"}
     return [os.fsencode(stem) for stem in stems]
-
-
-def _plan(task: Task, directories: list[PrivateDirectory]) -> MountPlan:
-    plan = _base_plan()
-    _show_tree(plan, task)
-    _show_compiler(plan, task.driver.identity.real_path)
-    lent = [b"/usr", b"/etc", b"/proc", b"/dev"]
-    for directory in directories:
-        if any(is_within(path, directory.path) for path in lent):
-            raise ValueError(f"{directory.path!r} is the worker's")
-        plan.bind(directory.path, directory.real, writable=True)
-        for name in directory.directories:
-            below = directory.path.rstrip(b"/") + b"/" + name
-            plan.bind(below, task.tree.ground.real(below))
-    plan.bind(_OURS, _ours(task), writable=True)
-    return plan
-
-
-def _base_plan() -> MountPlan:
-    plan = MountPlan()
-    plan.bind(b"/usr", b"/usr")
-    for name in os.listdir(b"/"):
-        if re.fullmatch(rb"bin|sbin|lib\w*", name):
-            path = b"/" + name
-            plan.show(path, path)
-    for etc in _ETC:
-        path = b"/etc/" + etc.encode()
-        if os.path.exists(path):
-            plan.bind(path, path)
-    plan.special(b"/proc", "proc")
-    plan.special(b"/dev", "dev")
-    plan.special(b"/tmp", "tmpfs")
-    return plan
-
-
-def _show_tree(plan: MountPlan, task: Task) -> None:
-    """The tree's directories at their places; below /usr and the like only its roots."""
-    root = task.tree.ground.root
-    needs = tuple(map(os.fsencode, task.driver.identity.needs))
-    lent = set()
-    for name in sorted(set(os.listdir(root)).difference(_KERNEL_S)):
-        path, real = b"/" + name, root + b"/" + name
-        if path == b"/tmp":
-            plan.bind_children(path, real)
-        elif path == b"/dev":
-            _show_devices(plan, real)
-        elif plan.has(path):
-            lent.add(name)
-        else:
-            plan.show(path, real)
-    for path in sorted(task.tree.roots):
-        real = root + path
-        if path[1:].split(b"/")[0] in lent and os.path.isdir(real):
-            _show_root(plan, path, real, needs)
-
-
-def _show_devices(plan: MountPlan, real: bytes) -> None:
-    """Of the dev box's /dev its directories (/dev/shm), on top of what bwrap puts there."""
-    for name in sorted(os.listdir(real)) if os.path.isdir(real) else ():
-        if os.path.isdir(real + b"/" + name) and not os.path.islink(real + b"/" + name):
-            plan.bind(b"/dev/" + name, real + b"/" + name)
-
-
-def _show_root(plan: MountPlan, path: bytes, real: bytes, needs: tuple[bytes, ...]) -> None:
-    """The dev box's directory in place of the worker's, but for what the compiler needs there."""
-    if os.path.islink(real) or not os.path.isdir(real):
-        plan.show(path, real)
-    elif any(is_within(need, path) for need in needs):
-        for name in sorted(os.listdir(real)):
-            _show_root(plan, path + b"/" + name, real + b"/" + name, needs)
-    else:
-        plan.bind(path, real)
-
-
-def _show_compiler(plan: MountPlan, real_path: str) -> None:
-    """A compiler outside /usr comes with the whole directory it is installed in."""
-    if not real_path.startswith(("/usr/", "/bin/")):
-        prefix = os.fsencode(os.path.dirname(os.path.dirname(real_path)))
-        if prefix != b"/":
-            plan.bind(prefix, prefix)
 
 
 def find_bwrap(search_path: str) -> str | None:

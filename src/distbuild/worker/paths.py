@@ -8,6 +8,7 @@ from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import (
     DIGEST_BYTES,
     MAX_BLOB_BYTES,
+    Changes,
     DirectoryEntry,
     Entry,
     FileEntry,
@@ -45,7 +46,7 @@ def fits(path: bytes, entry: Entry, root: bytes) -> bool:
     """Whether this system can have the entry at ``path`` below ``root``."""
     if len(root) + len(path) >= MAX_PATH_BYTES:
         return False
-    if any(len(part) > MAX_NAME_BYTES for part in path.split(b"/")):
+    if len(path) > MAX_NAME_BYTES and any(len(part) > MAX_NAME_BYTES for part in path.split(b"/")):
         return False
     if isinstance(entry, SymlinkEntry):
         return len(rerooted_target(path, entry.target)) < MAX_PATH_BYTES
@@ -66,25 +67,55 @@ def check_entry(path: bytes, entry: Entry) -> None:
         raise ProtocolError(f"bad entry for {path[:200]!r}")
 
 
+def checked(changes: Changes) -> dict[bytes, Entry | None]:
+    """The entries by path; raises ProtocolError for what cannot be in a tree."""
+    named = {change.path: change.entry for change in changes.entries or ()}
+    for path, entry in named.items():
+        if path != b"/":
+            check_path(path)
+        if entry is not None:
+            check_entry(path, entry)
+    return named
+
+
 def parents(path: bytes) -> Iterator[bytes]:
     """Every directory above ``path`` except the root, nearest first."""
     while (path := path.rpartition(b"/")[0]) != b"":
         yield path
 
 
-def is_behind(path: bytes, entries: Mapping[bytes, Entry]) -> bool:
-    """Whether something above ``path`` is no directory: what is seen there is not its own."""
-    above = (entries.get(parent) for parent in parents(path))
-    return any(entry is not None and not isinstance(entry, DirectoryEntry) for entry in above)
+class Behind:
+    """Whether something above a path is no directory: what is seen there is not its own.
+
+    Remembers each directory, as a tree has few for its files: for one moment of ``entries``.
+    """
+
+    def __init__(self, entries: Mapping[bytes, Entry]) -> None:
+        self._entries = entries
+        self._known: dict[bytes, bool] = {b"": False}
+
+    def __call__(self, path: bytes) -> bool:
+        """For an absolute path, of any depth."""
+        asked = []
+        directory = path.rpartition(b"/")[0]
+        while (known := self._known.get(directory)) is None:
+            asked.append(directory)
+            directory = directory.rpartition(b"/")[0]
+        for directory in reversed(asked):
+            entry = self._entries.get(directory)
+            known = known or (entry is not None and not isinstance(entry, DirectoryEntry))
+            self._known[directory] = known
+        return known
 
 
 def left_out(asked: Iterable[bytes], entries: Mapping[bytes, Entry], root: bytes) -> set[bytes]:
     """Those of ``asked`` that are not to be put below ``root``: what does not fit, or is behind
     a link or a file; and ``/``, which is there without our doing."""
+    is_behind = Behind(entries)
     return {
         path
         for path in asked
-        if path == b"/" or not fits(path, entries[path], root) or is_behind(path, entries)
+        if path == b"/" or not fits(path, entries[path], root) or is_behind(path)
     }
 
 

@@ -3,6 +3,7 @@
 For workers without namespaces. Refuses what is only exact at the original paths.
 """
 
+import functools
 import os
 import stat
 from collections.abc import Mapping
@@ -27,19 +28,18 @@ class PlainSandbox:
 
     def __init__(self, search_path: str) -> None:
         self._search_path = search_path
+        # A tree's root without symlinks, which does not change while the worker runs.
+        self._canonical = functools.cache(os.path.realpath)
 
     def prepare(self, task: Task) -> Execution:
         """The relocated command and a directory for what it writes."""
-        tree = os.path.realpath(task.tree.ground.root)
-        out = task.directory + b"/out"
-        with translated():
-            os.mkdir(out)
+        tree = self._canonical(task.tree.ground.root)
         job = task.job
         try:
             moved = relocate(
                 task.command,
                 os.fsdecode(tree),
-                os.fsdecode(out),
+                os.fsdecode(task.directory),
                 [os.fsdecode(directory) for directory in job.builtin_dirs],
                 os.fsdecode(job.implicit_include) or None,
             )
@@ -54,6 +54,7 @@ class PlainSandbox:
             os.fsencode(moved.cwd),
             {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
             moved,
+            tree,
         )
 
 
@@ -64,6 +65,8 @@ class _PlainExecution:
     cwd: bytes
     env: Mapping[bytes, bytes]
     moved: Relocated
+    #: The tree's root, canonical.
+    tree: bytes
 
     def answer(self, completed: Completed) -> Answer:
         """Everything with the tree's prefix taken off."""
@@ -71,13 +74,12 @@ class _PlainExecution:
             raise InfrastructureError(f"the compiler was killed by signal {-completed.status}")
         if completed.status in _NOT_EXECUTED:
             raise InfrastructureError(f"cannot run {self.task.driver.path}")
-        tree = os.path.realpath(self.task.tree.ground.root)
         with translated():
-            written, dependencies = self._written(os.fsdecode(tree))
+            written, dependencies = self._written(os.fsdecode(self.tree))
         return Answer(
             completed.status,
-            unmap_text(completed.stdout, tree),
-            unmap_text(completed.stderr, tree),
+            unmap_text(completed.stdout, self.tree),
+            unmap_text(completed.stderr, self.tree),
             written,
             dependencies,
         )

@@ -4,6 +4,7 @@ It begins with the names that the tree's directory has; what is new or changed i
 is an output.
 """
 
+import contextlib
 import os
 import shutil
 import stat
@@ -33,8 +34,11 @@ class PrivateDirectory:
         self.real = real
         #: Names of the directories in it, over which the tree's own have to be mounted.
         self.directories: list[bytes] = []
-        self._before: dict[bytes, _Facts] = {}
-        os.makedirs(real)
+        # What was there before the compiler: how a copy was, and of a link its inode, which no
+        # other file can get while the tree has it too. Nobody writes through a link.
+        self._before: dict[bytes, _Facts | int] = {}
+        with contextlib.suppress(FileExistsError):  # left empty by an earlier job
+            os.mkdir(real)
 
     def fill(
         self,
@@ -73,6 +77,9 @@ class PrivateDirectory:
                 os.chmod(mine, 0o644)
             else:
                 os.link(entry.path, mine)
+                # Not the entry's: the tree may have got another file there since it was listed.
+                self._before[entry.name] = os.lstat(mine).st_ino
+                return
         except FileNotFoundError:
             return  # just removed; the job will learn that it was disturbed
         except OSError:
@@ -88,13 +95,46 @@ class PrivateDirectory:
                     if not (top and entry.name in self.directories):
                         yield from self._written(entry.path, here)
                     continue
+                before = self._before.get(entry.name) if top else None
+                if before == entry.inode():
+                    continue
                 facts = entry.stat(follow_symlinks=False)
-                if top and self._before.get(entry.name) == _facts(facts):
+                if before in (facts.st_ino, _facts(facts)):
                     continue
                 yield _read(entry.path, here, facts)
 
     def _at(self, name: bytes) -> bytes:
         return self.real + b"/" + name
+
+
+def remove(directory: bytes) -> None:
+    """Remove a job's directory as far as that can be done."""
+    if empty(directory, keep=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+    else:
+        # One that the compiler took its own rights from.
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def empty(directory: bytes, *, keep: bool) -> bool:
+    """Remove what is in a directory that nobody uses; False if not all could be removed.
+
+    ``keep``: the directories directly in it stay, empty.
+    """
+    try:
+        with os.scandir(directory) as found:
+            entries = list(found)
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+            elif not empty(entry.path, keep=False):
+                return False
+            elif not keep:
+                os.rmdir(entry.path)
+    except OSError:
+        return False
+    return True
 
 
 def _read(real: bytes, path: bytes, facts: os.stat_result) -> Written:

@@ -1,56 +1,106 @@
-"""How many compilers run at once, and what is known about them for /status. Runs nothing."""
+"""How many compilers run at once, which jobs wait for a slot, and the counts for /status.
+
+Runs nothing and knows no job: what waits is a value.
+"""
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 #: One sample per change of the number of running compilers.
 MAX_SAMPLES = 600
 
+T = TypeVar("T")
 
-class Slots:
-    """``total`` slots, taken in the order of asking."""
 
-    def __init__(self, total: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What an asker has in hand: ``slots`` taken, and room for ``ahead`` jobs to wait here."""
+
+    slots: int = 0
+    ahead: int = 0
+
+
+class Slots(Generic[T]):
+    """``total`` slots, taken in the order of asking.
+
+    Up to ``ahead`` values more may wait in line, each for the next slot that is free; with
+    ``ahead`` there must be one asker only.
+    """
+
+    def __init__(self, total: int, ahead: int = 0) -> None:
         self.total = total
+        self._ahead = ahead
         self._free = total
         self._changed = threading.Condition()
-        self._waiting: deque[object] = deque()
+        self._askers: deque[object] = deque()
+        self._line: deque[T] = deque()
+        # Since the last offer. A line that nothing was found for is not offered again and again.
+        self._moved = False
         self._closed = False
 
-    def take(self) -> int:
+    def take(self) -> Offer:
         """Wait for a free slot and take this asker's share of all that are free.
 
-        Returns 0 once the slots are closed.
+        Or, if that comes first, until the line has moved and half of it is room, so that one
+        request fills many places. An offer of nothing once the slots are closed.
         """
         ticket = object()
         with self._changed:
-            self._waiting.append(ticket)
+            self._askers.append(ticket)
             self._changed.notify_all()
             try:
                 self._changed.wait_for(
-                    lambda: self._closed or (self._free > 0 and self._waiting[0] is ticket)
+                    lambda: self._closed or (self._askers[0] is ticket and self._is_worth_asking())
                 )
                 if self._closed:
-                    return 0
-                share = -(-self._free // len(self._waiting))
+                    return Offer()
+                self._moved = False
+                share = -(-self._free // len(self._askers))
                 self._free -= share
-                return share
+                return Offer(share, self._ahead - len(self._line))
             finally:
-                self._waiting.remove(ticket)
+                self._askers.remove(ticket)
                 self._changed.notify_all()
+
+    def settle(self, offer: Offer, got: Sequence[T] = ()) -> list[T]:
+        """Give an offer back for what it got: those of all in line that have a slot now."""
+        with self._changed:
+            self._free += offer.slots
+            self._line.extend(got)
+            started = [self._line.popleft() for _ in range(min(self._free, len(self._line)))]
+            self._free -= len(started)
+            self._changed.notify_all()
+            return started
+
+    def next(self) -> T | None:
+        """Hand a slot on to the first in line; None: nobody waits, or the slots are closed, and
+        the slot is free."""
+        with self._changed:
+            first = None
+            if self._line and not self._closed:
+                first = self._line.popleft()
+                self._moved = True
+            else:
+                self._free += 1
+            if self._is_worth_asking():
+                self._changed.notify_all()
+            return first
+
+    def drop(self, is_it: Callable[[T], bool]) -> list[T]:
+        """Take out of the line whatever ``is_it``."""
+        with self._changed:
+            dropped = [value for value in self._line if is_it(value)]
+            self._line = deque(value for value in self._line if not is_it(value))
+            return dropped
 
     def wait_free(self) -> bool:
         """Wait until a slot is free, without taking it; False once the slots are closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._free > 0)
             return not self._closed
-
-    def give(self, count: int = 1) -> None:
-        """Give slots back."""
-        with self._changed:
-            self._free += count
-            self._changed.notify_all()
 
     def close(self) -> None:
         """Let nobody take a slot any more."""
@@ -61,7 +111,10 @@ class Slots:
     def wait_asked(self, count: int, timeout_s: float) -> bool:
         """Wait until ``count`` askers stand in line; False if they do not in time."""
         with self._changed:
-            return self._changed.wait_for(lambda: len(self._waiting) >= count, timeout_s)
+            return self._changed.wait_for(lambda: len(self._askers) >= count, timeout_s)
+
+    def _is_worth_asking(self) -> bool:
+        return self._free > 0 or (self._moved and 2 * len(self._line) <= self._ahead)
 
 
 class Tally:
@@ -83,6 +136,11 @@ class Tally:
         with self._lock:
             self._ended[how] += 1
         self._change(-1)
+
+    def dropped(self) -> None:
+        """A job was cancelled before its compiler started."""
+        with self._lock:
+            self._ended["cancelled"] += 1
 
     def counts(self) -> dict[str, int]:
         """The numbers now."""

@@ -24,7 +24,7 @@ from distbuild.protocol.messages import (
 from distbuild.worker.ground import Ground
 from distbuild.worker.holds import Holds
 from distbuild.worker.ownfiles import OwnFiles
-from distbuild.worker.paths import check_entry, check_path, is_behind, left_out
+from distbuild.worker.paths import Behind, check_path, checked, left_out
 
 Entries = dict[bytes, Entry]
 _log = logging.getLogger(__name__)
@@ -96,6 +96,15 @@ class Tree:
             self._become(wanted, touched, hidden)
             self._summary = summary
             return self._adopt(changes)
+
+    def lacking(self, changes: Changes) -> ChangesReply:
+        """Which contents have to be sent before these entries can be applied; changes nothing.
+
+        Raises ProtocolError for paths outside the tree and InfrastructureError for a bad disk.
+        """
+        named = checked(changes)
+        entries = {path: entry for path, entry in named.items() if entry is not None}
+        return ChangesReply("need_blobs", 0, self._missing(entries, sorted(entries)))
 
     def position(self) -> tuple[str, int, Digest]:
         """Epoch, generation and summary, of one moment."""
@@ -192,12 +201,7 @@ class Tree:
 
     def _next_entries(self, changes: Changes) -> tuple[Entries, list[bytes]]:
         """The entries after ``changes``, and the paths that differ, sorted."""
-        named = {change.path: change.entry for change in changes.entries or ()}
-        for path, entry in named.items():
-            if path != b"/":
-                check_path(path)
-            if entry is not None:
-                check_entry(path, entry)
+        named = checked(changes)
         if changes.base == 0:
             wanted = {path: entry for path, entry in named.items() if entry is not None}
             considered = self._entries.keys() | wanted.keys()
@@ -276,8 +280,11 @@ class Tree:
         ground, old = self.ground, self._entries
         moved = sorted({*touched, *(hidden ^ self._left_out)})
         named = [(path, None if path in hidden else wanted.get(path)) for path in moved]
+        was_behind, will_be_behind = Behind(old), Behind(wanted)
         for path, new in reversed(named):
-            if not self._is_on_disk(path, hidden):
+            # What is at a path that was left out, or behind a link, is not its own.
+            left_out = path in self._left_out or (path in hidden and path not in old)
+            if left_out or was_behind(path):
                 continue
             if self.holds.holds(path) and not isinstance(new, DirectoryEntry):
                 continue
@@ -289,14 +296,8 @@ class Tree:
             elif new is not None and not self.holds.holds(path):
                 ground.put(path, new)
         for path in touched:
-            if path in old and path not in wanted and not is_behind(path, wanted):
+            if path in old and path not in wanted and not will_be_behind(path):
                 ground.prune(path, wanted)
-
-    def _is_on_disk(self, path: bytes, hidden: set[bytes]) -> bool:
-        """Whether what is at ``path`` is its own, or nothing. ``hidden``: left out from now on."""
-        if path in self._left_out or (path in hidden and path not in self._entries):
-            return False
-        return not is_behind(path, self._entries)
 
     def _reset(self) -> None:
         self._revision += 1

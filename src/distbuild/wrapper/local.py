@@ -5,7 +5,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from distbuild.drivers import find_driver
+from distbuild.drivers import SKIP, find_behind, passed, spelling, with_passed
+from distbuild.protocol.errors import InfrastructureError
 
 NOT_FOUND = 127
 NOT_RUNNABLE = 126
@@ -13,18 +14,29 @@ NOT_RUNNABLE = 126
 
 def run_locally(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
     """Replace this process by the compiler; ends with 127 when there is none."""
-    program = find_driver(argv[0], _working_directory(), env.get("PATH", os.defpath))
+    cwd = _working_directory()
+    try:
+        program = find_behind(argv[0], cwd, env)
+    except InfrastructureError as error:
+        _end(str(error), NOT_FOUND)
     if program is None:
-        print(f"dist_build: {argv[0]}: command not found", file=sys.stderr)
-        sys.exit(NOT_FOUND)
+        tried = f"no compiler behind the wrappers on PATH (tried {env.get(SKIP)})"
+        what = tried if passed(argv[0], env) else "command not found"
+        _end(f"{argv[0]}: {what}", NOT_FOUND)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
+    words = [spelling(argv[0], program, cwd, env), *argv[1:]]
     try:
-        os.execve(program, list(argv), clean_environment(env))
+        os.execve(program, words, with_passed(program, clean_environment(env)))
     except OSError as error:
-        print(f"dist_build: {program}: {error.strerror}", file=sys.stderr)
-        sys.exit(NOT_RUNNABLE)
+        _end(f"{program}: {error.strerror}", NOT_RUNNABLE)
+
+
+def _end(why: str, code: int) -> NoReturn:
+    if sys.stderr is not None:  # with None, print takes standard output
+        print(f"dist_build: {why}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _working_directory() -> str:

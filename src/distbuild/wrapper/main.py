@@ -1,5 +1,6 @@
 """The wrapper's ladder: ask the syncer, take its answer, or run the real compiler.
 
+0. called back?              a wrapper that we have started: what is behind it
 1. a subcommand?             the user talks to us
 2. hand the command over     anything unexpected: step 4, with one line of reason
 3. done: give it back        outputs, stdout, stderr, exit code
@@ -15,11 +16,12 @@ from typing import NoReturn
 from distbuild.command.model import Local, LocalReason
 from distbuild.command.parse import parse
 from distbuild.config import find_home, load_config, syncer_urls
+from distbuild.drivers import passed
+from distbuild.outputs import write_outputs
 from distbuild.protocol.errors import ConfigError, DistBuildError
 from distbuild.protocol.messages import SubmitReply
 from distbuild.tls import load_credentials, make_session
 from distbuild.wrapper.local import run_locally
-from distbuild.wrapper.outputs import write_outputs
 from distbuild.wrapper.submit import SyncerConnection, request_of
 
 #: An infrastructure failure when DIST_BUILD_FALLBACK=0 forbids the local compile.
@@ -51,6 +53,13 @@ def main(arguments: Sequence[str]) -> int:
         return USAGE if isinstance(error, ConfigError) else 1
 
 
+def command_words(argv: Sequence[str]) -> list[str]:
+    """The command that a process was started for: called gcc, through a link, it stands for gcc."""
+    name = os.path.basename(argv[0])
+    own = [] if name.startswith("dist_build") else [name]
+    return [*own, *argv[1:]]
+
+
 def _subcommand(word: str) -> Callable[[Sequence[str]], int] | None:
     if word not in ("status", "install", "clean", "doctor", "explain"):
         return None
@@ -70,13 +79,15 @@ def connect() -> SyncerConnection:
 
 def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Compile on the farm or here; does not return when the compiler takes this process over."""
+    if passed(argv[0], env):
+        return run_locally(argv, env)
     verbose = env.get("DIST_BUILD_VERBOSE") == "1"
     try:
         reply = connect().compile(
             request_of(argv, env, tty=sys.stderr is not None and sys.stderr.isatty())
         )
         if reply.outcome == "done":
-            write_outputs(reply)
+            write_outputs(reply.outputs, reply.removed, _umask())
             return _give_back(reply, verbose=verbose)
     except DistBuildError as error:
         reply = _without_syncer(argv, str(error))
@@ -111,6 +122,13 @@ def _fall_back(
     if verbose or not reply.silent:
         _say(f"compiled locally: {why.rstrip(': ')}")
     return run_locally(argv, env)
+
+
+def _umask() -> int:
+    # There is no call that only reads it; this process has one thread.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def _die_of(number: signal.Signals) -> NoReturn:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import requests
 
 from distbuild.command.toolchain import telling_environment
+from distbuild.place import view_of_files
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
 
@@ -23,8 +24,14 @@ def request_of(argv: Sequence[str], env: Mapping[str, str], *, tty: bool) -> mes
     return messages.SubmitRequest(
         argv=[os.fsencode(word) for word in argv],
         cwd=os.fsencode(working_directory(env)),
-        env={name: os.fsencode(value) for name, value in telling_environment(env).items()},
+        # No compiler reads a variable whose name is not ASCII, and a message's names are UTF-8.
+        env={
+            name: os.fsencode(value)
+            for name, value in telling_environment(env).items()
+            if name.isascii()
+        },
         stderr_tty=tty,
+        place=view_of_files(),
     )
 
 

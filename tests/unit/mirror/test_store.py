@@ -78,10 +78,10 @@ def test_a_forged_blob_is_refused_and_leaves_nothing(bad: Blob, store: Store, ro
 def test_a_full_disk_is_an_infrastructure_error_and_leaves_nothing(
     store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(descriptor: int, mode: int) -> None:
+    def full(descriptor: int, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.fchmod", full)
+    monkeypatch.setattr("os.write", full)
     with pytest.raises(InfrastructureError, match="No space left"):
         store.put(blob(CONTENT))
     assert files_below(root) == []
@@ -161,6 +161,32 @@ def test_old_unused_blobs_are_evicted_and_used_ones_stay(root: Path, tmp_path: P
     store.evict(now + KEEP_UNUSED_S + 60)
     assert files_below(root) == [path_of(root, DIGEST)]
     assert store.status().bytes == len(CONTENT)
+
+
+def test_a_blob_that_is_just_being_written_is_left_alone(store: Store, root: Path) -> None:
+    (root / "ab").mkdir()
+    handle, name = store._make_temporary(os.fsencode(root / "ab"))
+    os.close(handle)
+    store.evict(0.0)
+    assert files_below(root) == [Path(os.fsdecode(name))]
+
+
+def test_a_temporary_file_of_a_process_with_our_number_is_replaced(
+    store: Store, root: Path
+) -> None:
+    left = path_of(root, DIGEST).with_name(f".new-{os.getpid()}-1")
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    store.put(blob(CONTENT))
+    assert files_below(root) == [path_of(root, DIGEST)]
+
+
+def test_a_large_blob_is_kept_and_checked_in_pieces(store: Store, root: Path) -> None:
+    content = os.urandom(1 << 20) * 5
+    store.put(blob(content))
+    assert path_of(root, hashlib.sha256(content).digest()).read_bytes() == content
+    with pytest.raises(ProtocolError):
+        store.put(blob(content, digest=bytes(32)))
 
 
 def test_above_the_cap_unused_blobs_go_unless_this_process_needs_them(root: Path) -> None:

@@ -20,6 +20,10 @@ from distbuild.mirror.text import assembler_reads_more, odd_operands
         (b'#if __has_include("node_modules/x.h")\n', ("node_modules/x.h",)),
         (b'#include "../caf\xe9.h"\n', ("../caf\udce9.h",)),
         (b'#include "..x/y..h"\n', ()),
+        (b'#embed "../blob"\n', ("../blob",)),
+        (b'#if __has_embed("/abs") && __has_include_next(<../y.h>)\n', ("../y.h", "/abs")),
+        (b'my_include "../x.h"\n', ()),
+        (b'x__has_include("../x.h")\n', ()),
         (b"// see </usr/include> and ../other\n", ()),
     ],
 )

@@ -28,12 +28,10 @@ class Watched:
             directory.mkdir()
         self.told: dict[str, bool] = {}
         self.overflows = 0
-        self.threads: set[int] = set()
-        self.watcher = InotifyWatcher(base / "cookies", self._changed, self._overflowed)
+        self.watcher = InotifyWatcher(self._changed, self._overflowed)
         assert self.watcher.add(str(self.root))
 
     def _changed(self, path: str, is_directory: bool) -> None:
-        self.threads.add(threading.get_ident())
         self.told[path] = self.told.get(path, False) or is_directory
 
     def _overflowed(self) -> None:
@@ -141,7 +139,35 @@ def test_what_was_done_before_the_barrier_is_told_before_it_returns(
         told = watched.heard()
         assert expected.items() <= told.items(), f"round {n}: {told}"
     assert watched.overflows == 0
-    assert len(watched.threads) == 1
+
+
+def test_one_event_is_told_at_a_time_and_in_order(watched: Watched) -> None:
+    """By the reader, or by whoever waits at the barrier: never by both at the same time."""
+    told: list[str] = []
+    telling = threading.Lock()
+
+    def changed(path: str, is_directory: bool) -> None:
+        assert telling.acquire(blocking=False)
+        told.append(path)
+        telling.release()
+
+    watched.watcher._changed = changed
+    files = [str(watched.root / f"{n}.h") for n in range(500)]
+    waiting = [threading.Thread(target=_wait_often, args=(watched,)) for _ in range(3)]
+    for thread in waiting:
+        thread.start()
+    for file in files:
+        os.close(os.open(file, os.O_CREAT | os.O_WRONLY))
+    for thread in waiting:
+        thread.join()
+    assert watched.watcher.barrier()
+    assert list(dict.fromkeys(told)) == files
+    assert watched.overflows == 0
+
+
+def _wait_often(watched: Watched) -> None:
+    for _ in range(300):
+        watched.watcher.barrier()
 
 
 def test_barriers_of_many_threads_do_not_disturb_each_other(watched: Watched) -> None:
@@ -239,21 +265,6 @@ def test_what_is_no_directory_cannot_be_watched(watched: Watched) -> None:
     assert added == [False, False, False]
 
 
-def test_an_overflow_is_told_and_ends_the_wait(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The cookie's own event was lost with the others."""
-    monkeypatch.setattr(watched.watcher, "_dispatch", lambda event: None)
-    ended = []
-    waiter = threading.Thread(target=lambda: ended.append(watched.watcher.barrier()))
-    waiter.start()
-    while not watched.watcher._waiting:
-        assert waiter.is_alive()
-    watched.watcher.on_queue_overflow()
-    waiter.join()
-    assert (ended, watched.overflows) == ([True], 1)
-
-
 def test_a_full_kernel_queue_is_noticed(tmp_path: Path) -> None:
     """A callback that blocks lets the kernel's queue run full."""
     try:
@@ -287,21 +298,6 @@ def test_an_error_while_telling_counts_as_an_overflow(watched: Watched) -> None:
     (watched.root / "x.h").touch()
     assert watched.watcher.barrier()
     assert watched.overflows > 0
-
-
-def test_a_barrier_without_its_directory_is_not_certain(watched: Watched) -> None:
-    shutil.rmtree(watched.watcher._cookies)
-    assert not watched.watcher.barrier()
-
-
-def test_cookies_of_an_earlier_run_are_removed(tmp_path: Path) -> None:
-    cookies = tmp_path / "cookies"
-    cookies.mkdir()
-    (cookies / "left").touch()
-    watcher = InotifyWatcher(cookies, lambda path, is_directory: None, lambda: None)
-    assert watcher.barrier()
-    watcher.stop()
-    assert list(cookies.iterdir()) == []
 
 
 def test_without_notification_nothing_is_watched_and_nothing_waited_for() -> None:

@@ -1,5 +1,7 @@
 import hashlib
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,10 @@ import zstandard
 
 from distbuild.mirror.manifest import WITHHELD, Manifest
 from distbuild.protocol.blobs import pack
-from distbuild.protocol.messages import Blob, Entry, FileEntry
+from distbuild.protocol.messages import Blob, Digest, Entry, FileEntry
+from distbuild.syncer import ahead as ahead_module
 from distbuild.syncer import blobs as blobs_module
+from distbuild.syncer.ahead import Ahead
 from distbuild.syncer.blobs import BlobSource
 
 
@@ -66,3 +70,71 @@ def test_batches_close_when_they_are_large_and_leave_out_what_changed(
     (tmp_path / "b").write_bytes(b"changed")
     assert [len(batch) for batch in source.batches(wanted)] == [1]
     assert list(source.batches([])) == []
+
+
+class Slow(BlobSource):
+    """Counts what is read, and reads nothing before it is let."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__(manifest)
+        self.may_read = threading.Event()
+        self.reads: list[bytes] = []
+
+    def read(self, digest: Digest) -> bytes | None:
+        self.reads.append(digest)
+        self.may_read.wait(10)
+        return super().read(digest)
+
+
+def test_a_content_that_several_workers_want_is_packed_once(manifest: Manifest) -> None:
+    source = Slow(manifest)
+    wanted = [digest_of(A), digest_of(B)]
+    with source.sending(), ThreadPoolExecutor(4) as pool:
+        orders = [wanted, wanted[::-1], [*wanted, *wanted], [bytes(32), *wanted]]
+        asked = [pool.submit(source.batch, order) for order in orders]
+        source.may_read.set()
+        batches = [[plain(blob) for blob in one.result()] for one in asked]
+        a, b = (digest_of(A), 100, A), (digest_of(B), 100, B)
+        assert batches == [[a, b], [b, a], [a, b], [a, b]]
+    assert sorted(source.reads) == sorted([*wanted, bytes(32)])
+    source.batch(wanted)
+    assert len(source.reads) == 5, "nothing is kept when nobody sends"
+
+
+def test_what_is_kept_for_others_is_bounded(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs_module, "KEEP_BYTES", 30)
+    source = Slow(manifest)
+    source.may_read.set()
+    with source.sending():
+        for digest in (digest_of(A), digest_of(B), digest_of(B), digest_of(A)):
+            source.batch([digest])
+    assert source.reads == [digest_of(A), digest_of(B), digest_of(A)]
+
+
+def test_what_was_just_hashed_is_not_read_again(manifest: Manifest, tmp_path: Path) -> None:
+    source = Slow(manifest)
+    source.may_read.set()
+    new = b"new" * 50
+    (tmp_path / "new").write_bytes(new)
+    source.ahead.found(str(tmp_path / "new"), FileEntry(digest_of(new), 150, 0o444, 0))
+    source.ahead.hashed(digest_of(new), new)
+    assert source.size_of(digest_of(new)) == 150
+    for _ in range(2):
+        assert [plain(b) for b in source.batch([digest_of(new)])] == [(digest_of(new), 150, new)]
+    assert source.reads == [digest_of(new)]
+    source.ahead.close()
+    source.ahead.hashed(digest_of(new), new)
+    assert source.ahead.take(digest_of(new)) is None
+    assert source.batch([digest_of(new)]) == []
+
+
+def test_hashed_contents_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead_module, "KEEP_BYTES", 150)
+    ahead = Ahead()
+    for data in (A, B):
+        ahead.hashed(digest_of(data), data)
+    assert (ahead.take(digest_of(B)), ahead.take(digest_of(A))) == (None, A)
+    ahead.hashed(digest_of(B), B)
+    assert ahead.take(digest_of(B)) == B

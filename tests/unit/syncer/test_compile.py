@@ -9,6 +9,7 @@ import pytest
 
 from distbuild.command.model import Local, LocalReason
 from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest, SubmitReply
+from distbuild.signals import Signal
 from distbuild.syncer.compile import MAX_ROUNDS, Compiles
 from distbuild.syncer.executor import Task
 from tests.support.preparing import IDENTITY, Box
@@ -265,11 +266,23 @@ def test_closing_a_compile_cancels_its_task(compiling: Compiling) -> None:
 
 
 def test_until_the_first_scan_is_over_a_compile_waits(compiling: Compiling) -> None:
-    ready = compiling.box.mirroring.ready
-    ready.clear()
+    ready = compiling.box.mirroring.ready = Signal()
     compiling.executor.script = [compiling.result("inc/a.h")]
     running = compiling.compiles.compile(compiling.box.submission())
     next(running)
     assert compiling.executor.tasks == []
     ready.set()
     assert run(running) == done()
+
+
+def test_what_one_job_proved_says_nothing_of_another_digest_or_generation(
+    compiling: Compiling,
+) -> None:
+    good = compiling.result("src/x.c", "inc/a.h")
+    stale = ResultRequest("1.1", "w1", inputs=[compiling.read("inc/a.h", b"old")])
+    assert compiling.compile(good) == done()
+    assert compiling.compile(stale, good) == done()
+    compiling.box.write("inc/a.h", "int b;\n")
+    now = compiling.result("src/x.c", "inc/a.h")
+    assert compiling.compile(good, now) == done()
+    assert compiling.counted() == (3, 0, 2, {})

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from distbuild.command.model import Local, LocalReason
-from distbuild.protocol.messages import LeaseRequest, RenewRequest, ResultRequest
+from distbuild.protocol.messages import LeaseRequest, RenewRequest, ResultRequest, Toolchain
 from distbuild.syncer import farm as farm_module
 from distbuild.syncer.executor import Task
 from distbuild.syncer.farm import Farm
@@ -211,7 +211,7 @@ def test_stopping_answers_everything() -> None:
     lease_one(farm, asking("w1"))
     poll = InThread(lambda: farm.lease(asking("w2", 1, LONG_S, "clang")))
     renewal = InThread(lambda: farm.renew(RenewRequest("w1", [], LONG_S)))
-    while len(farm._bells) < 3:
+    while "w2" not in farm.workers() or not farm._bells:
         assert poll.is_waiting()
     farm.stop()
     stopping = Local(LocalReason.SYNCER_STOPPING)
@@ -256,3 +256,45 @@ def test_many_tasks_and_workers_lose_nothing(farm: Farm) -> None:
     assert [a.stdout for a in answers if isinstance(a, ResultRequest)] == [
         str(n).encode() for n in range(40)
     ]
+
+
+def test_a_full_farm_is_relieved_of_its_oldest_job(farm: Farm) -> None:
+    assert farm.lease(asking("w1")) == []
+    assert not farm.relieve(0.0)
+    [first] = submitted(farm, 1, task("a"))
+    assert not farm.relieve(LONG_S)
+    [_, second] = [first, *submitted_more(farm, task("b"))]
+    assert farm.relieve(0.0)
+    assert first.result() == Local(LocalReason.FARM_FULL)
+    lease, given = lease_one(farm, asking("w1"))
+    assert given == task("b")
+    assert farm.deliver(ResultRequest(lease, "w1"))
+    second.result()
+    assert not farm.relieve(0.0)
+
+
+def submitted_more(farm: Farm, of: Task) -> list[InThread]:
+    before = farm.counts()["queued"]
+    call = InThread(lambda: run(farm.execute(of)))
+    while farm.counts()["queued"] == before:
+        assert call.is_waiting()
+    return [call]
+
+
+def test_jobs_ahead_are_given_only_while_nobody_else_is_free(farm: Farm) -> None:
+    def ahead(worker: str, slots: int) -> LeaseRequest:
+        return LeaseRequest(worker, slots, 0.0, [Toolchain("gcc", "gcc")], ahead=2)
+
+    assert farm.lease(ahead("w1", 1)) == []
+    assert farm.lease(ahead("w2", 1)) == []
+    calls = submitted(farm, 6, task())
+    taken = farm.lease(ahead("w1", 1))
+    assert len(taken) == 1  # w2 has a free slot, and is about to ask
+    taken += farm.lease(ahead("w2", 1))
+    assert len(taken) == 4
+    taken += farm.lease(ahead("w1", 0))
+    assert len(taken) == 6
+    for lease, _ in taken:
+        assert farm.deliver(ResultRequest(lease, "w1"))
+    for call in calls:
+        call.result()

@@ -1,6 +1,9 @@
 """A worker in memory is kept at the manifest's generation, whatever happens to it."""
 
 import os
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +11,14 @@ import pytest
 import requests
 
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.messages import Blob, FileEntry
+from distbuild.syncer import ahead as ahead_module
+from distbuild.syncer import blobs as blobs_module
 from distbuild.syncer import push as push_module
 from distbuild.syncer.blobs import BlobSource
-from distbuild.syncer.push import Pusher, WorkerClient, reason_of
+from distbuild.syncer.delivery import Delivery, Progress
+from distbuild.syncer.push import Pusher, refresh_all
+from distbuild.syncer.worker_client import WorkerClient, reason_of
 from tests.support.mirrored import Mirror
 from tests.support.workers import FakeWorkerClient
 
@@ -57,7 +65,7 @@ class Pushed:
     def sent(self) -> list[str]:
         """What was asked of the worker since the last call, without questions for its status."""
         asked, self.client.asked = self.client.asked, []
-        return [word for word in asked if word != "status"]
+        return [word for word in asked if word not in ("status", "probe")]
 
 
 @pytest.fixture
@@ -79,7 +87,7 @@ def test_an_empty_worker_gets_everything_and_then_the_changes(pushed: Pushed) ->
     assert pushed.sent() == ["offer", "since 0", "blobs 1", "since 0"]
     pushed.write("y.h", "2")
     pushed.wait()
-    assert pushed.sent() == [f"since {first}", "blobs 1", f"since {first}"]
+    assert pushed.sent() == [f"since {first} with 1"]
     assert pushed.pusher.sent_blobs == 2
 
 
@@ -162,7 +170,7 @@ def test_a_tree_that_fell_behind_gets_a_complete_listing(pushed: Pushed) -> None
     pushed.client.generation -= 1
     pushed.write("y.h", "2")
     pushed.client.wait_until(lambda: pushed.client.generation == base + 1)
-    assert pushed.sent() == [f"since {base}", "since 0", "blobs 1", "since 0"]
+    assert pushed.sent() == [f"since {base} with 1", "since 0"]
 
 
 def test_a_cleaned_worker_is_filled_again(pushed: Pushed) -> None:
@@ -183,6 +191,129 @@ def test_an_unforeseen_error_is_shown_and_does_not_end_the_thread(
         said = "ZeroDivisionError: division by zero"
         pushed.client.wait_until(lambda: pushed.pusher.error == said)
     pushed.wait()
+
+
+def test_an_idle_worker_is_only_probed_until_somebody_wants_its_status(
+    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_module, "PROBE_S", 0.01)
+    pushed.start()
+    pushed.wait()
+    pushed.client.asked = []
+    pushed.client.wait_until(lambda: pushed.client.asked.count("probe") >= 3)
+    assert "status" not in pushed.client.asked
+    pushed.pusher.refresh(60.0)
+    assert "status" not in pushed.client.asked
+    refresh_all([pushed.pusher], 0.5, 0.0)
+    pushed.client.wait_until(lambda: "status" in pushed.client.asked)
+
+
+def test_a_worker_whose_port_is_closed_is_given_up_at_the_next_probe(
+    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_module, "PROBE_S", 0.01)
+    pushed.start()
+    pushed.wait()
+    pushed.client.asked = []
+    pushed.client.set_down(True)
+    pushed.client.wait_until(lambda: pushed.client.asked[-1:] == ["status"])
+    assert pushed.lost == ["w1"]
+
+
+def test_a_status_of_a_worker_that_hangs_is_not_waited_for(
+    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed.start()
+    pushed.wait()
+    release = threading.Event()
+    monkeypatch.setattr(pushed.client, "status", lambda: release.wait(10) and {})
+    began = time.monotonic()
+    refresh_all([pushed.pusher] * 50, 0.0, 0.05)
+    assert time.monotonic() - began < 5.0
+    release.set()
+
+
+def test_a_refresh_notices_a_worker_that_was_started_anew(pushed: Pushed) -> None:
+    pushed.start()
+    pushed.wait()
+    pushed.sent()
+    pushed.client.restart_empty()
+    pushed.pusher.refresh(0)
+    pushed.wait()
+    assert pushed.sent()[:4] == ["offer", "since 0", "blobs 1", "since 0"]
+
+
+def test_an_empty_worker_is_filled_while_the_first_scan_is_under_way(
+    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead_module, "STEP", 2)
+    ahead = pushed.pusher._source.ahead
+    pushed.pusher.start()
+    pushed.client.wait_until(lambda: "status" in pushed.client.asked)
+    entry = pushed.mirroring.manifest.get(str(pushed.base / "r/x.h"))
+    other = pushed.base / "other.h"
+    other.write_text("2")
+    assert isinstance(entry, FileEntry)
+    found = pushed.mirroring._scanner.entry(str(other))
+    assert isinstance(found, FileEntry)
+    ahead.found(str(pushed.base / "r/x.h"), entry)
+    ahead.found(str(other), found)
+    pushed.client.wait_until(lambda: pushed.client.blobs_held == {entry.digest, found.digest})
+    assert pushed.sent() == ["lacking 2", "blobs 2"]
+    assert pushed.client.generation == 0
+    pushed.mirroring.ready.set()
+    pushed.pusher.ring()
+    pushed.wait()
+    assert pushed.sent() == ["offer", "since 0"]
+    assert ahead.get(found.digest) is None
+
+
+def test_a_worker_with_a_tree_is_sent_nothing_before_the_scan_is_over(
+    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead_module, "STEP", 1)
+    pushed.client.known = True
+    pushed.pusher.start()
+    pushed.client.wait_until(lambda: "status" in pushed.client.asked)
+    asked = len(pushed.client.asked)
+    entry = pushed.mirroring.manifest.get(str(pushed.base / "r/x.h"))
+    assert isinstance(entry, FileEntry)
+    pushed.pusher._source.ahead.found("/x.h", entry)
+    pushed.pusher.refresh(0)
+    pushed.client.wait_until(lambda: len(pushed.client.asked) > asked)
+    assert pushed.sent() == []
+
+
+def test_what_is_still_to_be_sent_is_shown_until_it_is_sent(
+    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs_module, "BATCH_BYTES", 1)
+    for number in range(5):
+        pushed.write(f"{number}.h", "text" + str(number))
+    pusher, seen = pushed.pusher, []
+    take = pushed.client.blobs
+
+    def blobs(sent: list[Blob]) -> None:
+        seen.append((pusher.left_blobs, pusher.left_bytes))
+        take(sent)
+
+    monkeypatch.setattr(pushed.client, "blobs", blobs)
+    pushed.start()
+    pushed.wait()
+    assert seen[0] == (6, 26)
+    assert (pusher.left_blobs, pusher.left_bytes, pusher.sent_blobs) == (0, 0, 6)
+
+
+def test_a_delivery_ends_at_its_first_failure(pushed: Pushed) -> None:
+    pushed.client.set_down(True)
+    delivery = Delivery(pushed.client, pushed.pusher._source, lambda: False)
+    digests = list(pushed.mirroring.manifest._holders)
+    with pytest.raises(InfrastructureError, match="refused"):
+        delivery.send(digests)
+    assert delivery.progress == Progress()
+    over = Delivery(pushed.client, pushed.pusher._source, lambda: True)
+    with pytest.raises(InfrastructureError, match="ends"):
+        over.send(digests)
 
 
 def test_waiting_for_a_generation_that_does_not_come_ends(pushed: Pushed) -> None:
@@ -211,16 +342,16 @@ def response(status: int, body: bytes) -> requests.Response:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (response(507, b"no space\nmore"), "w1: 507 no space"),
-        (response(500, b""), "w1: 500 "),
-        (response(200, b"<html>"), "w1: /status is no JSON: "),
-        (requests.ConnectTimeout("Connection to w1 timed out."), "w1: timed out"),
+        (response(507, b"no space\nmore"), "w1:1: 507 no space"),
+        (response(500, b""), "w1:1: 500 "),
+        (response(200, b"<html>"), "w1:1: /status is no JSON: "),
+        (requests.ConnectTimeout("Connection to w1 timed out."), "w1:1: timed out"),
     ],
 )
 def test_every_failure_of_a_request_is_of_the_infrastructure(
     answer: requests.Response | requests.RequestException, message: str
 ) -> None:
-    client = WorkerClient(Session(answer), "w1")  # type: ignore[arg-type]
+    client = WorkerClient(Session(answer), "w1:1")  # type: ignore[arg-type]
     with pytest.raises(InfrastructureError) as caught:
         client.status()
     assert str(caught.value).startswith(message)
@@ -238,3 +369,12 @@ def test_every_failure_of_a_request_is_of_the_infrastructure(
 )
 def test_a_reason_is_a_few_words(text: str, reason: str) -> None:
     assert reason_of(requests.ConnectionError(text)) == reason
+
+
+def test_a_port_is_open_or_closed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host = f"127.0.0.1:{server.getsockname()[1]}"
+        client = WorkerClient(requests.Session(), host)
+        client.probe()
+    with pytest.raises(InfrastructureError, match=f"{host}: connection refused"):
+        client.probe()

@@ -12,6 +12,8 @@ from distbuild.protocol.messages import FileEntry, LeaseRequest, PullRequest, To
 from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.compile import Compiles
 from distbuild.syncer.farm import Farm
+from distbuild.syncer.here import Here
+from distbuild.syncer.local_slots import LocalSlots
 from distbuild.syncer.push import Pusher
 from distbuild.syncer.service import Parts, Service
 from tests.support.preparing import IDENTITY, Box
@@ -38,7 +40,15 @@ class Serving:
             self.box.preparer, self.farm, self.box.mirroring, self.box.mirror.scanner
         )
         self.service = Service(
-            Parts("me", self.farm, self.box.mirroring, source, compiles, (self.pusher,))
+            Parts(
+                "me",
+                self.farm,
+                self.box.mirroring,
+                source,
+                compiles,
+                (self.pusher,),
+                Here(compiles, LocalSlots(2)),
+            )
         )
 
     def request(self, *options: str) -> messages.SubmitRequest:
@@ -87,7 +97,14 @@ def test_status_has_the_documented_shape(serving: Serving) -> None:
             "local": {},
         },
         "workers": {
-            "w1:8443": {"state": "down", "error": "not reached yet", "mirrored_generation": 0}
+            "w1:8443": {
+                "state": "down",
+                "error": "not reached yet",
+                "mirrored_generation": 0,
+                "pushes": 0,
+                "left_files": 0,
+                "left_bytes": 0,
+            }
         },
     }
     assert status["uptime_s"] >= 0
@@ -198,6 +215,8 @@ def test_install_reports_until_every_reachable_worker_is_done(serving: Serving) 
         "done": False,
         "sent_files": 0,
         "sent_bytes": 0,
+        "left_files": 0,
+        "left_bytes": 0,
         "error": "not reached yet",
     }
     serving.pusher.start()

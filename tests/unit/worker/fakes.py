@@ -16,7 +16,9 @@ from distbuild.protocol.messages import (
     PullRequest,
     RenewReply,
     RenewRequest,
+    ResultBatch,
     ResultRequest,
+    ResultsReply,
 )
 from distbuild.worker.runner import Cancellation
 from distbuild.worker.tree import Tree
@@ -33,11 +35,18 @@ class FakeSyncer:
         self.epoch = "e"
         self.asked: list[LeaseRequest] = []
         self.pulled: list[PullRequest] = []
-        self.results: queue.Queue[ResultRequest] = queue.Queue()
+        self.delivered: queue.Queue[ResultRequest] = queue.Queue()
+        #: The leases of each batch of results that has come.
+        self.batches: list[list[str]] = []
+        self.refused: set[str] = set()
+        self.answering = threading.Event()
+        self.answering.set()
         self.listing: Changes | None = None
         self.contents: dict[bytes, Blob] = {}
+        #: Gives one job more than was asked for.
+        self.greedy = False
+        self.renewed: list[set[str]] = []
         self.down = threading.Event()
-        self.refuse = threading.Event()
         self._jobs: list[Job] = []
         self._ended: list[str] = []
         self._changed = threading.Condition()
@@ -68,6 +77,18 @@ class FakeSyncer:
             assert self._changed.wait_for(lambda: any(map(is_it, self.asked)), WAIT_S)
             return next(filter(is_it, self.asked))
 
+    def wait_renewed(self, leases: set[str]) -> None:
+        """Wait until just these leases have been renewed."""
+        with self._changed:
+            self.renewed.clear()
+            assert self._changed.wait_for(lambda: leases in self.renewed, WAIT_S), self.renewed
+
+    def wait_batches(self, count: int) -> list[list[str]]:
+        """Wait until so many batches of results have come."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.batches) >= count, WAIT_S)
+            return list(self.batches)
+
     def lease(self, request: LeaseRequest) -> LeaseReply:
         with self._changed:
             self.asked.append(request)
@@ -78,22 +99,31 @@ class FakeSyncer:
                 self._closed = True
                 self._changed.notify_all()
             self._changed.wait_for(lambda: self._jobs or self._closed, request.wait_s)
-            given, self._jobs = self._jobs[: request.slots], self._jobs[request.slots :]
+            count = request.slots + request.ahead + self.greedy
+            given, self._jobs = self._jobs[:count], self._jobs[count:]
             return LeaseReply(self.client, self.epoch, given, self.changes if given else None)
 
     def renew(self, request: RenewRequest) -> RenewReply:
         with self._changed:
+            self.renewed.append(set(request.leases))
+            self._changed.notify_all()
             self._changed.wait_for(
                 lambda: self._closed or set(self._ended) & set(request.leases), request.wait_s
             )
             return RenewReply([lease for lease in request.leases if lease in self._ended])
 
-    def result(self, request: ResultRequest) -> None:
+    def results(self, batch: ResultBatch) -> ResultsReply:
         if self.down.is_set():
             raise InfrastructureError("syncer down")
-        if self.refuse.is_set():
-            raise ProtocolError("no such lease")
-        self.results.put(request)
+        with self._changed:
+            self.batches.append([result.lease_id for result in batch.results])
+            self._changed.notify_all()
+        self.answering.wait(WAIT_S)
+        if any(result.lease_id in self.refused for result in batch.results):
+            raise ProtocolError("a malformed result")
+        for result in batch.results:
+            self.delivered.put(result)
+        return ResultsReply([True] * len(batch.results))
 
     def pull(self, request: PullRequest) -> Changes:
         self.pulled.append(request)

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from distbuild.mirror.manifest import Summary
 from distbuild.mirror.store import Store
 from distbuild.protocol.blobs import pack
 from distbuild.protocol.messages import Change, Changes, FileEntry, Job, ResultRequest
+from distbuild.worker import leases
 from distbuild.worker.agent import Agent, Workshop
 from distbuild.worker.forest import Forest
 from distbuild.worker.ownfiles import OwnFiles
@@ -21,7 +23,7 @@ from tests.unit.worker.fakes import WAIT_S, FakeCompilers, FakeRunner, FakeSynce
 class Worker:
     """A worker with fakes around it."""
 
-    def __init__(self, directory: Path, cores: int, *syncers: FakeSyncer) -> None:
+    def __init__(self, directory: Path, cores: int, *syncers: FakeSyncer, ahead: int = 0) -> None:
         store = Store(directory / "store")
         forest = Forest(directory / "sandbox", store, OwnFiles(store, enabled=False))
         self.runner = FakeRunner()
@@ -34,9 +36,9 @@ class Worker:
             compilers=FakeCompilers(),  # type: ignore[arg-type]
             runner=self.runner,  # type: ignore[arg-type]
             namespaces=True,
-            slots=Slots(cores),
+            slots=Slots(cores, ahead),
             tally=Tally(lambda: 1000.0),
-            executor=ThreadPoolExecutor(2 * cores),
+            executor=ThreadPoolExecutor(cores),
         )
         self.agents = [
             Agent(syncer, self.shop, self.stop, alone=len(syncers) == 1) for syncer in syncers
@@ -66,8 +68,8 @@ Start = Callable[..., Worker]
 def start(tmp_path: Path) -> Iterator[Start]:
     made: list[Worker] = []
 
-    def begin(cores: int, *syncers: FakeSyncer) -> Worker:
-        made.append(Worker(tmp_path, cores, *syncers))
+    def begin(cores: int, *syncers: FakeSyncer, ahead: int = 0) -> Worker:
+        made.append(Worker(tmp_path, cores, *syncers, ahead=ahead))
         return made[-1]
 
     yield begin
@@ -77,7 +79,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
-def syncer() -> FakeSyncer:
+def syncer(monkeypatch: pytest.MonkeyPatch) -> FakeSyncer:
+    monkeypatch.setattr(leases, "RENEW_WAIT_S", 0.05)
     return FakeSyncer()
 
 
@@ -96,7 +99,7 @@ def listing(syncer: FakeSyncer, content: bytes, target: int) -> Changes:
 
 
 def result(syncer: FakeSyncer) -> ResultRequest:
-    return syncer.results.get(timeout=WAIT_S)
+    return syncer.delivered.get(timeout=WAIT_S)
 
 
 @pytest.fixture
@@ -180,19 +183,19 @@ def test_a_result_is_delivered_again_after_a_failure(start: Start, at_zero: Fake
     at_zero.down.set()
     worker.runner.release.set()
     with pytest.raises(queue.Empty):
-        at_zero.results.get(timeout=0.1)
+        at_zero.delivered.get(timeout=0.1)
     at_zero.down.clear()
     assert result(at_zero).lease_id == "1"
 
 
 def test_a_refused_result_is_dropped(start: Start, at_zero: FakeSyncer) -> None:
-    at_zero.refuse.set()
+    at_zero.refused.add("1")
     at_zero.add(job("1"))
     worker = start(1, at_zero)
     worker.running()
     worker.runner.release.set()
     worker.finish()
-    assert at_zero.results.empty()
+    assert at_zero.delivered.empty()
 
 
 def test_an_unreachable_syncer_is_asked_again(start: Start, at_zero: FakeSyncer) -> None:
@@ -216,8 +219,8 @@ def test_stopping_finishes_what_runs_and_takes_no_more(start: Start, at_zero: Fa
     worker.runner.release.set()
     finishing.join(WAIT_S)
     errors = {}
-    while not at_zero.results.empty():
-        delivered = at_zero.results.get()
+    while not at_zero.delivered.empty():
+        delivered = at_zero.delivered.get()
         errors[delivered.lease_id] = delivered.error
     assert errors.pop("1") == ""
     assert errors in ({}, {"2": "this worker is stopping"})
@@ -243,3 +246,82 @@ def test_the_tally_keeps_a_sample_per_change(start: Start, at_zero: FakeSyncer) 
     result(at_zero)
     assert worker.shop.tally.performance() == [(1000.0, 1), (1000.0, 0)]
     assert worker.shop.tally.counts() == {"running": 0, "done": 1, "failed": 0, "cancelled": 0}
+
+
+def test_jobs_ahead_start_in_order_as_slots_become_free(start: Start, at_zero: FakeSyncer) -> None:
+    at_zero.add(*(job(str(number)) for number in range(4)))
+    worker = start(1, at_zero, ahead=2)
+    assert worker.running() == "0"
+    asked = at_zero.wait_asked(lambda r: True)
+    assert (asked.slots, asked.ahead) == (1, 2)
+    assert worker.runner.running.empty()
+    worker.runner.release.set()
+    assert [worker.running() for _ in range(3)] == ["1", "2", "3"]
+    assert {result(at_zero).lease_id for _ in range(4)} == {"0", "1", "2", "3"}
+
+
+def test_a_full_line_is_not_asked_for_again(start: Start, at_zero: FakeSyncer) -> None:
+    at_zero.add(*(job(str(number)) for number in range(9)))
+    worker = start(1, at_zero, ahead=2)
+    worker.running()
+    at_zero.end("0")
+    assert worker.running() == "1"
+    # Half of the line is free now.
+    asked = at_zero.wait_asked(lambda r: r.slots == 0)
+    assert (asked.ahead, asked.wait_s) == (1, 0.0)
+
+
+def test_more_jobs_than_asked_for_are_refused(start: Start, at_zero: FakeSyncer) -> None:
+    at_zero.greedy = True
+    at_zero.add(*(job(str(number)) for number in range(4)))
+    worker = start(1, at_zero, ahead=2)
+    at_zero.wait_asked(lambda r: len(at_zero.asked) > 1)
+    assert worker.runner.running.empty()
+
+
+def test_jobs_ahead_are_renewed(start: Start, at_zero: FakeSyncer) -> None:
+    at_zero.add(job("0"), job("1"))
+    worker = start(1, at_zero, ahead=1)
+    worker.running()
+    at_zero.wait_renewed({"0", "1"})
+
+
+def test_a_cancelled_job_ahead_never_starts(start: Start, at_zero: FakeSyncer) -> None:
+    at_zero.add(job("0"), job("1"), job("2"))
+    worker = start(1, at_zero, ahead=2)
+    assert worker.running() == "0"
+    at_zero.end("1")
+    at_zero.wait_renewed({"0", "2"})
+    worker.runner.release.set()
+    assert worker.running() == "2"
+    assert {result(at_zero).lease_id for _ in range(2)} == {"0", "2"}
+    assert worker.shop.tally.counts()["cancelled"] == 1
+
+
+def test_jobs_ahead_are_given_back_at_once_when_stopping(start: Start, at_zero: FakeSyncer) -> None:
+    at_zero.add(job("0"), job("1"), job("2"))
+    worker = start(1, at_zero, ahead=2)
+    worker.running()
+    at_zero.wait_renewed({"0", "1", "2"})
+    worker.stop.set()
+    finishing = threading.Thread(target=worker.finish)
+    finishing.start()
+    back = [result(at_zero) for _ in range(2)]
+    assert [(r.lease_id, r.error) for r in back] == [
+        ("1", "this worker is stopping"),
+        ("2", "this worker is stopping"),
+    ]
+    worker.runner.release.set()
+    finishing.join(WAIT_S)
+    assert result(at_zero).lease_id == "0"
+    assert worker.runner.running.empty()
+
+
+def test_many_jobs_leave_no_descriptor_open(start: Start, at_zero: FakeSyncer) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    at_zero.add(*(job(str(number)) for number in range(500)))
+    worker = start(4, at_zero, ahead=1)
+    worker.runner.release.set()
+    assert len({result(at_zero).lease_id for _ in range(500)}) == 500
+    worker.finish()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -2,6 +2,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from flask.testing import FlaskClient
 
@@ -80,8 +81,36 @@ def test_changes_ask_for_blobs_and_then_apply(
     assert list((tmp_path / "sandbox/dev").iterdir()) == []
 
 
+def test_changes_may_bring_their_contents_along(
+    client: FlaskClient, dev: dict[str, str], tmp_path: Path
+) -> None:
+    changes = msgspec.structs.replace(listing(), blobs=[pack(CONTENT, ENTRY.digest)])
+    answer = post(client, "/api/v1/mirror/changes", changes, dev)
+    assert decode(answer.data, ChangesReply) == ChangesReply("applied", 3)
+    assert (tmp_path / "sandbox/dev/d/a.h").read_bytes() == CONTENT
+
+
+def test_what_is_lacking_is_told_and_the_tree_stays_as_it_is(
+    client: FlaskClient, dev: dict[str, str], tmp_path: Path
+) -> None:
+    answer = post(client, "/api/v1/mirror/lacking", listing(), dev)
+    assert decode(answer.data, ChangesReply) == ChangesReply("need_blobs", 0, [ENTRY.digest])
+    batch = BlobBatch([pack(CONTENT, ENTRY.digest)])
+    assert post(client, "/api/v1/mirror/blobs", batch, dev).status_code == 200
+    answer = post(client, "/api/v1/mirror/lacking", listing(), dev)
+    assert decode(answer.data, ChangesReply) == ChangesReply("need_blobs", 0, [])
+    assert list((tmp_path / "sandbox/dev").iterdir()) == []
+
+
 @pytest.mark.parametrize(
-    "path", ["/api/v1/mirror/changes", "/api/v1/mirror/blobs", "/api/v1/clean", "/nothing"]
+    "path",
+    [
+        "/api/v1/mirror/changes",
+        "/api/v1/mirror/lacking",
+        "/api/v1/mirror/blobs",
+        "/api/v1/clean",
+        "/nothing",
+    ],
 )
 def test_a_request_without_the_developers_token_is_refused_unread(
     path: str, client: FlaskClient, certs_dir: Path
@@ -100,6 +129,8 @@ def test_a_request_without_the_developers_token_is_refused_unread(
         ("changes", b""),
         ("changes", encode(Changes("../up", "e", 0, 1, b"", []))),
         ("changes", encode(Changes("dev", "e", 0, 1, b"", [Change(b"/../x", ENTRY)]))),
+        ("changes", encode(Changes("d", "e", 1, 2, b"", [], [], [pack(b"other", ENTRY.digest)]))),
+        ("lacking", encode(Changes("dev", "e", 0, 1, b"", [Change(b"/../x", ENTRY)]))),
         ("blobs", encode(BlobBatch([pack(b"other", ENTRY.digest)]))),
     ],
 )
@@ -123,7 +154,7 @@ def test_a_full_disk_is_said_so(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.fchmod", full)
+    monkeypatch.setattr("os.rename", full)
     batch = BlobBatch([pack(CONTENT, ENTRY.digest)])
     answer = post(client, "/api/v1/mirror/blobs", batch, dev)
     assert answer.status_code == 507

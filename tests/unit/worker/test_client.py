@@ -14,7 +14,9 @@ from distbuild.protocol.messages import (
     BlobRequest,
     LeaseReply,
     LeaseRequest,
+    ResultBatch,
     ResultRequest,
+    ResultsReply,
     decode,
     encode,
 )
@@ -58,8 +60,12 @@ def test_blobs_come_from_the_mirror() -> None:
     assert session.asked["url"] == "https://s:1/api/v1/mirror/blobs"
 
 
-def test_what_the_answer_to_a_result_says_does_not_matter() -> None:
-    HttpSyncer("https://s:1", FakeSession(body=b"\xc1")).result(ResultRequest("l", "w"))
+def test_results_travel_together_and_the_answer_says_which_were_wanted() -> None:
+    session = FakeSession(body=encode(ResultsReply([True, False])))
+    batch = ResultBatch([ResultRequest("1", "w"), ResultRequest("2", "w")])
+    assert HttpSyncer("https://s:1", session).results(batch) == ResultsReply([True, False])
+    assert session.asked["url"] == "https://s:1/api/v1/results"
+    assert decode(session.asked["data"], ResultBatch) == batch
 
 
 @pytest.mark.parametrize(

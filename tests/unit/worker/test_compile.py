@@ -373,7 +373,7 @@ def test_a_cancelled_compile_ends_at_once_and_gives_no_result(
     assert not thread.is_alive()
     cancellation.close()
     assert results == [None]
-    assert list(devbox.forest.jobs.iterdir()) == []
+    assert [path for path in devbox.forest.jobs.rglob("*") if not path.is_dir()] == []
 
 
 def test_job_files_and_directories_are_gone_afterwards(
@@ -584,3 +584,29 @@ def test_a_sandbox_that_fails_is_no_verdict(devbox: DevBox, project: Path) -> No
     argv = ["gcc", "-c", "../src/unit.c", "-I../inc", "-o", "unit.o"]
     result = devbox.compile(NamespaceSandbox("/bin/false", SEARCH_PATH), argv, project / "build")
     assert result.error.startswith("sandbox failed")
+
+
+def test_a_job_directory_is_used_again_only_after_a_clean_end(
+    devbox: DevBox, sandbox: Sandbox, project: Path
+) -> None:
+    used: list[bytes] = []
+
+    class Watched:
+        namespaces = sandbox.namespaces
+
+        def prepare(self, task):
+            assert [p for p in Path(os.fsdecode(task.directory)).rglob("*") if p.is_file()] == []
+            used.append(task.directory)
+            return sandbox.prepare(task)
+
+    runner = devbox.runner(Watched())
+    for source in ("unit", "unit", "bad", "unit", "unit"):
+        argv = ["gcc", "-c", f"../src/{source}.c", "-I../inc", "-o", "o.o", "-MD"]
+        cancellation = Cancellation()
+        result = runner.run(devbox.job(argv, project / "build"), devbox.tree, cancellation)
+        cancellation.close()
+        assert (result.error, result.exit_code) == ("", int(source == "bad"))
+    first, second, third, fourth, fifth = used
+    assert first == second == third
+    assert third != fourth == fifth
+    assert not os.path.exists(first)

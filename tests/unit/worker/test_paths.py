@@ -2,8 +2,9 @@ import pytest
 
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.protocol.errors import ProtocolError
-from distbuild.protocol.messages import FileEntry, SymlinkEntry
+from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry
 from distbuild.worker.paths import (
+    Behind,
     check_client,
     check_entry,
     check_path,
@@ -104,6 +105,16 @@ def test_an_entry_that_no_disk_can_hold_is_refused(entry: FileEntry | SymlinkEnt
 )
 def test_a_link_stays_in_the_tree(path: bytes, target: bytes, expected: bytes) -> None:
     assert rerooted_target(path, target) == expected
+
+
+def test_what_is_behind_a_file_or_a_link_is_not_its_own_at_any_depth() -> None:
+    deep = b"/d" + b"/x" * 5000
+    entries: dict[bytes, Entry] = {b"/d": DIRECTORY, b"/l": SymlinkEntry(b"d"), b"/w": WITHHELD}
+    behind = Behind(entries)
+    asked = [b"/", b"/a", b"/d/a", b"/l", b"/l/a/b", b"/l/a", b"/w/a", deep, b"/l" + deep]
+    assert [behind(path) for path in asked] == [
+        *(False, False, False, False, True, True, True, False, True)
+    ]
 
 
 def test_parents_are_named_nearest_first() -> None:

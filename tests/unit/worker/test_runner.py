@@ -90,8 +90,8 @@ def test_what_is_left_in_the_background_ends_with_the_leader(cancellation: Cance
     assert ends(int(done.stdout))
 
 
-def test_limits_stand_before_the_program_starts(cancellation: Cancellation) -> None:
-    done = shell("ulimit -c; ulimit -t; ulimit -f", cancellation)
+def test_the_program_is_limited(cancellation: Cancellation) -> None:
+    done = shell("sleep 0.1; ulimit -c; ulimit -t; ulimit -f", cancellation)
     assert done.stdout.split() == [b"0", b"1800", b"8388608"]
 
 
@@ -100,3 +100,12 @@ def test_a_directory_that_is_not_there_is_an_infrastructure_error(
 ) -> None:
     with pytest.raises(InfrastructureError, match="cannot start"):
         run([b"true"], b"/no/such/directory", ENV, cancellation)
+
+
+def test_many_runs_leave_no_descriptor_open(cancellation: Cancellation) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(100):
+        assert run([b"/bin/echo", REPORT], b"/", ENV, cancellation).status == 0
+    with pytest.raises(InfrastructureError):
+        run([b"/no/such/program"], b"/", ENV, cancellation)
+    assert len(os.listdir("/proc/self/fd")) == before

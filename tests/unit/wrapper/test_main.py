@@ -1,8 +1,6 @@
 """The ladder: the syncer's answer, or the real compiler, and what is said about it."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,10 +9,8 @@ import pytest
 from distbuild.protocol.blobs import pack
 from distbuild.protocol.errors import ConfigError, DistBuildError, InfrastructureError
 from distbuild.protocol.messages import OutputFile, SubmitReply, SubmitRequest
-from distbuild.wrapper import local as local_module
 from distbuild.wrapper import main as main_module
-from distbuild.wrapper.local import clean_environment
-from distbuild.wrapper.main import NO_FALLBACK, USAGE, compile_command, main
+from distbuild.wrapper.main import NO_FALLBACK, USAGE, command_words, compile_command, main
 
 ARGV = ["gcc", "-c", "x.c"]
 
@@ -140,6 +136,31 @@ def test_without_a_syncer_a_link_is_local_without_a_word(
     assert capsys.readouterr().err == ""
 
 
+def test_called_back_by_a_wrapper_it_goes_on_behind_it_without_a_word(
+    ladder: Ladder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ladder.climb(DONE, DIST_BUILD_SKIP="/opt/bin/gcc", **FORBIDDEN, **VERBOSE) is None
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_a_wrapper_of_another_name_runs_is_handed_over(ladder: Ladder) -> None:
+    assert ladder.climb(DONE, DIST_BUILD_SKIP="/usr/bin/ccache:/opt/gcc/cc") == 3
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["/opt/dist/dist_build.exe", "gcc", "-c"], ["gcc", "-c"]),
+        (["src/dist_build.py"], []),
+        (["dist_build_client", "status"], ["status"]),
+        (["gcc", "-c"], ["gcc", "-c"]),
+        (["/links/x86_64-linux-gnu-g++", "-h"], ["x86_64-linux-gnu-g++", "-h"]),
+    ],
+)
+def test_a_link_called_as_a_compiler_stands_for_it(argv: list[str], words: list[str]) -> None:
+    assert command_words(argv) == words
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [([], USAGE), (["--help"], 0), (["-h"], 0), (["status", "x"], USAGE), (["install", "x"], USAGE)]
@@ -161,78 +182,3 @@ def test_a_subcommand_without_a_set_up_ends_with_one_line(
     said = capsys.readouterr().err
     assert said.startswith("dist_build: ")
     assert said.count("\n") == 1
-
-
-# --- the real compiler -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("frozen", "env", "expected"),
-    [
-        (
-            False,
-            {"A": "1", "_PYI_X": "1", "LD_LIBRARY_PATH": "/l"},
-            {"A": "1", "LD_LIBRARY_PATH": "/l"},
-        ),
-        (True, {"A": "1", "LD_LIBRARY_PATH": "/tmp/_MEI1"}, {"A": "1"}),
-        (
-            True,
-            {"LD_LIBRARY_PATH": "/tmp/_MEI1", "LD_LIBRARY_PATH_ORIG": "/l"},
-            {"LD_LIBRARY_PATH": "/l"},
-        ),
-    ],
-)
-def test_the_environment_is_the_builds_again(
-    monkeypatch: pytest.MonkeyPatch, frozen: bool, env: dict[str, str], expected: dict[str, str]
-) -> None:
-    monkeypatch.setattr(sys, "frozen", frozen, raising=False)
-    assert clean_environment(env) == expected
-
-
-def run_locally(tmp_path: Path, *argv: str, path: str) -> "subprocess.CompletedProcess[str]":
-    source = Path(local_module.__file__).parents[2]
-    code = "import os, sys; from distbuild.wrapper.local import run_locally;"
-    code += " run_locally(sys.argv[1:], {'PATH': os.environ['PATH'], '_PYI_X': '1', 'A': 'b'})"
-    return subprocess.run(
-        [sys.executable, "-c", code, *argv],
-        cwd=tmp_path,
-        env={"PATH": path, "PYTHONPATH": str(source)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def program(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
-
-
-def test_the_real_compiler_takes_the_process_over(tmp_path: Path) -> None:
-    program(tmp_path / "bin/mycc", '#!/bin/sh\necho "$0 $* $A$_PYI_X"\nexit 4\n')
-    done = run_locally(tmp_path, "mycc", "-c", path=f"{tmp_path}/bin:/bin")
-    assert (done.returncode, done.stdout) == (4, f"{tmp_path}/bin/mycc -c b\n")
-
-
-def test_links_to_the_wrapper_are_passed_over(tmp_path: Path) -> None:
-    wrapper = program(tmp_path / "dist/dist_build.exe", "#!/bin/sh\nexit 99\n")
-    (tmp_path / "first").mkdir()
-    (tmp_path / "first/mycc").symlink_to(wrapper)
-    program(tmp_path / "second/mycc", "#!/bin/sh\nexit 4\n")
-    done = run_locally(tmp_path, "mycc", path=f"{tmp_path}/first:{tmp_path}/second:/bin")
-    assert done.returncode == 4
-
-
-@pytest.mark.parametrize(
-    ("name", "code", "said"),
-    [
-        ("nocc", 127, "dist_build: nocc: command not found\n"),
-        ("./broken", 126, "dist_build: {tmp}/./broken: Exec format error\n"),
-    ],
-)
-def test_what_cannot_be_run_is_said(tmp_path: Path, name: str, code: int, said: str) -> None:
-    program(tmp_path / "broken", "\x00\x01")
-    done = run_locally(tmp_path, name, path="/bin")
-    assert (done.returncode, done.stderr) == (code, said.format(tmp=os.path.realpath(tmp_path)))

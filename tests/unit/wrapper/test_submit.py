@@ -9,6 +9,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distbuild.place import view_of_files
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import MAX_BODY_BYTES, SubmitReply, SubmitRequest, encode
 from distbuild.wrapper.submit import SyncerConnection, request_of, working_directory
@@ -125,7 +126,9 @@ def test_a_request_has_the_bytes_of_the_command(
     monkeypatch.chdir(tmp_path)
     made = request_of(["gcc", "caf\udce9.c"], {"PATH": "/\udcff", "X": "y"}, tty=True)
     here = os.fsencode(os.path.realpath(tmp_path))
-    assert made == SubmitRequest([b"gcc", b"caf\xe9.c"], here, {"PATH": b"/\xff"}, stderr_tty=True)
+    assert made == SubmitRequest(
+        [b"gcc", b"caf\xe9.c"], here, {"PATH": b"/\xff"}, stderr_tty=True, place=view_of_files()
+    )
 
 
 def test_the_working_directory_is_spelled_as_compilers_spell_it(

@@ -1,20 +1,15 @@
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from distbuild.outputs import write_outputs
 from distbuild.protocol.blobs import pack
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.protocol.messages import MAX_BLOB_BYTES, Blob, OutputFile, SubmitReply
-from distbuild.wrapper.outputs import write_outputs
+from distbuild.protocol.messages import MAX_BLOB_BYTES, Blob, OutputFile
 
-
-@pytest.fixture(params=[0o022, 0o077, 0o002])
-def umask(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = os.umask(request.param)
-    yield request.param
-    os.umask(before)
+UMASK = 0o022
 
 
 def output(path: Path, data: bytes = b"object", mode: int = 0o644) -> OutputFile:
@@ -25,13 +20,13 @@ def listing(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
 @pytest.mark.parametrize(("mode", "full"), [(0o644, 0o666), (0o755, 0o777), (0o600, 0o666)])
 def test_modes_are_those_of_the_builds_umask(
     tmp_path: Path, umask: int, mode: int, full: int
 ) -> None:
-    write_outputs(SubmitReply("done", outputs=[output(tmp_path / "x", mode=mode)]))
+    write_outputs([output(tmp_path / "x", mode=mode)], [], umask)
     assert (tmp_path / "x").stat().st_mode & 0o777 == full & ~umask
-    assert os.umask(umask) == umask
 
 
 def test_files_are_replaced_and_removed(tmp_path: Path) -> None:
@@ -40,11 +35,9 @@ def test_files_are_replaced_and_removed(tmp_path: Path) -> None:
     (tmp_path / "y.o").write_bytes(b"left by an earlier run")
     with old.open("rb") as still_open:
         write_outputs(
-            SubmitReply(
-                "done",
-                outputs=[output(old), output(tmp_path / "caf\udce9.d", b"")],
-                removed=[os.fsencode(tmp_path / "y.o"), os.fsencode(tmp_path / "none")],
-            )
+            [output(old), output(tmp_path / "caf\udce9.d", b"")],
+            [os.fsencode(tmp_path / "y.o"), os.fsencode(tmp_path / "none")],
+            UMASK,
         )
         assert still_open.read() == b"old"
     assert listing(tmp_path) == {"x.o": b"object", "caf\udce9.d": b""}
@@ -73,14 +66,14 @@ def test_a_damaged_output_is_refused_and_nothing_is_left(
     (tmp_path / "x.o").write_bytes(b"old")
     bad = OutputFile(os.fsencode(tmp_path / "x.d"), 0o644, harm(pack(b"object")))
     with pytest.raises(InfrastructureError, match=r"x\.d: "):
-        write_outputs(SubmitReply("done", outputs=[output(tmp_path / "x.o"), bad]))
+        write_outputs([output(tmp_path / "x.o"), bad], [], UMASK)
     assert listing(tmp_path) == {"x.o": b"old"}
 
 
 def test_a_missing_directory_leaves_nothing(tmp_path: Path) -> None:
     outputs = [output(tmp_path / "x.o"), output(tmp_path / "none/x.d")]
     with pytest.raises(InfrastructureError, match="No such file"):
-        write_outputs(SubmitReply("done", outputs=outputs))
+        write_outputs(outputs, [], UMASK)
     assert listing(tmp_path) == {}
 
 
@@ -89,11 +82,11 @@ def test_a_directory_in_an_outputs_place_leaves_no_temporary_file(tmp_path: Path
     (tmp_path / "d/full").touch()
     outputs = [output(tmp_path / "d"), output(tmp_path / "x.o")]
     with pytest.raises(InfrastructureError):
-        write_outputs(SubmitReply("done", outputs=outputs))
+        write_outputs(outputs, [], UMASK)
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
 
 def test_what_cannot_be_removed_breaks_no_build(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
-    write_outputs(SubmitReply("done", removed=[os.fsencode(tmp_path / "d")]))
+    write_outputs([], [os.fsencode(tmp_path / "d")], UMASK)
     assert (tmp_path / "d").is_dir()

@@ -1,0 +1,86 @@
+"""Serves the wrappers of this machine: writes the outputs for them, and lets local work take turns.
+
+Works on what ``Compiles`` answers. Knows no HTTP.
+"""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Generator
+
+from distbuild.command.model import Local, LocalReason
+from distbuild.drivers import find_driver
+from distbuild.outputs import write_outputs
+from distbuild.place import view_of_files
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.messages import SubmitReply
+from distbuild.signals import Signal
+from distbuild.syncer.compile import Compiles
+from distbuild.syncer.local_slots import LocalSlots
+from distbuild.syncer.prepare import Submission
+
+log = logging.getLogger(__name__)
+
+#: Commands that are no compiler may start whole builds, which must not wait for themselves.
+_UNLIMITED = frozenset({LocalReason.NOT_A_COMPILER})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Caller:
+    """A wrapper on this machine: the build's umask, and what its paths mean (``place``)."""
+
+    umask: int
+    view: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What the wrapper has to do: say ``reply`` and exit, or become ``program`` (None: not found).
+
+    ``holds_slot``: a local slot is the caller's, to be given back when the program has ended.
+    """
+
+    reply: SubmitReply
+    program: str | None = None
+    holds_slot: bool = False
+
+
+class Here:
+    """Compiles for wrappers of this machine."""
+
+    def __init__(self, compiles: Compiles, slots: LocalSlots) -> None:
+        self._compiles = compiles
+        self._view = view_of_files()
+        self.slots = slots
+
+    def sees_our_files(self, view: bytes) -> bool:
+        """Whether a wrapper's paths lead where ours do."""
+        return view == self._view
+
+    def run(self, submission: Submission, caller: Caller) -> Generator[Signal, None, Answer]:
+        """The answer to a wrapper; its outputs are written, or its local slot is taken."""
+        reply = yield from self._compile(submission, caller)
+        if reply.outcome == "done":
+            return Answer(reply)
+        path = submission.env.get("PATH", os.defpath)
+        program = find_driver(submission.argv[0], submission.cwd, path)
+        holds = program is not None and reply.reason not in _UNLIMITED
+        if holds:
+            yield from self.slots.acquire()
+        return Answer(reply, program, holds)
+
+    def _compile(
+        self, submission: Submission, caller: Caller
+    ) -> Generator[Signal, None, SubmitReply]:
+        if not self.sees_our_files(caller.view):
+            return self._compiles.locally(Local(LocalReason.OTHER_FILES))
+        try:
+            reply = yield from self._compiles.compile(submission)
+            write_outputs(reply.outputs, reply.removed, caller.umask)
+        except InfrastructureError as error:
+            return self._compiles.locally(Local(LocalReason.OUTPUT_NOT_WRITTEN, str(error)))
+        except Exception as error:
+            log.exception("compile failed")
+            detail = f"{type(error).__name__}: {error}"
+            return self._compiles.locally(Local(LocalReason.SYNCER_ERROR, detail))
+        return reply

@@ -1,0 +1,125 @@
+"""Results on their way to one syncer: what is ready together travels together.
+
+A result leaves at once while nothing else is on its way; those that become ready meanwhile share
+the next request. Knows no job and no HTTP.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from distbuild.protocol.errors import DistBuildError, InfrastructureError
+from distbuild.protocol.messages import BATCH_BYTES, ResultBatch, ResultRequest
+from distbuild.worker.client import Syncer
+
+#: Requests at once: a large object must not hold up the small ones.
+SENDERS = 3
+#: So much that is ready is worth a further request beside one that is under way.
+LARGE_BYTES = 1024 * 1024
+TRIES = 5
+FIRST_PAUSE_S = 0.2
+#: What a path and a digest take on the wire, about.
+_INPUT_BYTES = 120
+
+_log = logging.getLogger(__name__)
+
+
+class Delivery:
+    """Delivers results to ``syncer``; calls ``gone`` with those that are off our hands."""
+
+    def __init__(self, syncer: Syncer, gone: Callable[[Sequence[ResultRequest]], None]) -> None:
+        self._syncer = syncer
+        self._gone = gone
+        self._changed = threading.Condition()
+        self._ready: deque[tuple[ResultRequest, int]] = deque()
+        self._ready_bytes = 0
+        self._under_way = 0
+        self._closed = False
+        self._paused = threading.Event()  # never set: only its timeout is used
+        self._senders = [
+            threading.Thread(target=self._send, name=f"results {syncer.url}", daemon=True)
+            for _ in range(SENDERS)
+        ]
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        for sender in self._senders:
+            sender.start()
+
+    def put(self, result: ResultRequest) -> None:
+        """Have a result delivered; returns at once."""
+        size = _size(result)
+        with self._changed:
+            self._ready.append((result, size))
+            self._ready_bytes += size
+            if self._may_send():
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Deliver what is left, or give it up as hopeless, and end."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for sender in self._senders:
+            sender.join()
+
+    def _send(self) -> None:
+        while batch := self._next_batch():
+            try:
+                self._deliver(batch)
+            finally:
+                with self._changed:
+                    self._under_way -= 1
+                    self._changed.notify()
+                self._gone(batch)
+
+    def _next_batch(self) -> list[ResultRequest]:
+        """What to send in one request; empty at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._may_send() or (self._closed and not self._ready))
+            batch: list[ResultRequest] = []
+            total = 0
+            while self._ready and (not batch or total + self._ready[0][1] <= BATCH_BYTES):
+                result, size = self._ready.popleft()
+                self._ready_bytes -= size
+                total += size
+                batch.append(result)
+            self._under_way += bool(batch)
+            if not batch or self._may_send():
+                self._changed.notify()
+            return batch
+
+    def _may_send(self) -> bool:
+        return bool(self._ready) and (self._under_way == 0 or self._ready_bytes >= LARGE_BYTES)
+
+    def _deliver(self, batch: Sequence[ResultRequest]) -> None:
+        """Try a few times; after that the leases run out at the syncer."""
+        pause = FIRST_PAUSE_S
+        for _ in range(TRIES):
+            try:
+                self._syncer.results(ResultBatch(list(batch)))
+                return
+            except InfrastructureError as error:
+                _log.info("%d results not delivered: %s", len(batch), error)
+                self._paused.wait(pause)
+                pause *= 2
+            except DistBuildError as error:
+                self._refused(batch, error)
+                return
+        _log.warning("gave up delivering %d results to %s", len(batch), self._syncer.url)
+
+    def _refused(self, batch: Sequence[ResultRequest], error: DistBuildError) -> None:
+        """One bad result must not take the others with it."""
+        if len(batch) == 1:
+            _log.warning("result refused: %s", error)
+            return
+        for result in batch:
+            self._deliver([result])
+
+
+def _size(result: ResultRequest) -> int:
+    """About how many bytes it takes on the wire."""
+    said = len(result.stdout) + len(result.stderr) + len(result.error)
+    packed = sum(len(output.blob.data) for output in result.outputs)
+    return said + packed + _INPUT_BYTES * (1 + len(result.inputs) + len(result.outputs))

@@ -1,0 +1,156 @@
+/* The request to the syncer, SubmitRequest of distbuild/protocol/messages.py: this process as it
+ * was started. MessagePack has shorter forms for small things; the long ones are enough.
+ */
+#ifndef DIST_BUILD_REQUEST_H
+#define DIST_BUILD_REQUEST_H
+
+#include "drivers.h"
+
+struct message {
+    char *data;
+    size_t used, size;
+};
+
+enum { STRING = 0xdb, BYTES = 0xc6, ARRAY = 0xdd, MAP = 0xdf, FALSE = 0xc2, UINT32 = 0xce };
+
+static void put(struct message *message, const void *data, size_t length)
+{
+    if (message->size - message->used < length) {
+        size_t size = 2 * (message->used + length);
+        char *larger = malloc(size);
+        if (larger == NULL)
+            abort(); /* no more than this process has in its arguments already */
+        memcpy(larger, message->data, message->used);
+        message->data = larger; /* what it replaces is used no more and may stay */
+        message->size = size;
+    }
+    memcpy(message->data + message->used, data, length);
+    message->used += length;
+}
+
+static void put_head(struct message *message, unsigned kind, size_t count)
+{
+    const unsigned char head[5] = {(unsigned char)kind, (unsigned char)(count >> 24),
+                                   (unsigned char)(count >> 16), (unsigned char)(count >> 8),
+                                   (unsigned char)count};
+    put(message, head, sizeof head);
+}
+
+static void put_text(struct message *message, unsigned kind, const char *text, size_t length)
+{
+    put_head(message, kind, length);
+    put(message, text, length);
+}
+
+static void put_key(struct message *message, const char *name)
+{
+    put_text(message, STRING, name, strlen(name));
+}
+
+/* distbuild/command/toolchain.py, telling_environment; LC_* as well. */
+static const char *const TOLD[] = {
+    "CCC_ADD_ARGS", "CCC_OVERRIDE_OPTIONS", "CC_LOG_DIAGNOSTICS", "CC_PRINT_HEADERS",
+    "CC_PRINT_INTERNAL_STAT", "CC_PRINT_OPTIONS", "CC_PRINT_PROC_STAT",
+    "CLANG_CONFIG_FILE_SYSTEM_DIR", "CLANG_CONFIG_FILE_USER_DIR", "CLICOLOR_FORCE", "COLUMNS",
+    "COMPILER_PATH", "CPATH", "CPLUS_INCLUDE_PATH", "C_INCLUDE_PATH", "DEPENDENCIES_OUTPUT",
+    "GCC_COLORS", "GCC_COMPARE_DEBUG", "GCC_EXEC_PREFIX", "GCC_EXTRA_DIAGNOSTIC_OUTPUT", "GCC_URLS",
+    "LANG", "LANGUAGE", "NO_COLOR", "OBJCPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "PATH", "SDKROOT",
+    "SOURCE_DATE_EPOCH", "SUNPRO_DEPENDENCIES", "TERM", "TERM_URLS", "TZ",
+};
+
+/* Not a name outside ASCII: no locale has one, and a string on the wire has to be UTF-8. */
+static bool is_told(const char *name, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if ((unsigned char)name[i] >= 0x80)
+            return false;
+    if (length >= 3 && memcmp(name, "LC_", 3) == 0)
+        return true;
+    for (size_t i = 0; i < COUNT(TOLD); i++)
+        if (strncmp(TOLD[i], name, length) == 0 && TOLD[i][length] == '\0')
+            return true;
+    return false;
+}
+
+static bool was_seen(char **entry, size_t length)
+{
+    for (char **earlier = environ; earlier < entry; earlier++)
+        if (strncmp(*earlier, *entry, length + 1) == 0)
+            return true; /* of two, getenv and Python take the first */
+    return false;
+}
+
+static void put_environment(struct message *message)
+{
+    size_t start = message->used, count = 0;
+    put_head(message, MAP, 0);
+    for (char **entry = environ; *entry != NULL; entry++) {
+        const char *sign = strchr(*entry, '=');
+        size_t length = sign == NULL ? 0 : (size_t)(sign - *entry);
+        if (length == 0 || !is_told(*entry, length) || was_seen(entry, length))
+            continue;
+        put_text(message, STRING, *entry, length);
+        put_text(message, BYTES, sign + 1, strlen(sign + 1));
+        count++;
+    }
+    size_t end = message->used;
+    message->used = start;
+    put_head(message, MAP, count);
+    message->used = end;
+}
+
+/* PWD where it names the present directory, as compilers take it; else the real path. */
+static const char *working_directory(char *buffer)
+{
+    const char *logical = getenv("PWD");
+    struct stat named, present;
+    if (logical != NULL && logical[0] == '/' && stat(logical, &named) == 0 &&
+        stat(".", &present) == 0 && same_file(&named, &present))
+        return logical;
+    return getcwd(buffer, PATH_MAX);
+}
+
+/* Where paths mean what they mean here: the mount namespace and the root directory. */
+static size_t describe_place(char *place, size_t size)
+{
+    struct stat root;
+    ssize_t length = readlink("/proc/self/ns/mnt", place, size / 2);
+    if (length < 0 || stat("/", &root) != 0)
+        return 0;
+    return (size_t)length + (size_t)snprintf(place + length, size - (size_t)length, " %llu:%llu",
+                                             (unsigned long long)root.st_dev,
+                                             (unsigned long long)root.st_ino);
+}
+
+static bool put_request(struct message *message, char **words)
+{
+    char place[256], buffer[PATH_MAX];
+    const char *cwd = working_directory(buffer);
+    if (cwd == NULL)
+        return false;
+    size_t count = 0;
+    while (words[count] != NULL)
+        count++;
+    mode_t mask = umask(0);
+    (void)umask(mask);
+    put_head(message, MAP, 7);
+    put_key(message, "argv");
+    put_head(message, ARRAY, count);
+    for (size_t i = 0; i < count; i++)
+        put_text(message, BYTES, words[i], strlen(words[i]));
+    put_key(message, "cwd");
+    put_text(message, BYTES, cwd, strlen(cwd));
+    put_key(message, "env");
+    put_environment(message);
+    put_key(message, "place");
+    put_text(message, BYTES, place, describe_place(place, sizeof place));
+    put_key(message, "stderr_tty");
+    put(message, (const char[]){(char)(FALSE + isatty(STDERR_FILENO))}, 1);
+    put_key(message, "umask");
+    put_head(message, UINT32, mask);
+    put_key(message, "version");
+    put(message, "\1", 1);
+    return true;
+}
+
+#endif

@@ -1,0 +1,222 @@
+"""The executable that builds call, with a real syncer: the socket, local work, recursion."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import EXECUTABLE, Cluster, run_here, wait_until
+from tests.support.objects import files_below
+
+ARGV = ["gcc", "-g", "-Wall", "-c", "x.c", "-o", "x.o", "-MMD"]
+#: Says when it begins and ends; everything but linking is the real compiler's.
+SLOW_LINKER = """#!/bin/sh
+case " $* " in *" -c "*|*" -v "*|*" -print"*|*" -E "*) exec {gcc} "$@" ;; esac
+echo begin >>{log}
+sleep 0.2
+echo end >>{log}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "x.c").write_text('#include "x.h"\nint x = X;\nstatic int unused;\n')
+    (root / "x.h").write_text("#define X 1\n")
+    return root
+
+
+@pytest.fixture
+def launcher() -> Path:
+    if not (EXECUTABLE.parent / "dist_build_client").exists():
+        pytest.skip("there is no launcher here, only the Python client")
+    return EXECUTABLE
+
+
+def remote(cluster: Cluster) -> int:
+    return int(cluster.jobs()["done"])
+
+
+def test_called_as_gcc_it_is_gcc_and_distributed(
+    cluster: Cluster, project: Path, tmp_path: Path, launcher: Path
+) -> None:
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    (bin_ / "gcc").symlink_to(launcher)
+    path = f"{bin_}:{os.environ['PATH']}"
+    done = remote(cluster)
+    with_us = subprocess.run(
+        ARGV, cwd=project, env=cluster.environment(PATH=path), capture_output=True, check=False
+    )
+    ours = files_below(project)
+    local = run_here(ARGV, project)
+    assert (with_us.returncode, with_us.stderr) == (local.exit_code, local.stderr)
+    assert ours == files_below(project)
+    assert remote(cluster) == done + 1
+    linked = ["gcc", "x.o", "-shared", "-o", "x.so"]
+    subprocess.run(linked, cwd=project, env=cluster.environment(PATH=path), check=True)
+    assert (project / "x.so").exists()
+
+
+def test_a_script_of_the_compilers_name_that_calls_us_is_no_loop(
+    cluster: Cluster, project: Path, tmp_path: Path, launcher: Path
+) -> None:
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    script = bin_ / "gcc"
+    script.write_text(f'#!/bin/sh\nexec "{launcher}" gcc "$@"\n')
+    script.chmod(0o755)
+    path = f"{bin_}:{os.environ['PATH']}"
+    for words in (ARGV, ["gcc", "x.o", "-shared", "-o", "x.so"]):
+        subprocess.run(
+            words, cwd=project, env=cluster.environment(PATH=path), check=True, timeout=60
+        )
+    assert (project / "x.so").exists()
+
+
+def test_behind_and_before_ccache_every_compile_is_right(
+    cluster: Cluster, project: Path, tmp_path: Path, launcher: Path
+) -> None:
+    ccache = shutil.which("ccache")
+    if ccache is None:
+        pytest.skip("ccache is not installed")
+    local = run_here(ARGV, project)
+    expected = files_below(project)
+    for words, extra in (
+        (["ccache", *ARGV], {"CCACHE_PREFIX": str(launcher)}),
+        ([str(launcher), "ccache", *ARGV], {}),
+    ):
+        (project / "x.o").unlink()
+        done = subprocess.run(
+            words,
+            cwd=project,
+            env=cluster.environment(CCACHE_DIR=str(tmp_path / "cache"), **extra),
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (local.exit_code, local.stderr)
+        assert files_below(project) == expected
+
+
+def test_the_socket_is_the_owners_alone_and_goes_with_the_syncer(
+    tmp_path: Path, certs_dir: Path, project: Path
+) -> None:
+    own = Cluster(tmp_path / "own", certs_dir, workers=[{}])
+    try:
+        own.start()
+        path = own.syncer.home / "syncer.sock"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        answer = subprocess.run(
+            ["curl", "-s", "--unix-socket", str(path), "http://syncer/status"],
+            capture_output=True,
+            check=True,
+        )
+        assert b'"version"' in answer.stdout
+        assert own.run(ARGV, project).exit_code == 0
+        own.syncer.stop()
+        assert not path.exists()
+        own.stop()
+    finally:
+        own.kill()
+
+
+def test_local_work_takes_turns(
+    tmp_path: Path, certs_dir: Path, project: Path, launcher: Path
+) -> None:
+    own = Cluster(tmp_path / "own", certs_dir, workers=[{}], dev={"local_slots": 1})
+    log = tmp_path / "log"
+    gcc = tmp_path / "bin" / "gcc"
+    gcc.parent.mkdir()
+    gcc.write_text(SLOW_LINKER.format(gcc=shutil.which("gcc"), log=log))
+    gcc.chmod(0o755)
+    try:
+        own.start()
+        link = [str(gcc), "x.o", "-o", "x"]
+        first = own.popen(link, project)
+        wait_until(lambda: own.syncer.status()["local"]["running"] == 1, "the first runs")
+        others = [own.popen(link, project) for _ in range(4)]
+        wait_until(lambda: own.syncer.status()["local"]["waiting"] > 0, "another waits")
+        others[0].kill()  # waiting or running: its turn goes to the next
+        for process in (first, *others):
+            process.communicate(timeout=60)
+        wait_until(lambda: own.syncer.status()["local"]["running"] == 0, "all slots are free")
+        said = log.read_text().split()
+        assert said == ["begin", "end"] * (len(said) // 2)
+        assert len(said) in (8, 10)
+        assert own.jobs()["local"] == {"link": 5}
+        own.stop()
+    finally:
+        own.kill()
+
+
+def test_idle_cores_join_in_while_the_farm_is_full(
+    tmp_path: Path, certs_dir: Path, project: Path
+) -> None:
+    body = "\n".join(f"double f{i}(double x) {{ return x * {i}.5 + {i}; }}" for i in range(2500))
+    (project / "long.c").write_text(body)
+    own = Cluster(tmp_path / "own", certs_dir, workers=[{"num_cores": 1}], dev={"local_slots": 1})
+    try:
+        own.start()
+        names = [f"{n}.o" for n in range(6)]
+        running = [own.popen(["gcc", "-O2", "-c", "long.c", "-o", n], project) for n in names]
+        for process in running:
+            assert process.communicate(timeout=120) == (b"", b"")
+            assert process.returncode == 0
+        jobs = own.jobs()
+        assert jobs["local"].get("farm_full", 0) >= 1
+        assert jobs["done"] >= 1
+        assert jobs["done"] + jobs["local"]["farm_full"] == len(names)
+        assert len({(project / n).read_bytes() for n in names}) == 1
+        own.stop()
+    finally:
+        own.kill()
+
+
+def test_a_syncer_that_is_killed_leaves_right_objects(
+    tmp_path: Path, certs_dir: Path, project: Path
+) -> None:
+    """Killed while compiles wait for it: each wrapper helps itself."""
+    own = Cluster(tmp_path / "own", certs_dir, workers=[{"num_cores": 1}])
+    try:
+        own.start()
+        names = [f"{n}.o" for n in range(4)]
+        running = [own.popen(["gcc", "-c", "x.c", "-o", n], project) for n in names]
+        own.syncer.kill()
+        for process in running:
+            process.communicate(timeout=120)
+            assert process.returncode == 0
+        run_here(["gcc", "-c", "x.c", "-o", "local.o"], project)
+        assert {(project / n).read_bytes() for n in names} == {(project / "local.o").read_bytes()}
+    finally:
+        own.kill()
+
+
+def test_interrupted_while_it_waits_for_its_turn(
+    tmp_path: Path, certs_dir: Path, project: Path, launcher: Path
+) -> None:
+    own = Cluster(tmp_path / "own", certs_dir, workers=[{}], dev={"local_slots": 1})
+    sleeper = tmp_path / "gcc"
+    sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
+    sleeper.chmod(0o755)
+    try:
+        own.start()
+        holder = own.popen([sleeper, "x.o", "-o", "x"], project)
+        wait_until(lambda: own.syncer.status()["local"]["running"] == 1, "the first runs")
+        waiter = own.popen(["gcc", "y.o", "-o", "y"], project)
+        wait_until(lambda: own.syncer.status()["local"]["waiting"] == 1, "the second waits")
+        waiter.send_signal(signal.SIGINT)
+        waiter.communicate(timeout=20)
+        assert waiter.returncode == -signal.SIGINT
+        wait_until(lambda: own.syncer.status()["local"]["waiting"] == 0, "it waits no longer")
+        holder.kill()
+        holder.communicate(timeout=20)
+        wait_until(lambda: own.syncer.status()["local"]["running"] == 0, "the slot is free")
+        own.stop()
+    finally:
+        own.kill()

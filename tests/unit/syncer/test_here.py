@@ -1,0 +1,155 @@
+"""Wrappers of this machine: outputs are written for them, local work takes turns."""
+
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from distbuild.command.model import Local, LocalReason
+from distbuild.place import view_of_files
+from distbuild.protocol.blobs import pack
+from distbuild.protocol.messages import OutputFile
+from distbuild.serve_socket import Answer as HttpAnswer
+from distbuild.signals import Signal
+from distbuild.syncer.answers import answers
+from distbuild.syncer.here import Answer, Caller, Here
+from distbuild.syncer.local_slots import LocalSlots
+from tests.support.tasks import run
+from tests.unit.syncer.test_compile import Compiling
+
+CALLER = Caller(0o027, view_of_files())
+
+
+class Serving:
+    def __init__(self, base: Path) -> None:
+        self.compiling = Compiling(base)
+        self.slots = LocalSlots(1)
+        self.here = Here(self.compiling.compiles, self.slots)
+
+    def run(self, *words: str, caller: Caller = CALLER) -> Answer:
+        submission = self.compiling.box.submission()
+        if words:
+            submission = replace(submission, argv=words)
+        answer = run(self.here.run(submission, caller))
+        assert isinstance(answer, Answer)
+        return answer
+
+    def start(self, *words: str) -> Generator[Signal, None, Answer]:
+        submission = replace(self.compiling.box.submission(), argv=words)
+        return self.here.run(submission, CALLER)
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    base = Path(os.path.realpath(tmp_path)) / "base"
+    base.mkdir()
+    made = Serving(base)
+    yield made
+    made.compiling.box.stop()
+
+
+def test_outputs_are_written_with_the_builds_umask(serving: Serving) -> None:
+    box = serving.compiling.box
+    result = serving.compiling.result("src/x.c", "inc/a.h")
+    written = OutputFile(box.path("src/x.o"), 0o644, pack(b"object"))
+    serving.compiling.executor.script = [msgspec.structs.replace(result, outputs=[written])]
+    answer = serving.run()
+    assert (answer.reply.outcome, answer.program, answer.holds_slot) == ("done", None, False)
+    made = box.base / "src/x.o"
+    assert (made.read_bytes(), made.stat().st_mode & 0o777) == (b"object", 0o640)
+
+
+def test_outputs_that_cannot_be_written_leave_a_local_compile(serving: Serving) -> None:
+    result = serving.compiling.result("src/x.c", "inc/a.h")
+    nowhere = OutputFile(serving.compiling.box.path("none/x.o"), 0o644, pack(b"object"))
+    serving.compiling.executor.script = [msgspec.structs.replace(result, outputs=[nowhere])]
+    answer = serving.run()
+    assert answer.reply.reason == LocalReason.OUTPUT_NOT_WRITTEN
+    assert not answer.reply.silent
+    assert answer.program == f"{serving.compiling.box.base}/bin/gcc"
+
+
+def test_a_wrapper_that_sees_other_files_compiles_itself(serving: Serving) -> None:
+    answer = serving.run(caller=Caller(0o022, b"mnt:[1] 1:2"))
+    assert answer.reply.reason == LocalReason.OTHER_FILES
+    assert serving.compiling.executor.tasks == []
+
+
+def test_local_work_takes_turns(serving: Serving) -> None:
+    first = serving.run("gcc", "x.o", "-o", "x")
+    assert (first.reply.reason, first.holds_slot) == ("link", True)
+    second = serving.start("gcc", "y.o", "-o", "y")
+    turn = next(second)
+    assert not turn.is_set()
+    assert serving.slots.counts() == {"slots": 1, "running": 1, "waiting": 1}
+    serving.slots.release()
+    assert turn.is_set()
+    answer = run(second)
+    assert isinstance(answer, Answer)
+    assert answer.holds_slot
+    serving.slots.release()
+    assert serving.slots.counts() == {"slots": 1, "running": 0, "waiting": 0}
+
+
+def test_who_is_gone_waits_no_longer(serving: Serving) -> None:
+    assert serving.run("gcc", "x.o", "-o", "x").holds_slot
+    waiting = [serving.start("gcc", "y.o", "-o", "y") for _ in range(3)]
+    turns = [next(one) for one in waiting]
+    waiting[0].close()
+    serving.slots.release()
+    assert [turn.is_set() for turn in turns] == [False, True, False]
+    waiting[1].close()  # granted, and gone before it could take it
+    assert turns[2].is_set()
+    waiting[2].close()
+    assert serving.slots.idle() == 1
+
+
+def test_what_is_no_compiler_waits_for_nobody(serving: Serving) -> None:
+    """make below the wrapper would wait for its own children."""
+    serving.compiling.box.write("bin/make", "").chmod(0o755)
+    assert serving.run("gcc", "x.o", "-o", "x").holds_slot
+    answer = serving.run("make", "all")
+    assert (answer.holds_slot, answer.program) == (False, f"{serving.compiling.box.base}/bin/make")
+
+
+class FakeService:
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.released = 0
+
+    def run(self, message: object) -> Generator[Signal, None, Answer]:
+        yield from ()
+        return self.answer
+
+    def release(self) -> None:
+        self.released += 1
+
+
+def test_the_slot_is_held_as_long_as_the_connection(serving: Serving) -> None:
+    service = FakeService(serving.run("gcc", "x.o", "-o", "x"))
+    generator = answers(service, None)  # type: ignore[arg-type]
+    answer = next(generator)
+    assert isinstance(answer, HttpAnswer)
+    program = f"{serving.compiling.box.base}/bin/gcc"
+    assert answer.headers == {
+        "Dist-Build": "local",
+        "Dist-Build-Silent": "1",
+        "Dist-Build-Program": str(len(program)),
+    }
+    assert answer.body == f"{program}link".encode()
+    assert isinstance(next(generator), Signal)
+    assert service.released == 0
+    generator.close()
+    assert service.released == 1
+
+
+def test_a_farm_that_lost_the_job_is_no_silent_matter(serving: Serving) -> None:
+    serving.compiling.executor.script = [Local(LocalReason.LEASES_LOST, "w1: fire")]
+    service = FakeService(serving.run())
+    answer = next(answers(service, None))  # type: ignore[arg-type]
+    assert isinstance(answer, HttpAnswer)
+    assert answer.headers["Dist-Build-Silent"] == "0"
+    assert answer.body.endswith(b"leases_lost: w1: fire")

@@ -1,0 +1,105 @@
+"""The native launcher: what it tells the syncer, and where it looks for it."""
+
+import os
+import pty
+from pathlib import Path
+
+import pytest
+
+from distbuild.command import toolchain
+from distbuild.place import view_of_files
+from tests.support.launcher import Launcher, done
+
+pytestmark = pytest.mark.compiler
+
+GCC = ["gcc", "-c", "x.c"]
+
+
+def test_the_command_is_handed_over_as_it_is(launcher: Launcher) -> None:
+    words = [b"g++", b"-DX=a b", b"-DQ=\"'\\", b"", b"-I\xff\xfe/\xc3\xa4", b"x.c\n"]
+    with launcher.syncer(done()) as syncer:
+        assert launcher.run(*words) == (0, b"", b"")
+    (request,) = syncer.requests
+    assert request.argv == words
+    assert request.cwd == os.fsencode(launcher.directory)
+    assert (request.version, request.stderr_tty) == (1, False)
+    assert request.place == view_of_files() != b""
+    assert syncer.heads[0].startswith(b"POST /api/v1/run HTTP/1.1\r\n")
+    assert b"\r\nContent-Type: application/msgpack\r\n" in syncer.heads[0]
+
+
+def test_a_long_command_arrives_whole(launcher: Launcher) -> None:
+    words = [b"gcc", *(b"-D%d=%s" % (i, b"x" * 500) for i in range(2000))]
+    with launcher.syncer(done()) as syncer:
+        assert launcher.run(*words)[0] == 0
+    assert syncer.requests[0].argv == words
+
+
+def _names() -> set[str]:
+    """What decides about a command, what is like it by name, and some that builds have set."""
+    telling = {*toolchain.ALLOWED_ENV, "LC_ALL", "LC_CTYPE", "LC_", "PATH"}
+    telling |= {*toolchain._RUNS_OTHER_CODE, *toolchain._WRITES_OR_MOVES}
+    alike = {f"X{name}" for name in telling} | {f"{name}X" for name in telling}
+    alike |= {name[:-1] for name in telling} | {name.lower() for name in telling}
+    others = (
+        "CFLAGS CXXFLAGS LD_LIBRARY_PATH LIBRARY_PATH LIB INCLUDE CL COLLECT_GCC TMPDIR LC USER"
+    )
+    return telling | alike | set(others.split())
+
+
+def test_of_the_environment_it_tells_what_the_client_tells(launcher: Launcher) -> None:
+    env = {name: f"{name} \udcff=" for name in sorted(_names())}
+    env = launcher.environment({**env, "EMPTY": "", "LC_EMPTY": ""})
+    with launcher.syncer(done()) as syncer:
+        assert launcher.run(*GCC, env=env)[0] == 0
+    expected = toolchain.telling_environment(env)
+    assert len(expected) > len(toolchain.ALLOWED_ENV)
+    assert syncer.requests[0].env == {n: os.fsencode(value) for n, value in expected.items()}
+
+
+def test_the_directory_is_the_one_that_the_shell_shows(launcher: Launcher, tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    with launcher.syncer(done()) as syncer:
+        for pwd in (link, real, tmp_path, "link", ""):
+            launcher.run(*GCC, cwd=real, env={"PWD": str(pwd)})
+    shown = [request.cwd for request in syncer.requests]
+    assert shown == [os.fsencode(path) for path in (link, real, real, real, real)]
+
+
+def test_the_umask_and_a_terminal_are_told(launcher: Launcher) -> None:
+    ours, theirs = pty.openpty()
+    before = os.umask(0o027)
+    try:
+        with launcher.syncer(done()) as syncer:
+            env = launcher.environment()
+            actions = [(os.POSIX_SPAWN_DUP2, theirs, 2)]
+            pid = os.posix_spawn(launcher.exe, [str(launcher.exe), *GCC], env, file_actions=actions)
+            assert os.waitpid(pid, 0)[1] == 0
+    finally:
+        os.umask(before)
+        os.close(ours)
+        os.close(theirs)
+    assert (syncer.requests[0].umask, syncer.requests[0].stderr_tty) == (0o027, True)
+
+
+@pytest.mark.parametrize("home", ["~/h", "~", "relative/h", "d" * 100 + "/" + "e" * 100])
+def test_the_home_is_where_the_client_looks(home: str, launcher: Launcher) -> None:
+    there = launcher.directory / home.replace("~", "user")
+    there.mkdir(parents=True)
+    env = {"DIST_BUILD_HOME": home, "HOME": str(launcher.directory / "user")}
+    with launcher.syncer(done(7), home=there):
+        assert launcher.run(*GCC, env=env) == (7, b"", b"")
+
+
+def test_without_a_named_home_it_is_in_the_users(launcher: Launcher) -> None:
+    (launcher.directory / "dist_build").mkdir()
+    env = {"DIST_BUILD_HOME": "", "HOME": str(launcher.directory)}
+    with launcher.syncer(done(7), home=launcher.directory / "dist_build"):
+        assert launcher.run(*GCC, env=env) == (7, b"", b"")
+
+
+def test_an_odd_home_is_left_to_the_client(launcher: Launcher) -> None:
+    for home in ("~nobody/h", "~", "x" * 5000):
+        assert launcher.run(*GCC, env={"DIST_BUILD_HOME": home, "HOME": ""})[0] == 42
