@@ -10,7 +10,7 @@ from distbuild.worker.client import Syncer
 from distbuild.worker.runner import Cancellation
 
 #: How long the syncer holds a renewal back while no lease has ended.
-RENEW_WAIT_S = 2.0
+RENEW_WAIT_S = 5.0
 #: Pause after a renewal that failed: far below any lease's time.
 RETRY_S = 0.5
 

@@ -605,6 +605,7 @@ def test_a_job_directory_is_used_again_only_after_a_clean_end(
         cancellation = Cancellation()
         result = runner.run(devbox.job(argv, project / "build"), devbox.tree, cancellation)
         cancellation.close()
+        assert result is not None
         assert (result.error, result.exit_code) == ("", int(source == "bad"))
     first, second, third, fourth, fifth = used
     assert first == second == third

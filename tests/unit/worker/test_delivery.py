@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from distbuild.protocol.messages import Blob, OutputFile, ResultRequest
+from distbuild.protocol.messages import BATCH_BYTES, Blob, OutputFile, ResultRequest
 from distbuild.worker import delivery
 from distbuild.worker.delivery import Delivery
 from tests.unit.worker.fakes import WAIT_S, FakeSyncer
@@ -70,7 +70,7 @@ def test_a_request_is_closed_when_it_has_grown_large(sending: Sending) -> None:
     sending.syncer.answering.clear()
     sending.put("first")
     sending.syncer.wait_batches(1)
-    third = delivery.BATCH_BYTES // 3
+    third = BATCH_BYTES // 3
     sending.put("a", "b", "c", "d", size=third)
     sending.syncer.answering.set()
     sending.close()
@@ -80,9 +80,9 @@ def test_a_request_is_closed_when_it_has_grown_large(sending: Sending) -> None:
 
 def test_a_result_larger_than_a_batch_goes_alone_and_holds_nobody_up(sending: Sending) -> None:
     sending.syncer.answering.clear()
-    sending.put("large", size=delivery.BATCH_BYTES + 1)
+    sending.put("large", size=BATCH_BYTES + 1)
     sending.syncer.wait_batches(1)
-    sending.put("other large", size=delivery.BATCH_BYTES + 1)
+    sending.put("other large", size=BATCH_BYTES + 1)
     assert sending.syncer.wait_batches(2) == [["large"], ["other large"]]
 
 

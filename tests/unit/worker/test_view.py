@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.command.model import Family
+from distbuild.command.model import Family, Local
 from distbuild.command.parse import parse
 from distbuild.mirror.manifest import DIRECTORY
 from distbuild.protocol.messages import Entry, Job
@@ -49,6 +49,7 @@ class Seen:
         os.makedirs(own + b"/ours", exist_ok=True)
         identity = Identity("id", Family.GCC, "1", "/usr/bin/gcc", (), (), self.needs)
         command = parse(["gcc", "-c", "a.c"], out, lambda _: None)
+        assert not isinstance(command, Local)
         job = Job("l", 0, [b"gcc"], os.fsencode(out), {}, "id")
         task = Task(job, command, Driver("/usr/bin/gcc", identity), self.box.tree, own)
         private = PrivateDirectory(os.fsencode(out), own + b"/out0")
