@@ -1,19 +1,22 @@
 """Puts what a worker's compiler wrote where the local one would have written it.
 
-Whole or not at all: every file is written beside its place and renamed once all are written. Used
-by the syncer for wrappers of its own machine, and by the wrapper for itself.
+Whole or not at all: every file is written before the first gets its name. Used by the syncer for
+wrappers of its own machine, and by the wrapper for itself.
 """
 
 import contextlib
+import errno
 import itertools
 import os
 from collections.abc import Iterable, Sequence
 
-from distbuild.protocol.blobs import unpack
+from distbuild.protocol.blobs import unpack_output
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import OutputFile
 
 _numbers = itertools.count()
+#: File systems, and systems, on which a file cannot be without a name.
+_NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS, errno.EINVAL})
 
 
 def write_outputs(outputs: Sequence[OutputFile], removed: Iterable[bytes], umask: int) -> None:
@@ -21,40 +24,79 @@ def write_outputs(outputs: Sequence[OutputFile], removed: Iterable[bytes], umask
 
     ``umask`` is the build's: the mode bits are what open(2) would have given the compiler.
     """
-    written: list[tuple[bytes, bytes]] = []
+    written: list[_Written] = []
     try:
         for file in outputs:
-            written.append((_write_beside(file, umask), file.path))  # noqa: PERF401 - one may fail
-        for temporary, path in written:
-            os.replace(temporary, path)
+            written.append(_Written(file, umask))  # noqa: PERF401 - one may fail
+        for one in written:
+            one.put_in_place()
     except OSError as error:
-        _remove(temporary for temporary, _ in written)
         raise InfrastructureError(f"cannot write the result: {error.strerror}") from error
-    except InfrastructureError:
-        _remove(temporary for temporary, _ in written)
-        raise
+    finally:
+        for one in written:
+            one.close()
     _remove(removed)
 
 
-def _write_beside(file: OutputFile, umask: int) -> bytes:
-    try:
-        data = unpack(file.blob)
-    except ProtocolError as error:
-        name = os.fsdecode(file.path)
-        raise InfrastructureError(f"{name}: damaged on the way: {error}") from error
-    directory = file.path.rpartition(b"/")[0]
-    temporary = b"%s/.dist_build.%d.%d" % (directory, os.getpid(), next(_numbers))
-    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    try:
-        with open(handle, "wb", buffering=0) as opened:
+class _Written:
+    """An output on its disk that has no name yet, or that of a temporary file."""
+
+    def __init__(self, file: OutputFile, umask: int) -> None:
+        try:
+            data = unpack_output(file.blob)
+        except ProtocolError as error:
+            name = os.fsdecode(file.path)
+            raise InfrastructureError(f"{name}: damaged on the way: {error}") from error
+        self._path = file.path
+        self._temporary = b""
+        directory = file.path.rpartition(b"/")[0] or b"/"
+        self._handle = self._open(directory)
+        try:
             left = memoryview(data)
             while left:
-                left = left[opened.write(left) :]
-            os.fchmod(handle, (0o777 if file.mode & 0o111 else 0o666) & ~umask)
-    except OSError:
-        os.unlink(temporary)
-        raise
-    return temporary
+                left = left[os.write(self._handle, left) :]
+            os.fchmod(self._handle, (0o777 if file.mode & 0o111 else 0o666) & ~umask)
+        except OSError:
+            self.close()
+            raise
+
+    def _open(self, directory: bytes) -> int:
+        # What has no name makes no events, of which the mirror's watches would tell six, and
+        # nothing of it is left whatever happens.
+        try:
+            return os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in _NO_TMPFILE:
+                raise
+        self._temporary = _temporary_name(directory)
+        return os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+
+    def put_in_place(self) -> None:
+        """Give it its name, in place of what has that name."""
+        if not self._temporary:
+            try:
+                self._link(self._path)
+                return
+            except FileExistsError:
+                self._temporary = _temporary_name(self._path.rpartition(b"/")[0])
+                self._link(self._temporary)
+        os.replace(self._temporary, self._path)
+        self._temporary = b""
+
+    def _link(self, path: bytes) -> None:
+        # With a descriptor, though the path needs none: only so does Python call linkat(2).
+        name = f"/proc/self/fd/{self._handle}"
+        os.link(name, path, src_dir_fd=self._handle, follow_symlinks=True)
+
+    def close(self) -> None:
+        """Let go of it; nothing is left of one that is not in its place."""
+        os.close(self._handle)
+        if self._temporary:
+            _remove([self._temporary])
+
+
+def _temporary_name(directory: bytes) -> bytes:
+    return b"%s/.dist_build.%d.%d" % (directory, os.getpid(), next(_numbers))
 
 
 def _remove(paths: Iterable[bytes]) -> None:

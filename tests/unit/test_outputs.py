@@ -1,3 +1,4 @@
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from distbuild.outputs import write_outputs
-from distbuild.protocol.blobs import pack
+from distbuild.protocol.blobs import pack, pack_output
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import MAX_BLOB_BYTES, Blob, OutputFile
 
@@ -90,3 +91,58 @@ def test_what_cannot_be_removed_breaks_no_build(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     write_outputs([], [os.fsencode(tmp_path / "d")], UMASK)
     assert (tmp_path / "d").is_dir()
+
+
+@pytest.fixture(params=["without a name", "under a temporary name"])
+def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every file system has files without a name."""
+    real = os.open
+
+    def without(path: bytes, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "no")
+        return real(path, flags, mode)
+
+    if request.param == "under a temporary name":
+        monkeypatch.setattr("distbuild.outputs.os.open", without)
+
+
+@pytest.mark.usefixtures("_either_way")
+def test_either_way_files_come_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
+    (tmp_path / "old.o").write_bytes(b"old")
+    write_outputs([output(tmp_path / "new.o"), output(tmp_path / "old.o")], [], 0o027)
+    assert listing(tmp_path) == {"new.o": b"object", "old.o": b"object"}
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {0o640}
+
+
+@pytest.mark.usefixtures("_either_way")
+def test_either_way_a_full_disk_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, written = os.write, []
+
+    def full(handle: int, data: bytes) -> int:
+        written.append(data)
+        if len(written) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(handle, data)
+
+    (tmp_path / "x.o").write_bytes(b"old")
+    monkeypatch.setattr("distbuild.outputs.os.write", full)
+    with pytest.raises(InfrastructureError, match="No space left"):
+        write_outputs([output(tmp_path / "x.o"), output(tmp_path / "x.d")], [], UMASK)
+    assert listing(tmp_path) == {"x.o": b"old"}
+
+
+def test_an_output_with_a_checksum_is_held_against_it(tmp_path: Path) -> None:
+    good = pack_output(b"object" * 1000)
+    write_outputs([OutputFile(os.fsencode(tmp_path / "x.o"), 0o644, good)], [], UMASK)
+    assert (tmp_path / "x.o").read_bytes() == b"object" * 1000
+    for at in range(len(good.data)):
+        data = bytearray(good.data)
+        data[at] ^= 1
+        bad = Blob(good.digest, good.size, bytes(data))
+        with pytest.raises(InfrastructureError):
+            write_outputs([OutputFile(os.fsencode(tmp_path / "x.o"), 0o644, bad)], [], UMASK)
+    assert (tmp_path / "x.o").read_bytes() == b"object" * 1000

@@ -5,7 +5,6 @@ Whatever keeps the compiler from giving its own verdict becomes ``ResultRequest.
 
 import contextlib
 import functools
-import hashlib
 import itertools
 import os
 import re
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from distbuild.command.model import CompileCommand, Local
 from distbuild.command.parse import parse
 from distbuild.mirror.store import translated
-from distbuild.protocol.blobs import pack
+from distbuild.protocol.blobs import pack_inputs, pack_output
 from distbuild.protocol.errors import DistBuildError, InfrastructureError, ProtocolError
 from distbuild.protocol.messages import (
     InputFile,
@@ -156,14 +155,13 @@ class JobRunner:
             stdout=answer.stdout,
             stderr=answer.stderr,
             outputs=[_output_file(file) for file in answer.written],
-            inputs=inputs,
+            packed_inputs=pack_inputs(inputs) if inputs else b"",
             disturbed=disturbed,
         )
 
 
 def _output_file(file: Written) -> OutputFile:
-    digest = hashlib.sha256(file.content).digest()
-    return OutputFile(file.path, file.mode, pack(file.content, digest))
+    return OutputFile(file.path, file.mode, pack_output(file.content))
 
 
 def _directories(job: Job, tree: Tree) -> list[bytes]:

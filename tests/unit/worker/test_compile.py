@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from distbuild.protocol.messages import FileEntry, InputFile
+from distbuild.protocol.blobs import unpack_inputs
+from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest
 from distbuild.worker.namespace import NamespaceSandbox
 from distbuild.worker.plain import PlainSandbox
 from distbuild.worker.runner import Cancellation
@@ -80,7 +81,7 @@ def assert_equal_to_local(box: DevBox, sandbox: Sandbox, argv: list[str], cwd: P
     result = box.compile(sandbox, argv, cwd)
     assert remote_outcome(result) == local
     assert not result.disturbed
-    assert all(read.digest for read in result.inputs)
+    assert all(read.digest for read in inputs_of(result))
 
 
 @pytest.mark.parametrize(("driver", "arguments"), ANYWHERE)
@@ -110,6 +111,11 @@ def test_original_paths_give_the_local_result(
     require_tool(driver)
     argv = command(driver, arguments, project)
     assert_equal_to_local(devbox, namespace_sandbox, argv, project / directory)
+
+
+def inputs_of(result: ResultRequest) -> list[InputFile]:
+    """What the compiler read."""
+    return unpack_inputs(result.packed_inputs) if result.packed_inputs else []
 
 
 def test_a_by_product_of_an_earlier_compile_is_overwritten(
@@ -190,7 +196,7 @@ def test_a_working_directory_may_be_spelled_in_any_way(
     assert (outcome.exit_code, outcome.stderr) == (0, b"")
     assert outcome.files.keys() == local.files.keys()
     assert os.fsencode(cwd) in outcome.files[os.fsencode(project / "build/unit.o")]
-    assert all(read.digest for read in result.inputs)
+    assert all(read.digest for read in inputs_of(result))
 
 
 def test_a_working_directory_that_the_tree_does_not_lead_to_is_said(
@@ -214,9 +220,9 @@ def test_an_input_that_was_spoilt_on_the_worker_is_reported_without_a_digest(
     real.write_text("#define LOCAL 0\n")
     argv = ["gcc", "-c", "../src/unit.c", "-I../inc", "-o", "unit.o"]
     result = devbox.compile(sandbox, argv, project / "build")
-    assert InputFile(header, b"") in result.inputs
+    assert InputFile(header, b"") in inputs_of(result)
     result = devbox.compile(sandbox, argv, project / "build")
-    assert all(read.digest for read in result.inputs)
+    assert all(read.digest for read in inputs_of(result))
     assert real.read_text() == (project / "src/local.h").read_text()
 
 
@@ -280,7 +286,7 @@ def test_the_dev_box_s_system_headers_count_and_not_the_worker_s(
     outcome = remote_outcome(result)
     assert outcome.exit_code == 0, outcome.stderr
     assert b"12345" in outcome.files[os.fsencode(project / "build/ask.s")]
-    assert InputFile(path, entry.digest) in result.inputs
+    assert InputFile(path, entry.digest) in inputs_of(result)
 
 
 def test_a_withheld_file_that_is_read_shows_in_the_inputs(
@@ -292,7 +298,7 @@ def test_a_withheld_file_that_is_read_shows_in_the_inputs(
     argv = ["gcc", "-c", "../src/whole.c", "-o", "whole.o"]
     result = devbox.compile(sandbox, argv, project / "build")
     assert result.exit_code != 0
-    assert InputFile(os.fsencode(project / "src/part.c"), b"") in result.inputs
+    assert InputFile(os.fsencode(project / "src/part.c"), b"") in inputs_of(result)
 
 
 def test_a_withheld_file_exists_for_has_include(
@@ -411,7 +417,7 @@ def test_search_directories_among_the_worker_s_libraries_work(
         devbox.roots = roots
         devbox.become(before)
     assert (result.error, result.stderr, result.exit_code) == ("", b"", 0)
-    assert {InputFile(path, entry.digest) for path in paths} <= set(result.inputs)
+    assert {InputFile(path, entry.digest) for path in paths} <= set(inputs_of(result))
 
 
 def test_a_worker_without_an_include_directory_of_its_own_shows_the_dev_box_s(
