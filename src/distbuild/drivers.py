@@ -6,6 +6,7 @@ it. The launcher has the same rules in C (``launcher/dist_build.c``).
 """
 
 import filecmp
+import functools
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,18 @@ def find_driver(name: str, cwd: str, path: str, skip: Sequence[str] = ()) -> str
 
 def is_wrapper(candidate: str, name: str = "") -> bool:
     """Whether a file only passes commands on; but who asks for ccache by ``name`` means ccache."""
+    try:
+        status = os.stat(candidate)
+    except OSError:
+        return False
+    facts = (candidate, name, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _is_wrapper(facts)
+
+
+@functools.lru_cache(maxsize=1000)
+def _is_wrapper(facts: tuple[str, str, int, int, int, int]) -> bool:
+    """The same for a file in a state: every compile asks for the same few."""
+    candidate, name = facts[:2]
     called = os.path.basename(os.path.realpath(candidate))
     if called in WRAPPERS and called != os.path.basename(name):
         return True

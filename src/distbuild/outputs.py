@@ -15,6 +15,17 @@ from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import OutputFile
 
 _numbers = itertools.count()
+
+
+def _read_umask() -> int:
+    # There is no call that only reads it; done once, when there is one thread.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+#: Where it lets the build's bits through, no fchmod(2) is needed, and no event of it comes.
+_OUR_UMASK = _read_umask()
 #: File systems, and systems, on which a file cannot be without a name.
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS, errno.EINVAL})
 
@@ -50,26 +61,29 @@ class _Written:
         self._path = file.path
         self._temporary = b""
         directory = file.path.rpartition(b"/")[0] or b"/"
-        self._handle = self._open(directory)
+        # As open(2) gives them to the compiler.
+        mode = (0o777 if file.mode & 0o111 else 0o666) & ~umask
+        self._handle = self._open(directory, mode)
         try:
             left = memoryview(data)
             while left:
                 left = left[os.write(self._handle, left) :]
-            os.fchmod(self._handle, (0o777 if file.mode & 0o111 else 0o666) & ~umask)
+            if mode & ~_OUR_UMASK != mode:
+                os.fchmod(self._handle, mode)
         except OSError:
             self.close()
             raise
 
-    def _open(self, directory: bytes) -> int:
+    def _open(self, directory: bytes, mode: int) -> int:
         # What has no name makes no events, of which the mirror's watches would tell six, and
         # nothing of it is left whatever happens.
         try:
-            return os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            return os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, mode)
         except OSError as error:
             if error.errno not in _NO_TMPFILE:
                 raise
         self._temporary = _temporary_name(directory)
-        return os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        return os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode)
 
     def put_in_place(self) -> None:
         """Give it its name, in place of what has that name."""

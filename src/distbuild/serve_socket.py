@@ -1,26 +1,26 @@
 """Serves a WSGI app on a Unix socket, for processes of the same user on the same machine.
 
-One thread watches all connections, a few run the app. What has to wait costs no thread: an app puts
-a generator into ``environ[LATER]``'s hands that yields the ``Signal`` it waits for, and the
-connection's end closes it. Knows nothing of what the app does.
+A few threads do all of it. What has to wait costs none: an app puts a generator into
+``environ[LATER]``'s hands that yields the ``Signal`` it waits for, and the connection's end closes
+it. Knows nothing of what the app does.
 """
 
 import contextlib
+import errno
 import logging
 import os
-import queue
 import select
 import socket
-import struct
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections import deque
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distbuild.http_request import Request, environ_of, parse_request
-from distbuild.protocol.errors import ConfigError
 from distbuild.signals import Signal
+from distbuild.unix_socket import SEND_TIMEOUT_S, has_ended, is_same_user, listen, send_answer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -32,12 +32,12 @@ LATER = "distbuild.later"
 #: In the environment of a request: the kernel says that it comes from this very user.
 SAME_USER = "distbuild.same_user"
 
-THREADS = 8
-BACKLOG = 1024
-#: A client that takes nothing of its answer for so long (seconds) is given up.
-SEND_TIMEOUT_S = 10.0
-_CREDENTIALS = struct.Struct("3i")
+#: Few: the kernel wakes them in turn, and each that was asleep for long starts with cold caches.
+THREADS = 3
+#: Pause (seconds) when no descriptor is left for another connection.
+RETRY_S = 0.1
 _READ_BYTES = 256 * 1024
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,11 @@ class _Connection:
     lock: threading.Lock = field(default_factory=threading.Lock)
     later: Later | None = None
     #: A thread runs the app or the generator; the connection is closed when it is done.
-    is_running: bool = False
+    is_running: bool = True
     is_gone: bool = False
+    is_watched: bool = False
+    #: Its end is watched for, since its generator waits.
+    is_waiting: bool = False
 
 
 class SocketServer:
@@ -71,16 +74,22 @@ class SocketServer:
     def __init__(self, path: Path, app: "WSGIApplication") -> None:
         self._app = app
         self._path = path
-        self._listener = _listen(path)
+        self._listener = listen(path)
         self._poll = select.epoll()
-        self._poll.register(self._listener, select.EPOLLIN)
-        self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._poll.register(self._wake_reader, select.EPOLLIN)
-        self._connections: dict[int, _Connection] = {}
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._watch, name="socket", daemon=True)]
-        self._threads += [
-            threading.Thread(target=self._run, name=f"socket {n}", daemon=True)
+        # Written when something is due; the other one stays set once all is to end.
+        self._ready = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._ending = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Edge-triggered, so that one thread is woken by one event, and not all of them.
+        self._poll.register(self._listener, select.EPOLLIN | select.EPOLLET)
+        self._poll.register(self._ready, select.EPOLLIN | select.EPOLLET)
+        self._poll.register(self._ending, select.EPOLLIN)
+        #: What a thread has to do next: a connection just accepted, or one whose wait is over.
+        self._due: deque[_Connection] = deque()
+        #: Those that wait: for the rest of a request, or with a generator.
+        self._watched: dict[int, _Connection] = {}
+        self._ending_soon = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"socket {n}", daemon=True)
             for n in range(THREADS)
         ]
 
@@ -91,98 +100,120 @@ class SocketServer:
 
     def stop(self) -> None:
         """Close the socket and every connection."""
-        os.write(self._wake_writer, b"x")
+        self._ending_soon.set()
+        os.eventfd_write(self._ending, 1)
         for thread in self._threads:
             thread.join(SEND_TIMEOUT_S)
+        for connection in [*self._watched.values(), *self._due]:
+            connection.is_running = connection.is_gone = True
+            self._finish(connection)
         with contextlib.suppress(OSError):
             self._path.unlink()
         self._listener.close()
         self._poll.close()
-        os.close(self._wake_reader)
-        os.close(self._wake_writer)
+        os.close(self._ready)
+        os.close(self._ending)
 
-    # --- the watching thread --------------------------------------------------------------------
-
-    def _watch(self) -> None:
+    def _serve(self) -> None:
+        """One of the threads: each takes whatever comes next."""
         while True:
-            for fd, events in self._poll.poll():
-                if fd == self._listener.fileno():
-                    self._accept()
-                elif fd == self._wake_reader:
-                    self._end()
+            for descriptor, _ in self._poll.poll(maxevents=1):
+                if descriptor == self._ending:
                     return
-                elif fd in self._connections:
-                    self._happened(self._connections[fd], events)
+                try:
+                    self._happened(descriptor)
+                except Exception:
+                    log.exception("request on the socket failed")
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                accepted, _ = self._listener.accept()
-            except OSError:
-                return  # none left, or no descriptor: the listener stays readable
-            connection = _Connection(accepted)
-            self._connections[accepted.fileno()] = connection
-            self._poll.register(accepted, select.EPOLLIN | select.EPOLLRDHUP)
-            self._read(connection)
+    def _happened(self, descriptor: int) -> None:
+        if descriptor == self._listener.fileno():
+            self._accept()
+        elif descriptor == self._ready:
+            self._take_due()
+        elif descriptor in self._watched:
+            self._woken(self._watched[descriptor])
 
-    def _happened(self, connection: _Connection, events: int) -> None:
-        if events & (select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR):
-            self._gone(connection)
-        elif events & select.EPOLLIN:
-            self._read(connection)
-
-    def _read(self, connection: _Connection) -> None:
-        """Take what is there; a whole request goes to a thread."""
-        try:
-            chunk = connection.socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
-        except BlockingIOError:
+    def _woken(self, connection: _Connection) -> None:
+        """Something came, or the end. The event may be of an earlier connection of this number."""
+        if connection.later is not None:
+            if has_ended(connection.socket):
+                self._gone(connection)
+            else:
+                self._watch(connection, 0)
             return
-        except OSError:
-            chunk = b""
-        if not chunk:
-            self._gone(connection)
-            return
-        connection.received += chunk
-        request = parse_request(connection.received)
-        if request is None:
-            return
-        # From here on only the end of the connection is of interest.
-        self._poll.modify(connection.socket, select.EPOLLRDHUP)
-        connection.is_running = True
-        self._work.put(lambda: self._answer(connection, request))
-
-    def _gone(self, connection: _Connection) -> None:
-        """The client has ended: so does what it waits for."""
-        self._poll.unregister(connection.socket)
-        del self._connections[connection.socket.fileno()]
         with connection.lock:
-            connection.is_gone = True
             if connection.is_running:
                 return
             connection.is_running = True
+        self._read(connection)
+
+    # --- requests -------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        """Accept all that wait, since no second event tells of them."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                try:
+                    self._due.append(_Connection(self._listener.accept()[0]))
+                except ConnectionAbortedError:
+                    continue
+                except OSError as error:
+                    if error.errno in _NO_DESCRIPTOR:
+                        log.warning("a wrapper waits: %s", error.strerror)
+                        self._ending_soon.wait(RETRY_S)
+                        continue
+                    raise
+        self._take_due()
+
+    def _take_due(self) -> None:
+        """Do the oldest of what is due; another thread is woken for the rest."""
+        try:
+            connection = self._due.popleft()
+        except IndexError:
+            return
+        if self._due:
+            os.eventfd_write(self._ready, 1)
         if connection.later is None:
-            self._finish(connection)
+            self._read(connection)
         else:
-            self._work.put(lambda: self._finish(connection))
+            self._go_on(connection)
 
-    def _end(self) -> None:
-        for connection in list(self._connections.values()):
-            self._gone(connection)
-        for _ in range(THREADS):
-            self._work.put(None)
+    def _read(self, connection: _Connection) -> None:
+        """Take what is there; a whole request is answered."""
+        try:
+            chunk = connection.socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._wait_for_more(connection)
+            return
+        except OSError:
+            chunk = b""
+        connection.received += chunk
+        request = parse_request(connection.received) if chunk else None
+        if request is not None:
+            self._answer(connection, request)
+        elif chunk:
+            self._wait_for_more(connection)
+        else:
+            self._finish(connection)
 
-    # --- the threads that run the app -----------------------------------------------------------
+    def _wait_for_more(self, connection: _Connection) -> None:
+        connection.is_running = False
+        self._watch(connection, select.EPOLLIN)
 
-    def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            try:
-                work()
-            except Exception:
-                log.exception("request on the socket failed")
+    def _watch(self, connection: _Connection, events: int) -> None:
+        """Have one thread told, once, of the next event."""
+        descriptor = connection.socket.fileno()
+        events |= select.EPOLLRDHUP | select.EPOLLONESHOT
+        if connection.is_watched:
+            self._poll.modify(descriptor, events)
+            return
+        connection.is_watched = True
+        self._watched[descriptor] = connection
+        self._poll.register(descriptor, events)
 
     def _answer(self, connection: _Connection, request: Request) -> None:
         environ = environ_of(request, self._path)
-        environ[SAME_USER] = _is_same_user(connection.socket)
+        environ[SAME_USER] = is_same_user(connection.socket)
 
         def later(generator: Later) -> None:
             connection.later = generator
@@ -190,7 +221,7 @@ class SocketServer:
         environ[LATER] = later
         try:
             if request.problem:
-                _send(connection.socket, Answer({}, b"", request.problem))
+                self._send(connection, Answer({}, b"", request.problem))
             else:
                 self._call(connection, environ)
         except OSError:
@@ -198,7 +229,7 @@ class SocketServer:
         except Exception:
             log.exception("request on the socket failed")
         if connection.later is None:
-            self._hang_up(connection)
+            self._finish(connection)
         else:
             self._go_on(connection)
 
@@ -212,11 +243,19 @@ class SocketServer:
         parts = self._app(environ, start_response)
         try:
             if connection.later is None:
-                _send_parts(connection.socket, head, parts)
+                send_answer(connection.socket, head, parts)
         finally:
             close = getattr(parts, "close", None)
             if close is not None:
                 close()
+
+    @staticmethod
+    def _send(connection: _Connection, answer: Answer) -> None:
+        lines = [answer.status, *(f"{name}: {value}" for name, value in answer.headers.items())]
+        lines.append(f"Content-Length: {len(answer.body)}")
+        send_answer(connection.socket, lines, [answer.body])
+
+    # --- what waits -----------------------------------------------------------------------------
 
     def _go_on(self, connection: _Connection) -> None:
         """Run the generator up to the next thing that it has to wait for."""
@@ -224,21 +263,22 @@ class SocketServer:
             try:
                 step = next(connection.later or iter(()))
             except StopIteration:
-                connection.later = None
-                self._hang_up(connection)
+                self._finish(connection)
                 return
             if isinstance(step, Answer):
                 with contextlib.suppress(OSError):
-                    _send(connection.socket, step)
+                    self._send(connection, step)
             elif not step.is_set():
                 break
         with connection.lock:
-            connection.is_running = connection.is_gone
-            waits = not connection.is_gone
-        if waits:
-            step.then(lambda: self._resume(connection))
-        else:
+            connection.is_running = ended = connection.is_gone
+            if not ended and not connection.is_waiting:
+                connection.is_waiting = True
+                self._watch(connection, 0)
+        if ended:
             self._finish(connection)
+        else:
+            step.then(lambda: self._resume(connection))
 
     def _resume(self, connection: _Connection) -> None:
         """What was waited for has happened; called by whoever let it happen."""
@@ -246,62 +286,22 @@ class SocketServer:
             if connection.is_running:
                 return
             connection.is_running = True
-        self._work.put(lambda: self._go_on(connection))
+        self._due.append(connection)
+        os.eventfd_write(self._ready, 1)
 
-    def _hang_up(self, connection: _Connection) -> None:
-        """Answered: end the connection. The watching thread notices and forgets it."""
-        with contextlib.suppress(OSError):
-            connection.socket.shutdown(socket.SHUT_RDWR)
+    def _gone(self, connection: _Connection) -> None:
+        """The client has ended: so does what it waits for."""
         with connection.lock:
-            connection.is_running = connection.is_gone
-            if not connection.is_gone:
+            connection.is_gone = True
+            if connection.is_running:
                 return
+            connection.is_running = True
         self._finish(connection)
 
     def _finish(self, connection: _Connection) -> None:
         if connection.later is not None:
             connection.later.close()
+        # Forgotten before its number is free for another connection.
+        if connection.is_watched:
+            self._watched.pop(connection.socket.fileno(), None)
         connection.socket.close()
-
-
-def _is_same_user(connection: socket.socket) -> bool:
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return bool(_CREDENTIALS.unpack(data)[1] == os.getuid())
-
-
-def _send(connection: socket.socket, answer: Answer) -> None:
-    lines = [answer.status, *(f"{name}: {value}" for name, value in answer.headers.items())]
-    lines.append(f"Content-Length: {len(answer.body)}")
-    _send_parts(connection, lines, [answer.body])
-
-
-def _send_parts(connection: socket.socket, head: list[str], parts: Iterable[bytes]) -> None:
-    """Send as it comes, without a length of our own: the connection's end is the answer's."""
-    connection.settimeout(SEND_TIMEOUT_S)
-    text = "\r\n".join(["HTTP/1.1 " + head[0], *head[1:], "Connection: close", "", ""])
-    data = text.encode("latin-1", "replace")
-    for part in parts:
-        connection.sendall(data + part)
-        data = b""
-    if data:
-        connection.sendall(data)
-
-
-def _listen(path: Path) -> socket.socket:
-    """A listening socket that only its owner may connect to."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        # By way of the directory's descriptor: an address has 108 bytes, a path may have more.
-        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-            listener.bind(f"/proc/self/fd/{directory}/{path.name}")
-            path.chmod(0o600)  # before anybody can connect: it does not listen yet
-            listener.listen(BACKLOG)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"{path}: cannot listen: {error.strerror}") from error
-    return listener

@@ -64,7 +64,7 @@ class Served:
             return read_all(connection)
 
     def leftover(self) -> int:
-        return len(self.server._connections)
+        return len(self.server._watched)
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -179,7 +179,8 @@ def test_clients_vanish_at_every_moment(served: Served) -> None:
         with served.connect() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.sendall(REQUEST)
-    assert eventually(lambda: len(ends) == len(served.seen) and served.leftover() == 0)
+    eventually(lambda: len(ends) == len(served.seen) and served.leftover() == 0)
+    assert (len(ends), served.leftover()) == (len(served.seen), 0)
     assert len(ends) <= 200
 
 

@@ -10,17 +10,23 @@ import os
 import struct
 import termios
 import threading
+from collections.abc import Callable
 
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD
 
 _INT = struct.Struct("i")
+_HOUSEKEEPING = InotifyConstants.IN_Q_OVERFLOW | InotifyConstants.IN_IGNORED
 
 
 class DrainableInotify(InotifyFD):
-    """Calls back in the kernel's order; one thread at a time."""
+    """Calls ``tell(wd, mask, name)`` for each event in the kernel's order; one thread at a time.
 
-    def __init__(self) -> None:
+    The callbacks of watches hear only of the loss of events and of the end of a watch.
+    """
+
+    def __init__(self, tell: Callable[[int, int, bytes], None]) -> None:
         super().__init__()
+        self._tell = tell
         self._telling = threading.RLock()
 
     def run(self) -> None:
@@ -38,10 +44,11 @@ class DrainableInotify(InotifyFD):
         with self._telling:
             while not self._closed and (size := self._queued_bytes()):
                 for event in self._parse_event_buffer(os.read(self._inotify_fd, size)):
-                    wd, mask, *_ = event
-                    # Of the events without a watch only the loss of others says something.
-                    if wd != -1 or mask & InotifyConstants.IN_Q_OVERFLOW:
+                    wd, mask, _, name = event
+                    if mask & _HOUSEKEEPING:
                         self.handle_event(InotifyEvent(*event))
+                    elif wd != -1:
+                        self._tell(wd, mask, name)
 
     def _queued_bytes(self) -> int:
         answer = fcntl.ioctl(self._inotify_fd, termios.FIONREAD, bytes(_INT.size))

@@ -88,7 +88,8 @@ class InotifyWatcher:
         self._ids = itertools.count(1)
         self._watched: dict[str, tuple[WatchDescriptor, int]] = {}
         self._paths: dict[int, set[str]] = {}
-        self._fd = DrainableInotify()
+        self._bits = In
+        self._fd = DrainableInotify(self._tell)
         self._fd.daemon = True
         self._fd.start()
 
@@ -157,30 +158,34 @@ class InotifyWatcher:
     # --- called by the reader -------------------------------------------------------------------
 
     def on_event(self, event: "InotifyEvent") -> None:
+        """Unused: events come by ``_tell``, without an object for each."""
+
+    def _tell(self, wd: int, mask: int, name: bytes) -> None:
         """One kernel event; an exception here would silence all later ones."""
         try:
-            self._dispatch(event)
+            self._dispatch(wd, mask, os.fsdecode(name))
         except Exception:
-            log.exception("event lost: %r", event)
+            log.exception("event lost: %#x %r", mask, name)
             self._overflowed()
 
-    def _dispatch(self, event: "InotifyEvent") -> None:
-        name = os.fsdecode(event.name)
+    def _dispatch(self, wd: int, mask: int, name: str) -> None:
+        bits = self._bits
+        is_directory = bool(mask & bits.IN_ISDIR)
         with self._lock:
-            directories = list(self._paths.get(event.wd, ()))
+            directories = tuple(self._paths.get(wd, ()))
         for directory in directories:
             if not name:
-                if event.is_move_self:
+                if mask & bits.IN_MOVE_SELF:
                     self._gone(directory)
-                if event.is_move_self or event.is_delete_self:
+                if mask & (bits.IN_MOVE_SELF | bits.IN_DELETE_SELF):
                     self._changed(directory, True)
                 continue
             path = f"{directory}/{name}"
-            if event.is_directory and event.is_attrib:
+            if is_directory and mask & bits.IN_ATTRIB:
                 continue
-            if event.is_directory and event.is_moved_from:
+            if is_directory and mask & bits.IN_MOVED_FROM:
                 self._gone(path)
-            self._changed(path, event.is_directory)
+            self._changed(path, is_directory)
 
     def _gone(self, directory: str) -> None:
         """A directory was moved away; what was watched below it may be back before that is read."""

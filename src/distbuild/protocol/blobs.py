@@ -1,6 +1,7 @@
 """Content on its way: packed with its digest, and unpacked into exactly what was promised."""
 
 import hashlib
+import threading
 from collections.abc import Sequence
 
 import msgspec
@@ -16,27 +17,36 @@ COMPRESSION_LEVEL = 3
 
 
 class Packer:
-    """Packs one content after the other; for one thread. Making a compressor costs as much as
-    packing ten kilobytes."""
+    """Packs one content after the other, for one thread, at a level of its own."""
 
-    def __init__(self, level: int = COMPRESSION_LEVEL) -> None:
+    def __init__(self, level: int) -> None:
         self._compressor = zstandard.ZstdCompressor(level=level)
 
-    def pack(self, data: bytes, digest: Digest | None = None) -> Blob:
-        """Bytes as a blob; the digest is computed when it is not given."""
-        packed = self._compressor.compress(data)
-        return Blob(digest or hashlib.sha256(data).digest(), len(data), packed)
+    def pack(self, data: bytes, digest: Digest) -> Blob:
+        """Bytes with this digest as a blob."""
+        return Blob(digest, len(data), self._compressor.compress(data))
+
+
+class _Contexts(threading.local):
+    """zstd's contexts, one of each per thread: to make one costs as much as ten kilobytes."""
+
+    def __init__(self) -> None:
+        self.plain = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL)
+        self.checked = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_contexts = _Contexts()
 
 
 def pack(data: bytes, digest: Digest | None = None) -> Blob:
     """Bytes as a blob; the digest is computed when it is not given."""
-    return Packer().pack(data, digest)
+    return Blob(digest or hashlib.sha256(data).digest(), len(data), _contexts.plain.compress(data))
 
 
 def pack_output(data: bytes) -> Blob:
     """A compiler's output as a blob, with a checksum that ``unpack_output`` looks at."""
-    compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
-    return Blob(hashlib.sha256(data).digest(), len(data), compressor.compress(data))
+    return Blob(hashlib.sha256(data).digest(), len(data), _contexts.checked.compress(data))
 
 
 def unpack_output(blob: Blob) -> bytes:
@@ -69,7 +79,7 @@ def _expand(blob: Blob) -> bytes:
     try:
         if zstandard.frame_content_size(blob.data) != blob.size:
             raise ProtocolError("a blob of another size than it says")
-        data = zstandard.ZstdDecompressor().decompress(blob.data, allow_extra_data=False)
+        data = _contexts.decompressor.decompress(blob.data, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ProtocolError(f"a blob that cannot be unpacked: {error}") from error
     if len(data) != blob.size:
@@ -80,7 +90,7 @@ def _expand(blob: Blob) -> bytes:
 def pack_inputs(inputs: Sequence[InputFile]) -> bytes:
     """A job's inputs for the way."""
     data = msgspec.msgpack.encode([(item.path, item.digest) for item in inputs])
-    return zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress(data)
+    return _contexts.plain.compress(data)
 
 
 def unpack_inputs(data: bytes) -> list[InputFile]:
@@ -88,7 +98,7 @@ def unpack_inputs(data: bytes) -> list[InputFile]:
     try:
         if not 0 <= zstandard.frame_content_size(data) <= MAX_INPUTS_BYTES:
             raise ProtocolError("a list of inputs that is larger than is taken")
-        plain = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+        plain = _contexts.decompressor.decompress(data, allow_extra_data=False)
         pairs = msgspec.msgpack.decode(plain, type=list[tuple[bytes, bytes]])
     except (zstandard.ZstdError, msgspec.DecodeError) as error:
         raise ProtocolError(f"a list of inputs that cannot be unpacked: {error}") from error

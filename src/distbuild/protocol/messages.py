@@ -237,6 +237,8 @@ class LeaseRequest(Message, frozen=True):
     namespaces: bool = False
     version: int = PROTOCOL_VERSION
     ahead: int = 0
+    #: Another one after each start of the worker: its trees are gone then.
+    life: str = ""
 
 
 class LeaseReply(Message, frozen=True):

@@ -135,8 +135,8 @@ def _read_source(source: str, command: CompileCommand) -> bytes | Local:
     try:
         if not stat.S_ISREG(os.stat(source).st_mode):
             return Local(LocalReason.SOURCE_MISSING, f"{command.source}: not a regular file")
-        with open(source, "rb") as file:
-            data = file.read()
+        with open(source, "rb", buffering=0) as file:
+            data = file.readall()
     except OSError as error:
         return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")
     if assembler_reads_more(data):

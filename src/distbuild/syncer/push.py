@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 #: How often an idle worker's port is looked at (seconds): one that died is given up so soon.
 PROBE_S = 1.0
 #: How often it is asked for its status when nobody wants to know.
-STATUS_S = 5.0
+STATUS_S = 60.0
 MAX_BACKOFF_S = 5.0
 #: Changed contents up to this many bytes (not packed) travel with the word of the change. A
 #: worker may have them already, so what is larger is offered first.

@@ -56,6 +56,7 @@ class Service:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._started = time.monotonic()
+        self._lives: dict[str, str] = {}
         self.compiles = parts.compiles
 
     # --- for the wrapper ------------------------------------------------------------------------
@@ -125,10 +126,11 @@ class Service:
 
     def lease(self, request: messages.LeaseRequest) -> messages.LeaseReply:
         """Jobs for a worker, with the changes that its tree lacks."""
-        if request.epoch and request.epoch != self._parts.mirroring.epoch:
+        if self._lives.get(request.worker) != request.life:
+            self._lives[request.worker] = request.life
             for pusher in self._parts.pushers:
                 if pusher.status.get("name") == request.worker:
-                    pusher.refresh(0)
+                    pusher.refresh(0)  # it was started anew
         given = self._parts.farm.lease(request)
         jobs = [self._job(lease, task) for lease, task in given]
         changes = None

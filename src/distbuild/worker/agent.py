@@ -5,6 +5,7 @@ Knows no compiler and no HTTP. Each agent has its own threads; slots are shared 
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -74,6 +75,7 @@ class Agent:
         self._leases = Leases(workshop.name, syncer, self._drop_cancelled)
         self._delivery = Delivery(syncer, self._forget)
         self._position = ("", 0)
+        self._life = os.urandom(8).hex()
         self._backoff_s = FIRST_BACKOFF_S
         self._asking = _thread(self._serve, f"agent {syncer.url}")
         self._renewing = _thread(self._leases.keep, f"leases {syncer.url}")
@@ -140,6 +142,7 @@ class Agent:
                 epoch=epoch,
                 generation=generation,
                 namespaces=self._shop.namespaces,
+                life=self._life,
             )
         )
         if len(reply.jobs) > offer.slots + offer.ahead:

@@ -554,7 +554,7 @@ def test_after_lost_events_everything_is_listed_again(tmp_path: Path) -> None:
 
 def lose_events(mirror: Mirror) -> None:
     watcher = mirror.mirroring._watcher
-    watcher._dispatch = lambda event: None  # type: ignore[attr-defined]
+    watcher._dispatch = lambda *event: None  # type: ignore[attr-defined]
 
 
 def find_events_again(mirror: Mirror) -> None:

@@ -104,7 +104,7 @@ def test_a_worker_with_the_same_tree_gets_nothing(pushed: Pushed) -> None:
 def test_nothing_is_said_before_the_first_scan_is_over(pushed: Pushed) -> None:
     pushed.pusher.start()
     pushed.client.wait_until(lambda: "status" in pushed.client.asked)
-    pushed.pusher.ring()
+    pushed.pusher.refresh(0.0)
     pushed.client.wait_until(lambda: pushed.client.asked.count("status") >= 2)
     assert pushed.sent() == []
     pushed.mirroring.ready.set()
@@ -204,7 +204,7 @@ def test_an_idle_worker_is_only_probed_until_somebody_wants_its_status(
     assert "status" not in pushed.client.asked
     pushed.pusher.refresh(60.0)
     assert "status" not in pushed.client.asked
-    refresh_all([pushed.pusher], 0.5, 0.0)
+    refresh_all([pushed.pusher], 0.0, 0.0)
     pushed.client.wait_until(lambda: "status" in pushed.client.asked)
 
 
