@@ -1,4 +1,4 @@
-"""The server around an app: start, stop, and every way in which either can go wrong."""
+"""The servers around an app: start, stop, and every way in which either can go wrong."""
 
 import contextlib
 import os
@@ -24,7 +24,10 @@ import logging, os, signal, sys, time
 from pathlib import Path
 from distbuild.logs import set_up_logging
 from distbuild.protocol.errors import ConfigError
-from distbuild.serve import serve
+from distbuild.serving import portable, run
+from distbuild.serving.front import Front, Site
+from distbuild.serving.listening import listen_port
+from distbuild.serving.transport import Tls, server_context
 
 certs, port, out, mode = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 
@@ -34,8 +37,8 @@ def make_app(stop):
     if mode == "bug":
         raise RuntimeError("a bug")
     if mode == "early":
-        os.kill(os.getppid(), signal.SIGTERM)
-        assert stop.wait(10)
+        os.kill(server, signal.SIGTERM)
+        assert sys.argv[5] == "run" or stop.wait(10)
     def app(environ, start_response):
         path = environ["PATH_INFO"]
         if path == "/poll":
@@ -55,10 +58,21 @@ def make_app(stop):
             raise RuntimeError("a bug in join")
     return app if mode == "bare" else (app, join)
 
+def make_site(stop):
+    app, join = make_app(stop)
+    return Site(app, {}, join)
+
+cert, key = certs / "dev/cert.pem", certs / "dev/key.pem"
+server = os.getpid()
 set_up_logging(out, "testd")
 try:
-    serve(make_app, bind="127.0.0.1", port=port, cert=certs / "dev/cert.pem",
-          key=certs / "dev/key.pem", name="testd")
+    if sys.argv[5] == "portable":
+        portable.serve(make_app, bind="127.0.0.1", port=port, cert=cert, key=key, name="testd")
+    else:
+        context = server_context(cert, key)
+        front = Front(listen_port("127.0.0.1", port), lambda c: Tls(c, context), 2,
+                      lambda headers: True, 1 << 20, 100)
+        run.serve(make_site, {"testd": front})
 except ConfigError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
@@ -81,16 +95,20 @@ def eventually(is_true: Callable[[], bool], what: str, timeout_s: float = 15) ->
 class Daemon:
     """A server as its own process."""
 
-    def __init__(self, certs: Path, out: Path, mode: str, *, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, certs: Path, out: Path, mode: str, *, server: str, prefix: tuple[str, ...] = ()
+    ) -> None:
         self.out = out
+        self.server = server
         self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self.session = make_session(load_credentials(certs, "dev"), "syncer")
         self.start(certs, mode, prefix)
 
     def start(self, certs: Path, mode: str, prefix: tuple[str, ...] = ()) -> None:
+        how = (mode, self.server)
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-c", PROGRAM, certs, str(self.port), self.out, mode],
+            [*prefix, sys.executable, "-c", PROGRAM, certs, str(self.port), self.out, *how],
             env={**os.environ, "PYTHONPATH": str(SOURCE)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -130,15 +148,24 @@ class Daemon:
 StartDaemon = Callable[..., Daemon]
 
 
+@pytest.fixture(params=["portable", "run"])
+def server(request: pytest.FixtureRequest) -> str:
+    """Which server; those that ``only_portable`` marks are about its second process."""
+    return str(request.param)
+
+
+only_portable = pytest.mark.parametrize("server", ["portable"], indirect=True)
+
+
 @pytest.fixture
 def start(
-    certs_dir: Path, tmp_path: Path, require_tool: Callable[[str], str]
+    certs_dir: Path, tmp_path: Path, server: str, require_tool: Callable[[str], str]
 ) -> Iterator[StartDaemon]:
     require_tool("curl")
     with contextlib.ExitStack() as stack:
 
         def start_daemon(mode: str = "normal", prefix: tuple[str, ...] = ()) -> Daemon:
-            daemon = Daemon(certs_dir, tmp_path, mode, prefix=prefix)
+            daemon = Daemon(certs_dir, tmp_path, mode, server=server, prefix=prefix)
             stack.callback(daemon.close)
             return daemon
 
@@ -162,6 +189,7 @@ def test_signal_ends_it_in_order_and_in_silence(start: StartDaemon, told_by: int
     assert (daemon.out / "joined").read_text() == f"{child} True"
 
 
+@only_portable
 def test_join_is_optional(start: StartDaemon) -> None:
     daemon = start("bare")
     daemon.wait_until_up()
@@ -224,6 +252,7 @@ def test_port_is_free_again_at_once(start: StartDaemon, certs_dir: Path) -> None
     daemon.wait_until_up()
 
 
+@only_portable
 @pytest.mark.parametrize("told_by", [signal.SIGTERM, signal.SIGINT])
 def test_told_serving_process_alone_ends_both(start: StartDaemon, told_by: int) -> None:
     daemon = start()
@@ -231,6 +260,7 @@ def test_told_serving_process_alone_ends_both(start: StartDaemon, told_by: int) 
     assert daemon.end() == (0, "")
 
 
+@only_portable
 def test_killed_parent_takes_the_serving_process_along(start: StartDaemon) -> None:
     daemon = start()
     child = daemon.wait_until_up()
@@ -242,6 +272,7 @@ def test_killed_parent_takes_the_serving_process_along(start: StartDaemon) -> No
     assert (daemon.out / "joined").exists()
 
 
+@only_portable
 def test_dead_serving_process_is_an_error(start: StartDaemon) -> None:
     daemon = start()
     daemon.wait_until_up()

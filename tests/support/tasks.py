@@ -1,11 +1,15 @@
 """Tasks that need no compiler, and an executor that answers by a script."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from typing import TypeVar, cast
 
 from distbuild.command.model import CompileCommand, Family, Local
-from distbuild.protocol.messages import LeaseRequest, ResultRequest, Toolchain
+from distbuild.protocol.messages import LeaseRequest, RenewRequest, ResultRequest, Toolchain
 from distbuild.signals import Signal
 from distbuild.syncer.executor import Execution, Task
+from distbuild.syncer.farm import Farm
+
+T = TypeVar("T")
 
 COMMAND = CompileCommand(
     family=Family.GCC,
@@ -65,10 +69,20 @@ class ScriptedExecutor:
         return answer(task) if callable(answer) else answer
 
 
-def run(compiling: Iterator[Signal]) -> object:
+def run(steps: Generator[Signal, None, T]) -> T:
     """Run a generator to its end and return what it returns."""
     while True:
         try:
-            next(compiling).wait()
+            next(steps).wait()
         except StopIteration as finished:
-            return finished.value
+            return cast("T", finished.value)
+
+
+def leased(farm: Farm, request: LeaseRequest) -> list[tuple[str, Task]]:
+    """What a worker is given, once it is."""
+    return run(farm.lease(request))
+
+
+def renewed(farm: Farm, request: RenewRequest) -> list[str]:
+    """The leases that have ended, once one has or the time is over."""
+    return run(farm.renew(request))

@@ -12,6 +12,7 @@ import pytest
 from distbuild.command.model import LocalReason
 from distbuild.config import Config, Home, load_config
 from distbuild.syncer.app import make_app as make_syncer_app
+from distbuild.syncer.handlers import make_handlers
 from distbuild.worker.app import make_app as make_worker_app
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +55,7 @@ def test_local_reason_is_documented(reason: LocalReason) -> None:
 @pytest.mark.parametrize(
     ("heading", "app"),
     [
-        ("Syncer", make_syncer_app(NOTHING, NOTHING)),
+        ("Syncer", make_syncer_app(NOTHING, NOTHING, make_handlers(NOTHING, NOTHING))),
         ("Worker", make_worker_app(NOTHING, NOTHING, NOTHING, NOTHING)),
     ],
     ids=["syncer", "worker"],

@@ -4,7 +4,7 @@ import os
 from collections.abc import Generator
 
 from distbuild.protocol.messages import SubmitReply, SubmitRequest
-from distbuild.serve_socket import Answer as HttpAnswer
+from distbuild.serving.answer import Answer as HttpAnswer
 from distbuild.signals import Signal
 from distbuild.syncer.here import Answer
 from distbuild.syncer.service import Service

@@ -3,21 +3,22 @@
 import json
 import logging
 import struct
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
 
-from flask import Flask, Response, abort, jsonify, request
+from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from distbuild.protocol import messages
 from distbuild.protocol.errors import ProtocolError
-from distbuild.serve_socket import LATER, SAME_USER
-from distbuild.syncer.answers import answers
+from distbuild.serving.answer import Answer
+from distbuild.serving.connection import Later
+from distbuild.serving.front import Call, Handler
+from distbuild.serving.loop import SAME_USER
+from distbuild.serving.request import FREE_BODY_BYTES
+from distbuild.syncer.gate import Gate, Refused
 from distbuild.syncer.service import Service
-from distbuild.tls import Credentials, Role
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 #: Before each message of a streamed answer: its length. Length 0: nothing yet, still waiting; the
 #: frame tries the connection, so that a vanished client is noticed.
@@ -27,43 +28,37 @@ HEARTBEAT = FRAME.pack(0)
 HEARTBEAT_S = 0.4
 
 
-class Gate:
-    """Reads a request's body once its sender has shown the right token."""
-
-    def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
-
-    def admit(self, role: Role) -> None:
-        """Abort with 401 unless the request carries the role's token, or comes from our user."""
-        if role == "dev" and request.environ.get(SAME_USER):
-            return
-        if not self._credentials.verify_token(request.headers.get("Authorization"), role):
-            abort(401, f"a {role} token is needed")
-
-    def message(self, role: Role, kind: type[T]) -> T:
-        """The body as a message; 400 with one line for anything else."""
-        self.admit(role)
-        return messages.decode(request.get_data(cache=False), kind)
-
-
 def packed(message: messages.Message) -> Response:
     """A message as a response."""
     return Response(messages.encode(message), content_type=messages.CONTENT_TYPE)
 
 
-def _same_version(version: int) -> None:
-    if version != messages.PROTOCOL_VERSION:
-        ours = messages.PROTOCOL_VERSION
-        abort(409, f"this syncer speaks protocol {ours}, not {version}; install one version")
+def the_call(gate: Gate) -> Call:
+    """The request that Flask has in hand. A large body is not taken of a stranger."""
+    shown = request.headers.get("Authorization")
+    if (request.content_length or 0) > FREE_BODY_BYTES and not gate.knows(shown):
+        raise Refused(401, "a token is needed")
+    return Call(shown, request.get_data(cache=False), bool(request.environ.get(SAME_USER)))
 
 
-def make_app(service: Service, credentials: Credentials) -> Flask:
-    """The WSGI app over a service."""
+def drive(later: Later) -> Response:
+    """Wait for what a handler waits for; its answer."""
+    for step in later:
+        if isinstance(step, Answer):
+            later.close()
+            return Response(step.body, step.status, dict(step.headers))
+        step.wait()
+    raise AssertionError("a handler gave no answer")
+
+
+def make_app(service: Service, gate: Gate, handlers: Mapping[str, Handler]) -> Flask:
+    """The WSGI app over a service; ``handlers`` are its routes, too."""
     app = Flask("syncer", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = messages.MAX_BODY_BYTES
-    gate = Gate(credentials)
     _add_wrapper_routes(app, gate, service)
     _add_worker_routes(app, gate, service)
+    for path, handler in handlers.items():
+        _add_handler(app, gate, path, handler)
 
     @app.get("/status")
     def status() -> Response:
@@ -73,49 +68,43 @@ def make_app(service: Service, credentials: Credentials) -> Flask:
     def malformed(error: ProtocolError) -> tuple[str, int]:
         return f"{error}\n", 400
 
+    @app.errorhandler(Refused)
+    def refused(refusal: Refused) -> tuple[str, int]:
+        return f"{refusal.reason}\n", refusal.status
+
     @app.errorhandler(HTTPException)
-    def refused(error: HTTPException) -> tuple[str, int]:
+    def failed(error: HTTPException) -> tuple[str, int]:
         return f"{error.description}\n", error.code or 500
 
     return app
 
 
-def submitted(gate: Gate) -> messages.SubmitRequest:
-    """The command in the request; 400 or 409 for one that cannot be taken."""
-    message = gate.message("dev", messages.SubmitRequest)
-    _same_version(message.version)
-    if not message.argv or not message.cwd.startswith(b"/"):
-        abort(400, "argv and an absolute cwd are needed")
-    return message
+def _add_handler(app: Flask, gate: Gate, path: str, handler: Handler) -> None:
+    def handle() -> Response:
+        return drive(handler(the_call(gate)))
+
+    app.add_url_rule(path, path, handle, methods=["POST"])
 
 
 def _add_wrapper_routes(app: Flask, gate: Gate, service: Service) -> None:
     @app.post("/api/v1/jobs")
     def submit() -> Response:
-        message = submitted(gate)
+        message = gate.submitted(the_call(gate))
         return Response(_streamed(service, message), content_type=messages.CONTENT_TYPE)
-
-    @app.post("/api/v1/run")
-    def run() -> Response:
-        later = request.environ.get(LATER)
-        if later is None:
-            abort(403, "only over the syncer's Unix socket")
-        later(answers(service, submitted(gate)))
-        return Response()
 
     @app.post("/api/v1/explain")
     def explain() -> Response:
-        return packed(service.explain(gate.message("dev", messages.SubmitRequest)))
+        return packed(service.explain(gate.message(the_call(gate), "dev", messages.SubmitRequest)))
 
     @app.post("/api/v1/install")
     def install() -> Response:
-        gate.admit("dev")
+        gate.admit(the_call(gate), "dev")
         lines = (json.dumps(step) + "\n" for step in service.install())
         return Response(lines, content_type="application/x-ndjson")
 
     @app.post("/api/v1/clean")
     def clean() -> Response:
-        gate.admit("dev")
+        gate.admit(the_call(gate), "dev")
         return jsonify(service.clean())
 
 
@@ -144,30 +133,10 @@ def _streamed(service: Service, message: messages.SubmitRequest) -> Iterator[byt
 
 
 def _add_worker_routes(app: Flask, gate: Gate, service: Service) -> None:
-    @app.post("/api/v1/lease")
-    def lease() -> Response:
-        message = gate.message("worker", messages.LeaseRequest)
-        _same_version(message.version)
-        return packed(service.lease(message))
-
-    @app.post("/api/v1/renew")
-    def renew() -> Response:
-        return packed(service.renew(gate.message("worker", messages.RenewRequest)))
-
-    @app.post("/api/v1/result")
-    def result() -> Response:
-        taken = service.deliver(gate.message("worker", messages.ResultRequest))
-        return jsonify({"taken": taken})
-
-    @app.post("/api/v1/results")
-    def results() -> Response:
-        batch = gate.message("worker", messages.ResultBatch)
-        return packed(messages.ResultsReply([service.deliver(r) for r in batch.results]))
-
     @app.post("/api/v1/mirror/pull")
     def pull() -> Response:
-        return packed(service.pull(gate.message("worker", messages.PullRequest)))
+        return packed(service.pull(gate.message(the_call(gate), "worker", messages.PullRequest)))
 
     @app.post("/api/v1/mirror/blobs")
     def blobs() -> Response:
-        return packed(service.blobs(gate.message("worker", messages.BlobRequest)))
+        return packed(service.blobs(gate.message(the_call(gate), "worker", messages.BlobRequest)))

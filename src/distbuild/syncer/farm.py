@@ -7,7 +7,6 @@ performed here, outside the lock where they could block. Knows no HTTP.
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 
@@ -45,8 +44,7 @@ class Farm:
         self._lock = threading.Lock()
         self._waiting: dict[int, _Waiting] = {}
         self._polls = Polls()
-        self._bells: dict[str, threading.Event] = {}
-        self._farewells: Counter[str] = Counter()
+        self._renewals = Polls()
         # Slots that each worker has free, as far as its requests and results tell.
         self._free: dict[str, int] = {}
         self._stopping = threading.Event()
@@ -66,8 +64,7 @@ class Farm:
                     waiting.outcome = Local(LocalReason.SYNCER_STOPPING)
                     waiting.answered.set()
             self._polls.ring_all()
-            for bell in self._bells.values():
-                bell.set()
+            self._renewals.ring_all()
         self._ticker.join()
 
     # --- the executor's side --------------------------------------------------------------------
@@ -109,7 +106,9 @@ class Farm:
 
     # --- the workers' side ----------------------------------------------------------------------
 
-    def lease(self, request: messages.LeaseRequest) -> list[tuple[str, Task]]:
+    def lease(
+        self, request: messages.LeaseRequest
+    ) -> Generator[Signal, None, list[tuple[str, Task]]]:
         """Jobs for a worker, by lease; waits for the first up to the time that it asked for.
 
         With ``slots`` 0 it only waits until there is a job that fits. A worker without toolchains
@@ -120,19 +119,18 @@ class Farm:
             return []
         deadline = self._now() + min(request.wait_s, POLL_S)
         with self._lock:
-            farewells = self._farewells[request.worker]
-            poll = self._polls.enter(request.worker, request.slots + request.ahead)
+            poll = self._polls.enter(request.worker, request.slots + request.ahead, deadline)
         try:
             while True:
                 with self._lock:
-                    poll.begin()
-                    if self._farewells[request.worker] != farewells:
+                    bell = poll.begin()
+                    if not self._polls.is_current(request.worker, poll):
                         return []
                     now = self._now()
                     given, ready = self._look(request, now)
                 if ready or now >= deadline or self._stopping.is_set():
                     return given
-                poll.bell.wait(deadline - now)
+                yield bell
         finally:
             with self._lock:
                 if self._polls.leave(request.worker, poll):
@@ -152,10 +150,9 @@ class Farm:
 
     def _farewell(self, worker: str) -> None:
         with self._lock:
-            self._farewells[worker] += 1
             self._free.pop(worker, None)
             self._perform(self._queue.leave(worker, self._now()))
-            self._polls.ring_one(worker)
+            self._polls.dismiss(worker)
 
     def _assign(self, request: messages.LeaseRequest, now: float) -> list[tuple[str, Task]]:
         if self._stopping.is_set():
@@ -174,18 +171,24 @@ class Farm:
             self._perform(actions)
             return bool(actions)
 
-    def renew(self, request: messages.RenewRequest) -> list[str]:
+    def renew(self, request: messages.RenewRequest) -> Generator[Signal, None, list[str]]:
         """Extend leases; returns those that ended, waiting a while for one to end."""
         deadline = self._now() + min(request.wait_s, POLL_S)
-        bell = self._bells.setdefault(f"{request.worker} renewal", threading.Event())
-        while True:
-            bell.clear()
+        with self._lock:
+            poll = self._renewals.enter(request.worker, 0, deadline)
+        try:
+            while True:
+                with self._lock:
+                    bell = poll.begin()
+                    now = self._now()
+                    ended = self._queue.renew(request.worker, request.leases, now)
+                    is_current = self._renewals.is_current(request.worker, poll)
+                if ended or now >= deadline or not is_current or self._stopping.is_set():
+                    return ended
+                yield bell
+        finally:
             with self._lock:
-                now = self._now()
-                ended = self._queue.renew(request.worker, request.leases, now)
-            if ended or now >= deadline or self._stopping.is_set():
-                return ended
-            bell.wait(deadline - now)
+                self._renewals.leave(request.worker, poll)
 
     def deliver(self, result: messages.ResultRequest) -> bool:
         """A worker's result. False: the lease is not valid any more and the result is dropped."""
@@ -245,18 +248,16 @@ class Farm:
                         waiting.outcome = Local(reason, detail)
                         waiting.answered.set()
                 case EndLease(worker, _):
-                    self._ring(f"{worker} renewal")
+                    self._renewals.ring_one(worker)
                 case Assign():
                     raise IllegalTransition("a job was assigned that nobody asked for")
-
-    def _ring(self, name: str) -> None:
-        bell = self._bells.get(name)
-        if bell is not None:
-            bell.set()
 
     def _tick(self) -> None:
         while not self._stopping.wait(1.0):
             if self._now() - self._started >= GRACE_S:
                 self._first.set()
             with self._lock:
-                self._perform(self._queue.tick(self._now()))
+                now = self._now()
+                self._perform(self._queue.tick(now))
+                self._polls.ring_late(now)
+                self._renewals.ring_late(now)

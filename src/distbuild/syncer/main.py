@@ -10,21 +10,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO
 
-from distbuild.config import Config, Home, load_config, syncer_port
+from distbuild.config import Config, Home, load_config
 from distbuild.digests import FileDigests
 from distbuild.logs import set_up_logging
 from distbuild.mirror.scan import DigestCache, Scanner
 from distbuild.mirror.watch import InotifyWatcher, NoWatcher, Watcher
 from distbuild.protocol.errors import ConfigError
-from distbuild.serve import serve
-from distbuild.serve_socket import SocketServer
-from distbuild.syncer.app import make_app
 from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.compile import Compiles
 from distbuild.syncer.compilers import Compilers
 from distbuild.syncer.farm import Farm
+from distbuild.syncer.fronts import serve_syncer
 from distbuild.syncer.here import Here
 from distbuild.syncer.local_slots import LocalSlots
 from distbuild.syncer.memory import RootMemory
@@ -49,27 +47,12 @@ def run(home: Home, *, verbose: bool) -> None:
     client_id = read_client_id(home)
     lock = claim(home)
 
-    def make(stop: threading.Event) -> Any:
+    def start(stop: threading.Event) -> tuple[Service, Callable[[], None]]:
         syncer = Syncer(home, config, credentials, client_id)
-        app = make_app(syncer.service, credentials)
-        sockets = SocketServer(home.socket, app)
         syncer.start(stop)
-        sockets.start()
+        return syncer.service, syncer.stop
 
-        def end() -> None:
-            sockets.stop()
-            syncer.stop()
-
-        return app, end
-
-    serve(
-        make,
-        bind=config.bind,
-        port=syncer_port(config),
-        cert=credentials.cert,
-        key=credentials.key,
-        name="syncer",
-    )
+    serve_syncer(start, home, config, credentials)
     lock.close()
 
 

@@ -4,22 +4,34 @@ A job rings one worker, the one with the most slots to spare: to wake them all f
 more than the job where there are many.
 """
 
-import threading
 from collections.abc import Iterable
+
+from distbuild.signals import Signal
 
 
 class Poll:
-    """A worker's request that waits; ``slots`` 0: it only listens whether there is something."""
+    """A worker's request that waits; ``slots`` 0: it only listens whether there is something.
 
-    def __init__(self, slots: int) -> None:
+    ``deadline``: when it is answered with nothing, on the farm's clock.
+    """
+
+    def __init__(self, slots: int, deadline: float) -> None:
         self.slots = slots
-        self.bell = threading.Event()
+        self.deadline = deadline
         self.promised = 0
+        self._bell = Signal()
 
-    def begin(self) -> None:
-        """It looks for jobs now: earlier rings are heard."""
+    def begin(self) -> Signal:
+        """It looks for jobs now: earlier rings are heard. Returns what happens when it is to look
+        again."""
         self.promised = 0
-        self.bell.clear()
+        if self._bell.is_set():
+            self._bell = Signal()
+        return self._bell
+
+    def ring(self) -> None:
+        """Have it look again."""
+        self._bell.set()
 
 
 class Polls:
@@ -28,10 +40,21 @@ class Polls:
     def __init__(self) -> None:
         self._waiting: dict[str, Poll] = {}
 
-    def enter(self, worker: str, slots: int) -> Poll:
-        """A worker asks; an earlier request of its that still waits is rung no more."""
-        poll = self._waiting[worker] = Poll(slots)
+    def enter(self, worker: str, slots: int, deadline: float) -> Poll:
+        """A worker asks; an earlier request of its that still waits is dismissed."""
+        self.dismiss(worker)
+        poll = self._waiting[worker] = Poll(slots, deadline)
         return poll
+
+    def is_current(self, worker: str, poll: Poll) -> bool:
+        """Whether a request was not dismissed."""
+        return self._waiting.get(worker) is poll
+
+    def dismiss(self, worker: str) -> None:
+        """Have a worker's request end with nothing: nobody waits for its answer."""
+        poll = self._waiting.pop(worker, None)
+        if poll is not None:
+            poll.ring()
 
     def leave(self, worker: str, poll: Poll) -> bool:
         """A request ends; whether it was rung for a job that it has not looked for any more."""
@@ -47,19 +70,25 @@ class Polls:
             if poll is None:
                 continue
             if poll.slots == 0:
-                poll.bell.set()
+                poll.ring()
             elif best is None or poll.slots - poll.promised > best.slots - best.promised:
                 best = poll
         if best is not None and best.promised < best.slots:
             best.promised += 1
-            best.bell.set()
+            best.ring()
 
     def ring_all(self) -> None:
         """Have every waiting request look again."""
         for poll in self._waiting.values():
-            poll.bell.set()
+            poll.ring()
+
+    def ring_late(self, now: float) -> None:
+        """Have the requests that have waited long enough look a last time."""
+        for poll in self._waiting.values():
+            if poll.deadline <= now:
+                poll.ring()
 
     def ring_one(self, worker: str) -> None:
         """Have a worker's request look again."""
         if worker in self._waiting:
-            self._waiting[worker].bell.set()
+            self._waiting[worker].ring()

@@ -22,8 +22,9 @@ from distbuild.syncer.worker_client import CONNECT_TIMEOUT_S, WorkerClient
 
 log = logging.getLogger(__name__)
 
-#: How often an idle worker's port is looked at (seconds): one that died is given up so soon.
-PROBE_S = 1.0
+#: How often an idle worker's port is looked at (seconds): for one that vanishes without a word. A
+#: process that dies closes its connections, which has its port looked at at once.
+PROBE_S = 10.0
 #: How often it is asked for its status when nobody wants to know.
 STATUS_S = 60.0
 MAX_BACKOFF_S = 5.0
@@ -67,6 +68,7 @@ class Pusher:
         self._heard = 0.0
         self._told = 0.0
         self._wanted = False
+        self._is_doubted = False
         # Whether the worker has a tree of ours, and how much of the first scan it was offered.
         self._has_tree = True
         self._offered = 0
@@ -122,6 +124,11 @@ class Pusher:
         with self._news:
             self._news.wait_for(lambda: self._is_fresh(max_age_s), max(0.0, timeout))
 
+    def doubt(self) -> None:
+        """Have its port looked at now."""
+        self._is_doubted = True
+        self._bell.set()
+
     def _is_fresh(self, max_age_s: float) -> bool:
         """A worker that is down is asked again and again anyway."""
         return not self.up or time.monotonic() - self._told < max_age_s
@@ -151,7 +158,7 @@ class Pusher:
                 self._look()
                 self._push()
                 backoff = 0.1
-                if not self._wanted:
+                if not (self._wanted or self._is_doubted):
                     self._bell.wait(PROBE_S)
             except InfrastructureError as error:
                 self._set_down(str(error))
@@ -169,7 +176,8 @@ class Pusher:
             self._wanted = False
             self.status = self._client.status()
             self._set_up()
-        elif now - self._heard >= PROBE_S:
+        elif self._is_doubted or now - self._heard >= PROBE_S:
+            self._is_doubted = False
             self._client.probe()
             self._heard = time.monotonic()
 

@@ -124,14 +124,17 @@ class Service:
 
     # --- for workers ----------------------------------------------------------------------------
 
-    def lease(self, request: messages.LeaseRequest) -> messages.LeaseReply:
+    def lease(self, request: messages.LeaseRequest) -> Generator[Signal, None, messages.LeaseReply]:
         """Jobs for a worker, with the changes that its tree lacks."""
         if self._lives.get(request.worker) != request.life:
             self._lives[request.worker] = request.life
-            for pusher in self._parts.pushers:
-                if pusher.status.get("name") == request.worker:
-                    pusher.refresh(0)  # it was started anew
-        given = self._parts.farm.lease(request)
+            for pusher in self._pushers_of(request.worker):
+                pusher.refresh(0)  # it was started anew
+        try:
+            given = yield from self._parts.farm.lease(request)
+        except GeneratorExit:
+            self._vanished(request.worker)
+            raise
         jobs = [self._job(lease, task) for lease, task in given]
         changes = None
         if any(task.generation > request.generation for _, task in given):
@@ -171,9 +174,21 @@ class Service:
         """The first batch of the contents that a worker asks for; it asks again for the rest."""
         return messages.BlobBatch(next(self._parts.source.batches(request.digests), []))
 
-    def renew(self, request: messages.RenewRequest) -> messages.RenewReply:
+    def renew(self, request: messages.RenewRequest) -> Generator[Signal, None, messages.RenewReply]:
         """Extend leases."""
-        return messages.RenewReply(self._parts.farm.renew(request))
+        try:
+            return messages.RenewReply((yield from self._parts.farm.renew(request)))
+        except GeneratorExit:
+            self._vanished(request.worker)
+            raise
+
+    def _vanished(self, worker: str) -> None:
+        """It waits for an answer no more: it may be dead."""
+        for pusher in self._pushers_of(worker):
+            pusher.doubt()
+
+    def _pushers_of(self, worker: str) -> list[Pusher]:
+        return [p for p in self._parts.pushers if p.status.get("name") == worker]
 
     def deliver(self, result: messages.ResultRequest) -> bool:
         """Take a result; False when nobody waits for it any more."""

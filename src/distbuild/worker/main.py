@@ -16,7 +16,7 @@ from distbuild.digests import FileDigests
 from distbuild.logs import set_up_logging
 from distbuild.mirror.store import Store
 from distbuild.protocol.errors import ConfigError, InfrastructureError
-from distbuild.serve import serve
+from distbuild.serving.portable import serve
 from distbuild.tls import Credentials, load_credentials, make_session
 from distbuild.toolchains import Identifier
 from distbuild.worker.agent import Agent, Run, Workshop

@@ -12,7 +12,7 @@ from distbuild.protocol.messages import LeaseRequest, RenewRequest, ResultReques
 from distbuild.syncer import farm as farm_module
 from distbuild.syncer.executor import Task
 from distbuild.syncer.farm import Farm
-from tests.support.tasks import COMMAND, asking, run, task
+from tests.support.tasks import COMMAND, asking, leased, renewed, run, task
 
 LONG_S = 30.0
 
@@ -42,7 +42,7 @@ class InThread:
 
 
 def lease_one(farm: Farm, request: LeaseRequest) -> tuple[str, Task]:
-    given = farm.lease(request)
+    given = leased(farm, request)
     assert len(given) == 1
     return given[0]
 
@@ -56,7 +56,7 @@ def submitted(farm: Farm, count: int, of: Task) -> list[InThread]:
 
 
 def test_a_task_goes_to_a_worker_and_its_result_back(farm: Farm) -> None:
-    assert farm.lease(asking("w1")) == []
+    assert leased(farm, asking("w1")) == []
     [call] = submitted(farm, 1, task("a"))
     lease, given = lease_one(farm, asking("w1", 4))
     assert given == task("a")
@@ -70,14 +70,14 @@ def test_a_task_goes_to_a_worker_and_its_result_back(farm: Farm) -> None:
 @pytest.mark.parametrize("slots", [0, 1])
 def test_a_waiting_worker_is_woken_by_a_task(farm: Farm, slots: int) -> None:
     """With no slot it is only told that there is something."""
-    poll = InThread(lambda: farm.lease(asking("w1", slots, LONG_S)))
+    poll = InThread(lambda: leased(farm, asking("w1", slots, LONG_S)))
     while not farm.workers():
         assert poll.is_waiting()
     [call] = submitted(farm, 1, task())
     given = poll.result()
     assert isinstance(given, list)
     assert len(given) == slots
-    [(lease, _)] = given or farm.lease(asking("w1"))
+    [(lease, _)] = given or leased(farm, asking("w1"))
     assert farm.deliver(ResultRequest(lease, "w1"))
     call.result()
 
@@ -86,10 +86,10 @@ def test_a_worker_that_does_not_fit_is_not_woken(
     farm: Farm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(farm_module, "POLL_S", 0.1)
-    farm.lease(asking("w1"))
+    leased(farm, asking("w1"))
     [call] = submitted(farm, 1, task())
-    assert farm.lease(asking("w2", 1, LONG_S, "clang")) == []
-    [(lease, _)] = farm.lease(asking("w1"))
+    assert leased(farm, asking("w2", 1, LONG_S, "clang")) == []
+    [(lease, _)] = leased(farm, asking("w1"))
     farm.deliver(ResultRequest(lease, "w1"))
     call.result()
 
@@ -97,7 +97,7 @@ def test_a_worker_that_does_not_fit_is_not_woken(
 def test_without_a_worker_a_task_is_local_at_once(farm: Farm) -> None:
     assert run(farm.execute(task())) == Local(LocalReason.NO_WORKER, "gcc")
     assert farm.obstacle(COMMAND, "gcc") == Local(LocalReason.NO_WORKER, "gcc")
-    farm.lease(asking("w1"))
+    leased(farm, asking("w1"))
     assert farm.obstacle(COMMAND, "gcc") is None
     assert farm.obstacle(COMMAND, "x" * 64) == Local(LocalReason.NO_TOOLCHAIN, "x" * 12)
 
@@ -107,7 +107,7 @@ def test_right_after_the_start_the_first_worker_is_waited_for() -> None:
     try:
         call = InThread(lambda: run(farm.execute(task())))
         assert call.is_waiting()
-        [(lease, _)] = farm.lease(asking("w1", 1, LONG_S))
+        [(lease, _)] = leased(farm, asking("w1", 1, LONG_S))
         assert farm.deliver(ResultRequest(lease, "w1"))
         assert call.result() == ResultRequest(lease, "w1")
     finally:
@@ -124,12 +124,12 @@ def test_a_worker_that_never_comes_is_not_waited_for_for_long() -> None:
 
 
 def test_closing_a_task_ends_its_lease_and_wakes_the_renewal(farm: Farm) -> None:
-    farm.lease(asking("w1"))
+    leased(farm, asking("w1"))
     execution = farm.execute(task())
     next(execution)
     lease, _ = lease_one(farm, asking("w1"))
-    renewal = InThread(lambda: farm.renew(RenewRequest("w1", [lease], LONG_S)))
-    while "w1 renewal" not in farm._bells:
+    renewal = InThread(lambda: renewed(farm, RenewRequest("w1", [lease], LONG_S)))
+    while not farm._renewals._waiting:
         assert renewal.is_waiting()
     execution.close()
     assert renewal.result() == [lease]
@@ -138,28 +138,28 @@ def test_closing_a_task_ends_its_lease_and_wakes_the_renewal(farm: Farm) -> None
 
 
 def test_closing_a_queued_task_takes_it_out_of_the_line(farm: Farm) -> None:
-    farm.lease(asking("w1"))
+    leased(farm, asking("w1"))
     execution = farm.execute(task())
     next(execution)
     execution.close()
-    assert farm.lease(asking("w1")) == []
+    assert leased(farm, asking("w1")) == []
     assert farm.counts()["cancelled"] == 1
 
 
 def test_a_renewal_of_valid_leases_is_empty(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(farm_module, "POLL_S", 0.05)
-    farm.lease(asking("w1"))
+    leased(farm, asking("w1"))
     [call] = submitted(farm, 1, task())
     lease, _ = lease_one(farm, asking("w1"))
-    assert farm.renew(RenewRequest("w1", [lease], LONG_S)) == []
-    assert farm.renew(RenewRequest("w2", [lease], LONG_S)) == [lease]
+    assert renewed(farm, RenewRequest("w1", [lease], LONG_S)) == []
+    assert renewed(farm, RenewRequest("w2", [lease], LONG_S)) == [lease]
     farm.deliver(ResultRequest(lease, "w1"))
     call.result()
 
 
 def test_a_failed_try_is_repeated_elsewhere_and_then_local(farm: Farm) -> None:
     for name in ("w1", "w2"):
-        farm.lease(asking(name))
+        leased(farm, asking(name))
     [call] = submitted(farm, 1, task())
     for name in ("w1", "w2", "w1"):
         lease, _ = lease_one(farm, asking(name))
@@ -170,10 +170,10 @@ def test_a_failed_try_is_repeated_elsewhere_and_then_local(farm: Farm) -> None:
 
 def test_a_worker_that_went_loses_its_leases(farm: Farm) -> None:
     for name in ("w1", "w2"):
-        farm.lease(asking(name))
+        leased(farm, asking(name))
     [call] = submitted(farm, 1, task())
     late, _ = lease_one(farm, asking("w1"))
-    poll = InThread(lambda: farm.lease(asking("w2", 1, LONG_S)))
+    poll = InThread(lambda: leased(farm, asking("w2", 1, LONG_S)))
     farm.lost("w1")
     given = poll.result()
     assert isinstance(given, list)
@@ -186,7 +186,7 @@ def test_silent_leases_run_out() -> None:
     now = [0.0]
     farm = Farm(expected=False, now=lambda: now[0])
     try:
-        farm.lease(asking("w1"))
+        leased(farm, asking("w1"))
         [call] = submitted(farm, 1, task())
         lease_one(farm, asking("w1"))
         now[0] = 1000.0
@@ -196,36 +196,36 @@ def test_silent_leases_run_out() -> None:
 
 
 def test_a_farewell_ends_the_polls_of_a_worker(farm: Farm) -> None:
-    poll = InThread(lambda: farm.lease(asking("w1", 1, LONG_S)))
+    poll = InThread(lambda: leased(farm, asking("w1", 1, LONG_S)))
     while not farm.workers():
         assert poll.is_waiting()
-    assert farm.lease(LeaseRequest("w1", 0, 0.0, [])) == []
+    assert leased(farm, LeaseRequest("w1", 0, 0.0, [])) == []
     assert poll.result() == []
     assert farm.workers() == {}
 
 
 def test_stopping_answers_everything() -> None:
     farm = Farm(expected=False)
-    farm.lease(asking("w1"))
+    leased(farm, asking("w1"))
     calls = submitted(farm, 3, task())
     lease_one(farm, asking("w1"))
-    poll = InThread(lambda: farm.lease(asking("w2", 1, LONG_S, "clang")))
-    renewal = InThread(lambda: farm.renew(RenewRequest("w1", [], LONG_S)))
-    while "w2" not in farm.workers() or not farm._bells:
+    poll = InThread(lambda: leased(farm, asking("w2", 1, LONG_S, "clang")))
+    renewal = InThread(lambda: renewed(farm, RenewRequest("w1", [], LONG_S)))
+    while "w2" not in farm.workers() or not farm._renewals._waiting:
         assert poll.is_waiting()
     farm.stop()
     stopping = Local(LocalReason.SYNCER_STOPPING)
     assert [call.result() for call in calls] == [stopping] * 3
     assert (poll.result(), renewal.result()) == ([], [])
     assert run(farm.execute(task())) == stopping
-    assert farm.lease(asking("w1", 1, LONG_S)) == []
+    assert leased(farm, asking("w1", 1, LONG_S)) == []
 
 
 def test_leases_of_two_farms_differ() -> None:
     leases = []
     for _ in range(2):
         farm = Farm(expected=False)
-        farm.lease(asking("w1"))
+        leased(farm, asking("w1"))
         [call] = submitted(farm, 1, task())
         leases.append(lease_one(farm, asking("w1"))[0])
         farm.stop()
@@ -238,12 +238,12 @@ def test_many_tasks_and_workers_lose_nothing(farm: Farm) -> None:
 
     def work(name: str) -> None:
         while not stop.is_set():
-            for lease, given in farm.lease(asking(name, 2, 0.05)):
+            for lease, given in leased(farm, asking(name, 2, 0.05)):
                 text = (given.implicit_include or "").encode()
                 farm.deliver(ResultRequest(lease, name, stdout=text))
 
     for n in range(3):
-        farm.lease(asking(f"w{n}"))
+        leased(farm, asking(f"w{n}"))
     workers = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(3)]
     for worker in workers:
         worker.start()
@@ -259,7 +259,7 @@ def test_many_tasks_and_workers_lose_nothing(farm: Farm) -> None:
 
 
 def test_a_full_farm_is_relieved_of_its_oldest_job(farm: Farm) -> None:
-    assert farm.lease(asking("w1")) == []
+    assert leased(farm, asking("w1")) == []
     assert not farm.relieve(0.0)
     [first] = submitted(farm, 1, task("a"))
     assert not farm.relieve(LONG_S)
@@ -285,14 +285,14 @@ def test_jobs_ahead_are_given_only_while_nobody_else_is_free(farm: Farm) -> None
     def ahead(worker: str, slots: int) -> LeaseRequest:
         return LeaseRequest(worker, slots, 0.0, [Toolchain("gcc", "gcc")], ahead=2)
 
-    assert farm.lease(ahead("w1", 1)) == []
-    assert farm.lease(ahead("w2", 1)) == []
+    assert leased(farm, ahead("w1", 1)) == []
+    assert leased(farm, ahead("w2", 1)) == []
     calls = submitted(farm, 6, task())
-    taken = farm.lease(ahead("w1", 1))
+    taken = leased(farm, ahead("w1", 1))
     assert len(taken) == 1  # w2 has a free slot, and is about to ask
-    taken += farm.lease(ahead("w2", 1))
+    taken += leased(farm, ahead("w2", 1))
     assert len(taken) == 4
-    taken += farm.lease(ahead("w1", 0))
+    taken += leased(farm, ahead("w1", 0))
     assert len(taken) == 6
     for lease, _ in taken:
         assert farm.deliver(ResultRequest(lease, "w1"))

@@ -12,7 +12,7 @@ from distbuild.command.model import Local, LocalReason
 from distbuild.place import view_of_files
 from distbuild.protocol.blobs import pack
 from distbuild.protocol.messages import OutputFile
-from distbuild.serve_socket import Answer as HttpAnswer
+from distbuild.serving.answer import Answer as HttpAnswer
 from distbuild.signals import Signal
 from distbuild.syncer.answers import answers
 from distbuild.syncer.here import Answer, Caller, Here

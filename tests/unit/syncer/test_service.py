@@ -17,7 +17,7 @@ from distbuild.syncer.local_slots import LocalSlots
 from distbuild.syncer.push import Pusher
 from distbuild.syncer.service import Parts, Service
 from tests.support.preparing import IDENTITY, Box
-from tests.support.tasks import run
+from tests.support.tasks import leased, run
 from tests.support.workers import FakeWorkerClient
 
 
@@ -127,9 +127,9 @@ def test_status_shows_each_worker_with_its_own_status(serving: Serving) -> None:
     shown = serving.service.status()["workers"]
     assert shown["w1:8443"]["state"] == "not asking for work"
     assert shown["w1:8443"]["num_cores"] == 2
-    serving.farm.lease(serving.asking())
+    leased(serving.farm, serving.asking())
     unconfigured = LeaseRequest("w2", 0, 0.0, [Toolchain("gcc", "gcc")])
-    serving.farm.lease(unconfigured)
+    leased(serving.farm, unconfigured)
     shown = serving.service.status()["workers"]
     assert {name: worker["state"] for name, worker in shown.items()} == {
         "w1:8443": "up",
@@ -148,11 +148,11 @@ def test_a_lease_carries_the_job_and_the_changes_that_it_needs(serving: Serving)
     live = serving.box.mirroring
     live.require([f"{serving.box.base}/inc"])
     have = live.settle()
-    serving.farm.lease(serving.asking())
+    leased(serving.farm, serving.asking())
     serving.box.write("inc/new.h", "")
     compiling = serving.service.submit(serving.request())
     next(compiling)
-    reply = serving.service.lease(serving.asking(live.epoch, have))
+    reply = run(serving.service.lease(serving.asking(live.epoch, have)))
     [job] = reply.jobs
     assert job.argv == serving.request().argv
     assert (job.generation, job.toolchain) == (live.manifest.generation, IDENTITY.digest)
@@ -169,12 +169,12 @@ def test_a_lease_carries_the_job_and_the_changes_that_it_needs(serving: Serving)
 
 @pytest.mark.parametrize("known", [False, True])
 def test_a_lease_leaves_to_be_pulled_what_is_a_whole_listing(serving: Serving, known: bool) -> None:
-    serving.farm.lease(serving.asking())
+    leased(serving.farm, serving.asking())
     compiling = serving.service.submit(serving.request())
     next(compiling)
     live = serving.box.mirroring
     request = serving.asking(live.epoch, live.manifest.generation) if known else serving.asking()
-    assert serving.service.lease(request).changes is None
+    assert run(serving.service.lease(request)).changes is None
     compiling.close()
 
 
@@ -203,7 +203,7 @@ def test_explain_gives_the_reason(serving: Serving) -> None:
     explain = serving.service.explain
     assert explain(serving.request("-E")) == messages.ExplainReply("preprocess_only", "-E")
     assert explain(serving.request()).reason == "no_worker"
-    serving.farm.lease(serving.asking())
+    leased(serving.farm, serving.asking())
     assert explain(serving.request()) == messages.ExplainReply()
 
 

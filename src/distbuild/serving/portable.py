@@ -1,18 +1,16 @@
-"""Runs a WSGI app over TLS until SIGTERM, SIGINT or SIGHUP. Knows nothing of what the app does.
+"""Runs a WSGI app over TLS, on every system, until SIGTERM, SIGINT or SIGHUP.
 
 granian forks: the parent only waits, the app and all its state live in the child. The child ends in
 order when it is told to or when its parent dies: ``stop`` is set, so that long polls answer;
 requests in flight end; then the app's own ``join`` runs.
 """
 
-import errno
 import logging
 import multiprocessing
 import multiprocessing.util
 import os
 import select
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -24,6 +22,7 @@ from granian.log import LogLevels
 from granian.server import Server
 
 from distbuild.protocol.errors import ConfigError
+from distbuild.serving.listening import BACKLOG, listen_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 #: Each blocked long poll holds a thread.
 MAX_REQUESTS = 1024
-BACKLOG = 2048
 #: A child whose parent was killed has this long to end in order.
 ORPHAN_GRACE_S = 10.0
 #: How often the main thread is told to stop until it does, and how often the parent is looked at
@@ -233,30 +231,8 @@ def _check_address(bind: str, port: int) -> str:
     granian shares ports (SO_REUSEPORT), so that a second server would take half of the first one's
     connections in silence; an ordinary bind is refused.
     """
-    shown = f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}"
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, proto) as probe:
-            if sys.platform != "win32":
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
-    except socket.gaierror as error:
-        advice = 'set "bind" in config.json to an address of this machine'
-        raise ConfigError(f"cannot listen on {shown}: {error.strerror}; {advice}") from None
-    except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, 'change "port" or "bind" in config.json')
-        raise ConfigError(f"cannot listen on {shown}: {error.strerror}; {advice}") from None
-    return str(address[0])
-
-
-_ADVICE = {
-    errno.EADDRINUSE: "choose another port, or stop what listens there (ss -ltnp)",
-    errno.EACCES: "choose a port above 1023",
-    errno.EADDRNOTAVAIL: 'set "bind" in config.json to an address of this machine',
-}
+    with listen_port(bind, port) as probe:
+        return str(probe.getsockname()[0])
 
 
 def _use_fork() -> None:

@@ -1,0 +1,84 @@
+"""Answers as bytes: of a WSGI app, or made whole. Knows no connection's state."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer as a whole."""
+
+    headers: Mapping[str, str]
+    body: bytes
+    status: str = "200 OK"
+
+    def encode(self, *, keeps: bool) -> bytes:
+        """As it is sent; ``keeps``: another may follow on the connection."""
+        lines = [self.status, *(f"{name}: {value}" for name, value in self.headers.items())]
+        lines.append(f"Content-Length: {len(self.body)}")
+        return _head(lines, keeps=keeps) + self.body
+
+
+def call(
+    app: "WSGIApplication",
+    environ: dict[str, Any],
+    send: Callable[[bytes], None],
+    *,
+    keeps: bool,
+) -> None:
+    """Have a WSGI app answer; ``keeps``: the connection goes on after that. What has no length
+    ends with the connection, or is sent in chunks if that goes on."""
+    head: list[str] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> Any:
+        head[:] = [status, *(f"{name}: {value}" for name, value in headers)]
+        return None
+
+    parts = app(environ, start_response)
+    try:
+        is_head = environ["REQUEST_METHOD"] == "HEAD"
+        _send(send, head, parts, keeps=keeps, is_head=is_head)
+    finally:
+        close = getattr(parts, "close", None)
+        if close is not None:
+            close()
+
+
+def _send(
+    send: Callable[[bytes], None],
+    lines: Sequence[str],
+    parts: Iterable[bytes],
+    *,
+    keeps: bool,
+    is_head: bool,
+) -> None:
+    chunked = False
+    data: bytes | None = None
+    # An app may give its head as late as with the first part.
+    for part in filter(None, parts):
+        if data is None:
+            chunked, data = _begin(lines, keeps=keeps, is_head=is_head)
+        send(data + (b"%x\r\n%b\r\n" % (len(part), part) if chunked else part))
+        data = b""
+    if data is None:
+        chunked, data = _begin(lines, keeps=keeps, is_head=is_head)
+    data += b"0\r\n\r\n" if chunked else b""
+    if data:
+        send(data)
+
+
+def _begin(lines: Sequence[str], *, keeps: bool, is_head: bool) -> tuple[bool, bytes]:
+    """Whether the answer goes in chunks, and its head."""
+    has_length = is_head or any(line[:15].lower() == "content-length:" for line in lines)
+    if has_length or not keeps:
+        return False, _head(lines, keeps=keeps)
+    return True, _head([*lines, "Transfer-Encoding: chunked"], keeps=keeps)
+
+
+def _head(lines: Sequence[str], *, keeps: bool) -> bytes:
+    last = ("", "") if keeps else ("Connection: close", "", "")
+    return "\r\n".join(["HTTP/1.1 " + lines[0], *lines[1:], *last]).encode("latin-1", "replace")

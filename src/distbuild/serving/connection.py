@@ -1,0 +1,55 @@
+"""One connection's state, and who has it in hand."""
+
+import threading
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+from distbuild.serving.answer import Answer
+from distbuild.serving.request import RequestReader
+from distbuild.serving.transport import Plain
+from distbuild.signals import Signal
+
+#: Yields the signals it waits for, and once an Answer; may wait once more after that, for the end
+#: of the connection.
+Later = Generator[Signal | Answer, None, None]
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """Belongs to the thread that claimed it until that lets go; nobody else may read, answer or
+    close it."""
+
+    transport: Plain
+    reader: RequestReader
+    later: Later | None = None
+    has_answered: bool = False
+    #: The client takes another answer after this one.
+    keeps: bool = False
+    #: A thread has it in hand; it is closed when that is done.
+    is_running: bool = True
+    is_gone: bool = False
+    is_watched: bool = False
+    #: Its end is watched for, since its generator waits.
+    is_waiting: bool = False
+    silent_since: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def claim(self) -> bool:
+        """Take it in hand; False: another thread has it."""
+        with self.lock:
+            is_ours, self.is_running = not self.is_running, True
+            return is_ours
+
+    def claim_as_gone(self) -> bool:
+        """The same for a client that has ended; a thread that has it in hand sees it later."""
+        with self.lock:
+            self.is_gone = True
+            is_ours, self.is_running = not self.is_running, True
+            return is_ours
+
+    def is_busy(self) -> bool:
+        """Whether somebody waits for an answer."""
+        if self.later is not None:
+            return not self.has_answered
+        return self.is_running

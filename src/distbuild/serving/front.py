@@ -1,0 +1,54 @@
+"""What is served, and one way in to it."""
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distbuild.serving.connection import Later
+from distbuild.serving.request import Admits
+from distbuild.serving.transport import Plain
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a handler gets of a request."""
+
+    authorization: str | None
+    body: bytes
+    #: The kernel says that it comes from this very user.
+    is_same_user: bool = False
+
+
+#: Answers a POST without blocking: what it waits for costs no thread.
+Handler = Callable[[Call], Later]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What is served: ``handlers`` by path, ``app`` for the rest; ``end`` comes after the last."""
+
+    app: "WSGIApplication"
+    handlers: Mapping[str, Handler]
+    end: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """One way in. ``transport`` makes a connection of what the listener accepts."""
+
+    listener: socket.socket
+    transport: Callable[[socket.socket], Plain]
+    #: Few: the kernel wakes them in turn, and each that was asleep for long starts with cold
+    #: caches.
+    threads: int
+    admits: Admits
+    max_body: int
+    max_connections: int
+    #: A connection is given up when no whole request comes in this time (seconds); 0: never.
+    patience_s: float = 0.0
+    #: What takes long at once.
+    max_slow: int = 1024

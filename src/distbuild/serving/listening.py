@@ -1,0 +1,63 @@
+"""Sockets that listen: a Unix one where only the owner may connect, and a TCP port."""
+
+import contextlib
+import errno
+import os
+import socket
+import sys
+from pathlib import Path
+
+from distbuild.protocol.errors import ConfigError
+
+BACKLOG = 2048
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """A listening socket that only its owner may connect to; raises ConfigError. Linux."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        # By way of the directory's descriptor: an address has 108 bytes, a path may have more.
+        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            listener.bind(f"/proc/self/fd/{directory}/{path.name}")
+            path.chmod(0o600)  # before anybody can connect: it does not listen yet
+            listener.listen(BACKLOG)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"{path}: cannot listen: {error.strerror}") from error
+    return listener
+
+
+def listen_port(bind: str, port: int) -> socket.socket:
+    """A listening TCP socket at an address of this machine; raises ConfigError with advice."""
+    shown = f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}"
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        advice = 'set "bind" in config.json to an address of this machine'
+        raise ConfigError(f"cannot listen on {shown}: {error.strerror}; {advice}") from None
+    listener = socket.socket(family, kind, proto)
+    try:
+        if sys.platform != "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        advice = _ADVICE.get(error.errno or 0, 'change "port" or "bind" in config.json')
+        raise ConfigError(f"cannot listen on {shown}: {error.strerror}; {advice}") from None
+    listener.setblocking(False)
+    return listener
+
+
+_ADVICE = {
+    errno.EADDRINUSE: "choose another port, or stop what listens there (ss -ltnp)",
+    errno.EACCES: "choose a port above 1023",
+    errno.EADDRNOTAVAIL: 'set "bind" in config.json to an address of this machine',
+}

@@ -1,0 +1,300 @@
+"""A few threads that serve one listening socket. Linux.
+
+The site's handlers answer what is asked often. What has to wait costs no thread: a handler is a
+generator that yields the ``Signal`` it waits for, and the connection's end closes it. The app
+answers the rest, in threads of its own. Knows nothing of what any of them does.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+from distbuild.serving.answer import Answer, call
+from distbuild.serving.connection import Connection
+from distbuild.serving.front import Call, Front, Site
+from distbuild.serving.request import Request, RequestReader, environ_of
+from distbuild.serving.transport import SEND_TIMEOUT_S
+
+log = logging.getLogger(__name__)
+
+#: In the environment of a request: the kernel says that it comes from this very user.
+SAME_USER = "distbuild.same_user"
+
+#: Pause (seconds) when no descriptor is left for another connection.
+RETRY_S = 0.1
+#: How often silent connections are looked for, and a server that stops looks whether it may.
+SWEEP_S = 5.0
+DRAIN_POLL_S = 0.01
+_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
+
+class Server:
+    """A ``site`` behind a ``front``."""
+
+    def __init__(self, site: Site, front: Front, name: str) -> None:
+        self._site = site
+        self._front = front
+        self._listener = front.listener
+        self._poll = select.epoll()
+        # Written when something is due; the other one stays set once all is to end.
+        self._ready = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._ending = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Edge-triggered, so that one thread is woken by one event, and not all of them.
+        self._poll.register(self._listener, select.EPOLLIN | select.EPOLLET)
+        self._poll.register(self._ready, select.EPOLLIN | select.EPOLLET)
+        self._poll.register(self._ending, select.EPOLLIN)
+        #: What a thread has to do next: a connection just accepted, or one whose wait is over.
+        self._due: deque[Connection] = deque()
+        self._connections: set[Connection] = set()
+        #: Those that wait: for a request or the rest of one, or with a generator.
+        self._watched: dict[int, Connection] = {}
+        self._is_ending = threading.Event()
+        self._slow = ThreadPoolExecutor(front.max_slow, thread_name_prefix=f"{name} slow")
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"{name} {n}", daemon=True)
+            for n in range(front.threads)
+        ]
+        if front.patience_s:
+            sweeper = threading.Thread(target=self._sweep, name=f"{name} sweeper", daemon=True)
+            self._threads.append(sweeper)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, drain_s: float = 0.0) -> None:
+        """Accept nothing more, let what is asked be answered for ``drain_s`` seconds at the most,
+        and close every connection. Again, it does nothing."""
+        if self._is_ending.is_set():
+            return
+        with contextlib.suppress(OSError):
+            self._poll.unregister(self._listener)
+        self._listener.close()
+        deadline = time.monotonic() + drain_s
+        while any(c.is_busy() for c in list(self._connections)) and time.monotonic() < deadline:
+            time.sleep(DRAIN_POLL_S)
+        self._is_ending.set()
+        os.eventfd_write(self._ending, 1)
+        for thread in self._threads:
+            thread.join(SEND_TIMEOUT_S)
+        for connection in [*self._watched.values(), *self._due]:
+            connection.is_running = connection.is_gone = True
+            self._finish(connection)
+        self._slow.shutdown(wait=False, cancel_futures=True)
+        self._poll.close()
+        os.close(self._ready)
+        os.close(self._ending)
+
+    def _serve(self) -> None:
+        """One of the threads: each takes whatever comes next."""
+        while True:
+            for descriptor, _ in self._poll.poll(maxevents=1):
+                if descriptor == self._ending:
+                    return
+                try:
+                    self._happened(descriptor)
+                except Exception:
+                    log.exception("a request failed")
+
+    def _happened(self, descriptor: int) -> None:
+        if descriptor in self._watched:
+            self._woken(self._watched[descriptor])
+        elif descriptor == self._ready:
+            self._take_due()
+        elif descriptor == self._listener.fileno():
+            self._accept()
+
+    def _woken(self, connection: Connection) -> None:
+        """Something came, or the end. The event may be of an earlier connection of this number."""
+        if connection.later is not None:
+            if connection.transport.has_ended():
+                self._gone(connection)
+            else:
+                self._watch(connection, 0)
+        elif connection.claim():
+            self._proceed(connection)
+
+    def _sweep(self) -> None:
+        """Give up connections on which nothing whole comes."""
+        while not self._is_ending.wait(SWEEP_S):
+            oldest = time.monotonic() - self._front.patience_s
+            for connection in list(self._watched.values()):
+                is_silent = connection.later is None and connection.silent_since < oldest
+                if is_silent and connection.claim():
+                    self._finish(connection)
+
+    # --- requests -------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        """Accept all that wait, since no second event tells of them."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                try:
+                    accepted = self._listener.accept()[0]
+                except ConnectionAbortedError:
+                    continue
+                except OSError as error:
+                    if error.errno in _NO_DESCRIPTOR and not self._is_ending.wait(RETRY_S):
+                        log.warning("a client waits: %s", error.strerror)
+                        continue
+                    raise
+                self._welcome(accepted)
+        self._take_due()
+
+    def _welcome(self, accepted: socket.socket) -> None:
+        if len(self._connections) >= self._front.max_connections:
+            log.warning("more than %d connections", self._front.max_connections)
+            accepted.close()
+            return
+        reader = RequestReader(self._front.max_body, self._front.admits)
+        connection = Connection(self._front.transport(accepted), reader)
+        self._connections.add(connection)
+        self._due.append(connection)
+
+    def _take_due(self) -> None:
+        """Do the oldest of what is due; another thread is woken for the rest."""
+        try:
+            connection = self._due.popleft()
+        except IndexError:
+            return
+        if self._due:
+            os.eventfd_write(self._ready, 1)
+        self._proceed(connection)
+
+    def _proceed(self, connection: Connection) -> None:
+        """Go on with a connection until it waits for something, or has ended."""
+        try:
+            while self._go_on(connection) if connection.later else self._next(connection):
+                pass
+        except Exception:
+            log.exception("a request failed")
+            self._finish(connection)
+
+    def _next(self, connection: Connection) -> bool:
+        """Take the next request; whether to go on with the connection here and now."""
+        while (request := connection.reader.next()) is None:
+            chunk = _receive(connection)
+            if chunk is None:
+                connection.is_running = False
+                self._watch(connection, select.EPOLLIN)
+                return False
+            if not chunk:
+                self._finish(connection)
+                return False
+            connection.reader.feed(chunk)
+            if connection.reader.is_admitted():
+                connection.silent_since = time.monotonic()
+        connection.keeps = (
+            request.keeps and connection.transport.keeps_alive and not self._is_ending.is_set()
+        )
+        handler = self._site.handlers.get(request.target) if request.method == "POST" else None
+        if handler is None:
+            self._slow.submit(self._answer, connection, request)
+            return False
+        same_user = connection.transport.is_same_user()
+        connection.later = handler(
+            Call(request.headers.get("authorization"), request.body, same_user)
+        )
+        return True
+
+    def _watch(self, connection: Connection, events: int) -> None:
+        """Have one thread told, once, of the next event."""
+        descriptor = connection.transport.fileno()
+        events |= select.EPOLLRDHUP | select.EPOLLONESHOT
+        if connection.is_watched:
+            self._poll.modify(descriptor, events)
+            return
+        connection.is_watched = True
+        self._watched[descriptor] = connection
+        self._poll.register(descriptor, events)
+
+    def _answer(self, connection: Connection, request: Request) -> None:
+        """Have the app answer; in a thread of its own."""
+        transport = connection.transport
+        environ = environ_of(request, transport.scheme)
+        environ[SAME_USER] = transport.is_same_user()
+        try:
+            if request.problem:
+                transport.send(Answer({}, b"", request.problem).encode(keeps=False))
+            else:
+                call(self._site.app, environ, transport.send, keeps=connection.keeps)
+        except Exception as error:
+            if not isinstance(error, OSError):
+                log.exception("a request failed")
+            log.debug("no answer: %s", error)
+            connection.keeps = False
+        if self._is_kept(connection):
+            self._proceed(connection)
+
+    def _is_kept(self, connection: Connection) -> bool:
+        """After an answer: ready for the next request, or closed."""
+        if not connection.keeps:
+            self._finish(connection)
+        connection.silent_since = time.monotonic()
+        return connection.keeps
+
+    # --- what waits -----------------------------------------------------------------------------
+
+    def _go_on(self, connection: Connection) -> bool:
+        """Run the generator up to the next thing that it has to wait for; whether it has ended and
+        the connection has not."""
+        while True:
+            try:
+                step = next(connection.later or iter(()))
+            except StopIteration:
+                connection.later, connection.has_answered = None, False
+                connection.is_waiting = False
+                return self._is_kept(connection)
+            if isinstance(step, Answer):
+                connection.has_answered = True
+                with contextlib.suppress(OSError):
+                    connection.transport.send(step.encode(keeps=connection.keeps))
+            elif not step.is_set():
+                break
+        with connection.lock:
+            connection.is_running = ended = connection.is_gone
+            if not ended and not connection.is_waiting:
+                connection.is_waiting = True
+                self._watch(connection, 0)
+        if ended:
+            self._finish(connection)
+        else:
+            step.then(lambda: self._resume(connection))
+        return False
+
+    def _resume(self, connection: Connection) -> None:
+        """What was waited for has happened; called by whoever let it happen."""
+        if connection.claim():
+            self._due.append(connection)
+            os.eventfd_write(self._ready, 1)
+
+    def _gone(self, connection: Connection) -> None:
+        """The client has ended: so does what it waits for."""
+        if connection.claim_as_gone():
+            self._finish(connection)
+
+    def _finish(self, connection: Connection) -> None:
+        if connection.later is not None:
+            connection.later.close()
+        # Forgotten before its number is free for another connection.
+        if connection.is_watched:
+            self._watched.pop(connection.transport.fileno(), None)
+        self._connections.discard(connection)
+        connection.transport.close()
+
+
+def _receive(connection: Connection) -> bytes | None:
+    """What has come; b"" at the end, however it ended."""
+    try:
+        return connection.transport.receive()
+    except OSError as error:
+        log.debug("a client vanished: %s", error)
+        return b""

@@ -1,0 +1,151 @@
+"""A connection's bytes, plain or through TLS. Never blocks, but to send. Knows no request."""
+
+import contextlib
+import os
+import select
+import socket
+import ssl
+import struct
+from pathlib import Path
+
+from distbuild.protocol.errors import ConfigError
+
+#: A client that takes nothing of its answer for so long (seconds) is given up.
+SEND_TIMEOUT_S = 10.0
+#: Machines that vanish without a word are noticed after some times as long (seconds).
+KEEPALIVE_S = 15
+_CREDENTIALS = struct.Struct("3i")
+_READ_BYTES = 256 * 1024
+
+
+class Plain:
+    """Bytes as they are; on a Unix socket."""
+
+    scheme = "http"
+    #: A connection carries one request: a wrapper has no second one.
+    keeps_alive = False
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self._socket.fileno()
+
+    def receive(self) -> bytes | None:
+        """What has come; b"" at the end, None when there is nothing yet. Raises OSError."""
+        try:
+            return self._socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+    def send(self, data: bytes) -> None:
+        """Send all of it. Raises OSError, also when the other end takes nothing for a while."""
+        left = memoryview(data)
+        while left:
+            try:
+                sent = self._socket.send(left, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                self._wait_for_room()
+            else:
+                left = left[sent:]
+
+    def _wait_for_room(self) -> None:
+        room = select.poll()
+        room.register(self._socket, select.POLLOUT)
+        if not room.poll(SEND_TIMEOUT_S * 1000):
+            raise TimeoutError("the client takes nothing")
+
+    def has_ended(self) -> bool:
+        """Whether nothing more will come, whatever has."""
+        end = select.poll()
+        end.register(self._socket, select.POLLRDHUP)
+        return bool(end.poll(0))
+
+    def is_same_user(self) -> bool:
+        """Whether the kernel says that the other end is a process of this very user."""
+        data = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return bool(_CREDENTIALS.unpack(data)[1] == os.getuid())
+
+    def close(self) -> None:
+        """End the connection."""
+        self._socket.close()
+
+
+class Tls(Plain):
+    """TLS's server side, on a TCP connection."""
+
+    scheme = "https"
+    keeps_alive = True
+
+    def __init__(self, connection: socket.socket, context: ssl.SSLContext) -> None:
+        super().__init__(connection)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
+        # Memory between TLS and the socket: one system call for all the records of a result.
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._is_open = False
+
+    def receive(self) -> bytes | None:
+        """See Plain."""
+        data = super().receive()
+        if not data:
+            return data
+        self._incoming.write(data)
+        if not self._is_open and not self._shake_hands():
+            return None
+        parts = []
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while part := self._tls.read(_READ_BYTES):
+                parts.append(part)
+            if not parts:
+                return b""  # the other end says farewell
+        self._flush()
+        return b"".join(parts) or None
+
+    def _shake_hands(self) -> bool:
+        try:
+            self._tls.do_handshake()
+            self._is_open = True
+        except ssl.SSLWantReadError:
+            pass
+        finally:
+            self._flush()  # also the word of what is wrong
+        return self._is_open
+
+    def send(self, data: bytes) -> None:
+        """See Plain."""
+        self._tls.write(data)
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            super().send(self._outgoing.read())
+
+    def is_same_user(self) -> bool:
+        """Nobody says so."""
+        return False
+
+    def close(self) -> None:
+        """End the connection, with a word of it where the other end takes one."""
+        if self._is_open:
+            with contextlib.suppress(OSError):
+                self._tls.unwrap()
+            with contextlib.suppress(OSError):
+                self._socket.send(self._outgoing.read(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        super().close()
+
+
+def server_context(cert: Path, key: Path) -> ssl.SSLContext:
+    """TLS 1.3 with this certificate. Raises ConfigError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0  # nobody resumes a session
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"{cert}, {key}: not usable: {error}") from error
+    return context

@@ -1,0 +1,75 @@
+"""What is asked for each job: by the wrapper on the socket, and by the workers. Never blocks.
+
+The same functions are Flask's routes and, past Flask, the server's: its dispatch costs the dev box
+more than what these do.
+"""
+
+from collections.abc import Callable, Generator
+from http import HTTPStatus
+
+from distbuild.protocol import messages
+from distbuild.protocol.errors import ProtocolError
+from distbuild.serving.answer import Answer
+from distbuild.serving.connection import Later
+from distbuild.serving.front import Call, Handler
+from distbuild.signals import Signal
+from distbuild.syncer.answers import answers
+from distbuild.syncer.gate import Gate, Refused, same_version
+from distbuild.syncer.service import Service
+
+#: A message that has to be waited for.
+Steps = Generator[Signal, None, messages.Message]
+
+
+def make_handlers(service: Service, gate: Gate) -> dict[str, Handler]:
+    """By path."""
+
+    def run(call: Call) -> Later:
+        if not call.is_same_user:
+            raise Refused(403, "only over the syncer's Unix socket")
+        return answers(service, gate.submitted(call))
+
+    def lease(call: Call) -> Steps:
+        message = gate.message(call, "worker", messages.LeaseRequest)
+        same_version(message.version)
+        return service.lease(message)
+
+    def renew(call: Call) -> Steps:
+        return service.renew(gate.message(call, "worker", messages.RenewRequest))
+
+    def results(call: Call) -> Steps:
+        batch = gate.message(call, "worker", messages.ResultBatch)
+        yield from ()
+        return messages.ResultsReply([service.deliver(r) for r in batch.results])
+
+    return {
+        "/api/v1/run": _guarded(run),
+        "/api/v1/lease": _guarded(lambda call: _packed(lease(call))),
+        "/api/v1/renew": _guarded(lambda call: _packed(renew(call))),
+        "/api/v1/results": _guarded(lambda call: _packed(results(call))),
+    }
+
+
+def _packed(steps: Steps) -> Later:
+    message = yield from steps
+    yield Answer({"Content-Type": messages.CONTENT_TYPE}, messages.encode(message))
+
+
+def _guarded(handle: Callable[[Call], Later]) -> Handler:
+    """With what is refused as an answer."""
+
+    def guarded(call: Call) -> Later:
+        try:
+            yield from handle(call)
+        except Refused as refusal:
+            yield refused(refusal)
+        except ProtocolError as error:
+            yield refused(Refused(400, str(error)))
+
+    return guarded
+
+
+def refused(refusal: Refused) -> Answer:
+    """A refusal as it is sent."""
+    status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
+    return Answer({"Content-Type": "text/plain"}, f"{refusal.reason}\n".encode(), status)
