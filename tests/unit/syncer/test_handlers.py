@@ -36,7 +36,7 @@ class Routes:
         self.serving = Serving(base)
         gate = Gate(load_credentials(certs, "dev"))
         self.handlers = make_handlers(self.serving.service, gate)
-        self.client: FlaskClient = make_app(self.serving.service, gate, self.handlers).test_client()
+        self.client = make_app(self.serving.service, gate, self.handlers).test_client()
         self.tokens = {
             "dev": f"Bearer {load_credentials(certs, 'dev').token}",
             "worker": f"Bearer {load_credentials(certs, 'worker').token}",
