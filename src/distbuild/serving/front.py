@@ -50,5 +50,7 @@ class Front:
     max_connections: int
     #: A connection is given up when no whole request comes in this time (seconds); 0: never.
     patience_s: float = 0.0
+    #: What goes on after a wait is done in no time, so that any server's thread may do it.
+    is_light: bool = False
     #: What takes long at once.
     max_slow: int = 1024

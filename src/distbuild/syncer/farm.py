@@ -190,8 +190,13 @@ class Farm:
             with self._lock:
                 self._renewals.leave(request.worker, poll)
 
-    def deliver(self, result: messages.ResultRequest) -> bool:
-        """A worker's result. False: the lease is not valid any more and the result is dropped."""
+    def deliver(
+        self, result: messages.ResultRequest, tell: Callable[[Signal], None] = Signal.set
+    ) -> bool:
+        """A worker's result. False: the lease is not valid any more and the result is dropped.
+
+        ``tell`` sets the signal of the job that is answered, or has it set soon.
+        """
         with self._lock:
             number = self._queue.leased(result.lease_id)
             self._free[result.worker] = self._free.get(result.worker, 0) + 1
@@ -207,7 +212,7 @@ class Farm:
             waiting = self._waiting.get(number)
             if waiting is not None:
                 waiting.outcome = result
-                waiting.answered.set()
+                tell(waiting.answered)
             return True
 
     def lost(self, worker: str) -> None:

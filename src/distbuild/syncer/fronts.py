@@ -57,6 +57,7 @@ def _network(config: Config, credentials: Credentials, gate: Gate) -> Front:
         # The wrappers' share of the descriptors is out of a stranger's reach.
         max_connections=_raise_limit() // 2,
         patience_s=PATIENCE_S,
+        is_light=True,
     )
 
 

@@ -37,22 +37,31 @@ def make_handlers(service: Service, gate: Gate) -> dict[str, Handler]:
     def renew(call: Call) -> Steps:
         return service.renew(gate.message(call, "worker", messages.RenewRequest))
 
-    def results(call: Call) -> Steps:
+    def results(call: Call) -> Later:
         batch = gate.message(call, "worker", messages.ResultBatch)
-        yield from ()
-        return messages.ResultsReply([service.deliver(r) for r in batch.results])
+        answered: list[Signal] = []
+        taken = [service.deliver(result, answered.append) for result in batch.results]
+        try:
+            yield _answer(messages.ResultsReply(taken))
+        finally:
+            # Only now: whoever is woken would fight this thread for Python's lock.
+            for signal in answered:
+                signal.set()
 
     return {
         "/api/v1/run": _guarded(run),
         "/api/v1/lease": _guarded(lambda call: _packed(lease(call))),
         "/api/v1/renew": _guarded(lambda call: _packed(renew(call))),
-        "/api/v1/results": _guarded(lambda call: _packed(results(call))),
+        "/api/v1/results": _guarded(results),
     }
 
 
 def _packed(steps: Steps) -> Later:
-    message = yield from steps
-    yield Answer({"Content-Type": messages.CONTENT_TYPE}, messages.encode(message))
+    yield _answer((yield from steps))
+
+
+def _answer(message: messages.Message) -> Answer:
+    return Answer({"Content-Type": messages.CONTENT_TYPE}, messages.encode(message))
 
 
 def _guarded(handle: Callable[[Call], Later]) -> Handler:

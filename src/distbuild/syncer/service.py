@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import msgspec
@@ -190,12 +190,14 @@ class Service:
     def _pushers_of(self, worker: str) -> list[Pusher]:
         return [p for p in self._parts.pushers if p.status.get("name") == worker]
 
-    def deliver(self, result: messages.ResultRequest) -> bool:
-        """Take a result; False when nobody waits for it any more."""
+    def deliver(
+        self, result: messages.ResultRequest, tell: Callable[[Signal], None] = Signal.set
+    ) -> bool:
+        """Take a result; False when nobody waits for it any more. ``tell``: see Farm.deliver."""
         if result.packed_inputs:
             inputs = [*result.inputs, *unpack_inputs(result.packed_inputs)]
             result = msgspec.structs.replace(result, inputs=inputs, packed_inputs=b"")
-        return self._parts.farm.deliver(result)
+        return self._parts.farm.deliver(result, tell)
 
     # --- for everybody --------------------------------------------------------------------------
 
