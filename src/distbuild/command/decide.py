@@ -5,7 +5,9 @@ words are split into options.
 """
 
 import posixpath
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 from distbuild.command import driver
 from distbuild.command.model import (
@@ -34,6 +36,7 @@ _WRAPPED_REQUESTS = ("-Wp,-MD", "-Wp,-MMD")
 class Scan:
     """What one pass over the words found."""
 
+    family: Family
     arguments: list[Argument] = field(default_factory=list)
     #: Each source with the -x language in effect at its place (None: by suffix).
     sources: list[tuple[str, str | None]] = field(default_factory=list)
@@ -43,7 +46,7 @@ class Scan:
     original_paths: bool = False
 
 
-def decide(scan: Scan, compiler: str, family: Family, cwd: str) -> CompileCommand | Local:
+def decide(scan: Scan, compiler: str, cwd: str) -> CompileCommand | Local:
     """The command that ``scan`` found, or the reason that says most about why it stays local."""
     for local in scan.obstacles:
         if local.reason in _MODES:
@@ -56,7 +59,7 @@ def decide(scan: Scan, compiler: str, family: Family, cwd: str) -> CompileComman
         return obstacle
     if sum(argument.option in OUTPUT_SPELLINGS for argument in scan.arguments) > 1:
         return Local(LocalReason.UNSUPPORTED_OPTION, "-o")  # what it means depends on our own -MD
-    command = _command(scan, compiler, family, cwd, language)
+    command = _command(scan, compiler, cwd, language)
     return command if isinstance(command, Local) else _collision(command) or command
 
 
@@ -124,39 +127,69 @@ def _bad_mix(last: dict[str, str | None]) -> Local | None:
     return None
 
 
-def _command(
-    scan: Scan, compiler: str, family: Family, cwd: str, language: str
+def renamed(
+    command: CompileCommand,
+    arguments: tuple[Argument, ...],
+    last: dict[str, str | None],
+    source: str,
 ) -> CompileCommand | Local:
-    source = scan.sources[0][0]
-    assembly = "-S" in scan.last
-    if assembly and language == "assembler-with-cpp":
-        return Local(LocalReason.UNSUPPORTED_OPTION, "-S")
-    explicit = scan.last.get("-o")
-    output = explicit or driver.default_output(source, assembly=assembly)
-    dependencies = _dependencies(scan.last, source)
-    in_root = _plain(cwd) == "/"
-    tied = scan.original_paths or _is_tied_to_paths(scan.arguments, family, cwd, language)
-    written = [a.value for a in scan.arguments if a.role is Role.OUTPUT_FILE and a.value]
-    written += [path for option in _DUMPS if (path := scan.last.get(option))]
+    """What ``decide`` makes of the words of ``command`` with another source and other outputs.
+
+    For ordinary names: with a suffix of the same language, and nothing in them that means more
+    than a name to it. ``last`` is a Scan's.
+    """
+    tied = command.needs_original_paths
+    names = _names(arguments, last, source, command.cwd, tied=tied)
+    if isinstance(names, Local):
+        return names
+    other = replace(command, arguments=arguments, source=source, **names)
+    return _collision(other) or other
+
+
+class _Names(TypedDict):
+    """What a command writes, as fields of a CompileCommand."""
+
+    output: str
+    dependencies: Dependencies | None
+    output_dirs: tuple[str, ...]
+
+
+def _names(
+    arguments: Sequence[Argument], last: dict[str, str | None], source: str, cwd: str, *, tied: bool
+) -> _Names | Local:
+    explicit = last.get("-o")
+    output = explicit or driver.default_output(source, assembly="-S" in last)
+    dependencies = _dependencies(last, source)
+    written = [a.value for a in arguments if a.role is Role.OUTPUT_FILE and a.value]
+    written += [path for option in _DUMPS if (path := last.get(option))]
     written += [output] + ([dependencies.path] if dependencies else [])
     output_dirs = _directories(cwd, written, with_cwd=tied or explicit is None)
     if "/" in output_dirs:
         return Local(LocalReason.OUTPUT_SPECIAL, "/")  # no sandbox has a private root
+    return {"output": output, "dependencies": dependencies, "output_dirs": output_dirs}
+
+
+def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileCommand | Local:
+    source = scan.sources[0][0]
+    if "-S" in scan.last and language == "assembler-with-cpp":
+        return Local(LocalReason.UNSUPPORTED_OPTION, "-S")
+    tied = scan.original_paths or _is_tied_to_paths(scan.arguments, scan.family, cwd, language)
+    names = _names(scan.arguments, scan.last, source, cwd, tied=tied)
+    if isinstance(names, Local):
+        return names
     return CompileCommand(
-        family=family,
+        family=scan.family,
         compiler=compiler,
         arguments=tuple(scan.arguments),
         cwd=cwd,
         source=source,
         language=language,
-        output=output,
         search_dirs=_search_dirs(scan),
         input_files=tuple(
             a.value for a in scan.arguments if a.role is Role.INPUT_FILE and a.value is not None
         ),
-        dependencies=dependencies,
-        output_dirs=output_dirs,
-        needs_original_paths=tied or in_root,
+        needs_original_paths=tied or _plain(cwd) == "/",
+        **names,
     )
 
 

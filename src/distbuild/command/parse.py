@@ -10,7 +10,7 @@ from distbuild.command import driver, wrapped
 from distbuild.command.decide import Scan, decide
 from distbuild.command.model import Argument, CompileCommand, Family, Local, LocalReason, Role
 from distbuild.command.option_table import option_table
-from distbuild.command.options import Option, OptionTable, Shape, Verdict
+from distbuild.command.options import Option, Shape, Verdict
 from distbuild.command.response import expand
 
 
@@ -25,6 +25,19 @@ def parse(
     ``read_file`` gets an absolute path and gives the content, or None; it is asked for response
     files only. ``family`` overrides what the compiler's name says.
     """
+    found = scan(argv, cwd, read_file, family)
+    if isinstance(found, Local):
+        return found
+    return decide(found, argv[0], cwd)
+
+
+def scan(
+    argv: Sequence[str],
+    cwd: str,
+    read_file: Callable[[str], bytes | None],
+    family: Family | None = None,
+) -> Scan | Local:
+    """The same words, taken apart and not yet judged."""
     if not argv:
         return Local(LocalReason.NOT_A_COMPILER)
     family = family or driver.family_of(argv[0])
@@ -33,8 +46,7 @@ def parse(
     words = expand(argv[1:], cwd, read_file)
     if isinstance(words, Local):
         return words
-    scan = _scan(words, option_table(family))
-    return decide(scan, argv[0], family, cwd)
+    return _scan(words, family)
 
 
 def render(command: CompileCommand) -> list[str]:
@@ -42,8 +54,8 @@ def render(command: CompileCommand) -> list[str]:
     return command.argv()
 
 
-def _scan(words: Sequence[str], table: OptionTable) -> Scan:
-    scan = Scan()
+def _scan(words: Sequence[str], family: Family) -> Scan:
+    scan, table = Scan(family), option_table(family)
     rest = iter(words)
     language: str | None = None
     only_sources = False

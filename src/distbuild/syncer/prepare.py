@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from distbuild.command import toolchain
 from distbuild.command.model import CompileCommand, Local, LocalReason
-from distbuild.command.parse import parse
+from distbuild.command.recall import Recall
 from distbuild.mirror.roots import trace
 from distbuild.mirror.scan import MAX_MTIME_NS
 from distbuild.mirror.text import assembler_reads_more
@@ -55,6 +55,7 @@ class Preparer:
         self._compilers = compilers
         self._mirroring = mirroring
         self._zone = local_zone()
+        self._recall = Recall()
 
     def understand(self, submission: Submission) -> Understood | Local:
         """Parse a command and find out which compiler it calls."""
@@ -62,7 +63,7 @@ class Preparer:
         if obstacle is not None:
             return obstacle
         name, cwd = submission.argv[0], submission.cwd
-        first = parse(submission.argv, cwd, _read_response)
+        first = self._recall.parse(submission.argv, cwd, _read_response)
         if isinstance(first, Local):
             return first
         driver = find(name, cwd, submission.env.get("PATH", os.defpath))
@@ -73,7 +74,7 @@ class Preparer:
         except InfrastructureError as error:
             return Local(LocalReason.NOT_A_COMPILER, str(error))
         if identity.family is not first.family:
-            again = parse(submission.argv, cwd, _read_response, family=identity.family)
+            again = self._recall.parse(submission.argv, cwd, _read_response, family=identity.family)
             if isinstance(again, Local):
                 return again
             first = again
