@@ -108,14 +108,19 @@ def _path(env: Mapping[str, str]) -> str:
 
 
 def _on_path(name: str, cwd: str, path: str) -> Iterator[str]:
-    for directory in path.split(os.pathsep):
-        candidate = os.path.join(cwd, directory, os.path.basename(name))
+    for candidate in _candidates(os.path.basename(name), cwd, path):
         if _is_program(candidate):
             yield candidate
 
 
+@functools.lru_cache(maxsize=1000)
+def _candidates(base: str, cwd: str, path: str) -> tuple[str, ...]:
+    return tuple(os.path.join(cwd, directory, base) for directory in path.split(os.pathsep))
+
+
 def _is_program(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)
+    # access(2) first: for what is not there, Python makes an exception of stat(2).
+    return os.access(path, os.X_OK) and os.path.isfile(path)
 
 
 def _is_one_of(path: str, others: Sequence[str]) -> bool:

@@ -87,15 +87,17 @@ class _Written:
 
     def put_in_place(self) -> None:
         """Give it its name, in place of what has that name."""
-        if not self._temporary:
-            try:
-                self._link(self._path)
-                return
-            except FileExistsError:
-                self._temporary = _temporary_name(self._path.rpartition(b"/")[0])
-                self._link(self._temporary)
-        os.replace(self._temporary, self._path)
-        self._temporary = b""
+        if self._temporary:
+            os.replace(self._temporary, self._path)
+            self._temporary = b""
+            return
+        try:
+            self._link(self._path)
+        except FileExistsError:
+            # Not renamed over it: ext4 would write the new one to the disk at once, which costs
+            # more than all the rest. Compilers remove the old one as well.
+            os.unlink(self._path)
+            self._link(self._path)
 
     def _link(self, path: bytes) -> None:
         # With a descriptor, though the path needs none: only so does Python call linkat(2).

@@ -5,10 +5,11 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from distbuild.mirror.known import DigestCache
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.policy import CLOSED_DIRECTORIES, Handling, handling, is_binary
 from distbuild.mirror.roots import Kind
-from distbuild.mirror.scan import DigestCache, Scanner
+from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watch import InotifyWatcher, NoWatcher, Watcher
 from distbuild.protocol.messages import Change, Entry, FileEntry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER

@@ -5,19 +5,25 @@ only calls stat. Knows nothing of workers, generations or watching.
 """
 
 import errno
-import functools
 import hashlib
 import logging
 import os
 import stat
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 
 from distbuild.mirror.file_system import is_kernel_made
+from distbuild.mirror.known import (
+    RACY_NS,
+    DigestCache,
+    FileRead,
+    Known,
+    StatKey,
+    read_file,
+    stat_key,
+)
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.policy import (
     CLOSED_DIRECTORIES,
@@ -32,70 +38,9 @@ from distbuild.protocol.names import HOME_MARKER
 
 log = logging.getLogger(__name__)
 
-#: A file changed this recently may change again without its times showing it (the kernel's clock
-#: for time stamps ticks every 4 ms at the least; ccache has the same rule): hash it again then.
-RACY_NS = 100_000_000
 #: Times beyond this (the year 2262) are told as this one.
 MAX_MTIME_NS = 2**63 - 1
-#: The same names are included all over a tree.
-_is_unusual = functools.lru_cache(maxsize=4096)(is_unusual)
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
-
-StatKey = tuple[int, int, int, int]
-
-
-def stat_key(status: os.stat_result) -> StatKey:
-    """What has to be equal for a file to count as unchanged."""
-    return (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
-
-
-class Known(msgspec.Struct, frozen=True, array_like=True):
-    """A remembered digest and the state of the file that it belongs to."""
-
-    key: StatKey
-    digest: bytes
-    reads_more: bool
-    binary: bool
-    odd_includes: bool
-
-
-class DigestCache:
-    """Digests of files by path and state, kept in a file between runs."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._known: dict[bytes, Known] = {}
-        self._dirty = False
-        if path is not None and path.exists():
-            try:
-                self._known = msgspec.msgpack.decode(path.read_bytes(), type=dict[bytes, Known])
-            except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-                log.warning("%s: not readable (%s); files are hashed again", path, error)
-
-    def get(self, path: str, key: StatKey) -> Known | None:
-        """The remembered digest if the file is still in that state."""
-        known = self._known.get(os.fsencode(path))
-        return known if known is not None and known.key == key else None
-
-    def put(self, path: str, known: Known) -> None:
-        """Remember a digest."""
-        self._known[os.fsencode(path)] = known
-        self._dirty = True
-
-    def forget(self, paths: Iterable[str]) -> None:
-        """Have these files read again, however unchanged they look."""
-        for path in paths:
-            self._known.pop(os.fsencode(path), None)
-
-    def save(self, keep: Callable[[str], bool]) -> None:
-        """Write the digests of the paths that ``keep`` wants, if any changed since last time."""
-        if self._path is None or not self._dirty:
-            return
-        self._dirty = False
-        kept = {p: k for p, k in list(self._known.items()) if keep(os.fsdecode(p))}
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.msgpack.encode(kept))
-        temporary.replace(self._path)
 
 
 @dataclass(slots=True)
@@ -188,24 +133,26 @@ class Scanner:
         )
 
     def _hash(self, path: str) -> Known:
-        started = time.time_ns()
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            data = file.read()
-        self.hashed_bytes += len(data)
-        known = Known(
-            stat_key(status),
-            hashlib.sha256(data).digest(),
-            assembler_reads_more(data),
-            is_binary(data[:8]),
-            bool(odd_operands(data, _is_unusual)),
-        )
+        read = read_file(path)
+        self.hashed_bytes += len(read.data)
+        digest = hashlib.sha256(read.data).digest()
+        reads_more = assembler_reads_more(read.data)
+        odd = bool(odd_operands(read.data, is_unusual))
+        known = self.learn(path, read, digest, reads_more=reads_more, odd=odd)
         if self.hashed is not None:
-            self.hashed(known.digest, data)
+            self.hashed(digest, read.data)
+        return known
+
+    def learn(
+        self, path: str, read: FileRead, digest: bytes, *, reads_more: bool, odd: bool
+    ) -> Known:
+        """What is known of a file that was read; remembered, unless it may change unseen."""
+        data, status = read.data, read.status
+        known = Known(stat_key(status), digest, reads_more, is_binary(data[:8]), odd)
         if len(data) != status.st_size:
             # It grew or shrank while it was read; its event is on the way.
             return msgspec.structs.replace(known, key=(len(data), *stat_key(status)[1:]))
-        if started - max(status.st_ctime_ns, status.st_mtime_ns) > RACY_NS:
+        if read.started_ns - max(status.st_ctime_ns, status.st_mtime_ns) > RACY_NS:
             self._cache.put(path, known)
         return known
 

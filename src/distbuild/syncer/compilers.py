@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from distbuild.command import toolchain
 from distbuild.command.model import CompileCommand
 from distbuild.drivers import SKIP, find_driver
-from distbuild.mirror.scan import StatKey, stat_key
+from distbuild.mirror.known import StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.toolchains import Identifier, Identity
 

@@ -15,7 +15,8 @@ from typing import IO
 from distbuild.config import Config, Home, load_config
 from distbuild.digests import FileDigests
 from distbuild.logs import set_up_logging
-from distbuild.mirror.scan import DigestCache, Scanner
+from distbuild.mirror.known import DigestCache
+from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watch import InotifyWatcher, NoWatcher, Watcher
 from distbuild.protocol.errors import ConfigError
 from distbuild.syncer.blobs import BlobSource

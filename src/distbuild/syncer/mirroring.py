@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from distbuild.mirror import policy
 from distbuild.mirror.file_system import is_remote
+from distbuild.mirror.known import FileRead
 from distbuild.mirror.manifest import DIRECTORY, Manifest
 from distbuild.mirror.mounts import MountWatch
 from distbuild.mirror.pending import Pending
@@ -134,6 +135,11 @@ class Mirroring:
             self._ways.ask(path)
             entry = self.manifest.get(way.real)
             return entry is not None and entry != before
+
+    def learn(self, path: str, read: FileRead, digest: bytes, *, odd: bool) -> None:
+        """A source that was read, in which nothing has an assembler read more; ``odd``: it has odd
+        includes."""
+        self._scanner.learn(path, read, digest, reads_more=False, odd=odd)
 
     def recheck(self, paths: Iterable[str]) -> None:
         """Read these paths again, whatever the events said and however unchanged they look."""

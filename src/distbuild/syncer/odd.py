@@ -11,8 +11,9 @@ from distbuild.syncer.mirroring import Mirroring
 
 def cover_odd(
     mirroring: Mirroring, text: bytes, directory: str, search_dirs: Iterable[str]
-) -> None:
-    """Mirror what every odd include operand of ``text``, a file in ``directory``, may mean.
+) -> bool:
+    """Mirror what every odd include operand of ``text``, a file in ``directory``, may mean; whether
+    there is one.
 
     Single files, where they exist: what does not exist is in no tree either. The directory that
     an operand leads to may be as wide as ``/usr``.
@@ -24,3 +25,4 @@ def cover_odd(
             continue
         if not isinstance(mirroring.manifest.get(os.path.realpath(path)), FileEntry):
             mirroring.want(path)
+    return bool(operands)

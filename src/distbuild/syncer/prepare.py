@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from distbuild.command import toolchain
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.command.recall import Recall
+from distbuild.mirror.known import FileRead, read_file
 from distbuild.mirror.roots import trace
 from distbuild.mirror.scan import MAX_MTIME_NS
 from distbuild.mirror.text import assembler_reads_more
-from distbuild.protocol.blobs import pack
+from distbuild.protocol.blobs import pack_quickly
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import FileEntry, JobFile, WithheldEntry
 from distbuild.syncer.compilers import Compilers, Driver, find
@@ -92,22 +93,25 @@ class Preparer:
         search = tuple(dict.fromkeys([*_explicit_dirs(command), *_listed(env, command.cwd)]))
         source = os.path.join(command.cwd, command.source)
         around = [os.path.dirname(source), command.cwd, *map(os.path.dirname, _inputs(command))]
-        data = _read_source(source, command)
-        if isinstance(data, Local):
-            return data
+        read = _read_source(source, command)
+        if isinstance(read, Local):
+            return read
         for path in _inputs(command):
             if os.path.exists(path) and not os.path.isfile(path):
                 return Local(LocalReason.SPECIAL_INPUT, path)
         searched = tuple(dict.fromkeys([*around, *search, *own.dirs]))
         self._mirroring.require(searched)
-        cover_odd(self._mirroring, data, os.path.dirname(source), searched)
+        odd = cover_odd(self._mirroring, read.data, os.path.dirname(source), searched)
         generation = self._mirroring.settle()
         for path in _inputs(command):
             if self._want_withheld(path):
                 generation = self._mirroring.manifest.generation
-        file = _packed(source, data)
-        if file is None:
+        real = trace(source).real
+        if real is None:
             return Local(LocalReason.SOURCE_MISSING, command.source)
+        file = _packed(real, read)
+        # Its text has been looked through: it is not read a second time for the proof.
+        self._mirroring.learn(real, read, file.blob.digest, odd=odd)
         return Task(
             command=command,
             env=env,
@@ -131,32 +135,24 @@ class Preparer:
         return False
 
 
-def _read_source(source: str, command: CompileCommand) -> bytes | Local:
+def _read_source(source: str, command: CompileCommand) -> FileRead | Local:
     """The source's text, unless the compiler itself has to answer for it."""
     try:
         if not stat.S_ISREG(os.stat(source).st_mode):
             return Local(LocalReason.SOURCE_MISSING, f"{command.source}: not a regular file")
-        with open(source, "rb", buffering=0) as file:
-            data = file.readall()
+        read = read_file(source)
     except OSError as error:
         return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")
-    if assembler_reads_more(data):
+    if assembler_reads_more(read.data):
         return Local(LocalReason.ASSEMBLER_INPUT, command.source)
-    return data
+    return read
 
 
-def _packed(source: str, data: bytes) -> JobFile | None:
-    """The source under its real path, as it was read; None when it is gone by now."""
-    real = trace(source).real
-    if real is None:
-        return None
-    try:
-        status = os.stat(real)
-    except OSError:
-        return None
-    blob = pack(data)
-    executable = 0o111 if status.st_mode & 0o111 else 0
-    mtime_ns = min(status.st_mtime_ns, MAX_MTIME_NS)
+def _packed(real: str, read: FileRead) -> JobFile:
+    """The source under its real path, as it was read."""
+    blob = pack_quickly(read.data)
+    executable = 0o111 if read.status.st_mode & 0o111 else 0
+    mtime_ns = min(read.status.st_mtime_ns, MAX_MTIME_NS)
     return JobFile(
         os.fsencode(real), FileEntry(blob.digest, blob.size, 0o444 | executable, mtime_ns), blob
     )

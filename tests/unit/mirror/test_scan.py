@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from distbuild.mirror.known import RACY_NS, DigestCache
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
-from distbuild.mirror.scan import RACY_NS, DigestCache, Scanner
+from distbuild.mirror.scan import Scanner
 from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 
@@ -31,7 +32,7 @@ def scanner() -> Scanner:
 @pytest.fixture
 def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock stands far after every time stamp: no file counts as changed just now."""
-    monkeypatch.setattr("distbuild.mirror.scan.time.time_ns", lambda: 2**62)
+    monkeypatch.setattr("distbuild.mirror.known.time.time_ns", lambda: 2**62)
 
 
 @pytest.fixture
@@ -200,7 +201,7 @@ def test_a_file_changed_just_now_is_hashed_again(
 ) -> None:
     path = write(base / "x.h", b"12345")
     now = path.stat().st_ctime_ns + age_ns
-    monkeypatch.setattr("distbuild.mirror.scan.time.time_ns", lambda: now)
+    monkeypatch.setattr("distbuild.mirror.known.time.time_ns", lambda: now)
     scan(scanner, base)
     scan(scanner, base)
     assert scanner.hashed_bytes == hashed

@@ -518,7 +518,7 @@ def test_a_wanted_file_whose_ancestor_moved(mirror: Mirror) -> None:
 def test_a_rechecked_file_is_read_again_however_unchanged_it_looks(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distbuild.mirror.scan.time.time_ns", lambda: 2**62)
+    monkeypatch.setattr("distbuild.mirror.known.time.time_ns", lambda: 2**62)
     path = str(write(mirror.base / "r/x.h", "12345"))
     mirror.job(mirror.base / "r")
     before = mirror.scanner.hashed_bytes

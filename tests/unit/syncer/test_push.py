@@ -127,7 +127,7 @@ def test_a_file_that_changed_without_a_trace_is_read_again(
     pushed: Pushed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Same size and times, as after a write through a mapping that the kernel has not noted yet."""
-    monkeypatch.setattr("distbuild.mirror.scan.time.time_ns", lambda: 2**62)
+    monkeypatch.setattr("distbuild.mirror.known.time.time_ns", lambda: 2**62)
     monkeypatch.setattr("distbuild.mirror.scan.stat_key", lambda status: (0, 0, 0, 0))
     pushed.write("y.h", "1")
     (pushed.base / "r/y.h").write_text("2")
@@ -154,6 +154,7 @@ def test_a_worker_that_restarts_empty_gets_everything_again(
     pushed: Pushed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(push_module, "STATUS_S", 0.01)
+    monkeypatch.setattr(push_module, "PROBE_S", 0.01)
     pushed.start()
     pushed.wait()
     pushed.sent()
@@ -206,6 +207,18 @@ def test_an_idle_worker_is_only_probed_until_somebody_wants_its_status(
     assert "status" not in pushed.client.asked
     refresh_all([pushed.pusher], 0.0, 0.0)
     pushed.client.wait_until(lambda: "status" in pushed.client.asked)
+
+
+def test_a_worker_in_doubt_is_probed_at_once(pushed: Pushed) -> None:
+    pushed.start()
+    pushed.wait()
+    pushed.client.asked = []
+    pushed.pusher.doubt()
+    pushed.client.wait_until(lambda: "probe" in pushed.client.asked)
+    pushed.client.set_down(True)
+    pushed.pusher.doubt()
+    pushed.client.wait_until(lambda: not pushed.pusher.up)
+    assert pushed.lost == ["w1"]
 
 
 def test_a_worker_whose_port_is_closed_is_given_up_at_the_next_probe(

@@ -3,7 +3,9 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from distbuild import __version__
@@ -231,3 +233,19 @@ def test_clean_tells_which_workers_it_did_not_reach(serving: Serving) -> None:
     assert serving.service.clean() == {"w1:8443": ""}
     serving.client.down = True
     assert serving.service.clean() == {"w1:8443": "w1:8443: connection refused"}
+
+
+@pytest.mark.parametrize("kind", ["lease", "renew"])
+def test_a_worker_whose_connection_ends_is_looked_at(serving: Serving, kind: str) -> None:
+    serving.pusher.start()
+    serving.client.wait_until(lambda: serving.pusher.up)
+    if kind == "lease":
+        steps: Any = serving.service.lease(
+            msgspec.structs.replace(serving.asking(), wait_s=30.0, life="x")
+        )
+    else:
+        steps = serving.service.renew(messages.RenewRequest("w1", [], 30.0))
+    next(steps)
+    serving.client.asked = []
+    steps.close()
+    serving.client.wait_until(lambda: "probe" in serving.client.asked)

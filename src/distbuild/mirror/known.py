@@ -1,0 +1,92 @@
+"""What is known of files without reading them: digests by (path, size, mtime, inode, ctime).
+
+Knows nothing of directories.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+log = logging.getLogger(__name__)
+
+#: A file changed this recently may change again without its times showing it (the kernel's clock
+#: for time stamps ticks every 4 ms at the least; ccache has the same rule): hash it again then.
+RACY_NS = 100_000_000
+
+StatKey = tuple[int, int, int, int]
+
+
+def stat_key(status: os.stat_result) -> StatKey:
+    """What has to be equal for a file to count as unchanged."""
+    return (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+
+
+class Known(msgspec.Struct, frozen=True, array_like=True):
+    """A remembered digest and the state of the file that it belongs to."""
+
+    key: StatKey
+    digest: bytes
+    reads_more: bool
+    binary: bool
+    odd_includes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileRead:
+    """A file's bytes, its state before they were read, and when that was (Unix time)."""
+
+    data: bytes
+    status: os.stat_result
+    started_ns: int
+
+
+def read_file(path: str) -> FileRead:
+    """Read a whole file. Raises OSError."""
+    started_ns = time.time_ns()
+    with open(path, "rb", buffering=0) as file:
+        status = os.fstat(file.fileno())
+        return FileRead(file.readall(), status, started_ns)
+
+
+class DigestCache:
+    """Digests of files by path and state, kept in a file between runs."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[bytes, Known] = {}
+        self._dirty = False
+        if path is not None and path.exists():
+            try:
+                self._known = msgspec.msgpack.decode(path.read_bytes(), type=dict[bytes, Known])
+            except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+                log.warning("%s: not readable (%s); files are hashed again", path, error)
+
+    def get(self, path: str, key: StatKey) -> Known | None:
+        """The remembered digest if the file is still in that state."""
+        known = self._known.get(os.fsencode(path))
+        return known if known is not None and known.key == key else None
+
+    def put(self, path: str, known: Known) -> None:
+        """Remember a digest."""
+        self._known[os.fsencode(path)] = known
+        self._dirty = True
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Have these files read again, however unchanged they look."""
+        for path in paths:
+            self._known.pop(os.fsencode(path), None)
+
+    def save(self, keep: Callable[[str], bool]) -> None:
+        """Write the digests of the paths that ``keep`` wants, if any changed since last time."""
+        if self._path is None or not self._dirty:
+            return
+        self._dirty = False
+        kept = {p: k for p, k in list(self._known.items()) if keep(os.fsdecode(p))}
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_bytes(msgspec.msgpack.encode(kept))
+        temporary.replace(self._path)
