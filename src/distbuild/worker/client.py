@@ -1,8 +1,6 @@
-"""The syncer as a worker sees it, in five requests. The edge at which HTTP's errors become ours."""
+"""The syncer as a worker sees it, in five requests: where HTTP becomes our messages and errors."""
 
 from typing import Protocol, TypeVar
-
-import requests
 
 from distbuild.protocol.errors import InfrastructureError, ProtocolError, Unauthorized
 from distbuild.protocol.messages import (
@@ -21,12 +19,12 @@ from distbuild.protocol.messages import (
     decode,
     encode,
 )
+from distbuild.worker.connections import Connections
 
-CONNECT_TIMEOUT_S = 5.0
 #: What an answer may take beyond the time that the request itself asked to wait.
 ANSWER_TIMEOUT_S = 60.0
 _MAX_REASON = 300
-_UNAUTHORIZED, _BAD_REQUEST, _CONFLICT = 401, 400, 409
+_OK, _BAD_REQUEST, _UNAUTHORIZED, _CONFLICT = 200, 400, 401, 409
 
 M = TypeVar("M", bound=Message)
 
@@ -62,11 +60,11 @@ class Syncer(Protocol):
 
 
 class HttpSyncer:
-    """A syncer at ``url`` (https://host:port), over ``session``."""
+    """A syncer at ``url`` (https://host:port)."""
 
-    def __init__(self, url: str, session: requests.Session) -> None:
+    def __init__(self, url: str, connections: Connections) -> None:
         self.url = url
-        self._session = session
+        self._connections = connections
 
     def lease(self, request: LeaseRequest) -> LeaseReply:
         """POST /api/v1/lease."""
@@ -93,29 +91,17 @@ class HttpSyncer:
 
     def _send(self, name: str, request: Message, wait_s: float) -> bytes:
         try:
-            response = self._session.post(
-                f"{self.url}/api/v1/{name}",
-                data=encode(request),
-                headers={"Content-Type": CONTENT_TYPE},
-                timeout=(CONNECT_TIMEOUT_S, wait_s + ANSWER_TIMEOUT_S),
+            status, body = self._connections.post(
+                f"/api/v1/{name}", CONTENT_TYPE, encode(request), wait_s + ANSWER_TIMEOUT_S
             )
-            body = response.content
-        except requests.RequestException as error:
-            raise InfrastructureError(f"syncer {self.url}: {_reason(error)}") from error
-        if response.ok:
+        except InfrastructureError as error:
+            raise InfrastructureError(f"syncer {self.url}: {error}") from error
+        if status == _OK:
             return body
         said = body.decode(errors="replace").strip()[:_MAX_REASON]
-        text = f"syncer {self.url} answers {response.status_code}: {said}"
-        if response.status_code == _UNAUTHORIZED:
+        text = f"syncer {self.url} answers {status}: {said}"
+        if status == _UNAUTHORIZED:
             raise Unauthorized(text)
-        if response.status_code in (_BAD_REQUEST, _CONFLICT):
+        if status in (_BAD_REQUEST, _CONFLICT):
             raise ProtocolError(text)
         raise InfrastructureError(text)
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause: what urllib3 wraps around it helps nobody."""
-    inner = error
-    while (cause := inner.__cause__ or inner.__context__) is not None:
-        inner = cause
-    return str(inner)[:_MAX_REASON] or type(inner).__name__

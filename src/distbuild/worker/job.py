@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from distbuild.command.model import CompileCommand, Local
-from distbuild.command.parse import parse
+from distbuild.command.recall import Recall
 from distbuild.mirror.store import translated
 from distbuild.protocol.blobs import pack_inputs, pack_output
 from distbuild.protocol.errors import DistBuildError, InfrastructureError, ProtocolError
@@ -27,9 +27,10 @@ from distbuild.worker.colour import coloured
 from distbuild.worker.compilers import Compilers, Driver
 from distbuild.worker.ground import WITHHELD_TEXT
 from distbuild.worker.private import empty, remove
-from distbuild.worker.runner import Cancellation, Completed, run
+from distbuild.worker.runner import Cancellation, Completed, start
 from distbuild.worker.sandbox import Answer, Sandbox, Task, Written
 from distbuild.worker.tree import Tree
+from distbuild.worker.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,6 +69,8 @@ class JobRunner:
     """Runs jobs in ``sandbox``; ``directory`` is for their private files, on the trees' disk."""
 
     def __init__(self, name: str, compilers: Compilers, sandbox: Sandbox, directory: bytes) -> None:
+        self._recall = Recall()
+        self._turns = Turns(max(2, os.cpu_count() or 1))
         self._name = name
         self._compilers = compilers
         self._sandbox = sandbox
@@ -95,15 +98,17 @@ class JobRunner:
         try:
             with tree.holds.holding(job.files, _directories(job, tree)):
                 task = Task(job, command, driver, tree, directory)
-                revision = tree.revision()
-                execution = self._sandbox.prepare(task)
-                completed = run(execution.argv, execution.cwd, execution.env, cancellation)
+                with self._turns.start():
+                    revision = tree.revision()
+                    execution = self._sandbox.prepare(task)
+                    process = start(execution.argv, execution.cwd, execution.env)
+                completed = process.watch(cancellation)
                 clean_end = completed.status == 0 and not completed.stopped
                 if completed.stopped == "cancelled":
                     return None
                 _check(completed)
-                answer = execution.answer(completed)
-                return self._result(task, answer, revision)
+                with self._turns.end():
+                    return self._result(task, execution.answer(completed), revision)
         finally:
             if clean_end and empty(directory, keep=self._sandbox.namespaces):
                 self._spare.append(directory)
@@ -119,11 +124,12 @@ class JobRunner:
             raise InfrastructureError(f"no compiler {job.toolchain[:16]} here")
         return driver
 
-    @staticmethod
-    def _command(job: Job, driver: Driver) -> CompileCommand:
+    def _command(self, job: Job, driver: Driver) -> CompileCommand:
         """The job's command, parsed here too: a worker does not trust what it is to execute."""
         argv = [os.fsdecode(word) for word in job.argv]
-        command = parse(argv, os.fsdecode(job.cwd), lambda _: None, driver.identity.family)
+        command = self._recall.parse(
+            argv, os.fsdecode(job.cwd), lambda _: None, driver.identity.family
+        )
         if isinstance(command, Local):
             raise ProtocolError(f"refused: {command.reason} {command.detail}".rstrip())
         return coloured(command, job.env, tty=job.stderr_tty)

@@ -17,12 +17,13 @@ from distbuild.logs import set_up_logging
 from distbuild.mirror.store import Store
 from distbuild.protocol.errors import ConfigError, InfrastructureError
 from distbuild.serving.portable import serve
-from distbuild.tls import Credentials, load_credentials, make_session
+from distbuild.tls import Credentials, load_credentials
 from distbuild.toolchains import Identifier
 from distbuild.worker.agent import Agent, Run, Workshop
 from distbuild.worker.app import make_app
 from distbuild.worker.client import HttpSyncer
 from distbuild.worker.compilers import Compilers
+from distbuild.worker.connections import Connections
 from distbuild.worker.forest import Forest
 from distbuild.worker.job import JobRunner
 from distbuild.worker.namespace import NamespaceSandbox, find_bwrap, probe
@@ -70,7 +71,7 @@ def start(
     urls = syncer_urls(config)
     agents = [
         Agent(
-            HttpSyncer(url, make_session(credentials, expect="syncer")),
+            HttpSyncer(url, Connections(credentials, "syncer", url)),
             workshop,
             stop,
             alone=len(urls) == 1,

@@ -70,7 +70,12 @@ def run(
     cancellation: Cancellation,
     timeout_s: float = TIMEOUT_S,
 ) -> Completed:
-    """Run ``argv`` in a process group of its own; always ends with the whole group gone.
+    """Run ``argv`` in a process group of its own; see ``start`` and ``Running.watch``."""
+    return start(argv, cwd, env).watch(cancellation, timeout_s)
+
+
+def start(argv: Sequence[bytes], cwd: bytes | str, env: Mapping[bytes, bytes]) -> "Running":
+    """Start ``argv`` in a process group of its own, which has to be watched to its end.
 
     The word ``REPORT`` in ``argv`` becomes the number of a descriptor whose content is returned
     as ``report``. Raises InfrastructureError when the program cannot be started.
@@ -87,13 +92,31 @@ def run(
         finally:
             for pipe in pipes:
                 os.close(pipe.writer)
-        with process:
-            completed = _watch(process, [p.reader for p in pipes[:2]], cancellation, timeout_s)
-        if report is None:
-            return completed
-        # Of a few lines, which no pipe is too small for: nobody has to wait for them.
-        _read_available(pipes[2].reader, said := bytearray())
-        return dataclasses.replace(completed, report=bytes(said))
+        return Running(process, [pipe.reader for pipe in pipes], stack.pop_all())
+
+
+class Running:
+    """A process that was started. ``readers``: its output, its errors and perhaps its report."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        readers: Sequence[int],
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self._process = process
+        self._readers = readers
+        self._stack = stack
+
+    def watch(self, cancellation: Cancellation, timeout_s: float = TIMEOUT_S) -> Completed:
+        """Wait for its end, its timeout or its cancellation; the whole group is gone then."""
+        with self._stack, self._process:
+            completed = _watch(self._process, self._readers[:2], cancellation, timeout_s)
+            if len(self._readers) == 2:
+                return completed
+            # Of a few lines, which no pipe is too small for: nobody has to wait for them.
+            _read_available(self._readers[2], said := bytearray())
+            return dataclasses.replace(completed, report=bytes(said))
 
 
 @dataclass(frozen=True, slots=True)

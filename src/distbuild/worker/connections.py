@@ -1,0 +1,120 @@
+"""HTTPS to one server, over connections that are kept open. Knows no message.
+
+The least that HTTP/1.1 asks of a client whose server sends lengths: a worker's requests are as
+many as its jobs, and what a general client does around each takes longer than a job's own work.
+"""
+
+import re
+import select
+import socket
+import ssl
+from collections import deque
+from urllib.parse import urlsplit
+
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.tls import SERVER_NAMES, Credentials, Server, make_client_context
+
+CONNECT_TIMEOUT_S = 5.0
+MAX_HEAD_BYTES = 16 * 1024
+#: Connections that are kept.
+MAX_IDLE = 8
+_READ_BYTES = 256 * 1024
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?: |\r)")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r\n", re.IGNORECASE)
+_CLOSES = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
+
+
+class Connections:
+    """The ``expect`` server at ``url`` (https://HOST:PORT), and nobody else."""
+
+    def __init__(self, credentials: Credentials, expect: Server, url: str) -> None:
+        parts = urlsplit(url)
+        self._address = (parts.hostname or "", parts.port or 443)
+        self._context = make_client_context(credentials)
+        self._name = SERVER_NAMES[expect]
+        self._fields = f"Host: {parts.netloc}\r\nAuthorization: Bearer {credentials.token}\r\n"
+        self._idle: deque[ssl.SSLSocket] = deque()
+
+    def post(self, path: str, kind: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+        """POST a body of this content type; the status and the body of the answer.
+
+        ``timeout_s``: for the answer's next bytes. Raises InfrastructureError when there is no
+        answer.
+        """
+        head = f"POST {path} HTTP/1.1\r\n{self._fields}Content-Type: {kind}\r\n"
+        request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
+        connection = None
+        try:
+            connection = self._take()
+            connection.settimeout(timeout_s)
+            connection.sendall(request)
+            status, data, keeps = _read_answer(connection)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, OSError):
+                raise InfrastructureError(str(error) or type(error).__name__) from error
+            raise
+        if keeps and len(self._idle) < MAX_IDLE:
+            self._idle.append(connection)
+        else:
+            connection.close()
+        return status, data
+
+    def close(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _take(self) -> ssl.SSLSocket:
+        """The connection used last, if the server has not closed it, or a new one."""
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break
+            if not _has_something(connection):
+                return connection
+            connection.close()
+        bare = socket.create_connection(self._address, CONNECT_TIMEOUT_S)
+        try:
+            bare.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return self._context.wrap_socket(bare, server_hostname=self._name)
+        except BaseException:
+            bare.close()
+            raise
+
+
+def _has_something(connection: ssl.SSLSocket) -> bool:
+    """Whether there is something to read though nothing was asked: the end, then."""
+    if not hasattr(select, "poll"):
+        return bool(select.select([connection], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _read_answer(connection: ssl.SSLSocket) -> tuple[int, bytes, bool]:
+    """Status, body, and whether the connection can be used again."""
+    received = bytearray()
+    while (end := received.find(b"\r\n\r\n")) < 0:
+        if len(received) > MAX_HEAD_BYTES:
+            raise InfrastructureError("no HTTP: the head has no end")
+        _read_more(connection, received)
+    head = bytes(received[: end + 2])
+    status, length = _STATUS.match(head), _LENGTH.search(head)
+    if status is None or length is None:
+        raise InfrastructureError(f"no HTTP with a length: {head[:60]!r}")
+    del received[: end + 4]
+    while len(received) < int(length[1]):
+        _read_more(connection, received)
+    if len(received) > int(length[1]):
+        raise InfrastructureError("more than the answer came")
+    return int(status[1]), bytes(received), _CLOSES.search(head) is None
+
+
+def _read_more(connection: ssl.SSLSocket, into: bytearray) -> None:
+    chunk = connection.recv(_READ_BYTES)
+    if not chunk:
+        raise InfrastructureError("the connection was closed before the answer")
+    into += chunk
