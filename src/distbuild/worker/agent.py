@@ -19,11 +19,13 @@ from distbuild.worker.compilers import Compilers
 from distbuild.worker.delivery import Delivery
 from distbuild.worker.follow import follow, reach
 from distbuild.worker.forest import Forest
-from distbuild.worker.job import JobRunner
+from distbuild.worker.job import JobRunner, Steps
 from distbuild.worker.leases import Leases
+from distbuild.worker.pace import Pace
 from distbuild.worker.runner import Cancellation
 from distbuild.worker.slots import Offer, Slots, Tally
 from distbuild.worker.tree import Tree
+from distbuild.worker.watcher import Watcher
 
 #: How long a syncer holds a request for jobs back while it has none.
 LEASE_WAIT_S = 20.0
@@ -49,7 +51,8 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What all agents of a worker share. ``executor`` has a thread for each slot."""
+    """What all agents of a worker share. A few threads start compilers, one waits for them, a few
+    take in what they leave."""
 
     name: str
     forest: Forest
@@ -59,7 +62,15 @@ class Workshop:
     namespaces: bool
     slots: Slots[Run]
     tally: Tally
-    executor: Executor
+    starters: Executor
+    watcher: Watcher
+    finishers: Executor
+
+    def finish(self) -> None:
+        """After the agents have left: wait for what runs."""
+        self.starters.shutdown(wait=True)
+        self.watcher.close()
+        self.finishers.shutdown(wait=True)
 
 
 class Agent:
@@ -73,7 +84,8 @@ class Agent:
         self._stop = stop
         self._alone = alone
         self._leases = Leases(workshop.name, syncer, self._drop_cancelled)
-        self._delivery = Delivery(syncer, self._forget)
+        self._delivery = Delivery(syncer, self._forget, Pace(workshop.slots.total))
+        self._pace = Pace(workshop.slots.total)
         self._position = ("", 0)
         self._life = os.urandom(8).hex()
         self._backoff_s = FIRST_BACKOFF_S
@@ -117,6 +129,8 @@ class Agent:
             # Without slots in hand, so that they are free for whoever has work first.
             self._shop.slots.wait_free()
             self._accept(self._ask(Offer(), LEASE_WAIT_S))
+        if delay := self._pace.delay():
+            self._stop.wait(delay)
         offer = self._shop.slots.take()
         runs: list[Run] = []
         try:
@@ -126,7 +140,7 @@ class Agent:
                 runs = self._accept(self._ask(offer, wait_s))
         finally:
             for run in self._shop.slots.settle(offer, runs):
-                self._shop.executor.submit(self._work, run)
+                self._shop.starters.submit(self._work, run)
         if not self._alone and not runs:
             self._stop.wait(EMPTY_TURN_S)
 
@@ -167,31 +181,46 @@ class Agent:
         return [Run(job, cancellation, tree, reply.epoch, error) for job, cancellation in held]
 
     def _work(self, run: Run) -> None:
-        """One job on a thread of its own: the slot is free as soon as the compiler has ended."""
+        """One job, from a slot of its own up to the compiler's start."""
+        self._shop.tally.started()
+        self._go_on(run, self._steps(run), None)
+
+    def _go_on(self, run: Run, steps: Steps, stopped: str | None) -> None:
+        """One job up to its next wait: for its compiler, whose slot is free once it has ended."""
         result = None
         try:
-            result = self._perform(run)
-        finally:
-            following = self._shop.slots.next()
-            if following is not None:
-                self._shop.executor.submit(self._work, following)
-            if result is None:
-                self._leases.remove([run.job.lease_id])
-            else:
-                self._delivery.put(result)
+            compiler = next(steps) if stopped is None else steps.send(stopped)
+        except StopIteration as end:
+            result = end.value
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job goes elsewhere
+            _log.exception("a job failed")
+            result = self._shop.runner.failed(run.job, f"{type(error).__name__}: {error}")
+        else:
+            self._shop.watcher.watch(
+                compiler, run.cancellation, lambda how: self._ended(run, steps, how)
+            )
+            return
+        if stopped is None:
+            self._hand_on()  # there was no compiler
+        self._shop.tally.ended(
+            "cancelled" if result is None else "failed" if result.error else "done"
+        )
+        if result is None:
+            self._leases.remove([run.job.lease_id])
+        else:
+            self._delivery.put(result)
 
-    def _perform(self, run: Run) -> ResultRequest | None:
-        tally = self._shop.tally
-        tally.started()
-        how = "failed"
-        try:
-            result = self._compile(run)
-            how = "cancelled" if result is None else "failed" if result.error else "done"
-            return result
-        finally:
-            tally.ended(how)
+    def _ended(self, run: Run, steps: Steps, stopped: str) -> None:
+        """A compiler has ended; called by the watcher."""
+        self._hand_on()
+        self._shop.finishers.submit(self._go_on, run, steps, stopped)
 
-    def _compile(self, run: Run) -> ResultRequest | None:
+    def _hand_on(self) -> None:
+        following = self._shop.slots.next()
+        if following is not None:
+            self._shop.starters.submit(self._work, following)
+
+    def _steps(self, run: Run) -> Steps:
         if run.cancellation.is_set():
             return None
         if run.tree is None or run.error:
@@ -200,7 +229,7 @@ class Agent:
             reach(run.tree, run.epoch, run.job, self._syncer, self._shop.store)
         except DistBuildError as error:
             return self._shop.runner.failed(run.job, str(error))
-        return self._shop.runner.run(run.job, run.tree, run.cancellation)
+        return (yield from self._shop.runner.run(run.job, run.tree, run.cancellation))
 
     def _forget(self, results: Sequence[ResultRequest]) -> None:
         self._leases.remove(result.lease_id for result in results)

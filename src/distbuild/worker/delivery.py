@@ -6,12 +6,14 @@ the next request. Knows no job and no HTTP.
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from distbuild.protocol.errors import DistBuildError, InfrastructureError
 from distbuild.protocol.messages import BATCH_BYTES, ResultBatch, ResultRequest
 from distbuild.worker.client import Syncer
+from distbuild.worker.pace import Pace
 
 #: Requests at once: a large object must not hold up the small ones.
 SENDERS = 3
@@ -28,7 +30,9 @@ _log = logging.getLogger(__name__)
 class Delivery:
     """Delivers results to ``syncer``; calls ``gone`` with those that are off our hands."""
 
-    def __init__(self, syncer: Syncer, gone: Callable[[Sequence[ResultRequest]], None]) -> None:
+    def __init__(
+        self, syncer: Syncer, gone: Callable[[Sequence[ResultRequest]], None], pace: Pace
+    ) -> None:
         self._syncer = syncer
         self._gone = gone
         self._changed = threading.Condition()
@@ -36,6 +40,7 @@ class Delivery:
         self._ready_bytes = 0
         self._under_way = 0
         self._closed = False
+        self._pace = pace
         self._paused = threading.Event()  # never set: only its timeout is used
         self._senders = [
             threading.Thread(target=self._send, name=f"results {syncer.url}", daemon=True)
@@ -78,6 +83,7 @@ class Delivery:
         """What to send in one request; empty at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._may_send() or (self._closed and not self._ready))
+            self._let_more_come()
             batch: list[ResultRequest] = []
             total = 0
             while self._ready and (not batch or total + self._ready[0][1] <= BATCH_BYTES):
@@ -89,6 +95,16 @@ class Delivery:
             if not batch or self._may_send():
                 self._changed.notify()
             return batch
+
+    def _let_more_come(self) -> None:
+        """Where many results have just been sent, those of the next moments go together."""
+        if not self._ready:
+            return
+        self._under_way += 1
+        deadline = time.monotonic() + self._pace.delay()
+        while not self._closed and (left := deadline - time.monotonic()) > 0.0:
+            self._changed.wait(left)
+        self._under_way -= 1
 
     def _may_send(self) -> bool:
         return bool(self._ready) and (self._under_way == 0 or self._ready_bytes >= LARGE_BYTES)

@@ -8,7 +8,7 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from distbuild.command.model import CompileCommand, Local
@@ -27,10 +27,9 @@ from distbuild.worker.colour import coloured
 from distbuild.worker.compilers import Compilers, Driver
 from distbuild.worker.ground import WITHHELD_TEXT
 from distbuild.worker.private import empty, remove
-from distbuild.worker.runner import Cancellation, Completed, start
+from distbuild.worker.runner import Cancellation, Completed, Running, start
 from distbuild.worker.sandbox import Answer, Sandbox, Task, Written
 from distbuild.worker.tree import Tree
-from distbuild.worker.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,12 +64,15 @@ _TROUBLE = re.compile(
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*[mK]")
 
 
+#: A job on its way: see ``JobRunner.run``.
+Steps = Generator[Running, str, ResultRequest | None]
+
+
 class JobRunner:
     """Runs jobs in ``sandbox``; ``directory`` is for their private files, on the trees' disk."""
 
     def __init__(self, name: str, compilers: Compilers, sandbox: Sandbox, directory: bytes) -> None:
         self._recall = Recall()
-        self._turns = Turns(max(2, os.cpu_count() or 1))
         self._name = name
         self._compilers = compilers
         self._sandbox = sandbox
@@ -78,10 +80,13 @@ class JobRunner:
         self._numbers = itertools.count()
         self._spare: list[bytes] = []
 
-    def run(self, job: Job, tree: Tree, cancellation: Cancellation) -> ResultRequest | None:
-        """The result of a job whose generation ``tree`` has; None when it was cancelled."""
+    def run(self, job: Job, tree: Tree, cancellation: Cancellation) -> Steps:
+        """The result of a job whose generation ``tree`` has; None when it was cancelled.
+
+        Yields the compiler once it runs, and gets what stopped it.
+        """
         try:
-            return self._run(job, tree, cancellation)
+            return (yield from self._run(job, tree, cancellation))
         except DistBuildError as error:
             return self.failed(job, str(error))
 
@@ -89,7 +94,7 @@ class JobRunner:
         """The result that says why there is none."""
         return ResultRequest(job.lease_id, self._name, error=error or "unknown")
 
-    def _run(self, job: Job, tree: Tree, cancellation: Cancellation) -> ResultRequest | None:
+    def _run(self, job: Job, tree: Tree, cancellation: Cancellation) -> Steps:
         driver = self._driver(job)
         command = self._command(job, driver)
         directory = self._new_directory()
@@ -97,18 +102,22 @@ class JobRunner:
         clean_end = False
         try:
             with tree.holds.holding(job.files, _directories(job, tree)):
+                if cancellation.is_set():
+                    return None
                 task = Task(job, command, driver, tree, directory)
-                with self._turns.start():
-                    revision = tree.revision()
-                    execution = self._sandbox.prepare(task)
-                    process = start(execution.argv, execution.cwd, execution.env)
-                completed = process.watch(cancellation)
+                revision = tree.revision()
+                execution = self._sandbox.prepare(task)
+                running = start(execution.argv, execution.cwd, execution.env)
+                stopped = "cancelled"
+                try:
+                    stopped = yield running
+                finally:
+                    completed = running.finish(stopped)
                 clean_end = completed.status == 0 and not completed.stopped
                 if completed.stopped == "cancelled":
                     return None
                 _check(completed)
-                with self._turns.end():
-                    return self._result(task, execution.answer(completed), revision)
+                return self._result(task, execution.answer(completed), revision)
         finally:
             if clean_end and empty(directory, keep=self._sandbox.namespaces):
                 self._spare.append(directory)

@@ -33,11 +33,14 @@ from distbuild.worker.sandbox import Sandbox
 from distbuild.worker.slots import Slots, Tally
 from distbuild.worker.spawn import limit_descendants
 from distbuild.worker.status import Confined, WorkerStatus
+from distbuild.worker.watcher import Watcher
 
 #: A long poll that is out when the worker ends is given up after this.
 FAREWELL_S = 2.0
 _SLOTS_PER_JOB_AHEAD = 4
 _CONFIG_ERROR = 2
+#: That start compilers, and as many that take in what those leave: some may wait for the disk.
+MIN_THREADS = 4
 
 
 def run(home_option: str | None, *, verbose: bool) -> int:
@@ -89,7 +92,7 @@ def start(
         workshop.slots.close()
         for agent in agents:
             agent.leave(FAREWELL_S)
-        workshop.executor.shutdown(wait=True)
+        workshop.finish()
         for agent in agents:
             agent.finish(FAREWELL_S)
 
@@ -114,7 +117,7 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
     # not wait for the way there and back. With several, one would keep the others' slots.
     ahead = cores // _SLOTS_PER_JOB_AHEAD if len(syncer_urls(config)) == 1 else 0
     slots = Slots[Run](cores, ahead)
-    executor = ThreadPoolExecutor(cores, thread_name_prefix="job")
+    threads = max(MIN_THREADS, os.cpu_count() or 1)
     runner = JobRunner(name, compilers, sandbox, os.fsencode(forest.jobs))
     return (
         Workshop(
@@ -126,7 +129,9 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
             namespaces=sandbox.namespaces,
             slots=slots,
             tally=Tally(time.time),
-            executor=executor,
+            starters=ThreadPoolExecutor(threads, thread_name_prefix="start"),
+            watcher=Watcher(),
+            finishers=ThreadPoolExecutor(threads, thread_name_prefix="finish"),
         ),
         confined,
     )

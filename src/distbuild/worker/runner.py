@@ -1,15 +1,13 @@
-"""Runs one process group to its end, its timeout or its cancellation. Knows no compiler.
+"""A process group from its start to its end, whatever ends it. Knows no compiler.
 
-The process is watched through a pidfd, its output read as it comes and bounded; nothing polls.
+Its output is read as it comes, and bounded. ``watcher`` waits for it.
 """
 
 import contextlib
-import dataclasses
 import os
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -63,19 +61,8 @@ class Cancellation:
         os.close(self._event)
 
 
-def run(
-    argv: Sequence[bytes],
-    cwd: bytes | str,
-    env: Mapping[bytes, bytes],
-    cancellation: Cancellation,
-    timeout_s: float = TIMEOUT_S,
-) -> Completed:
-    """Run ``argv`` in a process group of its own; see ``start`` and ``Running.watch``."""
-    return start(argv, cwd, env).watch(cancellation, timeout_s)
-
-
 def start(argv: Sequence[bytes], cwd: bytes | str, env: Mapping[bytes, bytes]) -> "Running":
-    """Start ``argv`` in a process group of its own, which has to be watched to its end.
+    """Start ``argv`` in a process group of its own, which has to be brought to its end.
 
     The word ``REPORT`` in ``argv`` becomes the number of a descriptor whose content is returned
     as ``report``. Raises InfrastructureError when the program cannot be started.
@@ -96,7 +83,10 @@ def start(argv: Sequence[bytes], cwd: bytes | str, env: Mapping[bytes, bytes]) -
 
 
 class Running:
-    """A process that was started. ``readers``: its output, its errors and perhaps its report."""
+    """A process that was started; ``finish`` has to be called, once.
+
+    ``readers``: its output, its errors and perhaps its report.
+    """
 
     def __init__(
         self,
@@ -105,18 +95,41 @@ class Running:
         stack: contextlib.ExitStack,
     ) -> None:
         self._process = process
-        self._readers = readers
+        self._read = {reader: bytearray() for reader in readers[:2]}
+        self._report = readers[2] if len(readers) > 2 else None
         self._stack = stack
+        self._pidfd = os.pidfd_open(process.pid)
 
-    def watch(self, cancellation: Cancellation, timeout_s: float = TIMEOUT_S) -> Completed:
-        """Wait for its end, its timeout or its cancellation; the whole group is gone then."""
+    def descriptors(self) -> list[int]:
+        """What becomes readable when ``take`` has something to do."""
+        return [*self._read, self._pidfd]
+
+    def take(self, descriptor: int) -> tuple[bool, str | None]:
+        """A descriptor is readable: whether it will be again, and how the process has ended:
+        None: not yet, "": by itself, else what has to stop it."""
+        if descriptor == self._pidfd:
+            return False, ""
+        goes_on = _read_once(descriptor, self._read[descriptor])
+        too_much = sum(map(len, self._read.values())) > MAX_OUTPUT_BYTES
+        return goes_on, "output" if too_much else None
+
+    def finish(self, stopped: str) -> Completed:
+        """Kill what is left of the group, and say how it ended: by itself if ``stopped`` is ""."""
         with self._stack, self._process:
-            completed = _watch(self._process, self._readers[:2], cancellation, timeout_s)
-            if len(self._readers) == 2:
-                return completed
-            # Of a few lines, which no pipe is too small for: nobody has to wait for them.
-            _read_available(self._readers[2], said := bytearray())
-            return dataclasses.replace(completed, report=bytes(said))
+            if not stopped:
+                for pipe, into in self._read.items():
+                    _read_available(pipe, into)
+            # Before the leader is reaped, so that its number cannot be another group's yet.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            os.close(self._pidfd)
+            status = self._process.wait()
+            report = bytearray()
+            if self._report is not None:
+                # Of a few lines, which no pipe is too small for: nobody has to wait for them.
+                _read_available(self._report, report)
+        out, err = map(bytes, self._read.values())
+        return Completed(status, out, err, bytes(report), stopped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,51 +143,6 @@ def _pipe(stack: contextlib.ExitStack) -> _Pipe:
     pipe = _Pipe(*os.pipe2(os.O_CLOEXEC))
     stack.callback(os.close, pipe.reader)
     return pipe
-
-
-def _watch(
-    process: subprocess.Popen[bytes],
-    pipes: Sequence[int],
-    cancellation: Cancellation,
-    timeout_s: float,
-) -> Completed:
-    read = {pipe: bytearray() for pipe in pipes}
-    pidfd = os.pidfd_open(process.pid)
-    try:
-        stopped = _pump(read, pidfd, cancellation, time.monotonic() + timeout_s)
-    finally:
-        # Before the leader is reaped, so that its number cannot be another group's yet.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        os.close(pidfd)
-    status = process.wait()
-    out, err = (bytes(read[pipe]) for pipe in pipes)
-    return Completed(status, out, err, stopped=stopped)
-
-
-def _pump(
-    read: Mapping[int, bytearray], pidfd: int, cancellation: Cancellation, deadline: float
-) -> str:
-    """Read until the process has ended; "" or what stops it."""
-    poll = select.poll()
-    for fd in (*read, pidfd, cancellation.fileno()):
-        poll.register(fd, select.POLLIN)
-    while True:
-        left_ms = max(0.0, deadline - time.monotonic()) * 1000
-        ready = {fd for fd, _ in poll.poll(left_ms)}
-        for pipe in ready & read.keys():
-            if not _read_once(pipe, read[pipe]):
-                poll.unregister(pipe)
-        if cancellation.fileno() in ready:
-            return "cancelled"
-        if sum(map(len, read.values())) > MAX_OUTPUT_BYTES:
-            return "output"
-        if pidfd in ready:
-            for pipe, into in read.items():
-                _read_available(pipe, into)
-            return ""
-        if time.monotonic() >= deadline:
-            return "timeout"
 
 
 def _read_available(pipe: int, into: bytearray) -> None:

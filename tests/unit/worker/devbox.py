@@ -33,6 +33,7 @@ from distbuild.worker.job import JobRunner
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.runner import Cancellation
 from distbuild.worker.sandbox import Sandbox
+from tests.unit.worker.fakes import finished
 
 SOURCES = (".c", ".cc", ".cpp", ".S", ".o")
 SEARCH_PATH = os.environ.get("PATH", os.defpath)
@@ -174,7 +175,8 @@ class DevBox:
         """Run the command on the worker."""
         cancellation = Cancellation()
         try:
-            result = self.runner(sandbox).run(self.job(argv, cwd), self.tree, cancellation)
+            steps = self.runner(sandbox).run(self.job(argv, cwd), self.tree, cancellation)
+            result = finished(steps, cancellation)
         finally:
             cancellation.close()
         assert result is not None

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import (
@@ -20,10 +20,45 @@ from distbuild.protocol.messages import (
     ResultRequest,
     ResultsReply,
 )
-from distbuild.worker.runner import Cancellation
+from distbuild.worker.job import Steps
+from distbuild.worker.runner import TIMEOUT_S, Cancellation, Completed, start
 from distbuild.worker.tree import Tree
+from distbuild.worker.watcher import Watcher
 
 WAIT_S = 10.0
+
+
+def run(
+    argv: Sequence[bytes],
+    cwd: bytes | str,
+    env: Mapping[bytes, bytes],
+    cancellation: Cancellation,
+    timeout_s: float = TIMEOUT_S,
+) -> Completed:
+    """A program from its start to its end."""
+    watcher, ended = Watcher(), queue.Queue[str]()
+    try:
+        running = start(argv, cwd, env)
+        watcher.watch(running, cancellation, ended.put, timeout_s)
+        return running.finish(ended.get())
+    finally:
+        watcher.close()
+
+
+def finished(steps: Steps, cancellation: Cancellation) -> ResultRequest | None:
+    """A job's result; see JobRunner.run."""
+    watcher, ended = Watcher(), queue.Queue[str]()
+    try:
+        compiler = next(steps)
+        watcher.watch(compiler, cancellation, ended.put)
+        steps.send(ended.get())
+    except StopIteration as end:
+        result = end.value
+        assert result is None or isinstance(result, ResultRequest)
+        return result
+    finally:
+        watcher.close()
+    raise AssertionError("a job has one compiler")
 
 
 class FakeSyncer:
@@ -143,7 +178,8 @@ class FakeRunner:
         self.release = threading.Event()
         self.generations: list[int] = []
 
-    def run(self, job: Job, tree: Tree, cancellation: Cancellation) -> ResultRequest | None:
+    def run(self, job: Job, tree: Tree, cancellation: Cancellation) -> Steps:
+        yield from ()
         self.generations.append(tree.generation)
         self.running.put(job.lease_id)
         import select

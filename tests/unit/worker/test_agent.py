@@ -17,6 +17,7 @@ from distbuild.worker.agent import Agent, Workshop
 from distbuild.worker.forest import Forest
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.slots import Slots, Tally
+from distbuild.worker.watcher import Watcher
 from tests.unit.worker.fakes import WAIT_S, FakeCompilers, FakeRunner, FakeSyncer
 
 
@@ -38,7 +39,9 @@ class Worker:
             namespaces=True,
             slots=Slots(cores, ahead),
             tally=Tally(lambda: 1000.0),
-            executor=ThreadPoolExecutor(cores),
+            starters=ThreadPoolExecutor(cores),
+            watcher=Watcher(),
+            finishers=ThreadPoolExecutor(cores),
         )
         self.agents = [
             Agent(syncer, self.shop, self.stop, alone=len(syncers) == 1) for syncer in syncers
@@ -56,7 +59,7 @@ class Worker:
             syncer.down.clear()
         for agent in self.agents:
             agent.leave(WAIT_S)
-        self.shop.executor.shutdown(wait=True)
+        self.shop.finish()
         for agent in self.agents:
             agent.finish(WAIT_S)
 

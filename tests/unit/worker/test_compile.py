@@ -30,6 +30,7 @@ from tests.unit.worker.devbox import (
     remote_outcome,
     write,
 )
+from tests.unit.worker.fakes import finished
 
 pytestmark = pytest.mark.compiler
 
@@ -189,7 +190,7 @@ def test_a_working_directory_may_be_spelled_in_any_way(
     job = devbox.job(argv, project / "src")
     job = msgspec.structs.replace(job, cwd=os.fsencode(cwd))
     cancellation = Cancellation()
-    result = devbox.runner(sandbox).run(job, devbox.tree, cancellation)
+    result = finished(devbox.runner(sandbox).run(job, devbox.tree, cancellation), cancellation)
     cancellation.close()
     assert result is not None
     outcome = remote_outcome(result)
@@ -205,7 +206,7 @@ def test_a_working_directory_that_the_tree_does_not_lead_to_is_said(
     job = devbox.job(["gcc", "-c", "unit.c", "-o", "unit.o"], project / "src")
     job = msgspec.structs.replace(job, cwd=os.fsencode(project) + b"/no_such/../src")
     cancellation = Cancellation()
-    result = devbox.runner(sandbox).run(job, devbox.tree, cancellation)
+    result = finished(devbox.runner(sandbox).run(job, devbox.tree, cancellation), cancellation)
     cancellation.close()
     assert result is not None
     assert "does not lead" in result.error
@@ -345,7 +346,7 @@ def test_code_from_the_wire_is_never_run(
     job = devbox.job(["gcc", "-c", "../src/unit.c", "-o", "unit.o"], project / "build")
     job = msgspec.structs.replace(job, argv=[*job.argv, option.encode(), b"/bin/true"])
     cancellation = Cancellation()
-    result = devbox.runner(sandbox).run(job, devbox.tree, cancellation)
+    result = finished(devbox.runner(sandbox).run(job, devbox.tree, cancellation), cancellation)
     cancellation.close()
     assert result is not None
     assert result.error.startswith("refused")
@@ -370,7 +371,9 @@ def test_a_cancelled_compile_ends_at_once_and_gives_no_result(
     cancellation, results = Cancellation(), []
     runner = devbox.runner(Watched())
     thread = threading.Thread(
-        target=lambda: results.append(runner.run(job, devbox.tree, cancellation))
+        target=lambda: results.append(
+            finished(runner.run(job, devbox.tree, cancellation), cancellation)
+        )
     )
     thread.start()
     assert started.wait(20)
@@ -481,7 +484,7 @@ def test_diagnostics_have_the_colours_of_the_developer_s_terminal(
     job = devbox.job(argv, project / "build", env)
     job = msgspec.structs.replace(job, stderr_tty=True)
     cancellation = Cancellation()
-    result = devbox.runner(sandbox).run(job, devbox.tree, cancellation)
+    result = finished(devbox.runner(sandbox).run(job, devbox.tree, cancellation), cancellation)
     cancellation.close()
     assert result is not None
     assert b"\x1b[" in result.stderr
@@ -535,7 +538,7 @@ def test_many_jobs_at_once_give_the_same_as_one(
     def one(_: int) -> Outcome:
         cancellation = Cancellation()
         try:
-            result = runner.run(job, devbox.tree, cancellation)
+            result = finished(runner.run(job, devbox.tree, cancellation), cancellation)
         finally:
             cancellation.close()
         assert result is not None
@@ -580,7 +583,7 @@ def test_a_killed_compiler_is_no_verdict(
 
     cancellation = Cancellation()
     runner = devbox.runner(Starved(require_tool("bwrap"), SEARCH_PATH))
-    result = runner.run(job, devbox.tree, cancellation)
+    result = finished(runner.run(job, devbox.tree, cancellation), cancellation)
     cancellation.close()
     assert result is not None
     assert result.error.startswith("the worker's trouble")
@@ -609,7 +612,8 @@ def test_a_job_directory_is_used_again_only_after_a_clean_end(
     for source in ("unit", "unit", "bad", "unit", "unit"):
         argv = ["gcc", "-c", f"../src/{source}.c", "-I../inc", "-o", "o.o", "-MD"]
         cancellation = Cancellation()
-        result = runner.run(devbox.job(argv, project / "build"), devbox.tree, cancellation)
+        job = devbox.job(argv, project / "build")
+        result = finished(runner.run(job, devbox.tree, cancellation), cancellation)
         cancellation.close()
         assert result is not None
         assert (result.error, result.exit_code) == ("", int(source == "bad"))

@@ -7,6 +7,7 @@ import pytest
 from distbuild.protocol.messages import BATCH_BYTES, Blob, OutputFile, ResultRequest
 from distbuild.worker import delivery
 from distbuild.worker.delivery import Delivery
+from distbuild.worker.pace import Pace
 from tests.unit.worker.fakes import WAIT_S, FakeSyncer
 
 
@@ -16,7 +17,7 @@ class Sending:
     def __init__(self) -> None:
         self.syncer = FakeSyncer()
         self.gone: queue.Queue[str] = queue.Queue()
-        self.delivery = Delivery(self.syncer, self._note)
+        self.delivery = Delivery(self.syncer, self._note, Pace(1))
         self.delivery.start()
 
     def _note(self, results: Sequence[ResultRequest]) -> None:
@@ -117,3 +118,28 @@ def test_closing_delivers_what_is_left(sending: Sending) -> None:
     sending.put(*range(300))
     sending.close()
     assert sorted(map(int, sending.delivered())) == list(range(300))
+
+
+class Slow(Pace):
+    """Each request is to wait for so long."""
+
+    def __init__(self, delay_s: float) -> None:
+        super().__init__(1)
+        self.delay_s = delay_s
+
+    def delay(self) -> float:
+        return self.delay_s
+
+
+def test_where_results_come_fast_those_of_the_next_moments_go_together(sending: Sending) -> None:
+    sending.delivery._pace = Slow(0.2)
+    for name in range(5):
+        sending.put(name)
+    assert sending.syncer.wait_batches(1) == [["0", "1", "2", "3", "4"]]
+
+
+def test_the_end_is_not_waited_for(sending: Sending) -> None:
+    sending.delivery._pace = Slow(600.0)
+    sending.put("a")
+    sending.delivery.close()
+    assert sending.delivered() == ["a"]

@@ -7,8 +7,9 @@ import psutil
 import pytest
 
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.worker import runner
-from distbuild.worker.runner import REPORT, Cancellation, Completed, run
+from distbuild.worker import runner, watcher
+from distbuild.worker.runner import REPORT, Cancellation, Completed
+from tests.unit.worker.fakes import run
 
 ENV = {b"PATH": os.fsencode(os.defpath)}
 
@@ -67,7 +68,10 @@ def test_output_without_end_is_stopped(
     assert shell("yes", cancellation).stopped == "output"
 
 
-def test_a_hanging_process_is_stopped_by_its_timeout(cancellation: Cancellation) -> None:
+def test_a_hanging_process_is_stopped_by_its_timeout(
+    cancellation: Cancellation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "LOOK_S", 0.05)
     done = shell("cat /dev/zero >/dev/null", cancellation, timeout_s=0.1)
     assert (done.status, done.stopped) == (-9, "timeout")
 
