@@ -106,12 +106,9 @@ class Preparer:
         for path in _inputs(command):
             if self._want_withheld(path):
                 generation = self._mirroring.manifest.generation
-        real = trace(source).real
-        if real is None:
+        file = self._job_file(source, read, odd=odd)
+        if file is None:
             return Local(LocalReason.SOURCE_MISSING, command.source)
-        file = _packed(real, read)
-        # Its text has been looked through: it is not read a second time for the proof.
-        self._mirroring.learn(real, read, file.blob.digest, odd=odd)
         return Task(
             command=command,
             env=env,
@@ -124,6 +121,16 @@ class Preparer:
             output_dirs=tuple(dict.fromkeys(d for d in command.output_dirs if os.path.isdir(d))),
             stderr_tty=submission.stderr_tty,
         )
+
+    def _job_file(self, source: str, read: FileRead, *, odd: bool) -> JobFile | None:
+        """The source as it was read, under its real path; None when it is gone by now."""
+        real = trace(source).real
+        if real is None:
+            return None
+        file = _packed(real, read)
+        # Its text has been looked through: it is not read a second time for the proof.
+        self._mirroring.learn(real, read, file.blob.digest, odd=odd)
+        return file
 
     def _want_withheld(self, path: str) -> bool:
         real = trace(path).real

@@ -67,9 +67,13 @@ class Workshop:
     finishers: Executor
 
     def finish(self) -> None:
-        """After the agents have left: wait for what runs."""
-        self.starters.shutdown(wait=True)
+        """After the agents have left: wait for what runs.
+
+        The threads that started it end last: a bubblewrap dies with the one that started it.
+        """
+        self.slots.wait_unused()
         self.watcher.close()
+        self.starters.shutdown(wait=True)
         self.finishers.shutdown(wait=True)
 
 

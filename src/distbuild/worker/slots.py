@@ -34,6 +34,8 @@ class Slots(Generic[T]):
         self.total = total
         self._ahead = ahead
         self._free = total
+        # Slots whose value runs, or is to be started; those of an offer are neither free nor used.
+        self._used = 0
         self._changed = threading.Condition()
         self._askers: deque[object] = deque()
         self._line: deque[T] = deque()
@@ -72,6 +74,7 @@ class Slots(Generic[T]):
             self._line.extend(got)
             started = [self._line.popleft() for _ in range(min(self._free, len(self._line)))]
             self._free -= len(started)
+            self._used += len(started)
             self._changed.notify_all()
             return started
 
@@ -85,6 +88,9 @@ class Slots(Generic[T]):
                 self._moved = True
             else:
                 self._free += 1
+                self._used -= 1
+                if self._closed and not self._used:
+                    self._changed.notify_all()
             if self._is_worth_asking():
                 self._changed.notify_all()
             return first
@@ -107,6 +113,11 @@ class Slots(Generic[T]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def wait_unused(self) -> None:
+        """After closing: wait until nothing that has a slot runs any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._used)
 
     def wait_asked(self, count: int, timeout_s: float) -> bool:
         """Wait until ``count`` askers stand in line; False if they do not in time."""

@@ -117,3 +117,24 @@ def test_closed_slots_hand_nothing_on() -> None:
     slots.close()
     assert slots.next() is None
     assert slots.drop(lambda _: True) == ["b"]
+
+
+def test_at_the_end_what_runs_is_waited_for_and_an_offer_is_not() -> None:
+    slots: Slots[str] = Slots(3, 1)
+    offer = slots.take()
+    assert slots.settle(offer, ["a", "b"]) == ["a", "b"]
+    assert slots.take().slots == 1  # in somebody's hands for ever
+    slots.close()
+    waited = threading.Event()
+
+    def wait() -> None:
+        slots.wait_unused()
+        waited.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    slots.next()
+    assert not waited.wait(0.1)
+    slots.next()
+    assert waited.wait(10)
+    thread.join()
