@@ -430,6 +430,24 @@ def test_more_connections_than_allowed_are_closed_at_once(tls: ServedTls) -> Non
     assert tls.ask(LATER.replace(b"1.1", b"1.0")).endswith(b"body")
 
 
+def test_a_connection_that_is_gone_when_it_is_accepted_holds_up_nobody(
+    tls: ServedTls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = Tls.__init__, []
+
+    def once(self: Tls, connection: socket.socket, context: ssl.SSLContext) -> None:
+        if not failed:
+            failed.append(1)
+            raise OSError("gone")
+        real(self, connection, context)
+
+    monkeypatch.setattr(Tls, "__init__", once)
+    with tls.connect_bare() as first:
+        assert first.recv(1) == b""
+    tls.gate.set()
+    assert tls.ask(LATER.replace(b"1.1", b"1.0")).endswith(b"body")
+
+
 def test_the_silent_are_given_up_and_the_waiting_are_not(
     make_tls: Callable[[float], ServedTls], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,8 +162,14 @@ class Server:
             log.warning("more than %d connections", self._front.max_connections)
             accepted.close()
             return
+        try:
+            transport = self._front.transport(accepted)
+        except OSError as error:  # gone already; the others that wait are to be accepted
+            log.debug("a client vanished: %s", error)
+            accepted.close()
+            return
         reader = RequestReader(self._front.max_body, self._front.admits)
-        connection = Connection(self._front.transport(accepted), reader)
+        connection = Connection(transport, reader)
         self._connections.add(connection)
         self._due.append(connection)
 
