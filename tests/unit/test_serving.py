@@ -28,7 +28,7 @@ REQUEST = b"POST /x?q=1 HTTP/1.1\r\nHost: a\r\nX-Y: z\r\nContent-Length: 5\r\n\r
 LATER = b"POST /later HTTP/1.1\r\nAuthorization: me\r\nContent-Length: 5\r\n\r\n12345"
 THREADS = 2
 MAX_BODY = 10_000_000
-LIMIT = 40
+LIMIT = 300
 
 
 class Served:
@@ -433,7 +433,8 @@ def test_more_connections_than_allowed_are_closed_at_once(tls: ServedTls) -> Non
 def test_a_connection_that_is_gone_when_it_is_accepted_holds_up_nobody(
     tls: ServedTls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, failed = Tls.__init__, []
+    real = Tls.__init__
+    failed: list[int] = []
 
     def once(self: Tls, connection: socket.socket, context: ssl.SSLContext) -> None:
         if not failed:
