@@ -14,11 +14,10 @@ from distbuild.protocol.messages import MAX_BLOB_BYTES, Blob, Digest, InputFile
 MAX_INPUTS_BYTES = 32 * 1024 * 1024
 #: Level 3 is zstd's own default: above it time rises faster than size falls.
 COMPRESSION_LEVEL = 3
-#: For sources: half the time on the dev box, and a tenth more bytes of what is little beside the
-#: output.
+#: For sources: less time on the dev box, and more bytes of what is little beside the output.
 QUICK_LEVEL = 1
-#: For outputs: a tenth less than level 3 for three times its time, on the worker, where that is a
-#: hundredth of the compile. To unpack takes no longer.
+#: For outputs: fewer bytes for more time, which is the worker's and little beside the compile. To
+#: unpack takes no longer.
 OUTPUT_LEVEL = 6
 
 
