@@ -82,8 +82,14 @@ class Delivery:
     def _next_batch(self) -> list[ResultRequest]:
         """What to send in one request; empty at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._may_send() or (self._closed and not self._ready))
-            self._let_more_come()
+            while True:
+                self._changed.wait_for(
+                    lambda: self._may_send() or (self._closed and not self._ready)
+                )
+                self._let_more_come()
+                # Another sender may have taken it all meanwhile.
+                if self._ready or self._closed:
+                    break
             batch: list[ResultRequest] = []
             total = 0
             while self._ready and (not batch or total + self._ready[0][1] <= BATCH_BYTES):

@@ -79,7 +79,13 @@ def start(argv: Sequence[bytes], cwd: bytes | str, env: Mapping[bytes, bytes]) -
         finally:
             for pipe in pipes:
                 os.close(pipe.writer)
-        return Running(process, [pipe.reader for pipe in pipes], stack.pop_all())
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except OSError as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise InfrastructureError(f"cannot watch {argv[0]!r}: {error}") from error
+        return Running(process, pidfd, [pipe.reader for pipe in pipes], stack.pop_all())
 
 
 class Running:
@@ -91,6 +97,7 @@ class Running:
     def __init__(
         self,
         process: subprocess.Popen[bytes],
+        pidfd: int,
         readers: Sequence[int],
         stack: contextlib.ExitStack,
     ) -> None:
@@ -98,7 +105,7 @@ class Running:
         self._read = {reader: bytearray() for reader in readers[:2]}
         self._report = readers[2] if len(readers) > 2 else None
         self._stack = stack
-        self._pidfd = os.pidfd_open(process.pid)
+        self._pidfd = pidfd
 
     def descriptors(self) -> list[int]:
         """What becomes readable when ``take`` has something to do."""

@@ -143,3 +143,15 @@ def test_the_end_is_not_waited_for(sending: Sending) -> None:
     sending.put("a")
     sending.delivery.close()
     assert sending.delivered() == ["a"]
+
+
+def test_a_sender_that_another_has_outrun_stays(sending: Sending) -> None:
+    """Two wait for more, and one of them takes it all."""
+    sending.delivery._pace = Slow(0.1)
+    for name in ("a", "b", "c"):
+        sending.put(name, size=delivery.LARGE_BYTES)
+    for _ in range(3):
+        sending.gone.get(timeout=WAIT_S)
+    sending.put("d")
+    assert sending.gone.get(timeout=WAIT_S) == "d"
+    assert all(sender.is_alive() for sender in sending.delivery._senders)
