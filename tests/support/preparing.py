@@ -5,7 +5,8 @@ from pathlib import Path
 
 from distbuild.command.model import CompileCommand, Family
 from distbuild.syncer.compilers import Driver, Search
-from distbuild.syncer.prepare import Preparer, Submission
+from distbuild.syncer.prepare import Preparer
+from distbuild.syncer.understand import Submission
 from distbuild.toolchains import Identity
 from tests.support.mirrored import Mirror
 
@@ -17,12 +18,16 @@ class FakeCompilers:
 
     def __init__(self, dirs: tuple[str, ...] = ()) -> None:
         self.dirs = dirs
+        self.found: tuple[str, ...] | None = ("-march=cpu",)
 
     def identity(self, driver: Driver) -> Identity:
         return IDENTITY
 
     def search(self, driver: Driver, command: CompileCommand) -> Search:
         return Search(self.dirs, None)
+
+    def processor(self, driver: Driver, command: CompileCommand) -> tuple[str, ...] | None:
+        return self.found
 
 
 class Box:

@@ -29,6 +29,11 @@ _OUTPUTS = ("-o", "-MF", "-Wp,-MD", "-Wp,-MMD")
 _REQUESTS = ("-MD", "-MMD")
 #: Names and prefixes of names of by-products, perhaps in another directory.
 _DUMPS = ("-dumpbase", "-dumpdir")
+#: Sources of autoconf, SCons and Qt's configure; directories of CMake, Meson, SCons and Waf.
+_PROBES = ("conftest.", "conftest_")
+_PROBE_DIRECTORIES = frozenset(
+    ("CMakeTmp", "CMakeScratch", "meson-private", ".sconf_temp", ".conf_check", "config.tests")
+)
 _WRAPPED_REQUESTS = ("-Wp,-MD", "-Wp,-MMD")
 
 
@@ -80,8 +85,6 @@ def _language(scan: Scan, compiler: str) -> str | Local:
         return Local(LocalReason.LINK)
     if len(scan.sources) > 1:
         return Local(LocalReason.SEVERAL_SOURCES, scan.sources[1][0])
-    if language == "assembler":
-        return Local(LocalReason.ASSEMBLER_INPUT, source)
     return language
 
 
@@ -158,6 +161,8 @@ def _names(
     arguments: Sequence[Argument], last: dict[str, str | None], source: str, cwd: str, *, tied: bool
 ) -> _Names | Local:
     explicit = last.get("-o")
+    if _is_probe(posixpath.join(cwd, source)):
+        return Local(LocalReason.PROBE, source)
     output = explicit or driver.default_output(source, assembly="-S" in last)
     dependencies = _dependencies(last, source)
     written = [a.value for a in arguments if a.role is Role.OUTPUT_FILE and a.value]
@@ -171,7 +176,7 @@ def _names(
 
 def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileCommand | Local:
     source = scan.sources[0][0]
-    if "-S" in scan.last and language == "assembler-with-cpp":
+    if "-S" in scan.last and language in ("assembler", "assembler-with-cpp"):
         return Local(LocalReason.UNSUPPORTED_OPTION, "-S")
     tied = scan.original_paths or _is_tied_to_paths(scan.arguments, scan.family, cwd, language)
     names = _names(scan.arguments, scan.last, source, cwd, tied=tied)
@@ -191,6 +196,17 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
         needs_original_paths=tied or _plain(cwd) == "/",
         **names,
     )
+
+
+def _is_probe(source: str) -> bool:
+    """Whether a build system tries the compiler out with this file.
+
+    Many of them fail on purpose, one waits for the other, and none takes long.
+    """
+    *directories, name = source.split("/")
+    if name.startswith(_PROBES) or not _PROBE_DIRECTORIES.isdisjoint(directories):
+        return True
+    return any(directory.startswith("TryCompile-") for directory in directories)
 
 
 def _dependencies(last: dict[str, str | None], source: str) -> Dependencies | None:
@@ -219,7 +235,7 @@ def _in_sysroot(path: str) -> bool:
 
 def _is_tied_to_paths(arguments: list[Argument], family: Family, cwd: str, language: str) -> bool:
     """True where the relocated form is not known to give the same bytes."""
-    if language in driver.PREPROCESSED:
+    if language in driver.INCLUDES_NOTHING:
         return True
     if family is Family.CLANG and language == "assembler-with-cpp":
         return True

@@ -39,6 +39,13 @@ _AS_CXX = {"c": "c++", "cpp-output": "c++-cpp-output"}
 
 #: Compiled from text that is already preprocessed: its line markers carry the original paths.
 PREPROCESSED = frozenset(language for language in _LANGUAGES.values() if "cpp-output" in language)
+#: Compiled without a preprocessor: -MD writes no file, and the source includes nothing.
+INCLUDES_NOTHING = PREPROCESSED | {"assembler"}
+#: Drivers of the same compilers for what is no C, C++ or Objective-C.
+_OTHER_LANGUAGES = re.compile(
+    r"(?:.*-)?(?:gfortran|f77|f95|flang|gdc|gccgo|gm2|gnat[a-z]*|gccrs|gcobol|nvcc|ldc2|dmd)"
+    r"(?:-[0-9]+(?:\.[0-9]+)*)?"
+)
 
 
 def family_of(program: str) -> Family | None:
@@ -47,6 +54,11 @@ def family_of(program: str) -> Family | None:
     if match is None:
         return None
     return Family.CLANG if match["name"].startswith("clang") else Family.GCC
+
+
+def speaks_another_language(program: str) -> bool:
+    """True for the driver of a Fortran, D, Go or Ada compiler, by its file name."""
+    return _OTHER_LANGUAGES.fullmatch(posixpath.basename(program)) is not None
 
 
 def compiles_cxx(program: str) -> bool:

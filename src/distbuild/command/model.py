@@ -21,6 +21,8 @@ class LocalReason(enum.StrEnum):
     NO_SOURCE = "no_source"
     SEVERAL_SOURCES = "several_sources"
     SOURCE_MISSING = "source_missing"
+    OTHER_LANGUAGE = "other_language"
+    PROBE = "probe"
     SPECIAL_INPUT = "special_input"
     UNKNOWN_LANGUAGE = "unknown_language"
     PRECOMPILED_HEADER = "precompiled_header"

@@ -42,7 +42,9 @@ def scan(
         return Local(LocalReason.NOT_A_COMPILER)
     family = family or driver.family_of(argv[0])
     if family is None:
-        return Local(LocalReason.NOT_A_COMPILER, argv[0])
+        other = driver.speaks_another_language(argv[0])
+        reason = LocalReason.OTHER_LANGUAGE if other else LocalReason.NOT_A_COMPILER
+        return Local(reason, argv[0])
     words = expand(argv[1:], cwd, read_file)
     if isinstance(words, Local):
         return words

@@ -20,6 +20,9 @@ from distbuild.command.model import (
 from distbuild.command.wrapped import dependency_request
 
 _REPLACED = frozenset(("-MD", "-MMD", "-MF"))
+_RECORDING = frozenset(
+    f"-{kind}record-{what}" for kind in "fg" for what in ("command-line", "gcc-switches")
+)
 _SEARCH_VARIABLES = frozenset(
     ("CPATH", "CPLUS_INCLUDE_PATH", "C_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "OBJCPLUS_INCLUDE_PATH")
 )
@@ -72,12 +75,17 @@ def observed(command: CompileCommand, dependency_path: str) -> list[str]:
     """The command's own argv for a sandbox with the original paths, made to list its inputs.
 
     A command that asks for a dependency file keeps its own; ``dependency_path`` is then unused.
-    Preprocessed text includes nothing: -MD would write no file there, and clang would warn of it.
+    What includes nothing writes none at all: clang would warn of -MD there.
     """
     argv = command.argv()
-    if command.dependencies is None and command.language not in driver.PREPROCESSED:
+    if command.dependencies is None and command.language not in driver.INCLUDES_NOTHING:
         argv[1:1] = ["-MD", "-MF", dependency_path, "-MQ", command.output]
     return argv
+
+
+def records_itself(command: CompileCommand) -> bool:
+    """Whether the compiler writes its own command line into the object."""
+    return any(argument.option in _RECORDING for argument in command.arguments)
 
 
 def relocate_env(env: Mapping[str, str], tree: str) -> dict[str, str]:

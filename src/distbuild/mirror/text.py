@@ -6,9 +6,13 @@ that looks for an absolute path; ``__has_include`` makes even a name that is abs
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 #: gas takes directives in any case.
 _READS_MORE = re.compile(rb"\.\s*inc(?:bin|lude)\b", re.IGNORECASE)
+#: The operand in assembler text, or within a string of C.
+_PLAINLY_READ = re.compile(rb"\.inc(bin|lude)[ \t]+\\?\"([^\"\\\n]+)\\?\"", re.IGNORECASE)
+_MENTIONS = re.compile(rb"incbin|\.\s*include\b", re.IGNORECASE)
 _DOT_INC = re.compile(rb"\.(?:inc|INC|Inc)")
 #: What makes the letters of a directive or operator a word: nothing else before them.
 _BEFORE = re.compile(rb"(?:\A|\W|(?:\A|\W)__has_)\Z")
@@ -36,6 +40,30 @@ def odd_operands(text: bytes, unusual: Callable[[str], bool]) -> tuple[str, ...]
 
 def _may_be_odd(text: bytes) -> bool:
     return b"../" in text or b'"/' in text or b"</" in text or b"__has_" in text
+
+
+@dataclass(frozen=True, slots=True)
+class AssemblerRead:
+    """A file that a directive names; ``as_text``: it is assembled too, and may name more."""
+
+    name: str
+    as_text: bool
+
+
+def assembler_reads(text: bytes) -> tuple[AssemblerRead, ...] | None:
+    """The files that an assembler reads for this text; None if that is more than it says plainly.
+
+    Every mention counts, in comments too: one too many is harmless, or leaves it to the local
+    compiler.
+    """
+    if not assembler_reads_more(text):
+        return ()
+    mentions = len(_MENTIONS.findall(text))
+    found = [
+        AssemblerRead(match[2].decode("utf-8", "surrogateescape"), match[1].lower() == b"lude")
+        for match in _PLAINLY_READ.finditer(text)
+    ]
+    return tuple(dict.fromkeys(found)) if len(found) == mentions else None
 
 
 def assembler_reads_more(text: bytes) -> bool:

@@ -211,6 +211,8 @@ class Job(Message, frozen=True):
     #: The header that the compiler includes by itself there (stdc-predef.h), "" for none.
     implicit_include: bytes = b""
     stderr_tty: bool = False
+    #: What ``-march=native`` in ``argv`` means, as ``command.native`` has it.
+    processor: list[str] = []
 
 
 class JobFile(Message, frozen=True):

@@ -20,7 +20,8 @@ from distbuild.signals import Signal
 from distbuild.syncer.executor import Executor
 from distbuild.syncer.judge import Judge
 from distbuild.syncer.mirroring import Mirroring
-from distbuild.syncer.prepare import Preparer, Submission, Understood
+from distbuild.syncer.prepare import Preparer
+from distbuild.syncer.understand import Submission, Understood
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Compiles:
         task = self._preparer.prepare(submission, known)
         if isinstance(task, Local):
             return task
-        obstacle = self._executor.obstacle(known.command, known.identity.digest)
+        obstacle = self._executor.obstacle(task.command, known.identity.digest)
         return None if obstacle is None else self._named(obstacle, known)
 
     def compile(self, submission: Submission) -> Generator[Signal, None, SubmitReply]:
@@ -72,6 +73,8 @@ class Compiles:
             if isinstance(result, Local):
                 return self.locally(self._named(result, known))
             verdict = self._judge.judge(task, result)
+            if verdict is True and _speaks_of_itself(submission, known.command, result):
+                verdict = Local(LocalReason.NOT_A_COMPILER, submission.argv[0])
             if isinstance(verdict, Local):
                 return self.locally(verdict)
             if verdict:
@@ -115,6 +118,15 @@ class Compiles:
             removed=_removed(command, result),
             worker=result.worker,
         )
+
+
+def _speaks_of_itself(
+    submission: Submission, command: CompileCommand, result: ResultRequest
+) -> bool:
+    """Whether a compiler that was called by another name says its own in a message."""
+    if command.compiler == submission.argv[0]:
+        return False
+    return os.fsencode(os.path.basename(command.compiler)) + b": " in result.stderr
 
 
 def _removed(command: CompileCommand, result: ResultRequest) -> list[bytes]:

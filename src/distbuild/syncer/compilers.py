@@ -8,7 +8,7 @@ import subprocess
 import threading
 from dataclasses import dataclass
 
-from distbuild.command import toolchain
+from distbuild.command import native, toolchain
 from distbuild.command.model import CompileCommand
 from distbuild.drivers import SKIP, find_driver
 from distbuild.mirror.known import StatKey, stat_key
@@ -51,6 +51,7 @@ class Compilers:
         self._identifier = identifier
         self._lock = threading.Lock()
         self._identities: dict[Driver, Identity] = {}
+        self._processors: dict[tuple[Driver, tuple[str, ...]], tuple[str, ...] | None] = {}
         self._search: dict[tuple[Driver, tuple[str, ...], str], Search] = {}
 
     def identity(self, driver: Driver) -> Identity:
@@ -70,26 +71,44 @@ class Compilers:
         with self._lock:
             known = self._search.get(key)
             if known is None:
-                known = self._search[key] = self._ask(driver, probe, where)
+                known = self._search[key] = self._search_of(driver, probe, where)
             return known
 
-    def _ask(self, driver: Driver, probe: tuple[str, ...], cwd: str) -> Search:
-        environment = {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath), SKIP: driver.path}
-        try:
-            done = subprocess.run(
-                [driver.path, *probe, "-E", "-v", "-"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                env=environment,
-                cwd=cwd,
-                timeout=PROBE_TIMEOUT_S,
-                encoding="utf-8",
-                errors="surrogateescape",
-                check=False,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise InfrastructureError(f"{driver.path} does not run: {error}") from error
+    def processor(self, driver: Driver, command: CompileCommand) -> tuple[str, ...] | None:
+        """What the compiler makes of ``-march=native`` in a command like this; see ``native``."""
+        probe = native.probe(command)
+        key = (driver, probe)
+        with self._lock:
+            if key not in self._processors:
+                specs = _ask(driver, ("-dumpspecs",)).stdout
+                said = _ask(driver, probe).stderr
+                self._processors[key] = native.parse_probe(said, specs, command.family)
+            return self._processors[key]
+
+    @staticmethod
+    def _search_of(driver: Driver, probe: tuple[str, ...], cwd: str) -> Search:
+        done = _ask(driver, (*probe, "-E", "-v", "-"), cwd)
         return Search(
             toolchain.parse_search_dirs(done.stderr),
             toolchain.parse_implicit_include(done.stdout),
         )
+
+
+def _ask(
+    driver: Driver, words: tuple[str, ...], cwd: str = "/"
+) -> subprocess.CompletedProcess[str]:
+    environment = {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath), SKIP: driver.path}
+    try:
+        return subprocess.run(
+            [driver.path, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment,
+            cwd=cwd,
+            timeout=PROBE_TIMEOUT_S,
+            encoding="utf-8",
+            errors="surrogateescape",
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise InfrastructureError(f"{driver.path} does not run: {error}") from error

@@ -25,6 +25,8 @@ class Task:
     builtin_dirs: tuple[str, ...]
     implicit_include: str | None
     output_dirs: tuple[str, ...]
+    #: What ``-march=native`` means here; see ``command.native``.
+    processor: tuple[str, ...]
     stderr_tty: bool
 
 

@@ -17,7 +17,7 @@ from distbuild.protocol.messages import SubmitReply
 from distbuild.signals import Signal
 from distbuild.syncer.compile import Compiles
 from distbuild.syncer.local_slots import LocalSlots
-from distbuild.syncer.prepare import Submission
+from distbuild.syncer.understand import Submission
 
 log = logging.getLogger(__name__)
 

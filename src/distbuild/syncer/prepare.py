@@ -5,8 +5,8 @@ Answers with a Task, or with Local and the reason. Reads the dev box's disk; kno
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from distbuild.command import toolchain
 from distbuild.command.model import CompileCommand, Local, LocalReason
@@ -14,39 +14,18 @@ from distbuild.command.recall import Recall
 from distbuild.mirror.known import FileRead, read_file
 from distbuild.mirror.roots import trace
 from distbuild.mirror.scan import MAX_MTIME_NS
-from distbuild.mirror.text import assembler_reads_more
 from distbuild.protocol.blobs import pack_quickly
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import FileEntry, JobFile, WithheldEntry
-from distbuild.syncer.compilers import Compilers, Driver, find
+from distbuild.syncer.assembled import assembler_files
+from distbuild.syncer.compilers import Compilers
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.odd import cover_odd
+from distbuild.syncer.understand import Submission, Understood, understand
 from distbuild.syncer.zone import local_zone
-from distbuild.toolchains import Identity
 
 _PATH_LISTS = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH")
-#: More response file than this is no command line.
-MAX_RESPONSE_BYTES = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A command as the wrapper gave it. ``env`` is the wrapper's, or a part of it."""
-
-    argv: tuple[str, ...]
-    cwd: str
-    env: Mapping[str, str]
-    stderr_tty: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Understood:
-    """A command that can be distributed as far as its text and its compiler go."""
-
-    command: CompileCommand
-    driver: Driver
-    identity: Identity
 
 
 class Preparer:
@@ -59,28 +38,8 @@ class Preparer:
         self._recall = Recall()
 
     def understand(self, submission: Submission) -> Understood | Local:
-        """Parse a command and find out which compiler it calls."""
-        obstacle = toolchain.environment_obstacle(dict(submission.env))
-        if obstacle is not None:
-            return obstacle
-        name, cwd = submission.argv[0], submission.cwd
-        first = self._recall.parse(submission.argv, cwd, _read_response)
-        if isinstance(first, Local):
-            return first
-        driver = find(name, cwd, submission.env.get("PATH", os.defpath))
-        if driver is None:
-            return Local(LocalReason.NOT_A_COMPILER, f"{name}: not found")
-        try:
-            identity = self._compilers.identity(driver)
-        except InfrastructureError as error:
-            return Local(LocalReason.NOT_A_COMPILER, str(error))
-        if identity.family is not first.family:
-            again = self._recall.parse(submission.argv, cwd, _read_response, family=identity.family)
-            if isinstance(again, Local):
-                return again
-            first = again
-        obstacle = _output_obstacle(first)
-        return obstacle or Understood(first, driver, identity)
+        """See ``understand``."""
+        return understand(submission, self._compilers, self._recall)
 
     def prepare(self, submission: Submission, known: Understood) -> Task | Local:
         """Mirror what the command may read as it is now, and pack its source."""
@@ -93,12 +52,11 @@ class Preparer:
         search = tuple(dict.fromkeys([*_explicit_dirs(command), *_listed(env, command.cwd)]))
         source = os.path.join(command.cwd, command.source)
         around = [os.path.dirname(source), command.cwd, *map(os.path.dirname, _inputs(command))]
-        read = _read_source(source, command)
-        if isinstance(read, Local):
-            return read
-        for path in _inputs(command):
-            if os.path.exists(path) and not os.path.isfile(path):
-                return Local(LocalReason.SPECIAL_INPUT, path)
+        texts = _read_texts(source, command)
+        if isinstance(texts, Local):
+            return texts
+        read, more = texts
+        around += map(os.path.dirname, more)
         searched = tuple(dict.fromkeys([*around, *search, *own.dirs]))
         self._mirroring.require(searched)
         odd = cover_odd(self._mirroring, read.data, os.path.dirname(source), searched)
@@ -110,15 +68,17 @@ class Preparer:
         if file is None:
             return Local(LocalReason.SOURCE_MISSING, command.source)
         return Task(
-            command=command,
+            # Found at the original paths only, where their names are absolute.
+            command=replace(command, needs_original_paths=True) if more else command,
             env=env,
             toolchain=known.identity.digest,
             generation=generation,
-            files=(file,),
+            files=(file, *_travelling(more)),
             search_dirs=searched,
             builtin_dirs=own.dirs,
             implicit_include=own.implicit_include,
             output_dirs=tuple(dict.fromkeys(d for d in command.output_dirs if os.path.isdir(d))),
+            processor=known.processor,
             stderr_tty=submission.stderr_tty,
         )
 
@@ -142,17 +102,32 @@ class Preparer:
         return False
 
 
-def _read_source(source: str, command: CompileCommand) -> FileRead | Local:
-    """The source's text, unless the compiler itself has to answer for it."""
+def _travelling(files: Mapping[str, FileRead]) -> Iterator[JobFile]:
+    """Files under their real paths, each once."""
+    packed = {}
+    for path, read in files.items():
+        real = trace(path).real
+        if real is not None:
+            packed[real] = _packed(real, read)
+    yield from packed.values()
+
+
+def _read_texts(
+    source: str, command: CompileCommand
+) -> tuple[FileRead, dict[str, FileRead]] | Local:
+    """The source's text, and what it makes an assembler read, by path; Local where the compiler
+    itself has to answer for it."""
     try:
         if not stat.S_ISREG(os.stat(source).st_mode):
             return Local(LocalReason.SOURCE_MISSING, f"{command.source}: not a regular file")
         read = read_file(source)
     except OSError as error:
         return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")
-    if assembler_reads_more(read.data):
-        return Local(LocalReason.ASSEMBLER_INPUT, command.source)
-    return read
+    for path in _inputs(command):
+        if os.path.exists(path) and not os.path.isfile(path):
+            return Local(LocalReason.SPECIAL_INPUT, path)
+    more = assembler_files(read.data, command)
+    return more if isinstance(more, Local) else (read, more)
 
 
 def _packed(real: str, read: FileRead) -> JobFile:
@@ -179,30 +154,3 @@ def _listed(env: Mapping[str, str], cwd: str) -> Iterable[str]:
         value = env.get(name)
         if value:
             yield from (os.path.join(cwd, element or ".") for element in value.split(os.pathsep))
-
-
-def _output_obstacle(command: CompileCommand) -> Local | None:
-    """Outputs that only the compiler can write as it would: special, read-only, impossible."""
-    for directory in command.output_dirs:
-        if not os.path.isdir(directory) or not os.access(directory, os.W_OK | os.X_OK):
-            return Local(LocalReason.OUTPUT_SPECIAL, directory)
-    names = [command.output]
-    if command.dependencies is not None:
-        names.append(command.dependencies.path)
-    for name in names:
-        path = os.path.join(command.cwd, name)
-        try:
-            status = os.lstat(path)
-        except OSError:
-            continue
-        if not stat.S_ISREG(status.st_mode) or not os.access(path, os.W_OK):
-            return Local(LocalReason.OUTPUT_SPECIAL, path)
-    return None
-
-
-def _read_response(path: str) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            return file.read(MAX_RESPONSE_BYTES)
-    except OSError:
-        return None

@@ -24,8 +24,8 @@ from distbuild.syncer.executor import Task
 from distbuild.syncer.farm import Farm
 from distbuild.syncer.here import Answer, Caller, Here
 from distbuild.syncer.mirroring import Mirroring
-from distbuild.syncer.prepare import Submission
 from distbuild.syncer.push import Pusher, refresh_all
+from distbuild.syncer.understand import Submission
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +160,7 @@ class Service:
             builtin_dirs=[os.fsencode(d) for d in task.builtin_dirs],
             implicit_include=os.fsencode(task.implicit_include or ""),
             stderr_tty=task.stderr_tty,
+            processor=list(task.processor),
         )
 
     def pull(self, request: messages.PullRequest) -> messages.Changes:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from distbuild.command.model import Argument, CompileCommand, Family
-from distbuild.worker.observe import records_itself
+from distbuild.command.relocate import records_itself
 
 _DECIDES = ("-fdiagnostics-color", "-fno-diagnostics-color", "-fcolor-diagnostics")
 _DECIDES_TOO = ("-fno-color-diagnostics", "-fdiagnostics-plain-output")

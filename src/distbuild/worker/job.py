@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
+from distbuild.command import native
 from distbuild.command.model import CompileCommand, Local
 from distbuild.command.recall import Recall
 from distbuild.mirror.store import translated
@@ -30,6 +31,7 @@ from distbuild.worker.private import empty, remove
 from distbuild.worker.runner import Cancellation, Completed, Running, start
 from distbuild.worker.sandbox import Answer, Sandbox, Task, Written
 from distbuild.worker.tree import Tree
+from distbuild.worker.view import SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -141,6 +143,7 @@ class JobRunner:
         )
         if isinstance(command, Local):
             raise ProtocolError(f"refused: {command.reason} {command.detail}".rstrip())
+        command = _for_processor(command, job)
         return coloured(command, job.env, tty=job.stderr_tty)
 
     def _new_directory(self) -> bytes:
@@ -173,6 +176,17 @@ class JobRunner:
             packed_inputs=pack_inputs(inputs) if inputs else b"",
             disturbed=disturbed,
         )
+
+
+def _for_processor(command: CompileCommand, job: Job) -> CompileCommand:
+    """The command for the dev box's processor, where it names no other."""
+    if not native.is_wanted(command):
+        return command
+    try:
+        words = native.checked(job.processor, command.family)
+    except ValueError as error:
+        raise ProtocolError(f"refused: {error}") from error
+    return native.applied(command, words, os.fsdecode(SPECS))
 
 
 def _output_file(file: Written) -> OutputFile:

@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from distbuild.command import native
+from distbuild.command.driver import INCLUDES_NOTHING
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import FileEntry
@@ -28,7 +30,7 @@ from distbuild.worker.sandbox import (
     environment,
     resolved,
 )
-from distbuild.worker.view import OURS, Views, base_plan
+from distbuild.worker.view import OURS, SPECS, Views, base_plan
 
 _DEPENDENCIES = b"deps.d"
 _CONFINED = b"--unshare-all --die-with-parent --new-session --cap-drop ALL".split()
@@ -72,6 +74,8 @@ class NamespaceSandbox:
         with translated():
             with contextlib.suppress(FileExistsError):  # left empty by an earlier job
                 os.mkdir(_ours(task))
+            if native.is_wanted(task.command):
+                _write_specs(task)
             directories = _private_directories(task)
             try:
                 mounts = self._views.arguments(task, directories, _ours(task))
@@ -116,18 +120,22 @@ class _NamespaceExecution:
         return Answer(exit_code, completed.stdout, completed.stderr, written, dependencies)
 
     def _dependencies(self, written: tuple[Written, ...]) -> tuple[bytes, ...] | None:
-        asked = self.task.command.dependencies
+        command = self.task.command
+        if command.language in INCLUDES_NOTHING:
+            return (os.fsencode(command.source),)
+        asked = command.dependencies
         if asked is None:
             return self.observer.read(_ours(self.task) + b"/" + _DEPENDENCIES)
         path = resolved(self.task, os.fsencode(asked.path))
         return next(
-            (
-                names(file.content, self.task.command.family)
-                for file in written
-                if file.path == path
-            ),
+            (names(file.content, command.family) for file in written if file.path == path),
             None,
         )
+
+
+def _write_specs(task: Task) -> None:
+    with open(_ours(task) + b"/" + os.path.basename(SPECS), "w", encoding="utf-8") as file:
+        file.write(native.specs_text(task.job.processor))
 
 
 def _ours(task: Task) -> bytes:

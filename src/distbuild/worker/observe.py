@@ -10,13 +10,10 @@ from dataclasses import dataclass, field
 
 from distbuild.command.model import CompileCommand, Family
 from distbuild.command.outputs import parse_dependency_file
-from distbuild.command.relocate import observed
+from distbuild.command.relocate import observed, records_itself
 from distbuild.protocol.errors import InfrastructureError
 
 _GARBAGE = "the compiler's list of inputs is garbage"
-_RECORDING = frozenset(
-    f"-{kind}record-{what}" for kind in "fg" for what in ("command-line", "gcc-switches")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +45,6 @@ def observe(command: CompileCommand, path: str) -> Observer:
         env = {"CC_PRINT_HEADERS": "1", "CC_PRINT_HEADERS_FILE": path}
         return Observer(command.argv(), env, command.source)
     return Observer(observed(command, path), family=command.family)
-
-
-def records_itself(command: CompileCommand) -> bool:
-    """Whether the compiler writes its own command line into the object."""
-    return any(argument.option in _RECORDING for argument in command.arguments)
 
 
 def names(dependency_file: bytes, family: Family) -> tuple[bytes, ...]:

@@ -17,6 +17,8 @@ from distbuild.worker.sandbox import Task
 
 #: Ours inside the sandbox; not a name that a dev box has.
 OURS = b"/.dist_build"
+#: What gcc gets for ``-march=native``.
+SPECS = OURS + b"/native.specs"
 #: What no dev box directory is shown in.
 _KERNEL_S = (b"proc", b"sys")
 #: Of /etc, what compilers and the dynamic linker read.

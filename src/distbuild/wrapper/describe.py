@@ -16,6 +16,8 @@ _MEANINGS: Mapping[LocalReason, str] = {
     LocalReason.NO_SOURCE: "there is no source file in the command",
     LocalReason.SEVERAL_SOURCES: "one command with several sources",
     LocalReason.SOURCE_MISSING: "the source cannot be read; the compiler says so itself",
+    LocalReason.OTHER_LANGUAGE: "the compiler is one for another language than C and C++",
+    LocalReason.PROBE: "a configure script tries the compiler out, one small file at a time",
     LocalReason.SPECIAL_INPUT: "a file that the command names is no regular file",
     LocalReason.UNKNOWN_LANGUAGE: "the source's language is none that is distributed",
     LocalReason.PRECOMPILED_HEADER: "a precompiled header is made or would be used",

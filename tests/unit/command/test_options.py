@@ -34,7 +34,7 @@ def test_values_are_never_prefixes_of_their_own_alias():
         ("-fno-common", Option("-fno-common")),
         ("-Wno-error=format", Option("-Wno-error=format")),
         ("-Wp,-MD,x", Option("-Wp,", J)),
-        ("-march=native", Option("-march=native", verdict=LocalReason.NATIVE_TARGET)),
+        ("-march=native", Option("-march=native", verdict=Verdict.ORIGINAL_PATHS)),
         ("-march=x86-64-v3", Option("-march=x86-64-v3")),
         ("-ffile-prefix-map=a=b", Option("-ffile-prefix-map=", J, Role.PREFIX_MAP)),
         ("-fplugin-arg-x", Option("-fplugin", J, verdict=LocalReason.RUNS_OTHER_CODE)),

@@ -231,13 +231,20 @@ LOCAL = {
     "g++ x.hpp": Local(LocalReason.PRECOMPILED_HEADER, "x.hpp"),
     "gcc -xc-header -c x.c": Local(LocalReason.PRECOMPILED_HEADER, "c-header"),
     "clang -include-pch x.pch -c x.c": Local(LocalReason.PRECOMPILED_HEADER, "-include-pch"),
-    "gcc -c x.s": Local(LocalReason.ASSEMBLER_INPUT, "x.s"),
+    "gcc -c conftest.c": Local(LocalReason.PROBE, "conftest.c"),
+    "gcc -c build/meson-private/tmp1/testfile.c": Local(
+        LocalReason.PROBE, "build/meson-private/tmp1/testfile.c"
+    ),
+    "gcc -c /b/CMakeFiles/CMakeScratch/TryCompile-a1/src.c": Local(
+        LocalReason.PROBE, "/b/CMakeFiles/CMakeScratch/TryCompile-a1/src.c"
+    ),
+    "gfortran -c x.f90": Local(LocalReason.OTHER_LANGUAGE, "gfortran"),
+    "/usr/bin/gnatmake-12 x.adb": Local(LocalReason.OTHER_LANGUAGE, "/usr/bin/gnatmake-12"),
     "gcc -S x.S": Local(LocalReason.UNSUPPORTED_OPTION, "-S"),
     "gcc -fmodules-ts -c x.cc": Local(LocalReason.MODULES, "-fmodules-ts"),
     "clang -fmodules -c x.c": Local(LocalReason.MODULES, "-fmodules"),
     "clang -fmodule-map-file=m -c x.c": Local(LocalReason.MODULES, "-fmodule-map-file=m"),
-    "gcc -march=native -c x.c": Local(LocalReason.NATIVE_TARGET, "-march=native"),
-    "gcc -mtune=native -c x.c": Local(LocalReason.NATIVE_TARGET, "-mtune=native"),
+    "gcc -mcpu=native -c x.c": Local(LocalReason.NATIVE_TARGET, "-mcpu=native"),
     "gcc -fprofile-use -c x.c": Local(LocalReason.PROFILE_USE, "-fprofile-use"),
     "gcc -fauto-profile=p -c x.c": Local(LocalReason.PROFILE_USE, "-fauto-profile=p"),
     "gcc -fplugin=p.so -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-fplugin=p.so"),

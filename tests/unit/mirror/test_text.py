@@ -3,7 +3,12 @@
 import pytest
 
 from distbuild.mirror.policy import is_unusual
-from distbuild.mirror.text import assembler_reads_more, odd_operands
+from distbuild.mirror.text import (
+    AssemblerRead,
+    assembler_reads,
+    assembler_reads_more,
+    odd_operands,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,3 +51,26 @@ def test_odd_operands(text: bytes, operands: tuple[str, ...]) -> None:
 )
 def test_assembler_input(text: bytes, more: bool) -> None:
     assert assembler_reads_more(text) == more
+
+
+@pytest.mark.parametrize(
+    ("text", "reads"),
+    [
+        (b"int x;", ()),
+        (b'.incbin "a b.bin"\n', (AssemblerRead("a b.bin", as_text=False),)),
+        (b'  .INCLUDE\t"m.s"\n', (AssemblerRead("m.s", as_text=True),)),
+        (
+            b'asm(".incbin \\"/d\\"\\n.incbin \\"e\\", 4");',
+            tuple(AssemblerRead(name, as_text=False) for name in ("/d", "e")),
+        ),
+        (b'.incbin "twice"\n.incbin "twice"\n', (AssemblerRead("twice", as_text=False),)),
+        (b".incbin FILE\n", None),
+        (b'.incbin "a"\n.incbin FILE\n', None),
+        (b'// an incbin in a comment\n.incbin "a"\n', None),
+        (b'.macro m f\n.incbin "\\f"\n.endm\n', None),
+        (b'asm(".incbin " NAME);', None),
+        (b"asm(\".include 'm.s'\");", None),
+    ],
+)
+def test_what_an_assembler_reads(text: bytes, reads: tuple[AssemblerRead, ...] | None) -> None:
+    assert assembler_reads(text) == reads

@@ -10,7 +10,7 @@ from distbuild.mirror.manifest import WITHHELD
 from distbuild.protocol.blobs import pack
 from distbuild.protocol.messages import FileEntry, JobFile
 from distbuild.syncer.executor import Task
-from distbuild.syncer.prepare import Submission, Understood
+from distbuild.syncer.understand import Submission, Understood
 from tests.support.preparing import IDENTITY, Box
 
 
@@ -125,6 +125,11 @@ def without_compiler(box: Box) -> Submission:
     return box.submission()
 
 
+def on_an_unknown_processor(box: Box) -> Submission:
+    box.compilers.found = None
+    return box.submission("-march=native")
+
+
 @pytest.mark.parametrize(
     ("submission", "reason"),
     [
@@ -137,7 +142,8 @@ def without_compiler(box: Box) -> Submission:
         (lambda box: box.submission("-o", "none/x.o"), LocalReason.OUTPUT_SPECIAL),
         (lambda box: box.submission("-o", "/dev/null"), LocalReason.OUTPUT_SPECIAL),
         (without_compiler, LocalReason.NOT_A_COMPILER),
-        (lambda box: box.submission("-march=native"), LocalReason.NATIVE_TARGET),
+        (lambda box: box.submission("-mcpu=native"), LocalReason.NATIVE_TARGET),
+        (on_an_unknown_processor, LocalReason.NATIVE_TARGET),
         (lambda box: box.submission("-E"), LocalReason.PREPROCESS_ONLY),
     ],
 )
@@ -147,6 +153,31 @@ def test_what_cannot_be_sent_is_local(
     answer = prepared(box, submission(box))
     assert isinstance(answer, Local)
     assert answer.reason is reason
+
+
+def test_what_the_assembler_reads_travels_with_the_source(box: Box) -> None:
+    box.write("src/x.c", '__asm__(".incbin \\"../logo\\"");\n')
+    box.write("logo", "picture")
+    task = prepared(box, box.submission())
+    assert isinstance(task, Task)
+    assert [file.path for file in task.files] == [box.path("src/x.c"), box.path("logo")]
+    assert task.command.needs_original_paths
+
+
+def test_the_processor_is_told_where_a_command_asks_for_it(box: Box) -> None:
+    task = prepared(box, box.submission("-march=native"))
+    plain = prepared(box, box.submission())
+    assert isinstance(task, Task)
+    assert isinstance(plain, Task)
+    assert (task.processor, plain.processor) == (("-march=cpu",), ())
+
+
+def test_a_link_of_another_name_means_the_compiler_behind_it(box: Box) -> None:
+    (box.base / "bin/mine").symlink_to("gcc")
+    given = box.submission()
+    known = box.preparer.understand(Submission(("mine", *given.argv[1:]), given.cwd, given.env))
+    assert isinstance(known, Understood)
+    assert known.command.compiler == f"{box.base}/bin/gcc"
 
 
 def test_a_missing_working_directory_is_no_error_of_ours(box: Box) -> None:

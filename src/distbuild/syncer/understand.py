@@ -1,0 +1,136 @@
+"""Which compiler a command calls, and what it asks of it: all that can be said before its files.
+
+Answers with ``Understood``, or with Local and the reason. Asks compilers about themselves.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distbuild.command import native, toolchain
+from distbuild.command.driver import family_of
+from distbuild.command.model import CompileCommand, Family, Local, LocalReason
+from distbuild.command.recall import Recall
+from distbuild.command.relocate import records_itself
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.syncer.compilers import Compilers, Driver, find
+from distbuild.toolchains import Identity
+
+#: More response file than this is no command line.
+MAX_RESPONSE_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A command as the wrapper gave it. ``env`` is the wrapper's, or a part of it."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+    stderr_tty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """A command that can be distributed as far as its text and its compiler go."""
+
+    command: CompileCommand
+    driver: Driver
+    identity: Identity
+    #: What ``-march=native`` means here; see ``command.native``.
+    processor: tuple[str, ...] = ()
+
+
+def understand(submission: Submission, compilers: Compilers, recall: Recall) -> Understood | Local:
+    """Parse a command and find out which compiler it calls."""
+    argv, command = _parsed(submission, recall)
+    if isinstance(command, Local):
+        return command
+    driver = _driver(submission)
+    if driver is None:
+        return Local(LocalReason.NOT_A_COMPILER, f"{submission.argv[0]}: not found")
+    try:
+        identity = compilers.identity(driver)
+        if identity.family is not command.family:
+            command = recall.parse(argv, submission.cwd, _read_response, family=identity.family)
+        if isinstance(command, Local):
+            return command
+        processor = _processor(command, driver, compilers)
+    except InfrastructureError as error:
+        return Local(LocalReason.NOT_A_COMPILER, str(error))
+    if isinstance(processor, Local):
+        return processor
+    return _output_obstacle(command) or Understood(command, driver, identity, processor)
+
+
+def _parsed(
+    submission: Submission, recall: Recall
+) -> tuple[tuple[str, ...], CompileCommand | Local]:
+    """The words that were parsed, and what they are."""
+    argv = submission.argv
+    obstacle = toolchain.environment_obstacle(dict(submission.env))
+    if obstacle is not None:
+        return argv, obstacle
+    command = recall.parse(argv, submission.cwd, _read_response)
+    if isinstance(command, Local) and command.reason is LocalReason.NOT_A_COMPILER:
+        argv = _renamed(submission)
+        command = recall.parse(argv, submission.cwd, _read_response)
+    return argv, command
+
+
+def _driver(submission: Submission) -> Driver | None:
+    return find(submission.argv[0], submission.cwd, submission.env.get("PATH", os.defpath))
+
+
+def _renamed(submission: Submission) -> tuple[str, ...]:
+    """The command with the compiler's own name, where it was called by a link of another one.
+
+    clang does what its name says (``-cl``, ``++``): only a name that says nothing more will do.
+    """
+    name = submission.argv[0]
+    driver = _driver(submission)
+    real = os.path.realpath(driver.path) if driver is not None else name
+    family = family_of(real)
+    if family is None or (family is Family.CLANG and not name.endswith("clang")):
+        return submission.argv
+    return (real, *submission.argv[1:])
+
+
+def _processor(
+    command: CompileCommand, driver: Driver, compilers: Compilers
+) -> tuple[str, ...] | Local:
+    """What ``-march=native`` means, where the command has it."""
+    if not native.is_wanted(command):
+        return ()
+    # A clang is told so in words of its own, which would be recorded.
+    recorded = command.family is Family.CLANG and records_itself(command)
+    words = None if recorded else compilers.processor(driver, command)
+    return Local(LocalReason.NATIVE_TARGET) if words is None else words
+
+
+def _output_obstacle(command: CompileCommand) -> Local | None:
+    """Outputs that only the compiler can write as it would: special, read-only, impossible."""
+    for directory in command.output_dirs:
+        if not os.path.isdir(directory) or not os.access(directory, os.W_OK | os.X_OK):
+            return Local(LocalReason.OUTPUT_SPECIAL, directory)
+    names = [command.output]
+    if command.dependencies is not None:
+        names.append(command.dependencies.path)
+    for name in names:
+        path = os.path.join(command.cwd, name)
+        try:
+            status = os.lstat(path)
+        except OSError:
+            continue
+        if not stat.S_ISREG(status.st_mode) or not os.access(path, os.W_OK):
+            return Local(LocalReason.OUTPUT_SPECIAL, path)
+    return None
+
+
+def _read_response(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_RESPONSE_BYTES)
+    except OSError:
+        return None

@@ -1,0 +1,86 @@
+"""Hundreds of command lines: each leaves what it leaves locally, and runs where it should."""
+
+import functools
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.differential import Line, Outcome, all_lines, compare
+from tests.support.tools import need
+from tests.support.yard import lay_out
+
+LINES = Path(__file__).parent / "lines"
+NAMES = {"gcc": {"CC": "gcc", "CXX": "g++"}, "clang": {"CC": "clang", "CXX": "clang++"}}
+#: Copies of the project, each with one command at a time in it.
+COPIES = 3
+
+
+@functools.cache
+def rows(compiler: str, project: Path = Path("/PROJECT")) -> list[Line]:
+    """The command lines for one family; ``project`` stands for $PWD in them."""
+    tables = [LINES / "common.txt", LINES / f"{compiler}.txt"]
+    # The longer name first: "$CC" begins no other, "$CXX" does not begin with it.
+    return all_lines(tables, NAMES[compiler], project)
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterator[Cluster]:
+    """One worker that shows the original paths."""
+    need("bwrap")
+    started = Cluster(tmp_path_factory.mktemp("farm"), certs_dir, [{"sandbox": "namespace"}])
+    try:
+        yield started.start()
+        started.stop()
+    finally:
+        started.kill()
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    request: pytest.FixtureRequest, farm: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, int], Future[Outcome]]:
+    """Both runs of every command line that was chosen, several at a time."""
+    chosen: list[tuple[str, int]] = [
+        row_of(item)
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.function is test_a_line_equals_the_local_one
+    ]
+    copies: SimpleQueue[Path] = SimpleQueue()
+    for number in range(COPIES):
+        copies.put(lay_out(tmp_path_factory.mktemp(f"copy{number}") / "project"))
+
+    def run(row: tuple[str, int]) -> Outcome:
+        project = copies.get()
+        try:
+            return compare(farm, project, rows(row[0], project)[row[1]])
+        finally:
+            copies.put(project)
+
+    with ThreadPoolExecutor(COPIES) as pool:
+        return {row: pool.submit(run, row) for row in chosen}
+
+
+def row_of(item: pytest.Function) -> tuple[str, int]:
+    """The parameter of a test."""
+    row: Any = item.callspec.params["row"]
+    return str(row[0]), int(row[1])
+
+
+ROWS = [(name, at) for name in NAMES for at in range(len(rows(name)))]
+
+
+@pytest.mark.compiler
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}: {rows(row[0])[row[1]]}")
+def test_a_line_equals_the_local_one(
+    outcomes: dict[tuple[str, int], Future[Outcome]], row: tuple[str, int]
+) -> None:
+    outcome = outcomes[row].result()
+
+    assert outcome.differences() == []
+    assert outcome.happened == rows(row[0])[row[1]].expected
