@@ -29,7 +29,7 @@ COMMAND = CompileCommand(
 
 def task(name: str = "x.c", toolchain: str = "gcc", generation: int = 1) -> Task:
     """A task that is known by its implicit include."""
-    return Task(COMMAND, {}, toolchain, generation, (), (), (), name, ("/p",), stderr_tty=False)
+    return Task(COMMAND, {}, toolchain, generation, (), (), (), name, ("/p",), terminal=None)
 
 
 def asking(

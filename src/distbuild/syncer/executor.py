@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from distbuild.command.model import CompileCommand, Local
-from distbuild.protocol.messages import JobFile, ResultRequest
+from distbuild.protocol.messages import JobFile, ResultRequest, Terminal
 from distbuild.signals import Signal
 
 
@@ -25,7 +25,7 @@ class Task:
     builtin_dirs: tuple[str, ...]
     implicit_include: str | None
     output_dirs: tuple[str, ...]
-    stderr_tty: bool
+    terminal: Terminal | None
 
 
 #: Yields what it waits for and goes on once that has happened; closing it cancels. Returns the

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from distbuild.command import toolchain
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.command.recall import Recall
+from distbuild.command.width import on_terminal
 from distbuild.mirror.known import FileRead, read_file
 from distbuild.mirror.roots import trace
 from distbuild.mirror.scan import MAX_MTIME_NS
 from distbuild.mirror.text import assembler_reads_more
 from distbuild.protocol.blobs import pack_quickly
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.protocol.messages import FileEntry, JobFile, WithheldEntry
+from distbuild.protocol.messages import FileEntry, JobFile, Terminal, WithheldEntry
 from distbuild.syncer.compilers import Compilers, Driver, find
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
@@ -37,7 +38,7 @@ class Submission:
     argv: tuple[str, ...]
     cwd: str
     env: Mapping[str, str]
-    stderr_tty: bool = False
+    terminal: Terminal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ class Preparer:
             if isinstance(again, Local):
                 return again
             first = again
+        if submission.terminal is not None:
+            first = on_terminal(first, submission.env, identity.version)
         obstacle = _output_obstacle(first)
         return obstacle or Understood(first, driver, identity)
 
@@ -119,7 +122,7 @@ class Preparer:
             builtin_dirs=own.dirs,
             implicit_include=own.implicit_include,
             output_dirs=tuple(dict.fromkeys(d for d in command.output_dirs if os.path.isdir(d))),
-            stderr_tty=submission.stderr_tty,
+            terminal=submission.terminal,
         )
 
     def _job_file(self, source: str, read: FileRead, *, odd: bool) -> JobFile | None:

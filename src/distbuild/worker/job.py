@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from distbuild.command.model import CompileCommand, Local
 from distbuild.command.recall import Recall
+from distbuild.command.width import on_terminal
 from distbuild.mirror.store import translated
 from distbuild.protocol.blobs import pack_inputs, pack_output
 from distbuild.protocol.errors import DistBuildError, InfrastructureError, ProtocolError
@@ -23,7 +24,6 @@ from distbuild.protocol.messages import (
     ResultRequest,
     SymlinkEntry,
 )
-from distbuild.worker.colour import coloured
 from distbuild.worker.compilers import Compilers, Driver
 from distbuild.worker.ground import WITHHELD_TEXT
 from distbuild.worker.private import empty, remove
@@ -107,7 +107,7 @@ class JobRunner:
                 task = Task(job, command, driver, tree, directory)
                 revision = tree.revision()
                 execution = self._sandbox.prepare(task)
-                running = start(execution.argv, execution.cwd, execution.env)
+                running = start(execution.argv, execution.cwd, execution.env, job.terminal)
                 stopped = "cancelled"
                 try:
                     stopped = yield running
@@ -141,7 +141,10 @@ class JobRunner:
         )
         if isinstance(command, Local):
             raise ProtocolError(f"refused: {command.reason} {command.detail}".rstrip())
-        return coloured(command, job.env, tty=job.stderr_tty)
+        if job.terminal is None:
+            return command
+        env = {name: os.fsdecode(value) for name, value in job.env.items()}
+        return on_terminal(command, env, driver.identity.version)
 
     def _new_directory(self) -> bytes:
         """An empty one; used again, since making and removing one is what takes time."""
