@@ -187,14 +187,18 @@ def _directories(job: Job, tree: Tree) -> list[bytes]:
     found = []
     for directory in (job.cwd, *job.output_dirs):
         real = tree.resolve(os.fsdecode(directory))
-        found.append(os.fsencode(real) if real is not None else _plain(directory))
+        found.append(os.fsencode(real) if real is not None else _new_in(tree, directory))
     return [directory for directory in found if directory != b"/"]
 
 
-def _plain(directory: bytes) -> bytes:
-    """A directory that the tree does not have, without ``.`` and doubled slashes."""
+def _new_in(tree: Tree, directory: bytes) -> bytes:
+    """A directory that the tree does not have, without ``.``, ``..`` and doubled slashes."""
+    way, climbs, rest = directory.rpartition(b"/../")
+    if climbs:
+        above = tree.resolve(os.fsdecode(way + b"/.."))
+        directory = b"/.." if above is None else os.path.join(os.fsencode(above), rest)
     if b".." in directory.split(b"/"):
-        raise InfrastructureError(f"the mirror does not lead to {os.fsdecode(directory)!r}")
+        raise InfrastructureError(f"the mirror does not lead to {os.fsdecode(way + climbs)!r}")
     return b"/" + os.path.normpath(directory).lstrip(b"/")
 
 
