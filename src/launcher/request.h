@@ -4,6 +4,8 @@
 #ifndef DIST_BUILD_REQUEST_H
 #define DIST_BUILD_REQUEST_H
 
+#include <sys/ioctl.h>
+
 #include "drivers.h"
 
 struct message {
@@ -11,7 +13,7 @@ struct message {
     size_t used, size;
 };
 
-enum { STRING = 0xdb, BYTES = 0xc6, ARRAY = 0xdd, MAP = 0xdf, FALSE = 0xc2, UINT32 = 0xce };
+enum { STRING = 0xdb, BYTES = 0xc6, ARRAY = 0xdd, MAP = 0xdf, NIL = 0xc0, UINT32 = 0xce };
 
 static void put(struct message *message, const void *data, size_t length)
 {
@@ -51,11 +53,12 @@ static void put_key(struct message *message, const char *name)
 static const char *const TOLD[] = {
     "CCC_ADD_ARGS", "CCC_OVERRIDE_OPTIONS", "CC_LOG_DIAGNOSTICS", "CC_PRINT_HEADERS",
     "CC_PRINT_INTERNAL_STAT", "CC_PRINT_OPTIONS", "CC_PRINT_PROC_STAT",
-    "CLANG_CONFIG_FILE_SYSTEM_DIR", "CLANG_CONFIG_FILE_USER_DIR", "CLICOLOR_FORCE", "COLUMNS",
-    "COMPILER_PATH", "CPATH", "CPLUS_INCLUDE_PATH", "C_INCLUDE_PATH", "DEPENDENCIES_OUTPUT",
-    "GCC_COLORS", "GCC_COMPARE_DEBUG", "GCC_EXEC_PREFIX", "GCC_EXTRA_DIAGNOSTIC_OUTPUT", "GCC_URLS",
-    "LANG", "LANGUAGE", "NO_COLOR", "OBJCPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "PATH", "SDKROOT",
-    "SOURCE_DATE_EPOCH", "SUNPRO_DEPENDENCIES", "TERM", "TERM_URLS", "TZ",
+    "CLANG_CONFIG_FILE_SYSTEM_DIR", "CLANG_CONFIG_FILE_USER_DIR", "CLICOLOR_FORCE", "COLORTERM",
+    "COLUMNS", "COMPILER_PATH", "CPATH", "CPLUS_INCLUDE_PATH", "C_INCLUDE_PATH",
+    "DEPENDENCIES_OUTPUT", "GCC_COLORS", "GCC_COMPARE_DEBUG", "GCC_EXEC_PREFIX",
+    "GCC_EXTRA_DIAGNOSTIC_OUTPUT", "GCC_URLS", "LANG", "LANGUAGE", "NO_COLOR",
+    "OBJCPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "PATH", "SDKROOT", "SOURCE_DATE_EPOCH",
+    "SUNPRO_DEPENDENCIES", "TERM", "TERM_URLS", "TZ",
 };
 
 /* Not a name outside ASCII: no locale has one, and a string on the wire has to be UTF-8. */
@@ -122,6 +125,32 @@ static size_t describe_place(char *place, size_t size)
                                              (unsigned long long)root.st_ino);
 }
 
+static void put_window(struct message *message, const char *name, int terminal)
+{
+    struct winsize window = {0};
+    (void)ioctl(terminal, TIOCGWINSZ, &window);
+    put_key(message, name);
+    put_head(message, MAP, 2);
+    put_key(message, "columns");
+    put_head(message, UINT32, window.ws_col);
+    put_key(message, "rows");
+    put_head(message, UINT32, window.ws_row);
+}
+
+/* Standard error, if it is a terminal, and then standard input too: compilers look at both. */
+static void put_terminal(struct message *message)
+{
+    if (!isatty(STDERR_FILENO)) {
+        put(message, (const char[]){(char)NIL}, 1);
+        return;
+    }
+    bool input = isatty(STDIN_FILENO);
+    put_head(message, MAP, 1 + input);
+    put_window(message, "stderr", STDERR_FILENO);
+    if (input)
+        put_window(message, "stdin", STDIN_FILENO);
+}
+
 static bool put_request(struct message *message, char **words)
 {
     char place[256], buffer[PATH_MAX];
@@ -144,8 +173,8 @@ static bool put_request(struct message *message, char **words)
     put_environment(message);
     put_key(message, "place");
     put_text(message, BYTES, place, describe_place(place, sizeof place));
-    put_key(message, "stderr_tty");
-    put(message, (const char[]){(char)(FALSE + isatty(STDERR_FILENO))}, 1);
+    put_key(message, "terminal");
+    put_terminal(message);
     put_key(message, "umask");
     put_head(message, UINT32, mask);
     put_key(message, "version");

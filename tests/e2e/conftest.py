@@ -6,12 +6,34 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import Cluster
+from tests.support.tools import need
+
+#: How workers confine compilers, and the tool that this takes.
+SANDBOXES = {"namespace": "bwrap", "plain": ""}
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterator[Cluster]:
     """A syncer with an empty ``dirs`` and two daemons of two slots."""
     started = Cluster(tmp_path_factory.mktemp("cluster"), certs_dir)
+    try:
+        yield started.start()
+        started.stop()
+    finally:
+        started.kill()
+
+
+@pytest.fixture(scope="module", params=SANDBOXES)
+def farm(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, certs_dir: Path
+) -> Iterator[Cluster]:
+    """Two daemons that confine compilers in one way."""
+    kind = request.param
+    if SANDBOXES[kind]:
+        need(SANDBOXES[kind])
+    started = Cluster(
+        tmp_path_factory.mktemp(f"{kind} farm"), certs_dir, [{"sandbox": kind}, {"sandbox": kind}]
+    )
     try:
         yield started.start()
         started.stop()

@@ -1,14 +1,13 @@
 """Everything a build sees equals the local compile's: both compilers, both kinds of sandbox."""
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.cluster import Cluster
 from tests.support.objects import assert_same
-from tests.support.tools import need
 
 COMMON = ["-Iinclude", "-Wall", "-Wextra"]
 #: Options that each compile of ``src/main.c`` or ``src/main.cpp`` is tried with.
@@ -42,25 +41,6 @@ LINES = [
 ]
 GCC_ONLY = ["-fdump-tree-original", "-grecord-gcc-switches -g", "-flto -frandom-seed=1"]
 CLANG_ONLY = ["-fcolor-diagnostics -DWARN", "-flto -O2", "-Weverything"]
-SANDBOXES = {"namespace": "bwrap", "plain": ""}
-
-
-@pytest.fixture(scope="module", params=SANDBOXES)
-def farm(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, certs_dir: Path
-) -> Iterator[Cluster]:
-    """Two daemons that confine compilers in one way."""
-    kind = request.param
-    if SANDBOXES[kind]:
-        need(SANDBOXES[kind])
-    started = Cluster(
-        tmp_path_factory.mktemp(f"{kind} farm"), certs_dir, [{"sandbox": kind}, {"sandbox": kind}]
-    )
-    try:
-        yield started.start()
-        started.stop()
-    finally:
-        started.kill()
 
 
 @pytest.fixture(scope="module")

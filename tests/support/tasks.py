@@ -30,17 +30,17 @@ COMMAND = CompileCommand(
 def task(name: str = "x.c", toolchain: str = "gcc", generation: int = 1) -> Task:
     """A task that is known by its implicit include."""
     return Task(
-        COMMAND,
-        {},
-        toolchain,
-        generation,
-        (),
-        (),
-        (),
-        name,
-        ("/p",),
+        command=COMMAND,
+        env={},
+        toolchain=toolchain,
+        generation=generation,
+        files=(),
+        search_dirs=(),
+        builtin_dirs=(),
+        implicit_include=name,
+        output_dirs=("/p",),
         processor=(),
-        stderr_tty=False,
+        terminal=None,
     )
 
 

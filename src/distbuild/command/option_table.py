@@ -135,6 +135,8 @@ ROWS: tuple[Option, ...] = (
     Option("-flto", JOINED, verdict=ORIGINAL),
     Option("-fmacro-prefix-map=", JOINED, MAP),
     Option("-fmemory-profile-use=", JOINED, verdict=PROFILE),
+    Option("-fmessage-length=", JOINED, verdict=ORIGINAL),
+    Option("-fmessage-length=0"),
     Option("-fmodule", JOINED, verdict=MODULES),
     Option("-fopt-info", JOINED, verdict=UNSUPPORTED),
     Option("-foptimization-record-file=", JOINED, verdict=UNSUPPORTED),

@@ -43,6 +43,7 @@ _IMPLICIT = re.compile(r'^# \d+ "(/[^"]*)" 1 3', re.MULTILINE)
 ALLOWED_ENV = frozenset(
     (
         "CLICOLOR_FORCE",
+        "COLORTERM",
         "COLUMNS",
         "CPATH",
         "CPLUS_INCLUDE_PATH",

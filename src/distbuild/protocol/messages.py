@@ -5,7 +5,7 @@ operating system has them: file names need not be UTF-8. Digests are raw SHA-256
 the same blobs can serve a content store of another system.
 """
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -134,6 +134,25 @@ class CleanRequest(Message, frozen=True):
 
 # --- a job, from the wrapper -------------------------------------------------------------------
 
+Characters = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+
+
+class Window(Message, frozen=True):
+    """A terminal's size as its kernel tells it (``struct winsize``); 0: not known."""
+
+    columns: Characters = 0
+    rows: Characters = 0
+
+
+class Terminal(Message, frozen=True):
+    """The terminal that standard error is, and the one that standard input is, if it is one.
+
+    Both count: gcc colours by the first, and takes the width from the second.
+    """
+
+    stderr: Window
+    stdin: Window | None = None
+
 
 class SubmitRequest(Message, frozen=True):
     """A command line to compile, as the build gave it to the wrapper."""
@@ -141,7 +160,8 @@ class SubmitRequest(Message, frozen=True):
     argv: list[bytes]
     cwd: bytes
     env: dict[str, bytes]
-    stderr_tty: bool = False
+    #: None: standard error is no terminal.
+    terminal: Terminal | None = None
     version: int = PROTOCOL_VERSION
     #: Where paths mean what they mean to the wrapper: its mount namespace and root directory, as
     #: ``names.place`` has them; empty: not told.
@@ -210,9 +230,9 @@ class Job(Message, frozen=True):
     builtin_dirs: list[bytes] = []
     #: The header that the compiler includes by itself there (stdc-predef.h), "" for none.
     implicit_include: bytes = b""
-    stderr_tty: bool = False
     #: What ``-march=native`` in ``argv`` means, as ``command.native`` has it.
     processor: list[str] = []
+    terminal: Terminal | None = None
 
 
 class JobFile(Message, frozen=True):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from distbuild.command.model import CompileCommand, Local
-from distbuild.protocol.messages import JobFile, ResultRequest
+from distbuild.protocol.messages import JobFile, ResultRequest, Terminal
 from distbuild.signals import Signal
 
 
@@ -27,7 +27,7 @@ class Task:
     output_dirs: tuple[str, ...]
     #: What ``-march=native`` means here; see ``command.native``.
     processor: tuple[str, ...]
-    stderr_tty: bool
+    terminal: Terminal | None
 
 
 #: Yields what it waits for and goes on once that has happened; closing it cancels. Returns the

@@ -79,7 +79,7 @@ class Preparer:
             implicit_include=own.implicit_include,
             output_dirs=tuple(dict.fromkeys(d for d in command.output_dirs if os.path.isdir(d))),
             processor=known.processor,
-            stderr_tty=submission.stderr_tty,
+            terminal=submission.terminal,
         )
 
     def _job_file(self, source: str, read: FileRead, *, odd: bool) -> JobFile | None:

@@ -159,8 +159,8 @@ class Service:
             output_dirs=[os.fsencode(d) for d in task.output_dirs],
             builtin_dirs=[os.fsencode(d) for d in task.builtin_dirs],
             implicit_include=os.fsencode(task.implicit_include or ""),
-            stderr_tty=task.stderr_tty,
             processor=list(task.processor),
+            terminal=task.terminal,
         )
 
     def pull(self, request: messages.PullRequest) -> messages.Changes:
@@ -261,7 +261,7 @@ def _submission(request: messages.SubmitRequest) -> Submission:
         tuple(os.fsdecode(word) for word in request.argv),
         os.fsdecode(request.cwd),
         {name: os.fsdecode(value) for name, value in request.env.items()},
-        request.stderr_tty,
+        request.terminal,
     )
 
 

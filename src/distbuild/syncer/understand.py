@@ -13,7 +13,9 @@ from distbuild.command.driver import family_of
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.recall import Recall
 from distbuild.command.relocate import records_itself
+from distbuild.command.width import on_terminal
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.messages import Terminal
 from distbuild.syncer.compilers import Compilers, Driver, find
 from distbuild.toolchains import Identity
 
@@ -28,7 +30,7 @@ class Submission:
     argv: tuple[str, ...]
     cwd: str
     env: Mapping[str, str]
-    stderr_tty: bool = False
+    terminal: Terminal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ def understand(submission: Submission, compilers: Compilers, recall: Recall) -> 
         return Local(LocalReason.NOT_A_COMPILER, str(error))
     if isinstance(processor, Local):
         return processor
+    if submission.terminal is not None:
+        command = on_terminal(command, submission.env, identity.version)
     return _output_obstacle(command) or Understood(command, driver, identity, processor)
 
 

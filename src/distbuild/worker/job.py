@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from distbuild.command import native
 from distbuild.command.model import CompileCommand, Local
 from distbuild.command.recall import Recall
+from distbuild.command.width import on_terminal
 from distbuild.mirror.store import translated
 from distbuild.protocol.blobs import pack_inputs, pack_output
 from distbuild.protocol.errors import DistBuildError, InfrastructureError, ProtocolError
@@ -24,7 +25,6 @@ from distbuild.protocol.messages import (
     ResultRequest,
     SymlinkEntry,
 )
-from distbuild.worker.colour import coloured
 from distbuild.worker.compilers import Compilers, Driver
 from distbuild.worker.ground import WITHHELD_TEXT
 from distbuild.worker.private import empty, remove
@@ -109,7 +109,7 @@ class JobRunner:
                 task = Task(job, command, driver, tree, directory)
                 revision = tree.revision()
                 execution = self._sandbox.prepare(task)
-                running = start(execution.argv, execution.cwd, execution.env)
+                running = start(execution.argv, execution.cwd, execution.env, job.terminal)
                 stopped = "cancelled"
                 try:
                     stopped = yield running
@@ -144,7 +144,10 @@ class JobRunner:
         if isinstance(command, Local):
             raise ProtocolError(f"refused: {command.reason} {command.detail}".rstrip())
         command = _for_processor(command, job)
-        return coloured(command, job.env, tty=job.stderr_tty)
+        if job.terminal is None:
+            return command
+        env = {name: os.fsdecode(value) for name, value in job.env.items()}
+        return on_terminal(command, env, driver.identity.version)
 
     def _new_directory(self) -> bytes:
         """An empty one; used again, since making and removing one is what takes time."""
@@ -198,14 +201,18 @@ def _directories(job: Job, tree: Tree) -> list[bytes]:
     found = []
     for directory in (job.cwd, *job.output_dirs):
         real = tree.resolve(os.fsdecode(directory))
-        found.append(os.fsencode(real) if real is not None else _plain(directory))
+        found.append(os.fsencode(real) if real is not None else _new_in(tree, directory))
     return [directory for directory in found if directory != b"/"]
 
 
-def _plain(directory: bytes) -> bytes:
-    """A directory that the tree does not have, without ``.`` and doubled slashes."""
+def _new_in(tree: Tree, directory: bytes) -> bytes:
+    """A directory that the tree does not have, without ``.``, ``..`` and doubled slashes."""
+    way, climbs, rest = directory.rpartition(b"/../")
+    if climbs:
+        above = tree.resolve(os.fsdecode(way + b"/.."))
+        directory = b"/.." if above is None else os.path.join(os.fsencode(above), rest)
     if b".." in directory.split(b"/"):
-        raise InfrastructureError(f"the mirror does not lead to {os.fsdecode(directory)!r}")
+        raise InfrastructureError(f"the mirror does not lead to {os.fsdecode(way + climbs)!r}")
     return b"/" + os.path.normpath(directory).lstrip(b"/")
 
 

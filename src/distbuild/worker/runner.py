@@ -4,6 +4,7 @@ Its output is read as it comes, and bounded. ``watcher`` waits for it.
 """
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -12,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.messages import Terminal
 from distbuild.worker import spawn
+from distbuild.worker.terminal import Ends, open_terminal
 
 #: gcc prints at most some MB for the worst template error; more is a compiler gone wild.
 MAX_OUTPUT_BYTES = 64 * 1024 * 1024
@@ -61,31 +64,36 @@ class Cancellation:
         os.close(self._event)
 
 
-def start(argv: Sequence[bytes], cwd: bytes | str, env: Mapping[bytes, bytes]) -> "Running":
+def start(
+    argv: Sequence[bytes],
+    cwd: bytes | str,
+    env: Mapping[bytes, bytes],
+    terminal: Terminal | None = None,
+) -> "Running":
     """Start ``argv`` in a process group of its own, which has to be brought to its end.
 
-    The word ``REPORT`` in ``argv`` becomes the number of a descriptor whose content is returned
-    as ``report``. Raises InfrastructureError when the program cannot be started.
+    Its errors, and its input, go to a terminal like ``terminal``. The word ``REPORT`` in ``argv``
+    becomes the number of a descriptor whose content is returned as ``report``. Raises
+    InfrastructureError when the program cannot be started.
     """
     with contextlib.ExitStack() as stack:
-        pipes = [_pipe(stack) for _ in range(3 if REPORT in argv else 2)]
-        report = pipes[2].writer if len(pipes) > 2 else None
-        words = [str(report).encode() if word == REPORT else word for word in argv]
-        outputs = (pipes[0].writer, pipes[1].writer)
-        try:
-            process = spawn.start(words, cwd, env, outputs, report)
-        except (OSError, ValueError) as error:
-            raise InfrastructureError(f"cannot start {argv[0]!r}: {error}") from error
-        finally:
-            for pipe in pipes:
-                os.close(pipe.writer)
+        with contextlib.ExitStack() as writers:
+            streams = _streams(terminal, stack, writers)
+            reports = [_pipe(stack, writers)] if REPORT in argv else []
+            report = reports[0].writer if reports else None
+            words = [str(report).encode() if word == REPORT else word for word in argv]
+            try:
+                process = spawn.start(words, cwd, env, streams.given, report)
+            except (OSError, ValueError) as error:
+                raise InfrastructureError(f"cannot start {argv[0]!r}: {error}") from error
+        readers = [*streams.readers, *(pipe.reader for pipe in reports)]
         try:
             pidfd = os.pidfd_open(process.pid)
         except OSError as error:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise InfrastructureError(f"cannot watch {argv[0]!r}: {error}") from error
-        return Running(process, pidfd, [pipe.reader for pipe in pipes], stack.pop_all())
+        return Running(process, pidfd, readers, stack.pop_all())
 
 
 class Running:
@@ -140,16 +148,41 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pipe:
-    reader: int
-    writer: int
+class _Streams:
+    """What a program gets as its standard streams, and where its output and errors come out."""
+
+    given: tuple[int, int, int]
+    readers: tuple[int, int]
 
 
-def _pipe(stack: contextlib.ExitStack) -> _Pipe:
-    """A pipe whose reading end is closed at the end."""
-    pipe = _Pipe(*os.pipe2(os.O_CLOEXEC))
-    stack.callback(os.close, pipe.reader)
-    return pipe
+def _streams(
+    terminal: Terminal | None, stack: contextlib.ExitStack, writers: contextlib.ExitStack
+) -> _Streams:
+    """Pipes, or terminals; their two ends are closed at the ends of ``stack`` and ``writers``."""
+    output = _pipe(stack, writers)
+    if terminal is None:
+        errors = _pipe(stack, writers)
+        return _Streams(
+            (subprocess.DEVNULL, output.writer, errors.writer), (output.reader, errors.reader)
+        )
+    errors = _closed(open_terminal(terminal.stderr), stack, writers)
+    input_ = subprocess.DEVNULL
+    if terminal.stdin == terminal.stderr:
+        input_ = errors.writer  # as good as one of its own
+    elif terminal.stdin is not None:
+        input_ = _closed(open_terminal(terminal.stdin), stack, writers).writer
+    return _Streams((input_, output.writer, errors.writer), (output.reader, errors.reader))
+
+
+def _pipe(stack: contextlib.ExitStack, writers: contextlib.ExitStack) -> Ends:
+    return _closed(Ends(*os.pipe2(os.O_CLOEXEC)), stack, writers)
+
+
+def _closed(ends: Ends, stack: contextlib.ExitStack, writers: contextlib.ExitStack) -> Ends:
+    """Have them closed at the ends of these."""
+    stack.callback(os.close, ends.reader)
+    writers.callback(os.close, ends.writer)
+    return ends
 
 
 def _read_available(pipe: int, into: bytearray) -> None:
@@ -162,7 +195,12 @@ def _read_available(pipe: int, into: bytearray) -> None:
 
 
 def _read_once(pipe: int, into: bytearray) -> bool:
-    """Read from a pipe that is ready, which then does not block; False at its end."""
-    chunk = os.read(pipe, _READ_BYTES)
+    """Read from a pipe or terminal that is ready, so that it does not block; False at its end."""
+    try:
+        chunk = os.read(pipe, _READ_BYTES)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return False  # a terminal that nobody has open any more
     into += chunk
     return bool(chunk)

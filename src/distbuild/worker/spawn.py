@@ -50,15 +50,15 @@ def start(
     argv: Sequence[bytes],
     cwd: bytes | str,
     env: Mapping[bytes, bytes],
-    outputs: tuple[int, int],
+    streams: tuple[int, int, int],
     passed: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start ``argv`` with these descriptors as its standard output and error, and no input.
+    """Start ``argv`` with these descriptors as its standard input, output and error.
 
-    ``passed`` is a further descriptor that it gets under the same number. Raises OSError or
-    ValueError when the program cannot be started.
+    The input may be ``subprocess.DEVNULL``. ``passed`` is a further descriptor that it gets under
+    the same number. Raises OSError or ValueError when the program cannot be started.
     """
-    process = _spawn(argv, cwd, env, outputs, passed)
+    process = _spawn(argv, cwd, env, streams, passed)
     try:
         confine(process.pid)
     except PermissionError:
@@ -66,7 +66,7 @@ def start(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        return _spawn(limited(argv), cwd, env, outputs, passed)
+        return _spawn(limited(argv), cwd, env, streams, passed)
     return process
 
 
@@ -111,7 +111,7 @@ def _spawn(
     argv: Sequence[bytes],
     cwd: bytes | str,
     env: Mapping[bytes, bytes],
-    outputs: tuple[int, int],
+    streams: tuple[int, int, int],
     passed: int | None,
 ) -> subprocess.Popen[bytes]:
     with _starting:
@@ -122,9 +122,9 @@ def _spawn(
             argv,
             cwd=cwd,
             env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=outputs[0],
-            stderr=outputs[1],
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
             close_fds=not sealed,
             pass_fds=() if sealed or passed is None else (passed,),
             start_new_session=True,

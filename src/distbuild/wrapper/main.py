@@ -23,6 +23,7 @@ from distbuild.protocol.messages import SubmitReply
 from distbuild.tls import load_credentials, make_session
 from distbuild.wrapper.local import run_locally
 from distbuild.wrapper.submit import SyncerConnection, request_of
+from distbuild.wrapper.terminal import find_terminal
 
 #: An infrastructure failure when DIST_BUILD_FALLBACK=0 forbids the local compile.
 NO_FALLBACK = 103
@@ -83,9 +84,7 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
         return run_locally(argv, env)
     verbose = env.get("DIST_BUILD_VERBOSE") == "1"
     try:
-        reply = connect().compile(
-            request_of(argv, env, tty=sys.stderr is not None and sys.stderr.isatty())
-        )
+        reply = connect().compile(request_of(argv, env, find_terminal()))
         if reply.outcome == "done":
             write_outputs(reply.outputs, reply.removed, _umask())
             return _give_back(reply, verbose=verbose)

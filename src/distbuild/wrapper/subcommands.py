@@ -11,6 +11,7 @@ from distbuild.protocol.errors import InfrastructureError
 from distbuild.wrapper import describe, doctor
 from distbuild.wrapper.main import USAGE, connect
 from distbuild.wrapper.submit import request_of
+from distbuild.wrapper.terminal import find_terminal
 
 #: explain's exit code for a command that would be compiled locally.
 LOCAL = 1
@@ -87,7 +88,7 @@ def explain(words: Sequence[str]) -> int:
     argv = list(words[1:] if words[:1] == ["--"] else words)
     if not argv:
         return _usage("explain -- COMPILER ARGS...")
-    reply = connect().explain(request_of(argv, os.environ, tty=False))
+    reply = connect().explain(request_of(argv, os.environ, find_terminal()))
     if not reply.reason:
         print("distributed")
         return 0

@@ -19,7 +19,9 @@ CONNECT_S = 3.0
 _FRAME = struct.Struct("!I")
 
 
-def request_of(argv: Sequence[str], env: Mapping[str, str], *, tty: bool) -> messages.SubmitRequest:
+def request_of(
+    argv: Sequence[str], env: Mapping[str, str], terminal: messages.Terminal | None
+) -> messages.SubmitRequest:
     """The message for a command run in the present directory."""
     return messages.SubmitRequest(
         argv=[os.fsencode(word) for word in argv],
@@ -30,7 +32,7 @@ def request_of(argv: Sequence[str], env: Mapping[str, str], *, tty: bool) -> mes
             for name, value in telling_environment(env).items()
             if name.isascii()
         },
-        stderr_tty=tty,
+        terminal=terminal,
         place=view_of_files(),
     )
 

@@ -19,6 +19,7 @@ from distbuild.protocol.messages import (
     ResultBatch,
     ResultRequest,
     ResultsReply,
+    Terminal,
 )
 from distbuild.worker.job import Steps
 from distbuild.worker.runner import TIMEOUT_S, Cancellation, Completed, start
@@ -34,11 +35,12 @@ def run(
     env: Mapping[bytes, bytes],
     cancellation: Cancellation,
     timeout_s: float = TIMEOUT_S,
+    terminal: Terminal | None = None,
 ) -> Completed:
     """A program from its start to its end."""
     watcher, ended = Watcher(), queue.Queue[str]()
     try:
-        running = start(argv, cwd, env)
+        running = start(argv, cwd, env, terminal)
         watcher.watch(running, cancellation, ended.put, timeout_s)
         return running.finish(ended.get())
     finally:

@@ -1,6 +1,5 @@
 """Real compilers in both sandboxes: everything equals the local compile."""
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -15,11 +14,12 @@ import msgspec
 import pytest
 
 from distbuild.protocol.blobs import unpack_inputs
-from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest
+from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest, Terminal, Window
 from distbuild.worker.namespace import NamespaceSandbox
 from distbuild.worker.plain import PlainSandbox
 from distbuild.worker.runner import Cancellation
 from distbuild.worker.sandbox import Execution, Sandbox, Task
+from tests.support.screen import Screen
 from tests.unit.worker.devbox import (
     SEARCH_PATH,
     DevBox,
@@ -454,23 +454,8 @@ def test_nothing_of_the_worker_but_its_system_is_seen(
     assert (result.error, result.stderr, result.exit_code) == ("", b"", 0)
 
 
-def on_a_terminal(argv: list[str], cwd: Path) -> bytes:
-    """What a command writes to a terminal as its standard error."""
-    reader, writer = os.openpty()
-    env = {"PATH": SEARCH_PATH, "PWD": str(cwd), "TERM": "xterm", "GCC_URLS": "no"}
-    with os.fdopen(reader, "rb", buffering=0) as terminal:
-        process = subprocess.Popen(argv, cwd=cwd, env=env, stderr=writer)
-        os.close(writer)
-        text = b""
-        with contextlib.suppress(OSError):  # EIO: the other end is closed
-            while chunk := terminal.read(4096):
-                text += chunk
-        process.wait()
-    return text.replace(b"\r\n", b"\n")
-
-
 @pytest.mark.parametrize("driver", ["gcc", "clang"])
-def test_diagnostics_have_the_colours_of_the_developer_s_terminal(
+def test_diagnostics_are_those_of_the_developer_s_terminal(
     driver: str,
     devbox: DevBox,
     sandbox: Sandbox,
@@ -479,16 +464,17 @@ def test_diagnostics_have_the_colours_of_the_developer_s_terminal(
 ) -> None:
     require_tool(driver)
     argv = [driver, "-g", "-Wall", "-c", "../src/warn.c", "-o", "warn.o"]
-    local = on_a_terminal(argv, project / "build")
-    env = {"TERM": "xterm", "GCC_URLS": "no"}
+    env = {"TERM": "xterm-256color"}
+    here = {"PATH": SEARCH_PATH, "PWD": str(project / "build"), **env}
+    local = Screen((50, 24)).run(argv, project / "build", here)
     job = devbox.job(argv, project / "build", env)
-    job = msgspec.structs.replace(job, stderr_tty=True)
+    job = msgspec.structs.replace(job, terminal=Terminal(Window(50, 24), Window(50, 24)))
     cancellation = Cancellation()
     result = finished(devbox.runner(sandbox).run(job, devbox.tree, cancellation), cancellation)
     cancellation.close()
     assert result is not None
     assert b"\x1b[" in result.stderr
-    assert result.stderr == local
+    assert result.stderr == local.stderr.replace(b"\r\n", b"\n")
     written = remote_outcome(result).files[os.fsencode(project / "build/warn.o")]
     assert written == (project / "build/warn.o").read_bytes()
 

@@ -32,7 +32,7 @@ def output_of(script: str, passed: int | None = None) -> str:
     """What a Python program says, started as a compiler is."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     argv = [os.fsencode(sys.executable), b"-I", b"-S", b"-c", script.encode()]
-    process = spawn.start(argv, b"/", {}, (writer, writer), passed)
+    process = spawn.start(argv, b"/", {}, (subprocess.DEVNULL, writer, writer), passed)
     os.close(writer)
     with open(reader) as file:
         text = file.read()
@@ -86,7 +86,7 @@ import os, resource, sys
 sys.path[:0] = {sys.path!r}
 from distbuild.worker import spawn
 resource.setrlimit(resource.RLIMIT_CPU, (100, 200))
-spawn.start([b"/bin/sh", b"-c", b"sleep 0.1; ulimit -St; ulimit -Ht"], "/", {{}}, (1, 2)).wait()
+spawn.start([b"/bin/sh", b"-c", b"sleep 0.1; ulimit -St; ulimit -Ht"], "/", {{}}, (0, 1, 2)).wait()
 """
     done = subprocess.run([sys.executable, "-c", lower], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["100", "200"]
@@ -105,7 +105,7 @@ def test_too_large_a_file_kills_the_program(tmp_path: Path) -> None:
     # Python ignores the signal for that, which a child must not inherit.
     script = b"ulimit -f 1; exec head -c 10000 /dev/zero > %s" % os.fsencode(tmp_path / "large")
     process = spawn.start(
-        [b"/bin/sh", b"-c", script], b"/", {b"PATH": os.fsencode(os.defpath)}, (1, 2)
+        [b"/bin/sh", b"-c", script], b"/", {b"PATH": os.fsencode(os.defpath)}, (0, 1, 2)
     )
     assert process.wait() == -signal.SIGXFSZ
 
@@ -139,4 +139,4 @@ def test_only_the_passed_descriptor_is_inherited_beside_the_outputs(
 
 def test_a_program_that_is_not_there_says_so() -> None:
     with pytest.raises(FileNotFoundError):
-        spawn.start([b"/no/such/program"], b"/", {}, (1, 2))
+        spawn.start([b"/no/such/program"], b"/", {}, (0, 1, 2))

@@ -1,18 +1,26 @@
 """The native launcher: what it tells the syncer, and where it looks for it."""
 
 import os
-import pty
+import sys
 from pathlib import Path
 
 import pytest
 
 from distbuild.command import toolchain
 from distbuild.place import view_of_files
+from distbuild.protocol.messages import Terminal, Window
+from tests.support.cluster import SRC
 from tests.support.launcher import Launcher, done
+from tests.support.screen import Screen
 
 pytestmark = pytest.mark.compiler
 
 GCC = ["gcc", "-c", "x.c"]
+#: What the Python client finds out.
+ASK = (
+    "import sys; sys.path.insert(0, sys.argv[1])\n"
+    "from distbuild.wrapper.terminal import find_terminal; print(find_terminal())"
+)
 
 
 def test_the_command_is_handed_over_as_it_is(launcher: Launcher) -> None:
@@ -22,7 +30,7 @@ def test_the_command_is_handed_over_as_it_is(launcher: Launcher) -> None:
     (request,) = syncer.requests
     assert request.argv == words
     assert request.cwd == os.fsencode(launcher.directory)
-    assert (request.version, request.stderr_tty) == (1, False)
+    assert (request.version, request.terminal) == (1, None)
     assert request.place == view_of_files() != b""
     assert syncer.heads[0].startswith(b"POST /api/v1/run HTTP/1.1\r\n")
     assert b"\r\nContent-Type: application/msgpack\r\n" in syncer.heads[0]
@@ -68,20 +76,33 @@ def test_the_directory_is_the_one_that_the_shell_shows(launcher: Launcher, tmp_p
     assert shown == [os.fsencode(path) for path in (link, real, real, real, real)]
 
 
-def test_the_umask_and_a_terminal_are_told(launcher: Launcher) -> None:
-    ours, theirs = pty.openpty()
+def test_the_umask_is_told(launcher: Launcher) -> None:
     before = os.umask(0o027)
     try:
         with launcher.syncer(done()) as syncer:
-            env = launcher.environment()
-            actions = [(os.POSIX_SPAWN_DUP2, theirs, 2)]
-            pid = os.posix_spawn(launcher.exe, [str(launcher.exe), *GCC], env, file_actions=actions)
-            assert os.waitpid(pid, 0)[1] == 0
+            assert launcher.run(*GCC)[0] == 0
     finally:
         os.umask(before)
-        os.close(ours)
-        os.close(theirs)
-    assert (syncer.requests[0].umask, syncer.requests[0].stderr_tty) == (0o027, True)
+    assert syncer.requests[0].umask == 0o027
+
+
+@pytest.mark.parametrize(
+    ("screen", "terminal"),
+    [
+        (Screen((80, 24), stdin=False), Terminal(Window(80, 24))),
+        (Screen((200, 50), stdin=True), Terminal(Window(200, 50), Window(200, 50))),
+        (Screen((0, 0), stdin=(65535, 1)), Terminal(Window(), Window(65535, 1))),
+    ],
+)
+def test_terminals_are_told_with_their_sizes(
+    screen: Screen, terminal: Terminal, launcher: Launcher
+) -> None:
+    client = [sys.executable, "-c", ASK, str(SRC)]
+    with launcher.syncer(done()) as syncer:
+        screen.run([launcher.exe, *GCC], launcher.directory, launcher.environment())
+    said = screen.run(client, launcher.directory, launcher.environment()).stdout
+    assert syncer.requests[0].terminal == terminal
+    assert said.decode().strip() == repr(terminal)
 
 
 @pytest.mark.parametrize("home", ["~/h", "~", "relative/h", "d" * 100 + "/" + "e" * 100])

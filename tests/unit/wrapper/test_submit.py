@@ -11,11 +11,19 @@ from hypothesis import strategies as st
 
 from distbuild.place import view_of_files
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
-from distbuild.protocol.messages import MAX_BODY_BYTES, SubmitReply, SubmitRequest, encode
+from distbuild.protocol.messages import (
+    MAX_BODY_BYTES,
+    SubmitReply,
+    SubmitRequest,
+    Terminal,
+    Window,
+    encode,
+)
 from distbuild.wrapper.submit import SyncerConnection, request_of, working_directory
 
 HEARTBEAT = struct.pack("!I", 0)
 REPLY = SubmitReply("done", exit_code=3, stdout=bytes(range(256)), stderr=b"\0\0\0\0")
+TERMINAL = Terminal(Window(80, 24))
 REQUEST = SubmitRequest([b"gcc"], b"/", {})
 
 
@@ -117,17 +125,17 @@ def test_an_answer_that_is_none_is_refused(body: bytes) -> None:
 def test_only_what_the_syncer_needs_leaves_the_process() -> None:
     needed = {"PATH", "LC_ALL", "CPATH", "TZ", "COMPILER_PATH", "SUNPRO_DEPENDENCIES"}
     env = dict.fromkeys([*needed, "SECRET", "AWS_KEY", "HOME", "LD_PRELOAD"], "v")
-    assert request_of(["gcc"], env, tty=False).env.keys() == needed
+    assert request_of(["gcc"], env, None).env.keys() == needed
 
 
 def test_a_request_has_the_bytes_of_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    made = request_of(["gcc", "caf\udce9.c"], {"PATH": "/\udcff", "X": "y"}, tty=True)
+    made = request_of(["gcc", "caf\udce9.c"], {"PATH": "/\udcff", "X": "y"}, TERMINAL)
     here = os.fsencode(os.path.realpath(tmp_path))
     assert made == SubmitRequest(
-        [b"gcc", b"caf\xe9.c"], here, {"PATH": b"/\xff"}, stderr_tty=True, place=view_of_files()
+        [b"gcc", b"caf\xe9.c"], here, {"PATH": b"/\xff"}, terminal=TERMINAL, place=view_of_files()
     )
 
 
