@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from distbuild.command import toolchain
+from distbuild.command.guesses import unknown_file
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.command.recall import Recall
 from distbuild.mirror.known import FileRead, read_file
@@ -79,7 +80,7 @@ class Preparer:
             if isinstance(again, Local):
                 return again
             first = again
-        obstacle = _output_obstacle(first)
+        obstacle = unknown_file(first, os.path.lexists) or _output_obstacle(first)
         return obstacle or Understood(first, driver, identity)
 
     def prepare(self, submission: Submission, known: Understood) -> Task | Local:
@@ -96,9 +97,9 @@ class Preparer:
         read = _read_source(source, command)
         if isinstance(read, Local):
             return read
-        for path in _inputs(command):
-            if os.path.exists(path) and not os.path.isfile(path):
-                return Local(LocalReason.SPECIAL_INPUT, path)
+        special = _special_input(command)
+        if special is not None:
+            return special
         searched = tuple(dict.fromkeys([*around, *search, *own.dirs]))
         self._mirroring.require(searched)
         odd = cover_odd(self._mirroring, read.data, os.path.dirname(source), searched)
@@ -173,6 +174,16 @@ def _inputs(command: CompileCommand) -> list[str]:
     return [os.path.join(command.cwd, file) for file in command.input_files]
 
 
+def _special_input(command: CompileCommand) -> Local | None:
+    """An input that is no file; also one that is not there, if only the compiler can tell that."""
+    for name in command.input_files:
+        path = os.path.join(command.cwd, name)
+        there = os.path.exists(path) or name in command.unlisted_files
+        if there and not os.path.isfile(path):
+            return Local(LocalReason.SPECIAL_INPUT, path)
+    return None
+
+
 def _listed(env: Mapping[str, str], cwd: str) -> Iterable[str]:
     """Directories in environment variables; an empty element is the working directory (cpp(1))."""
     for name in _PATH_LISTS:
@@ -186,10 +197,7 @@ def _output_obstacle(command: CompileCommand) -> Local | None:
     for directory in command.output_dirs:
         if not os.path.isdir(directory) or not os.access(directory, os.W_OK | os.X_OK):
             return Local(LocalReason.OUTPUT_SPECIAL, directory)
-    names = [command.output]
-    if command.dependencies is not None:
-        names.append(command.dependencies.path)
-    for name in names:
+    for name in command.output_files():
         path = os.path.join(command.cwd, name)
         try:
             status = os.lstat(path)
