@@ -20,7 +20,10 @@ int run(int a, char *b) { if (a > 3) strcpy(b, __FILE__); return square(a) + add
 """
 PROFILE = ":ir\nadd\n146835398518\n2\n20\n1\n"
 SAMPLES = "run:1000:10\n 1: 10\nadd:5000:100\n 1: 900\n"
-INLINED = "run:5000:100\n 0: square:900\n  0: 900\n 0: add:5000\n  0: 5000\n"
+INLINED = (
+    "run:5000:100\n 0: 100\n 0.1: 100\n 0: 50 strcpy:50\n"
+    " 0: square:900\n  0: 900\n 0: add:5000\n  0: 5000\n"
+)
 
 OUTPUTS = {
     "gcc": [

@@ -101,7 +101,7 @@ class Preparer:
         if special is not None:
             return special
         searched = tuple(dict.fromkeys([*around, *search, *own.dirs]))
-        self._mirroring.require(searched)
+        self._mirroring.require((*searched, *_foreign_gcc(own.dirs)))
         odd = cover_odd(self._mirroring, read.data, os.path.dirname(source), searched)
         generation = self._mirroring.settle()
         for path in _inputs(command):
@@ -168,6 +168,15 @@ def _packed(real: str, read: FileRead) -> JobFile:
 
 def _explicit_dirs(command: CompileCommand) -> list[str]:
     return [os.path.join(command.cwd, directory) for directory in command.search_dirs]
+
+
+def _foreign_gcc(builtin_dirs: Iterable[str]) -> list[str]:
+    """Where clang found a gcc below --sysroot or --gcc-toolchain: it goes by that to the headers.
+
+    A worker lends its own /usr.
+    """
+    places = (path.partition("/../")[0] for path in builtin_dirs if "/../" in path)
+    return list(dict.fromkeys(place for place in places if not place.startswith("/usr/")))
 
 
 def _inputs(command: CompileCommand) -> list[str]:
