@@ -11,7 +11,6 @@ from typing import TypedDict
 
 from distbuild.command import driver
 from distbuild.command.model import (
-    OUTPUT_SPELLINGS,
     Argument,
     CompileCommand,
     Dependencies,
@@ -25,7 +24,6 @@ from distbuild.command.model import (
 _MODES = frozenset(
     (LocalReason.INFORMATION, LocalReason.PREPROCESS_ONLY, LocalReason.DEPENDENCIES_ONLY)
 )
-_OUTPUTS = ("-o", "-MF", "-Wp,-MD", "-Wp,-MMD")
 _REQUESTS = ("-MD", "-MMD")
 #: Names and prefixes of names of by-products, perhaps in another directory.
 _DUMPS = ("-dumpbase", "-dumpdir")
@@ -48,6 +46,8 @@ class Scan:
     #: The last value of each option by its canonical name, "-Wp,-MD" and "-Wp,-MMD" included.
     last: dict[str, str | None] = field(default_factory=dict)
     obstacles: list[Local] = field(default_factory=list)
+    #: Words of options that no row knows, with a value that might be a file's name.
+    guessed: list[str] = field(default_factory=list)
     original_paths: bool = False
 
 
@@ -59,10 +59,10 @@ def decide(scan: Scan, compiler: str, cwd: str) -> CompileCommand | Local:
     language = _language(scan, compiler)
     if isinstance(language, Local):
         return language
-    obstacle = next(iter(scan.obstacles), None) or _bad_output(scan.last) or _bad_mix(scan.last)
+    obstacle = next(iter(scan.obstacles), None) or _bad_output(scan) or _bad_mix(scan.last)
     if obstacle:
         return obstacle
-    if sum(argument.option in OUTPUT_SPELLINGS for argument in scan.arguments) > 1:
+    if sum(argument.meaning == "-o" for argument in scan.arguments) > 1:
         return Local(LocalReason.UNSUPPORTED_OPTION, "-o")  # what it means depends on our own -MD
     command = _command(scan, compiler, cwd, language)
     return command if isinstance(command, Local) else _collision(command) or command
@@ -88,9 +88,10 @@ def _language(scan: Scan, compiler: str) -> str | Local:
     return language
 
 
-def _bad_output(last: dict[str, str | None]) -> Local | None:
-    for option in _OUTPUTS:
-        path = last.get(option)
+def _bad_output(scan: Scan) -> Local | None:
+    asked = [(option, scan.last.get(option)) for option in _WRAPPED_REQUESTS]
+    asked += [(a.option, a.value) for a in scan.arguments if a.role is Role.OUTPUT_FILE]
+    for option, path in asked:
         if path is None:
             continue
         if path == "-":
@@ -190,10 +191,10 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
         source=source,
         language=language,
         search_dirs=_search_dirs(scan),
-        input_files=tuple(
-            a.value for a in scan.arguments if a.role is Role.INPUT_FILE and a.value is not None
-        ),
+        input_files=_values(scan, Role.INPUT_FILE, Role.UNLISTED_FILE),
         needs_original_paths=tied or _plain(cwd) == "/",
+        unlisted_files=_values(scan, Role.UNLISTED_FILE),
+        guessed=tuple(scan.guessed),
         **names,
     )
 
@@ -209,6 +210,10 @@ def _is_probe(source: str) -> bool:
     return any(directory.startswith("TryCompile-") for directory in directories)
 
 
+def _values(scan: Scan, *roles: Role) -> tuple[str, ...]:
+    return tuple(a.value for a in scan.arguments if a.role in roles and a.value is not None)
+
+
 def _dependencies(last: dict[str, str | None], source: str) -> Dependencies | None:
     for option in _WRAPPED_REQUESTS:
         if path := last.get(option):
@@ -222,10 +227,9 @@ def _dependencies(last: dict[str, str | None], source: str) -> Dependencies | No
 def _search_dirs(scan: Scan) -> tuple[str, ...]:
     """Values of directory options; "=dir" and "$SYSROOT/dir" below the command's own sysroot."""
     sysroot = scan.last.get("--sysroot") or ""
-    found = (a.value for a in scan.arguments if a.role is Role.INPUT_DIR and a.value is not None)
     return tuple(
         sysroot + path.removeprefix("=").removeprefix("$SYSROOT") if _in_sysroot(path) else path
-        for path in found
+        for path in _values(scan, Role.INPUT_DIR)
     )
 
 

@@ -34,6 +34,7 @@ class LocalReason(enum.StrEnum):
     OUTPUT_SPECIAL = "output_special"
     RESPONSE_FILE = "response_file"
     UNSUPPORTED_OPTION = "unsupported_option"
+    NAMES_A_FILE = "names_a_file"
     OTHER_FILES = "other_files"
     FARM_FULL = "farm_full"
     OUTPUT_NOT_WRITTEN = "output_not_written"
@@ -80,6 +81,7 @@ class Role(enum.Enum):
 
     NONE = "none"  # the option has no value, or one that is no path
     INPUT_FILE = "input_file"
+    UNLISTED_FILE = "unlisted_file"  # an input that the compiler lists in no dependency file
     INPUT_DIR = "input_dir"
     OUTPUT_FILE = "output_file"
     PREFIX_MAP = "prefix_map"  # OLD=NEW
@@ -91,13 +93,20 @@ class Argument:
     """One option with its value, or one positional argument, that remembers how it was spelled.
 
     ``option`` is the option's name without value ("" for a positional); ``value`` its value or
-    None. ``separate`` tells ``-I dir`` from ``-Idir``. ``tokens()`` gives back the argv words.
+    None. ``separate`` tells ``-I dir`` from ``-Idir``. ``same_as``: the option of which this one
+    is another spelling. ``tokens()`` gives back the argv words.
     """
 
     option: str
     value: str | None = None
     separate: bool = False
     role: Role = Role.NONE
+    same_as: str = ""
+
+    @property
+    def meaning(self) -> str:
+        """The spelling under which the rest of the package knows this option."""
+        return self.same_as or self.option
 
     def tokens(self) -> tuple[str, ...]:
         """The argument as words of a command line, spelled as it came."""
@@ -106,10 +115,6 @@ class Argument:
         if self.separate:
             return (self.option, self.value)
         return (self.option + self.value,)
-
-
-#: The spellings of the option that names the output.
-OUTPUT_SPELLINGS = frozenset(("-o", "--output", "--output="))
 
 
 class Family(enum.StrEnum):
@@ -148,7 +153,7 @@ class CompileCommand:
     output: str
     #: Explicit search directories in command order: -I -iquote -isystem -idirafter, --sysroot.
     search_dirs: tuple[str, ...]
-    #: Files named by options: -include, -imacros.
+    #: Files named by options: -include, -imacros, lists, profiles.
     input_files: tuple[str, ...]
     #: None: the command asks for no dependency file.
     dependencies: Dependencies | None
@@ -156,14 +161,17 @@ class CompileCommand:
     output_dirs: tuple[str, ...]
     #: Only exact in a sandbox that shows the original paths (-save-temps, -gsplit-dwarf, ...).
     needs_original_paths: bool
+    #: Those of ``input_files`` that the compiler's dependency file does not name.
+    unlisted_files: tuple[str, ...] = ()
+    #: Words of unknown options with a value, which might be a file's name.
+    guessed: tuple[str, ...] = ()
 
     def output_files(self) -> tuple[str, ...]:
         """The files that the command names, or implies, as its outputs; one may be named twice."""
-        special = (OUTPUT_SPELLINGS, ("-MF",))
         others = (
             argument.value
             for argument in self.arguments
-            if argument.role is Role.OUTPUT_FILE and not any(argument.option in s for s in special)
+            if argument.role is Role.OUTPUT_FILE and argument.meaning not in ("-o", "-MF")
         )
         asked = (self.dependencies.path,) if self.dependencies else ()
         return (self.output, *asked, *(path for path in others if path))

@@ -5,7 +5,7 @@ commands, sources, outputs and of the file system. The rows stand in ``option_ta
 """
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distbuild.command.model import Family, LocalReason, Role
 
@@ -17,6 +17,7 @@ class Shape(enum.Enum):
     JOINED = "joined"  # -std=c99
     SEPARATE = "separate"  # --param name=value
     EITHER = "either"  # -Idir, -I dir
+    ASSIGNED = "assigned"  # -fopt-info-vec=file: a prefix; the value follows the first "=", if any
 
 
 class Verdict(enum.Enum):
@@ -28,7 +29,10 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One row. ``same_as`` names the option of which this one is another spelling."""
+    """One row. ``same_as`` names the option of which this one is another spelling.
+
+    ``guessed``: no row knows this option, or only a wide one; its value might be anything.
+    """
 
     spelling: str
     shape: Shape = Shape.FLAG
@@ -36,6 +40,7 @@ class Option:
     verdict: Verdict | LocalReason = Verdict.FINE
     same_as: str = ""
     only: Family | None = None
+    guessed: bool = False
 
     @property
     def meaning(self) -> str:
@@ -49,10 +54,10 @@ class OptionTable:
     def __init__(self, rows: tuple[Option, ...], families: tuple[str, ...], family: Family) -> None:
         """``families`` are prefixes (-f, -W) whose options without a row are plain and fine."""
         mine = [row for row in rows if row.only in (None, family)]
-        self._exact = {row.spelling: row for row in mine if row.shape is not Shape.JOINED}
-        self._prefixes = {
-            row.spelling: row for row in mine if row.shape in (Shape.JOINED, Shape.EITHER)
-        }
+        joined = (Shape.JOINED, Shape.EITHER, Shape.ASSIGNED)
+        whole = (Shape.FLAG, Shape.SEPARATE, Shape.EITHER)
+        self._exact = {row.spelling: row for row in mine if row.shape in whole}
+        self._prefixes = {row.spelling: row for row in mine if row.shape in joined}
         self._longest = max(map(len, self._prefixes))
         self._families = families
 
@@ -65,7 +70,20 @@ class OptionTable:
             return exact
         for length in range(min(len(word), self._longest), 1, -1):
             if row := self._prefixes.get(word[:length]):
-                return row
+                return _specific(row, word)
         if word.startswith(self._families):
-            return Option(word)
+            return Option(word, guessed="=" in word or "/" in word)
         return None
+
+
+def _specific(row: Option, word: str) -> Option:
+    """The prefix ``row`` for just this word."""
+    rest = word[len(row.spelling) :]
+    if row.shape is Shape.ASSIGNED:
+        head, equals, _ = word.partition("=")
+        if equals:
+            return replace(row, spelling=head + "=", shape=Shape.JOINED)
+        return replace(row, spelling=word, shape=Shape.FLAG, role=Role.NONE)
+    wide = row.shape is Shape.JOINED and not row.spelling.endswith(("=", ","))
+    guessed = wide and "=" in rest and isinstance(row.verdict, Verdict)
+    return replace(row, guessed=True) if guessed else row

@@ -86,20 +86,26 @@ def _argument(word: str, option: Option, rest: Iterator[str]) -> Argument | None
     joined = word[len(option.spelling) :]
     if option.shape is Shape.SEPARATE or (option.shape is Shape.EITHER and not joined):
         value = next(rest, None)
-        return None if value is None else Argument(option.spelling, value, True, option.role)
+        if value is None:
+            return None
+        return Argument(option.spelling, value, True, option.role, option.same_as)
     if option.shape is Shape.FLAG:
-        return Argument(option.spelling, role=option.role)
-    return Argument(option.spelling, joined, role=option.role)
+        return Argument(option.spelling, role=option.role, same_as=option.same_as)
+    return Argument(option.spelling, joined, role=option.role, same_as=option.same_as)
 
 
 def _record(scan: Scan, option: Option, argument: Argument) -> None:
     scan.arguments.append(argument)
     scan.last[option.meaning] = argument.value
+    if option.guessed:
+        scan.guessed.append(argument.tokens()[0])
+    elif guess := wrapped.guess(argument):
+        scan.guessed.append(guess)
     if isinstance(option.verdict, LocalReason):
         scan.obstacles.append(Local(option.verdict, argument.tokens()[0]))
     elif option.verdict is Verdict.ORIGINAL_PATHS:
         scan.original_paths = True
     if request := wrapped.dependency_request(argument):
         scan.last["-Wp," + request[0]] = request[1]
-    elif obstacle := wrapped.obstacle(argument):
+    elif obstacle := wrapped.obstacle(argument, scan.arguments[-2:-1]):
         scan.obstacles.append(obstacle)

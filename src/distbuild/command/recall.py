@@ -7,10 +7,10 @@ out for the first of them.
 import posixpath
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distbuild.command.decide import decide, renamed
-from distbuild.command.model import Argument, CompileCommand, Family, Local, Role
+from distbuild.command.model import CompileCommand, Family, Local, Role
 from distbuild.command.parse import parse, scan
 
 #: Options whose values, as words of their own, name what is written.
@@ -131,7 +131,7 @@ def _applied(pattern: _Pattern, argv: Sequence[str]) -> CompileCommand | Local:
     source = pattern.command.source
     for word, index in pattern.places:
         old, name = arguments[index], argv[word]
-        arguments[index] = Argument(old.option, name, old.separate, old.role)
+        arguments[index] = replace(old, value=name)
         if old.role is Role.SOURCE:
             source = name
         else:

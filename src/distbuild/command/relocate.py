@@ -6,11 +6,10 @@ which files the tree holds and of how processes are started: the caller sets PWD
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distbuild.command import driver
 from distbuild.command.model import (
-    OUTPUT_SPELLINGS,
     Argument,
     CompileCommand,
     Dependencies,
@@ -64,7 +63,7 @@ def relocate(
     argv = [command.compiler, f"-fdebug-prefix-map={tree}=", f"-fmacro-prefix-map={tree}="]
     argv += _builtin(tree, builtin_dirs, implicit_include)
     argv += _dependency_options(command, dependency)
-    if not any(argument.option in OUTPUT_SPELLINGS for argument in command.arguments):
+    if not any(argument.meaning == "-o" for argument in command.arguments):
         argv += ["-o", output]
     for argument in _kept(command):
         argv += _rooted(argument, tree, output).tokens()
@@ -111,7 +110,7 @@ def dependency_target(command: CompileCommand) -> str:
 
     Measured: the -o as spelled; without one, and for gcc's -Wp,-MD, the source's stem and ".o".
     """
-    explicit = any(argument.option in OUTPUT_SPELLINGS for argument in command.arguments)
+    explicit = any(argument.meaning == "-o" for argument in command.arguments)
     wrapped = any(dependency_request(argument) for argument in command.arguments)
     if explicit and not (wrapped and command.family is Family.GCC):
         return command.output
@@ -147,7 +146,7 @@ def _dependency_options(command: CompileCommand, path: str) -> Iterator[str]:
 
 def _kept(command: CompileCommand) -> Iterator[Argument]:
     for argument in command.arguments:
-        if argument.option not in _REPLACED and dependency_request(argument) is None:
+        if argument.meaning not in _REPLACED and dependency_request(argument) is None:
             yield argument
 
 
@@ -160,6 +159,6 @@ def _rooted(argument: Argument, tree: str, output: str) -> Argument:
             return argument
         case Role.OUTPUT_FILE:
             value = output
-        case Role.PREFIX_MAP | Role.SOURCE | Role.INPUT_DIR | Role.INPUT_FILE:
+        case _:
             value = root(value, tree)
-    return Argument(argument.option, value, argument.separate, argument.role)
+    return replace(argument, value=value)

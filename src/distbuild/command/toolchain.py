@@ -14,8 +14,6 @@ _PROBED = frozenset(
     (
         "--gcc-toolchain=",
         "--sysroot",
-        "--sysroot=",
-        "--target=",
         "-ansi",
         "-ffreestanding",
         "-fhosted",
@@ -154,5 +152,5 @@ def _probe_language(language: str) -> str:
 
 def _probed_words(command: CompileCommand) -> Iterator[str]:
     for argument in command.arguments:
-        if argument.option in _PROBED or argument.option.startswith(_PROBED_PREFIXES):
+        if argument.meaning in _PROBED or argument.option.startswith(_PROBED_PREFIXES):
             yield from argument.tokens()

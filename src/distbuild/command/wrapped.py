@@ -1,42 +1,58 @@
-"""Judges options that hand words to another program: -Wp, -Wa, -Xclang -mllvm.
+"""Judges options that hand words to another program: -Wp, -Wa, -Xassembler, -Xclang, -mllvm.
 
 Duty: says which of those words are known to be harmless; every other one stays local. Unaware of
 the rest of the command.
 """
 
+import re
+from collections.abc import Sequence
+
 from distbuild.command.model import Argument, Local, LocalReason
 
-#: Preprocessor words that name no file.
-_PREPROCESSOR = ("-D", "-U", "-W", "-w", "-pedantic", "-std=")
-#: GNU as: words that name no file and write none; "Command-Line Options" of its manual.
+#: Preprocessor words that name no file: beginnings, and whole words.
+_PREPROCESSOR = ("-D", "-U", "-W", "-std=", "-fmessage-length=", "-ftabstop=")
+_PREPROCESSOR_FLAGS = frozenset(
+    "-C -CC -P -ansi -fopenmp -fopenmp-simd -fpch-preprocess -fno-show-column -pedantic"
+    " -pedantic-errors -trigraphs -traditional-cpp -w".split()
+)
+#: GNU as: words that name no file and write none; "Command-Line Options" of its manual, 2.40. Not
+#: -a (a listing, with the name of a temporary file), -g (that name in the object), --MD, -o.
 _ASSEMBLER = (
-    "--32",
-    "--64",
     "--compress-debug-sections",
-    "--execstack",
-    "--fatal-warnings",
+    "--elf-stt-common=",
     "--generate-missing-build-notes=",
-    "--no-warn",
-    "--noexecstack",
-    "--nocompress-debug-sections",
+    "--hash-size=",
+    "--multibyte-handling=",
+    "--no-pad-sections",
     "--size-check=",
     "--warn",
     "-W",
     "-m",
 )
-#: clang -cc1 words that name no file, seen in real builds.
-_FRONTEND = frozenset(
-    (
-        "-disable-O0-optnone",
-        "-disable-llvm-passes",
-        "-disable-llvm-verifier",
-        "-fno-pch-timestamp",
-        "-fno-validate-pch",
-        "-mconstructor-aliases",
-        "-no-opaque-pointers",
-        "-opaque-pointers",
-    )
+_ASSEMBLER_FLAGS = frozenset(
+    "--32 --64 --x32 --alternate --divide --execstack --fatal-warnings --keep-locals --no-warn"
+    " --nocompress-debug-sections --noexecstack --reduce-memory-overheads --sectname-subst"
+    " --strip-local-absolute --traditional-format -EB -EL -J -K -L -O -O1 -O2 -R -f -k -n".split()
 )
+#: GNU as: options whose value is the next word. Only directives read files from an -I directory,
+#: and what has such directives stays local.
+_ASSEMBLER_VALUES = frozenset(("--defsym", "-I"))
+#: clang -cc1: words that name no file, of those that real builds pass; ``clang -cc1 --help``.
+_FRONTEND = ("-D", "-U", "-W", "-debug-info-kind=", "-fmessage-length=", "-std=", "-vectorize-")
+_FRONTEND_FLAGS = frozenset(
+    "-disable-O0-optnone -disable-free -disable-lifetime-markers -disable-llvm-optzns"
+    " -disable-llvm-passes -disable-llvm-verifier -disable-red-zone -discard-value-names"
+    " -emit-llvm-uselists -fallow-half-arguments-and-returns -fcuda-allow-variadic-functions"
+    " -fexperimental-new-constant-interpreter -fhalf-no-semantic-interposition"
+    " -fnative-half-type -fno-bitfield-type-align -fno-pch-timestamp -fno-signed-wchar"
+    " -fno-validate-pch -fno-wchar -fvisibility-global-new-delete-hidden"
+    " -mconstructor-aliases -mllvm -no-opaque-pointers -no-struct-path-tbaa -opaque-pointers"
+    " -relaxed-aliasing -target-abi -target-cpu -target-feature -tune-cpu".split()
+)
+#: Of those, the ones whose value is the next word, that of the next -Xclang.
+_FRONTEND_VALUES = frozenset(("-target-abi", "-target-cpu", "-target-feature", "-tune-cpu"))
+#: LLVM's own options that read or write a file; ``opt --help-hidden``.
+_NAMES_FILE = re.compile(r"(?<!pro)file|output|dot|replay|export|mapping|(?:dir|path)=|-o=")
 _LOADS_CODE = ("-load", "-plugin", "-add-plugin", "-fpass-plugin", "-fplugin", "--load")
 
 
@@ -50,27 +66,70 @@ def dependency_request(argument: Argument) -> tuple[str, str] | None:
     return None
 
 
-def obstacle(argument: Argument) -> Local | None:
-    """Why ``argument`` keeps its command local; None when it hands on nothing or known words."""
+def obstacle(argument: Argument, before: Sequence[Argument] = ()) -> Local | None:
+    """Why ``argument`` keeps its command local; None when it hands on nothing or known words.
+
+    ``before``: the argument before this one, if there is one.
+    """
     value = argument.value or ""
-    spelled = " ".join(argument.tokens())
-    match argument.option:
+    match argument.meaning:
         case "-Wp,":
-            known = dependency_request(argument) is not None or _all(value, _PREPROCESSOR)
+            known = dependency_request(argument) is not None or all(
+                _is_known(word, _PREPROCESSOR, _PREPROCESSOR_FLAGS) for word in value.split(",")
+            )
+        case "-Xpreprocessor":
+            known = _is_known(value, _PREPROCESSOR, _PREPROCESSOR_FLAGS)
         case "-Wa,":
-            known = _all(value, _ASSEMBLER)
+            known = _are_for_assembler(value.split(","))
+        case "-Xassembler":
+            known = _are_for_assembler([value])
         case "-Xclang":
-            known = value in _FRONTEND
+            known = _is_for_frontend(value, _handed_on(before))
         case "-mllvm":
-            known = "/" not in value and not value.startswith(_LOADS_CODE)
+            known = _is_for_llvm(value)
         case _:
             return None
     if known:
         return None
     loads = value.startswith(_LOADS_CODE)
     reason = LocalReason.RUNS_OTHER_CODE if loads else LocalReason.UNSUPPORTED_OPTION
-    return Local(reason, spelled)
+    return Local(reason, " ".join(argument.tokens()))
 
 
-def _all(value: str, harmless: tuple[str, ...]) -> bool:
-    return all(word.startswith(harmless) for word in value.split(","))
+def guess(argument: Argument) -> str:
+    """The word handed on to clang's inside if it has a value, which might be a file's name."""
+    value = argument.value or ""
+    return value if argument.meaning in ("-Xclang", "-mllvm") and "=" in value else ""
+
+
+def _is_known(word: str, beginnings: tuple[str, ...], whole: frozenset[str]) -> bool:
+    return word in whole or word.startswith(beginnings)
+
+
+def _are_for_assembler(words: Sequence[str]) -> bool:
+    rest = iter(words)
+    for word in rest:
+        if word in _ASSEMBLER_VALUES:
+            if next(rest, None) is None:
+                return False  # the value would be another option's word
+        elif not (word.startswith("-I") or _is_known(word, _ASSEMBLER, _ASSEMBLER_FLAGS)):
+            return False
+    return True
+
+
+def _handed_on(before: Sequence[Argument]) -> str:
+    """What the argument before handed to the front end; "" if it was for someone else."""
+    return next((a.value or "" for a in before if a.meaning == "-Xclang"), "")
+
+
+def _is_for_frontend(word: str, before: str) -> bool:
+    if before == "-mllvm":
+        return _is_for_llvm(word)
+    if before in _FRONTEND_VALUES:
+        return "/" not in word
+    return _is_known(word, _FRONTEND, _FRONTEND_FLAGS)
+
+
+def _is_for_llvm(word: str) -> bool:
+    named = "/" in word or _NAMES_FILE.search(word)
+    return not (named or word.startswith(_LOADS_CODE))

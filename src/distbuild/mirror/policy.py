@@ -34,6 +34,9 @@ _IGNORED_SUFFIXES = frozenset(
 _IGNORED_PREFIXES = (".ninja_", ".#", ".nfs", ".dist_build.")
 #: Directories whose inside no include directive reaches; the name itself is mirrored.
 CLOSED_DIRECTORIES = frozenset({".git", ".hg", ".svn", "__pycache__", "node_modules", ".cache"})
+#: By this object clang recognises a gcc whose C++ headers it takes: it has to be seen, not read.
+GCC_MARK = "crtbegin.o"
+
 #: First bytes of files that are no text to include although their name would allow it.
 _BINARY_MAGIC = (b"\x7fELF", b"!<arch>\n", b"MZ\x90", b"\xcf\xfa\xed\xfe", b"\x1f\x8b\x08")
 
@@ -50,6 +53,8 @@ def handling(name: str) -> Handling:
     """By the file's name alone; case of the suffix counts (``.C`` is a source as ``.c`` is)."""
     if name.startswith(_IGNORED_PREFIXES) or name.endswith("~") or ".so." in name:
         return Handling.IGNORE
+    if name == GCC_MARK:
+        return Handling.WITHHOLD
     suffix = os.path.splitext(name)[1]
     if suffix in _IGNORED_SUFFIXES:
         return Handling.IGNORE

@@ -58,7 +58,7 @@ class Preparer:
         read, more = texts
         around += map(os.path.dirname, more)
         searched = tuple(dict.fromkeys([*around, *search, *own.dirs]))
-        self._mirroring.require(searched)
+        self._mirroring.require((*searched, *_foreign_gcc(own.dirs)))
         odd = cover_odd(self._mirroring, read.data, os.path.dirname(source), searched)
         generation = self._mirroring.settle()
         for path in _inputs(command):
@@ -123,10 +123,7 @@ def _read_texts(
         read = read_file(source)
     except OSError as error:
         return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")
-    for path in _inputs(command):
-        if os.path.exists(path) and not os.path.isfile(path):
-            return Local(LocalReason.SPECIAL_INPUT, path)
-    more = assembler_files(read.data, command)
+    more = _special_input(command) or assembler_files(read.data, command)
     return more if isinstance(more, Local) else (read, more)
 
 
@@ -144,8 +141,27 @@ def _explicit_dirs(command: CompileCommand) -> list[str]:
     return [os.path.join(command.cwd, directory) for directory in command.search_dirs]
 
 
+def _foreign_gcc(builtin_dirs: Iterable[str]) -> list[str]:
+    """Where clang found a gcc below --sysroot or --gcc-toolchain: it goes by that to the headers.
+
+    A worker lends its own /usr.
+    """
+    places = (path.partition("/../")[0] for path in builtin_dirs if "/../" in path)
+    return list(dict.fromkeys(place for place in places if not place.startswith("/usr/")))
+
+
 def _inputs(command: CompileCommand) -> list[str]:
     return [os.path.join(command.cwd, file) for file in command.input_files]
+
+
+def _special_input(command: CompileCommand) -> Local | None:
+    """An input that is no file; also one that is not there, if only the compiler can tell that."""
+    for name in command.input_files:
+        path = os.path.join(command.cwd, name)
+        there = os.path.exists(path) or name in command.unlisted_files
+        if there and not os.path.isfile(path):
+            return Local(LocalReason.SPECIAL_INPUT, path)
+    return None
 
 
 def _listed(env: Mapping[str, str], cwd: str) -> Iterable[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from distbuild.command import native, toolchain
 from distbuild.command.driver import family_of
+from distbuild.command.guesses import unknown_file
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.recall import Recall
 from distbuild.command.relocate import records_itself
@@ -65,7 +66,8 @@ def understand(submission: Submission, compilers: Compilers, recall: Recall) -> 
         return processor
     if submission.terminal is not None:
         command = on_terminal(command, submission.env, identity.version)
-    return _output_obstacle(command) or Understood(command, driver, identity, processor)
+    obstacle = unknown_file(command, os.path.lexists) or _output_obstacle(command)
+    return obstacle or Understood(command, driver, identity, processor)
 
 
 def _parsed(
@@ -118,10 +120,7 @@ def _output_obstacle(command: CompileCommand) -> Local | None:
     for directory in command.output_dirs:
         if not os.path.isdir(directory) or not os.access(directory, os.W_OK | os.X_OK):
             return Local(LocalReason.OUTPUT_SPECIAL, directory)
-    names = [command.output]
-    if command.dependencies is not None:
-        names.append(command.dependencies.path)
-    for name in names:
+    for name in command.output_files():
         path = os.path.join(command.cwd, name)
         try:
             status = os.lstat(path)

@@ -218,7 +218,8 @@ def _new_in(tree: Tree, directory: bytes) -> bytes:
 
 def _inputs(task: Task, answer: Answer) -> list[InputFile]:
     if answer.dependencies is not None:
-        names: Iterable[bytes] = answer.dependencies
+        unlisted = map(os.fsencode, task.command.unlisted_files)
+        names: Iterable[bytes] = (*answer.dependencies, *unlisted)
     else:
         names = (match["path"] for match in _WITHHELD.finditer(answer.stderr))
     # Many headers are in few directories, and following a path costs a look at each component.

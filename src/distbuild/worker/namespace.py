@@ -180,7 +180,7 @@ def _output_names(task: Task) -> set[bytes]:
 
 def _stems(task: Task) -> list[bytes]:
     """How the names of by-products begin: as the output, the source or the -dump options say."""
-    dumps = {a.option: a.value for a in task.command.arguments if a.value is not None}
+    dumps = {a.meaning: a.value for a in task.command.arguments if a.value is not None}
     prefix = os.path.basename(dumps.get("-dumpdir", ""))
     stems = {prefix} if prefix else set()
     for name in (task.command.output, task.command.source, dumps.get("-dumpbase", "")):

@@ -2,23 +2,35 @@
 
 import pytest
 
+from distbuild.command import rows_families, rows_long, rows_short
 from distbuild.command.model import Family, LocalReason, Role
 from distbuild.command.option_table import ROWS, option_table
 from distbuild.command.options import Option, Shape, Verdict
 
-C, J, S, E = Shape.FLAG, Shape.JOINED, Shape.SEPARATE, Shape.EITHER
+J, E = Shape.JOINED, Shape.EITHER
+ORIGINAL, GCC = Verdict.ORIGINAL_PATHS, Family.GCC
 
 
-def test_rows_are_sorted_and_unique():
-    spellings = [row.spelling for row in ROWS]
+@pytest.mark.parametrize("module", [rows_long, rows_short, rows_families])
+def test_rows_are_sorted(module):
+    spellings = [row.spelling for row in module.ROWS]
 
-    assert spellings == sorted(set(spellings))
+    assert spellings == sorted(spellings)
 
 
-def test_values_are_never_prefixes_of_their_own_alias():
-    known = {row.spelling for row in ROWS} | {"-std=", "-target", "--sysroot"}
+@pytest.mark.parametrize("family", Family)
+def test_each_spelling_has_one_row(family):
+    spellings = [row.spelling for row in ROWS if row.only in (None, family)]
 
-    assert {row.same_as for row in ROWS if row.same_as} <= known
+    assert sorted(spellings) == sorted(set(spellings))
+
+
+@pytest.mark.parametrize("family", Family)
+def test_what_another_spelling_stands_for_is_known(family):
+    table = option_table(family)
+    others = {row.same_as for row in ROWS if row.only in (None, family)} - {""}
+
+    assert [name for name in others if table.find(name) is None] == []
 
 
 @pytest.mark.parametrize(
@@ -32,13 +44,22 @@ def test_values_are_never_prefixes_of_their_own_alias():
         ("-imacros", Option("-imacros", E, Role.INPUT_FILE)),
         ("-O2", Option("-O2")),
         ("-fno-common", Option("-fno-common")),
-        ("-Wno-error=format", Option("-Wno-error=format")),
+        ("-Wno-error=format", Option("-Wno-error=", J)),
+        ("-Wno-such=x", Option("-Wno-such=x", guessed=True)),
+        ("-fno-such/x", Option("-fno-such/x", guessed=True)),
+        ("-fno-such", Option("-fno-such")),
+        ("--warn-error=format", Option("--warn-", J, guessed=True)),
         ("-Wp,-MD,x", Option("-Wp,", J)),
-        ("-march=native", Option("-march=native", verdict=Verdict.ORIGINAL_PATHS)),
-        ("-march=x86-64-v3", Option("-march=x86-64-v3")),
+        ("-march=native", Option("-march=native", verdict=ORIGINAL)),
+        ("-march=native+crc", Option("-march=native+", J, verdict=LocalReason.NATIVE_TARGET)),
+        ("-march=x86-64-v3", Option("-march=", J)),
         ("-ffile-prefix-map=a=b", Option("-ffile-prefix-map=", J, Role.PREFIX_MAP)),
         ("-fplugin-arg-x", Option("-fplugin", J, verdict=LocalReason.RUNS_OTHER_CODE)),
-        ("-fprofile-arcs", Option("-fprofile-", J, verdict=Verdict.ORIGINAL_PATHS)),
+        ("-fprofile-arcs", Option("-fprofile-arcs", verdict=ORIGINAL)),
+        ("-fopt-info", Option("-fopt-info", verdict=ORIGINAL, only=GCC)),
+        ("-fopt-info-vec", Option("-fopt-info-vec", verdict=ORIGINAL, only=GCC)),
+        ("-fopt-info-vec=o", Option("-fopt-info-vec=", J, Role.OUTPUT_FILE, ORIGINAL, only=GCC)),
+        ("-fdump-rtl-all=o=p", Option("-fdump-rtl-all=", J, Role.OUTPUT_FILE, ORIGINAL)),
         ("-fprofile-use=x", Option("-fprofile-use", J, verdict=LocalReason.PROFILE_USE)),
         ("-MDx", None),
         ("--no-such", None),

@@ -1,6 +1,7 @@
 """Command lines as values: argv => CompileCommand, or the reason why it stays local."""
 
 import shlex
+from dataclasses import replace
 
 import pytest
 
@@ -73,7 +74,7 @@ COMMANDS = {
         Argument("-iquote", "d", role=DIR),
         Argument("-include", "e.h", separate=True, role=FILE),
         Argument("-imacros", "/f.h", separate=True, role=FILE),
-        Argument("--sysroot=", "/s", role=DIR),
+        Argument("--sysroot=", "/s", role=DIR, same_as="--sysroot"),
         C,
         _source("x.c"),
         search_dirs=("a", "/b", "c", "d", "/s"),
@@ -125,7 +126,7 @@ COMMANDS = {
         C, Argument("--"), _source("x.c"), family=Family.CLANG, compiler="clang"
     ),
     "gcc -gsplit-dwarf -c x.c -o o/x.o": _command(
-        Argument("-gsplit-dwarf", ""),
+        Argument("-gsplit-dwarf"),
         C,
         _source("x.c"),
         Argument("-o", "o/x.o", separate=True, role=OUT),
@@ -161,6 +162,71 @@ COMMANDS = {
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_distributable_command(line):
     assert _parse(line) == COMMANDS[line]
+
+
+LONG = [
+    ("--compile --output=y.o", "-c -o y.o"),
+    ("--compile --include-directory=d --include-directory-after e", "-c -Id -idirafter e"),
+    ("-c --define-macro A=1 --undefine-macro=B", "-c -D A=1 -UB"),
+    ("-c --write-dependencies -MF d", "-c -MD -MF d"),
+    ("-c --write-user-dependencies", "-c -MMD"),
+    ("--assemble --imacros=m --include f", "-S -imacros m -include f"),
+    ("-c --language=c++", "-c -xc++"),
+    ("-c --dumpdir d/ --output y.o", "-c -dumpdir d/ -o y.o"),
+]
+
+
+@pytest.mark.parametrize(("long", "short"), LONG)
+def test_a_long_spelling_means_what_the_short_one_means(long, short):
+    found, expected = (_parse(f"gcc {words} x.c") for words in (long, short))
+
+    assert isinstance(found, CompileCommand)
+    assert isinstance(expected, CompileCommand)
+    assert replace(found, arguments=()) == replace(expected, arguments=())
+
+
+OUTPUTS = {
+    "gcc -O2 -fopt-info-vec=o/v.txt": "o/v.txt",
+    "gcc -fdump-rtl-all=o/d": "o/d",
+    "gcc -aux-info=o/p": "o/p",
+    "gcc -fprofile-note=o/n --coverage": "o/n",
+    "clang -MJ o/j": "o/j",
+    "clang -foptimization-record-file=o/r": "o/r",
+    "clang -fthin-link-bitcode=o/t": "o/t",
+}
+
+
+@pytest.mark.parametrize("line", OUTPUTS)
+def test_an_extra_output(line):
+    command = _parse(f"{line} -c x.c -o x.o")
+
+    assert isinstance(command, CompileCommand)
+    assert command.output_files() == ("x.o", OUTPUTS[line])
+    assert command.output_dirs == (CWD, f"{CWD}/o")
+    assert command.needs_original_paths
+
+
+@pytest.mark.parametrize(
+    ("option", "unlisted"),
+    [
+        ("-fxray-always-instrument=l", False),
+        ("-fxray-always-instrument= l", False),
+        ("-fprofile-list=l", False),
+        ("-fsanitize-ignorelist=l", False),
+        ("-fsanitize-coverage-allowlist=l", True),
+        ("-fbasic-block-sections=list=l", True),
+        ("-fprofile-instr-use=l", True),
+        ("-fprofile-sample-use=l", True),
+        ("-fprofile-use=l", True),
+    ],
+)
+def test_an_extra_input(option, unlisted):
+    command = _parse(f"clang {option} -c x.c")
+
+    assert isinstance(command, CompileCommand)
+    assert command.input_files == ("l",)
+    assert command.unlisted_files == (("l",) if unlisted else ())
+    assert command.needs_original_paths
 
 
 NEED_ORIGINAL_PATHS = [
@@ -246,7 +312,9 @@ LOCAL = {
     "clang -fmodule-map-file=m -c x.c": Local(LocalReason.MODULES, "-fmodule-map-file=m"),
     "gcc -mcpu=native -c x.c": Local(LocalReason.NATIVE_TARGET, "-mcpu=native"),
     "gcc -fprofile-use -c x.c": Local(LocalReason.PROFILE_USE, "-fprofile-use"),
-    "gcc -fauto-profile=p -c x.c": Local(LocalReason.PROFILE_USE, "-fauto-profile=p"),
+    "gcc -fprofile-use=p -c x.c": Local(LocalReason.PROFILE_USE, "-fprofile-use=p"),
+    "gcc -fauto-profile -c x.c": Local(LocalReason.PROFILE_USE, "-fauto-profile"),
+    "clang -fprofile-use -c x.c": Local(LocalReason.PROFILE_USE, "-fprofile-use"),
     "gcc -fplugin=p.so -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-fplugin=p.so"),
     "gcc -specs=s -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-specs=s"),
     "gcc -B /b -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-B"),
@@ -256,8 +324,16 @@ LOCAL = {
     "clang -mllvm -load=p.so -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-mllvm -load=p.so"),
     "clang -Xclang -emit-pch -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-Xclang -emit-pch"),
     "clang -ivfsoverlay y -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-ivfsoverlay"),
-    "clang -arch arm64 -c x.c": Local(LocalReason.SEVERAL_SOURCES, "x.c"),
-    "clang -MJ db -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-MJ"),
+    "clang -arch arm64 -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-arch"),
+    "gcc -ftime-report -c x.c": Local(LocalReason.INFORMATION, "-ftime-report"),
+    "clang -fproc-stat-report=p -c x.c": Local(LocalReason.INFORMATION, "-fproc-stat-report=p"),
+    "clang --config c -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "--config"),
+    "gcc -march=native+crc -c x.c": Local(LocalReason.NATIVE_TARGET, "-march=native+crc"),
+    "clang -frewrite-map-file=m -c x.c": Local(
+        LocalReason.UNSUPPORTED_OPTION, "-frewrite-map-file=m"
+    ),
+    "gcc -fopt-info-vec=/dev/null -c x.c": Local(LocalReason.OUTPUT_SPECIAL, "/dev/null"),
+    "clang -MJ - -c x.c": Local(LocalReason.STDOUT, "-MJ"),
     "gcc -Wa,-al=x.lst -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-Wa,-al=x.lst"),
     "gcc -Wp,-I,d -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-Wp,-I,d"),
     "gcc -Wp,-MD,a -MD -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-Wp,-MD"),

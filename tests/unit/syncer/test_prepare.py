@@ -95,6 +95,14 @@ def test_a_withheld_file_that_an_option_names_is_mirrored(box: Box) -> None:
     assert box.mirroring.manifest.get(f"{box.base}/src/x.c") == WITHHELD
 
 
+def profile_of(what: str) -> Callable[[Box], Submission]:
+    def made(box: Box) -> Submission:
+        box.write("src/lib/p.txt", "p")
+        return box.submission(f"-fauto-profile={what}")
+
+    return made
+
+
 def unreadable(box: Box) -> Submission:
     os.mkfifo(box.base / "src/fifo.c")
     return box.submission(source="fifo.c")
@@ -145,6 +153,11 @@ def on_an_unknown_processor(box: Box) -> Submission:
         (lambda box: box.submission("-mcpu=native"), LocalReason.NATIVE_TARGET),
         (on_an_unknown_processor, LocalReason.NATIVE_TARGET),
         (lambda box: box.submission("-E"), LocalReason.PREPROCESS_ONLY),
+        (lambda box: box.submission("-fno-such=x.c"), LocalReason.NAMES_A_FILE),
+        (lambda box: box.submission("-fno-such=../inc"), LocalReason.NAMES_A_FILE),
+        (lambda box: box.submission("-fopt-info-vec=/none/o"), LocalReason.OUTPUT_SPECIAL),
+        (profile_of("lib"), LocalReason.SPECIAL_INPUT),
+        (profile_of("lib/none"), LocalReason.SPECIAL_INPUT),
     ],
 )
 def test_what_cannot_be_sent_is_local(
@@ -178,6 +191,17 @@ def test_a_link_of_another_name_means_the_compiler_behind_it(box: Box) -> None:
     known = box.preparer.understand(Submission(("mine", *given.argv[1:]), given.cwd, given.env))
     assert isinstance(known, Understood)
     assert known.command.compiler == f"{box.base}/bin/gcc"
+
+
+def test_a_profile_is_mirrored(box: Box) -> None:
+    task = prepared(box, profile_of("lib/p.txt")(box))
+    assert isinstance(task, Task)
+    assert isinstance(box.mirroring.manifest.get(f"{box.base}/src/lib/p.txt"), FileEntry)
+
+
+def test_a_file_named_as_a_known_options_value_is_no_obstacle(box: Box) -> None:
+    box.write("src/native", "")
+    assert isinstance(prepared(box, box.submission("-fvisibility=x.c", "-mabi=native")), Task)
 
 
 def test_a_missing_working_directory_is_no_error_of_ours(box: Box) -> None:
