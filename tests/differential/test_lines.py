@@ -83,4 +83,4 @@ def test_a_line_equals_the_local_one(
     outcome = outcomes[row].result()
 
     assert outcome.differences() == []
-    assert outcome.happened == rows(row[0])[row[1]].expected
+    assert outcome.happened == rows(row[0])[row[1]].expected, outcome.said

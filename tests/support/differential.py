@@ -36,6 +36,8 @@ class Outcome:
     again: Done
     ours: Done
     happened: str
+    #: More about that, for people.
+    said: str
 
     def differences(self) -> list[str]:
         """What is not equal, with both values; empty for a faithful compile.
@@ -105,13 +107,13 @@ def compare(cluster: Cluster, project: Path, line: Line) -> Outcome:
         ours.stderr, happened = rest, "remote"
     elif said.startswith(_LOCAL):
         ours.stderr = rest
-        happened = said.removeprefix(_LOCAL).decode().partition(":")[0].strip()
+        happened = said.removeprefix(_LOCAL).decode(errors="replace").partition(":")[0].strip()
     else:
         happened = f"nothing known ({said.decode(errors='replace')})"
     again = local
     if _named(local) != _named(ours):
         again = _left_by(lambda: run_here(line.argv, where, **line.env), project)
-    return Outcome(local, again, ours, happened)
+    return Outcome(local, again, ours, happened, said.decode(errors="replace"))
 
 
 def _left_by(run: Callable[[], Done], project: Path) -> Done:
