@@ -40,6 +40,7 @@ plain = st.sampled_from(
     [
         *(["-O2"], ["-MD"], ["-MMD"], ["-Wp,-MD,w.d"], ["-S"], ["--"], ["-x", "c"], [""], ["-ox"]),
         *(["-D", "-o"], ["-MFm.d"], ["-MF", "n.d"], ["-include", "k.c"], ["-MTt"], ["-D", "-MT"]),
+        *(["-fno-such=x.c"], ["-fopt-info-vec=a"], ["--output", "b"], ["-fauto-profile=k"]),
         *(["-gsplit-dwarf"], ["-dumpbase", "d"], ["-ffile-prefix-map=/a=b"], ["y.c"]),
     ]
 )

@@ -119,6 +119,22 @@ def inputs_of(result: ResultRequest) -> list[InputFile]:
     return unpack_inputs(result.packed_inputs) if result.packed_inputs else []
 
 
+def test_an_input_that_no_dependency_file_names_is_told_too(
+    devbox: DevBox,
+    namespace_sandbox: NamespaceSandbox,
+    project: Path,
+    require_tool: Callable[[str], str],
+) -> None:
+    require_tool("clang")
+    profile = write(project / "build/samples", "main:10:1\n 1: 1\n")
+    devbox.mirror(project)
+    argv = ["clang", "-O1", "-fprofile-sample-use=../build/samples", "-c", "unit.c", "-I../inc"]
+    result = devbox.compile(namespace_sandbox, argv, project / "src")
+    assert result.exit_code == 0
+    digest = hashlib.sha256(profile.read_bytes()).digest()
+    assert InputFile(os.fsencode(profile), digest) in inputs_of(result)
+
+
 def test_a_by_product_of_an_earlier_compile_is_overwritten(
     devbox: DevBox, namespace_sandbox: NamespaceSandbox, project: Path
 ) -> None:
