@@ -1,5 +1,7 @@
 """Brings a tree to a generation, with what the syncer has to say and to send. Runs no job."""
 
+import time
+
 from distbuild.mirror.store import Store
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import (
@@ -16,34 +18,42 @@ from distbuild.worker.tree import Tree
 MAX_DIGESTS = 1000
 #: A dev box that changes faster than it can be followed for so many rounds is not followed.
 MAX_ROUNDS = 8
+#: An event usually takes 0.3 ms (seconds).
+GONE_PAUSE_S = 0.02
 
 
 def follow(tree: Tree, changes: Changes, syncer: Syncer, store: Store) -> None:
     """Apply ``changes``, with the blobs or the full listing that they need.
 
-    Raises InfrastructureError when that leads to no end.
+    A file may change or go between being told of and being sent: then the changes are asked for
+    again, once the syncer has had time to hear of it. Raises InfrastructureError when all that
+    leads to no end.
     """
+    trouble = f"cannot follow the mirror of {syncer.url}"
     for _ in range(MAX_ROUNDS):
         reply = tree.apply(changes)
         if reply.state == "applied":
             return
-        if reply.state == "need_blobs":
-            fetch(reply.missing, syncer, store)
-        else:
+        if reply.state != "need_blobs":
             changes = syncer.pull(PullRequest(epoch="", have=0))
-    raise InfrastructureError(f"cannot follow the mirror of {syncer.url}")
+        elif not fetch(reply.missing, syncer, store):
+            trouble = f"{syncer.url} does not send what it offered"
+            time.sleep(GONE_PAUSE_S)
+            changes = syncer.pull(PullRequest(*tree.position()))
+    raise InfrastructureError(trouble)
 
 
-def fetch(missing: list[Digest], syncer: Syncer, store: Store) -> None:
-    """Have the syncer send these blobs."""
+def fetch(missing: list[Digest], syncer: Syncer, store: Store) -> bool:
+    """Have the syncer send these blobs; False when it has none of those that are left."""
     while missing:
         batch = syncer.blobs(BlobRequest(missing[:MAX_DIGESTS]))
         for blob in batch.blobs:
             store.put(blob)
         left = store.missing(missing)
         if len(left) == len(missing):
-            raise InfrastructureError(f"{syncer.url} does not send what it offered")
+            return False
         missing = left
+    return True
 
 
 def reach(tree: Tree, epoch: str, job: Job, syncer: Syncer, store: Store) -> None:

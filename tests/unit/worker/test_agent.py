@@ -160,10 +160,24 @@ def test_a_job_whose_generation_cannot_be_reached_is_given_back(
 
 def test_a_job_is_given_back_when_a_blob_is_not_sent(start: Start, syncer: FakeSyncer) -> None:
     syncer.changes = listing(syncer, b"int a;\n", 4)
+    syncer.listing = syncer.changes
     syncer.contents.clear()
     syncer.add(job("1", 4))
     start(1, syncer)
     assert "does not send" in result(syncer).error
+
+
+def test_a_file_that_goes_before_it_is_sent_is_no_trouble(
+    start: Start, syncer: FakeSyncer, tmp_path: Path
+) -> None:
+    syncer.changes = listing(syncer, b"int gone;\n", 4)
+    syncer.contents.clear()
+    syncer.listing = listing(syncer, b"int newer;\n", 5)
+    syncer.add(job("1", 4))
+    worker = start(1, syncer)
+    worker.running()
+    assert worker.runner.generations == [5]
+    assert (tmp_path / "sandbox/dev/a.h").read_bytes() == b"int newer;\n"
 
 
 def test_an_ended_lease_frees_the_slot_and_gives_no_result(
