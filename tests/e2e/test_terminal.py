@@ -141,6 +141,9 @@ def assert_same_on(
     if b"no_namespace" in shown.stderr and is_tied(farm, argv, env):
         assert shown.exit_code == 103
         return
+    if argv[0] == "clang" and env.get("TERM") == "no-such-terminal":
+        assert (shown, after["done"]) == (local, before["done"])
+        return
     assert shown == local, farm.logs()
     assert after["retried"] == before["retried"]
     assert after["done"] == before["done"] + 1

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from distbuild.command import toolchain
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.command.recall import Recall
-from distbuild.command.width import on_terminal
+from distbuild.command.terminal import asks_terminfo, on_terminal
 from distbuild.mirror.known import FileRead, read_file
 from distbuild.mirror.roots import trace
 from distbuild.mirror.scan import MAX_MTIME_NS
@@ -23,6 +23,7 @@ from distbuild.syncer.compilers import Compilers, Driver, find
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.odd import cover_odd
+from distbuild.syncer.terminfo import describe
 from distbuild.syncer.zone import local_zone
 from distbuild.toolchains import Identity
 
@@ -92,16 +93,15 @@ class Preparer:
             own = self._compilers.search(known.driver, command)
         except InfrastructureError as error:
             return Local(LocalReason.NOT_A_COMPILER, str(error))
-        env = {"TZ": self._zone, **toolchain.allowed_environment(submission.env)}
+        env = self._environment(submission, known)
+        if isinstance(env, Local):
+            return env
         search = tuple(dict.fromkeys([*_explicit_dirs(command), *_listed(env, command.cwd)]))
         source = os.path.join(command.cwd, command.source)
         around = [os.path.dirname(source), command.cwd, *map(os.path.dirname, _inputs(command))]
         read = _read_source(source, command)
         if isinstance(read, Local):
             return read
-        for path in _inputs(command):
-            if os.path.exists(path) and not os.path.isfile(path):
-                return Local(LocalReason.SPECIAL_INPUT, path)
         searched = tuple(dict.fromkeys([*around, *search, *own.dirs]))
         self._mirroring.require(searched)
         odd = cover_odd(self._mirroring, read.data, os.path.dirname(source), searched)
@@ -125,6 +125,16 @@ class Preparer:
             terminal=submission.terminal,
         )
 
+    def _environment(self, submission: Submission, known: Understood) -> dict[str, str] | Local:
+        """What reaches the compiler."""
+        env = {"TZ": self._zone, **toolchain.allowed_environment(submission.env)}
+        if submission.terminal and asks_terminfo(known.command, known.identity.version):
+            terminal = describe(submission.env, os.path.expanduser("~"))
+            if terminal is None:
+                return Local(LocalReason.UNSUPPORTED_OPTION, f"TERM={env['TERM']}, unknown here")
+            env |= terminal
+        return env
+
     def _job_file(self, source: str, read: FileRead, *, odd: bool) -> JobFile | None:
         """The source as it was read, under its real path; None when it is gone by now."""
         real = trace(source).real
@@ -146,7 +156,7 @@ class Preparer:
 
 
 def _read_source(source: str, command: CompileCommand) -> FileRead | Local:
-    """The source's text, unless the compiler itself has to answer for it."""
+    """The source's text, unless the compiler itself has to answer for it or for another input."""
     try:
         if not stat.S_ISREG(os.stat(source).st_mode):
             return Local(LocalReason.SOURCE_MISSING, f"{command.source}: not a regular file")
@@ -155,6 +165,9 @@ def _read_source(source: str, command: CompileCommand) -> FileRead | Local:
         return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")
     if assembler_reads_more(read.data):
         return Local(LocalReason.ASSEMBLER_INPUT, command.source)
+    for path in _inputs(command):
+        if os.path.exists(path) and not os.path.isfile(path):
+            return Local(LocalReason.SPECIAL_INPUT, path)
     return read
 
 

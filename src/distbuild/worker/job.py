@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from distbuild.command.locations import blamed, plain
 from distbuild.command.model import CompileCommand, Local
 from distbuild.command.recall import Recall
-from distbuild.command.width import on_terminal
+from distbuild.command.terminal import on_terminal
 from distbuild.mirror.store import translated
 from distbuild.protocol.blobs import pack_inputs, pack_output
 from distbuild.protocol.errors import DistBuildError, InfrastructureError, ProtocolError
