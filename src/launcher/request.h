@@ -58,7 +58,7 @@ static const char *const TOLD[] = {
     "DEPENDENCIES_OUTPUT", "GCC_COLORS", "GCC_COMPARE_DEBUG", "GCC_EXEC_PREFIX",
     "GCC_EXTRA_DIAGNOSTIC_OUTPUT", "GCC_URLS", "LANG", "LANGUAGE", "NO_COLOR",
     "OBJCPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "PATH", "SDKROOT", "SOURCE_DATE_EPOCH",
-    "SUNPRO_DEPENDENCIES", "TERM", "TERM_URLS", "TZ",
+    "SUNPRO_DEPENDENCIES", "TERM", "TERMINFO", "TERMINFO_DIRS", "TERM_URLS", "TZ",
 };
 
 /* Not a name outside ASCII: no locale has one, and a string on the wire has to be UTF-8. */

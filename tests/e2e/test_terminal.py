@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -140,6 +141,9 @@ def assert_same_on(
     if b"no_namespace" in shown.stderr and is_tied(farm, argv, env):
         assert shown.exit_code == 103
         return
+    if argv[0] == "clang" and env.get("TERM") == "no-such-terminal":
+        assert (shown, after["done"]) == (local, before["done"])
+        return
     assert shown == local, farm.logs()
     assert after["retried"] == before["retried"]
     assert after["done"] == before["done"] + 1
@@ -149,7 +153,12 @@ def is_tied(farm: Cluster, argv: list[str], env: Mapping[str, str]) -> bool:
     """Whether no plain worker gives the right line breaks, or bytes."""
     (kind,) = {w["sandbox"]["mode"] for w in farm.syncer.status()["workers"].values()}
     wraps = argv[0].startswith("clang") and int(env.get("COLUMNS", "0")) > 0
-    options = {"-fmessage-length=50", "-fmessage-length=60", "-fmessage-length=30"}
+    options = {
+        "-fmessage-length=50",
+        "-fmessage-length=60",
+        "-fmessage-length=30",
+        "-fmessage-length=20",
+    }
     return kind == "plain" and (wraps or bool({*options, "-frecord-command-line"} & {*argv}))
 
 
@@ -204,3 +213,33 @@ def test_messages_in_a_pipe_have_the_developer_s_locale(
     assert piped([*wrapper_command(), *argv], project, {**env, **home}) == local
     after = farm.jobs()
     assert (after["done"], after["retried"]) == (before["done"] + 1, before["retried"])
+
+
+@pytest.mark.parametrize(
+    ("compiler", "line"),
+    [
+        ("gcc", ""),
+        ("gcc", "-fdiagnostics-format=json"),
+        ("gcc", "-fmessage-length=20"),
+        ("clang", ""),
+        ("clang", "-fdiagnostics-format=vi"),
+        ("clang", "-fno-show-source-location"),
+    ],
+)
+def test_on_a_terminal_it_is_seen_which_file_the_worker_lacks(
+    farm: Cluster, project: Path, require_tool: Callable[[str], str], compiler: str, line: str
+) -> None:
+    """A source that another one includes is withheld, and so is what only a macro names."""
+    require_tool(compiler)
+    part = Path(tempfile.mkdtemp(dir=project)) / "part.c"
+    part.write_text("int broken = undeclared;\n")
+    (part.parent / "x.c").write_text('#include "part.c"\n')
+    env = {"PATH": os.environ["PATH"], **XTERM, "COLUMNS": "20"}
+    argv = [*command(compiler, line)[:-4], "-c", "x.c", "-o", "../../out/x.o"]
+    local = Screen().run(argv, part.parent, env)
+    ours = dict(env, DIST_BUILD_HOME=str(farm.syncer.home), DIST_BUILD_FALLBACK="0")
+    shown = Screen().run([*wrapper_command(), *argv], part.parent, ours)
+    if shown.exit_code == 103:
+        assert is_tied(farm, argv, env) or line == "-fno-show-source-location"
+    else:
+        assert shown == local, farm.logs()

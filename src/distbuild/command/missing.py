@@ -5,11 +5,11 @@ include directive. Unaware of the file system: source lines come through a funct
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-_COLOURS = re.compile(rb"\x1b\[[0-9;]*[mK]|\x1b\]8;[^\x07\x1b]*(?:\x07|\x1b\\)")
-_LOCATION = re.compile(rb"^(?P<path>.+?):(?P<line>[0-9]+)(?::[0-9]+)?: ")
+from distbuild.command.locations import places, plain
+
 _DIRECTIVE = re.compile(
     rb"\s*(?:#|%:|\?\?=)\s*(?:include_next|include|import)\b\s*"
     rb'(?:<(?P<angle>[^>\n]+)>|"(?P<quoted>[^"\n]+)"|\S)'
@@ -35,31 +35,24 @@ class MissingInclude:
 def missing_includes(
     stderr: bytes, read_line: Callable[[str, int], bytes | None]
 ) -> list[MissingInclude]:
-    """The includes that ``stderr`` complains of, each once, in order.
+    """The includes that ``stderr`` complains of, each once.
 
     ``read_line(path, line)`` gives a source line (the first is 1) without newline, or None.
     """
     found: dict[MissingInclude, None] = {}
-    for line in _COLOURS.sub(b"", stderr).splitlines():
-        for include in _complaint(line, read_line):
-            found.setdefault(include)
+    text = plain(stderr)
+    for line in text.splitlines():
+        if option := _GCC_OPTION.match(line) or _CLANG_OPTION.match(line):
+            found.setdefault(MissingInclude("", _text(option["name"]), angle=False))
+    for path, number in places(text):
+        if path.startswith("<"):
+            continue  # the command line, or what is built in
+        directive = _DIRECTIVE.match(read_line(path, number) or b"")
+        if directive:
+            name = directive["angle"] or directive["quoted"]
+            angle = directive["angle"] is not None
+            found.setdefault(MissingInclude(path, _text(name) if name else None, angle))
     return list(found)
-
-
-def _complaint(
-    line: bytes, read_line: Callable[[str, int], bytes | None]
-) -> Iterator[MissingInclude]:
-    if option := _GCC_OPTION.match(line) or _CLANG_OPTION.match(line):
-        yield MissingInclude("", _text(option["name"]), angle=False)
-        return
-    location = _LOCATION.match(line)
-    if location is None:
-        return
-    path = _text(location["path"])
-    directive = _DIRECTIVE.match(read_line(path, int(location["line"])) or b"")
-    if directive:
-        name = directive["angle"] or directive["quoted"]
-        yield MissingInclude(path, _text(name) if name else None, directive["angle"] is not None)
 
 
 def _text(data: bytes) -> str:

@@ -62,6 +62,11 @@ ALLOWED_ENV = frozenset(
 )
 ALLOWED_ENV_PREFIXES = ("LC_",)
 
+#: TERMINFO that is an entry itself, not a directory of this or that machine (ncurses(3), 6.1).
+_INLINE = ("b64:", "hex:")
+#: Where the dev box keeps entries; what they name stays there.
+_LOCATES = ("PATH", "TERMINFO", "TERMINFO_DIRS")
+
 _RUNS_OTHER_CODE = (
     "CCC_ADD_ARGS",
     "CCC_OVERRIDE_OPTIONS",
@@ -120,16 +125,19 @@ def allowed_environment(env: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in env.items()
-        if name in ALLOWED_ENV or name.startswith(ALLOWED_ENV_PREFIXES)
+        if name in ALLOWED_ENV
+        or name.startswith(ALLOWED_ENV_PREFIXES)
+        or (name == "TERMINFO" and value.startswith(_INLINE))
     }
 
 
 def telling_environment(env: Mapping[str, str]) -> dict[str, str]:
     """The part of ``env`` that decides how and where a command is compiled.
 
-    What reaches the compiler, what forbids to distribute, and the PATH that finds the driver.
+    What reaches the compiler, what forbids to distribute, and where the driver is found and the
+    terminal described.
     """
-    names = {"PATH", *_RUNS_OTHER_CODE, *_WRITES_OR_MOVES}
+    names = {*_LOCATES, *_RUNS_OTHER_CODE, *_WRITES_OR_MOVES}
     more = {name: value for name, value in env.items() if name in names}
     return {**more, **allowed_environment(env)}
 

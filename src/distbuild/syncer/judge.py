@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Collection
 
+from distbuild.command.locations import blamed
 from distbuild.command.missing import missing_includes
 from distbuild.command.model import Local, LocalReason
 from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES, Manifest
@@ -21,7 +22,10 @@ from distbuild.syncer.odd import cover_odd
 
 log = logging.getLogger(__name__)
 
-_WITHHELD_MARK = b"dist_build_withheld"
+_WITHHELD_MARK = "dist_build_withheld"
+#: Of a clang that names no places in its messages, which are in English always.
+_NO_PLACES = "-fno-show-source-location"
+_NOT_FOUND = b"file not found"
 
 
 class Proved:
@@ -117,11 +121,15 @@ class Judge:
 
     def _judge_failure(self, task: Task, result: ResultRequest) -> bool | Local:
         """A failed compile lists no inputs. It stands unless a file of ours was missing."""
-        if _WITHHELD_MARK in result.stderr:
+        if _WITHHELD_MARK.encode() in result.stderr:
             return self._want_withheld(task, result)
         if b"ssembler messages" in result.stderr:
             return Local(LocalReason.ASSEMBLER_INPUT, task.command.source)
-        return self._judge_missing(task, result, doubtful=bool(self._shallow_searched(task)))
+        doubtful = bool(self._shallow_searched(task)) or (
+            _NOT_FOUND in result.stderr
+            and any(argument.option == _NO_PLACES for argument in task.command.arguments)
+        )
+        return self._judge_missing(task, result, doubtful=doubtful)
 
     def _shallow_searched(self, task: Task) -> list[str]:
         """Search directories of which only the top is mirrored."""
@@ -147,16 +155,13 @@ class Judge:
             if self._mirror(candidates):
                 return False
             return Local(LocalReason.INPUT_NOT_MIRRORED, candidates[0])
-        # With partly mirrored directories a failure may come from a file that was not found there.
+        # A file may be missing that is in a partly mirrored directory, or that was not named.
         return Local(LocalReason.INPUT_NOT_MIRRORED, task.command.source) if doubtful else True
 
     def _want_withheld(self, task: Task, result: ResultRequest) -> bool | Local:
-        """The compiler ran into a placeholder: the line that names it starts with its path."""
-        paths = []
-        for line in result.stderr.splitlines():
-            if _WITHHELD_MARK in line and b":" in line:
-                name = os.fsdecode(line.partition(b":")[0])
-                paths.append(os.path.join(task.command.cwd, name))
+        """The compiler ran into a placeholder, and says in which file."""
+        names = blamed(result.stderr, _WITHHELD_MARK)
+        paths = [os.path.join(task.command.cwd, name) for name in names]
         if self._mirror(paths):
             return False
         return Local(LocalReason.INPUT_NOT_MIRRORED, ", ".join(paths[:1]))

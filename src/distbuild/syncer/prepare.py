@@ -11,6 +11,7 @@ from dataclasses import replace
 from distbuild.command import toolchain
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.command.recall import Recall
+from distbuild.command.terminal import asks_terminfo
 from distbuild.mirror.known import FileRead, read_file
 from distbuild.mirror.roots import trace
 from distbuild.mirror.scan import MAX_MTIME_NS
@@ -22,6 +23,7 @@ from distbuild.syncer.compilers import Compilers
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.odd import cover_odd
+from distbuild.syncer.terminfo import describe
 from distbuild.syncer.understand import Submission, Understood, understand
 from distbuild.syncer.zone import local_zone
 
@@ -48,7 +50,9 @@ class Preparer:
             own = self._compilers.search(known.driver, command)
         except InfrastructureError as error:
             return Local(LocalReason.NOT_A_COMPILER, str(error))
-        env = {"TZ": self._zone, **toolchain.allowed_environment(submission.env)}
+        env = self._environment(submission, known)
+        if isinstance(env, Local):
+            return env
         search = tuple(dict.fromkeys([*_explicit_dirs(command), *_listed(env, command.cwd)]))
         source = os.path.join(command.cwd, command.source)
         around = [os.path.dirname(source), command.cwd, *map(os.path.dirname, _inputs(command))]
@@ -81,6 +85,16 @@ class Preparer:
             processor=known.processor,
             terminal=submission.terminal,
         )
+
+    def _environment(self, submission: Submission, known: Understood) -> dict[str, str] | Local:
+        """What reaches the compiler."""
+        env = {"TZ": self._zone, **toolchain.allowed_environment(submission.env)}
+        if submission.terminal and asks_terminfo(known.command, known.identity.version):
+            terminal = describe(submission.env, os.path.expanduser("~"))
+            if terminal is None:
+                return Local(LocalReason.UNSUPPORTED_OPTION, f"TERM={env['TERM']}, unknown here")
+            env |= terminal
+        return env
 
     def _job_file(self, source: str, read: FileRead, *, odd: bool) -> JobFile | None:
         """The source as it was read, under its real path; None when it is gone by now."""

@@ -14,7 +14,7 @@ from distbuild.command.guesses import unknown_file
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.recall import Recall
 from distbuild.command.relocate import records_itself
-from distbuild.command.width import on_terminal
+from distbuild.command.terminal import on_terminal
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Terminal
 from distbuild.syncer.compilers import Compilers, Driver, find

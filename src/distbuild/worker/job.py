@@ -12,9 +12,10 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from distbuild.command import native
+from distbuild.command.locations import blamed, plain
 from distbuild.command.model import CompileCommand, Local
 from distbuild.command.recall import Recall
-from distbuild.command.width import on_terminal
+from distbuild.command.terminal import on_terminal
 from distbuild.mirror.store import translated
 from distbuild.protocol.blobs import pack_inputs, pack_output
 from distbuild.protocol.errors import DistBuildError, InfrastructureError, ProtocolError
@@ -36,9 +37,7 @@ from distbuild.worker.view import SPECS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_WITHHELD = re.compile(
-    rb"^(?P<path>.+?):1:\d+: .*" + re.escape(WITHHELD_TEXT.split()[-1]), re.MULTILINE
-)
+_WITHHELD = WITHHELD_TEXT.split()[-1].decode()
 #: What a driver reports with the exit code of a wrong program, and may be this machine's fault. A
 #: crash of the compiler counts too: if it is a bug of its own, the local compile crashes as well.
 _LACK = (
@@ -63,7 +62,6 @@ _TROUBLE = re.compile(
     rb"|(?P<crash>signal terminated program|internal compiler error:)",
     re.MULTILINE,
 )
-_COLOUR = re.compile(rb"\x1b\[[0-9;]*[mK]")
 
 
 #: A job on its way: see ``JobRunner.run``.
@@ -221,7 +219,7 @@ def _inputs(task: Task, answer: Answer) -> list[InputFile]:
         unlisted = map(os.fsencode, task.command.unlisted_files)
         names: Iterable[bytes] = (*answer.dependencies, *unlisted)
     else:
-        names = (match["path"] for match in _WITHHELD.finditer(answer.stderr))
+        names = map(os.fsencode, blamed(answer.stderr, _WITHHELD))
     # Many headers are in few directories, and following a path costs a look at each component.
     resolve = functools.cache(task.tree.resolve)
     inputs: dict[bytes, InputFile] = {}
@@ -259,5 +257,5 @@ def _check(completed: Completed) -> None:
 
 def machine_trouble(stderr: bytes) -> str:
     """What a failed compile's messages say of this machine, not of the program; "" for nothing."""
-    found = _TROUBLE.search(_COLOUR.sub(b"", stderr))
+    found = _TROUBLE.search(plain(stderr))
     return next((said.decode() for said in found.groups() if said), "") if found else ""

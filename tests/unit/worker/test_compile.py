@@ -171,6 +171,15 @@ def test_a_second_compile_overwrites_what_the_first_left(
     assert len(local.files) > 1
 
 
+def test_an_output_beside_the_mirror_may_be_named_by_way_of_its_parent(
+    devbox: DevBox, sandbox: Sandbox, project: Path
+) -> None:
+    (project.parent / "obj/deep").mkdir(parents=True)
+    argv = command("gcc", "-c unit.c -I../inc -o ../../obj/deep/unit.o -MD", project)
+    result = devbox.compile(sandbox, argv, project / "src")
+    assert remote_outcome(result) == local_outcome(argv, project / "src", project.parent)
+
+
 @pytest.mark.parametrize("driver", ["gcc", "clang"])
 @pytest.mark.parametrize("options", ["-MD -MF dep.h -o use.o", "-o dep.h"])
 def test_an_output_may_be_read_before_it_is_written(

@@ -1,4 +1,4 @@
-"""Which commands break the lines of their messages where a longer path moves the breaks. Pure."""
+"""What a command does with a terminal, apart from showing it colours. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -12,6 +12,8 @@ _POSITIVE = re.compile(r"[ \t\n\v\f\r]*\+?0*[1-9]")
 _CLANG = re.compile(r"clang ([0-9]+)")
 #: This one takes the width from nothing but COLUMNS. Measured; older ones may ask the terminal.
 _ASKS_NO_TERMINAL = 14
+#: From this one on, only TERM itself counts.
+_ASKS_NO_TERMINFO = 19
 
 
 def on_terminal(command: CompileCommand, env: Mapping[str, str], version: str) -> CompileCommand:
@@ -30,5 +32,14 @@ def _wraps(command: CompileCommand, env: Mapping[str, str], version: str) -> boo
         return False  # a matter of the command alone: its row says what it needs
     if _POSITIVE.match(env.get("COLUMNS", "")):
         return True
+    return _is_before(_ASKS_NO_TERMINAL, version)
+
+
+def asks_terminfo(command: CompileCommand, version: str) -> bool:
+    """Whether colours depend on what a machine's database says of the terminal."""
+    return command.family is Family.CLANG and _is_before(_ASKS_NO_TERMINFO, version)
+
+
+def _is_before(major: int, version: str) -> bool:
     found = _CLANG.match(version)
-    return found is None or int(found[1]) < _ASKS_NO_TERMINAL
+    return found is None or int(found[1]) < major

@@ -1,0 +1,93 @@
+"""Which places of sources a compiler's diagnostics name, whatever their format, width and colour.
+
+Unaware of what the messages mean, of their language, and of the file system.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+_COLOURS = re.compile(rb"\x1b\[[0-9;]*[mK]|\x1b\]8;[^\x07\x1b]*(?:\x07|\x1b\\)")
+_LOCATION = re.compile(
+    rb"^(?P<path>.+?)(?:"
+    rb":(?P<line>[0-9]+)(?::[0-9]+)?(?::(?:\{[0-9:-]+\})+)?: "
+    rb"|\((?P<msvc>[0-9]+)(?:,[0-9]+)?\) ?: "
+    rb"| \+(?P<vi>[0-9]+)(?::[0-9]+)?: )"
+)
+#: gcc's JSON and SARIF are one line each.
+_MACHINE_READABLE = (b"[{", b'{"')
+
+Place = tuple[str, int]
+
+
+def plain(stderr: bytes) -> bytes:
+    """Diagnostics without colours and links."""
+    return _COLOURS.sub(b"", stderr)
+
+
+def places(stderr: bytes) -> Iterator[Place]:
+    """(path as spelled, line) of the places that plain diagnostics name; the first line is 1."""
+    for line in stderr.splitlines():
+        if line.startswith(_MACHINE_READABLE):
+            yield from _places_in(_parsed(line))
+        elif place := _place(line):
+            yield place
+
+
+def blamed(stderr: bytes, word: str) -> list[str]:
+    """The files in whose messages ``word`` stands, which a width may have moved to another line."""
+    found: dict[str, None] = {}
+    last: Place | None = None
+    for line in plain(stderr).splitlines():
+        if line.startswith(_MACHINE_READABLE):
+            parsed = _parsed(line)
+            messages = parsed if isinstance(parsed, list) else _results(parsed)
+            for message in messages:
+                if word in json.dumps(message):
+                    found.update((path, None) for path, _ in _places_in(message))
+            continue
+        last = _place(line) or last
+        if last is not None and word.encode() in line:
+            found[last[0]] = None
+    return list(found)
+
+
+def _place(line: bytes) -> Place | None:
+    match = _LOCATION.match(line)
+    if match is None:
+        return None
+    number = match["line"] or match["msvc"] or match["vi"]
+    return match["path"].decode("utf-8", "surrogateescape"), int(number)
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _results(log: Any) -> list[Any]:
+    """The messages of a SARIF log."""
+    runs = log.get("runs") if isinstance(log, dict) else None
+    runs = runs if isinstance(runs, list) else []
+    return [result for run in runs if isinstance(run, dict) for result in run.get("results") or []]
+
+
+def _places_in(value: Any) -> Iterator[Place]:
+    """gcc: ``file`` and ``line``; SARIF: ``physicalLocation``."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _places_in(item)
+    if not isinstance(value, dict):
+        return
+    match value:
+        case {"file": str(path), "line": int(line)}:
+            yield path, line
+        case {"artifactLocation": {"uri": str(path)}, "region": {"startLine": int(line)}}:
+            yield path, line
+        case _:
+            pass
+    for item in value.values():
+        yield from _places_in(item)
