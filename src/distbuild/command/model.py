@@ -37,6 +37,7 @@ class LocalReason(enum.StrEnum):
     NAMES_A_FILE = "names_a_file"
     OTHER_FILES = "other_files"
     FARM_FULL = "farm_full"
+    COMPILER_CRASHED = "compiler_crashed"
     OUTPUT_NOT_WRITTEN = "output_not_written"
     NO_WORKER = "no_worker"
     NO_TOOLCHAIN = "no_toolchain"

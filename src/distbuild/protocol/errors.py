@@ -22,5 +22,9 @@ class InfrastructureError(DistBuildError):
     """A network, disk or peer failure, no verdict of a compiler: try elsewhere, then locally."""
 
 
+class CompilerCrashed(InfrastructureError):
+    """The compiler ended by a fault of its own: every machine's would, so it is not tried again."""
+
+
 class Unauthorized(ProtocolError):
     """The peer has no token, or a wrong one, for the role that this request needs."""

@@ -308,6 +308,8 @@ class ResultRequest(Message, frozen=True):
     #: The tree changed under the compiler in a way that may have touched what it read.
     disturbed: bool = False
     error: str = ""
+    #: The error is the compiler's own crash: the dev box's is asked instead of another worker.
+    crashed: bool = False
 
 
 class ResultBatch(Message, frozen=True):

@@ -202,8 +202,8 @@ class Farm:
             self._free[result.worker] = self._free.get(result.worker, 0) + 1
             if number is None:
                 return False
-            if result.error:
-                detail = f"{result.worker}: {result.error}"
+            detail = f"{result.worker}: {result.error}"
+            if result.error and not result.crashed:
                 self._perform(
                     self._queue.retry(result.lease_id, LocalReason.LEASES_LOST, detail, self._now())
                 )
@@ -212,6 +212,8 @@ class Farm:
             waiting = self._waiting.get(number)
             if waiting is not None:
                 waiting.outcome = result
+                if result.crashed:
+                    waiting.outcome = Local(LocalReason.COMPILER_CRASHED, detail)
                 tell(waiting.answered)
             return True
 

@@ -6,6 +6,7 @@ Whatever keeps the compiler from giving its own verdict becomes ``ResultRequest.
 import contextlib
 import functools
 import itertools
+import logging
 import os
 import re
 from collections.abc import Callable, Generator
@@ -18,7 +19,12 @@ from distbuild.command.recall import Recall
 from distbuild.command.terminal import on_terminal
 from distbuild.mirror.store import translated
 from distbuild.protocol.blobs import pack_inputs, pack_output
-from distbuild.protocol.errors import DistBuildError, InfrastructureError, ProtocolError
+from distbuild.protocol.errors import (
+    CompilerCrashed,
+    DistBuildError,
+    InfrastructureError,
+    ProtocolError,
+)
 from distbuild.protocol.messages import (
     InputFile,
     Job,
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
 
 _WITHHELD = WITHHELD_TEXT.split()[-1].decode()
 #: What a driver reports with the exit code of a wrong program, and may be this machine's fault. A
-#: crash of the compiler counts too: if it is a bug of its own, the local compile crashes as well.
+#: crash of the compiler counts too: only the local compiler can tell that it is a bug of its own.
 _LACK = (
     rb"out of memory|memory exhausted|Cannot allocate memory|No space left on device"
     rb"|Disk quota exceeded|time limit exceeded|size limit exceeded|Too many open files"
@@ -62,7 +68,19 @@ _TROUBLE = re.compile(
     rb"|(?P<crash>signal terminated program|internal compiler error:)",
     re.MULTILINE,
 )
+#: Of these, what a compiler does by itself, unless the system killed it for want of memory.
+_CRASHES = frozenset(
+    (
+        "unable to execute command",
+        "frontend command failed",
+        "signal terminated program",
+        "internal compiler error:",
+    )
+)
+_KILLED = b"Killed"
 
+
+_log = logging.getLogger(__name__)
 
 #: A job on its way: see ``JobRunner.run``.
 Steps = Generator[Running, str, ResultRequest | None]
@@ -88,11 +106,14 @@ class JobRunner:
         try:
             return (yield from self._run(job, tree, cancellation))
         except DistBuildError as error:
-            return self.failed(job, str(error))
+            crashed = isinstance(error, CompilerCrashed)
+            if crashed:
+                _log.warning("%s crashed: %s", os.fsdecode(job.argv[0]), error)
+            return self.failed(job, str(error), crashed=crashed)
 
-    def failed(self, job: Job, error: str) -> ResultRequest:
+    def failed(self, job: Job, error: str, *, crashed: bool = False) -> ResultRequest:
         """The result that says why there is none."""
-        return ResultRequest(job.lease_id, self._name, error=error or "unknown")
+        return ResultRequest(job.lease_id, self._name, error=error or "unknown", crashed=crashed)
 
     def _run(self, job: Job, tree: Tree, cancellation: Cancellation) -> Steps:
         driver = self._driver(job)
@@ -116,7 +137,7 @@ class JobRunner:
                 clean_end = completed.status == 0 and not completed.stopped
                 if completed.stopped == "cancelled":
                     return None
-                _check(completed)
+                check(completed)
                 return self._result(task, execution.answer(completed), revision)
         finally:
             if clean_end and empty(directory, keep=self._sandbox.namespaces):
@@ -247,11 +268,16 @@ def _resolved_in(tree: Tree, path: str, resolve: Callable[[str], str | None]) ->
     return None if entry is None else real
 
 
-def _check(completed: Completed) -> None:
-    """Raise InfrastructureError for an end that is no verdict of the compiler."""
+def check(completed: Completed) -> None:
+    """Raise InfrastructureError for an end that is no verdict of the compiler.
+
+    CompilerCrashed, if that is how it ended.
+    """
     if completed.stopped:
         raise InfrastructureError(f"the compiler was stopped: {completed.stopped}")
     if completed.status != 0 and (trouble := machine_trouble(completed.stderr)):
+        if trouble in _CRASHES and _KILLED not in completed.stderr:
+            raise CompilerCrashed(trouble.rstrip(":"))
         raise InfrastructureError(f"the worker's trouble: {trouble}")
 
 

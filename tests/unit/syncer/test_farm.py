@@ -55,6 +55,15 @@ def submitted(farm: Farm, count: int, of: Task) -> list[InThread]:
     return calls
 
 
+def test_what_a_crash_means_the_local_compiler_tells_at_once(farm: Farm) -> None:
+    assert leased(farm, asking("w1")) == []
+    [call] = submitted(farm, 1, task("a"))
+    lease, _ = lease_one(farm, asking("w1"))
+    assert farm.deliver(ResultRequest(lease, "w1", error="frontend command failed", crashed=True))
+    assert call.result() == Local(LocalReason.COMPILER_CRASHED, "w1: frontend command failed")
+    assert farm.counts()["retried"] == 0
+
+
 def test_a_task_goes_to_a_worker_and_its_result_back(farm: Farm) -> None:
     assert leased(farm, asking("w1")) == []
     [call] = submitted(farm, 1, task("a"))

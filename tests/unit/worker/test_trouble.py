@@ -3,9 +3,10 @@
 import pytest
 
 from distbuild.command.model import Family
-from distbuild.protocol.errors import InfrastructureError
-from distbuild.worker.job import machine_trouble
+from distbuild.protocol.errors import CompilerCrashed, InfrastructureError
+from distbuild.worker.job import check, machine_trouble
 from distbuild.worker.observe import names
+from distbuild.worker.runner import Completed
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,21 @@ def test_words_of_the_program_itself_are_a_verdict(said: bytes) -> None:
 def test_a_garbage_list_of_inputs_is_no_verdict(text: bytes, family: Family) -> None:
     with pytest.raises(InfrastructureError, match="garbage"):
         names(text, family)
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (b"x.c:1:1: internal compiler error: Segmentation fault\n", CompilerCrashed),
+        (b"gcc: internal compiler error: Aborted signal terminated program cc1\n", CompilerCrashed),
+        (b"clang: error: unable to execute command: Segmentation fault\n", CompilerCrashed),
+        (b"clang: error: clang frontend command failed with exit code 139\n", CompilerCrashed),
+        (b"gcc: fatal error: Killed signal terminated program cc1\n", InfrastructureError),
+        (b"clang: error: unable to execute command: Killed\n", InfrastructureError),
+        (b"cc1: out of memory allocating 8 bytes\n", InfrastructureError),
+    ],
+)
+def test_a_crash_is_told_from_a_lack(said: bytes, error: type[Exception]) -> None:
+    with pytest.raises(InfrastructureError) as raised:
+        check(Completed(1, b"", said))
+    assert type(raised.value) is error
