@@ -71,6 +71,14 @@ def row_of(item: pytest.Function) -> tuple[str, int]:
     return str(row[0]), int(row[1])
 
 
+def explained(farm: Cluster, project: Path, line: Line) -> str:
+    """What ``explain`` says will become of a command line: "remote" or the reason."""
+    words = ["explain", "--", *line.argv]
+    said = farm.run(words, project / line.where, **line.env).stdout.decode(errors="replace")
+    first = said.partition("\n")[0]
+    return "remote" if first == "distributed" else first.removeprefix("local: ").partition(" ")[0]
+
+
 ROWS = [(name, at) for name in NAMES for at in range(len(rows(name)))]
 
 
@@ -84,3 +92,25 @@ def test_a_line_equals_the_local_one(
 
     assert outcome.differences() == []
     assert outcome.happened == rows(row[0])[row[1]].expected, outcome.said
+
+
+@pytest.mark.compiler
+@pytest.mark.timeout(600)
+def test_explain_says_what_then_happens(
+    farm: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    project = lay_out(tmp_path_factory.mktemp("explained") / "project")
+    every = [line for name in NAMES for line in rows(name, project)]
+    # What a worker finds out by compiling nobody can say before.
+    known = [line for line in every if line.expected != "compiler_crashed"]
+    remote = [line for line in known if line.expected == "remote"]
+    local = [line for line in known if line.expected != "remote"]
+    some = [*remote[:: len(remote) // 60], *local[:: len(local) // 60]]
+
+    with ThreadPoolExecutor(COPIES) as pool:
+        said = list(pool.map(lambda line: explained(farm, project, line), some))
+
+    assert len(some) >= 100
+    assert [(str(line), word) for line, word in zip(some, said, strict=True)] == [
+        (str(line), line.expected) for line in some
+    ]
