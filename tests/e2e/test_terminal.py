@@ -102,8 +102,11 @@ PIPED: list[dict[str, str]] = [
     {**XTERM, "COLUMNS": "30"},
 ]
 CASES = [
-    *((compiler, line) for compiler in ("gcc", "g++") for line in LINES + GCC),
-    *((compiler, line) for compiler in ("clang", "clang++") for line in LINES + CLANG),
+    *(("gcc", line) for line in LINES + GCC),
+    *(("clang", line) for line in LINES + CLANG),
+    *((compiler, line) for compiler in ("g++", "clang++") for line in LINES[:3]),
+    *(pytest.param("g++", line, marks=pytest.mark.slow) for line in LINES[3:] + GCC),
+    *(pytest.param("clang++", line, marks=pytest.mark.slow) for line in LINES[3:] + CLANG),
 ]
 
 
