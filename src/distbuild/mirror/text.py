@@ -7,8 +7,10 @@ that looks for an absolute path; ``__has_include`` makes even a name that is abs
 import re
 from collections.abc import Callable
 
-#: gas takes directives in any case.
-_READS_MORE = re.compile(rb"\.\s*inc(?:bin|lude)\b", re.IGNORECASE)
+from distbuild.mirror.comments import without_comments
+
+#: gas takes directives in any case; before a parenthesis it is a member function of C++.
+_READS_MORE = re.compile(rb"\.\s*inc(?:bin|lude)\b(?!\s*\()", re.IGNORECASE)
 _DOT_INC = re.compile(rb"\.(?:inc|INC|Inc)")
 #: What makes the letters of a directive or operator a word: nothing else before them.
 _BEFORE = re.compile(rb"(?:\A|\W|(?:\A|\W)__has_)\Z")
@@ -42,4 +44,5 @@ def assembler_reads_more(text: bytes) -> bool:
     """Whether an assembler that gets this text may read files that no dependency list names."""
     if not (b"incbin" in text or b"INCBIN" in text or _DOT_INC.search(text)):
         return False
+    text = without_comments(text)
     return b"incbin" in text.lower() or _READS_MORE.search(text) is not None

@@ -42,6 +42,13 @@ def test_odd_operands(text: bytes, operands: tuple[str, ...]) -> None:
         (b'asm(".include \\"m.s\\"")', True),
         (b".Include m.s", True),
         (b"x.incoming = y.included;", False),
+        (b'/* from C: asm(".include <asm/nospec-branch.h>") */', False),  # Linux 6.1, x86
+        (b"/*\n * made by make -f Kconfig.include\n */", False),
+        (b"int x; // .incbin\n", False),
+        (b'/* */ asm(".incbin \\"d\\"");  /* */', True),
+        (b"box.include(point);", False),
+        (b"box.include (point);", False),
+        (b'asm(".include (x)", .include "m.s");', True),
     ],
 )
 def test_assembler_input(text: bytes, more: bool) -> None:
