@@ -6,6 +6,7 @@ Knows no HTTP and no thread. A compile is a generator: it yields what it waits f
 as a vanished wrapper does, cancels the job.
 """
 
+import dataclasses
 import logging
 import os
 import re
@@ -64,6 +65,7 @@ class Compiles:
             return self.locally(known)
         if not self._mirroring.ready.is_set():
             yield self._mirroring.ready
+        obstacle = Local(LocalReason.INPUTS_CHANGED, known.command.source)
         for _ in range(MAX_ROUNDS):
             task = self._preparer.prepare(submission, known)
             if isinstance(task, Local):
@@ -73,12 +75,31 @@ class Compiles:
                 return self.locally(self._named(result, known))
             verdict = self._judge.judge(task, result)
             if isinstance(verdict, Local):
-                return self.locally(verdict)
-            if verdict:
+                obstacle = verdict
+                tied = self._with_precompiled(known, verdict)
+                if tied is None:
+                    break
+                known = tied
+            elif verdict:
                 return self._remotely(known.command, result)
             with self._lock:
                 self.repeated += 1
-        return self.locally(Local(LocalReason.INPUTS_CHANGED, known.command.source))
+        return self.locally(obstacle)
+
+    def _with_precompiled(self, known: Understood, local: Local) -> Understood | None:
+        """The same command for a worker that has the precompiled header in question at its place.
+
+        None: there is no such worker, or something else is in the way.
+        """
+        if local.reason is not LocalReason.PRECOMPILED_HEADER:
+            return None
+        command = dataclasses.replace(known.command, needs_original_paths=True)
+        if command.family is not Family.GCC:
+            return None
+        if self._executor.obstacle(command, known.identity.digest) is not None:
+            return None
+        brought = self._judge.bring(local.detail)
+        return dataclasses.replace(known, command=command) if brought else None
 
     @staticmethod
     def _named(local: Local, known: Understood) -> Local:

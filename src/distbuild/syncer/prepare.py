@@ -6,10 +6,10 @@ Answers with a Task, or with Local and the reason. Reads the dev box's disk; kno
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distbuild.command import toolchain
-from distbuild.command.model import CompileCommand, Local, LocalReason
+from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.recall import Recall
 from distbuild.mirror.known import FileRead, read_file
 from distbuild.mirror.roots import trace
@@ -109,6 +109,8 @@ class Preparer:
         file = self._job_file(source, read, odd=odd)
         if file is None:
             return Local(LocalReason.SOURCE_MISSING, command.source)
+        if self._may_take_precompiled(command, searched):
+            command = replace(command, needs_original_paths=True)
         return Task(
             command=command,
             env=env,
@@ -131,6 +133,15 @@ class Preparer:
         # Its text has been looked through: it is not read a second time for the proof.
         self._mirroring.learn(real, read, file.blob.digest, odd=odd)
         return file
+
+    def _may_take_precompiled(self, command: CompileCommand, searched: tuple[str, ...]) -> bool:
+        """Whether a precompiled header that is mirrored is where this command may search."""
+        if command.family is not Family.GCC or command.needs_original_paths:
+            return False
+        manifest = self._mirroring.manifest
+        held = [p for p in tuple(manifest.precompiled) if isinstance(manifest.get(p), FileEntry)]
+        tops = tuple(os.path.realpath(d).rstrip("/") + "/" for d in searched) if held else ()
+        return any(path.startswith(tops) for path in held)
 
     def _want_withheld(self, path: str) -> bool:
         real = trace(path).real
