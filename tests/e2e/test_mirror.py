@@ -192,14 +192,31 @@ def test_incbin_is_compiled_locally(cluster: Cluster, tmp_path: Path) -> None:
     assert cluster.jobs()["local"]["assembler_input"] == before + 1
 
 
-def test_a_precompiled_header_is_left_to_the_local_compiler(
-    cluster: Cluster, tmp_path: Path
+@pytest.mark.parametrize("words", [["-include", "pre.h", "-c", "y.c"], ["-c", "x.c"]])
+def test_a_precompiled_header_is_made_locally_and_used_by_the_workers(
+    cluster: Cluster, tmp_path: Path, words: list[str]
 ) -> None:
+    """A header that has changed since shows what was used: gcc goes on with the precompiled one."""
+    need("bwrap")
     (tmp_path / "pre.h").write_text("int from_header = 1;\n")
     (tmp_path / "x.c").write_text('#include "pre.h"\nint x;\n')
-    assert cluster.run(["gcc", "pre.h", "-o", "pre.h.gch"], tmp_path).exit_code == 0
-    assert_same(cluster, ["gcc", "-Winvalid-pch", "-c", "x.c", "-o", "x.o"], tmp_path)
-    assert cluster.jobs()["local"]["precompiled_header"] >= 2
+    (tmp_path / "y.c").write_text("int y;\n")
+    assert cluster.run(["gcc", "-g", "pre.h", "-o", "pre.h.gch"], tmp_path).exit_code == 0
+    (tmp_path / "pre.h").write_text("#error not precompiled\n")
+    before = cluster.jobs()
+    argv = ["gcc", "-g", "-Winvalid-pch", "-Werror", "-MD", *words, "-o", "x.o"]
+    assert_same(cluster, argv, tmp_path)
+    after = cluster.jobs()
+    assert (after["done"] - before["done"], after["local"]) == (1, before["local"])
+
+
+def test_a_precompiled_header_that_was_made_again(cluster: Cluster, tmp_path: Path) -> None:
+    need("bwrap")
+    (tmp_path / "x.c").write_text('#include "pre.h"\nint x = N;\n')
+    for n in range(3):
+        (tmp_path / "pre.h").write_text(f"#define N {n}\n")
+        assert cluster.run(["gcc", "pre.h", "-o", "pre.h.gch"], tmp_path).exit_code == 0
+        assert_same(cluster, ["gcc", "-c", "x.c", "-o", "x.o"], tmp_path)
 
 
 def test_an_empty_directory_and_parent_steps_count(cluster: Cluster, tmp_path: Path) -> None:

@@ -169,6 +169,10 @@ class Manifest:
                 if not holders:
                     del self._holders[entry.digest]
 
+    def is_newer(self, path: str, generation: int) -> bool:
+        """Whether the entry at a path was changed after ``generation``."""
+        return self._changed.get(path, 0) > generation
+
     def paths_of(self, digest: bytes) -> frozenset[str]:
         """The files that have this content."""
         return frozenset(self._holders.get(digest, ()))

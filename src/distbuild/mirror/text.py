@@ -8,11 +8,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: gas takes directives in any case.
-_READS_MORE = re.compile(rb"\.\s*inc(?:bin|lude)\b", re.IGNORECASE)
+from distbuild.mirror.comments import without_comments
+
+#: gas takes directives in any case; before a parenthesis it is a member function of C++.
+_READS_MORE = re.compile(rb"\.\s*inc(?:bin|lude)\b(?!\s*\()", re.IGNORECASE)
 #: The operand in assembler text, or within a string of C.
 _PLAINLY_READ = re.compile(rb"\.inc(bin|lude)[ \t]+\\?\"([^\"\\\n]+)\\?\"", re.IGNORECASE)
-_MENTIONS = re.compile(rb"incbin|\.\s*include\b", re.IGNORECASE)
+_MENTIONS = re.compile(rb"incbin|\.\s*include\b(?!\s*\()", re.IGNORECASE)
 _DOT_INC = re.compile(rb"\.(?:inc|INC|Inc)")
 #: What makes the letters of a directive or operator a word: nothing else before them.
 _BEFORE = re.compile(rb"(?:\A|\W|(?:\A|\W)__has_)\Z")
@@ -50,14 +52,15 @@ class AssemblerRead:
     as_text: bool
 
 
-def assembler_reads(text: bytes) -> tuple[AssemblerRead, ...] | None:
+def assembler_reads(text: bytes, *, of_c: bool) -> tuple[AssemblerRead, ...] | None:
     """The files that an assembler reads for this text; None if that is more than it says plainly.
 
-    Every mention counts, in comments too: one too many is harmless, or leaves it to the local
-    compiler.
+    ``of_c``: comments are those of C, and do not count. Else every mention counts: one too many
+    leaves it to the local compiler.
     """
-    if not assembler_reads_more(text):
+    if not _may_read_more(text):
         return ()
+    text = without_comments(text) if of_c else text
     mentions = len(_MENTIONS.findall(text))
     found = [
         AssemblerRead(match[2].decode("utf-8", "surrogateescape"), match[1].lower() == b"lude")
@@ -68,6 +71,12 @@ def assembler_reads(text: bytes) -> tuple[AssemblerRead, ...] | None:
 
 def assembler_reads_more(text: bytes) -> bool:
     """Whether an assembler that gets this text may read files that no dependency list names."""
-    if not (b"incbin" in text or b"INCBIN" in text or _DOT_INC.search(text)):
+    if not _may_read_more(text):
         return False
+    text = without_comments(text)
     return b"incbin" in text.lower() or _READS_MORE.search(text) is not None
+
+
+def _may_read_more(text: bytes) -> bool:
+    """The quick look: most texts have nothing of the kind."""
+    return b"incbin" in text or b"INCBIN" in text or _DOT_INC.search(text) is not None

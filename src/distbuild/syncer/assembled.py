@@ -25,10 +25,12 @@ def assembler_files(text: bytes, command: CompileCommand) -> dict[str, FileRead]
     such files too; Local when that cannot be known."""
     found: dict[str, FileRead] = {}
     texts = [(command.source, text)]
+    of_c = command.language != "assembler"
     places = tuple(_places(command))
     while texts:
         name, text = texts.pop()
-        reads = assembler_reads(text)
+        reads = assembler_reads(text, of_c=of_c)
+        of_c = False  # what is included next is read by the assembler alone
         if reads is None:
             return Local(LocalReason.ASSEMBLER_INPUT, name)
         for read in reads:

@@ -6,6 +6,7 @@ Knows no HTTP and no thread. A compile is a generator: it yields what it waits f
 as a vanished wrapper does, cancels the job.
 """
 
+import dataclasses
 import logging
 import os
 import re
@@ -25,7 +26,12 @@ from distbuild.syncer.understand import Submission, Understood
 
 log = logging.getLogger(__name__)
 
-_DRIVER_ERROR = re.compile(rb"^[^\s:]*clang[^\s:]*: (?:\x1b\[[0-9;]*m)*error: ", re.MULTILINE)
+_DRIVER_ERROR = re.compile(
+    rb"^[^\s:]*clang(?:[^\s:]*: (?:\x1b\[[0-9;]*m)*error| \(LLVM option parsing\)): ", re.MULTILINE
+)
+#: An error without a place: clang's own program refused its words, and read no source.
+_REFUSED = re.compile(rb"^(?:\x1b\[[0-9;]*m)*error: ", re.MULTILINE)
+_NO_PLACES = "-fno-show-source-location"
 #: A job whose inputs keep changing, or turn out not to be mirrored, runs at most this often.
 MAX_ROUNDS = 4
 
@@ -65,6 +71,7 @@ class Compiles:
             return self.locally(known)
         if not self._mirroring.ready.is_set():
             yield self._mirroring.ready
+        obstacle = Local(LocalReason.INPUTS_CHANGED, known.command.source)
         for _ in range(MAX_ROUNDS):
             task = self._preparer.prepare(submission, known)
             if isinstance(task, Local):
@@ -76,12 +83,31 @@ class Compiles:
             if verdict is True and _speaks_of_itself(submission, known.command, result):
                 verdict = Local(LocalReason.NOT_A_COMPILER, submission.argv[0])
             if isinstance(verdict, Local):
-                return self.locally(verdict)
-            if verdict:
+                obstacle = verdict
+                tied = self._with_precompiled(known, verdict)
+                if tied is None:
+                    break
+                known = tied
+            elif verdict:
                 return self._remotely(known.command, result)
             with self._lock:
                 self.repeated += 1
-        return self.locally(Local(LocalReason.INPUTS_CHANGED, known.command.source))
+        return self.locally(obstacle)
+
+    def _with_precompiled(self, known: Understood, local: Local) -> Understood | None:
+        """The same command for a worker that has the precompiled header in question at its place.
+
+        None: there is no such worker, or something else is in the way.
+        """
+        if local.reason is not LocalReason.PRECOMPILED_HEADER:
+            return None
+        command = dataclasses.replace(known.command, needs_original_paths=True)
+        if command.family is not Family.GCC:
+            return None
+        if self._executor.obstacle(command, known.identity.digest) is not None:
+            return None
+        brought = self._judge.bring(local.detail)
+        return dataclasses.replace(known, command=command) if brought else None
 
     @staticmethod
     def _named(local: Local, known: Understood) -> Local:
@@ -129,6 +155,11 @@ def _speaks_of_itself(
     return os.fsencode(os.path.basename(command.compiler)) + b": " in result.stderr
 
 
+def _read_nothing(command: CompileCommand, result: ResultRequest) -> bool:
+    without_places = any(argument.option == _NO_PLACES for argument in command.arguments)
+    return not without_places and _REFUSED.search(result.stderr) is not None
+
+
 def _removed(command: CompileCommand, result: ResultRequest) -> list[bytes]:
     """clang deletes what an earlier run left when it fails; gcc leaves it. Measured, 14 and 12."""
     if command.family is not Family.CLANG or result.exit_code == 0:
@@ -136,7 +167,7 @@ def _removed(command: CompileCommand, result: ResultRequest) -> list[bytes]:
     if _DRIVER_ERROR.search(result.stderr):
         return []  # the driver refused the command and compiled nothing
     names = [command.output]
-    if command.dependencies is not None:
+    if command.dependencies is not None and not _read_nothing(command, result):
         names.append(command.dependencies.path)
     written = {file.path for file in result.outputs}
     paths = (os.fsencode(os.path.join(command.cwd, name)) for name in names)

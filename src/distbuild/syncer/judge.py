@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from distbuild.command.locations import blamed
 from distbuild.command.missing import missing_includes
-from distbuild.command.model import Local, LocalReason
+from distbuild.command.model import Family, Local, LocalReason
 from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES, Manifest
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest
@@ -100,10 +100,11 @@ class Judge:
         manifest = self._mirroring.manifest
         inputs = self._proved.rest(result.inputs, manifest, {f.path for f in task.files})
         findings = proof.examine(inputs, manifest.get, own)
-        if manifest.precompiled:
+        if headers := self._unseen(task):
             read = [os.fsdecode(item.path) for item in result.inputs]
-            headers = manifest.precompiled
-            findings.precompiled = proof.precompiled(read, task.search_dirs, headers)
+            findings.precompiled = proof.precompiled(
+                read, task.search_dirs, headers, manifest.resolve
+            )
         shallow = self._shallow_searched(task)
         if shallow:
             read = [os.fsdecode(item.path) for item in result.inputs]
@@ -111,6 +112,26 @@ class Judge:
                 read, task.search_dirs, shallow, manifest.get, os.path.exists
             )
         return findings
+
+    def _unseen(self, task: Task) -> list[str]:
+        """Precompiled headers that the compiler did not find as they are on the dev box.
+
+        Only gcc takes them wherever they were made: clang wants the very times of all headers.
+        """
+        manifest = self._mirroring.manifest
+        command = task.command
+        takes = command.family is Family.GCC and command.needs_original_paths
+        return [
+            path
+            for path in sorted(manifest.precompiled)
+            if not (takes and isinstance(manifest.get(path), FileEntry))
+            or manifest.is_newer(path, task.generation)
+        ]
+
+    def bring(self, path: str) -> bool:
+        """Mirror a precompiled header; whether it is there now."""
+        self._mirroring.want(path)
+        return isinstance(self._mirroring.manifest.get(os.path.realpath(path)), FileEntry)
 
     def _sources_unchanged(self, own: dict[str, FileEntry]) -> bool:
         for path, entry in own.items():
@@ -125,6 +146,11 @@ class Judge:
             return self._want_withheld(task, result)
         if b"ssembler messages" in result.stderr:
             return Local(LocalReason.ASSEMBLER_INPUT, task.command.source)
+        if unseen := self._unseen(task):
+            searched = {os.path.realpath(d) for d in task.search_dirs}
+            for path in unseen:
+                if os.path.dirname(path) in searched:
+                    return Local(LocalReason.PRECOMPILED_HEADER, path)
         doubtful = bool(self._shallow_searched(task)) or (
             _NOT_FOUND in result.stderr
             and any(argument.option == _NO_PLACES for argument in task.command.arguments)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from distbuild.command import toolchain
-from distbuild.command.model import CompileCommand, Local, LocalReason
+from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.recall import Recall
 from distbuild.command.terminal import asks_terminfo
 from distbuild.mirror.known import FileRead, read_file
@@ -53,27 +53,28 @@ class Preparer:
         env = self._environment(submission, known)
         if isinstance(env, Local):
             return env
-        search = tuple(dict.fromkeys([*_explicit_dirs(command), *_listed(env, command.cwd)]))
         source = os.path.join(command.cwd, command.source)
-        around = [os.path.dirname(source), command.cwd, *map(os.path.dirname, _inputs(command))]
         texts = _read_texts(source, command)
         if isinstance(texts, Local):
             return texts
         read, more = texts
-        around += map(os.path.dirname, more)
+        named = [source, *_inputs(command), *more]
+        around = [os.path.dirname(source), command.cwd, *map(os.path.dirname, named)]
+        search = [*_explicit_dirs(command), *_listed(env, command.cwd)]
         searched = tuple(dict.fromkeys([*around, *search, *own.dirs]))
         self._mirroring.require((*searched, *_foreign_gcc(own.dirs)))
         odd = cover_odd(self._mirroring, read.data, os.path.dirname(source), searched)
         generation = self._mirroring.settle()
-        for path in _inputs(command):
-            if self._want_withheld(path):
-                generation = self._mirroring.manifest.generation
+        wanted = [self._want_withheld(path) for path in _inputs(command)]
+        if any(wanted):
+            generation = self._mirroring.manifest.generation
         file = self._job_file(source, read, odd=odd)
         if file is None:
             return Local(LocalReason.SOURCE_MISSING, command.source)
+        # There an assembler finds absolute names, and gcc a precompiled header that fits.
+        tied = bool(more) or self._may_take_precompiled(command, searched)
         return Task(
-            # Found at the original paths only, where their names are absolute.
-            command=replace(command, needs_original_paths=True) if more else command,
+            command=replace(command, needs_original_paths=True) if tied else command,
             env=env,
             toolchain=known.identity.digest,
             generation=generation,
@@ -105,6 +106,15 @@ class Preparer:
         # Its text has been looked through: it is not read a second time for the proof.
         self._mirroring.learn(real, read, file.blob.digest, odd=odd)
         return file
+
+    def _may_take_precompiled(self, command: CompileCommand, searched: tuple[str, ...]) -> bool:
+        """Whether a precompiled header that is mirrored is where this command may search."""
+        if command.family is not Family.GCC or command.needs_original_paths:
+            return False
+        manifest = self._mirroring.manifest
+        held = [p for p in tuple(manifest.precompiled) if isinstance(manifest.get(p), FileEntry)]
+        tops = tuple(os.path.realpath(d).rstrip("/") + "/" for d in searched) if held else ()
+        return any(path.startswith(tops) for path in held)
 
     def _want_withheld(self, path: str) -> bool:
         real = trace(path).real

@@ -62,14 +62,28 @@ def examine(
     return findings
 
 
-def precompiled(inputs: Iterable[str], search_dirs: Iterable[str], headers: Iterable[str]) -> str:
-    """A precompiled header that the compiler would have found for one of the inputs, or ""."""
+def precompiled(
+    inputs: Iterable[str],
+    search_dirs: Iterable[str],
+    headers: Iterable[str],
+    resolve: Callable[[str], str | None],
+) -> str:
+    """A precompiled header that the compiler would have found for one of the inputs, or "".
+
+    ``inputs`` and ``headers`` are real paths. Where the header itself stands beside its
+    precompiled form, it was read if that was looked for; else a name may mean either.
+    """
     known = list(headers)
     if not known:
         return ""
-    read = list(inputs)
+    read = set(inputs)
     for header in known:
         plain = header[:-4]
+        beside = resolve(plain)
+        if beside is not None:
+            if beside in read:
+                return header
+            continue
         for directory in (*search_dirs, plain.rpartition("/")[0]):
             prefix = directory.rstrip("/") + "/"
             if plain.startswith(prefix):

@@ -47,6 +47,13 @@ def test_odd_operands(text: bytes, operands: tuple[str, ...]) -> None:
         (b'asm(".include \\"m.s\\"")', True),
         (b".Include m.s", True),
         (b"x.incoming = y.included;", False),
+        (b'/* from C: asm(".include <asm/nospec-branch.h>") */', False),  # Linux 6.1, x86
+        (b"/*\n * made by make -f Kconfig.include\n */", False),
+        (b"int x; // .incbin\n", False),
+        (b'/* */ asm(".incbin \\"d\\"");  /* */', True),
+        (b"box.include(point);", False),
+        (b"box.include (point);", False),
+        (b'asm(".include (x)", .include "m.s");', True),
     ],
 )
 def test_assembler_input(text: bytes, more: bool) -> None:
@@ -73,4 +80,10 @@ def test_assembler_input(text: bytes, more: bool) -> None:
     ],
 )
 def test_what_an_assembler_reads(text: bytes, reads: tuple[AssemblerRead, ...] | None) -> None:
-    assert assembler_reads(text) == reads
+    assert assembler_reads(text, of_c=False) == reads
+
+
+def test_a_comment_of_c_makes_no_assembler_read() -> None:
+    text = b'/* no .incbin FILE */ __asm__(".incbin \\"a\\"");\n'
+    assert assembler_reads(text, of_c=True) == (AssemblerRead("a", as_text=False),)
+    assert assembler_reads(text, of_c=False) is None

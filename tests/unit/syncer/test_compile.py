@@ -181,11 +181,15 @@ def test_a_missing_include_that_a_macro_names_makes_it_local(compiling: Compilin
     assert answer == local(LocalReason.INPUT_NOT_MIRRORED, "x.c")
 
 
+NO_NAMESPACE = Local(LocalReason.NO_NAMESPACE)
+
+
 @pytest.mark.parametrize("suffix", [".gch", ".pch"])
 def test_a_precompiled_header_without_its_header_makes_it_local(
     compiling: Compiling, suffix: str
 ) -> None:
     """gcc takes a.h.gch even where there is no a.h."""
+    compiling.executor.blocked = NO_NAMESPACE
     (compiling.box.base / "inc/a.h").unlink()
     compiling.box.write("inc/a.h" + suffix, "")
     answer = compiling.compile(compiling.result(exit_code=1, stderr=MISSING))
@@ -193,8 +197,60 @@ def test_a_precompiled_header_without_its_header_makes_it_local(
     assert answer == local(LocalReason.PRECOMPILED_HEADER, path)
 
 
-def test_a_precompiled_header_beside_an_input_makes_it_local(compiling: Compiling) -> None:
+def test_without_namespaces_a_precompiled_header_beside_an_input_makes_it_local(
+    compiling: Compiling,
+) -> None:
+    compiling.executor.blocked = NO_NAMESPACE
     compiling.box.write("inc/a.h.gch", "")
+    answer = compiling.compile(compiling.result("inc/a.h"))
+    path = f"{compiling.box.base}/inc/a.h.gch"
+    assert answer == local(LocalReason.PRECOMPILED_HEADER, path)
+    assert not compiling.held("inc/a.h.gch")
+
+
+def test_a_precompiled_header_beside_an_input_is_mirrored_and_compiled_again(
+    compiling: Compiling,
+) -> None:
+    compiling.box.write("inc/a.h.gch", "")
+    first, second = compiling.result("inc/a.h"), compiling.result("inc/a.h.gch")
+    assert compiling.compile(first, second) == done()
+    assert compiling.held("inc/a.h.gch")
+    assert [t.command.needs_original_paths for t in compiling.executor.tasks] == [False, True]
+
+
+def test_a_mirrored_precompiled_header_is_there_for_the_next_compile(compiling: Compiling) -> None:
+    compiling.box.write("inc/a.h.gch", "")
+    compiling.compile(compiling.result("inc/a.h"), compiling.result("inc/a.h.gch"))
+    assert compiling.compile(compiling.result("inc/a.h.gch")) == done()
+    assert compiling.compile(compiling.result("inc/a.h")) == done()  # the compiler refused it
+    assert compiling.executor.tasks[-1].command.needs_original_paths
+
+
+def test_a_precompiled_header_that_came_during_the_compile_is_compiled_again(
+    compiling: Compiling,
+) -> None:
+    compiling.box.write("inc/a.h.gch", "")
+    compiling.compile(compiling.result("inc/a.h"), compiling.result("inc/a.h.gch"))
+
+    def rebuilt(task: Task) -> ResultRequest:
+        compiling.box.write("inc/a.h.gch", "new")
+        compiling.box.mirroring.settle()
+        return compiling.result("inc/a.h")
+
+    assert compiling.compile(rebuilt, lambda task: compiling.result("inc/a.h.gch")) == done()
+
+
+def test_a_failure_where_a_precompiled_header_was_missing_is_compiled_again(
+    compiling: Compiling,
+) -> None:
+    compiling.box.write("inc/a.h.gch", "")
+    failed = compiling.result(exit_code=1, stderr=b"inc/a.h:1:1: error: no\n")
+    assert compiling.compile(failed, compiling.result("inc/a.h.gch")) == done()
+    assert compiling.compile(failed) == done(1, failed.stderr)
+
+
+def test_a_directory_of_precompiled_headers_makes_it_local(compiling: Compiling) -> None:
+    compiling.box.write("inc/a.h.gch/debug", "")
     answer = compiling.compile(compiling.result("inc/a.h"))
     path = f"{compiling.box.base}/inc/a.h.gch"
     assert answer == local(LocalReason.PRECOMPILED_HEADER, path)

@@ -44,11 +44,15 @@ def test_an_input_is_held_against_the_manifest(
     ("inputs", "header", "found"),
     [
         (["/i/a.h"], "/i/a.h.gch", True),
+        (["/other/a.h"], "/i/a.h.gch", False),  # there is an a.h beside it, and it was not read
+        (["/i/a.h"], "/i/link.h.gch", True),
+        (["/other/link.h"], "/i/link.h.gch", False),
         (["/i/a.h"], "/i/a.h.pch", True),
         (["/late/sub/a.h"], "/early/sub/a.h.gch", True),
         (["/late/sub/a.h"], "/early/a.h.gch", True),  # perhaps; rather local once too often
         (["/i/aa.h"], "/i/a.h.gch", False),
         (["/elsewhere/a.h"], "/beside/a.h.gch", True),
+        (["/elsewhere/none.h"], "/beside/none.h.gch", True),
         ([], "/i/a.h.gch", False),
     ],
 )
@@ -56,7 +60,8 @@ def test_a_precompiled_header_counts_wherever_the_search_would_find_it(
     inputs: list[str], header: str, found: bool
 ) -> None:
     expected = header if found else ""
-    assert precompiled(inputs, ["/early", "/late", "/i"], [header]) == expected
+    there = {"/i/a.h": "/i/a.h", "/i/link.h": "/i/a.h"}
+    assert precompiled(inputs, ["/early", "/late", "/i"], [header], there.get) == expected
 
 
 def test_everything_that_is_wrong_is_found() -> None:
