@@ -58,23 +58,20 @@ class Preparer:
         if isinstance(texts, Local):
             return texts
         read, more = texts
-        named = [source, *_inputs(command), *more]
-        around = [os.path.dirname(source), command.cwd, *map(os.path.dirname, named)]
-        search = [*_explicit_dirs(command), *_listed(env, command.cwd)]
-        searched = tuple(dict.fromkeys([*around, *search, *own.dirs]))
+        around = [*map(os.path.dirname, (source, *_inputs(command), *more)), command.cwd]
+        searched = tuple(dict.fromkeys([*around, *_search_dirs(command, env), *own.dirs]))
         self._mirroring.require((*searched, *_foreign_gcc(own.dirs)))
         odd = cover_odd(self._mirroring, read.data, os.path.dirname(source), searched)
         generation = self._mirroring.settle()
-        wanted = [self._want_withheld(path) for path in _inputs(command)]
-        if any(wanted):
+        if self._want_withheld(_inputs(command)):
             generation = self._mirroring.manifest.generation
         file = self._job_file(source, read, odd=odd)
-        if file is None:
+        if file is None:  # gone by now
             return Local(LocalReason.SOURCE_MISSING, command.source)
-        # There an assembler finds absolute names, and gcc a precompiled header that fits.
-        tied = bool(more) or self._may_take_precompiled(command, searched)
+        if more or self._may_take_precompiled(command, searched):
+            command = replace(command, needs_original_paths=True)
         return Task(
-            command=replace(command, needs_original_paths=True) if tied else command,
+            command=command,
             env=env,
             toolchain=known.identity.digest,
             generation=generation,
@@ -82,7 +79,7 @@ class Preparer:
             search_dirs=searched,
             builtin_dirs=own.dirs,
             implicit_include=own.implicit_include,
-            output_dirs=tuple(dict.fromkeys(d for d in command.output_dirs if os.path.isdir(d))),
+            output_dirs=tuple(filter(os.path.isdir, dict.fromkeys(command.output_dirs))),
             processor=known.processor,
             terminal=submission.terminal,
         )
@@ -116,14 +113,15 @@ class Preparer:
         tops = tuple(os.path.realpath(d).rstrip("/") + "/" for d in searched) if held else ()
         return any(path.startswith(tops) for path in held)
 
-    def _want_withheld(self, path: str) -> bool:
-        real = trace(path).real
-        if real is None:
-            return False
-        entry = self._mirroring.manifest.get(real)
-        if entry is None or isinstance(entry, WithheldEntry):
-            return self._mirroring.want(path)
-        return False
+    def _want_withheld(self, paths: Iterable[str]) -> bool:
+        """Mirror what is not; whether that changed the mirror."""
+        changed = False
+        for path in paths:
+            real = trace(path).real
+            entry = self._mirroring.manifest.get(real) if real is not None else None
+            if real is not None and (entry is None or isinstance(entry, WithheldEntry)):
+                changed |= self._mirroring.want(path)
+        return changed
 
 
 def _travelling(files: Mapping[str, FileRead]) -> Iterator[JobFile]:
@@ -161,8 +159,10 @@ def _packed(real: str, read: FileRead) -> JobFile:
     )
 
 
-def _explicit_dirs(command: CompileCommand) -> list[str]:
-    return [os.path.join(command.cwd, directory) for directory in command.search_dirs]
+def _search_dirs(command: CompileCommand, env: Mapping[str, str]) -> list[str]:
+    """Those that the command and its environment name."""
+    explicit = (os.path.join(command.cwd, directory) for directory in command.search_dirs)
+    return [*explicit, *_listed(env, command.cwd)]
 
 
 def _foreign_gcc(builtin_dirs: Iterable[str]) -> list[str]:
