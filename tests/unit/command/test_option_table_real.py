@@ -122,6 +122,7 @@ def _agrees(family: Family, name: str) -> bool:
     return takes_next(found(family, name)) or is_safe_without_value(family, name)
 
 
+@pytest.mark.slow
 def test_what_clang_takes_the_next_word_for_does(tmp_path: Path) -> None:
     names = {name for name in clang_options() if _may_take(name)} | set(CLANG_HIDDEN)
     taking = list(clang_takes_next_word(sorted(names), tmp_path))
