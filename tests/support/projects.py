@@ -87,3 +87,27 @@ def _apt_config(root: Path) -> Path:
     )
     (root / "cache" / "archives" / "partial").mkdir(parents=True, exist_ok=True)
     return config
+
+
+def unpack_or_skip(package: str, tarball: str, members: list[str], destination: Path) -> Path:
+    """Some members of a tarball in a binary package, below ``destination``; see ``fetch_or_skip``.
+
+    ``tarball``: a glob in the package; ``members``: globs of tar's.
+    """
+    destination.mkdir(parents=True)
+    steps = [
+        ["apt-get", "download", "-qq", package],
+        ["sh", "-c", "dpkg-deb -x *.deb package && rm *.deb"],
+        [
+            "sh",
+            "-c",
+            f'tar -xf package/{tarball} --wildcards "$@" && rm -r package',
+            "sh",
+            *members,
+        ],
+    ]
+    for words in steps:
+        done = subprocess.run(words, cwd=destination, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            absent(f"{package}: {done.stderr.strip()}")
+    return destination
