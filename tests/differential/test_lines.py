@@ -114,3 +114,27 @@ def test_explain_says_what_then_happens(
     assert [(str(line), word) for line, word in zip(some, said, strict=True)] == [
         (str(line), line.expected) for line in some
     ]
+
+
+@pytest.mark.compiler
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("compiler", NAMES)
+def test_plain_workers_are_as_faithful(
+    tmp_path_factory: pytest.TempPathFactory, certs_dir: Path, compiler: str
+) -> None:
+    """Without namespaces more is compiled locally; nothing is compiled differently."""
+    plain = Cluster(tmp_path_factory.mktemp("plain"), certs_dir, [{"sandbox": "plain"}])
+    project = lay_out(tmp_path_factory.mktemp("relocated") / "project")
+    try:
+        plain.start()
+        wrong = []
+        for line in rows(compiler, project):
+            outcome = compare(plain, project, line)
+            fits = outcome.happened == line.expected
+            if outcome.differences() or not (fits or outcome.happened == "no_namespace"):
+                wrong.append((str(line), outcome.said, outcome.differences()))
+        assert wrong == [], "\n".join(map(str, wrong))
+        plain.stop()
+    finally:
+        plain.kill()

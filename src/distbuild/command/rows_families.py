@@ -172,6 +172,7 @@ ROWS: tuple[Option, ...] = (
     Option("-gnat", JOINED, verdict=UNSUPPORTED, only=GCC),
     Option("-gnatO", SEPARATE, verdict=UNSUPPORTED, only=GCC),
     Option("-grecord-command-line", verdict=ORIGINAL),
+    Option("-grecord-gcc-switches", verdict=ORIGINAL, only=CLANG),
     Option("-gsplit-dwarf", verdict=ORIGINAL),
     Option("-gsplit-dwarf=", JOINED, verdict=ORIGINAL),
     Option("-march=native", verdict=ORIGINAL),

@@ -140,7 +140,8 @@ ROWS: tuple[Option, ...] = (
     Option("-no-pedantic", only=CLANG),
     Option("-no-pie"),
     Option("-no-pthread", only=CLANG),
-    Option("-nobuiltininc", only=CLANG),
+    # Beside the -nostdinc of a relocated command clang finds it unused, and says so.
+    Option("-nobuiltininc", verdict=ORIGINAL, only=CLANG),
     Option("-nocudainc", only=CLANG),
     Option("-nocudalib", only=CLANG),
     Option("-nodefaultlibs"),
@@ -153,7 +154,7 @@ ROWS: tuple[Option, ...] = (
     Option("-nostdinc++"),
     Option("-nostdlib"),
     Option("-nostdlib++"),
-    Option("-nostdlibinc", only=CLANG),
+    Option("-nostdlibinc", verdict=ORIGINAL, only=CLANG),
     Option("-o", EITHER, OUT),
     Option("-obj", JOINED, verdict=UNSUPPORTED, only=CLANG),
     Option("-openmp", JOINED, verdict=UNSUPPORTED, only=CLANG),
