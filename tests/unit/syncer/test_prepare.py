@@ -95,7 +95,7 @@ def test_a_withheld_file_that_an_option_names_is_mirrored(box: Box) -> None:
     assert box.mirroring.manifest.get(f"{box.base}/src/x.c") == WITHHELD
 
 
-def unreadable(box: Box) -> Submission:
+def from_a_fifo(box: Box) -> Submission:
     os.mkfifo(box.base / "src/fifo.c")
     return box.submission(source="fifo.c")
 
@@ -129,7 +129,7 @@ def without_compiler(box: Box) -> Submission:
     ("submission", "reason"),
     [
         (lambda box: box.submission(source="none.c"), LocalReason.SOURCE_MISSING),
-        (unreadable, LocalReason.SOURCE_MISSING),
+        (from_a_fifo, LocalReason.SPECIAL_INPUT),
         (with_incbin, LocalReason.ASSEMBLER_INPUT),
         (with_assembler_include, LocalReason.ASSEMBLER_INPUT),
         (over_a_fifo, LocalReason.OUTPUT_SPECIAL),
