@@ -71,6 +71,10 @@ class Judge:
         """True: the result is the local compiler's. False: compile again. Local: give it up."""
         own = {os.fsdecode(f.path): f.entry for f in task.files}
         if result.disturbed or not self._sources_unchanged(own):
+            if result.exit_code != 0:
+                # Else each round of a busy build is spent on the same placeholder.
+                manifest = self._mirroring.manifest
+                self._mirror(proof.examine(result.inputs, manifest.get, own).withheld)
             return False
         if result.exit_code != 0 and not result.inputs:
             return self._judge_failure(task, result)

@@ -141,7 +141,7 @@ def _read_texts(
     itself has to answer for it."""
     try:
         if not stat.S_ISREG(os.stat(source).st_mode):
-            return Local(LocalReason.SOURCE_MISSING, f"{command.source}: not a regular file")
+            return Local(LocalReason.SPECIAL_INPUT, command.source)
         read = read_file(source)
     except OSError as error:
         return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")

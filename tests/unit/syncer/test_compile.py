@@ -89,6 +89,15 @@ def test_a_disturbed_result_is_compiled_again(compiling: Compiling) -> None:
     assert compiling.counted() == (1, 0, 1, {})
 
 
+def test_a_disturbed_failure_still_says_what_it_ran_into(compiling: Compiling) -> None:
+    """In a busy build every round of a failing compile may be disturbed."""
+    compiling.box.write("inc/b.c", "int b;\n")
+    read = [compiling.read("inc/b.c", b"placeholder")]
+    disturbed = ResultRequest("1.1", "w1", exit_code=1, inputs=read, disturbed=True)
+    assert compiling.compile(disturbed, compiling.result("inc/b.c")) == done()
+    assert compiling.counted() == (1, 0, 1, {})
+
+
 def test_a_source_that_changed_meanwhile_is_compiled_again(compiling: Compiling) -> None:
     def edit(task: Task) -> ResultRequest:
         compiling.box.write("src/x.c", "int y;\n")

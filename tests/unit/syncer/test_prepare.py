@@ -103,7 +103,7 @@ def profile_of(what: str) -> Callable[[Box], Submission]:
     return made
 
 
-def unreadable(box: Box) -> Submission:
+def from_a_fifo(box: Box) -> Submission:
     os.mkfifo(box.base / "src/fifo.c")
     return box.submission(source="fifo.c")
 
@@ -142,7 +142,7 @@ def on_an_unknown_processor(box: Box) -> Submission:
     ("submission", "reason"),
     [
         (lambda box: box.submission(source="none.c"), LocalReason.SOURCE_MISSING),
-        (unreadable, LocalReason.SOURCE_MISSING),
+        (from_a_fifo, LocalReason.SPECIAL_INPUT),
         (with_incbin, LocalReason.ASSEMBLER_INPUT),
         (with_assembler_include, LocalReason.ASSEMBLER_INPUT),
         (over_a_fifo, LocalReason.OUTPUT_SPECIAL),
