@@ -56,6 +56,7 @@ class Tree:
         # Entries that this disk cannot have at their place: too long a name, or below a link.
         self._left_out: set[bytes] = set()
         self._summary = Summary()
+        self._position = ("", 0, self._summary.digest())
         self._files, self._bytes = 0, 0
         self._revision = 0
         # Path -> the revision in which it last changed; paths that are gone stay in it.
@@ -107,9 +108,12 @@ class Tree:
         return ChangesReply("need_blobs", 0, self._missing(entries, sorted(entries)))
 
     def position(self) -> tuple[str, int, Digest]:
-        """Epoch, generation and summary, of one moment."""
-        with self._lock:
-            return self.epoch, self.generation, self._summary.digest()
+        """Epoch, generation and summary, of one moment.
+
+        Waits for no change under way: a full listing takes minutes, and a worker that does not
+        ask for work meanwhile counts as down.
+        """
+        return self._position
 
     def revision(self) -> int:
         """A number that grows with every change of the tree."""
@@ -152,9 +156,8 @@ class Tree:
             return b""
 
     def status(self) -> TreeStatus:
-        """Counts of regular files with content."""
-        with self._lock:
-            return TreeStatus(self.generation, self._files, self._bytes)
+        """Counts of regular files with content. Waits for no change under way."""
+        return TreeStatus(self.generation, self._files, self._bytes)
 
     def clean(self) -> None:
         """Forget and remove everything."""
@@ -185,6 +188,7 @@ class Tree:
         self._files -= 1
         self._bytes -= entry.size
         self.epoch, self.generation = "", 0
+        self._position = ("", 0, self._summary.digest())
 
     def _entries_have(self, path: bytes) -> bool:
         return path in self._entries
@@ -196,6 +200,7 @@ class Tree:
 
     def _adopt(self, changes: Changes) -> ChangesReply:
         self.epoch, self.generation = changes.epoch, changes.target
+        self._position = (self.epoch, self.generation, self._summary.digest())
         self.roots = tuple(root for root in changes.roots if root != b"/")
         return ChangesReply("applied", self.generation)
 
@@ -307,5 +312,6 @@ class Tree:
         self._files, self._bytes = 0, 0
         self._changed.clear()
         self.epoch, self.generation, self.roots = "", 0, ()
+        self._position = ("", 0, self._summary.digest())
         with translated():
             self.ground.clear()

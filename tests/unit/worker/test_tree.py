@@ -84,6 +84,31 @@ def test_a_full_listing_is_applied(tree: Tree) -> None:
     assert repr(tree) == "Tree(epoch='e', generation=7, 2)"
 
 
+def test_where_a_tree_is_can_be_asked_while_it_changes(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that waited for a large listing would not ask for work, and count as down."""
+    assert tree.apply(full({b"/i/a.h": A})).state == "applied"
+    begun, go_on = threading.Event(), threading.Event()
+    put = tree.ground.put
+
+    def slow(path: bytes, entry: Entry) -> None:
+        begun.set()
+        go_on.wait(10)
+        put(path, entry)
+
+    monkeypatch.setattr(tree.ground, "put", slow)
+    changing = threading.Thread(target=tree.apply, args=[full({b"/i/a.h": B}, target=2)])
+    changing.start()
+    assert begun.wait(10)
+    during = tree.position(), tree.status().generation
+    still = changing.is_alive()
+    go_on.set()
+    changing.join()
+    assert (during, still) == ((("e", 1, summary_of({b"/i/a.h": A})), 1), True)
+    assert tree.position() == ("e", 2, summary_of({b"/i/a.h": B}))
+
+
 def test_an_offer_of_what_is_there_only_changes_the_generation(tree: Tree) -> None:
     entries: Entries = {b"/a.h": A}
     tree.apply(full(entries, 7))
