@@ -79,12 +79,19 @@ def explained(farm: Cluster, project: Path, line: Line) -> str:
     return "remote" if first == "distributed" else first.removeprefix("local: ").partition(" ")[0]
 
 
-ROWS = [(name, at) for name in NAMES for at in range(len(rows(name)))]
+def parameters() -> Iterator[Any]:
+    """All rows. Of those for both families the quick run tries each with one, in turn."""
+    shared = len(all_lines([LINES / "common.txt"], NAMES["gcc"], Path("/PROJECT")))
+    for number, name in enumerate(NAMES):
+        for at, line in enumerate(rows(name)):
+            is_other_s = at < shared and at % len(NAMES) != number
+            marks = [pytest.mark.slow] if is_other_s else []
+            yield pytest.param((name, at), marks=marks, id=f"{name}: {line}")
 
 
 @pytest.mark.compiler
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}: {rows(row[0])[row[1]]}")
+@pytest.mark.parametrize("row", list(parameters()))
 def test_a_line_equals_the_local_one(
     outcomes: dict[tuple[str, int], Future[Outcome]], row: tuple[str, int]
 ) -> None:
