@@ -8,6 +8,7 @@ import functools
 import itertools
 import logging
 import os
+import posixpath
 import re
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
@@ -245,9 +246,9 @@ def _inputs(task: Task, answer: Answer) -> list[InputFile]:
     resolve = functools.cache(task.tree.resolve)
     inputs: dict[bytes, InputFile] = {}
     for name in names:
-        path = os.path.join(task.job.cwd, name)
-        real = _resolved_in(task.tree, os.fsdecode(path), resolve)
-        known = os.fsencode(real) if real is not None else os.path.normpath(path)
+        path = task.command.absolute(os.fsdecode(name))
+        real = _resolved_in(task.tree, path, resolve)
+        known = os.fsencode(real if real is not None else posixpath.normpath(path))
         if known not in inputs:
             inputs[known] = InputFile(known, task.tree.digest_at(known))
     return list(inputs.values())
