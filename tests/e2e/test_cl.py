@@ -180,6 +180,6 @@ def remote(cluster: Cluster, build: Callable[[], object]) -> int:
 
 
 def objects(build: Path) -> dict[str, bytes]:
-    found = {str(p.relative_to(build)): p.read_bytes() for p in build.rglob("*.obj")}
+    found = {str(p.relative_to(build)): p.read_bytes() for p in build.rglob("sample.dir/**/*.obj")}
     assert found
     return found
