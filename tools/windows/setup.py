@@ -1,4 +1,4 @@
-"""Makes a Windows to test on, from nothing: wine, Windows' own CPython in it, and a stand-in cl.exe.
+"""Makes a Windows to test on, from nothing: wine, Windows' own CPython, and a stand-in cl.exe.
 
 Everything lies below one directory (``$DIST_BUILD_WINDOWS``, else ``build/windows``), and what is
 there already is kept. Packages come through apt and pip, by their names and pinned digests.

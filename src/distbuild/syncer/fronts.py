@@ -7,7 +7,7 @@ from functools import partial
 
 from distbuild.config import Config, Home, syncer_port
 from distbuild.protocol.messages import MAX_BODY_BYTES
-from distbuild.serving import portable, run
+from distbuild.serving import portable, run, threaded
 from distbuild.serving.front import Front, Site
 from distbuild.serving.listening import listen_port, listen_unix
 from distbuild.serving.transport import Plain, Tls, server_context
@@ -42,6 +42,8 @@ def serve_syncer(start: Start, home: Home, config: Config, credentials: Credenti
             run.serve(make_site, fronts)
         finally:
             home.socket.unlink(missing_ok=True)
+    elif threaded.is_wanted():
+        threaded.serve(make_site, _port(config, credentials, gate))
     else:
         _serve_portably(make_site, config, credentials)
 
@@ -69,6 +71,17 @@ def _local(home: Home) -> Front:
         admits=lambda _: True,
         max_body=MAX_SOCKET_BODY_BYTES,
         max_connections=sys.maxsize,
+    )
+
+
+def _port(config: Config, credentials: Credentials, gate: Gate) -> threaded.Port:
+    return threaded.Port(
+        config.bind,
+        syncer_port(config),
+        credentials.cert,
+        credentials.key,
+        admits=lambda headers: gate.knows(headers.get("authorization")),
+        max_body=MAX_BODY_BYTES,
     )
 
 
