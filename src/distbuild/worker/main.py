@@ -29,9 +29,9 @@ from distbuild.worker.job import JobRunner
 from distbuild.worker.namespace import NamespaceSandbox, find_bwrap, probe
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.plain import PlainSandbox
+from distbuild.worker.runner import limit_descendants
 from distbuild.worker.sandbox import Sandbox
 from distbuild.worker.slots import Slots, Tally
-from distbuild.worker.spawn import limit_descendants
 from distbuild.worker.status import Confined, WorkerStatus
 from distbuild.worker.watcher import Watcher
 
