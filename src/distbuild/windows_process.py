@@ -6,6 +6,7 @@ ends with it: the system closes the job's handle, and that ends all in it.
 
 import contextlib
 import ctypes
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ MIN_MEMORY = 8 * 1024**3
 MAX_CPU_S = 30 * 60
 #: The exit code of what is ended here.
 ENDED = 1
+#: Exit codes have 32 bits, and no sign until they are given to the system.
+_CODES = 1 << 32
 
 _kernel = ctypes.WinDLL("kernel32", use_last_error=True)
 _ntdll = ctypes.WinDLL("ntdll")
@@ -30,6 +33,8 @@ _LIMIT_JOB_TIME = 0x4
 _LIMIT_JOB_MEMORY = 0x200
 #: No dialogue in which nobody clicks.
 _LIMIT_DIE_ON_UNHANDLED_EXCEPTION = 0x400
+#: What is started in the job is outside of it.
+_LIMIT_SILENT_BREAKAWAY = 0x1000
 _LIMIT_KILL_ON_JOB_CLOSE = 0x2000
 _NO_CRITICAL_ERROR_BOX, _NO_FAULT_BOX, _NO_OPEN_FILE_BOX = 0x1, 0x2, 0x8000
 _TICKS_PER_S = 10_000_000
@@ -90,12 +95,11 @@ def limit_descendants() -> None:
 class JobObject:
     """Processes that end together, at the latest with the one that made it."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: "_Limits") -> None:
         handle = _kernel.CreateJobObjectW(None, None)
         if not handle:
             raise ctypes.WinError(ctypes.get_last_error())
         self._handle = handle
-        limits = _limits()
         size = ctypes.sizeof(limits)
         if not _kernel.SetInformationJobObject(
             handle, _EXTENDED_LIMITS, ctypes.byref(limits), size
@@ -127,7 +131,7 @@ def start(
 
     Without a window, and deaf to this console's Ctrl-C. Raises OSError or ValueError.
     """
-    job = JobObject()
+    job = JobObject(_compiler_limits())
     try:
         process = subprocess.Popen(
             argv,
@@ -159,7 +163,25 @@ def start(
     return process, job
 
 
-def _limits() -> _Limits:
+def run_here(program: str, words: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run a program with our own streams and console; its exit code. Raises OSError.
+
+    It ends when we are ended, but not what it has started for others as well: the compiler's
+    server for program databases.
+    """
+    limits = _Limits()
+    limits.basic.flags = _LIMIT_KILL_ON_JOB_CLOSE | _LIMIT_SILENT_BREAKAWAY
+    job = JobObject(limits)
+    # Ctrl-C comes to both: the program decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process = subprocess.Popen(words, executable=program, env=env, close_fds=False)
+    with contextlib.suppress(OSError):  # it has ended already
+        job.add(int(process._handle))  # type: ignore[attr-defined]
+    status = process.wait()
+    return status - _CODES if status >= _CODES // 2 else status
+
+
+def _compiler_limits() -> _Limits:
     memory = _Memory(length=ctypes.sizeof(_Memory))
     _kernel.GlobalMemoryStatusEx(ctypes.byref(memory))
     limits = _Limits()

@@ -7,7 +7,7 @@ from functools import partial
 
 from distbuild.config import Config, Home, syncer_port
 from distbuild.protocol.messages import MAX_BODY_BYTES
-from distbuild.serving import portable, run, threaded
+from distbuild.serving import run, threaded
 from distbuild.serving.front import Front, Site
 from distbuild.serving.listening import listen_port, listen_unix
 from distbuild.serving.transport import Plain, Tls, server_context
@@ -88,7 +88,9 @@ def _port(config: Config, credentials: Credentials, gate: Gate) -> threaded.Port
 def _serve_portably(
     make_site: Callable[[threading.Event], Site], config: Config, credentials: Credentials
 ) -> None:
-    def make(stop: threading.Event) -> "portable.Served":
+    from distbuild.serving import portable  # granian is not for Windows
+
+    def make(stop: threading.Event) -> portable.Served:
         site = make_site(stop)
         return site.app, site.end
 
