@@ -1,4 +1,4 @@
-"""Makes a Windows to test on, from nothing: wine, Windows' own CPython in it, and a stand-in cl.exe.
+"""Makes a Windows to test on, from nothing: wine, Windows' own CPython, and a stand-in cl.exe.
 
 Everything lies below one directory (``$DIST_BUILD_WINDOWS``, else ``build/windows``), and what is
 there already is kept. Packages come through apt and pip, by their names and pinned digests.
@@ -124,6 +124,9 @@ class Windows:
         shutil.rmtree(packages, ignore_errors=True)
         words = ["install", "--target", packages, *FOR_WINDOWS]
         run([*PIP, *words, "-r", HERE / "requirements.txt"])
+        # pip takes the conditions of requirements for those of its own system.
+        for directory in packages.glob("granian*"):
+            shutil.rmtree(directory)
 
     def _add_zig(self) -> None:
         archive = self._fetched("ziglang-*.whl", ZIG, *FOR_WINDOWS)

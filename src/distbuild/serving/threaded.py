@@ -9,15 +9,20 @@ import select
 import signal
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distbuild.serving.answer import Answer, call
 from distbuild.serving.connection import Later
 from distbuild.serving.front import Call, Site
+from distbuild.serving.listening import listen_port
 from distbuild.serving.request import Admits, Request, RequestReader, environ_of
+from distbuild.serving.transport import server_context
 from distbuild.signals import Signal
 
 if TYPE_CHECKING:
@@ -38,10 +43,28 @@ _READ_BYTES = 256 * 1024
 _ENDS = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
 
 
-def serve(make_site: Callable[[threading.Event], Site], make_server: "MakeServer") -> None:
+def is_wanted() -> bool:
+    """Whether this system has nothing better: Windows."""
+    return sys.platform == "win32"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """Where to listen, who we are there, and what is taken of whom."""
+
+    bind: str
+    port: int
+    cert: Path
+    key: Path
+    admits: Admits
+    max_body: int
+
+
+def serve(make_site: Callable[[threading.Event], Site], port: Port) -> None:
     """Serve until told to stop; returns after an orderly end. Called in the main thread.
 
-    ``make_site`` gets what is set when the end is near, so that long polls answer.
+    ``make_site`` gets what is set when the end is near, so that long polls answer. Raises
+    ConfigError.
     """
     stop = threading.Event()
 
@@ -49,12 +72,14 @@ def serve(make_site: Callable[[threading.Event], Site], make_server: "MakeServer
         del number, frame
         stop.set()
 
+    context = server_context(port.cert, port.key)
+    listener = listen_port(port.bind, port.port)
     for name in _ENDS:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, end)
     site = make_site(stop)
-    server = make_server(site)
+    server = ThreadedServer(site, listener, context, port)
     server.start()
     # Windows interrupts no wait of Python's for Ctrl-C.
     while not stop.wait(LOOK_S):
@@ -71,14 +96,12 @@ class ThreadedServer:
         site: Site,
         listener: socket.socket,
         context: ssl.SSLContext,
-        admits: Admits,
-        max_body: int,
+        port: Port,
     ) -> None:
         self._site = site
         self._listener = listener
         self._context = context
-        self._admits = admits
-        self._max_body = max_body
+        self._port = port
         self._ending = threading.Event()
         self._lock = threading.Lock()
         self._busy = 0
@@ -145,16 +168,13 @@ class ThreadedServer:
             accepted.close()
 
     def _reader(self) -> RequestReader:
-        return RequestReader(self._max_body, self._admits)
+        return RequestReader(self._port.max_body, self._port.admits)
 
     def _doing(self, change: int) -> bool:
         """A request begins (1) or ends (-1); whether another may follow on its connection."""
         with self._lock:
             self._busy += change
         return not self._ending.is_set()
-
-
-MakeServer = Callable[[Site], ThreadedServer]
 
 
 class _Conversation:
@@ -213,9 +233,9 @@ class _Conversation:
             elif not self._happens(step):
                 return
 
-    def _happens(self, signal: Signal) -> bool:
+    def _happens(self, awaited: Signal) -> bool:
         """Wait for something; whether the client still waits for it, too."""
-        while not signal.wait(LOOK_S):
+        while not awaited.wait(LOOK_S):
             if self._has_ended():
                 return False
         return True
