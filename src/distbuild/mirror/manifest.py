@@ -6,6 +6,7 @@ Pure: knows no disk, no worker and no clock. Paths are absolute ``str`` (surroga
 
 import hashlib
 import os
+import posixpath
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -137,7 +138,7 @@ class Manifest:
         before = self._entries.get(path)
         if before == entry:
             return
-        parent, name = os.path.split(path)
+        parent, name = posixpath.split(path)
         if before is not None:
             self._account(path, before, -1)
         if entry is None:

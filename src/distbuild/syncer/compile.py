@@ -9,6 +9,7 @@ as a vanished wrapper does, cancels the job.
 import dataclasses
 import logging
 import os
+import posixpath
 import re
 import threading
 from collections import Counter
@@ -152,7 +153,7 @@ def _speaks_of_itself(
     """Whether a compiler that was called by another name says its own in a message."""
     if command.compiler == submission.argv[0]:
         return False
-    return os.fsencode(os.path.basename(command.compiler)) + b": " in result.stderr
+    return os.fsencode(posixpath.basename(command.compiler)) + b": " in result.stderr
 
 
 def _read_nothing(command: CompileCommand, result: ResultRequest) -> bool:
@@ -170,5 +171,5 @@ def _removed(command: CompileCommand, result: ResultRequest) -> list[bytes]:
     if command.dependencies is not None and not _read_nothing(command, result):
         names.append(command.dependencies.path)
     written = {file.path for file in result.outputs}
-    paths = (os.fsencode(os.path.join(command.cwd, name)) for name in names)
+    paths = (os.fsencode(posixpath.join(command.cwd, name)) for name in names)
     return [path for path in paths if path not in written]

@@ -6,9 +6,11 @@ Every public method may be called from any thread. Knows nothing of workers and 
 
 import logging
 import os
+import posixpath
 import threading
 from collections.abc import Callable, Iterable
 
+from distbuild import disk
 from distbuild.mirror import policy
 from distbuild.mirror.file_system import is_remote
 from distbuild.mirror.known import FileRead
@@ -239,7 +241,7 @@ class Mirroring:
         """Mirror only the top of a root from now on; what jobs named in it becomes a root."""
         root.kind = Kind.SHALLOW
         self._watcher.forget(root.path)
-        real = {spelled: os.path.realpath(spelled) for spelled in self._required}
+        real = {spelled: disk.realpath(spelled) for spelled in self._required}
         named = [s for s, r in real.items() if r != root.path and inside(r, root.path)]
         for spelled in named:
             del self._required[spelled]
@@ -252,9 +254,9 @@ class Mirroring:
     # --- events ---------------------------------------------------------------------------------
 
     def _changed(self, path: str, is_directory: bool) -> None:
-        name = os.path.basename(path)
+        name = posixpath.basename(path)
         if name == HOME_MARKER:
-            path, is_directory = os.path.dirname(path), True
+            path, is_directory = posixpath.dirname(path), True
         ignored = policy.handling(name) is policy.Handling.IGNORE
         if is_directory or not ignored or path in self._scanner.wanted:
             self._pending.changed(path, is_directory)

@@ -7,10 +7,11 @@ import contextlib
 import errno
 import hashlib
 import os
-import shutil
+import posixpath
 import stat
 from collections.abc import Iterable
 
+from distbuild import disk
 from distbuild.mirror.store import Store
 from distbuild.protocol.messages import Digest, Entry, FileEntry, SymlinkEntry
 from distbuild.worker.paths import parents, rerooted_target
@@ -42,10 +43,10 @@ class Ground:
 
     def clear(self) -> None:
         """Begin again with an empty directory."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        disk.remove_tree(self.root)
         _unlink(self._placeholder)
         _unlink(self._staged)
-        os.makedirs(self.root)
+        disk.makedirs(self.root)
         self._linked.clear()
         self._digest_at.clear()
         self._facts.clear()
@@ -57,7 +58,7 @@ class Ground:
         if not (isinstance(entry, FileEntry) and self._link_new(path, real, entry)):
             self._replace(path, real, entry)
         if isinstance(entry, FileEntry):
-            self._facts[path] = _facts(os.lstat(real))
+            self._facts[path] = _facts(disk.lstat(real))
 
     def _link_new(self, path: bytes, real: bytes, entry: FileEntry) -> bool:
         """Link the blob straight to a name that is absent; False if that cannot be done."""
@@ -72,7 +73,7 @@ class Ground:
         return linked
 
     def _replace(self, path: bytes, real: bytes, entry: Entry) -> None:
-        os.makedirs(os.path.dirname(real), exist_ok=True)
+        disk.makedirs(posixpath.dirname(real), exist_ok=True)
         _unlink(self._staged)
         if isinstance(entry, FileEntry):
             self._stage_file(path, entry)
@@ -80,7 +81,7 @@ class Ground:
             os.symlink(rerooted_target(path, entry.target), self._staged)
         else:
             self._stage_placeholder()
-        os.rename(self._staged, real)
+        disk.rename(self._staged, real)
         # rename(2) between two links of one inode does nothing and leaves both.
         _unlink(self._staged)
 
@@ -91,12 +92,12 @@ class Ground:
         """
         put = self._facts.get(path)
         try:
-            now = _facts(os.lstat(self.real(path)))
+            now = _facts(disk.lstat(self.real(path)))
             if now == put:
                 return True
             if put is None or now[:-1] != put[:-1]:
                 return False
-            with open(self.real(path), "rb") as file:
+            with disk.open_to_read(self.real(path)) as file:
                 if hashlib.file_digest(file, "sha256").digest() != digest:
                     return False
         except OSError:
@@ -107,20 +108,20 @@ class Ground:
 
     def put_directory(self, path: bytes) -> None:
         """Make ``path`` a directory if it is none yet."""
-        os.makedirs(self.real(path), exist_ok=True)
+        disk.makedirs(self.real(path), exist_ok=True)
 
     def remove(self, path: bytes) -> None:
         """Remove whatever is at ``path``, a directory with all it holds."""
         real = self.real(path)
         try:
-            os.unlink(real)
+            disk.unlink(real)
         except (FileNotFoundError, NotADirectoryError):
             self.forget(path)
             return
         except OSError as error:
             if error.errno not in (errno.EISDIR, errno.EPERM):
                 raise
-            shutil.rmtree(real)
+            disk.rmtree(real)
         self.forget(path)
 
     def forget(self, path: bytes) -> None:
@@ -136,7 +137,7 @@ class Ground:
             if parent in wanted:
                 return
             try:
-                os.rmdir(self.real(parent))
+                disk.rmdir(self.real(parent))
             except FileNotFoundError:
                 continue
             except OSError:
@@ -145,7 +146,7 @@ class Ground:
     def is_directory(self, path: bytes) -> bool:
         """Whether a directory, not a link to one, is at ``path``."""
         try:
-            return stat.S_ISDIR(os.lstat(self.real(path)).st_mode)
+            return stat.S_ISDIR(disk.lstat(self.real(path)).st_mode)
         except OSError:
             return False
 
@@ -160,18 +161,18 @@ class Ground:
 
     def _stage_placeholder(self) -> None:
         try:
-            os.link(self._placeholder, self._staged)
+            disk.link(self._placeholder, self._staged)
             return
         except FileNotFoundError:
             pass
         except OSError as error:
             if error.errno != errno.EMLINK:
                 raise
-            os.unlink(self._placeholder)
+            disk.unlink(self._placeholder)
         with open(self._placeholder, "wb") as file:
             file.write(WITHHELD_TEXT)
             os.fchmod(file.fileno(), 0o444)
-        os.link(self._placeholder, self._staged)
+        disk.link(self._placeholder, self._staged)
 
 
 def _facts(status: os.stat_result) -> tuple[int, ...]:
@@ -186,4 +187,4 @@ def _facts(status: os.stat_result) -> tuple[int, ...]:
 
 def _unlink(path: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+        disk.unlink(path)

@@ -1,9 +1,9 @@
 """This machine's own files as a source of blobs: equal bytes at an equal path need not travel."""
 
 import hashlib
-import os
 import stat
 
+from distbuild import disk
 from distbuild.mirror.store import Store
 from distbuild.protocol.messages import Digest, FileEntry
 
@@ -23,7 +23,7 @@ class OwnFiles:
         if not self._enabled:
             return False
         try:
-            found = os.stat(path)
+            found = disk.stat(path)
             if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
                 return False
             # A peer must not read through us what others on this machine may not.
@@ -32,7 +32,7 @@ class OwnFiles:
             key = (path, found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
             digest = self._digests.get(key)
             if digest is None:
-                with open(path, "rb") as file:
+                with disk.open_to_read(path) as file:
                     digest = hashlib.file_digest(file, "sha256").digest()
                 self._digests[key] = digest
         except OSError:

@@ -4,6 +4,7 @@ Two exist: ``namespace`` shows the dev box's own paths, ``plain`` relocates the 
 """
 
 import os
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -93,6 +94,6 @@ def environment(task: Task, search_path: str) -> dict[str, str]:
 
 def resolved(task: Task, path: bytes) -> bytes:
     """The dev box path of an output, its directory's symlinks followed."""
-    directory, _, name = os.path.join(task.job.cwd, path).rpartition(b"/")
-    real = task.tree.resolve(os.fsdecode(directory)) or os.fsdecode(os.path.normpath(directory))
+    directory, _, name = posixpath.join(task.job.cwd, path).rpartition(b"/")
+    real = task.tree.resolve(os.fsdecode(directory)) or os.fsdecode(posixpath.normpath(directory))
     return os.fsencode(real.rstrip("/")) + b"/" + name
