@@ -46,8 +46,8 @@ def test_each_side_knows_the_others_token(made: Path) -> None:
 
 def test_strict_verification_accepts_the_chain(made: Path) -> None:
     leaves: list[Path | str] = [made / role / "cert.pem" for role in ("dev", "worker")]
-    words: list[Path | str] = ["openssl", "verify", "-x509_strict", "-CAfile", made / "ca" / "ca.pem", *leaves]
-    subprocess.run(words, check=True, capture_output=True)
+    verify = ["openssl", "verify", "-x509_strict", "-CAfile", made / "ca" / "ca.pem"]
+    subprocess.run([*verify, *leaves], check=True, capture_output=True)
 
 
 def test_only_the_owner_can_read_anything(made: Path) -> None:

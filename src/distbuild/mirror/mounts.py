@@ -20,7 +20,7 @@ class MountWatch:
         self._poll = select.poll() if hasattr(select, "poll") else None
         self._fd = -1
         with contextlib.suppress(OSError):
-            self._fd = os.open(table, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(table, os.O_RDONLY)
         if self._fd < 0:
             self._poll = None
         if self._poll is not None:
