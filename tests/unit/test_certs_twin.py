@@ -46,7 +46,13 @@ def test_each_side_knows_the_others_token(made: Path) -> None:
 
 def test_strict_verification_accepts_the_chain(made: Path) -> None:
     leaves: list[Path | str] = [made / role / "cert.pem" for role in ("dev", "worker")]
-    verify = ["openssl", "verify", "-x509_strict", "-CAfile", made / "ca" / "ca.pem"]
+    verify: list[Path | str] = [
+        "openssl",
+        "verify",
+        "-x509_strict",
+        "-CAfile",
+        made / "ca" / "ca.pem",
+    ]
     subprocess.run([*verify, *leaves], check=True, capture_output=True)
 
 
