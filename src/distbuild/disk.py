@@ -68,6 +68,21 @@ def patiently(call: Callable[[], Any], passing: frozenset[int] = _PASSING_FOR_WR
     return call()
 
 
+def make_link(target: bytes, path: bytes, *, to_directory: bool) -> bool:
+    """A link on Windows at ``path`` to an absolute target; whether there is one now.
+
+    Directories get a junction, which everybody may make; links to files are a privilege.
+    """
+    try:
+        if to_directory:
+            windows_calls.make_junction(*map(os.fsdecode, (to_system(target), to_system(path))))
+        else:
+            os.symlink(to_system(target), to_system(path))
+    except OSError:
+        return False
+    return True
+
+
 def remove_tree(path: AnyStr) -> None:
     """A directory and what is in it, as far as it can be removed."""
     with contextlib.suppress(FileNotFoundError):

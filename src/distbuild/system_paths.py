@@ -7,9 +7,11 @@ form. On POSIX both are the same, and nothing is done. ``bytes`` are as ``os.fse
 import errno
 import ntpath
 import os
+import sys
+from collections.abc import Callable
 from typing import AnyStr
 
-from distbuild.windows_names import is_nameable
+from distbuild.windows_names import fold, is_nameable
 from distbuild.windows_paths import from_windows, to_windows
 
 WINDOWS = os.name == "nt"
@@ -57,6 +59,10 @@ def _same(path: AnyStr) -> AnyStr:
     return path
 
 
+#: How ``str`` and ``bytes`` are converted, as ``os.fsencode`` does it.
+ERRORS = sys.getfilesystemencodeerrors()
+#: What all spellings of one path have in common; None where each is a file of its own.
+FOLD: Callable[[str], str] | None = fold if WINDOWS else None
 #: The form for system calls of an internal path, ``str`` or ``bytes``; may raise OSError.
 to_system = windows_form if WINDOWS else _same
 #: The internal form of an absolute path that the system gave.

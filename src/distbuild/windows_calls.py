@@ -67,6 +67,14 @@ def name_on_disk(path: str) -> str:
     return str(found.cFileName)
 
 
+def make_junction(target: str, path: str) -> None:
+    """A directory at ``path`` that leads to ``target``. Raises OSError."""
+    import _winapi
+
+    calls: Any = _winapi
+    calls.CreateJunction(target, path)
+
+
 def is_remote(path: str) -> bool:
     """Whether a path is on a drive of another machine."""
     if path.startswith("\\\\") and not path.startswith("\\\\?\\"):

@@ -19,12 +19,14 @@ from distbuild.mirror.mounts import MountWatch
 from distbuild.mirror.pending import Pending
 from distbuild.mirror.roots import Kind, Root, Roots, identity, inside, trace
 from distbuild.mirror.scan import Scanner
+from distbuild.mirror.spellings import Fold
 from distbuild.mirror.watch import Watcher
 from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.signals import Signal
 from distbuild.syncer.survey import Survey, ancestors
 from distbuild.syncer.ways import Place, Ways
+from distbuild.system_paths import FOLD
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,8 @@ RETRY_S = 5.0
 class Mirroring:
     """The live manifest of one dev box; ``home`` is the user's, never taken as a whole.
 
-    ``make_watcher`` gets the callbacks ``changed(path, is_directory)`` and ``overflowed()``.
+    ``make_watcher`` gets the callbacks ``changed(path, is_directory)`` and ``overflowed()``;
+    ``fold``: see Manifest.
     """
 
     def __init__(
@@ -46,8 +49,9 @@ class Mirroring:
         make_watcher: Callable[[Callable[[str, bool], None], Callable[[], None]], Watcher],
         home: str,
         on_change: Callable[[], None],
+        fold: Fold | None = FOLD,
     ) -> None:
-        self.manifest = Manifest()
+        self.manifest = Manifest(fold)
         #: Set once what the last run mirrored is mirrored again. Until then the manifest is a part
         #: of the truth: a worker that was told of it would throw the rest away.
         self.ready = Signal()

@@ -5,8 +5,9 @@ import threading
 from pathlib import Path
 
 from distbuild import disk
+from distbuild.mirror.spellings import Fold
 from distbuild.mirror.store import Store, translated
-from distbuild.system_paths import from_system
+from distbuild.system_paths import FOLD, from_system
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.paths import check_client
 from distbuild.worker.tree import Tree, TreeStatus
@@ -19,7 +20,10 @@ _JOBS = ".jobs"
 class Forest:
     """Makes a client's tree when it is first named."""
 
-    def __init__(self, root: Path, store: Store, own_files: OwnFiles) -> None:
+    def __init__(
+        self, root: Path, store: Store, own_files: OwnFiles, fold: Fold | None = FOLD
+    ) -> None:
+        self._fold = fold
         self._root = root
         self._store = store
         self._own_files = own_files
@@ -53,7 +57,7 @@ class Forest:
         with self._lock:
             if client not in self._trees:
                 root = os.fsencode(from_system(str(self._root / client)))
-                self._trees[client] = Tree(root, self._store, self._own_files)
+                self._trees[client] = Tree(root, self._store, self._own_files, self._fold)
             return self._trees[client]
 
     def clean(self, client: str) -> None:

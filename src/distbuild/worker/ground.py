@@ -6,6 +6,7 @@ Callers have checked every path (paths.check_path) and that no component above i
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import posixpath
 import stat
@@ -14,6 +15,7 @@ from collections.abc import Iterable
 from distbuild import disk
 from distbuild.mirror.store import Store
 from distbuild.protocol.messages import Digest, Entry, FileEntry, SymlinkEntry
+from distbuild.system_paths import WINDOWS, to_system
 from distbuild.worker.paths import parents, rerooted_target
 
 #: What a withheld name holds. The syncer looks for it in a failed compile's messages.
@@ -27,8 +29,11 @@ class Ground:
         self.root = root
         self._store = store
         # Beside the root, in no client's sight: client ids have no "~".
+        self._base = root
         self._placeholder = root + b"~placeholder"
         self._staged = root + b"~staged"
+        self._aside = root + b"~aside"
+        self._numbers = itertools.count(1)
         # A blob's inode may stand at one path of a tree only: clang takes two names of one inode
         # for one file, and would then print the first name for both.
         self._linked: dict[Digest, bytes] = {}
@@ -42,11 +47,20 @@ class Ground:
         return self.root + path
 
     def clear(self) -> None:
-        """Begin again with an empty directory."""
+        """Begin again with an empty directory; another one if this cannot be emptied."""
         disk.remove_tree(self.root)
+        disk.remove_tree(self._aside)
         _unlink(self._placeholder)
         _unlink(self._staged)
-        disk.makedirs(self.root)
+        while True:
+            try:
+                disk.makedirs(self.root)
+                break
+            except FileExistsError:
+                if not WINDOWS:
+                    raise
+                # A compiler still has files open in it. No client's id has a "~".
+                self.root = b"%s~%d" % (self._base, next(self._numbers))
         self._linked.clear()
         self._digest_at.clear()
         self._facts.clear()
@@ -78,10 +92,16 @@ class Ground:
         if isinstance(entry, FileEntry):
             self._stage_file(path, entry)
         elif isinstance(entry, SymlinkEntry):
-            os.symlink(rerooted_target(path, entry.target), self._staged)
+            self._stage_link(path, entry)
         else:
             self._stage_placeholder()
-        disk.rename(self._staged, real)
+        try:
+            disk.rename(self._staged, real)
+        except PermissionError:
+            if not WINDOWS:
+                raise
+            self._set_aside(real)
+            disk.rename(self._staged, real)
         # rename(2) between two links of one inode does nothing and leaves both.
         _unlink(self._staged)
 
@@ -114,7 +134,7 @@ class Ground:
         """Remove whatever is at ``path``, a directory with all it holds."""
         real = self.real(path)
         try:
-            disk.unlink(real)
+            self._remove_file(real)
         except (FileNotFoundError, NotADirectoryError):
             self.forget(path)
             return
@@ -146,9 +166,38 @@ class Ground:
     def is_directory(self, path: bytes) -> bool:
         """Whether a directory, not a link to one, is at ``path``."""
         try:
-            return stat.S_ISDIR(disk.lstat(self.real(path)).st_mode)
+            status = disk.lstat(self.real(path))
         except OSError:
             return False
+        return stat.S_ISDIR(status.st_mode) and not disk.is_link(status)
+
+    def _remove_file(self, real: bytes) -> None:
+        """Raises IsADirectoryError for a directory, or PermissionError on some systems."""
+        if not WINDOWS:
+            disk.unlink(real)
+            return
+        status = disk.lstat(real)
+        if stat.S_ISDIR(status.st_mode) and not disk.is_link(status):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), real)
+        try:
+            disk.unlink(real)
+        except PermissionError:
+            self._set_aside(real)
+
+    def _set_aside(self, real: bytes) -> None:
+        """Free the name of a file that a compiler has open, where that keeps it from going."""
+        disk.makedirs(self._aside, exist_ok=True)
+        disk.rename(real, b"%s/%d" % (self._aside, next(self._numbers)))
+
+    def _stage_link(self, path: bytes, entry: SymlinkEntry) -> None:
+        target = rerooted_target(path, entry.target)
+        if not WINDOWS:
+            os.symlink(target, self._staged)
+            return
+        directory = posixpath.dirname(self.real(path))
+        target = posixpath.normpath(posixpath.join(directory, target))
+        if not disk.make_link(target, self._staged, to_directory=entry.to_directory):
+            self._stage_placeholder()  # the compile that reads it then runs on the dev box
 
     def _stage_file(self, path: bytes, entry: FileEntry) -> None:
         may_link = entry.digest not in self._linked
@@ -169,9 +218,10 @@ class Ground:
             if error.errno != errno.EMLINK:
                 raise
             disk.unlink(self._placeholder)
-        with open(self._placeholder, "wb") as file:
+        with open(to_system(self._placeholder), "wb") as file:
             file.write(WITHHELD_TEXT)
-            os.fchmod(file.fileno(), 0o444)
+        if not WINDOWS:
+            os.chmod(self._placeholder, 0o444)
         disk.link(self._placeholder, self._staged)
 
 

@@ -250,6 +250,7 @@ def _inputs(task: Task, answer: Answer) -> list[InputFile]:
         path = task.command.absolute(os.fsdecode(name))
         real = _resolved_in(task.tree, path, resolve)
         known = os.fsencode(real if real is not None else posixpath.normpath(path))
+        known = task.tree.spelled(known)
         if known not in inputs:
             inputs[known] = InputFile(known, task.tree.digest_at(known))
     return list(inputs.values())
