@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from distbuild.command.driver import family_of
 from distbuild.command.model import Family
 from distbuild.digests import FileDigests
 from distbuild.drivers import SKIP
@@ -20,6 +21,13 @@ from distbuild.protocol.errors import InfrastructureError
 #: A compiler that does not answer what it is in this time is none.
 ASK_TIMEOUT_S = 30.0
 
+#: What a Microsoft compiler says before anything else, in the language of its installation.
+_MICROSOFT = re.compile(
+    r"^.*Microsoft.*?(\d+\.\d+\.\d+(?:\.\d+)?)\D.*?(x64|x86|ARM64|ARM)\s*$", re.M
+)
+#: The programs and libraries in cl.exe's directory that decide what it writes.
+_MICROSOFT_PARTS = re.compile(r"(?:cl\.exe|c1\w*\.dll|c2\.dll|mspdb\w*\.dll|tbbmalloc\.dll)", re.I)
+_TARGET = re.compile(r"^Target: (\S+)", re.M)
 _PROGRAMS = ("cc1", "cc1plus", "as", "objcopy")
 _DIRECTORY = re.compile(r'^ (/.*?)$|^ignoring \w+ directory "(.*)"$', re.MULTILINE)
 _LDD = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x", re.MULTILINE)
@@ -52,8 +60,11 @@ class Identifier:
 
     def identify(self, driver: str) -> Identity:
         """The compiler at this path; raises InfrastructureError if it is none that we know."""
+        named = family_of(os.path.basename(driver))
         banner = _ask(driver, "--version")
         clang = _CLANG_VERSION.search(banner)
+        if named is not None and named.speaks_cl:
+            return self._cl(driver, banner, clang[1] if clang else "")
         number = clang[1] if clang else _ask(driver, "-dumpfullversion").strip()
         if not _NUMBER.match(number):
             raise InfrastructureError(f"{driver} is neither gcc nor clang")
@@ -72,15 +83,55 @@ class Identifier:
             family, version = Family.GCC, f"gcc {number} {machine}"
             facts.append(_ask(driver, "-dumpspecs"))
             files = [real, *_programs(driver)]
-        facts.extend(self._digests.of(file).hex() for file in files)
-        digest = hashlib.sha256("\0".join([family, *facts]).encode("utf-8", "surrogateescape"))
+        return self._identity(family, version, real, facts, files, searched)
+
+    def _cl(self, driver: str, banner: str, clang: str) -> Identity:
+        """A compiler that is called cl: clang-cl with this version of clang, or Microsoft's."""
+        real = os.path.realpath(driver)
+        if clang:
+            target = _TARGET.search(banner)
+            machine = target[1] if target else ""
+            searched = [_cl_search_dirs(driver, language) for language in ("/TC", "/TP")]
+            files = [real, *(lib for lib in _libraries(real) if _LLVM.search(lib))]
+            facts = [machine, *(repr(sorted(map(os.path.normpath, d))) for d in searched)]
+            version = f"clang-cl {clang} {machine}"
+            return self._identity(Family.CLANG_CL, version, real, facts, files, searched)
+        found = _MICROSOFT.search(banner) or _MICROSOFT.search(_ask(driver))
+        if found is None:
+            raise InfrastructureError(f"{driver} is neither Microsoft's cl nor clang-cl")
+        version = f"cl {found[1]} {found[2]}"
+        files = [real, *_microsoft_parts(os.path.dirname(real))]
+        return self._identity(Family.CL, version, real, [version], files, [[], []])
+
+    def _identity(
+        self,
+        family: Family,
+        version: str,
+        real: str,
+        facts: list[str],
+        files: list[str],
+        searched: list[list[str]],
+    ) -> Identity:
+        digests = [self._digests.of(file).hex() for file in files]
+        text = "\0".join([family, *facts, *digests])
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape"))
         c_dirs, cxx_dirs = (tuple(d for d in dirs if os.path.isdir(d)) for dirs in searched)
         needs = tuple(sorted({*files, *(lib for file in files for lib in _libraries(file))}))
         return Identity(digest.hexdigest(), family, version, real, c_dirs, cxx_dirs, needs)
 
 
+def _microsoft_parts(directory: str) -> list[str]:
+    names = sorted(filter(_MICROSOFT_PARTS.fullmatch, os.listdir(directory)))
+    return [os.path.join(directory, name) for name in names]
+
+
+def asking_environment(driver: str) -> dict[str, str]:
+    """The environment in which a driver tells what it is by itself."""
+    kept = {n: os.environ[n] for n in ("SystemRoot", "TEMP", "TMP") if n in os.environ}
+    return {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath), SKIP: driver, **kept}
+
+
 def _ask(driver: str, *options: str, stdin: str | None = None) -> str:
-    environment = {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath), SKIP: driver}
     try:
         done = subprocess.run(
             [driver, *options],
@@ -88,7 +139,7 @@ def _ask(driver: str, *options: str, stdin: str | None = None) -> str:
             stdin=subprocess.DEVNULL if stdin is None else None,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=asking_environment(driver),
             cwd="/",
             timeout=ASK_TIMEOUT_S,
             encoding="utf-8",
@@ -102,7 +153,14 @@ def _ask(driver: str, *options: str, stdin: str | None = None) -> str:
 
 def _search_dirs(driver: str, language: str) -> list[str]:
     """All directories that the driver tries, whether they exist here or not, in its order."""
-    text = _ask(driver, "-E", "-v", "-x", language, "-", stdin="")
+    return _listed(_ask(driver, "-E", "-v", "-x", language, "-", stdin=""))
+
+
+def _cl_search_dirs(driver: str, language: str) -> list[str]:
+    return _listed(_ask(driver, "/E", "-v", language, "-", stdin=""))
+
+
+def _listed(text: str) -> list[str]:
     begin = text.find("ignoring ")
     start = text.find("#include <...> search starts here:")
     end = text.find("End of search list.")

@@ -84,7 +84,7 @@ def test_paths_of_a_relocated_command_map_back(compiler, source, directories):
     assert original == [os.fsencode(word) for word in command.argv()[1:]]
 
 
-@given(st.sampled_from(Family), st.lists(paths, min_size=1, max_size=30))
+@given(st.sampled_from(sorted(FLAVOURS)), st.lists(paths, min_size=1, max_size=30))
 def test_a_rendered_dependency_file_parses_back(family, prerequisites):
     quote, write = FLAVOURS[family]
 
@@ -93,7 +93,7 @@ def test_a_rendered_dependency_file_parses_back(family, prerequisites):
     assert parse_dependency_file(data, family) == prerequisites
 
 
-@given(st.sampled_from(Family), st.lists(paths, min_size=1, max_size=30))
+@given(st.sampled_from(sorted(FLAVOURS)), st.lists(paths, min_size=1, max_size=30))
 def test_a_dependency_file_written_in_the_tree_maps_back(family, prerequisites):
     quote, write = FLAVOURS[family]
 

@@ -115,9 +115,8 @@ class Windows:
                     target = self.python / info.filename.partition("/")[2]
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(inner.read(info))
-        # The embeddable Python looks nowhere else, and not into its environment.
-        paths = "python311.zip\n.\nLib/site-packages\nimport site\n"
-        (self.python / "python311._pth").write_text(paths)
+        # Without this it looks for modules as an installed Python does.
+        (self.python / "python311._pth").unlink()
 
     def _add_wheels(self) -> None:
         packages = self.python / "Lib" / "site-packages"

@@ -27,11 +27,6 @@ _MODES = frozenset(
 _REQUESTS = ("-MD", "-MMD")
 #: Names and prefixes of names of by-products, perhaps in another directory.
 _DUMPS = ("-dumpbase", "-dumpdir")
-#: Sources of autoconf, SCons and Qt's configure; directories of CMake, Meson, SCons and Waf.
-_PROBES = ("conftest.", "conftest_")
-_PROBE_DIRECTORIES = frozenset(
-    ("CMakeTmp", "CMakeScratch", "meson-private", ".sconf_temp", ".conf_check", "config.tests")
-)
 _WRAPPED_REQUESTS = ("-Wp,-MD", "-Wp,-MMD")
 
 
@@ -162,7 +157,7 @@ def _names(
     arguments: Sequence[Argument], last: dict[str, str | None], source: str, cwd: str, *, tied: bool
 ) -> _Names | Local:
     explicit = last.get("-o")
-    if _is_probe(posixpath.join(cwd, source)):
+    if driver.is_probe(posixpath.join(cwd, source)):
         return Local(LocalReason.PROBE, source)
     output = explicit or driver.default_output(source, assembly="-S" in last)
     dependencies = _dependencies(last, source)
@@ -197,17 +192,6 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
         guessed=tuple(scan.guessed),
         **names,
     )
-
-
-def _is_probe(source: str) -> bool:
-    """Whether a build system tries the compiler out with this file.
-
-    Many of them fail on purpose, one waits for the other, and none takes long.
-    """
-    *directories, name = source.split("/")
-    if name.startswith(_PROBES) or not _PROBE_DIRECTORIES.isdisjoint(directories):
-        return True
-    return any(directory.startswith("TryCompile-") for directory in directories)
 
 
 def _values(scan: Scan, *roles: Role) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 Duty: the conventions that both drivers share, as functions of strings. Unaware of option tables.
 """
 
+import ntpath
 import posixpath
 import re
 
@@ -11,6 +12,7 @@ from distbuild.command.model import Family, Local, LocalReason
 _DRIVER = re.compile(
     r"(?:.*-)?(?P<name>gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-[0-9]+(?:\.[0-9]+)*)?(?:-(?:posix|win32))?"
 )
+_CL_DRIVER = re.compile(r"(?:clang-)?cl(?:-[0-9]+(?:\.[0-9]+)*)?(?:\.exe)?", re.IGNORECASE)
 
 #: GCC 12 manual, "Options Controlling the Kind of Output"; suffixes of what is compiled.
 _LANGUAGES = {
@@ -47,12 +49,20 @@ _OTHER_LANGUAGES = re.compile(
     r"(?:-[0-9]+(?:\.[0-9]+)*)?"
 )
 
+#: Sources of autoconf, SCons and Qt's configure; directories of CMake, Meson, SCons and Waf.
+_PROBES = ("conftest.", "conftest_")
+_PROBE_DIRECTORIES = frozenset(
+    ("CMakeTmp", "CMakeScratch", "meson-private", ".sconf_temp", ".conf_check", "config.tests")
+)
+
 
 def family_of(program: str) -> Family | None:
     """The family of a driver by its file name (``x86_64-linux-gnu-g++-12``), None if it is none."""
-    match = _DRIVER.fullmatch(posixpath.basename(program))
+    name = ntpath.basename(program)
+    match = _DRIVER.fullmatch(name)
     if match is None:
-        return None
+        # What a program called cl really is shows when it is asked.
+        return Family.CL if _CL_DRIVER.fullmatch(name) else None
     return Family.CLANG if match["name"].startswith("clang") else Family.GCC
 
 
@@ -85,6 +95,17 @@ def language_by_name(name: str) -> str | Local:
     if name in _LANGUAGES.values():
         return name
     return Local(LocalReason.UNKNOWN_LANGUAGE, name)
+
+
+def is_probe(source: str) -> bool:
+    """Whether a build system tries the compiler out with this file.
+
+    Many of them fail on purpose, one waits for the other, and none takes long.
+    """
+    *directories, name = source.split("/")
+    if name.startswith(_PROBES) or not _PROBE_DIRECTORIES.isdisjoint(directories):
+        return True
+    return any(directory.startswith("TryCompile-") for directory in directories)
 
 
 def default_output(source: str, *, assembly: bool) -> str:

@@ -21,7 +21,7 @@ def unknown_file(command: CompileCommand, exists: Callable[[str], bool]) -> Loca
     """
     for word in command.guessed:
         for name in names(word):
-            path = posixpath.join(command.cwd, name)
+            path = command.absolute(name)
             new = _SUFFIXED.fullmatch(name) or ("/" in name and exists(posixpath.dirname(path)))
             if new or exists(path):
                 return Local(LocalReason.NAMES_A_FILE, word)

@@ -7,6 +7,8 @@ not.
 import enum
 from dataclasses import dataclass
 
+from distbuild.command.style import PathStyle
+
 
 class LocalReason(enum.StrEnum):
     """Why a command is compiled on the dev box. The value is its name in status and explain."""
@@ -28,6 +30,7 @@ class LocalReason(enum.StrEnum):
     PRECOMPILED_HEADER = "precompiled_header"
     MODULES = "modules"
     NATIVE_TARGET = "native_target"
+    DEBUG_DATABASE = "debug_database"
     PROFILE_USE = "profile_use"
     RUNS_OTHER_CODE = "runs_other_code"
     ASSEMBLER_INPUT = "assembler_input"
@@ -123,6 +126,18 @@ class Family(enum.StrEnum):
 
     GCC = "gcc"
     CLANG = "clang"
+    CL = "cl"  # Microsoft's
+    CLANG_CL = "clang-cl"
+
+    @property
+    def is_clang(self) -> bool:
+        """Whether clang is what compiles, whatever the command line's language."""
+        return self in (Family.CLANG, Family.CLANG_CL)
+
+    @property
+    def speaks_cl(self) -> bool:
+        """Whether the command line is Microsoft's language."""
+        return self in (Family.CL, Family.CLANG_CL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +181,24 @@ class CompileCommand:
     unlisted_files: tuple[str, ...] = ()
     #: Words of unknown options with a value, which might be a file's name.
     guessed: tuple[str, ...] = ()
+    #: Other files that it is sure to write, where no option has just their name.
+    by_products: tuple[str, ...] = ()
+    style: PathStyle = PathStyle.POSIX
 
     def output_files(self) -> tuple[str, ...]:
         """The files that the command names, or implies, as its outputs; one may be named twice."""
         others = (
             argument.value
             for argument in self.arguments
-            if argument.role is Role.OUTPUT_FILE and argument.meaning not in ("-o", "-MF")
+            if argument.role is Role.OUTPUT_FILE and argument.meaning not in ("-o", "-MF", "-Fo")
         )
         asked = (self.dependencies.path,) if self.dependencies else ()
-        return (self.output, *asked, *(path for path in others if path))
+        named = (path for path in others if path)
+        return (self.output, *asked, *self.by_products, *named)
+
+    def absolute(self, name: str) -> str:
+        """The path, below "/", of a file that the command names."""
+        return self.style.absolute(self.cwd, name)
 
     def argv(self) -> list[str]:
         """The command line with response files expanded, otherwise as it came."""

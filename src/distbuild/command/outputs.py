@@ -54,7 +54,7 @@ def unmap_dependency_file(data: bytes, tree: str, family: Family) -> bytes:
 
 def unquote(name: bytes, family: Family) -> bytes:
     r"""A name of a dependency file without its quoting: ``\ ``, ``\#``, ``$$``; gcc: ``\:`` too."""
-    escaped = _CLANG_ESCAPED if family is Family.CLANG else _ESCAPED
+    escaped = _CLANG_ESCAPED if family is not Family.GCC else _ESCAPED
     return escaped.sub(_plain, name)
 
 
@@ -100,6 +100,8 @@ def render_clang(targets: bytes, names: list[bytes]) -> bytes:
 _FLAVOURS: dict[Family, tuple[Callable[[bytes], bytes], Callable[[bytes, list[bytes]], bytes]]] = {
     Family.GCC: (quote_gcc, render_gcc),
     Family.CLANG: (quote_clang, render_clang),
+    Family.CLANG_CL: (quote_clang, render_clang),
+    Family.CL: (quote_clang, render_clang),  # for want of a better one: it writes no such files
 }
 
 
@@ -110,7 +112,7 @@ def _split(data: bytes, family: Family) -> tuple[bytes, list[bytes], bytes]:
         return b"", [], data
     end = _END_OF_RULE.search(data, colon.end())
     stop = end.start() if end else len(data)
-    pattern = _CLANG_NAME if family is Family.CLANG else _NAME
+    pattern = _CLANG_NAME if family is not Family.GCC else _NAME
     names = pattern.findall(data, colon.end(), stop)
     return data[: colon.end()], names, data[stop + 1 :]
 

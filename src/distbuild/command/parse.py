@@ -7,11 +7,13 @@ Duty: one pass over the words by the option table, then the decision. Unaware of
 from collections.abc import Callable, Iterator, Sequence
 
 from distbuild.command import driver, wrapped
+from distbuild.command.cl import parse as cl
 from distbuild.command.decide import Scan, decide
 from distbuild.command.model import Argument, CompileCommand, Family, Local, LocalReason, Role
 from distbuild.command.option_table import option_table
 from distbuild.command.options import Option, Shape, Verdict
 from distbuild.command.response import expand
+from distbuild.command.style import HERE, PathStyle
 
 
 def parse(
@@ -19,12 +21,17 @@ def parse(
     cwd: str,
     read_file: Callable[[str], bytes | None],
     family: Family | None = None,
+    style: PathStyle = HERE,
 ) -> CompileCommand | Local:
     """The command ``argv`` (the compiler first), run in ``cwd`` (absolute), as a value.
 
     ``read_file`` gets an absolute path and gives the content, or None; it is asked for response
-    files only. ``family`` overrides what the compiler's name says.
+    files only. ``family`` overrides what the compiler's name says; ``style`` is that of the system
+    on which the command was given.
     """
+    speaks = family or driver.family_of(argv[0]) if argv else None
+    if speaks is not None and speaks.speaks_cl:
+        return cl.parse(argv, cwd, read_file, speaks, style)
     found = scan(argv, cwd, read_file, family)
     if isinstance(found, Local):
         return found

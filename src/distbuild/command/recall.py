@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from distbuild.command.decide import decide, renamed
+from distbuild.command.driver import family_of
 from distbuild.command.model import CompileCommand, Family, Local, Role
 from distbuild.command.parse import parse, scan
 
@@ -53,6 +54,9 @@ class Recall:
         pattern = self._known.get(key)
         if pattern is not None:
             return _applied(pattern, argv)
+        speaks = family or family_of(argv[0])
+        if speaks is not None and speaks.speaks_cl:
+            return parse(argv, cwd, read_file, family)
         found = scan(argv, cwd, read_file, family)
         if isinstance(found, Local):
             return found

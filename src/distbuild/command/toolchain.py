@@ -7,13 +7,16 @@ and without the include variables.
 import re
 from collections.abc import Iterator, Mapping
 
-from distbuild.command.model import CompileCommand, Local, LocalReason
+from distbuild.command.cl.words import VARIABLES
+from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 
 #: Options that move, add or remove built-in search directories, or the implicit include.
 _PROBED = frozenset(
     (
         "--gcc-toolchain=",
         "--sysroot",
+        "--target=",
+        "-X",
         "-ansi",
         "-ffreestanding",
         "-fhosted",
@@ -46,9 +49,11 @@ ALLOWED_ENV = frozenset(
         "CPATH",
         "CPLUS_INCLUDE_PATH",
         "C_INCLUDE_PATH",
+        "EXTERNAL_INCLUDE",
         "GCC_COLORS",
         "GCC_EXTRA_DIAGNOSTIC_OUTPUT",
         "GCC_URLS",
+        "INCLUDE",
         "LANG",
         "LANGUAGE",
         "NO_COLOR",
@@ -94,6 +99,8 @@ def search_probe(command: CompileCommand) -> tuple[str, ...]:
     To be run as ``COMPILER *probe -E -v -`` with empty input: stderr is for
     ``parse_search_dirs``, stdout for ``parse_implicit_include``. Equal probes have equal answers.
     """
+    if command.family.speaks_cl:
+        return ("/TC" if command.language == "c" else "/TP", *_probed_words(command))
     return ("-x", _probe_language(command.language), *_probed_words(command))
 
 
@@ -120,6 +127,18 @@ def parse_implicit_include(stdout: str) -> str | None:
     return match[1] if match else None
 
 
+#: Lists of directories that only the cl family reads; always separated by semicolons.
+CL_PATH_LISTS = ("INCLUDE", "EXTERNAL_INCLUDE")
+
+
+def environment_for(family: Family, env: Mapping[str, str]) -> dict[str, str]:
+    """The part of ``env`` that reaches a compiler of this family."""
+    allowed = allowed_environment(env)
+    if family.speaks_cl:
+        return allowed
+    return {name: value for name, value in allowed.items() if name not in CL_PATH_LISTS}
+
+
 def allowed_environment(env: Mapping[str, str]) -> dict[str, str]:
     """The part of ``env`` that reaches the compiler."""
     return {
@@ -137,7 +156,7 @@ def telling_environment(env: Mapping[str, str]) -> dict[str, str]:
     What reaches the compiler, what forbids to distribute, and where the driver is found and the
     terminal described.
     """
-    names = {*_LOCATES, *_RUNS_OTHER_CODE, *_WRITES_OR_MOVES}
+    names = {*_LOCATES, *_RUNS_OTHER_CODE, *_WRITES_OR_MOVES, *VARIABLES}
     more = {name: value for name, value in env.items() if name in names}
     return {**more, **allowed_environment(env)}
 

@@ -23,6 +23,7 @@ from distbuild.syncer.executor import Executor
 from distbuild.syncer.judge import Judge
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.prepare import Preparer
+from distbuild.syncer.several import compile_several
 from distbuild.syncer.understand import Submission, Understood
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,9 @@ class Compiles:
         """Why a command would be compiled locally; None: it would be distributed."""
         known = self._preparer.understand(submission)
         if isinstance(known, Local):
-            return known
+            several = known.reason is LocalReason.SEVERAL_SOURCES
+            parts = self._preparer.parts(submission) if several else []
+            return next(filter(None, map(self.explain, parts)), None) if parts else known
         task = self._preparer.prepare(submission, known)
         if isinstance(task, Local):
             return task
@@ -69,7 +72,16 @@ class Compiles:
         """Returns the answer to the wrapper."""
         known = self._preparer.understand(submission)
         if isinstance(known, Local):
-            return self.locally(known)
+            several = known.reason is LocalReason.SEVERAL_SOURCES
+            parts = self._preparer.parts(submission) if several else []
+            if not parts:
+                return self.locally(known)
+            return (yield from compile_several(parts, self.compile))
+        return (yield from self._compile(submission, known))
+
+    def _compile(
+        self, submission: Submission, known: Understood
+    ) -> Generator[Signal, None, SubmitReply]:
         if not self._mirroring.ready.is_set():
             yield self._mirroring.ready
         obstacle = Local(LocalReason.INPUTS_CHANGED, known.command.source)
@@ -163,7 +175,7 @@ def _read_nothing(command: CompileCommand, result: ResultRequest) -> bool:
 
 def _removed(command: CompileCommand, result: ResultRequest) -> list[bytes]:
     """clang deletes what an earlier run left when it fails; gcc leaves it. Measured, 14 and 12."""
-    if command.family is not Family.CLANG or result.exit_code == 0:
+    if not command.family.is_clang or result.exit_code == 0:
         return []
     if _DRIVER_ERROR.search(result.stderr):
         return []  # the driver refused the command and compiled nothing
@@ -171,5 +183,5 @@ def _removed(command: CompileCommand, result: ResultRequest) -> list[bytes]:
     if command.dependencies is not None and not _read_nothing(command, result):
         names.append(command.dependencies.path)
     written = {file.path for file in result.outputs}
-    paths = (os.fsencode(posixpath.join(command.cwd, name)) for name in names)
+    paths = (os.fsencode(command.absolute(name)) for name in names)
     return [path for path in paths if path not in written]

@@ -9,11 +9,11 @@ import threading
 from dataclasses import dataclass
 
 from distbuild.command import native, toolchain
-from distbuild.command.model import CompileCommand
-from distbuild.drivers import SKIP, find_driver
+from distbuild.command.model import CompileCommand, Family
+from distbuild.drivers import find_driver
 from distbuild.mirror.known import StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.toolchains import Identifier, Identity
+from distbuild.toolchains import Identifier, Identity, asking_environment
 
 PROBE_TIMEOUT_S = 30.0
 
@@ -64,6 +64,8 @@ class Compilers:
 
     def search(self, driver: Driver, command: CompileCommand) -> Search:
         """What the compiler searches by itself for a command like this."""
+        if command.family is Family.CL:
+            return Search((), None)
         probe = tuple(toolchain.search_probe(command))
         # Only a relative path among the probe's arguments makes the directory matter.
         where = command.cwd if any("sysroot" in word for word in probe) else "/"
@@ -97,13 +99,12 @@ class Compilers:
 def _ask(
     driver: Driver, words: tuple[str, ...], cwd: str = "/"
 ) -> subprocess.CompletedProcess[str]:
-    environment = {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath), SKIP: driver.path}
     try:
         return subprocess.run(
             [driver.path, *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env=environment,
+            env=asking_environment(driver.path),
             cwd=cwd,
             timeout=PROBE_TIMEOUT_S,
             encoding="utf-8",

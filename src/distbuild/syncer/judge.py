@@ -172,7 +172,7 @@ class Judge:
         for missing in missing_includes(result.stderr, lambda p, n: self._line(task, p, n)):
             if missing.name is None:
                 return Local(LocalReason.INPUT_NOT_MIRRORED, missing.includer)
-            includer = os.path.join(task.command.cwd, missing.includer)
+            includer = task.command.absolute(missing.includer)
             places = [os.path.dirname(includer), *task.search_dirs]
             paths = [os.path.join(place, missing.name) for place in places]
             for path in paths:
@@ -191,7 +191,7 @@ class Judge:
     def _want_withheld(self, task: Task, result: ResultRequest) -> bool | Local:
         """The compiler ran into a placeholder, and says in which file."""
         names = blamed(result.stderr, _WITHHELD_MARK)
-        paths = [os.path.join(task.command.cwd, name) for name in names]
+        paths = [task.command.absolute(name) for name in names]
         if self._mirror(paths):
             return False
         return Local(LocalReason.INPUT_NOT_MIRRORED, ", ".join(paths[:1]))
@@ -207,7 +207,7 @@ class Judge:
     @staticmethod
     def _line(task: Task, path: str, number: int) -> bytes | None:
         try:
-            with open(os.path.join(task.command.cwd, path), "rb") as file:
+            with open(task.command.absolute(path), "rb") as file:
                 for at, line in enumerate(file, start=1):
                     if at == number:
                         return line

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -166,6 +167,8 @@ SAVE_S = 30.0
 
 
 def _make_watcher(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> Watcher:
+    if sys.platform == "win32":
+        return NoWatcher()
     try:
         return InotifyWatcher(changed, overflowed)
     except (ImportError, OSError) as error:

@@ -24,10 +24,15 @@ from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.odd import cover_odd
 from distbuild.syncer.terminfo import describe
-from distbuild.syncer.understand import Submission, Understood, understand
+from distbuild.syncer.understand import Submission, Understood, parts, understand
 from distbuild.syncer.zone import local_zone
 
-_PATH_LISTS = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH")
+_PATH_LISTS: tuple[str, ...] = (
+    "CPATH",
+    "C_INCLUDE_PATH",
+    "CPLUS_INCLUDE_PATH",
+    "OBJC_INCLUDE_PATH",
+)
 
 
 class Preparer:
@@ -43,6 +48,10 @@ class Preparer:
         """See ``understand``."""
         return understand(submission, self._compilers, self._recall)
 
+    def parts(self, submission: Submission) -> list[Submission]:
+        """See ``understand.parts``."""
+        return parts(submission, self._compilers)
+
     def prepare(self, submission: Submission, known: Understood) -> Task | Local:
         """Mirror what the command may read as it is now, and pack its source."""
         command = known.command
@@ -53,7 +62,7 @@ class Preparer:
         env = self._environment(submission, known)
         if isinstance(env, Local):
             return env
-        source = os.path.join(command.cwd, command.source)
+        source = command.absolute(command.source)
         texts = _read_texts(source, command)
         if isinstance(texts, Local):
             return texts
@@ -86,7 +95,8 @@ class Preparer:
 
     def _environment(self, submission: Submission, known: Understood) -> dict[str, str] | Local:
         """What reaches the compiler."""
-        env = {"TZ": self._zone, **toolchain.allowed_environment(submission.env)}
+        allowed = toolchain.environment_for(known.command.family, submission.env)
+        env = {"TZ": self._zone, **allowed}
         if submission.terminal and asks_terminfo(known.command, known.identity.version):
             terminal = describe(submission.env, os.path.expanduser("~"))
             if terminal is None:
@@ -161,8 +171,7 @@ def _packed(real: str, read: FileRead) -> JobFile:
 
 def _search_dirs(command: CompileCommand, env: Mapping[str, str]) -> list[str]:
     """Those that the command and its environment name."""
-    explicit = (os.path.join(command.cwd, directory) for directory in command.search_dirs)
-    return [*explicit, *_listed(env, command.cwd)]
+    return [*map(command.absolute, command.search_dirs), *_listed(env, command)]
 
 
 def _foreign_gcc(builtin_dirs: Iterable[str]) -> list[str]:
@@ -175,22 +184,25 @@ def _foreign_gcc(builtin_dirs: Iterable[str]) -> list[str]:
 
 
 def _inputs(command: CompileCommand) -> list[str]:
-    return [os.path.join(command.cwd, file) for file in command.input_files]
+    return list(map(command.absolute, command.input_files))
 
 
 def _special_input(command: CompileCommand) -> Local | None:
     """An input that is no file; also one that is not there, if only the compiler can tell that."""
     for name in command.input_files:
-        path = os.path.join(command.cwd, name)
+        path = command.absolute(name)
         there = os.path.exists(path) or name in command.unlisted_files
         if there and not os.path.isfile(path):
             return Local(LocalReason.SPECIAL_INPUT, path)
     return None
 
 
-def _listed(env: Mapping[str, str], cwd: str) -> Iterable[str]:
+def _listed(env: Mapping[str, str], command: CompileCommand) -> Iterable[str]:
     """Directories in environment variables; an empty element is the working directory (cpp(1))."""
-    for name in _PATH_LISTS:
+    lists, separator = _PATH_LISTS, ":"
+    if command.family.speaks_cl:
+        lists, separator = toolchain.CL_PATH_LISTS, ";"
+    for name in lists:
         value = env.get(name)
         if value:
-            yield from (os.path.join(cwd, element or ".") for element in value.split(os.pathsep))
+            yield from (command.absolute(part or ".") for part in value.split(separator))

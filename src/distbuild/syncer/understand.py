@@ -6,9 +6,11 @@ Answers with ``Understood``, or with Local and the reason. Asks compilers about 
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distbuild.command import native, toolchain
+from distbuild.command.cl import parse as cl
+from distbuild.command.cl.words import VARIABLES, with_environment
 from distbuild.command.driver import family_of
 from distbuild.command.guesses import unknown_file
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
@@ -74,7 +76,7 @@ def _parsed(
     submission: Submission, recall: Recall
 ) -> tuple[tuple[str, ...], CompileCommand | Local]:
     """The words that were parsed, and what they are."""
-    argv = submission.argv
+    argv = spoken(submission)
     obstacle = toolchain.environment_obstacle(dict(submission.env))
     if obstacle is not None:
         return argv, obstacle
@@ -103,6 +105,30 @@ def _renamed(submission: Submission) -> tuple[str, ...]:
     return (real, *submission.argv[1:])
 
 
+def spoken(submission: Submission) -> tuple[str, ...]:
+    """The words that the compiler acts by: cl also takes some from its environment."""
+    family = family_of(submission.argv[0]) if submission.argv else None
+    if family is None or not family.speaks_cl:
+        return submission.argv
+    return tuple(with_environment(submission.argv, submission.env))
+
+
+def parts(submission: Submission, compilers: Compilers) -> list[Submission]:
+    """A command with several sources as one for each; none where they cannot be told apart."""
+    driver = _driver(submission)
+    if driver is None:
+        return []
+    try:
+        family = compilers.identity(driver).family
+    except InfrastructureError:
+        return []
+    if not family.speaks_cl:
+        return []
+    commands = cl.split(spoken(submission), submission.cwd, _read_response, family)
+    env = {name: value for name, value in submission.env.items() if name not in VARIABLES}
+    return [replace(submission, argv=tuple(words), env=env) for words in commands]
+
+
 def _processor(
     command: CompileCommand, driver: Driver, compilers: Compilers
 ) -> tuple[str, ...] | Local:
@@ -121,7 +147,7 @@ def _output_obstacle(command: CompileCommand) -> Local | None:
         if not os.path.isdir(directory) or not os.access(directory, os.W_OK | os.X_OK):
             return Local(LocalReason.OUTPUT_SPECIAL, directory)
     for name in command.output_files():
-        path = os.path.join(command.cwd, name)
+        path = command.absolute(name)
         try:
             status = os.lstat(path)
         except OSError:

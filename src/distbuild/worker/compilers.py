@@ -7,15 +7,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from distbuild.command.driver import family_of
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Toolchain
 from distbuild.toolchains import Identifier, Identity
 
+if TYPE_CHECKING:
+    from distbuild.command.model import Family
+
 #: PATH is looked at again at most so often.
 REFRESH_S = 10.0
 
-_NAME = re.compile(r"(?:[\w.+]+-)*(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-\d+(?:\.\d+)*)?\Z")
+_NAME = re.compile(
+    r"(?:[\w.+]+-)*(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|clang-cl)(?:-\d+(?:\.\d+)*)?(?:\.exe)?\Z"
+    r"|cl(?:\.exe)?\Z"
+)
 _WRAPPERS = frozenset({"ccache", "distcc", "icecc", "sccache", "dist_build.exe"})
 _WRAPPER_DIR = re.compile(r"/(?:ccache|distcc|icecc|icecream|sccache)(?:/|\Z)")
 
@@ -80,12 +88,12 @@ class Compilers:
 
     def _look(self) -> dict[str, Driver]:
         drivers: dict[str, Driver] = {}
-        known: dict[tuple[str, bool], Identity] = {}
+        known: dict[tuple[str, bool, Family | None], Identity] = {}
         for path in self._candidates():
             name = os.path.basename(path)
             if name in drivers:
                 continue
-            key = (os.path.realpath(path), "++" in name)
+            key = (os.path.realpath(path), "++" in name, family_of(name))
             try:
                 identity = known.get(key) or self._identifier.identify(path)
             except InfrastructureError as error:

@@ -247,9 +247,9 @@ def _inputs(task: Task, answer: Answer) -> list[InputFile]:
     resolve = functools.cache(task.tree.resolve)
     inputs: dict[bytes, InputFile] = {}
     for name in names:
-        path = posixpath.join(task.job.cwd, name)
-        real = _resolved_in(task.tree, os.fsdecode(path), resolve)
-        known = os.fsencode(real) if real is not None else posixpath.normpath(path)
+        path = task.command.absolute(os.fsdecode(name))
+        real = _resolved_in(task.tree, path, resolve)
+        known = os.fsencode(real if real is not None else posixpath.normpath(path))
         known = task.tree.spelled(known)
         if known not in inputs:
             inputs[known] = InputFile(known, task.tree.digest_at(known))

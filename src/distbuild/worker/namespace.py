@@ -7,6 +7,7 @@ Each directory that the compiler may write in is a private one.
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -35,6 +36,14 @@ from distbuild.worker.view import OURS, SPECS, Views, base_plan
 _DEPENDENCIES = b"deps.d"
 _CONFINED = b"--unshare-all --die-with-parent --new-session --cap-drop ALL".split()
 _PROBE_TIMEOUT_S = 20.0
+#: Runs a compiler, and once more with words after its name if all went well.
+_TWICE = b"""\
+"$@"; code=$?
+[ $code = 0 ] || exit $code
+compiler=$1; shift
+"$compiler" %s "$@" >/dev/null 2>&1
+exit 0
+"""
 _SIGNALLED = 128
 
 
@@ -83,7 +92,7 @@ class NamespaceSandbox:
                 raise InfrastructureError(f"cannot show the dev box's paths: {error}") from error
         argv0, path = self._argv0(task)
         observer = observe(task.command, os.fsdecode(OURS + b"/" + _DEPENDENCIES))
-        words = [argv0, *map(os.fsencode, observer.argv[1:])]
+        words = _run([argv0, *map(os.fsencode, observer.argv[1:])], observer)
         argv = [self._bwrap, b"--json-status-fd", REPORT, *_CONFINED, *mounts]
         argv += [b"--chdir", task.job.cwd, b"--", *words]
         named = {**environment(task, path), **observer.env}
@@ -131,6 +140,13 @@ class _NamespaceExecution:
             (names(file.content, command.family) for file in written if file.path == path),
             None,
         )
+
+
+def _run(words: list[bytes], observer: Observer) -> list[bytes]:
+    if not observer.again:
+        return words
+    again = " ".join(map(shlex.quote, observer.again))
+    return [b"/bin/sh", b"-c", _TWICE % os.fsencode(again), b"sh", *words]
 
 
 def _write_specs(task: Task) -> None:

@@ -1,13 +1,16 @@
 """How a command that asks for no dependency file is made to say what it read. Pure but for files.
 
 Usually by -MD. Where a clang records its own command line in the object, that would show: there
-its CC_PRINT_HEADERS does the same, through the environment.
+its CC_PRINT_HEADERS does the same, through the environment. clang-cl puts the words for its own
+program into the debug information, which that variable changes too: it runs a second time, only
+to list its inputs.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from distbuild.command.cl import relocate as cl
 from distbuild.command.model import CompileCommand, Family
 from distbuild.command.outputs import parse_dependency_file
 from distbuild.command.relocate import observed, records_itself
@@ -25,6 +28,8 @@ class Observer:
     #: The command's source, where the list that it leaves has only headers.
     source: str = ""
     family: Family = Family.GCC
+    #: Words after the compiler's name that make a second run of it list the inputs; none: one run.
+    again: Sequence[str] = ()
 
     def read(self, path: bytes) -> tuple[bytes, ...] | None:
         """The inputs listed in the file at ``path``; None if the compiler wrote no list."""
@@ -40,8 +45,14 @@ class Observer:
 
 def observe(command: CompileCommand, path: str) -> Observer:
     """Have ``command`` list its inputs in ``path`` unless it has a dependency file of its own."""
-    clang = command.family is Family.CLANG
-    if clang and records_itself(command) and command.dependencies is None:
+    if command.dependencies is not None:
+        return Observer(command.argv(), family=command.family)
+    if command.family is Family.CLANG_CL:
+        words = command.argv()
+        if cl.records_itself(command):
+            return Observer(words, family=command.family, again=cl.listing_only(path))
+        return Observer([words[0], *cl.listing(path), *words[1:]], family=command.family)
+    if command.family is Family.CLANG and records_itself(command):
         env = {"CC_PRINT_HEADERS": "1", "CC_PRINT_HEADERS_FILE": path}
         return Observer(command.argv(), env, command.source)
     return Observer(observed(command, path), family=command.family)

@@ -94,6 +94,7 @@ def environment(task: Task, search_path: str) -> dict[str, str]:
 
 def resolved(task: Task, path: bytes) -> bytes:
     """The dev box path of an output, its directory's symlinks followed."""
-    directory, _, name = posixpath.join(task.job.cwd, path).rpartition(b"/")
+    place = os.fsencode(task.command.absolute(os.fsdecode(path)))
+    directory, _, name = place.rpartition(b"/")
     real = task.tree.resolve(os.fsdecode(directory)) or os.fsdecode(posixpath.normpath(directory))
     return os.fsencode(real.rstrip("/")) + b"/" + name

@@ -23,6 +23,7 @@ _MEANINGS: Mapping[LocalReason, str] = {
     LocalReason.PRECOMPILED_HEADER: "a precompiled header is made or would be used",
     LocalReason.MODULES: "modules read and write files that are not mirrored",
     LocalReason.NATIVE_TARGET: "the code is for this machine's own processor",
+    LocalReason.DEBUG_DATABASE: "debug information goes into a database that compiles share",
     LocalReason.PROFILE_USE: "profile data is read from where only the compiler knows",
     LocalReason.RUNS_OTHER_CODE: "the compiler would load a plug-in or run another program",
     LocalReason.ASSEMBLER_INPUT: "the assembler reads files that no dependency list names",

@@ -1,0 +1,197 @@
+"""Decides what a cl command line is: one compile that can be distributed, or a LocalReason.
+
+Duty: purpose, language and outputs. Unaware of how words are split into options.
+"""
+
+import posixpath
+from collections.abc import Sequence
+
+from distbuild.command import driver
+from distbuild.command.cl.names import output_name
+from distbuild.command.cl.scan import Scan, scan
+from distbuild.command.cl.words import ReadFile
+from distbuild.command.model import (
+    CompileCommand,
+    Dependencies,
+    Family,
+    Local,
+    LocalReason,
+    Role,
+)
+from distbuild.command.style import HERE, PathStyle
+
+#: Reasons that say what the command is for; they outrank what one of its options would say.
+_MODES = frozenset(
+    (LocalReason.INFORMATION, LocalReason.PREPROCESS_ONLY, LocalReason.DEPENDENCIES_ONLY)
+)
+_COMPILED = frozenset(("c", "c++"))
+_SAID = {"-TC": "c", "-TP": "c++"}
+#: Names of devices, in any directory and with any suffix, on Windows.
+_NOWHERE = frozenset(("nul", "con", "prn", "aux", "stdout"))
+
+
+def parse(
+    argv: Sequence[str],
+    cwd: str,
+    read_file: ReadFile,
+    family: Family,
+    style: PathStyle = HERE,
+) -> CompileCommand | Local:
+    """See ``distbuild.command.parse.parse``; the words of CL and _CL_ are in ``argv`` already."""
+    found = scan(argv, cwd, read_file, family, style)
+    if isinstance(found, Local):
+        return found
+    for local in found.obstacles:
+        if local.reason in _MODES:
+            return local
+    language = _language(found)
+    if isinstance(language, Local):
+        return language
+    obstacle = _obstacle(found)
+    return obstacle or _command(found, argv[0], cwd, language)
+
+
+def split(
+    argv: Sequence[str], cwd: str, read_file: ReadFile, family: Family, style: PathStyle = HERE
+) -> list[list[str]]:
+    """A command with several sources as one command for each, in their order."""
+    found = scan(argv, cwd, read_file, family, style)
+    if isinstance(found, Local):
+        return []
+    places = [place for _, _, place in found.sources]
+    named = found.last.get("-Fo")
+    if (named and not style.is_directory_name(named)) or any(
+        word.startswith("-clang:-MF") for word in found.last
+    ):
+        return []  # one output for all of them
+    return [
+        [
+            argv[0],
+            *(
+                token
+                for at, argument in enumerate(found.arguments)
+                if at == place or at not in places
+                for token in argument.tokens()
+            ),
+        ]
+        for place in places
+    ]
+
+
+def _language(scan: Scan) -> str | Local:
+    """The language of the one source, or why this is not the compile of one source."""
+    if obstacle := _no_single_compile(scan):
+        return obstacle
+    source, typed, _ = scan.sources[0]
+    said = [argument.meaning for argument in scan.arguments if argument.meaning in _SAID]
+    if typed is not None or said:
+        return typed or _SAID[said[-1]]
+    name = source.lower() if scan.style is PathStyle.WINDOWS else source
+    language = driver.language_by_suffix(name, cxx=False)
+    if isinstance(language, str) and language not in _COMPILED:
+        return Local(LocalReason.UNKNOWN_LANGUAGE, source)
+    return language
+
+
+def _no_single_compile(scan: Scan) -> Local | None:
+    if any(local.reason is LocalReason.STDIN for local in scan.obstacles):
+        return Local(LocalReason.STDIN)
+    if not scan.sources:
+        return Local(LocalReason.NO_SOURCE)
+    if "-c" not in scan.last:
+        return Local(LocalReason.LINK)
+    if len(scan.sources) > 1:
+        return Local(LocalReason.SEVERAL_SOURCES, scan.sources[1][0])
+    return None
+
+
+def _obstacle(scan: Scan) -> Local | None:
+    """What else keeps the command local."""
+    for local in scan.obstacles:
+        # /Y- switches precompiled headers off again, wherever it stands.
+        if local.reason is not LocalReason.PRECOMPILED_HEADER or "-Y-" not in scan.last:
+            return local
+    if sum(argument.meaning == "-Fo" for argument in scan.arguments) > 1:
+        return Local(LocalReason.UNSUPPORTED_OPTION, "/Fo")
+    if scan.family is Family.CL and scan.last.get("-sourceDependencies") == "-":
+        return Local(LocalReason.STDOUT, "/sourceDependencies")
+    return _bad_dependencies(scan)
+
+
+def _bad_dependencies(scan: Scan) -> Local | None:
+    """What of clang's own dependency options is not modelled."""
+    asked = any(f"-clang:{name}" in scan.last for name in ("-MD", "-MMD"))
+    file = scan.last.get("-clang:-MF")
+    if asked != bool(file):
+        return Local(LocalReason.UNSUPPORTED_OPTION, "/clang:-MF")
+    if file in ("-", "/dev/null"):
+        return Local(LocalReason.STDOUT if file == "-" else LocalReason.OUTPUT_SPECIAL, "-MF")
+    for name in ("-clang:-MT", "-clang:-MQ"):
+        if name in scan.last and not (asked and scan.last[name]):
+            return Local(LocalReason.UNSUPPORTED_OPTION, name)
+    return None
+
+
+def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileCommand | Local:
+    source = scan.sources[0][0]
+    if driver.is_probe(scan.style.absolute(cwd, source)):
+        return Local(LocalReason.PROBE, source)
+    output = output_name(scan.last.get("-Fo"), source, "obj", scan.style)
+    dependencies = None
+    if file := scan.last.get("-clang:-MF"):
+        dependencies = Dependencies("-clang:-MMD" not in scan.last, file)
+    written = [output, *((file,) if file else ()), *_listings(scan, source)]
+    places = [scan.style.absolute(cwd, name) for name in written]
+    if obstacle := _bad_output(scan, cwd, places):
+        return obstacle
+    directories = {posixpath.normpath(posixpath.dirname(place)) for place in places}
+    if scan.original_paths:
+        directories.add(cwd)
+    return CompileCommand(
+        family=scan.family,
+        compiler=compiler,
+        arguments=tuple(scan.arguments),
+        cwd=cwd,
+        source=source,
+        language=language,
+        output=output,
+        search_dirs=_values(scan, Role.INPUT_DIR),
+        input_files=_values(scan, Role.INPUT_FILE, Role.UNLISTED_FILE),
+        dependencies=dependencies,
+        output_dirs=tuple(sorted(directories)),
+        # clang-cl's words for its own program are in the object, paths and all; so it runs
+        # unchanged, or not at all where it would have to be told other paths.
+        needs_original_paths=scan.original_paths or scan.style is PathStyle.POSIX,
+        by_products=tuple(_listings(scan, source)),
+        unlisted_files=_values(scan, Role.UNLISTED_FILE),
+        guessed=tuple(scan.guessed),
+        style=scan.style,
+    )
+
+
+def _listings(scan: Scan, source: str) -> list[str]:
+    """Other files that the options name or imply as outputs."""
+    found = []
+    if "-FA" in scan.last or "-Fa" in scan.last:
+        found.append(output_name(scan.last.get("-Fa"), source, "asm", scan.style))
+    if (json := scan.last.get("-sourceDependencies")) and scan.family is Family.CL:
+        found.append(json)
+    return found
+
+
+def _bad_output(scan: Scan, cwd: str, places: list[str]) -> Local | None:
+    """An output that is no file of its own."""
+    taken = {posixpath.normpath(scan.style.absolute(cwd, scan.sources[0][0]))}
+    for place in map(posixpath.normpath, places):
+        stem = posixpath.basename(place).partition(".")[0]
+        is_device = scan.style is PathStyle.WINDOWS and stem.lower() in _NOWHERE
+        if is_device or place in taken or place.startswith("/dev/"):
+            return Local(LocalReason.OUTPUT_SPECIAL, place)
+        if posixpath.dirname(place) == "/":
+            return Local(LocalReason.OUTPUT_SPECIAL, "/")  # no sandbox has a private root
+        taken.add(place)
+    return None
+
+
+def _values(scan: Scan, *roles: Role) -> tuple[str, ...]:
+    return tuple(a.value for a in scan.arguments if a.role in roles and a.value is not None)

@@ -1,0 +1,141 @@
+"""Takes a cl command line apart into options, sources and reasons against distributing it.
+
+Duty: one pass over the words by the option table. Unaware of the file system (response files come
+through a function) and of what the options come to together.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from distbuild.command import option_table, wrapped
+from distbuild.command.cl.rows import tables
+from distbuild.command.cl.words import ReadFile, expand
+from distbuild.command.model import Argument, Family, Local, LocalReason, Role
+from distbuild.command.options import Option, OptionTable, Shape, Verdict
+from distbuild.command.style import PathStyle
+
+#: Options whose value is a source, with its language.
+TYPED = {"-Tc": "c", "-Tp": "c++"}
+#: What clang-cl hands to clang's own driver and is modelled, with the value in the same word.
+_DEPENDENCY_WORDS = ("-MD", "-MMD", "-MP", "-MF", "-MT", "-MQ")
+
+_tables = functools.cache(tables)
+
+
+@dataclass(slots=True)
+class Scan:
+    """What one pass over the words found."""
+
+    family: Family
+    style: PathStyle
+    arguments: list[Argument] = field(default_factory=list)
+    #: Each source with the language that -Tc or -Tp gives it, and its place in ``arguments``.
+    sources: list[tuple[str, str | None, int]] = field(default_factory=list)
+    #: The last value of each option by its canonical name; clang's own as ``-clang:-MF``.
+    last: dict[str, str | None] = field(default_factory=dict)
+    obstacles: list[Local] = field(default_factory=list)
+    guessed: list[str] = field(default_factory=list)
+    original_paths: bool = False
+
+
+def scan(
+    argv: Sequence[str], cwd: str, read_file: ReadFile, family: Family, style: PathStyle
+) -> Scan | Local:
+    """The words of a command, taken apart and not yet judged."""
+    words = expand(argv[1:], cwd, read_file, style, nested=family is Family.CLANG_CL)
+    if isinstance(words, Local):
+        return words
+    found = Scan(family, style)
+    rest = iter(words)
+    for word in rest:
+        if not _take(found, word, rest):
+            break
+    return found
+
+
+def _take(scan: Scan, word: str, rest: Iterator[str]) -> bool:
+    """One word, with the value that may follow; False: nothing after it is an option of cl's."""
+    only_sources = "--" in scan.last
+    option = None if only_sources else _option(word, scan.family)
+    if option is None:
+        if word.startswith("-") and not only_sources:
+            reason = LocalReason.STDIN if word == "-" else LocalReason.UNSUPPORTED_OPTION
+            scan.obstacles.append(Local(reason, word))
+        else:
+            _add_source(scan, Argument("", word, role=Role.SOURCE), word, None)
+        return True
+    argument = _argument(word, option, rest)
+    if argument is None:
+        scan.obstacles.append(Local(LocalReason.UNSUPPORTED_OPTION, word))
+        return False
+    _record(scan, option, argument)
+    return option.verdict is not LocalReason.LINK
+
+
+def _option(word: str, family: Family) -> Option | None:
+    """The row of a word; None for a source, and for an unknown option."""
+    slash, dash = _tables(family)
+    table: OptionTable = slash if word.startswith("/") else dash
+    if len(word) < 2 or word[0] not in "/-":
+        return None
+    return table.find("-" + word[1:])
+
+
+def _argument(word: str, option: Option, rest: Iterator[str]) -> Argument | None:
+    """The option as it is spelled, with its value; None when a value that it needs is missing."""
+    length = len(option.spelling)
+    spelled, joined = word[:length], word[length:]
+    meaning = option.meaning if option.meaning != spelled else ""
+    if option.shape is Shape.SEPARATE or (option.shape is Shape.EITHER and not joined):
+        value = next(rest, None)
+        if value is None:
+            return None
+        return Argument(spelled, value, True, option.role, meaning)
+    if option.shape is Shape.FLAG:
+        return Argument(word, role=option.role, same_as=meaning)
+    return Argument(spelled, joined, role=option.role, same_as=meaning)
+
+
+def _record(scan: Scan, option: Option, argument: Argument) -> None:
+    if language := TYPED.get(option.meaning):
+        _add_source(scan, replace(argument, role=Role.SOURCE), argument.value or "", language)
+        return
+    scan.arguments.append(argument)
+    scan.last[option.meaning] = argument.value
+    if option.guessed:
+        scan.guessed.append(argument.tokens()[0])
+    elif guess := wrapped.guess(argument):
+        scan.guessed.append(guess)
+    if isinstance(option.verdict, LocalReason):
+        scan.obstacles.append(Local(option.verdict, argument.tokens()[0]))
+    elif option.verdict is Verdict.ORIGINAL_PATHS:
+        scan.original_paths = True
+    if option.meaning == "-clang:":
+        _hand_on(scan, argument)
+    elif obstacle := wrapped.obstacle(argument, scan.arguments[-2:-1]):
+        scan.obstacles.append(obstacle)
+
+
+def _hand_on(scan: Scan, argument: Argument) -> None:
+    """``/clang:WORD``: fine if the word is one of clang's that needs no second one."""
+    word = argument.value or ""
+    for name in _DEPENDENCY_WORDS:
+        if word == name or (word.startswith(name) and name in ("-MF", "-MT", "-MQ")):
+            scan.last[f"-clang:{name}"] = word[len(name) :]
+            return
+    option = option_table.option_table(Family.CLANG).find(word) if word.startswith("-") else None
+    plain = option is not None and option.shape not in (Shape.SEPARATE, Shape.EITHER)
+    if option is None or not plain or option.role not in (Role.NONE, Role.PREFIX_MAP):
+        scan.obstacles.append(Local(LocalReason.UNSUPPORTED_OPTION, argument.tokens()[0]))
+    elif isinstance(option.verdict, LocalReason):
+        scan.obstacles.append(Local(option.verdict, argument.tokens()[0]))
+    elif option.meaning in ("-c", "-E", "-S"):
+        scan.obstacles.append(Local(LocalReason.UNSUPPORTED_OPTION, argument.tokens()[0]))
+    else:
+        scan.last[f"-clang:{option.meaning}"] = None
+
+
+def _add_source(scan: Scan, argument: Argument, name: str, language: str | None) -> None:
+    scan.sources.append((name, language, len(scan.arguments)))
+    scan.arguments.append(argument)

@@ -1,0 +1,144 @@
+"""Words of a cl command line: from a text, from response files, from the CL variables.
+
+Duty: words in, words out, with bounds. Unaware of what any word means. The rules are
+CommandLineToArgvW's as Microsoft documents them ("Parsing C command-line arguments"), which LLVM
+follows; ``@file`` and CL are described in "CL Command Files" and "CL Environment Variables".
+"""
+
+import codecs
+from collections.abc import Callable, Mapping, Sequence
+
+from distbuild.command.model import Local, LocalReason
+from distbuild.command.response import MAX_BYTES, MAX_DEPTH
+from distbuild.command.style import PathStyle
+
+ReadFile = Callable[[str], bytes | None]
+
+#: Before the command's own words, and after them.
+BEFORE, AFTER = "CL", "_CL_"
+VARIABLES = (BEFORE, AFTER)
+
+_SPACE = " \t\r\n\0"
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+class _RefusedError(Exception):
+    """Internal: a bound was passed, or a text is none; carries the word that did it."""
+
+
+def split_windows(text: str) -> list[str]:
+    """The words of a text.
+
+    2n backslashes before a quote are n of them and the quote groups; with one more it stands for
+    itself; so do two quotes inside a quotation. Other backslashes are what they are.
+    """
+    words: list[str] = []
+    at, end = 0, len(text)
+    while at < end:
+        if text[at] in _SPACE:
+            at += 1
+            continue
+        word, at = _word(text, at)
+        words.append(word)
+    return words
+
+
+def with_environment(argv: Sequence[str], env: Mapping[str, str]) -> list[str]:
+    """``argv`` with the words of CL after the compiler and those of _CL_ at the end.
+
+    The first ``#`` of each word stands for a ``=``, which a batch file could not write.
+    """
+    before, after = (
+        [word.replace("#", "=", 1) for word in split_windows(env.get(name, ""))]
+        for name in VARIABLES
+    )
+    return [*argv[:1], *before, *argv[1:], *after]
+
+
+def expand(
+    words: Sequence[str], cwd: str, read_file: ReadFile, style: PathStyle, *, nested: bool
+) -> list[str] | Local:
+    """``words`` with every readable @file replaced by its words.
+
+    ``nested``: a response file may name others. A file that cannot be read stays a word.
+    """
+    try:
+        budget = [MAX_BYTES]
+        return _expanded(words, cwd, (read_file, style, nested, budget), 0)
+    except _RefusedError as refused:
+        return Local(LocalReason.RESPONSE_FILE, str(refused))
+
+
+def decoded(data: bytes) -> str:
+    """The text of a response file: by its byte order mark, as UTF-16 that has none, as UTF-8, or
+    in the code page of Western Windows. Raises ValueError for what is none of them."""
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            return data[len(mark) :].decode(encoding)
+    if b"\0" in data:
+        return data.decode(
+            "utf-16-le" if data[1::2].count(0) >= data[::2].count(0) else "utf-16-be"
+        )
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("cp1252")
+
+
+def _expanded(
+    words: Sequence[str],
+    cwd: str,
+    how: tuple[ReadFile, PathStyle, bool, list[int]],
+    depth: int,
+) -> list[str]:
+    read_file, style, nested, budget = how
+    found: list[str] = []
+    for word in words:
+        may_be = word.startswith("@") and len(word) > 1 and (nested or depth == 0)
+        data = read_file(style.absolute(cwd, word[1:])) if may_be else None
+        if data is None:
+            found.append(word)
+            continue
+        budget[0] -= len(data)
+        if depth == MAX_DEPTH or budget[0] < 0:
+            raise _RefusedError(word)
+        try:
+            inner = split_windows(decoded(data))
+        except ValueError:
+            raise _RefusedError(word) from None
+        found += _expanded(inner, cwd, how, depth + 1)
+    return found
+
+
+def _word(text: str, at: int) -> tuple[str, int]:
+    """The word that begins at ``at``, and where it ends."""
+    word: list[str] = []
+    quoted = False
+    while at < len(text) and (quoted or text[at] not in _SPACE):
+        if text[at] == "\\":
+            start = at
+            while at < len(text) and text[at] == "\\":
+                at += 1
+            count = at - start
+            if text[at : at + 1] == '"':
+                word.append("\\" * (count // 2))
+                if count % 2:
+                    word.append('"')
+                    at += 1
+            else:
+                word.append("\\" * count)
+        elif text[at] == '"':
+            at += 1
+            if quoted and text[at : at + 1] == '"':
+                word.append('"')
+                at += 1
+            else:
+                quoted = not quoted
+        else:
+            word.append(text[at])
+            at += 1
+    return "".join(word), at
