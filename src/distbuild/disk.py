@@ -11,7 +11,7 @@ import os
 import shutil
 import stat as modes
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import FileIO
 from typing import Any, AnyStr, TypeVar, cast
 
@@ -20,6 +20,7 @@ from distbuild.system_paths import WINDOWS, from_system, to_system
 from distbuild.windows_names import is_nameable
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 #: Sharing and lock violations; and access denied, as it is said of a name that is being deleted.
 _PASSING = frozenset({32, 33})
@@ -56,9 +57,13 @@ def _by_path(call: F, paths: int, passing: frozenset[int]) -> F:
     return cast("F", converted)
 
 
-def patiently(call: Callable[[], Any], passing: frozenset[int] = _PASSING_FOR_WRITERS) -> Any:
+def patiently(
+    call: Callable[[], T],
+    passing: frozenset[int] = _PASSING_FOR_WRITERS,
+    pauses: Iterable[float] = _PAUSES,
+) -> T:
     """What ``call`` returns; tried again while it raises one of Windows' errors ``passing``."""
-    for pause in _PAUSES:
+    for pause in pauses:
         try:
             return call()
         except OSError as error:

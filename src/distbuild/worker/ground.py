@@ -22,6 +22,11 @@ from distbuild.worker.paths import parents, rerooted_target
 WITHHELD_TEXT = b"#error dist_build_withheld\n"
 
 
+#: How long a compiler may have a header open that has to change (seconds); after that, its whole
+#: tree is made anew beside it. Most have it open for a moment, or allow that it is renamed.
+_PAUSES = (0.1,) * 30
+
+
 class Ground:
     """The directory ``root`` and the blobs that are linked below it. OSError passes through."""
 
@@ -187,7 +192,8 @@ class Ground:
     def _set_aside(self, real: bytes) -> None:
         """Free the name of a file that a compiler has open, where that keeps it from going."""
         disk.makedirs(self._aside, exist_ok=True)
-        disk.rename(real, b"%s/%d" % (self._aside, next(self._numbers)))
+        aside = b"%s/%d" % (self._aside, next(self._numbers))
+        disk.patiently(lambda: disk.rename(real, aside), pauses=_PAUSES)
 
     def _stage_link(self, path: bytes, entry: SymlinkEntry) -> None:
         target = rerooted_target(path, entry.target)

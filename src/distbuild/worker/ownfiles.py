@@ -1,11 +1,13 @@
 """This machine's own files as a source of blobs: equal bytes at an equal path need not travel."""
 
 import hashlib
+import os
 import stat
 
 from distbuild import disk
 from distbuild.mirror.store import Store
 from distbuild.protocol.messages import Digest, FileEntry
+from distbuild.system_paths import WINDOWS
 
 _Key = tuple[bytes, int, int, int, int]
 
@@ -27,7 +29,7 @@ class OwnFiles:
             if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
                 return False
             # A peer must not read through us what others on this machine may not.
-            if not found.st_mode & stat.S_IROTH:
+            if not _is_everybody_s(path, found):
                 return False
             key = (path, found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
             digest = self._digests.get(key)
@@ -38,3 +40,10 @@ class OwnFiles:
         except OSError:
             return False
         return digest == entry.digest and self._store.add_file(path, entry)
+
+
+def _is_everybody_s(path: bytes, status: os.stat_result) -> bool:
+    """Windows has no mode bits: there it is what was installed for all."""
+    if WINDOWS:
+        return path.startswith((b"/C/Program Files/", b"/C/Program Files (x86)/"))
+    return bool(status.st_mode & stat.S_IROTH)
