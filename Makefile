@@ -6,10 +6,10 @@ TESTS ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench exe venv clean
+.PHONY: help demo test test-windows check bench exe venv clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST))
 
 $(STAMP): requirements.txt requirements-dev.txt
 	@tools/venv.sh
@@ -23,13 +23,17 @@ demo: exe ## a syncer and two workers on this machine compile a small project
 	@$(PYTHON) tools/demo.py
 
 test: exe ## all tests but the slow ones; TESTS="tests/unit -k config" for some
-	@$(PYTHON) -m pytest -q -m "not slow" $(TESTS)
+	@$(PYTHON) -m pytest -q -m "not slow and not windows" $(TESTS)
 
 check: exe ## format, lint, types, then the tests
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
-	@$(PYTHON) -m pytest -q -m "not slow" $(TESTS)
+	@$(PYTHON) -m pytest -q -m "not slow and not windows" $(TESTS)
+
+test-windows: $(STAMP) ## the tests of Windows, in a wine that is set up first (about 500 MB, once)
+	@$(PYTHON) tools/windows/setup.py
+	@DIST_BUILD_REQUIRE_WINDOWS=1 $(PYTHON) -m pytest -q -m windows tests/windows $(TESTS)
 
 bench: exe ## measure, beside other tools on this machine; BENCH="cost --quick" for some
 	@$(PYTHON) -m bench $(BENCH)

@@ -8,11 +8,13 @@ import contextlib
 import errno
 import itertools
 import os
+import sys
 from collections.abc import Iterable, Sequence
 
 from distbuild.protocol.blobs import unpack_output
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import OutputFile
+from distbuild.system_paths import to_system
 
 _numbers = itertools.count()
 
@@ -28,6 +30,10 @@ def _read_umask() -> int:
 _OUR_UMASK = _read_umask()
 #: File systems, and systems, on which a file cannot be without a name.
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS, errno.EINVAL})
+_TMPFILE = getattr(os, "O_TMPFILE", 0)
+#: Bytes as they are, and not for the programs that are started meanwhile.
+_PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
+_CLOSED = -1
 
 
 def write_outputs(outputs: Sequence[OutputFile], removed: Iterable[bytes], umask: int) -> None:
@@ -68,7 +74,7 @@ class _Written:
             left = memoryview(data)
             while left:
                 left = left[os.write(self._handle, left) :]
-            if mode & ~_OUR_UMASK != mode:
+            if mode & ~_OUR_UMASK != mode and sys.platform != "win32":
                 os.fchmod(self._handle, mode)
         except OSError:
             self.close()
@@ -77,18 +83,21 @@ class _Written:
     def _open(self, directory: bytes, mode: int) -> int:
         # What has no name makes no events, of which the mirror's watches would tell six, and
         # nothing of it is left whatever happens.
-        try:
-            return os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, mode)
-        except OSError as error:
-            if error.errno not in _NO_TMPFILE:
-                raise
+        if _TMPFILE:
+            try:
+                return os.open(directory, _TMPFILE | os.O_WRONLY | _PLAIN, mode)
+            except OSError as error:
+                if error.errno not in _NO_TMPFILE:
+                    raise
         self._temporary = _temporary_name(directory)
-        return os.open(self._temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode)
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | _PLAIN
+        return os.open(to_system(self._temporary), flags, mode)
 
     def put_in_place(self) -> None:
         """Give it its name, in place of what has that name."""
         if self._temporary:
-            os.replace(self._temporary, self._path)
+            self._let_go()  # Windows renames no open file
+            os.replace(to_system(self._temporary), to_system(self._path))
             self._temporary = b""
             return
         try:
@@ -106,9 +115,14 @@ class _Written:
 
     def close(self) -> None:
         """Let go of it; nothing is left of one that is not in its place."""
-        os.close(self._handle)
+        self._let_go()
         if self._temporary:
             _remove([self._temporary])
+
+    def _let_go(self) -> None:
+        handle, self._handle = self._handle, _CLOSED
+        if handle != _CLOSED:
+            os.close(handle)
 
 
 def _temporary_name(directory: bytes) -> bytes:
@@ -118,4 +132,4 @@ def _temporary_name(directory: bytes) -> bytes:
 def _remove(paths: Iterable[bytes]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
-            os.unlink(path)
+            os.unlink(to_system(path))

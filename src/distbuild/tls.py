@@ -183,9 +183,11 @@ class _Place:
 
 
 def _script() -> str:
+    name = f"gen_self_signed_certs.{'py' if sys.platform == 'win32' else 'sh'}"
     if getattr(sys, "frozen", False):
-        return "gen_self_signed_certs.sh"
-    return shlex.quote(str(Path(__file__).parent.parent / "certs" / "gen_self_signed_certs.sh"))
+        return name
+    script = str(Path(__file__).parent.parent / "certs" / name)
+    return f'python "{script}"' if sys.platform == "win32" else shlex.quote(script)
 
 
 def _read_token(where: _Place) -> str:

@@ -5,6 +5,9 @@ import functools
 import os
 import sys
 
+from distbuild import windows_calls
+from distbuild.system_paths import WINDOWS, to_system
+
 #: Changes by other machines give no event: NFS, SMB, CIFS, SMB2, 9p, FUSE, Ceph, AFS.
 _REMOTE = frozenset(
     {0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x01021997, 0x65735546, 0x00C36400, 0x5346414F}
@@ -18,6 +21,8 @@ _KERNEL = frozenset(
 
 def is_remote(directory: str) -> bool:
     """Whether other machines may change the directory without an event here."""
+    if WINDOWS:
+        return windows_calls.is_remote(to_system(directory))
     return _magic(directory) in _REMOTE
 
 

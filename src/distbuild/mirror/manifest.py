@@ -6,11 +6,13 @@ Pure: knows no disk, no worker and no clock. Paths are absolute ``str`` (surroga
 
 import hashlib
 import os
+import posixpath
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
+from distbuild.mirror.spellings import Fold, Spellings
 from distbuild.protocol.messages import (
     Change,
     DirectoryEntry,
@@ -68,11 +70,16 @@ class Counts:
 
 
 class Manifest:
-    """Paths and their entries, with the generation in which each was last changed."""
+    """Paths and their entries, with the generation in which each was last changed.
 
-    def __init__(self) -> None:
+    ``fold``: what all spellings of one path have in common, where the file system takes several
+    for one. Entries stand under the disk's own spelling; whoever looks one up may use any.
+    """
+
+    def __init__(self, fold: Fold | None = None) -> None:
         self.generation = 0
         self._entries: dict[str, Entry] = {}
+        self._spellings = Spellings(fold) if fold is not None else None
         self._names: dict[str, set[str]] = {}
         # Path -> generation of its last change, oldest first; removed paths stay in it as
         # tombstones, so that a worker that is behind learns of the removal.
@@ -93,7 +100,14 @@ class Manifest:
 
     def get(self, path: str) -> Entry | None:
         """The entry at exactly this path; symlinks on the way are not followed."""
-        return self._entries.get(path)
+        entry = self._entries.get(path)
+        if entry is None and self._spellings is not None:
+            return self._entries.get(self._spellings.get(path))
+        return entry
+
+    def spelled(self, path: str) -> str:
+        """The path as the disk spells it, as far as that is known."""
+        return path if self._spellings is None else self._spellings.get(path)
 
     def counts(self) -> Counts:
         """Number and total size of the regular files whose content is mirrored."""
@@ -110,6 +124,8 @@ class Manifest:
         generation stays. A removed directory takes what is below it along. Returns whether
         anything changed.
         """
+        if self._spellings is not None:
+            batch = self._spellings.respelled(batch)
         differences = {p: e for p, e in batch.items() if self._entries.get(p) != e}
         if not differences:
             return False
@@ -137,17 +153,21 @@ class Manifest:
         before = self._entries.get(path)
         if before == entry:
             return
-        parent, name = os.path.split(path)
+        parent, name = posixpath.split(path)
         if before is not None:
             self._account(path, before, -1)
         if entry is None:
             del self._entries[path]
+            if self._spellings is not None:
+                self._spellings.discard(path)
             self.precompiled.discard(path)
             self._names[parent].discard(name)
             if not self._names[parent]:
                 del self._names[parent]
         else:
             self._entries[path] = entry
+            if self._spellings is not None:
+                self._spellings.add(path)
             if path.endswith(PRECOMPILED_SUFFIXES):
                 self.precompiled.add(path)
             self._names.setdefault(parent, set()).add(name)
@@ -213,7 +233,10 @@ class Manifest:
 
     def resolve(self, path: str) -> str | None:
         """The path with every symlink followed, or None where that leaves the manifest."""
-        return resolve(path, self._entries.get)
+        if self._spellings is None:
+            return resolve(path, self._entries.get)
+        real = resolve(path, self.get)
+        return None if real is None else self._spellings.get(real)
 
 
 def components(path: str) -> list[str]:

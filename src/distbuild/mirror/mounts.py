@@ -9,6 +9,8 @@ import os
 import re
 import select
 
+from distbuild import disk
+
 _TABLE = "/proc/self/mountinfo"
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
@@ -20,7 +22,7 @@ class MountWatch:
         self._poll = select.poll() if hasattr(select, "poll") else None
         self._fd = -1
         with contextlib.suppress(OSError):
-            self._fd = os.open(table, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(table, os.O_RDONLY | disk.O_PRIVATE)
         if self._fd < 0:
             self._poll = None
         if self._poll is not None:

@@ -6,7 +6,7 @@ then adds it by name and runs the job again. Pure.
 
 import enum
 import functools
-import os
+import posixpath
 
 #: Larger files stay on the dev box until a compile asks for one.
 DEFAULT_MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -55,7 +55,7 @@ def handling(name: str) -> Handling:
         return Handling.IGNORE
     if name == GCC_MARK:
         return Handling.WITHHOLD
-    suffix = os.path.splitext(name)[1]
+    suffix = posixpath.splitext(name)[1]
     if suffix in _IGNORED_SUFFIXES:
         return Handling.IGNORE
     if suffix.lower() in _WITHHELD_SUFFIXES:

@@ -5,10 +5,12 @@ Reads the disk only through ``lstat``/``readlink`` of path components. Knows no 
 
 import enum
 import os
+import posixpath
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from distbuild import disk
 from distbuild.mirror.manifest import DIRECTORY, MAX_SYMLINKS, components
 from distbuild.mirror.policy import CLOSED_DIRECTORIES
 from distbuild.protocol.messages import Entry, SymlinkEntry
@@ -64,13 +66,15 @@ def trace(path: str) -> Trace:
             continue
         step = f"{here}/{part}"
         try:
-            status = os.lstat(step)
-            if stat.S_ISLNK(status.st_mode):
+            status = disk.lstat(step)
+            step = disk.as_on_disk(step)
+            if disk.is_link(status):
                 followed += 1
                 if followed > MAX_SYMLINKS:
                     return result
-                target = os.readlink(step)
-                result.entries[step] = SymlinkEntry(os.fsencode(target))
+                entry = link_entry(step, status)
+                target = os.fsdecode(entry.target)
+                result.entries[step] = entry
                 pending.extend(components(target))
                 if target.startswith("/"):
                     here = ""
@@ -88,10 +92,16 @@ def trace(path: str) -> Trace:
     return result
 
 
+def link_entry(path: str, status: os.stat_result) -> SymlinkEntry:
+    """The link at ``path``, whose own status is ``status``. Raises OSError."""
+    to_directory = disk.links_to_directory(status)
+    return SymlinkEntry(os.fsencode(disk.readlink(path)), to_directory=to_directory)
+
+
 def identity(path: str) -> tuple[int, int] | None:
     """Device and inode of the directory that a path leads to now; None: there is none."""
     try:
-        status = os.stat(path)
+        status = disk.stat(path)
     except OSError:
         return None
     return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
@@ -100,7 +110,7 @@ def identity(path: str) -> tuple[int, int] | None:
 def destination(path: str) -> tuple[int, int] | None:
     """Device and inode of whatever a path leads to now; None: it leads nowhere."""
     try:
-        status = os.stat(path)
+        status = disk.stat(path)
     except OSError:
         return None
     return status.st_dev, status.st_ino
@@ -142,7 +152,7 @@ class Roots:
         directory (``.git`` and the like) below it.
         """
         best: Root | None = None
-        parent = os.path.dirname(path)
+        parent = posixpath.dirname(path)
         directory = path
         while True:
             root = self._roots.get(directory)
@@ -151,10 +161,10 @@ class Roots:
                     return root
                 if root.kind is Kind.DEFERRED or directory in (path, parent):
                     best = best or root
-            closed = directory != path and os.path.basename(directory) in CLOSED_DIRECTORIES
+            closed = directory != path and posixpath.basename(directory) in CLOSED_DIRECTORIES
             if directory == "/" or closed:
                 return best
-            directory = os.path.dirname(directory)
+            directory = posixpath.dirname(directory)
 
     def shallow(self) -> list[str]:
         """Paths of the roots of which only the top is mirrored."""

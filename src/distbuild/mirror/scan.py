@@ -8,12 +8,14 @@ import errno
 import hashlib
 import logging
 import os
+import posixpath
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
 
+from distbuild import disk
 from distbuild.mirror.file_system import is_kernel_made
 from distbuild.mirror.known import (
     RACY_NS,
@@ -32,9 +34,11 @@ from distbuild.mirror.policy import (
     is_binary,
     is_unusual,
 )
+from distbuild.mirror.roots import link_entry
 from distbuild.mirror.text import assembler_reads_more, odd_operands
 from distbuild.protocol.messages import DirectoryEntry, Entry, FileEntry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
+from distbuild.system_paths import WINDOWS
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +82,9 @@ class Scanner:
     def entry(self, path: str) -> Entry | None:
         """What the path is; None: not there, or nothing that is mirrored (a socket, an object)."""
         try:
-            status = os.lstat(path)
+            status = disk.lstat(path)
+            if disk.as_on_disk(path) != path:
+                return None  # there, but under another spelling
         except OSError as error:
             if error.errno not in _GONE:
                 log.debug("%s: %s", path, error)
@@ -86,14 +92,14 @@ class Scanner:
         return self._entry(path, status)
 
     def _entry(self, path: str, status: os.stat_result) -> Entry | None:
-        if stat.S_ISDIR(status.st_mode):
+        if stat.S_ISDIR(status.st_mode) and not disk.is_link(status):
             return DIRECTORY
         asked_for = path in self.wanted
-        how = Handling.MIRROR if asked_for else handling(os.path.basename(path))
+        how = Handling.MIRROR if asked_for else handling(posixpath.basename(path))
         if how is Handling.IGNORE:
             return None
-        if stat.S_ISLNK(status.st_mode):
-            return _symlink(path)
+        if disk.is_link(status):
+            return _symlink(path, status)
         if not stat.S_ISREG(status.st_mode):
             return None
         too_large = status.st_size > self._max_file_bytes and not asked_for
@@ -108,7 +114,7 @@ class Scanner:
     def file(self, path: str, status: os.stat_result | None = None) -> Entry | None:
         """A regular file as an entry with its digest; None when it is gone."""
         try:
-            status = status or os.stat(path)
+            status = status or disk.stat(path)
             known = self._cache.get(path, stat_key(status)) or self._hash(path)
         except OSError as error:
             if error.errno in _GONE:
@@ -121,7 +127,7 @@ class Scanner:
             self._linked[path] = stat_key(status)
         else:
             self._linked.pop(path, None)
-        executable = 0o111 if status.st_mode & 0o111 else 0
+        executable = 0o111 if status.st_mode & 0o111 and not WINDOWS else 0
         size, mtime_ns = known.key[0], min(max(known.key[1], -MAX_MTIME_NS), MAX_MTIME_NS)
         return FileEntry(
             known.digest,
@@ -152,6 +158,8 @@ class Scanner:
         if len(data) != status.st_size:
             # It grew or shrank while it was read; its event is on the way.
             return msgspec.structs.replace(known, key=(len(data), *stat_key(status)[1:]))
+        if WINDOWS and status.st_nlink > 1:
+            return known  # what is written through its other name shows in no listing
         if read.started_ns - max(status.st_ctime_ns, status.st_mtime_ns) > RACY_NS:
             self._cache.put(path, known)
         return known
@@ -161,7 +169,7 @@ class Scanner:
         changed = []
         for path, key in list(self._linked.items()):
             try:
-                now = stat_key(os.stat(path, follow_symlinks=False))
+                now = stat_key(disk.stat(path, follow_symlinks=False))
             except OSError:
                 del self._linked[path]
                 continue
@@ -194,10 +202,10 @@ class Scanner:
 
     def enters(self, directory: str) -> bool:
         """Whether the inside of a directory is mirrored."""
-        return os.path.basename(directory) not in CLOSED_DIRECTORIES
+        return posixpath.basename(directory) not in CLOSED_DIRECTORIES
 
     def _is_kernel_made(self, directory: str) -> bool:
-        device = os.stat(directory).st_dev
+        device = disk.stat(directory).st_dev
         known = self._kernel_made.get(device)
         if known is None:
             known = self._kernel_made[device] = is_kernel_made(directory)
@@ -209,9 +217,9 @@ class Scanner:
         entries: dict[str, Entry] = {}
         prefix = directory.rstrip("/") + "/"
         try:
-            if self._is_kernel_made(directory):
+            if not WINDOWS and self._is_kernel_made(directory):
                 return {}
-            with os.scandir(directory) as listing:
+            with disk.scandir(directory) as listing:
                 for item in listing:
                     if item.name == HOME_MARKER:
                         self.homes.add(directory)
@@ -230,8 +238,8 @@ class Scanner:
         return entries
 
 
-def _symlink(path: str) -> SymlinkEntry | None:
+def _symlink(path: str, status: os.stat_result) -> SymlinkEntry | None:
     try:
-        return SymlinkEntry(os.fsencode(os.readlink(path)))
+        return link_entry(path, status)
     except OSError:
         return None

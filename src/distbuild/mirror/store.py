@@ -10,7 +10,7 @@ import hashlib
 import io
 import itertools
 import os
-import shutil
+import posixpath
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,8 +18,10 @@ from pathlib import Path
 
 import zstandard
 
+from distbuild import disk
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import DIGEST_BYTES, MAX_BLOB_BYTES, Blob, Digest, FileEntry
+from distbuild.system_paths import WINDOWS, from_system
 
 #: A blob that no tree has linked for so long is removed at the next start.
 KEEP_UNUSED_S = 14 * 24 * 3600
@@ -28,7 +30,11 @@ _CHUNK = 1024 * 1024
 _ONE_PIECE = 4 * _CHUNK
 #: The last moment that utimensat(2) takes; a file system then cuts it to what it can keep.
 _LAST_NS = (2**63 - 1) * 10**9
-_NO_LINK = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM})
+#: The last is FAT's answer on Windows.
+_NO_LINK = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EINVAL})
+#: A new file that nobody but us writes, and nobody at all once it is closed.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | disk.O_PRIVATE
+_READABLE = 0o666 if WINDOWS else 0o444
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ class Store:
     """Blobs below ``root``. Every method raises InfrastructureError when the disk fails."""
 
     def __init__(self, root: Path) -> None:
-        self._root = os.fsencode(root)
+        self._root = os.fsencode(from_system(str(root)))
         self._lock = threading.Lock()
         #: A crash may have left garbage under a right name: each blob is hashed once per process.
         self._verified: set[Digest] = set()
@@ -52,7 +58,7 @@ class Store:
         self._numbers = itertools.count(1)
         self._local = threading.local()
         with translated():
-            os.makedirs(self._root, mode=0o700, exist_ok=True)
+            disk.makedirs(self._root, mode=0o700, exist_ok=True)
 
     def __repr__(self) -> str:
         return f"Store({self._files} files, {self._bytes} bytes)"
@@ -79,7 +85,7 @@ class Store:
     def add_file(self, path: bytes, entry: FileEntry) -> bool:
         """Copy this machine's file at ``path`` if it is what ``entry`` says; False if not."""
         try:
-            with open(path, "rb") as file:
+            with disk.open_to_read(path) as file:
                 return self._keep(_chunks(file), entry.digest, entry.size)
         except OSError:
             return False
@@ -93,7 +99,7 @@ class Store:
         with translated():
             if may_link and self._link(self._path(entry.digest), entry, destination):
                 return True
-            shutil.copyfile(self._path(entry.digest), destination)
+            disk.copyfile(self._path(entry.digest), destination)
             _dress(destination, entry)
             return False
 
@@ -127,13 +133,13 @@ class Store:
 
     def _link(self, source: bytes, entry: FileEntry, destination: bytes) -> bool:
         with self._lock:
-            stat = os.lstat(source)
+            stat = disk.lstat(source)
             if stat.st_nlink == 1:
                 _dress(source, entry, stat.st_mode)
             elif stat.st_mtime_ns != entry.mtime_ns or stat.st_mode & 0o777 != tree_mode(entry):
                 return False
             try:
-                os.link(source, destination)
+                disk.link(source, destination)
             except OSError as error:
                 if error.errno in _NO_LINK:
                     return False
@@ -147,22 +153,22 @@ class Store:
     def _holds(self, digest: Digest) -> bool:
         path = self._path(digest)
         with self._lock:
-            if not os.path.exists(path):
+            if not disk.exists(path):
                 return False
             if digest in self._verified:
                 return True
         try:
-            with open(path, "rb") as file:
+            with disk.open_to_read(path) as file:
                 good = hashlib.file_digest(file, "sha256").digest() == digest
         except FileNotFoundError:
             return False
         except OSError as error:
             raise InfrastructureError(f"store: {error}") from error
         with self._lock, contextlib.suppress(FileNotFoundError):
-            if good and os.path.exists(path):
+            if good and disk.exists(path):
                 self._verified.add(digest)
                 return True
-            os.unlink(path)
+            disk.unlink(path)
         return False
 
     def _expanded(self, blob: Blob) -> Iterable[bytes]:
@@ -182,7 +188,7 @@ class Store:
     def _keep(self, chunks: Iterable[bytes], digest: Digest, size: int) -> bool:
         path = self._path(digest)
         with translated():
-            handle, temporary = self._make_temporary(os.path.dirname(path))
+            handle, temporary = self._make_temporary(posixpath.dirname(path))
             try:
                 try:
                     good = _write_hashed(chunks, handle, digest, size)
@@ -190,11 +196,11 @@ class Store:
                     os.close(handle)
                 if not good:
                     return False
-                os.rename(temporary, path)
+                disk.rename(temporary, path)
                 temporary = b""
             finally:
                 if temporary:
-                    os.unlink(temporary)
+                    disk.unlink(temporary)
         with self._lock:
             self._verified.add(digest)
             self._files += 1
@@ -204,31 +210,31 @@ class Store:
     def _make_temporary(self, folder: bytes) -> tuple[int, bytes]:
         """A new file, open for writing and for nothing else later, whose name is no digest."""
         name = b"%s/.new-%d-%d" % (folder, os.getpid(), next(self._numbers))
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            return os.open(name, flags, 0o444), name
+            return disk.open_descriptor(name, _NEW, _READABLE), name
         except FileNotFoundError:
-            os.makedirs(folder, exist_ok=True)
+            disk.makedirs(folder, exist_ok=True)
         except FileExistsError:
-            os.unlink(name)  # a process of this number died here
-        return os.open(name, flags, 0o444), name
+            disk.unlink(name)  # a process of this number died here
+        return disk.open_descriptor(name, _NEW, _READABLE), name
 
     def _scan(self) -> Iterator[tuple[Digest, os.stat_result]]:
-        for folder in os.scandir(self._root):
-            for file in os.scandir(folder.path):
+        for folder in disk.listdir(self._root):
+            for name in disk.listdir(self._root + b"/" + folder):
+                path = self._root + b"/" + folder + b"/" + name
                 try:
-                    digest = bytes.fromhex((folder.name + file.name).decode())
+                    digest = bytes.fromhex((folder + name).decode())
                 except ValueError:
-                    if not file.name.startswith(b".new-%d-" % os.getpid()):
-                        os.unlink(file.path)  # the temporary file of a process that died
+                    if not name.startswith(b".new-%d-" % os.getpid()):
+                        disk.unlink(path)  # the temporary file of a process that died
                 else:
-                    yield digest, file.stat(follow_symlinks=False)
+                    yield digest, disk.lstat(path)
 
     def _remove_unused(self, digest: Digest) -> bool:
         with self._lock, contextlib.suppress(FileNotFoundError):
             path = self._path(digest)
-            if digest not in self._verified and os.lstat(path).st_nlink == 1:
-                os.unlink(path)
+            if digest not in self._verified and disk.lstat(path).st_nlink == 1:
+                disk.unlink(path)
                 return True
         return False
 
@@ -249,6 +255,8 @@ def expand(blob: Blob) -> Iterator[bytes]:
 
 def tree_mode(entry: FileEntry) -> int:
     """The permission bits of a file in a tree: nobody writes through a link to a blob."""
+    if WINDOWS:
+        return 0o666  # of a link that cannot be written none can be removed
     return 0o555 if entry.mode & 0o111 else 0o444
 
 
@@ -263,12 +271,12 @@ def translated() -> Iterator[None]:
 
 def _dress(path: bytes, entry: FileEntry, mode: int = 0) -> None:
     if mode & 0o7777 != tree_mode(entry):
-        os.chmod(path, tree_mode(entry))
+        disk.chmod(path, tree_mode(entry))
     time_ns = max(-_LAST_NS, min(entry.mtime_ns, _LAST_NS))
-    os.utime(path, ns=(time_ns, time_ns))
+    disk.utime(path, ns=(time_ns, time_ns))
 
 
-def _chunks(file: io.BufferedReader) -> Iterator[bytes]:
+def _chunks(file: io.FileIO) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK):
         yield chunk
 

@@ -50,6 +50,8 @@ class SymlinkEntry(Message, frozen=True, tag="l"):
     """A symbolic link and its target as the dev box has it, relative or absolute."""
 
     target: bytes
+    #: Windows has another kind of link for directories; False on other systems.
+    to_directory: bool = False
 
 
 class DirectoryEntry(Message, frozen=True, tag="d"):

@@ -4,9 +4,10 @@ They travel with the job as its source does. What is not named by a plain string
 then only the local compiler can answer.
 """
 
-import os
+import posixpath
 from collections.abc import Iterator
 
+from distbuild import disk
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.mirror.known import FileRead, read_file
 from distbuild.mirror.text import AssemblerRead, assembler_reads
@@ -53,17 +54,17 @@ def _places(command: CompileCommand) -> Iterator[str]:
     yield command.cwd
     for argument in command.arguments:
         if argument.option in _SEARCHED and argument.value is not None:
-            yield os.path.join(command.cwd, argument.value)
+            yield posixpath.join(command.cwd, argument.value)
 
 
 def _first(read: AssemblerRead, places: tuple[str, ...]) -> str | None:
-    paths = (os.path.join(place, read.name) for place in places)
-    return next((path for path in paths if os.path.lexists(path)), None)
+    paths = (posixpath.join(place, read.name) for place in places)
+    return next((path for path in paths if disk.lexists(path)), None)
 
 
 def _content(path: str) -> FileRead | None:
     try:
-        if not os.path.isfile(path) or os.path.getsize(path) > MAX_BYTES:
+        if not disk.isfile(path) or disk.stat(path).st_size > MAX_BYTES:
             return None
         return read_file(path)
     except OSError:

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator
 
+from distbuild import disk
 from distbuild.mirror.manifest import Manifest
 from distbuild.protocol.blobs import Packer
 from distbuild.protocol.messages import BATCH_BYTES, Blob, Digest, FileEntry
@@ -44,7 +45,7 @@ class BlobSource:
         """The content with this digest, or None when no mirrored file has it any more."""
         for path, _ in self._files_of(digest):
             try:
-                with open(path, "rb", buffering=0) as file:
+                with disk.open_to_read(path) as file:
                     data = file.read()
             except OSError as error:
                 log.debug("%s: %s", path, error)

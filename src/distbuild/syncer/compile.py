@@ -9,6 +9,7 @@ as a vanished wrapper does, cancels the job.
 import dataclasses
 import logging
 import os
+import posixpath
 import re
 import threading
 from collections import Counter
@@ -164,7 +165,7 @@ def _speaks_of_itself(
     """Whether a compiler that was called by another name says its own in a message."""
     if command.compiler == submission.argv[0]:
         return False
-    return os.fsencode(os.path.basename(command.compiler)) + b": " in result.stderr
+    return os.fsencode(posixpath.basename(command.compiler)) + b": " in result.stderr
 
 
 def _read_nothing(command: CompileCommand, result: ResultRequest) -> bool:

@@ -7,7 +7,7 @@ from functools import partial
 
 from distbuild.config import Config, Home, syncer_port
 from distbuild.protocol.messages import MAX_BODY_BYTES
-from distbuild.serving import portable, run
+from distbuild.serving import run, threaded
 from distbuild.serving.front import Front, Site
 from distbuild.serving.listening import listen_port, listen_unix
 from distbuild.serving.transport import Plain, Tls, server_context
@@ -42,6 +42,8 @@ def serve_syncer(start: Start, home: Home, config: Config, credentials: Credenti
             run.serve(make_site, fronts)
         finally:
             home.socket.unlink(missing_ok=True)
+    elif threaded.is_wanted():
+        threaded.serve(make_site, _port(config, credentials, gate))
     else:
         _serve_portably(make_site, config, credentials)
 
@@ -72,10 +74,23 @@ def _local(home: Home) -> Front:
     )
 
 
+def _port(config: Config, credentials: Credentials, gate: Gate) -> threaded.Port:
+    return threaded.Port(
+        config.bind,
+        syncer_port(config),
+        credentials.cert,
+        credentials.key,
+        admits=lambda headers: gate.knows(headers.get("authorization")),
+        max_body=MAX_BODY_BYTES,
+    )
+
+
 def _serve_portably(
     make_site: Callable[[threading.Event], Site], config: Config, credentials: Credentials
 ) -> None:
-    def make(stop: threading.Event) -> "portable.Served":
+    from distbuild.serving import portable  # granian is not for Windows
+
+    def make(stop: threading.Event) -> portable.Served:
         site = make_site(stop)
         return site.app, site.end
 

@@ -1,12 +1,12 @@
 """Builds the syncer from its configuration and runs it. The only place that knows all its parts."""
 
-import fcntl
 import gc
 import getpass
 import logging
 import os
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from typing import IO
 
 from distbuild.config import Config, Home, load_config
 from distbuild.digests import FileDigests
+from distbuild.locks import hold
 from distbuild.logs import set_up_logging
 from distbuild.mirror.known import DigestCache
 from distbuild.mirror.scan import Scanner
@@ -60,15 +61,12 @@ def run(home: Home, *, verbose: bool) -> None:
 def claim(home: Home) -> IO[bytes]:
     """Hold the home while the file is open, also in a forked process: two syncers under one name
     would take each other's trees for stale."""
-    lock = open(home.state / "syncer.lock", "wb")  # noqa: SIM115 - open as long as the process
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return hold(home.state / "syncer.lock")
     except OSError:
-        lock.close()
         raise ConfigError(
             f"{home.path}: another syncer runs with this home; stop it, or use another --home"
         ) from None
-    return lock
 
 
 class Syncer:
@@ -169,6 +167,8 @@ SAVE_S = 30.0
 
 
 def _make_watcher(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> Watcher:
+    if sys.platform == "win32":
+        return NoWatcher()
     try:
         return InotifyWatcher(changed, overflowed)
     except (ImportError, OSError) as error:

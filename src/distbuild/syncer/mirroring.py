@@ -6,9 +6,11 @@ Every public method may be called from any thread. Knows nothing of workers and 
 
 import logging
 import os
+import posixpath
 import threading
 from collections.abc import Callable, Iterable
 
+from distbuild import disk
 from distbuild.mirror import policy
 from distbuild.mirror.file_system import is_remote
 from distbuild.mirror.known import FileRead
@@ -17,12 +19,14 @@ from distbuild.mirror.mounts import MountWatch
 from distbuild.mirror.pending import Pending
 from distbuild.mirror.roots import Kind, Root, Roots, identity, inside, trace
 from distbuild.mirror.scan import Scanner
+from distbuild.mirror.spellings import Fold
 from distbuild.mirror.watch import Watcher
 from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.signals import Signal
 from distbuild.syncer.survey import Survey, ancestors
 from distbuild.syncer.ways import Place, Ways
+from distbuild.system_paths import FOLD
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +39,8 @@ RETRY_S = 5.0
 class Mirroring:
     """The live manifest of one dev box; ``home`` is the user's, never taken as a whole.
 
-    ``make_watcher`` gets the callbacks ``changed(path, is_directory)`` and ``overflowed()``.
+    ``make_watcher`` gets the callbacks ``changed(path, is_directory)`` and ``overflowed()``;
+    ``fold``: see Manifest.
     """
 
     def __init__(
@@ -44,8 +49,9 @@ class Mirroring:
         make_watcher: Callable[[Callable[[str, bool], None], Callable[[], None]], Watcher],
         home: str,
         on_change: Callable[[], None],
+        fold: Fold | None = FOLD,
     ) -> None:
-        self.manifest = Manifest()
+        self.manifest = Manifest(fold)
         #: Set once what the last run mirrored is mirrored again. Until then the manifest is a part
         #: of the truth: a worker that was told of it would throw the rest away.
         self.ready = Signal()
@@ -239,7 +245,7 @@ class Mirroring:
         """Mirror only the top of a root from now on; what jobs named in it becomes a root."""
         root.kind = Kind.SHALLOW
         self._watcher.forget(root.path)
-        real = {spelled: os.path.realpath(spelled) for spelled in self._required}
+        real = {spelled: disk.realpath(spelled) for spelled in self._required}
         named = [s for s, r in real.items() if r != root.path and inside(r, root.path)]
         for spelled in named:
             del self._required[spelled]
@@ -252,9 +258,9 @@ class Mirroring:
     # --- events ---------------------------------------------------------------------------------
 
     def _changed(self, path: str, is_directory: bool) -> None:
-        name = os.path.basename(path)
+        name = posixpath.basename(path)
         if name == HOME_MARKER:
-            path, is_directory = os.path.dirname(path), True
+            path, is_directory = posixpath.dirname(path), True
         ignored = policy.handling(name) is policy.Handling.IGNORE
         if is_directory or not ignored or path in self._scanner.wanted:
             self._pending.changed(path, is_directory)

@@ -1,8 +1,9 @@
 """Mirrors files that a text asks for outside the mirrored directories, or under an unusual name."""
 
-import os
+import posixpath
 from collections.abc import Iterable
 
+from distbuild import disk
 from distbuild.mirror.policy import is_unusual
 from distbuild.mirror.text import odd_operands
 from distbuild.protocol.messages import FileEntry
@@ -20,9 +21,9 @@ def cover_odd(
     """
     operands = odd_operands(text, is_unusual)
     places = dict.fromkeys([directory, *search_dirs]) if operands else {}
-    for path in (os.path.join(place, operand) for place in places for operand in operands):
-        if not os.path.isfile(path):
+    for path in (posixpath.join(place, operand) for place in places for operand in operands):
+        if not disk.isfile(path):
             continue
-        if not isinstance(mirroring.manifest.get(os.path.realpath(path)), FileEntry):
+        if not isinstance(mirroring.manifest.get(disk.realpath(path)), FileEntry):
             mirroring.want(path)
     return bool(operands)

@@ -4,9 +4,10 @@ Called under the mirror's lock. Changes no manifest: a batch of entries is its a
 """
 
 import logging
-import os
+import posixpath
 from collections.abc import Callable, Iterator, Mapping, Set
 
+from distbuild import disk
 from distbuild.mirror.manifest import DIRECTORY
 from distbuild.mirror.roots import Kind, Root, identity, inside, trace
 from distbuild.protocol.messages import Entry, FileEntry
@@ -39,7 +40,7 @@ class Survey:
             return {path: self._place.scanner.entry(path)} if path in self._pinned else {}
         entry = self._place.scanner.entry(path)
         if root.kind is Kind.DEFERRED:
-            return {**trace(os.path.dirname(path)).entries, path: entry}
+            return {**trace(posixpath.dirname(path)).entries, path: entry}
         if path == root.path:
             root.listed = identity(path)
         elif root.kind is Kind.SHALLOW or not self._place.scanner.enters(path):
@@ -77,7 +78,7 @@ class Survey:
         return [
             root.path
             for root in nested
-            if os.path.isdir(root.path)
+            if disk.isdir(root.path)
             and not (root.path in found and self._place.scanner.enters(root.path))
         ]
 
@@ -98,7 +99,7 @@ class Survey:
         """Watch one directory; a root in which that fails is listed again for each job."""
         if self._place.watcher.add(directory) or root is None or root.polled:
             return
-        if os.path.isdir(directory):
+        if disk.isdir(directory):
             root.polled = True
             log.warning("%s: cannot be watched; listed again for each job", root.path)
 
@@ -106,5 +107,5 @@ class Survey:
 def ancestors(path: str) -> Iterator[str]:
     """The directories above a path, nearest first."""
     while path != "/":
-        path = os.path.dirname(path)
+        path = posixpath.dirname(path)
         yield path

@@ -5,6 +5,7 @@ Called under the mirror's lock. Knows no jobs and no generations.
 """
 
 import os
+import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -61,7 +62,8 @@ class Ways:
     def _leaves(self, link: str, entry: SymlinkEntry) -> bool:
         """Whether a link leads out of the root that holds it, where the root's events say less."""
         root = self._place.roots.holding(link)
-        target = os.path.normpath(os.path.join(os.path.dirname(link), os.fsdecode(entry.target)))
+        target = posixpath.join(posixpath.dirname(link), os.fsdecode(entry.target))
+        target = posixpath.normpath(target)
         real = self._place.manifest.resolve(link)
         if root is None or real is None:
             return True
@@ -96,7 +98,7 @@ class Ways:
             self._watch(file)
 
     def _watch(self, file: str) -> None:
-        self._loose[file] = self._place.watcher.add(os.path.dirname(file))
+        self._loose[file] = self._place.watcher.add(posixpath.dirname(file))
 
     def _follow(self, path: str) -> None:
         """Take in where a link or a file's name leads, and every step of the way."""
@@ -129,6 +131,6 @@ class Ways:
         root = self._place.roots.holding(real)
         if root is None or root.path == real:
             # The watch may be on a directory that was moved away.
-            self._place.watcher.forget_one(os.path.dirname(real))
+            self._place.watcher.forget_one(posixpath.dirname(real))
             self._watch(real)
         self._apply({real: self._place.scanner.entry(real)})

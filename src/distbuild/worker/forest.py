@@ -1,11 +1,13 @@
 """The trees of all clients below one directory. Knows no entry and no network."""
 
 import os
-import shutil
 import threading
 from pathlib import Path
 
+from distbuild import disk
+from distbuild.mirror.spellings import Fold
 from distbuild.mirror.store import Store, translated
+from distbuild.system_paths import FOLD, from_system
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.paths import check_client
 from distbuild.worker.tree import Tree, TreeStatus
@@ -18,7 +20,10 @@ _JOBS = ".jobs"
 class Forest:
     """Makes a client's tree when it is first named."""
 
-    def __init__(self, root: Path, store: Store, own_files: OwnFiles) -> None:
+    def __init__(
+        self, root: Path, store: Store, own_files: OwnFiles, fold: Fold | None = FOLD
+    ) -> None:
+        self._fold = fold
         self._root = root
         self._store = store
         self._own_files = own_files
@@ -37,23 +42,22 @@ class Forest:
         trash = self._root / _TRASH
         with translated():
             trash.mkdir(exist_ok=True)
-            for old in os.scandir(self._root):
-                if old.name != _TRASH:
-                    target = trash / f"{os.getpid()}-{old.inode()}-{old.name}"[:200]
-                    os.rename(old.path, target)
+            for number, name in enumerate(os.listdir(self._root)):
+                if name != _TRASH:
+                    os.rename(self._root / name, trash / f"{os.getpid()}-{number}-{name}"[:200])
             self.jobs.mkdir()
 
     def delete_old(self) -> None:
         """Delete what was set aside; slow, for a thread of its own."""
-        shutil.rmtree(self._root / _TRASH, ignore_errors=True)
+        disk.remove_tree(from_system(str(self._root / _TRASH)))
 
     def tree(self, client: str) -> Tree:
         """The client's tree; raises ProtocolError for an id that is no directory name."""
         check_client(client)
         with self._lock:
             if client not in self._trees:
-                root = os.fsencode(self._root / client)
-                self._trees[client] = Tree(root, self._store, self._own_files)
+                root = os.fsencode(from_system(str(self._root / client)))
+                self._trees[client] = Tree(root, self._store, self._own_files, self._fold)
             return self._trees[client]
 
     def clean(self, client: str) -> None:

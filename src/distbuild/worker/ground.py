@@ -6,17 +6,25 @@ Callers have checked every path (paths.check_path) and that no component above i
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
-import shutil
+import posixpath
 import stat
 from collections.abc import Iterable
 
+from distbuild import disk
 from distbuild.mirror.store import Store
 from distbuild.protocol.messages import Digest, Entry, FileEntry, SymlinkEntry
+from distbuild.system_paths import WINDOWS, to_system
 from distbuild.worker.paths import parents, rerooted_target
 
 #: What a withheld name holds. The syncer looks for it in a failed compile's messages.
 WITHHELD_TEXT = b"#error dist_build_withheld\n"
+
+
+#: How long a compiler may have a header open that has to change (seconds); after that, its whole
+#: tree is made anew beside it. Most have it open for a moment, or allow that it is renamed.
+_PAUSES = (0.1,) * 30
 
 
 class Ground:
@@ -26,8 +34,11 @@ class Ground:
         self.root = root
         self._store = store
         # Beside the root, in no client's sight: client ids have no "~".
+        self._base = root
         self._placeholder = root + b"~placeholder"
         self._staged = root + b"~staged"
+        self._aside = root + b"~aside"
+        self._numbers = itertools.count(1)
         # A blob's inode may stand at one path of a tree only: clang takes two names of one inode
         # for one file, and would then print the first name for both.
         self._linked: dict[Digest, bytes] = {}
@@ -41,11 +52,20 @@ class Ground:
         return self.root + path
 
     def clear(self) -> None:
-        """Begin again with an empty directory."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        """Begin again with an empty directory; another one if this cannot be emptied."""
+        disk.remove_tree(self.root)
+        disk.remove_tree(self._aside)
         _unlink(self._placeholder)
         _unlink(self._staged)
-        os.makedirs(self.root)
+        while True:
+            try:
+                disk.makedirs(self.root)
+                break
+            except FileExistsError:
+                if not WINDOWS:
+                    raise
+                # A compiler still has files open in it. No client's id has a "~".
+                self.root = b"%s~%d" % (self._base, next(self._numbers))
         self._linked.clear()
         self._digest_at.clear()
         self._facts.clear()
@@ -57,7 +77,7 @@ class Ground:
         if not (isinstance(entry, FileEntry) and self._link_new(path, real, entry)):
             self._replace(path, real, entry)
         if isinstance(entry, FileEntry):
-            self._facts[path] = _facts(os.lstat(real))
+            self._facts[path] = _facts(disk.lstat(real))
 
     def _link_new(self, path: bytes, real: bytes, entry: FileEntry) -> bool:
         """Link the blob straight to a name that is absent; False if that cannot be done."""
@@ -72,15 +92,21 @@ class Ground:
         return linked
 
     def _replace(self, path: bytes, real: bytes, entry: Entry) -> None:
-        os.makedirs(os.path.dirname(real), exist_ok=True)
+        disk.makedirs(posixpath.dirname(real), exist_ok=True)
         _unlink(self._staged)
         if isinstance(entry, FileEntry):
             self._stage_file(path, entry)
         elif isinstance(entry, SymlinkEntry):
-            os.symlink(rerooted_target(path, entry.target), self._staged)
+            self._stage_link(path, entry)
         else:
             self._stage_placeholder()
-        os.rename(self._staged, real)
+        try:
+            disk.rename(self._staged, real)
+        except PermissionError:
+            if not WINDOWS:
+                raise
+            self._set_aside(real)
+            disk.rename(self._staged, real)
         # rename(2) between two links of one inode does nothing and leaves both.
         _unlink(self._staged)
 
@@ -91,12 +117,12 @@ class Ground:
         """
         put = self._facts.get(path)
         try:
-            now = _facts(os.lstat(self.real(path)))
+            now = _facts(disk.lstat(self.real(path)))
             if now == put:
                 return True
             if put is None or now[:-1] != put[:-1]:
                 return False
-            with open(self.real(path), "rb") as file:
+            with disk.open_to_read(self.real(path)) as file:
                 if hashlib.file_digest(file, "sha256").digest() != digest:
                     return False
         except OSError:
@@ -107,20 +133,20 @@ class Ground:
 
     def put_directory(self, path: bytes) -> None:
         """Make ``path`` a directory if it is none yet."""
-        os.makedirs(self.real(path), exist_ok=True)
+        disk.makedirs(self.real(path), exist_ok=True)
 
     def remove(self, path: bytes) -> None:
         """Remove whatever is at ``path``, a directory with all it holds."""
         real = self.real(path)
         try:
-            os.unlink(real)
+            self._remove_file(real)
         except (FileNotFoundError, NotADirectoryError):
             self.forget(path)
             return
         except OSError as error:
             if error.errno not in (errno.EISDIR, errno.EPERM):
                 raise
-            shutil.rmtree(real)
+            disk.rmtree(real)
         self.forget(path)
 
     def forget(self, path: bytes) -> None:
@@ -136,7 +162,7 @@ class Ground:
             if parent in wanted:
                 return
             try:
-                os.rmdir(self.real(parent))
+                disk.rmdir(self.real(parent))
             except FileNotFoundError:
                 continue
             except OSError:
@@ -145,9 +171,39 @@ class Ground:
     def is_directory(self, path: bytes) -> bool:
         """Whether a directory, not a link to one, is at ``path``."""
         try:
-            return stat.S_ISDIR(os.lstat(self.real(path)).st_mode)
+            status = disk.lstat(self.real(path))
         except OSError:
             return False
+        return stat.S_ISDIR(status.st_mode) and not disk.is_link(status)
+
+    def _remove_file(self, real: bytes) -> None:
+        """Raises IsADirectoryError for a directory, or PermissionError on some systems."""
+        if not WINDOWS:
+            disk.unlink(real)
+            return
+        status = disk.lstat(real)
+        if stat.S_ISDIR(status.st_mode) and not disk.is_link(status):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), real)
+        try:
+            disk.unlink(real)
+        except PermissionError:
+            self._set_aside(real)
+
+    def _set_aside(self, real: bytes) -> None:
+        """Free the name of a file that a compiler has open, where that keeps it from going."""
+        disk.makedirs(self._aside, exist_ok=True)
+        aside = b"%s/%d" % (self._aside, next(self._numbers))
+        disk.patiently(lambda: disk.rename(real, aside), pauses=_PAUSES)
+
+    def _stage_link(self, path: bytes, entry: SymlinkEntry) -> None:
+        target = rerooted_target(path, entry.target)
+        if not WINDOWS:
+            os.symlink(target, self._staged)
+            return
+        directory = posixpath.dirname(self.real(path))
+        target = posixpath.normpath(posixpath.join(directory, target))
+        if not disk.make_link(target, self._staged, to_directory=entry.to_directory):
+            self._stage_placeholder()  # the compile that reads it then runs on the dev box
 
     def _stage_file(self, path: bytes, entry: FileEntry) -> None:
         may_link = entry.digest not in self._linked
@@ -160,18 +216,19 @@ class Ground:
 
     def _stage_placeholder(self) -> None:
         try:
-            os.link(self._placeholder, self._staged)
+            disk.link(self._placeholder, self._staged)
             return
         except FileNotFoundError:
             pass
         except OSError as error:
             if error.errno != errno.EMLINK:
                 raise
-            os.unlink(self._placeholder)
-        with open(self._placeholder, "wb") as file:
+            disk.unlink(self._placeholder)
+        with open(to_system(self._placeholder), "wb") as file:
             file.write(WITHHELD_TEXT)
-            os.fchmod(file.fileno(), 0o444)
-        os.link(self._placeholder, self._staged)
+        if not WINDOWS:
+            os.chmod(self._placeholder, 0o444)
+        disk.link(self._placeholder, self._staged)
 
 
 def _facts(status: os.stat_result) -> tuple[int, ...]:
@@ -186,4 +243,4 @@ def _facts(status: os.stat_result) -> tuple[int, ...]:
 
 def _unlink(path: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+        disk.unlink(path)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from distbuild import disk
 from distbuild.mirror.manifest import resolve
 from distbuild.mirror.store import Store, translated
 from distbuild.protocol.errors import ProtocolError
@@ -134,7 +135,7 @@ class Holds:
             if self._is_needed(directory):
                 return
             try:
-                os.rmdir(self._ground.real(directory))
+                disk.rmdir(self._ground.real(directory))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError:

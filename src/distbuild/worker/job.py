@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
+from distbuild import disk
 from distbuild.command import native
 from distbuild.command.locations import blamed, plain
 from distbuild.command.model import CompileCommand, Local
@@ -149,7 +150,7 @@ class JobRunner:
     def _driver(self, job: Job) -> Driver:
         if not job.argv:
             raise ProtocolError("a job without a command")
-        name = os.path.basename(os.fsdecode(job.argv[0]))
+        name = posixpath.basename(os.fsdecode(job.argv[0]))
         driver = self._compilers.find(job.toolchain, name)
         if driver is None:
             raise InfrastructureError(f"no compiler {job.toolchain[:16]} here")
@@ -177,7 +178,7 @@ class JobRunner:
             while True:
                 directory = b"%s/%d" % (self._directory, next(self._numbers))
                 with contextlib.suppress(FileExistsError):  # another runner's
-                    os.mkdir(directory)
+                    disk.mkdir(directory)
                     return directory
 
     def _result(self, task: Task, answer: Answer, revision: int) -> ResultRequest:
@@ -230,10 +231,10 @@ def _new_in(tree: Tree, directory: bytes) -> bytes:
     way, climbs, rest = directory.rpartition(b"/../")
     if climbs:
         above = tree.resolve(os.fsdecode(way + b"/.."))
-        directory = b"/.." if above is None else os.path.join(os.fsencode(above), rest)
+        directory = b"/.." if above is None else posixpath.join(os.fsencode(above), rest)
     if b".." in directory.split(b"/"):
         raise InfrastructureError(f"the mirror does not lead to {os.fsdecode(way + climbs)!r}")
-    return b"/" + os.path.normpath(directory).lstrip(b"/")
+    return b"/" + posixpath.normpath(directory).lstrip(b"/")
 
 
 def _inputs(task: Task, answer: Answer) -> list[InputFile]:
@@ -249,6 +250,7 @@ def _inputs(task: Task, answer: Answer) -> list[InputFile]:
         path = task.command.absolute(os.fsdecode(name))
         real = _resolved_in(task.tree, path, resolve)
         known = os.fsencode(real if real is not None else posixpath.normpath(path))
+        known = task.tree.spelled(known)
         if known not in inputs:
             inputs[known] = InputFile(known, task.tree.digest_at(known))
     return list(inputs.values())

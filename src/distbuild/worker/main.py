@@ -16,7 +16,9 @@ from distbuild.digests import FileDigests
 from distbuild.logs import set_up_logging
 from distbuild.mirror.store import Store
 from distbuild.protocol.errors import ConfigError, InfrastructureError
-from distbuild.serving.portable import serve
+from distbuild.protocol.messages import MAX_BODY_BYTES
+from distbuild.serving import threaded
+from distbuild.serving.front import Site
 from distbuild.tls import Credentials, load_credentials
 from distbuild.toolchains import Identifier
 from distbuild.worker.agent import Agent, Run, Workshop
@@ -29,9 +31,9 @@ from distbuild.worker.job import JobRunner
 from distbuild.worker.namespace import NamespaceSandbox, find_bwrap, probe
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.plain import PlainSandbox
+from distbuild.worker.runner import limit_descendants
 from distbuild.worker.sandbox import Sandbox
 from distbuild.worker.slots import Slots, Tally
-from distbuild.worker.spawn import limit_descendants
 from distbuild.worker.status import Confined, WorkerStatus
 from distbuild.worker.watcher import Watcher
 
@@ -51,18 +53,45 @@ def run(home_option: str | None, *, verbose: bool) -> int:
         credentials = load_credentials(home.certs, "worker")
         home.prepare()
         set_up_logging(home.logs, "daemon", verbose=verbose)
+        _serve(lambda stop: start(home, config, credentials, stop), config, credentials)
+    except ConfigError as error:
+        print(f"daemon: {error}", file=sys.stderr)  # noqa: T201 - the user's one line
+        return _CONFIG_ERROR
+    return 0
+
+
+Start = Callable[[threading.Event], tuple[flask.Flask, Callable[[], None]]]
+
+
+def _serve(start: Start, config: Config, credentials: Credentials) -> None:
+    if not threaded.is_wanted():
+        from distbuild.serving.portable import serve  # granian is not for Windows
+
         serve(
-            lambda stop: start(home, config, credentials, stop),
+            start,
             bind=config.bind,
             port=config.port,
             cert=credentials.cert,
             key=credentials.key,
             name="daemon",
         )
-    except ConfigError as error:
-        print(f"daemon: {error}", file=sys.stderr)  # noqa: T201 - the user's one line
-        return _CONFIG_ERROR
-    return 0
+        return
+
+    def make_site(stop: threading.Event) -> Site:
+        app, finish = start(stop)
+        return Site(app, {}, finish)
+
+    threaded.serve(
+        make_site,
+        threaded.Port(
+            config.bind,
+            config.port,
+            credentials.cert,
+            credentials.key,
+            admits=lambda headers: credentials.verify_token(headers.get("authorization"), "dev"),
+            max_body=MAX_BODY_BYTES,
+        ),
+    )
 
 
 def start(

@@ -4,8 +4,10 @@ import hashlib
 import os
 import stat
 
+from distbuild import disk
 from distbuild.mirror.store import Store
 from distbuild.protocol.messages import Digest, FileEntry
+from distbuild.system_paths import WINDOWS
 
 _Key = tuple[bytes, int, int, int, int]
 
@@ -23,18 +25,25 @@ class OwnFiles:
         if not self._enabled:
             return False
         try:
-            found = os.stat(path)
+            found = disk.stat(path)
             if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
                 return False
             # A peer must not read through us what others on this machine may not.
-            if not found.st_mode & stat.S_IROTH:
+            if not _is_everybody_s(path, found):
                 return False
             key = (path, found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
             digest = self._digests.get(key)
             if digest is None:
-                with open(path, "rb") as file:
+                with disk.open_to_read(path) as file:
                     digest = hashlib.file_digest(file, "sha256").digest()
                 self._digests[key] = digest
         except OSError:
             return False
         return digest == entry.digest and self._store.add_file(path, entry)
+
+
+def _is_everybody_s(path: bytes, status: os.stat_result) -> bool:
+    """Windows has no mode bits: there it is what was installed for all."""
+    if WINDOWS:
+        return path.startswith((b"/C/Program Files/", b"/C/Program Files (x86)/"))
+    return bool(status.st_mode & stat.S_IROTH)

@@ -14,10 +14,13 @@ from distbuild.protocol.messages import (
     FileEntry,
     SymlinkEntry,
 )
+from distbuild.system_paths import WINDOWS
+from distbuild.windows_names import is_nameable_path
 
 #: Linux: NAME_MAX and PATH_MAX (limits.h).
 MAX_NAME_BYTES = 255
-MAX_PATH_BYTES = 4096
+#: Windows: 32,767 characters with the prefix for long paths; names are 255 characters there.
+MAX_PATH_BYTES = 32_000 if WINDOWS else 4096
 
 _CLIENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\Z")
 
@@ -29,17 +32,27 @@ def check_client(client: str) -> str:
     return client
 
 
-def check_path(path: bytes) -> bytes:
+def check_path(path: bytes, *, windows: bool = WINDOWS) -> bytes:
     """An absolute path without ``.``, ``..`` or empty components, and not ``/`` itself.
 
     Raises ProtocolError for anything else, so that joined to a root it stays below the root. How
-    long it may be is for ``fits`` to say: nothing escapes by being long.
+    long it may be is for ``fits`` to say: nothing escapes by being long. On ``windows`` a name may
+    not be that of a device or stream, nor one that opens a file of another name.
     """
     if not path.startswith(b"/") or b"\0" in path:
         raise ProtocolError(f"bad path {path[:200]!r}")
     if not {b"", b".", b".."}.isdisjoint(path[1:].split(b"/")):
         raise ProtocolError(f"bad component in path {path[:200]!r}")
+    if windows and not _is_nameable(path):
+        raise ProtocolError(f"no path on Windows: {path[:200]!r}")
     return path
+
+
+def _is_nameable(path: bytes) -> bool:
+    try:
+        return is_nameable_path(path.decode("utf-8", "surrogatepass"))
+    except UnicodeDecodeError:
+        return False
 
 
 def fits(path: bytes, entry: Entry, root: bytes) -> bool:

@@ -5,10 +5,12 @@ For workers without namespaces. Refuses what is only exact at the original paths
 
 import functools
 import os
+import posixpath
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from distbuild import disk
 from distbuild.command.outputs import unmap_dependency_file, unmap_text
 from distbuild.command.relocate import Relocated, relocate, relocate_env
 from distbuild.mirror.store import translated
@@ -29,7 +31,7 @@ class PlainSandbox:
     def __init__(self, search_path: str) -> None:
         self._search_path = search_path
         # A tree's root without symlinks, which does not change while the worker runs.
-        self._canonical = functools.cache(os.path.realpath)
+        self._canonical: Callable[[bytes], bytes] = functools.cache(disk.realpath)
 
     def prepare(self, task: Task) -> Execution:
         """The relocated command and a directory for what it writes."""
@@ -91,13 +93,13 @@ class _PlainExecution:
         if command.dependencies is not None:
             places[moved.dependency_path] = command.dependencies.path
         written = []
-        out = os.path.dirname(moved.output_path)
-        for name in sorted(os.listdir(out)):
-            path = os.path.join(out, name)
-            status = os.lstat(path)
+        out = posixpath.dirname(moved.output_path)
+        for name in sorted(disk.listdir(out)):
+            path = posixpath.join(out, name)
+            status = disk.lstat(path)
             if not stat.S_ISREG(status.st_mode):
                 raise InfrastructureError(f"the compiler left {name!r}, which is no output")
-            with open(path, "rb") as file:
+            with disk.open_to_read(path) as file:
                 content = file.read()
             if path == moved.dependency_path:
                 content = unmap_dependency_file(content, tree, command.family)

@@ -6,11 +6,11 @@ is an output.
 
 import contextlib
 import os
-import shutil
 import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from distbuild import disk
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import MAX_BLOB_BYTES
 from distbuild.worker.sandbox import Written
@@ -38,7 +38,7 @@ class PrivateDirectory:
         # other file can get while the tree has it too. Nobody writes through a link.
         self._before: dict[bytes, _Facts | int] = {}
         with contextlib.suppress(FileExistsError):  # left empty by an earlier job
-            os.mkdir(real)
+            disk.mkdir(real)
 
     def fill(
         self,
@@ -54,10 +54,10 @@ class PrivateDirectory:
         others links.
         """
         stems = tuple(stems)
-        with os.scandir(original) as found:
+        with disk.scandir(original) as found:
             for entry in found:
                 if entry.is_dir(follow_symlinks=False):
-                    os.mkdir(self._at(entry.name))
+                    disk.mkdir(self._at(entry.name))
                     self.directories.append(entry.name)
                 elif entry.name not in absent:
                     writable = entry.name in copied or entry.name.startswith(stems)
@@ -71,24 +71,24 @@ class PrivateDirectory:
         mine = self._at(entry.name)
         try:
             if entry.is_symlink():
-                os.symlink(os.readlink(entry.path), mine)
+                os.symlink(disk.readlink(entry.path), mine)
             elif writable:
-                shutil.copy2(entry.path, mine)
-                os.chmod(mine, 0o644)
+                disk.copy2(entry.path, mine)
+                disk.chmod(mine, 0o644)
             else:
-                os.link(entry.path, mine)
+                disk.link(entry.path, mine)
                 # Not the entry's: the tree may have got another file there since it was listed.
-                self._before[entry.name] = os.lstat(mine).st_ino
+                self._before[entry.name] = disk.lstat(mine).st_ino
                 return
         except FileNotFoundError:
             return  # just removed; the job will learn that it was disturbed
         except OSError:
-            shutil.copy2(entry.path, mine)  # too many links
-        self._before[entry.name] = _facts(os.lstat(mine))
+            disk.copy2(entry.path, mine)  # too many links
+        self._before[entry.name] = _facts(disk.lstat(mine))
 
     def _written(self, real: bytes, path: bytes) -> Iterator[Written]:
         top = real == self.real
-        with os.scandir(real) as found:
+        with disk.scandir(real) as found:
             for entry in sorted(found, key=lambda entry: entry.name):
                 here = path.rstrip(b"/") + b"/" + entry.name
                 if entry.is_dir(follow_symlinks=False):
@@ -111,10 +111,10 @@ def remove(directory: bytes) -> None:
     """Remove a job's directory as far as that can be done."""
     if empty(directory, keep=False):
         with contextlib.suppress(OSError):
-            os.rmdir(directory)
+            disk.rmdir(directory)
     else:
         # One that the compiler took its own rights from.
-        shutil.rmtree(directory, ignore_errors=True)
+        disk.remove_tree(directory)
 
 
 def empty(directory: bytes, *, keep: bool) -> bool:
@@ -123,15 +123,16 @@ def empty(directory: bytes, *, keep: bool) -> bool:
     ``keep``: the directories directly in it stay, empty.
     """
     try:
-        with os.scandir(directory) as found:
+        with disk.scandir(directory) as found:
             entries = list(found)
         for entry in entries:
+            path = directory + b"/" + entry.name
             if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.path)
-            elif not empty(entry.path, keep=False):
+                disk.unlink(path)
+            elif not empty(path, keep=False):
                 return False
             elif not keep:
-                os.rmdir(entry.path)
+                disk.rmdir(path)
     except OSError:
         return False
     return True
@@ -140,7 +141,7 @@ def empty(directory: bytes, *, keep: bool) -> bool:
 def _read(real: bytes, path: bytes, facts: os.stat_result) -> Written:
     if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_BLOB_BYTES:
         raise InfrastructureError(f"the compiler left {os.fsdecode(path)!r}, which is no output")
-    with open(real, "rb") as file:
+    with disk.open_to_read(real) as file:
         return Written(path, stat.S_IMODE(facts.st_mode), file.read())
 
 

@@ -1,206 +1,23 @@
-"""A process group from its start to its end, whatever ends it. Knows no compiler.
+"""A process with all that it starts, from its start to its end: on this system."""
 
-Its output is read as it comes, and bounded. ``watcher`` waits for it.
-"""
+import sys
 
-import contextlib
-import errno
-import os
-import select
-import signal
-import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from distbuild.worker.completed import MAX_OUTPUT_BYTES, REPORT, TIMEOUT_S, Completed
 
-from distbuild.protocol.errors import InfrastructureError
-from distbuild.protocol.messages import Terminal
-from distbuild.worker import spawn
-from distbuild.worker.terminal import Ends, open_terminal
+if sys.platform == "win32":
+    from distbuild.windows_process import limit_descendants
+    from distbuild.worker.windows_runner import Cancellation, Running, start
+else:
+    from distbuild.worker.posix_runner import Cancellation, Running, start
+    from distbuild.worker.spawn import limit_descendants
 
-#: gcc prints at most some MB for the worst template error; more is a compiler gone wild.
-MAX_OUTPUT_BYTES = 64 * 1024 * 1024
-#: The longest translation units known (generated, -O3) take minutes.
-TIMEOUT_S = 30 * 60.0
-#: Stands for a descriptor's number; its NUL keeps it apart from every real argument.
-REPORT = b"\0report"
-_READ_BYTES = 65536
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """How a process ended. ``status`` is as in subprocess: negative for a signal. ``stopped``
-    names what ended it in place of its own end: ``cancelled``, ``timeout`` or ``output``."""
-
-    status: int
-    stdout: bytes
-    stderr: bytes
-    report: bytes = b""
-    stopped: str = ""
-
-
-class Cancellation:
-    """A wish to end something, that can be waited for together with file descriptors."""
-
-    def __init__(self) -> None:
-        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._wished = False
-
-    def set(self) -> None:
-        """Ask for the end; may be called from any thread, and more than once."""
-        self._wished = True
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._event, 1)
-
-    def is_set(self) -> bool:
-        """Whether the end is wished for."""
-        return self._wished
-
-    def fileno(self) -> int:
-        """A descriptor that is readable once the end is wished for."""
-        return self._event
-
-    def close(self) -> None:
-        """Free the descriptor; ``set`` must not be called any more."""
-        os.close(self._event)
-
-
-def start(
-    argv: Sequence[bytes],
-    cwd: bytes | str,
-    env: Mapping[bytes, bytes],
-    terminal: Terminal | None = None,
-) -> "Running":
-    """Start ``argv`` in a process group of its own, which has to be brought to its end.
-
-    Its errors, and its input, go to a terminal like ``terminal``. The word ``REPORT`` in ``argv``
-    becomes the number of a descriptor whose content is returned as ``report``. Raises
-    InfrastructureError when the program cannot be started.
-    """
-    with contextlib.ExitStack() as stack:
-        with contextlib.ExitStack() as writers:
-            streams = _streams(terminal, stack, writers)
-            reports = [_pipe(stack, writers)] if REPORT in argv else []
-            report = reports[0].writer if reports else None
-            words = [str(report).encode() if word == REPORT else word for word in argv]
-            try:
-                process = spawn.start(words, cwd, env, streams.given, report)
-            except (OSError, ValueError) as error:
-                raise InfrastructureError(f"cannot start {argv[0]!r}: {error}") from error
-        readers = [*streams.readers, *(pipe.reader for pipe in reports)]
-        try:
-            pidfd = os.pidfd_open(process.pid)
-        except OSError as error:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise InfrastructureError(f"cannot watch {argv[0]!r}: {error}") from error
-        return Running(process, pidfd, readers, stack.pop_all())
-
-
-class Running:
-    """A process that was started; ``finish`` has to be called, once.
-
-    ``readers``: its output, its errors and perhaps its report.
-    """
-
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        pidfd: int,
-        readers: Sequence[int],
-        stack: contextlib.ExitStack,
-    ) -> None:
-        self._process = process
-        self._read = {reader: bytearray() for reader in readers[:2]}
-        self._report = readers[2] if len(readers) > 2 else None
-        self._stack = stack
-        self._pidfd = pidfd
-
-    def descriptors(self) -> list[int]:
-        """What becomes readable when ``take`` has something to do."""
-        return [*self._read, self._pidfd]
-
-    def take(self, descriptor: int) -> tuple[bool, str | None]:
-        """A descriptor is readable: whether it will be again, and how the process has ended:
-        None: not yet, "": by itself, else what has to stop it."""
-        if descriptor == self._pidfd:
-            return False, ""
-        goes_on = _read_once(descriptor, self._read[descriptor])
-        too_much = sum(map(len, self._read.values())) > MAX_OUTPUT_BYTES
-        return goes_on, "output" if too_much else None
-
-    def finish(self, stopped: str) -> Completed:
-        """Kill what is left of the group, and say how it ended: by itself if ``stopped`` is ""."""
-        with self._stack, self._process:
-            if not stopped:
-                for pipe, into in self._read.items():
-                    _read_available(pipe, into)
-            # Before the leader is reaped, so that its number cannot be another group's yet.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            os.close(self._pidfd)
-            status = self._process.wait()
-            report = bytearray()
-            if self._report is not None:
-                # Of a few lines, which no pipe is too small for: nobody has to wait for them.
-                _read_available(self._report, report)
-        out, err = map(bytes, self._read.values())
-        return Completed(status, out, err, bytes(report), stopped)
-
-
-@dataclass(frozen=True, slots=True)
-class _Streams:
-    """What a program gets as its standard streams, and where its output and errors come out."""
-
-    given: tuple[int, int, int]
-    readers: tuple[int, int]
-
-
-def _streams(
-    terminal: Terminal | None, stack: contextlib.ExitStack, writers: contextlib.ExitStack
-) -> _Streams:
-    """Pipes, or terminals; their two ends are closed at the ends of ``stack`` and ``writers``."""
-    output = _pipe(stack, writers)
-    if terminal is None:
-        errors = _pipe(stack, writers)
-        return _Streams(
-            (subprocess.DEVNULL, output.writer, errors.writer), (output.reader, errors.reader)
-        )
-    errors = _closed(open_terminal(terminal.stderr), stack, writers)
-    input_ = subprocess.DEVNULL
-    if terminal.stdin == terminal.stderr:
-        input_ = errors.writer  # as good as one of its own
-    elif terminal.stdin is not None:
-        input_ = _closed(open_terminal(terminal.stdin), stack, writers).writer
-    return _Streams((input_, output.writer, errors.writer), (output.reader, errors.reader))
-
-
-def _pipe(stack: contextlib.ExitStack, writers: contextlib.ExitStack) -> Ends:
-    return _closed(Ends(*os.pipe2(os.O_CLOEXEC)), stack, writers)
-
-
-def _closed(ends: Ends, stack: contextlib.ExitStack, writers: contextlib.ExitStack) -> Ends:
-    """Have them closed at the ends of these."""
-    stack.callback(os.close, ends.reader)
-    writers.callback(os.close, ends.writer)
-    return ends
-
-
-def _read_available(pipe: int, into: bytearray) -> None:
-    """Read what the pipe still holds."""
-    poll = select.poll()
-    poll.register(pipe, select.POLLIN)
-    while len(into) <= MAX_OUTPUT_BYTES and poll.poll(0):
-        if not _read_once(pipe, into):
-            return
-
-
-def _read_once(pipe: int, into: bytearray) -> bool:
-    """Read from a pipe or terminal that is ready, so that it does not block; False at its end."""
-    try:
-        chunk = os.read(pipe, _READ_BYTES)
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        return False  # a terminal that nobody has open any more
-    into += chunk
-    return bool(chunk)
+__all__ = [
+    "MAX_OUTPUT_BYTES",
+    "REPORT",
+    "TIMEOUT_S",
+    "Cancellation",
+    "Completed",
+    "Running",
+    "limit_descendants",
+    "start",
+]

@@ -4,6 +4,7 @@ Two exist: ``namespace`` shows the dev box's own paths, ``plain`` relocates the 
 """
 
 import os
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -95,5 +96,5 @@ def resolved(task: Task, path: bytes) -> bytes:
     """The dev box path of an output, its directory's symlinks followed."""
     place = os.fsencode(task.command.absolute(os.fsdecode(path)))
     directory, _, name = place.rpartition(b"/")
-    real = task.tree.resolve(os.fsdecode(directory)) or os.fsdecode(os.path.normpath(directory))
+    real = task.tree.resolve(os.fsdecode(directory)) or os.fsdecode(posixpath.normpath(directory))
     return os.fsencode(real.rstrip("/")) + b"/" + name

@@ -5,12 +5,14 @@ Everything that changes the tree happens here, under one lock. Knows no network 
 
 import copy
 import logging
+import os
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from distbuild.mirror.manifest import DIRECTORY, Summary, resolve
+from distbuild.mirror.spellings import Fold, Spellings
 from distbuild.mirror.store import Store, translated
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import (
@@ -21,6 +23,7 @@ from distbuild.protocol.messages import (
     Entry,
     FileEntry,
 )
+from distbuild.system_paths import ERRORS
 from distbuild.worker.ground import Ground
 from distbuild.worker.holds import Holds
 from distbuild.worker.ownfiles import OwnFiles
@@ -40,9 +43,16 @@ class TreeStatus:
 
 
 class Tree:
-    """The entries below ``root``. Errors of the disk leave an empty tree that asks for all."""
+    """The entries below ``root``. Errors of the disk leave an empty tree that asks for all.
 
-    def __init__(self, root: bytes, store: Store, own_files: OwnFiles) -> None:
+    ``fold``: see Manifest. Entries stand under the dev box's own spelling.
+    """
+
+    def __init__(
+        self, root: bytes, store: Store, own_files: OwnFiles, fold: Fold | None = None
+    ) -> None:
+        self._fold = fold
+        self._spellings = Spellings(fold) if fold is not None else None
         self._lock = threading.Lock()
         self._store = store
         self._own_files = own_files
@@ -129,7 +139,9 @@ class Tree:
 
     def lookup(self, path: str) -> Entry | None:
         """What is at a path without following links; directories need not be entries."""
-        name = path.encode("utf-8", "surrogateescape")
+        name = path.encode("utf-8", ERRORS)
+        if self._spellings is not None and name not in self._entries:
+            name = self._spellings.get(path).encode("utf-8", ERRORS)
         entry = None if name in self._left_out else self._entries.get(name)
         if entry is None and self.ground.is_directory(name):
             return DIRECTORY
@@ -138,6 +150,12 @@ class Tree:
     def resolve(self, path: str) -> str | None:
         """``path`` with every symlink of the tree followed; None where it leaves the tree."""
         return resolve(path, self.lookup)
+
+    def spelled(self, path: bytes) -> bytes:
+        """The path as the dev box spells it, as far as that is known."""
+        if self._spellings is None or path in self._entries:
+            return path
+        return os.fsencode(self._spellings.get(os.fsdecode(path)))
 
     def digest_at(self, path: bytes) -> Digest:
         """The digest of a file of the manifest or of a running job, whose bytes are on disk.
@@ -280,6 +298,14 @@ class Tree:
             self._files += sign * len(sizes)
             self._bytes += sign * sum(sizes)
         self._entries, self._left_out = wanted, hidden
+        self._spell(touched)
+
+    def _spell(self, touched: list[bytes]) -> None:
+        if self._spellings is None:
+            return
+        for path in touched:
+            note = self._spellings.add if path in self._entries else self._spellings.discard
+            note(os.fsdecode(path))
 
     def _change_disk(self, wanted: Entries, touched: list[bytes], hidden: set[bytes]) -> None:
         ground, old = self.ground, self._entries
@@ -300,7 +326,8 @@ class Tree:
                 ground.put_directory(path)
             elif new is not None and not self.holds.holds(path):
                 ground.put(path, new)
-        for path in touched:
+        for path in touched if self._spellings is None else ():
+            # Where spellings do not count, what is empty may be wanted under another.
             if path in old and path not in wanted and not will_be_behind(path):
                 ground.prune(path, wanted)
 
@@ -308,6 +335,7 @@ class Tree:
         self._revision += 1
         self._all_changed = self._revision
         self._entries, self._summary = {}, Summary()
+        self._spellings = Spellings(self._fold) if self._fold is not None else None
         self._left_out = set()
         self._files, self._bytes = 0, 0
         self._changed.clear()

@@ -1,4 +1,7 @@
-"""Runs the real compiler in this process' place: the last step of the ladder."""
+"""Runs the real compiler in this process' place: the last step of the ladder.
+
+Windows knows no such thing: there this process waits for it, and passes its exit code on.
+"""
 
 import os
 import sys
@@ -28,9 +31,18 @@ def run_locally(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
             stream.flush()
     words = [spelling(argv[0], program, cwd, env), *argv[1:]]
     try:
-        os.execve(program, words, with_passed(program, clean_environment(env)))
+        _become(program, words, with_passed(program, clean_environment(env)))
     except OSError as error:
         _end(f"{program}: {error.strerror}", NOT_RUNNABLE)
+
+
+def _become(program: str, words: list[str], env: Mapping[str, str]) -> NoReturn:
+    if sys.platform == "win32":
+        from distbuild.windows_process import run_here
+
+        sys.exit(run_here(program, words, env))
+    else:
+        os.execve(program, words, env)
 
 
 def _end(why: str, code: int) -> NoReturn:

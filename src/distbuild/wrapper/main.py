@@ -28,6 +28,8 @@ from distbuild.wrapper.terminal import find_terminal
 #: An infrastructure failure when DIST_BUILD_FALLBACK=0 forbids the local compile.
 NO_FALLBACK = 103
 USAGE = 2
+#: Windows' exit code of what Ctrl-C ended (0xC000013A).
+_CONTROL_C_EXIT = -1073741510
 
 _USAGE = """usage: dist_build.exe COMPILER ARGS...            compile on the farm
        dist_build.exe status [--json]             what the syncer and the workers do
@@ -132,9 +134,12 @@ def _umask() -> int:
 
 def _die_of(number: signal.Signals) -> NoReturn:
     """End as the compiler would: make tells an interrupted command from one that failed."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-    raise SystemExit(128 + number)
+    if sys.platform == "win32":
+        sys.exit(_CONTROL_C_EXIT)
+    else:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        raise SystemExit(128 + number)
 
 
 def _say(text: str) -> None:

@@ -11,6 +11,7 @@ from distbuild.command.toolchain import telling_environment
 from distbuild.place import view_of_files
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.system_paths import WINDOWS, from_system
 
 #: Nothing is sent for longer than this (seconds) only by a syncer that is stuck: while a job waits
 #: there is a heartbeat twice a second, and the first scan of a large tree takes some seconds.
@@ -38,13 +39,16 @@ def request_of(
 
 
 def working_directory(env: Mapping[str, str]) -> str:
-    """PWD where it names the present directory, as compilers take it; else the real path."""
-    logical = env.get("PWD", "")
+    """PWD where it names the present directory, as compilers take it; else the real path.
+
+    In the internal form; Windows' compilers know no PWD.
+    """
+    logical = "" if WINDOWS else env.get("PWD", "")
     with contextlib.suppress(OSError):
         if logical.startswith("/") and os.path.samestat(os.stat(logical), os.stat(".")):
             return logical
     try:
-        return os.getcwd()
+        return from_system(os.getcwd())
     except OSError as error:
         raise InfrastructureError(f"no working directory: {error.strerror}") from error
 

@@ -142,7 +142,7 @@ def test_too_many_links_become_a_copy(
         raise OSError(31, "Too many links")
 
     store.put(blob(CONTENT))
-    monkeypatch.setattr("os.link", refuse)
+    monkeypatch.setattr("distbuild.disk.link", refuse)
     assert not store.place(ENTRY, os.fsencode(tmp_path / "a.h"), may_link=True)
     assert (tmp_path / "a.h").read_bytes() == CONTENT
 

@@ -390,7 +390,7 @@ def test_a_disk_that_fails_leaves_an_empty_tree_that_asks_for_all(
 
     changes = delta({b"/a.h": A}, {b"/a.h": B}, 1, 2)
     with monkeypatch.context() as patch:
-        patch.setattr("os.rename", full_disk)
+        patch.setattr("distbuild.disk.rename", full_disk)
         with pytest.raises(InfrastructureError, match="No space left"):
             tree.apply(changes)
     assert tree.apply(changes) == ChangesReply("need_full")

@@ -1,0 +1,88 @@
+"""What Windows' own interface tells and Python does not. Takes paths in Windows' form.
+
+Imported everywhere, of use on Windows only. Knows no internal paths.
+"""
+
+import ctypes
+import functools
+import os
+from ctypes import wintypes
+from typing import Any
+
+#: Its Windows parts are in no stub for another system.
+_ctypes: Any = ctypes
+
+_GENERIC_READ = 0x80000000
+#: For reading, writing and deleting: nobody is kept from anything by what is only looked at.
+SHARE_ALL = 7
+_OPEN_EXISTING = 3
+INVALID_HANDLE = ctypes.c_void_p(-1).value
+_DRIVE_REMOTE = 4
+
+
+@functools.cache
+def kernel32() -> Any:
+    """The library, whose errors ``last_error`` has."""
+    library = _ctypes.WinDLL("kernel32", use_last_error=True)
+    library.CreateFileW.restype = wintypes.HANDLE
+    library.CreateFileW.argtypes = (
+        *(wintypes.LPCWSTR, wintypes.DWORD, wintypes.DWORD, wintypes.LPVOID),
+        *(wintypes.DWORD, wintypes.DWORD, wintypes.HANDLE),
+    )
+    library.FindFirstFileW.restype = wintypes.HANDLE
+    library.FindFirstFileW.argtypes = (wintypes.LPCWSTR, wintypes.LPVOID)
+    library.FindClose.argtypes = (wintypes.HANDLE,)
+    library.GetDriveTypeW.argtypes = (wintypes.LPCWSTR,)
+    return library
+
+
+def last_error() -> OSError:
+    """What the last call of a library failed of."""
+    error: OSError = _ctypes.WinError(_ctypes.get_last_error())
+    return error
+
+
+def open_shared(path: str, flags: int) -> int:
+    """An ``opener`` for ``open``, for reading: others may rename and delete the file meanwhile.
+
+    Python's own ``open`` would have their calls fail.
+    """
+    import msvcrt
+
+    crt: Any = msvcrt
+    system: Any = os
+    handle = kernel32().CreateFileW(path, _GENERIC_READ, SHARE_ALL, None, _OPEN_EXISTING, 0, None)
+    if handle == INVALID_HANDLE:
+        raise last_error()
+    return int(crt.open_osfhandle(handle, flags | system.O_NOINHERIT))
+
+
+def name_on_disk(path: str) -> str:
+    """How the directory spells the last name of ``path``, in its long form; "" if not known."""
+    found = wintypes.WIN32_FIND_DATAW()
+    handle = kernel32().FindFirstFileW(path, ctypes.byref(found))
+    if handle == INVALID_HANDLE:
+        return ""
+    kernel32().FindClose(handle)
+    return str(found.cFileName)
+
+
+def make_junction(target: str, path: str) -> None:
+    """A directory at ``path`` that leads to ``target``. Raises OSError."""
+    import _winapi
+
+    calls: Any = _winapi
+    calls.CreateJunction(target, path)
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is on a drive of another machine."""
+    if path.startswith("\\\\") and not path.startswith("\\\\?\\"):
+        return True
+    drive = os.path.splitdrive(path)[0].removeprefix("\\\\?\\")
+    return drive.startswith("UNC") or kernel32().GetDriveTypeW(drive + "\\") == _DRIVE_REMOTE
+
+
+def is_wine() -> bool:
+    """Whether this Windows is wine, which loses notifications and has no junctions."""
+    return hasattr(_ctypes.WinDLL("ntdll"), "wine_get_version")
