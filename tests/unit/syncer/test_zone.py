@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.syncer.zone import UTC, local_zone
+from distbuild.syncer.zone import UTC, Zone, local_zone
 from tests.support.tools import absent
 
 ZONES = Path("/usr/share/zoneinfo")
@@ -34,3 +34,16 @@ def test_the_rule_gives_the_time_that_the_zone_gives(name: str) -> None:
         return subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout
 
     assert date(local_zone(file)) == date(name)
+
+
+def test_another_zone_counts_from_then_on(tmp_path: Path) -> None:
+    link = tmp_path / "localtime"
+    zone = Zone(link)
+    assert zone.now() == UTC
+    for name in ("Asia/Tokyo", "Europe/Berlin"):
+        file = ZONES / name
+        if not file.exists():
+            absent("the time zones are not installed")
+        link.unlink(missing_ok=True)
+        link.symlink_to(file)
+        assert zone.now() == local_zone(file) != UTC
