@@ -4,6 +4,7 @@ Every public method may be called from any thread. Knows nothing of workers and 
 ``on_change`` when the generation has risen.
 """
 
+import itertools
 import logging
 import os
 import posixpath
@@ -67,6 +68,9 @@ class Mirroring:
         self._named: set[str] = set()
         self._pending = Pending()
         self._mounts = MountWatch()
+        # Moments in their order, and that at which the last listing for jobs began.
+        self._moments = itertools.count(1)
+        self._polled_at = 0
         self._stopping = threading.Event()
         self._watcher = make_watcher(self._changed, self._pending.overflowed)
         place = Place(self.manifest, self.roots, scanner, self._watcher, home)
@@ -115,6 +119,7 @@ class Mirroring:
 
     def settle(self) -> int:
         """The generation that has every change made before the call."""
+        asked = next(self._moments)
         if not self._watcher.barrier():
             self._pending.overflowed()
         with self._lock:
@@ -124,11 +129,18 @@ class Mirroring:
                 self._watcher.forget(point)
                 self._pending.changed(point, is_directory=True)
             self._drain()
-            for root in self.roots:
-                if root.polled:
-                    self._rescan(root)
+            self._list_polled(asked)
             self._look_for_moves()
             return self.manifest.generation
+
+    def _list_polled(self, asked: int) -> None:
+        """List what no event tells of: once for all jobs that asked before the listing began."""
+        if self._polled_at > asked:
+            return
+        self._polled_at = next(self._moments)
+        for root in self.roots:
+            if root.polled:
+                self._rescan(root)
 
     def want(self, path: str) -> bool:
         """Mirror one file whatever its name and size. False: it is there already, or cannot be."""
