@@ -145,7 +145,10 @@ def _open(path: str | bytes) -> FileIO:
 
 def _as_on_disk(path: str) -> str:
     directory, _, name = path.rpartition("/")
-    native = to_system(path)
+    try:
+        native = to_system(path)
+    except FileNotFoundError:
+        return path
     if native.endswith("\\"):
         return path
     return f"{directory}/{windows_calls.name_on_disk(native) or name}"
