@@ -4,6 +4,7 @@ What turns out to be missing is mirrored here, so that the next round finds it. 
 """
 
 import contextlib
+import io
 import logging
 import os
 import posixpath
@@ -209,7 +210,7 @@ class Judge:
     @staticmethod
     def _line(task: Task, path: str, number: int) -> bytes | None:
         try:
-            with open(task.command.absolute(path), "rb") as file:
+            with io.BufferedReader(disk.open_to_read(task.command.absolute(path))) as file:
                 for at, line in enumerate(file, start=1):
                     if at == number:
                         return line

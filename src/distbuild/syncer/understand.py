@@ -99,7 +99,7 @@ def _renamed(submission: Submission) -> tuple[str, ...]:
     """
     name = submission.argv[0]
     driver = _driver(submission)
-    real = os.path.realpath(driver.path) if driver is not None else name
+    real = disk.realpath(driver.path) if driver is not None else name
     family = family_of(real)
     if family is None or (family is Family.CLANG and not name.endswith("clang")):
         return submission.argv
