@@ -103,7 +103,7 @@ class Unmapper:
         return any(trace in small for trace in self._traces)
 
     def inputs(self, listing: bytes) -> tuple[str, ...]:
-        """The dev box's paths, in internal form, of what a listing of inputs names.
+        """The dev box's paths, as Windows has them, of what a listing of inputs names.
 
         Raises ValueError for a garbled listing, and for what was read outside of ``tree``.
         """
@@ -122,7 +122,7 @@ class Unmapper:
         if fold(path[: len(self._tree) + 1]) != fold(self._tree + "/"):
             raise ValueError(f"the compiler read {name}, which is not mirrored")
         drive, _, rest = path[len(self._tree) + 1 :].partition("/")
-        return f"/{drive.upper()}/{rest}"
+        return to_windows(f"/{drive.upper()}/{rest}")
 
 
 def _moved(argument: Argument, cwd: str, tree: str) -> Argument:
