@@ -70,20 +70,26 @@ def _apart(local: object, ours: object) -> str:
     return f"local ...{mine[begin : common + 240]} ours ...{other[begin : common + 240]}"
 
 
-def parse_lines(text: str, names: Mapping[str, str], project: Path) -> list[Line]:
+#: What a row that begins with an option stands for.
+DEFAULT = "$CC {} -c src/main.c -o build/out.o"
+
+
+def parse_lines(
+    text: str, names: Mapping[str, str], project: Path, default: str = DEFAULT
+) -> list[Line]:
     """The rows of a table in ``lines/``; ``names`` are the values of $CC and $CXX."""
     expected, found = "remote", []
     for row in text.splitlines():
         if row.startswith("[") and row.endswith("]"):
             expected = row[1:-1]
         elif row and not row.startswith("#"):
-            found.append(_line(row, expected, {**names, "PWD": str(project)}))
+            found.append(_line(row, expected, {**names, "PWD": str(project)}, default))
     return found
 
 
-def _line(row: str, expected: str, variables: Mapping[str, str]) -> Line:
-    whole = any(not word.startswith("-") and word[0] != "@" for word in shlex.split(row)[:1])
-    words = shlex.split(row if whole else f"$CC {row} -c src/main.c -o build/out.o")
+def _line(row: str, expected: str, variables: Mapping[str, str], default: str) -> Line:
+    whole = any(not word.startswith(("-", "/", "@")) for word in shlex.split(row)[:1])
+    words = shlex.split(row if whole else default.replace("{}", row))
     for name, value in variables.items():
         words = [word.replace(f"${name}", value) for word in words]
     where, env = ".", {}
@@ -169,6 +175,9 @@ def _put_back(project: Path, before: Mapping[str, Facts], after: Mapping[str, Fa
             path.chmod(stat.S_IMODE(mode))
 
 
-def all_lines(tables: Sequence[Path], names: Mapping[str, str], project: Path) -> list[Line]:
+def all_lines(
+    tables: Sequence[Path], names: Mapping[str, str], project: Path, default: str = DEFAULT
+) -> list[Line]:
     """The rows of several tables."""
-    return [line for table in tables for line in parse_lines(table.read_text(), names, project)]
+    texts = (table.read_text(encoding="utf-8") for table in tables)
+    return [line for text in texts for line in parse_lines(text, names, project, default)]

@@ -15,6 +15,15 @@ def need(name: str) -> str:
     return path
 
 
+def need_versioned(name: str) -> str:
+    """The name of a part of LLVM here, perhaps with a version as Debian has it; or as ``need``."""
+    names = (name, *(f"{name}-{version}" for version in range(25, 12, -1)))
+    found = next((one for one in names if shutil.which(one)), None)
+    if found is None:
+        absent(f"{name} is not installed")
+    return str(found)
+
+
 def absent(what: str) -> None:
     """Skip the test for want of something, or fail it where everything has to be there."""
     if os.environ.get("DIST_BUILD_REQUIRE_TOOLS") == "1":

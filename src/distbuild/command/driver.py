@@ -61,8 +61,10 @@ def family_of(program: str) -> Family | None:
     name = ntpath.basename(program)
     match = _DRIVER.fullmatch(name)
     if match is None:
+        if _CL_DRIVER.fullmatch(name) is None:
+            return None
         # What a program called cl really is shows when it is asked.
-        return Family.CL if _CL_DRIVER.fullmatch(name) else None
+        return Family.CLANG_CL if name.lower().startswith("clang") else Family.CL
     return Family.CLANG if match["name"].startswith("clang") else Family.GCC
 
 

@@ -203,7 +203,8 @@ def _listed(env: Mapping[str, str], command: CompileCommand) -> Iterable[str]:
     """Directories in environment variables; an empty element is the working directory (cpp(1))."""
     lists, separator = _PATH_LISTS, ":"
     if command.family.speaks_cl:
-        lists, separator = toolchain.CL_PATH_LISTS, ";"
+        ignored = any(argument.meaning == "-X" for argument in command.arguments)
+        lists, separator = () if ignored else toolchain.CL_PATH_LISTS, ";"
     for name in lists:
         value = env.get(name)
         if value:

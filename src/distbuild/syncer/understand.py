@@ -50,7 +50,7 @@ class Understood:
 
 def understand(submission: Submission, compilers: Compilers, recall: Recall) -> Understood | Local:
     """Parse a command and find out which compiler it calls."""
-    argv, command = _parsed(submission, recall)
+    argv, command = _parsed(submission, compilers, recall)
     if isinstance(command, Local):
         return command
     driver = _driver(submission)
@@ -74,18 +74,30 @@ def understand(submission: Submission, compilers: Compilers, recall: Recall) -> 
 
 
 def _parsed(
-    submission: Submission, recall: Recall
+    submission: Submission, compilers: Compilers, recall: Recall
 ) -> tuple[tuple[str, ...], CompileCommand | Local]:
     """The words that were parsed, and what they are."""
     argv = spoken(submission)
     obstacle = toolchain.environment_obstacle(dict(submission.env))
     if obstacle is not None:
         return argv, obstacle
-    command = recall.parse(argv, submission.cwd, _read_response)
+    command = recall.parse(argv, submission.cwd, _read_response, _cl_family(submission, compilers))
     if isinstance(command, Local) and command.reason is LocalReason.NOT_A_COMPILER:
         argv = _renamed(submission)
         command = recall.parse(argv, submission.cwd, _read_response)
     return argv, command
+
+
+def _cl_family(submission: Submission, compilers: Compilers) -> Family | None:
+    """Which of the cl family this is: two compilers have one name, and more options in common
+    than they differ in. None: the name says enough."""
+    if family_of(submission.argv[0]) is not Family.CL:
+        return None
+    driver = _driver(submission)
+    try:
+        return compilers.identity(driver).family if driver is not None else None
+    except InfrastructureError:
+        return None  # found out again, and then said
 
 
 def _driver(submission: Submission) -> Driver | None:

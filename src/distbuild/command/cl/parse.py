@@ -101,7 +101,8 @@ def _no_single_compile(scan: Scan) -> Local | None:
     if "-c" not in scan.last:
         return Local(LocalReason.LINK)
     if len(scan.sources) > 1:
-        return Local(LocalReason.SEVERAL_SOURCES, scan.sources[1][0])
+        # Perhaps what seems to be a source is the value of an option that is not known.
+        return _obstacle(scan) or Local(LocalReason.SEVERAL_SOURCES, scan.sources[1][0])
     return None
 
 

@@ -12,8 +12,10 @@ _RECORDING = frozenset(
 
 
 def records_itself(command: CompileCommand) -> bool:
-    """Whether the object tells by which words the compiler proper was started."""
+    """Whether the result tells by which words the compiler proper was started."""
     for argument in command.arguments:
+        if argument.meaning == "-showIncludes:user":
+            return True  # and with -MD that lists system headers too
         word = argument.value or "" if argument.meaning == "-clang:" else argument.meaning
         if word in _RECORDING or word.startswith(("-g", "-frecord", "-fembed-bitcode")):
             return True

@@ -71,6 +71,7 @@ _ROWS: tuple[Option, ...] = (
     Option("-Fp", JOINED, verdict=HEADER),
     Option("-Fr", JOINED, verdict=UNSUPPORTED),
     Option("-Fx", verdict=UNSUPPORTED),
+    Option("-GL", only=CLANG_CL),
     Option("-GL", verdict=UNSUPPORTED, only=MICROSOFT),
     Option("-Gm", verdict=UNSUPPORTED),
     Option("-H", verdict=UNSUPPORTED),
