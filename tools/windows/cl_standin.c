@@ -241,6 +241,10 @@ int main(void) {
     for (int i = 1; i < argc; i++) argv[i][0] == L'@' ? add_file(argv[i] + 1) : add(argv[i]);
     for (int i = 0; i < count; i++) {
         const wchar_t *word = words[i], *value = joined(word, L"sourceDependencies");
+        if (word[0] == L'-' && word[1] == L'-') {
+            fprintf(stderr, "cl : Command line warning D9002 : ignoring unknown option '%ls'\n", word);
+            continue;
+        }
         if (value && (*value || i + 1 < count)) {
             dependencies = *value ? value : words[++i];
             continue;
@@ -255,12 +259,16 @@ int main(void) {
         words[kept++] = word;
     }
     count = kept;
-    if (!quiet || !count)
+    if (!quiet)
         fprintf(stderr, "Microsoft (R) C/C++ Optimizing Compiler Version 19.29.30133 for x64\n"
                         "(a stand-in for it, with clang behind)\n\n");
-    if (!count) {
+    if (argc < 2) {
         fprintf(stderr, "usage: cl [ option... ] filename... [ /link linkoption... ]\n");
         return 0;
+    }
+    if (!source) {
+        fprintf(stderr, "cl : Command line error D8003 : missing source filename\n");
+        return 2;
     }
     for (int i = 0; i < count; i++)
         if (is_source(words[i])) wprintf(L"%ls\n", base(words[i]));

@@ -1,6 +1,9 @@
 """The dev box's time zone, so that a worker's ``__DATE__`` and ``__TIME__`` are the dev box's."""
 
+import time
 from pathlib import Path
+
+from distbuild.system_paths import WINDOWS
 
 LOCALTIME = Path("/etc/localtime")
 UTC = "UTC0"
@@ -10,8 +13,11 @@ def local_zone(localtime: Path = LOCALTIME) -> str:
     """The zone as a value of TZ that needs no zone files where it is used.
 
     It is the last line of a version 2 zone file (RFC 8536, section 3.3): the rule that holds now,
-    which is what a compiler's clock needs. UTC when there is none.
+    which is what a compiler's clock needs. UTC when there is none. On Windows, whose C library
+    takes such values too, it is the offset that holds now.
     """
+    if WINDOWS:
+        return fixed_zone(time.localtime().tm_gmtoff)
     try:
         data = localtime.read_bytes()
     except OSError:
@@ -20,3 +26,10 @@ def local_zone(localtime: Path = LOCALTIME) -> str:
     if not data.startswith(b"TZif") or not data.endswith(b"\n") or not footer.isascii():
         return UTC
     return footer.decode() or UTC
+
+
+def fixed_zone(offset_s: int) -> str:
+    """A zone that is ``offset_s`` seconds east of UTC; in TZ, what is east is negative."""
+    sign = "-" if offset_s > 0 else "+"
+    hours, minutes = divmod(abs(offset_s) // 60, 60)
+    return f"DBZ{sign}{hours:02}:{minutes:02}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.syncer.zone import UTC, local_zone
+from distbuild.syncer.zone import UTC, fixed_zone, local_zone
 from tests.support.tools import absent
 
 ZONES = Path("/usr/share/zoneinfo")
@@ -34,3 +34,16 @@ def test_the_rule_gives_the_time_that_the_zone_gives(name: str) -> None:
         return subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout
 
     assert date(local_zone(file)) == date(name)
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "zone"),
+    [(0, "DBZ+00:00"), (7200, "DBZ-02:00"), (-12600, "DBZ+03:30"), (20700, "DBZ-05:45")],
+)
+def test_a_fixed_zone_is_what_the_clock_shows(offset_s: int, zone: str) -> None:
+    assert fixed_zone(offset_s) == zone
+    shown = subprocess.run(
+        ["date", "+%z"], env={**os.environ, "TZ": zone}, capture_output=True, text=True, check=True
+    )
+    hours, minutes = divmod(abs(offset_s) // 60, 60)
+    assert shown.stdout.strip() == f"{'-' if offset_s < 0 else '+'}{hours:02}{minutes:02}"
