@@ -228,6 +228,19 @@ def bursts(farm: Farm) -> None:
     assert farm.mirror.manifest.get(inside(PROJECT)) == DIRECTORY
 
 
+def hard_links(farm: Farm) -> None:
+    """A header that is written through another of its names, outside of what is mirrored."""
+    path = written(PROJECT / "x.h", "one\n")
+    other = HERE / "other.h"
+    os.link(path, other)
+    farm.push(PROJECT)
+    status = path.stat()
+    written(other, "two\n")
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    farm.push(PROJECT)
+    assert farm.read(path) == "two\n"
+
+
 def bad_names(farm: Farm) -> None:
     """What opens a device, a stream or another file never reaches the disk."""
     farm.push(PROJECT)
@@ -249,7 +262,7 @@ CASES: dict[str, Callable[[Farm], None]] = {
     case.__name__: case
     for case in (
         *(headers, spellings, respelled_directory, long_paths, open_on_the_worker),
-        *(held_on_the_dev_box, bursts, bad_names, watching),
+        *(held_on_the_dev_box, bursts, hard_links, bad_names, watching),
     )
 }
 
