@@ -58,12 +58,12 @@ class Wine:
 
     def run(self, words: Sequence[str], cwd: Path, **extra: str) -> Done:
         """A program to its end."""
-        process = self.popen(words, cwd, **extra)
-        try:
-            stdout, stderr = process.communicate(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
+        with self.popen(words, cwd, **extra) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+            except BaseException:
+                process.kill()
+                raise
         return Done(process.returncode, stdout, stderr)
 
     def python(self, words: Sequence[str], cwd: Path, **extra: str) -> Done:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.wine import Wine, find_wine
+from tests.support.wine import Wine, WineCluster, find_wine
 
 HERE = Path(__file__).parent
 
@@ -31,3 +31,30 @@ def place(wine: Wine, tmp_path: Path) -> Iterator[Path]:
     directory.mkdir(parents=True)
     yield directory
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(wine: Wine, certs_dir: Path) -> Iterator[WineCluster]:
+    """A syncer and two daemons in wine, which take cl's compiles."""
+    root = wine.drive / "d" / "cluster"
+    shutil.rmtree(root, ignore_errors=True)
+    cluster = WineCluster(wine, root, certs_dir)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.kill()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def project(place: Path) -> Path:
+    """A source with a header beside it, and where its object goes."""
+    (place / "tests").mkdir()
+    (place / "build").mkdir()
+    (place / "tests" / "number.h").write_text("#define NUMBER 3\n")
+    (place / "tests" / "hello.c").write_text(
+        '#include <stdio.h>\n#include "number.h"\n'
+        'int main(void) { return puts("hello") * NUMBER; }\n'
+    )
+    return place

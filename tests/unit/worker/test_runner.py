@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.worker import runner, watcher
+from distbuild.worker import posix_watcher, runner
 from distbuild.worker.runner import REPORT, Cancellation, Completed
 from tests.unit.worker.fakes import run
 
@@ -71,7 +71,7 @@ def test_output_without_end_is_stopped(
 def test_a_hanging_process_is_stopped_by_its_timeout(
     cancellation: Cancellation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watcher, "LOOK_S", 0.05)
+    monkeypatch.setattr(posix_watcher, "LOOK_S", 0.05)
     done = shell("cat /dev/zero >/dev/null", cancellation, timeout_s=0.1)
     assert (done.status, done.stopped) == (-9, "timeout")
 
