@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.system_paths import WINDOWS
 
 #: Links to these stand in front of a compiler; the search goes on behind them.
 WRAPPERS = frozenset(
@@ -21,16 +22,18 @@ SKIP = "DIST_BUILD_SKIP"
 #: Nobody stacks more wrappers of one name; more of them are a loop.
 MAX_PASSED = 16
 
+#: Windows' programs are called without these, in this order (PATHEXT as it comes).
+_SUFFIXES = (".com", ".exe", ".bat", ".cmd")
 _LIKE_COMPILERS = ("cc", "g++", "c++", "clang")
 
 
 def find_driver(name: str, cwd: str, path: str, skip: Sequence[str] = ()) -> str | None:
     """The file that a shell in ``cwd`` with this PATH runs for ``name``, wrappers passed over.
 
-    So are the files that ``skip`` names, by whatever path.
+    So are the files that ``skip`` names, by whatever path. All paths are the system's.
     """
-    if "/" in name:
-        named = os.path.join(cwd, name)
+    if _is_path(name):
+        named = _with_suffix(os.path.join(cwd, name))
         # Behind a wrapper that is named by its path, the search goes on as the wrapper's does.
         if not (is_wrapper(named, name) or _is_one_of(named, skip)):
             return named if _is_program(named) else None
@@ -55,7 +58,11 @@ def _is_wrapper(facts: tuple[str, str, int, int, int, int]) -> bool:
     """The same for a file in a state: every compile asks for the same few."""
     candidate, name = facts[:2]
     called = os.path.basename(os.path.realpath(candidate))
-    if called in WRAPPERS and called != os.path.basename(name):
+    if WINDOWS:
+        called = called.lower()
+    if (
+        called in WRAPPERS or called.removesuffix(".exe") in WRAPPERS
+    ) and called != os.path.basename(name):
         return True
     return _is_same_program(candidate, _own_launcher())
 
@@ -96,7 +103,7 @@ def spelling(name: str, program: str, cwd: str, env: Mapping[str, str]) -> str:
     gcc looks for its own parts beside the file that this word means.
     """
     named = os.path.join(cwd, name)
-    called = named if "/" in name else next(_on_path(name, cwd, _path(env)), None)
+    called = named if _is_path(name) else next(_on_path(name, cwd, _path(env)), None)
     try:
         return name if called and os.path.samefile(called, program) else program
     except OSError:
@@ -115,7 +122,22 @@ def _on_path(name: str, cwd: str, path: str) -> Iterator[str]:
 
 @functools.lru_cache(maxsize=1000)
 def _candidates(base: str, cwd: str, path: str) -> tuple[str, ...]:
-    return tuple(os.path.join(cwd, directory, base) for directory in path.split(os.pathsep))
+    found = (os.path.join(cwd, directory, base) for directory in path.split(os.pathsep))
+    return tuple(map(_with_suffix, found))
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name says where a program is, so that it is not searched for."""
+    return "/" in name or (WINDOWS and ("\\" in name or ":" in name))
+
+
+def _with_suffix(path: str) -> str:
+    """On Windows, the program that ``path`` means without its suffix, where there is one."""
+    if WINDOWS and not path.lower().endswith(_SUFFIXES):
+        for suffix in _SUFFIXES:
+            if _is_program(path + suffix):
+                return path + suffix
+    return path
 
 
 def _is_program(path: str) -> bool:

@@ -188,41 +188,68 @@ static DWORD run(wchar_t *line, char **output) {
     return code;
 }
 
+static const char *full(const char *path) {
+    static char found[4096];
+    if (!_fullpath(found, path, sizeof found)) fail("path");
+    return found;
+}
+
 /* A path as cl.exe writes it into JSON: in full, in lower case. */
 static void json_path(FILE *file, const char *path) {
-    char full[4096];
-    if (!_fullpath(full, path, sizeof full)) fail("path");
+    char text[4096];
     fputc('"', file);
-    for (unsigned char *c = (unsigned char *)_strlwr(full); *c; c++) {
+    for (char *c = _strlwr(strcpy(text, full(path))); *c; c++) {
         if (*c == '\\' || *c == '"') fputc('\\', file);
         fputc(*c, file);
     }
     fputc('"', file);
 }
 
-/* Writes the document of /sourceDependencies; prints the rest of what came, and the notes too if
- * they were asked for. */
-static void tell_dependencies(char *output, const wchar_t *to, const wchar_t *source, int notes) {
+/* Prints what came, with notes in full if they were asked for, and writes the document of
+ * /sourceDependencies. */
+static void tell(char *output, FILE *file, const wchar_t *source, int notes) {
     char narrow[4096];
-    FILE *file = _wfopen(to, L"wb");
-    if (!file) fail("cannot write the dependencies");
-    WideCharToMultiByte(CP_UTF8, 0, source, -1, narrow, sizeof narrow, NULL, NULL);
-    fputs("{\n    \"Version\": \"1.1\",\n    \"Data\": {\n        \"Source\": ", file);
-    json_path(file, narrow);
-    fputs(",\n        \"ProvidedModule\": \"\",\n        \"Includes\": [", file);
     const char *before = "\n            ";
+    if (file) {
+        WideCharToMultiByte(CP_UTF8, 0, source, -1, narrow, sizeof narrow, NULL, NULL);
+        fputs("{\n    \"Version\": \"1.1\",\n    \"Data\": {\n        \"Source\": ", file);
+        json_path(file, narrow);
+        fputs(",\n        \"ProvidedModule\": \"\",\n        \"Includes\": [", file);
+    }
     for (char *line = strtok(output, "\r\n"); line; line = strtok(NULL, "\r\n")) {
-        int is_note = !strncmp(line, NOTE, strlen(NOTE));
-        if (is_note) {
+        const char *path = NULL;
+        if (!strncmp(line, NOTE, strlen(NOTE))) path = line + strlen(NOTE) + strspn(line + strlen(NOTE), " ");
+        if (path && file) {
             fputs(before, file);
-            json_path(file, line + strlen(NOTE) + strspn(line + strlen(NOTE), " "));
+            json_path(file, path);
             before = ",\n            ";
         }
-        if (notes || !is_note) puts(line);
+        if (!path) puts(line);
+        else if (notes) printf("%.*s%s\n", (int)(path - line), line, full(path));
     }
-    fputs("\n        ],\n        \"ImportedModules\": [],\n        \"ImportedHeaderUnits\": []\n"
-          "    }\n}", file);
-    fclose(file);
+    if (file) {
+        fputs("\n        ],\n        \"ImportedModules\": [],\n        \"ImportedHeaderUnits\": []\n"
+              "    }\n}", file);
+        fclose(file);
+    }
+    fflush(stdout);
+}
+
+/* What begins at the current drive's root, with that drive: clang does not find it otherwise. */
+static const wchar_t *with_drive(const wchar_t *path) {
+    wchar_t here[MAX_PATH];
+    if ((path[0] != L'/' && path[0] != L'\\') || path[1] == L'/' || path[1] == L'\\') return path;
+    if (!GetCurrentDirectoryW(MAX_PATH, here) || here[1] != L':') return path;
+    wchar_t *found = memory((wcslen(path) + 3) * sizeof *found);
+    wcsncpy(found, here, 2);
+    return wcscat(found, path);
+}
+
+static const wchar_t *search_option(const wchar_t *word) {
+    static const wchar_t *const names[] = {L"external:I", L"FI", L"I"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (joined(word, names[i])) return names[i];
+    return NULL;
 }
 
 static void write_database(const wchar_t *named) {
@@ -241,6 +268,10 @@ int main(void) {
     for (int i = 1; i < argc; i++) argv[i][0] == L'@' ? add_file(argv[i] + 1) : add(argv[i]);
     for (int i = 0; i < count; i++) {
         const wchar_t *word = words[i], *value = joined(word, L"sourceDependencies");
+        if (word[0] == L'-' && word[1] == L'-') {
+            fprintf(stderr, "cl : Command line warning D9002 : ignoring unknown option '%ls'\n", word);
+            continue;
+        }
         if (value && (*value || i + 1 < count)) {
             dependencies = *value ? value : words[++i];
             continue;
@@ -252,25 +283,38 @@ int main(void) {
         if (joined(word, L"Fd")) database = joined(word, L"Fd");
         if (joined(word, L"Tc") || joined(word, L"Tp")) source = word + 3;
         else if (is_source(word)) source = word;
+        const wchar_t *name = search_option(word);
         words[kept++] = word;
+        if (name && *joined(word, name)) {
+            wchar_t *made = memory((wcslen(word) + 3) * sizeof *made);
+            wcsncpy(made, word, 1 + wcslen(name));
+            words[kept - 1] = wcscat(made, with_drive(joined(word, name)));
+        } else if (name && i + 1 < count) {
+            words[kept++] = with_drive(words[++i]);
+        }
     }
     count = kept;
-    if (!quiet || !count)
+    if (!quiet)
         fprintf(stderr, "Microsoft (R) C/C++ Optimizing Compiler Version 19.29.30133 for x64\n"
                         "(a stand-in for it, with clang behind)\n\n");
-    if (!count) {
+    if (argc < 2) {
         fprintf(stderr, "usage: cl [ option... ] filename... [ /link linkoption... ]\n");
         return 0;
+    }
+    if (!source) {
+        fprintf(stderr, "cl : Command line error D8003 : missing source filename\n");
+        return 2;
     }
     for (int i = 0; i < count; i++)
         if (is_source(words[i])) wprintf(L"%ls\n", base(words[i]));
     fflush(stdout);
-    if (dependencies && source) {
+    if (dependencies || notes) {
         char *output;
+        FILE *file = dependencies ? _wfopen(dependencies, L"wb") : NULL;
+        if (dependencies && !file) fail("cannot write the dependencies");
         add(L"/showIncludes");
         DWORD code = run(command_line(), &output);
-        tell_dependencies(output, dependencies, source, notes);
-        fflush(stdout);
+        tell(output, file, source, notes);
         return code ? 2 : 0;
     }
     if (edits && source) write_database(database);

@@ -7,6 +7,10 @@ then adds it by name and runs the job again. Pure.
 import enum
 import functools
 import posixpath
+import re
+
+from distbuild.system_paths import WINDOWS
+from distbuild.windows_names import fold
 
 #: Larger files stay on the dev box until a compile asks for one.
 DEFAULT_MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -29,7 +33,7 @@ _WITHHELD_SUFFIXES = frozenset(
 )
 _IGNORED_SUFFIXES = frozenset(
     ".o .lo .obj .a .la .lib .so .dylib .dll .exe .pdb .ilk .d .dwo .dwp .gcda .gcno .su .ci .pyc"
-    " .pyo .swp .swo .swx .tmp .po~ .Po .Plo .Tpo".split()
+    " .pyo .idb .iobj .ipdb .sbr .tlog .swp .swo .swx .tmp .po~ .Po .Plo .Tpo".split()
 )
 _IGNORED_PREFIXES = (".ninja_", ".#", ".nfs", ".dist_build.")
 #: Directories whose inside no include directive reaches; the name itself is mirrored.
@@ -47,6 +51,13 @@ _BROAD_DIRECTORIES = frozenset(
     " /tmp /usr /usr/bin /usr/lib /usr/lib64 /usr/local /usr/local/lib /usr/sbin /usr/share"
     " /usr/src /var /var/lib /var/tmp /Users".split()
 )
+
+
+#: The same on Windows, below any drive, folded.
+_BROAD_ON_DRIVES = frozenset(
+    "PROGRAM FILES|PROGRAM FILES (X86)|PROGRAMDATA|USERS|WINDOWS|WINDOWS/SYSTEM32".split("|")
+)
+_DRIVE = re.compile(r"/(?:[A-Z]|UNC(?:/[^/]+){0,2})(?:/(?P<rest>.*))?\Z", re.DOTALL)
 
 
 def handling(name: str) -> Handling:
@@ -82,8 +93,13 @@ def is_binary(head: bytes) -> bool:
     return head.startswith(_BINARY_MAGIC)
 
 
-def is_broad(directory: str, home: str) -> bool:
+def is_broad(directory: str, home: str, *, windows: bool = WINDOWS) -> bool:
     """Whether a directory is too wide to mirror as a whole: the user's ``home`` or above, too."""
+    if windows:
+        directory, home = fold(directory), fold(home)
+        found = _DRIVE.match(directory)
+        if found and (not found["rest"] or found["rest"] in _BROAD_ON_DRIVES):
+            return True
     if directory in _BROAD_DIRECTORIES:
         return True
     return bool(home) and f"{home}/".startswith(directory.rstrip("/") + "/")

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 class Watcher(Protocol):
     """What the mirror needs of file-change notification."""
 
+    def cover(self, directory: str) -> None:
+        """Have one watch for a directory and all below it, where the system has such watches."""
+
     def add(self, directory: str) -> bool:
         """Watch one directory, not what is below it. False: it cannot be watched."""
 
@@ -40,6 +43,10 @@ class Watcher(Protocol):
 
 class NoWatcher:
     """For systems without notification: watches nothing, so every directory is listed per job."""
+
+    def cover(self, directory: str) -> None:
+        """Nothing can be watched."""
+        del directory
 
     def add(self, directory: str) -> bool:
         """Nothing can be watched."""
@@ -92,6 +99,9 @@ class InotifyWatcher:
         self._fd = DrainableInotify(self._tell)
         self._fd.daemon = True
         self._fd.start()
+
+    def cover(self, directory: str) -> None:
+        """inotify has no such watches."""
 
     def add(self, directory: str) -> bool:
         """Watch one directory; True also when it is watched already."""

@@ -13,6 +13,7 @@ from distbuild.command.model import CompileCommand, Family
 from distbuild.drivers import find_driver
 from distbuild.mirror.known import StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.system_paths import to_system
 from distbuild.toolchains import Identifier, Identity, asking_environment
 
 PROBE_TIMEOUT_S = 30.0
@@ -37,8 +38,8 @@ class Driver:
 
 def find(name: str, cwd: str, path: str) -> Driver | None:
     """The driver that the shell would run for ``name``, with the state that it is in now."""
-    found = find_driver(name, cwd, path)
     try:
+        found = find_driver(name, to_system(cwd), path)
         return None if found is None else Driver(found, stat_key(os.stat(found)))
     except OSError:
         return None

@@ -4,11 +4,14 @@ What turns out to be missing is mirrored here, so that the next round finds it. 
 """
 
 import contextlib
+import io
 import logging
 import os
+import posixpath
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
+from distbuild import disk
 from distbuild.command.locations import blamed
 from distbuild.command.missing import missing_includes
 from distbuild.command.model import Family, Local, LocalReason
@@ -89,15 +92,15 @@ class Judge:
             log.info("compiled again: %s", findings)
             self._mirror(findings.to_mirror())
             self._mirroring.recheck(findings.stale)
-            self._mirroring.require(os.path.dirname(p) for p in findings.stale)
+            self._mirroring.require(posixpath.dirname(p) for p in findings.stale)
         return not (self._covered_more(task, findings.odd) or findings.in_doubt())
 
     def _covered_more(self, task: Task, odd: list[str]) -> bool:
         """Mirror what headers ask for outside the mirrored directories; whether that was new."""
         before = self._mirroring.manifest.generation
         for path in odd:
-            with contextlib.suppress(OSError), open(path, "rb") as file:
-                cover_odd(self._mirroring, file.read(), os.path.dirname(path), task.search_dirs)
+            with contextlib.suppress(OSError), disk.open_to_read(path) as file:
+                cover_odd(self._mirroring, file.read(), posixpath.dirname(path), task.search_dirs)
         return self._mirroring.manifest.generation > before
 
     def _examine(
@@ -109,15 +112,18 @@ class Judge:
         if headers := self._unseen(task):
             read = [os.fsdecode(item.path) for item in result.inputs]
             findings.precompiled = proof.precompiled(
-                read, task.search_dirs, headers, manifest.resolve
+                read, self._spelled(task.search_dirs), headers, manifest.resolve
             )
         shallow = self._shallow_searched(task)
         if shallow:
             read = [os.fsdecode(item.path) for item in result.inputs]
             findings.shadowing = proof.shadowing(
-                read, task.search_dirs, shallow, manifest.get, os.path.exists
+                read, self._spelled(task.search_dirs), shallow, manifest.get, disk.exists
             )
         return findings
+
+    def _spelled(self, directories: Iterable[str]) -> list[str]:
+        return [self._mirroring.manifest.spelled(directory) for directory in directories]
 
     def _unseen(self, task: Task) -> list[str]:
         """Precompiled headers that the compiler did not find as they are on the dev box.
@@ -137,7 +143,7 @@ class Judge:
     def bring(self, path: str) -> bool:
         """Mirror a precompiled header; whether it is there now."""
         self._mirroring.want(path)
-        return isinstance(self._mirroring.manifest.get(os.path.realpath(path)), FileEntry)
+        return isinstance(self._mirroring.manifest.get(disk.realpath(path)), FileEntry)
 
     def _sources_unchanged(self, own: dict[str, FileEntry]) -> bool:
         for path, entry in own.items():
@@ -153,9 +159,9 @@ class Judge:
         if b"ssembler messages" in result.stderr:
             return Local(LocalReason.ASSEMBLER_INPUT, task.command.source)
         if unseen := self._unseen(task):
-            searched = {os.path.realpath(d) for d in task.search_dirs}
+            searched = {disk.realpath(d) for d in task.search_dirs}
             for path in unseen:
-                if os.path.dirname(path) in searched:
+                if posixpath.dirname(path) in searched:
                     return Local(LocalReason.PRECOMPILED_HEADER, path)
         doubtful = bool(self._shallow_searched(task)) or (
             _NOT_FOUND in result.stderr
@@ -166,7 +172,7 @@ class Judge:
     def _shallow_searched(self, task: Task) -> list[str]:
         """Search directories of which only the top is mirrored."""
         shallow = self._mirroring.roots.shallow()
-        searched = {os.path.realpath(d) for d in task.search_dirs} if shallow else set()
+        searched = {disk.realpath(d) for d in task.search_dirs} if shallow else set()
         return [path for path in shallow if path in searched]
 
     def _judge_missing(self, task: Task, result: ResultRequest, *, doubtful: bool) -> bool | Local:
@@ -175,14 +181,14 @@ class Judge:
             if missing.name is None:
                 return Local(LocalReason.INPUT_NOT_MIRRORED, missing.includer)
             includer = task.command.absolute(missing.includer)
-            places = [os.path.dirname(includer), *task.search_dirs]
-            paths = [os.path.join(place, missing.name) for place in places]
+            places = [posixpath.dirname(includer), *task.search_dirs]
+            paths = [posixpath.join(place, missing.name) for place in places]
             for path in paths:
-                precompiled = next((p for p in _beside(path) if os.path.exists(p)), None)
+                precompiled = next((p for p in _beside(path) if disk.exists(p)), None)
                 if precompiled is not None:
                     # A compiler takes it also where the header itself is missing.
                     return Local(LocalReason.PRECOMPILED_HEADER, precompiled)
-            candidates.extend(p for p in paths if os.path.isfile(p))
+            candidates.extend(p for p in paths if disk.isfile(p))
         if candidates:
             if self._mirror(candidates):
                 return False
@@ -201,7 +207,7 @@ class Judge:
     def _mirror(self, paths: list[str]) -> bool:
         """Add files, and the directories they are in, to the mirror; whether that changed it."""
         before = self._mirroring.manifest.generation
-        self._mirroring.require(os.path.dirname(path) for path in paths)
+        self._mirroring.require(posixpath.dirname(path) for path in paths)
         for path in paths:
             self._mirroring.want(path)
         return self._mirroring.manifest.generation > before
@@ -209,7 +215,7 @@ class Judge:
     @staticmethod
     def _line(task: Task, path: str, number: int) -> bytes | None:
         try:
-            with open(task.command.absolute(path), "rb") as file:
+            with io.BufferedReader(disk.open_to_read(task.command.absolute(path))) as file:
                 for at, line in enumerate(file, start=1):
                     if at == number:
                         return line

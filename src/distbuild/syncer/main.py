@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from distbuild.logs import set_up_logging
 from distbuild.mirror import comments, policy, scan, text
 from distbuild.mirror.known import DigestCache, rules_of
 from distbuild.mirror.scan import Scanner
-from distbuild.mirror.watch import InotifyWatcher, NoWatcher, Watcher
+from distbuild.mirror.watchers import watcher_maker
 from distbuild.protocol.errors import ConfigError
 from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.compile import Compiles
@@ -80,7 +79,7 @@ class Syncer:
             home.state / "digests.msgpack", rules_of(comments, policy, scan, text)
         )
         scanner = Scanner(self._cache, config.max_file_bytes)
-        self._mirroring = Mirroring(scanner, _make_watcher, _user_home(), self._ring)
+        self._mirroring = Mirroring(scanner, watcher_maker(home.state), _user_home(), self._ring)
         self._memory = RootMemory(home.state / "roots.msgpack")
         source = BlobSource(self._mirroring.manifest)
         if config.hosts:
@@ -167,16 +166,6 @@ def _spare_the_collector() -> None:
 GC_THRESHOLDS = (20_000, 50, 100)
 #: How often the digests are written down (seconds): what a crash costs is hashing again.
 SAVE_S = 30.0
-
-
-def _make_watcher(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> Watcher:
-    if sys.platform == "win32":
-        return NoWatcher()
-    try:
-        return InotifyWatcher(changed, overflowed)
-    except (ImportError, OSError) as error:
-        log.warning("no change notification (%s): directories are listed for each job", error)
-        return NoWatcher()
 
 
 def _user_home() -> str:

@@ -4,6 +4,7 @@ Every public method may be called from any thread. Knows nothing of workers and 
 ``on_change`` when the generation has risen.
 """
 
+import itertools
 import logging
 import os
 import posixpath
@@ -67,6 +68,9 @@ class Mirroring:
         self._named: set[str] = set()
         self._pending = Pending()
         self._mounts = MountWatch()
+        # Moments in their order, and that at which the last listing for jobs began.
+        self._moments = itertools.count(1)
+        self._polled_at = 0
         self._stopping = threading.Event()
         self._watcher = make_watcher(self._changed, self._pending.overflowed)
         place = Place(self.manifest, self.roots, scanner, self._watcher, home)
@@ -115,6 +119,7 @@ class Mirroring:
 
     def settle(self) -> int:
         """The generation that has every change made before the call."""
+        asked = next(self._moments)
         if not self._watcher.barrier():
             self._pending.overflowed()
         with self._lock:
@@ -124,11 +129,18 @@ class Mirroring:
                 self._watcher.forget(point)
                 self._pending.changed(point, is_directory=True)
             self._drain()
-            for root in self.roots:
-                if root.polled:
-                    self._rescan(root)
+            self._list_polled(asked)
             self._look_for_moves()
             return self.manifest.generation
+
+    def _list_polled(self, asked: int) -> None:
+        """List what no event tells of: once for all jobs that asked before the listing began."""
+        if self._polled_at > asked:
+            return
+        self._polled_at = next(self._moments)
+        for root in self.roots:
+            if root.polled:
+                self._rescan(root)
 
     def want(self, path: str) -> bool:
         """Mirror one file whatever its name and size. False: it is there already, or cannot be."""
@@ -233,6 +245,8 @@ class Mirroring:
         """List a root again and take the differences."""
         if root.kind is Kind.DEFERRED:
             return
+        if disk.is_respelled(root.path):
+            self._respell(root)
         root.listed = identity(root.path)
         if root.listed is None:
             self._watcher.forget(root.path)
@@ -240,6 +254,14 @@ class Mirroring:
             self._apply({root.path: self._scanner.entry(root.path) if pinned else None})
             return
         self._apply(self._survey.subtree(root.path, root))
+
+    def _respell(self, root: Root) -> None:
+        """Take a root under the spelling that its directory has now."""
+        self._watcher.forget(root.path)
+        self.roots.discard(root.path)
+        self._apply({root.path: None})
+        root.path = disk.realpath(root.path)
+        self.roots.add(root)
 
     def _narrow(self, root: Root) -> dict[str, Entry | None]:
         """Mirror only the top of a root from now on; what jobs named in it becomes a root."""
@@ -316,7 +338,7 @@ class Mirroring:
     def _look_for_moves(self) -> None:
         """What no event tells: ancestors that moved, targets that came, unwatched directories."""
         held = (r for r in self.roots if r.kind is not Kind.DEFERRED)
-        moved = [r for r in held if r.listed != identity(r.path)]
+        moved = [r for r in held if r.listed != identity(r.path) or disk.is_respelled(r.path)]
         if moved:
             self._renew(moved)
             self._ways.recheck_pinned()

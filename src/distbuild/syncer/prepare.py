@@ -4,10 +4,12 @@ Answers with a Task, or with Local and the reason. Reads the dev box's disk; kno
 """
 
 import os
+import posixpath
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from distbuild import disk
 from distbuild.command import toolchain
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.recall import Recall
@@ -67,10 +69,10 @@ class Preparer:
         if isinstance(texts, Local):
             return texts
         read, more = texts
-        around = [*map(os.path.dirname, (source, *_inputs(command), *more)), command.cwd]
+        around = [*map(posixpath.dirname, (source, *_inputs(command), *more)), command.cwd]
         searched = tuple(dict.fromkeys([*around, *_search_dirs(command, env), *own.dirs]))
         self._mirroring.require((*searched, *_foreign_gcc(own.dirs)))
-        odd = cover_odd(self._mirroring, read.data, os.path.dirname(source), searched)
+        odd = cover_odd(self._mirroring, read.data, posixpath.dirname(source), searched)
         generation = self._mirroring.settle()
         if self._want_withheld(_inputs(command)):
             generation = self._mirroring.manifest.generation
@@ -88,7 +90,7 @@ class Preparer:
             search_dirs=searched,
             builtin_dirs=own.dirs,
             implicit_include=own.implicit_include,
-            output_dirs=tuple(filter(os.path.isdir, dict.fromkeys(command.output_dirs))),
+            output_dirs=tuple(filter(disk.isdir, dict.fromkeys(command.output_dirs))),
             processor=known.processor,
             terminal=submission.terminal,
         )
@@ -120,7 +122,7 @@ class Preparer:
             return False
         manifest = self._mirroring.manifest
         held = [p for p in tuple(manifest.precompiled) if isinstance(manifest.get(p), FileEntry)]
-        tops = tuple(os.path.realpath(d).rstrip("/") + "/" for d in searched) if held else ()
+        tops = tuple(disk.realpath(d).rstrip("/") + "/" for d in searched) if held else ()
         return any(path.startswith(tops) for path in held)
 
     def _want_withheld(self, paths: Iterable[str]) -> bool:
@@ -150,7 +152,7 @@ def _read_texts(
     """The source's text, and what it makes an assembler read, by path; Local where the compiler
     itself has to answer for it."""
     try:
-        if not stat.S_ISREG(os.stat(source).st_mode):
+        if not stat.S_ISREG(disk.stat(source).st_mode):
             return Local(LocalReason.SPECIAL_INPUT, command.source)
         read = read_file(source)
     except OSError as error:
@@ -191,8 +193,8 @@ def _special_input(command: CompileCommand) -> Local | None:
     """An input that is no file; also one that is not there, if only the compiler can tell that."""
     for name in command.input_files:
         path = command.absolute(name)
-        there = os.path.exists(path) or name in command.unlisted_files
-        if there and not os.path.isfile(path):
+        there = disk.exists(path) or name in command.unlisted_files
+        if there and not disk.isfile(path):
             return Local(LocalReason.SPECIAL_INPUT, path)
     return None
 

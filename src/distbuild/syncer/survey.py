@@ -12,6 +12,7 @@ from distbuild.mirror.manifest import DIRECTORY
 from distbuild.mirror.roots import Kind, Root, identity, inside, trace
 from distbuild.protocol.messages import Entry, FileEntry
 from distbuild.syncer.ways import Place
+from distbuild.system_paths import WINDOWS
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class Survey:
 
     def state(self, path: str) -> dict[str, Entry | None]:
         """What is now at a changed path and below it; empty when the path is none of ours."""
+        if WINDOWS and (spelled := self._as_on_disk(path)) != path:
+            return {path: None, **self.state(spelled)}
         root = self._place.roots.holding(path)
         if root is None or self._in_home(path, root):
             return {path: self._place.scanner.entry(path)} if path in self._pinned else {}
@@ -47,6 +50,12 @@ class Survey:
             return {path: entry}
         return self.subtree(path, root) if entry == DIRECTORY else {path: entry}
 
+    def _as_on_disk(self, path: str) -> str:
+        """A path that an event names, in the spelling of the directories that are mirrored."""
+        directory, _, name = path.rpartition("/")
+        manifest = self._place.manifest
+        return disk.as_on_disk(manifest.spelled(f"{manifest.spelled(directory)}/{name}"))
+
     def _in_home(self, path: str, root: Root) -> bool:
         """Whether a path is inside a directory of ours below its root, a worker's sandbox say."""
         homes = self._place.scanner.homes
@@ -55,6 +64,7 @@ class Survey:
     def subtree(self, directory: str, root: Root) -> dict[str, Entry | None]:
         """What is at a directory and below it; None for what only the manifest still has."""
         found: dict[str, Entry | None] = {directory: DIRECTORY}
+        self._cover(directory, root)
         if root.kind is Kind.SHALLOW:
             self.watch(directory, root)
             found.update(self._place.scanner.children(directory))
@@ -71,6 +81,10 @@ class Survey:
             if path not in found and not any(inside(path, other) for other in apart):
                 found[path] = self._place.scanner.entry(path) if path in self._pinned else None
         return found
+
+    def _cover(self, directory: str, root: Root) -> None:
+        if directory == root.path and root.kind is not Kind.SHALLOW:
+            self._place.watcher.cover(directory)
 
     def _apart(self, directory: str, found: Mapping[str, Entry | None]) -> list[str]:
         """Roots below a directory that still stand, and that its own listing does not reach."""
@@ -93,6 +107,7 @@ class Survey:
 
     def visit(self, root: Root) -> None:
         """Watch and read all of a root without an answer: its digests are then known."""
+        self._cover(root.path, root)
         self._place.scanner.tree(root.path, lambda d: self.watch(d, root), MAX_TREE_ENTRIES)
 
     def watch(self, directory: str, root: Root | None) -> None:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from distbuild import disk
 from distbuild.command import native, toolchain
 from distbuild.command.cl import parse as cl
 from distbuild.command.cl.words import VARIABLES, with_environment
@@ -68,7 +69,7 @@ def understand(submission: Submission, compilers: Compilers, recall: Recall) -> 
         return processor
     if submission.terminal is not None:
         command = on_terminal(command, submission.env, identity.version)
-    obstacle = unknown_file(command, os.path.lexists) or _output_obstacle(command)
+    obstacle = unknown_file(command, disk.lexists) or _output_obstacle(command)
     return obstacle or Understood(command, driver, identity, processor)
 
 
@@ -110,7 +111,7 @@ def _renamed(submission: Submission) -> tuple[str, ...]:
     """
     name = submission.argv[0]
     driver = _driver(submission)
-    real = os.path.realpath(driver.path) if driver is not None else name
+    real = disk.realpath(driver.path) if driver is not None else name
     family = family_of(real)
     if family is None or (family is Family.CLANG and not name.endswith("clang")):
         return submission.argv
@@ -156,22 +157,22 @@ def _processor(
 def _output_obstacle(command: CompileCommand) -> Local | None:
     """Outputs that only the compiler can write as it would: special, read-only, impossible."""
     for directory in command.output_dirs:
-        if not os.path.isdir(directory) or not os.access(directory, os.W_OK | os.X_OK):
+        if not disk.isdir(directory) or not disk.access(directory, os.W_OK | os.X_OK):
             return Local(LocalReason.OUTPUT_SPECIAL, directory)
     for name in command.output_files():
         path = command.absolute(name)
         try:
-            status = os.lstat(path)
+            status = disk.lstat(path)
         except OSError:
             continue
-        if not stat.S_ISREG(status.st_mode) or not os.access(path, os.W_OK):
+        if not stat.S_ISREG(status.st_mode) or not disk.access(path, os.W_OK):
             return Local(LocalReason.OUTPUT_SPECIAL, path)
     return None
 
 
 def _read_response(path: str) -> bytes | None:
     try:
-        with open(path, "rb") as file:
+        with disk.open_to_read(path) as file:
             return file.read(MAX_RESPONSE_BYTES)
     except OSError:
         return None

@@ -19,6 +19,7 @@ from distbuild.protocol.errors import ConfigError, InfrastructureError
 from distbuild.protocol.messages import MAX_BODY_BYTES
 from distbuild.serving import threaded
 from distbuild.serving.front import Site
+from distbuild.system_paths import from_system
 from distbuild.tls import Credentials, load_credentials
 from distbuild.toolchains import Identifier
 from distbuild.worker.agent import Agent, Run, Workshop
@@ -147,7 +148,7 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
     ahead = cores // _SLOTS_PER_JOB_AHEAD if len(syncer_urls(config)) == 1 else 0
     slots = Slots[Run](cores, ahead)
     threads = max(MIN_THREADS, os.cpu_count() or 1)
-    runner = JobRunner(name, compilers, sandbox, os.fsencode(forest.jobs))
+    runner = JobRunner(name, compilers, sandbox, os.fsencode(from_system(str(forest.jobs))))
     return (
         Workshop(
             name=name,

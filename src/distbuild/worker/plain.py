@@ -15,6 +15,7 @@ from distbuild.command.outputs import unmap_dependency_file, unmap_text
 from distbuild.command.relocate import Relocated, relocate, relocate_env
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.worker import plain_cl
 from distbuild.worker.observe import names
 from distbuild.worker.runner import Completed
 from distbuild.worker.sandbox import Answer, Execution, Task, Written, environment, resolved
@@ -36,6 +37,8 @@ class PlainSandbox:
     def prepare(self, task: Task) -> Execution:
         """The relocated command and a directory for what it writes."""
         tree = self._canonical(task.tree.ground.root)
+        if task.command.family.speaks_cl:
+            return plain_cl.prepare(task, os.fsdecode(tree), self._search_path)
         job = task.job
         try:
             moved = relocate(

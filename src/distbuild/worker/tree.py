@@ -27,7 +27,7 @@ from distbuild.system_paths import ERRORS
 from distbuild.worker.ground import Ground
 from distbuild.worker.holds import Holds
 from distbuild.worker.ownfiles import OwnFiles
-from distbuild.worker.paths import Behind, check_path, checked, left_out
+from distbuild.worker.paths import Above, Behind, check_path, checked, left_out
 
 Entries = dict[bytes, Entry]
 _log = logging.getLogger(__name__)
@@ -314,15 +314,15 @@ class Tree:
         moved = sorted({*touched, *(hidden ^ self._left_out)})
         named = [(path, None if path in hidden else wanted.get(path)) for path in moved]
         was_behind, will_be_behind = Behind(old), Behind(wanted)
+        stays = Above(wanted, hidden)
         for path, new in reversed(named):
             # What is at a path that was left out, or behind a link, is not its own.
             left_out = path in self._left_out or (path in hidden and path not in old)
             if left_out or was_behind(path):
                 continue
-            if self.holds.holds(path) and not isinstance(new, DirectoryEntry):
-                continue
-            if new is None or isinstance(new, DirectoryEntry) != ground.is_directory(path):
-                ground.remove(path)
+            # No entry any more, perhaps, and still on the way to some.
+            if path in wanted or not (ground.is_directory(path) and stays(path)):
+                self._clear_way(path, new)
         for path, new in named:
             if isinstance(new, DirectoryEntry):
                 ground.put_directory(path)
@@ -332,6 +332,14 @@ class Tree:
             # Where spellings do not count, what is empty may be wanted under another.
             if path in old and path not in wanted and not will_be_behind(path):
                 ground.prune(path, wanted)
+
+    def _clear_way(self, path: bytes, new: Entry | None) -> None:
+        """Remove what is at a path unless it can become ``new`` as it is."""
+        wants_directory = isinstance(new, DirectoryEntry)
+        if self.holds.holds(path) and not wants_directory:
+            return
+        if new is None or wants_directory != self.ground.is_directory(path):
+            self.ground.remove(path)
 
     def _reset(self) -> None:
         self._revision += 1

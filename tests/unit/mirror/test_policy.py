@@ -70,3 +70,22 @@ def test_a_users_home_and_what_is_above_is_broad(directory: str, expected: bool)
 
 def test_without_a_home_only_the_systems_own_directories_are_broad() -> None:
     assert [is_broad(d, "") for d in ("/usr", "/home/me")] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "path",
+    "/ /C /D /UNC /UNC/s /UNC/s/share /C/Users /C/Users/Me /C/WINDOWS /D/ProgramData".split(),
+)
+def test_drives_and_windows_own_directories_are_broad(path: str) -> None:
+    assert is_broad(path, "/C/Users/me", windows=True)
+
+
+@pytest.mark.parametrize(
+    "path", ["/C/Proj", "/UNC/s/share/proj", "/C/Users/Me/proj", "/C/Program Files/Kits", "/CC"]
+)
+def test_projects_on_windows_are_not(path: str) -> None:
+    assert not is_broad(path, "/C/Users/me", windows=True)
+
+
+def test_a_directory_of_one_letter_is_no_drive_elsewhere() -> None:
+    assert not is_broad("/C", "/home/me", windows=False)

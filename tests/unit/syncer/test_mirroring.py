@@ -597,6 +597,23 @@ def test_an_unwatchable_directory_is_listed_for_each_job(
         mirror.mirroring.stop()
 
 
+def test_one_listing_serves_all_jobs_that_asked_before_it_began(tmp_path: Path) -> None:
+    mirror = Mirror(base_of(tmp_path), "", "none")
+    live = mirror.mirroring
+    try:
+        write(mirror.base / "r/x.h", "1")
+        mirror.job(mirror.base / "r")
+        asked = next(live._moments)
+        live.settle()
+        listed = mirror.scanner.listed
+        live._list_polled(asked)
+        assert mirror.scanner.listed == listed
+        live._list_polled(next(live._moments))
+        assert mirror.scanner.listed > listed
+    finally:
+        live.stop()
+
+
 def test_what_was_named_is_told_from_what_was_remembered(mirror: Mirror) -> None:
     base = mirror.base
     for name in ("a", "b", "c"):

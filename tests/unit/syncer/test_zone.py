@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.syncer.zone import UTC, Zone, local_zone
+from distbuild.syncer.zone import UTC, Zone, fixed_zone, local_zone
 from tests.support.tools import absent
 
 ZONES = Path("/usr/share/zoneinfo")
@@ -47,3 +47,16 @@ def test_another_zone_counts_from_then_on(tmp_path: Path) -> None:
         link.unlink(missing_ok=True)
         link.symlink_to(file)
         assert zone.now() == local_zone(file) != UTC
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "zone"),
+    [(0, "DBZ+00:00"), (7200, "DBZ-02:00"), (-12600, "DBZ+03:30"), (20700, "DBZ-05:45")],
+)
+def test_a_fixed_zone_is_what_the_clock_shows(offset_s: int, zone: str) -> None:
+    assert fixed_zone(offset_s) == zone
+    shown = subprocess.run(
+        ["date", "+%z"], env={**os.environ, "TZ": zone}, capture_output=True, text=True, check=True
+    )
+    hours, minutes = divmod(abs(offset_s) // 60, 60)
+    assert shown.stdout.strip() == f"{'-' if offset_s < 0 else '+'}{hours:02}{minutes:02}"

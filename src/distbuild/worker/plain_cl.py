@@ -1,0 +1,119 @@
+"""Runs a cl.exe command relocated into the client's tree. Windows.
+
+Has cl.exe list what it reads (/sourceDependencies), which is the proof and, where the command asks
+for it, an output. An object that tells where it was compiled is refused.
+"""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distbuild import disk
+from distbuild.command.cl.moved import Moved, Unmapper, move, move_environment, wanted_listing
+from distbuild.command.model import Family
+from distbuild.mirror.store import translated
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.system_paths import from_system
+from distbuild.windows_paths import to_windows
+from distbuild.worker.runner import Completed
+from distbuild.worker.sandbox import Answer, Task, Written, environment, resolved
+
+#: CreateProcess takes 32,767 characters.
+_MAX_LINE = 30_000
+_MODE = 0o644
+
+
+def prepare(task: Task, tree: str, search_path: str) -> "ClExecution":
+    """The command in the tree at ``tree``, an internal path. Raises InfrastructureError."""
+    if task.command.family is not Family.CL:
+        raise InfrastructureError("clang-cl compiles only at the original paths")
+    native = to_windows(tree)
+    try:
+        moved = move(task.command, native, to_windows(os.fsdecode(task.directory)))
+    except ValueError as error:
+        raise InfrastructureError(f"no namespaces here: {error}") from error
+    named = environment(task, search_path)
+    env = move_environment(named, task.command.cwd, native)
+    env.pop("PWD", None)
+    argv = [task.driver.path, *_short_enough(moved.words, moved.listing)]
+    return ClExecution(
+        task,
+        [os.fsencode(word) for word in argv],
+        os.fsencode(moved.cwd),
+        {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
+        moved,
+        Unmapper(native),
+    )
+
+
+@dataclass(frozen=True)
+class ClExecution:
+    """See ``worker.sandbox.Execution``."""
+
+    task: Task
+    argv: list[bytes]
+    cwd: bytes
+    env: Mapping[bytes, bytes]
+    moved: Moved
+    unmapper: Unmapper
+
+    def answer(self, completed: Completed) -> Answer:
+        """Everything in the dev box's terms."""
+        if completed.status < 0:
+            raise InfrastructureError(
+                f"the compiler was killed by {completed.status + (1 << 32):#x}"
+            )
+        written: list[Written] = []
+        dependencies = None
+        if completed.status == 0:
+            with translated():
+                dependencies = self._inputs(written)
+                self._take_object(written)
+        return Answer(
+            completed.status,
+            self.unmapper.text(completed.stdout),
+            self.unmapper.text(completed.stderr),
+            tuple(written),
+            dependencies,
+        )
+
+    def _inputs(self, written: list[Written]) -> tuple[bytes, ...]:
+        try:
+            listing = _content(self.moved.listing)
+        except FileNotFoundError:
+            raise InfrastructureError(
+                "the compiler lists no inputs: cl.exe does so from version 19.27 on"
+            ) from None
+        if wanted := wanted_listing(self.task.command):
+            written.append(self._written(wanted, self.unmapper.json(listing)))
+        try:
+            return tuple(map(os.fsencode, self.unmapper.inputs(listing)))
+        except ValueError as error:
+            raise InfrastructureError(str(error)) from error
+
+    def _take_object(self, written: list[Written]) -> None:
+        content = _content(self.moved.output)
+        if self.unmapper.is_in(content):
+            raise InfrastructureError("the object names the place where it was compiled")
+        written.append(self._written(self.task.command.output, content))
+
+    def _written(self, name: str, content: bytes) -> Written:
+        place = resolved(self.task, os.fsencode(name))
+        return Written(place, _MODE, content)
+
+
+def _content(native: str) -> bytes:
+    with disk.open_to_read(from_system(native)) as file:
+        return file.read()
+
+
+def _short_enough(words: list[str], beside: str) -> list[str]:
+    """The words, or a response file with them where they are too long for a command line."""
+    line = subprocess.list2cmdline(words)
+    if len(line) < _MAX_LINE:
+        return words
+    path = beside + ".rsp"
+    with translated(), open(path, "w", encoding="utf-16", newline="") as file:
+        file.write(line)
+    return ["@" + path]

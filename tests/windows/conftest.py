@@ -1,0 +1,60 @@
+"""The Windows that all these tests run in, and a directory of it for each."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.wine import Wine, WineCluster, find_wine
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.windows)
+
+
+@pytest.fixture(scope="session")
+def wine() -> Iterator[Wine]:
+    found = find_wine()
+    with found.kept_running():
+        yield found
+
+
+@pytest.fixture
+def place(wine: Wine, tmp_path: Path) -> Iterator[Path]:
+    """An empty directory on drive C."""
+    directory = wine.drive / "t" / tmp_path.name
+    directory.mkdir(parents=True)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(wine: Wine, certs_dir: Path) -> Iterator[WineCluster]:
+    """A syncer and two daemons in wine, which take cl's compiles."""
+    root = wine.drive / "d" / "cluster"
+    shutil.rmtree(root, ignore_errors=True)
+    cluster = WineCluster(wine, root, certs_dir)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.kill()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def project(place: Path) -> Path:
+    """A source with a header beside it, and where its object goes."""
+    (place / "tests").mkdir()
+    (place / "build").mkdir()
+    (place / "tests" / "number.h").write_text("#define NUMBER 3\n")
+    (place / "tests" / "hello.c").write_text(
+        '#include <stdio.h>\n#include "number.h"\n'
+        'int main(void) { return puts("hello") * NUMBER; }\n'
+    )
+    return place
