@@ -17,7 +17,7 @@ from typing import Any, AnyStr, TypeVar, cast
 
 from distbuild import windows_calls
 from distbuild.system_paths import WINDOWS, from_system, to_system
-from distbuild.windows_names import is_nameable
+from distbuild.windows_names import fold, is_nameable
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -28,6 +28,7 @@ _PASSING_FOR_WRITERS = _PASSING | {5}
 #: Reparse tags (winnt.h): a symbolic link, and a junction, which a mounted volume is as well.
 _SYMLINK, _JUNCTION = 0xA000000C, 0xA0000003
 _FILE_ATTRIBUTE_DIRECTORY = 0x10
+_MAX_LINKS = 63
 #: Not for the programs that are started; on Windows also without a change to line ends.
 O_PRIVATE: int = getattr(os, "O_CLOEXEC", 0) | (
     getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
@@ -168,10 +169,45 @@ def realpath(path: AnyStr) -> AnyStr:
     """``path`` with every link followed; on Windows also in the spelling that the disk has."""
     if not WINDOWS:
         return os.path.realpath(path)
+    if isinstance(path, bytes):
+        return os.fsencode(_real_on_windows(os.fsdecode(path)))
+    return _real_on_windows(path)
+
+
+def _real_on_windows(path: str) -> str:
+    # Python's own leads from a drive that stands for a share or a directory to that.
+    pending = path.split("/")[::-1]
+    here, followed = "", 0
+    while pending:
+        part = pending.pop()
+        if part == "..":
+            here = here.rpartition("/")[0]
+        if part in ("", ".", ".."):
+            continue
+        step = f"{here}/{part}"
+        try:
+            linked = is_link(lstat(step)) and followed < _MAX_LINKS
+            target = readlink(step) if linked else ""
+        except OSError:
+            target = ""
+        if target:
+            followed += 1
+            pending += target.split("/")[::-1]
+            here = "" if target.startswith("/") else here
+        else:
+            here = as_on_disk(step)
+    return here or "/"
+
+
+def is_respelled(path: str) -> bool:
+    """Whether the disk spells a path without links otherwise."""
+    if not WINDOWS:
+        return False
     try:
-        return from_system(os.path.realpath(to_system(path)))
+        real = from_system(os.path.realpath(to_system(path)))
     except OSError:
-        return path
+        return False
+    return real != path and fold(real) == fold(path)
 
 
 def _link_on_windows(path: AnyStr) -> AnyStr:

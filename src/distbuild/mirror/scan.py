@@ -125,7 +125,7 @@ class Scanner:
             return WITHHELD
         if status.st_nlink > 1:
             self._linked[path] = stat_key(status)
-        else:
+        elif status.st_nlink:
             self._linked.pop(path, None)
         executable = 0o111 if status.st_mode & 0o111 and not WINDOWS else 0
         size, mtime_ns = known.key[0], min(max(known.key[1], -MAX_MTIME_NS), MAX_MTIME_NS)
@@ -158,8 +158,13 @@ class Scanner:
         if len(data) != status.st_size:
             # It grew or shrank while it was read; its event is on the way.
             return msgspec.structs.replace(known, key=(len(data), *stat_key(status)[1:]))
-        if WINDOWS and status.st_nlink > 1:
-            return known  # what is written through its other name shows in no listing
+        if WINDOWS:
+            # A listing does not tell how many names a file has, nor what was written through
+            # another one: such a file is read each time.
+            if status.st_nlink > 1:
+                self._linked[path] = stat_key(status)
+                return known
+            self._linked.pop(path, None)
         if read.started_ns - max(status.st_ctime_ns, status.st_mtime_ns) > RACY_NS:
             self._cache.put(path, known)
         return known

@@ -35,8 +35,8 @@ class Spellings:
     def respelled(self, batch: Mapping[str, T | None]) -> dict[str, T | None]:
         """A batch of new states in which no path stands under two spellings.
 
-        What there is comes in the disk's spelling. What is gone (None) may come in any: it goes
-        under the one that is known. A new spelling makes the old one go.
+        What there is comes in the disk's spelling, and makes another one go. What is gone (None)
+        says nothing of the file that is known under another spelling.
         """
         states: dict[str, T | None] = {}
         present: dict[str, str] = {}
@@ -46,8 +46,8 @@ class Spellings:
         for path, state in batch.items():
             folded = self._fold(path)
             known, now = self._known.get(folded), present.get(folded)
-            if now is None:
-                states[path if known is None else known] = None
+            if now is None and known in (None, path):
+                states[path] = None
             elif path == now:
                 states[path] = state
             if known not in (None, now) and now is not None:

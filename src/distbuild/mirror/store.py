@@ -12,6 +12,7 @@ import itertools
 import os
 import posixpath
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,12 +115,12 @@ class Store:
     def evict(self, now: float, cap: int | None = None) -> None:
         """Remove what nobody has used for long, and the oldest unused above ``cap`` bytes."""
         with translated():
-            found = sorted(self._scan(), key=lambda blob: blob[1].st_ctime)
+            found = sorted(self._scan(), key=lambda blob: _last_used(blob[1]))
         total = sum(stat.st_size for _, stat in found)
         files = len(found)
         for digest, stat in found:
             too_much = cap is not None and total > cap
-            if stat.st_nlink > 1 or not (too_much or now - stat.st_ctime > KEEP_UNUSED_S):
+            if stat.st_nlink > 1 or not (too_much or now - _last_used(stat) > KEEP_UNUSED_S):
                 continue
             if self._remove_unused(digest):
                 total -= stat.st_size
@@ -273,7 +274,14 @@ def _dress(path: bytes, entry: FileEntry, mode: int = 0) -> None:
     if mode & 0o7777 != tree_mode(entry):
         disk.chmod(path, tree_mode(entry))
     time_ns = max(-_LAST_NS, min(entry.mtime_ns, _LAST_NS))
-    disk.utime(path, ns=(time_ns, time_ns))
+    used_ns = time.time_ns() if WINDOWS else time_ns
+    disk.utime(path, ns=(used_ns, time_ns))
+
+
+def _last_used(status: os.stat_result) -> float:
+    """When a blob was last linked or unlinked (Unix time); Windows keeps no time of that, so that
+    of the last access says it."""
+    return status.st_atime if WINDOWS else status.st_ctime
 
 
 def _chunks(file: io.FileIO) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from distbuild.mirror.comments import without_comments
+from distbuild.system_paths import WINDOWS
 
 #: gas takes directives in any case; before a parenthesis it is a member function of C++.
 _READS_MORE = re.compile(rb"\.\s*inc(?:bin|lude)\b(?!\s*\()", re.IGNORECASE)
@@ -18,6 +19,7 @@ _MENTIONS = re.compile(rb"incbin|\.\s*include\b(?!\s*\()", re.IGNORECASE)
 _DOT_INC = re.compile(rb"\.(?:inc|INC|Inc)")
 #: What makes the letters of a directive or operator a word: nothing else before them.
 _BEFORE = re.compile(rb"(?:\A|\W|(?:\A|\W)__has_)\Z")
+_DRIVE = re.compile("[A-Za-z]:")
 _LONGEST_BEFORE = len(b" __has_")
 #: Each begins with letters of its own, which ``re`` looks for several times faster than for one
 #: of several words.
@@ -27,17 +29,32 @@ _OPERANDS = tuple(
 )
 
 
-def odd_operands(text: bytes, unusual: Callable[[str], bool]) -> tuple[str, ...]:
-    """The operands in ``text`` that are absolute, that climb, or whose name is ``unusual``."""
+def odd_operands(
+    text: bytes, unusual: Callable[[str], bool], *, windows: bool = WINDOWS
+) -> tuple[str, ...]:
+    """The operands in ``text`` that are absolute, that climb, or whose name is ``unusual``.
+
+    On ``windows`` a backslash is a slash; operands are given back as they stand there.
+    """
     found: dict[str, None] = {}
     for stem, pattern in _OPERANDS:
         for match in pattern.finditer(text) if stem in text else ():
             name = (match[1] or match[2]).decode("utf-8", "surrogateescape")
-            if name.startswith("/") or ".." in name.split("/") or unusual(name):
+            plain = name.replace("\\", "/") if windows else name
+            if _leaves(plain, windows=windows) or unusual(plain):
                 begin = match.start()
                 if _BEFORE.search(text[max(0, begin - _LONGEST_BEFORE) : begin]):
                     found[name] = None
-    return tuple(found) if found and _may_be_odd(text) else ()
+    return tuple(found) if found and (windows or _may_be_odd(text)) else ()
+
+
+def _leaves(operand: str, *, windows: bool) -> bool:
+    """Whether what an operand names is not below the directory in which it is looked for."""
+    return (
+        operand.startswith("/")
+        or ".." in operand.split("/")
+        or (windows and _DRIVE.match(operand) is not None)
+    )
 
 
 def _may_be_odd(text: bytes) -> bool:

@@ -9,7 +9,7 @@ import logging
 import os
 import posixpath
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from distbuild import disk
 from distbuild.command.locations import blamed
@@ -110,15 +110,18 @@ class Judge:
         if headers := self._unseen(task):
             read = [os.fsdecode(item.path) for item in result.inputs]
             findings.precompiled = proof.precompiled(
-                read, task.search_dirs, headers, manifest.resolve
+                read, self._spelled(task.search_dirs), headers, manifest.resolve
             )
         shallow = self._shallow_searched(task)
         if shallow:
             read = [os.fsdecode(item.path) for item in result.inputs]
             findings.shadowing = proof.shadowing(
-                read, task.search_dirs, shallow, manifest.get, disk.exists
+                read, self._spelled(task.search_dirs), shallow, manifest.get, disk.exists
             )
         return findings
+
+    def _spelled(self, directories: Iterable[str]) -> list[str]:
+        return [self._mirroring.manifest.spelled(directory) for directory in directories]
 
     def _unseen(self, task: Task) -> list[str]:
         """Precompiled headers that the compiler did not find as they are on the dev box.

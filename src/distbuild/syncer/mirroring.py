@@ -245,6 +245,8 @@ class Mirroring:
         """List a root again and take the differences."""
         if root.kind is Kind.DEFERRED:
             return
+        if disk.is_respelled(root.path):
+            self._respell(root)
         root.listed = identity(root.path)
         if root.listed is None:
             self._watcher.forget(root.path)
@@ -252,6 +254,14 @@ class Mirroring:
             self._apply({root.path: self._scanner.entry(root.path) if pinned else None})
             return
         self._apply(self._survey.subtree(root.path, root))
+
+    def _respell(self, root: Root) -> None:
+        """Take a root under the spelling that its directory has now."""
+        self._watcher.forget(root.path)
+        self.roots.discard(root.path)
+        self._apply({root.path: None})
+        root.path = disk.realpath(root.path)
+        self.roots.add(root)
 
     def _narrow(self, root: Root) -> dict[str, Entry | None]:
         """Mirror only the top of a root from now on; what jobs named in it becomes a root."""
@@ -328,7 +338,7 @@ class Mirroring:
     def _look_for_moves(self) -> None:
         """What no event tells: ancestors that moved, targets that came, unwatched directories."""
         held = (r for r in self.roots if r.kind is not Kind.DEFERRED)
-        moved = [r for r in held if r.listed != identity(r.path)]
+        moved = [r for r in held if r.listed != identity(r.path) or disk.is_respelled(r.path)]
         if moved:
             self._renew(moved)
             self._ways.recheck_pinned()

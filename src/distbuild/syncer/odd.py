@@ -1,9 +1,9 @@
 """Mirrors files that a text asks for outside the mirrored directories, or under an unusual name."""
 
-import posixpath
 from collections.abc import Iterable
 
 from distbuild import disk
+from distbuild.command.style import HERE
 from distbuild.mirror.policy import is_unusual
 from distbuild.mirror.text import odd_operands
 from distbuild.protocol.messages import FileEntry
@@ -21,7 +21,7 @@ def cover_odd(
     """
     operands = odd_operands(text, is_unusual)
     places = dict.fromkeys([directory, *search_dirs]) if operands else {}
-    for path in (posixpath.join(place, operand) for place in places for operand in operands):
+    for path in (HERE.absolute(place, operand) for place in places for operand in operands):
         if not disk.isfile(path):
             continue
         if not isinstance(mirroring.manifest.get(disk.realpath(path)), FileEntry):

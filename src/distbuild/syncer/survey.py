@@ -53,7 +53,8 @@ class Survey:
     def _as_on_disk(self, path: str) -> str:
         """A path that an event names, in the spelling of the directories that are mirrored."""
         directory, _, name = path.rpartition("/")
-        return disk.as_on_disk(f"{self._place.manifest.spelled(directory)}/{name}")
+        manifest = self._place.manifest
+        return disk.as_on_disk(manifest.spelled(f"{manifest.spelled(directory)}/{name}"))
 
     def _in_home(self, path: str, root: Root) -> bool:
         """Whether a path is inside a directory of ours below its root, a worker's sandbox say."""

@@ -184,16 +184,16 @@ class Ground:
         status = disk.lstat(real)
         if stat.S_ISDIR(status.st_mode) and not disk.is_link(status):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), real)
-        try:
-            disk.unlink(real)
-        except PermissionError:
-            self._set_aside(real)
+        # A name that is only unlinked stays until nobody has the file open.
+        self._set_aside(real)
 
     def _set_aside(self, real: bytes) -> None:
-        """Free the name of a file that a compiler has open, where that keeps it from going."""
+        """Free the name of a file that a compiler may have open on Windows."""
         disk.makedirs(self._aside, exist_ok=True)
         aside = b"%s/%d" % (self._aside, next(self._numbers))
         disk.patiently(lambda: disk.rename(real, aside), pauses=_PAUSES)
+        with contextlib.suppress(PermissionError):
+            disk.unlink(aside)
 
     def _stage_link(self, path: bytes, entry: SymlinkEntry) -> None:
         target = rerooted_target(path, entry.target)

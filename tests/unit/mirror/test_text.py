@@ -33,7 +33,22 @@ from distbuild.mirror.text import (
     ],
 )
 def test_odd_operands(text: bytes, operands: tuple[str, ...]) -> None:
-    assert odd_operands(text, is_unusual) == operands
+    assert odd_operands(text, is_unusual, windows=False) == operands
+
+
+@pytest.mark.parametrize(
+    ("text", "operands"),
+    [
+        (b'#include "a\\x.h"\n#include <sys/types.h>\n', ()),
+        (b'#include "..\\x.h"\n', ("..\\x.h",)),
+        (b"#include <a\\..\\x.h>\n", ("a\\..\\x.h",)),
+        (b'#include "C:\\x.h"\n#include "d:/y.h"\n', ("C:\\x.h", "d:/y.h")),
+        (b'#include "\\x.h"\n#import "/y.h"\n', ("\\x.h", "/y.h")),
+        (b'#if __has_include("node_modules\\x.h")\n', ("node_modules\\x.h",)),
+    ],
+)
+def test_odd_operands_on_windows(text: bytes, operands: tuple[str, ...]) -> None:
+    assert odd_operands(text, is_unusual, windows=True) == operands
 
 
 @pytest.mark.parametrize(
