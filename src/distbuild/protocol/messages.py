@@ -272,6 +272,9 @@ class LeaseReply(Message, frozen=True):
     epoch: str
     jobs: list[Job] = []
     changes: Changes | None = None
+    #: The dev box's time (Unix time in seconds), by which a worker sees that its own is wrong; 0:
+    #: not told.
+    clock: float = 0.0
 
 
 class RenewRequest(Message, frozen=True):

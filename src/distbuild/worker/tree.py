@@ -284,6 +284,8 @@ class Tree:
         return [d for d in dict.fromkeys(e.digest for _, e in files) if d in missing]
 
     def _become(self, wanted: Entries, touched: list[bytes], hidden: set[bytes]) -> None:
+        if not touched and hidden == self._left_out:
+            return  # A lease and a push bring the same: jobs between them are not disturbed.
         self._revision += 1
         for path in touched:
             self._changed[path] = self._revision

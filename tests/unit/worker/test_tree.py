@@ -407,6 +407,16 @@ def test_what_changed_since_a_revision_is_known_by_path(tree: Tree) -> None:
     assert not tree.is_changed_since(revision, [b"/b.h"])
 
 
+def test_changes_that_are_here_already_are_no_change(tree: Tree) -> None:
+    """A push and a lease bring the same ones; a failing compile between them is not disturbed."""
+    entries: Entries = {b"/a.h": A, b"/b.h": B}
+    tree.apply(full(entries))
+    revision = tree.revision()
+    assert tree.apply(full(entries)) == ChangesReply("applied", 1)
+    assert tree.apply(delta({b"/a.h": A}, entries, 1, 2)) == ChangesReply("applied", 2)
+    assert tree.revision() == revision
+
+
 # --- running jobs -------------------------------------------------------------------------------
 
 
