@@ -29,6 +29,13 @@ def local_zone(localtime: Path = LOCALTIME) -> str:
     return footer.decode() or UTC
 
 
+def fixed_zone(offset_s: int) -> str:
+    """A zone that is ``offset_s`` seconds east of UTC; in TZ, what is east is negative."""
+    sign = "-" if offset_s > 0 else "+"
+    hours, minutes = divmod(abs(offset_s) // 60, 60)
+    return f"DBZ{sign}{hours:02}:{minutes:02}"
+
+
 class Zone:
     """The zone as it is now: who travels need not start the syncer again."""
 
@@ -40,7 +47,7 @@ class Zone:
     def now(self) -> str:
         """See ``local_zone``; one ``stat`` where nothing has changed."""
         if WINDOWS:
-            return local_zone()
+            return local_zone(self._localtime)
         try:
             status = os.stat(self._localtime)
         except OSError:
@@ -49,10 +56,3 @@ class Zone:
         if seen != self._seen:
             self._zone, self._seen = local_zone(self._localtime), seen
         return self._zone
-
-
-def fixed_zone(offset_s: int) -> str:
-    """A zone that is ``offset_s`` seconds east of UTC; in TZ, what is east is negative."""
-    sign = "-" if offset_s > 0 else "+"
-    hours, minutes = divmod(abs(offset_s) // 60, 60)
-    return f"DBZ{sign}{hours:02}:{minutes:02}"
