@@ -33,6 +33,9 @@ _PROBE_DIRECTORIES = frozenset(
     ("CMakeTmp", "CMakeScratch", "meson-private", ".sconf_temp", ".conf_check", "config.tests")
 )
 _WRAPPED_REQUESTS = ("-Wp,-MD", "-Wp,-MMD")
+_COMPILES = ("-c", "-S", "-fsyntax-only")
+#: Search directories whose names begin with the value of an -iprefix before them.
+_PREFIXED = ("-iwithprefix", "-iwithprefixbefore")
 
 
 @dataclass(slots=True)
@@ -59,7 +62,8 @@ def decide(scan: Scan, compiler: str, cwd: str) -> CompileCommand | Local:
     language = _language(scan, compiler)
     if isinstance(language, Local):
         return language
-    obstacle = next(iter(scan.obstacles), None) or _bad_output(scan) or _bad_mix(scan.last)
+    first = next(iter(scan.obstacles), None)
+    obstacle = first or _bad_output(scan) or _bad_mix(scan.last) or _unprefixed(scan)
     if obstacle:
         return obstacle
     if sum(argument.meaning == "-o" for argument in scan.arguments) > 1:
@@ -75,7 +79,7 @@ def _language(scan: Scan, compiler: str) -> str | Local:
     source, named = scan.sources[0]
     if any(name == "-" for name, _ in scan.sources):
         return Local(LocalReason.STDIN)
-    compiles = "-c" in scan.last or "-S" in scan.last
+    compiles = any(option in scan.last for option in _COMPILES)
     if named is None:
         language = driver.language_by_suffix(source, cxx=driver.compiles_cxx(compiler))
     else:
@@ -128,6 +132,8 @@ def _bad_mix(last: dict[str, str | None]) -> Local | None:
             return Local(LocalReason.UNSUPPORTED_OPTION, option)
     if "-c" in last and "-S" in last:
         return Local(LocalReason.UNSUPPORTED_OPTION, "-S")
+    if requests and "-MF" not in last and not wrapped and last.keys().isdisjoint(("-c", "-S")):
+        return Local(LocalReason.UNSUPPORTED_OPTION, requests[0])  # gcc: named as for a link
     return None
 
 
@@ -165,6 +171,8 @@ def _names(
     if _is_probe(posixpath.join(cwd, source)):
         return Local(LocalReason.PROBE, source)
     output = explicit or driver.default_output(source, assembly="-S" in last)
+    if "-fsyntax-only" in last:
+        output = ""
     dependencies = _dependencies(last, source)
     written = [a.value for a in arguments if a.role is Role.OUTPUT_FILE and a.value]
     written += [path for option in _DUMPS if (path := last.get(option))]
@@ -177,8 +185,9 @@ def _names(
 
 def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileCommand | Local:
     source = scan.sources[0][0]
-    if "-S" in scan.last and language in ("assembler", "assembler-with-cpp"):
-        return Local(LocalReason.UNSUPPORTED_OPTION, "-S")
+    for option in ("-S", "-fsyntax-only"):
+        if option in scan.last and language in ("assembler", "assembler-with-cpp"):
+            return Local(LocalReason.UNSUPPORTED_OPTION, option)
     tied = scan.original_paths or _is_tied_to_paths(scan.arguments, scan.family, cwd, language)
     names = _names(scan.arguments, scan.last, source, cwd, tied=tied)
     if isinstance(names, Local):
@@ -227,10 +236,26 @@ def _dependencies(last: dict[str, str | None], source: str) -> Dependencies | No
 def _search_dirs(scan: Scan) -> tuple[str, ...]:
     """Values of directory options; "=dir" and "$SYSROOT/dir" below the command's own sysroot."""
     sysroot = scan.last.get("--sysroot") or ""
-    return tuple(
+    named = (
         sysroot + path.removeprefix("=").removeprefix("$SYSROOT") if _in_sysroot(path) else path
         for path in _values(scan, Role.INPUT_DIR)
     )
+    return (*named, *_prefixed(scan))
+
+
+def _prefixed(scan: Scan) -> tuple[str, ...]:
+    """Each name that a prefix and a directory may make; the order decides which of them count."""
+    prefixes = [a.value or "" for a in scan.arguments if a.meaning == "-iprefix"]
+    names = [a.value or "" for a in scan.arguments if a.meaning in _PREFIXED]
+    return tuple(prefix + name for prefix in prefixes for name in names)
+
+
+def _unprefixed(scan: Scan) -> Local | None:
+    """A directory of which only the compiler knows how its name begins."""
+    involved = [a for a in scan.arguments if a.meaning in ("-iprefix", *_PREFIXED)]
+    if involved and involved[0].meaning != "-iprefix":
+        return Local(LocalReason.UNSUPPORTED_OPTION, involved[0].option)
+    return None
 
 
 def _in_sysroot(path: str) -> bool:

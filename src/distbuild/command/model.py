@@ -142,7 +142,8 @@ class CompileCommand:
     """One translation unit compiled to one primary output.
 
     Paths are as spelled in the command (relative ones are relative to ``cwd``), except where a
-    field says absolute. ``output`` is the explicit ``-o`` value or the name the driver chooses.
+    field says absolute. ``output`` is the explicit ``-o`` value or the name the driver chooses, ""
+    where nothing is written (``-fsyntax-only``).
     """
 
     family: Family
@@ -175,7 +176,7 @@ class CompileCommand:
             if argument.role is Role.OUTPUT_FILE and argument.meaning not in ("-o", "-MF")
         )
         asked = (self.dependencies.path,) if self.dependencies else ()
-        return (self.output, *asked, *(path for path in others if path))
+        return tuple(path for path in (self.output, *asked, *others) if path)
 
     def argv(self) -> list[str]:
         """The command line with response files expanded, otherwise as it came."""

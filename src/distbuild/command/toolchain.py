@@ -28,6 +28,8 @@ _PROBED = frozenset(
         "-nostdinc",
         "-nostdinc++",
         "-nostdlibinc",
+        "-resource-dir",
+        "-resource-dir=",
         "-stdlib=",
         "-target",
     )

@@ -4,6 +4,7 @@ Runs the compilers. Remembers by file state, so that an upgrade shows at the nex
 """
 
 import os
+import re
 import subprocess
 import threading
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from distbuild.protocol.errors import InfrastructureError
 from distbuild.toolchains import Identifier, Identity
 
 PROBE_TIMEOUT_S = 30.0
+_NAMES_DIRECTORY = re.compile("sysroot|-resource-dir")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Compilers:
         """What the compiler searches by itself for a command like this."""
         probe = tuple(toolchain.search_probe(command))
         # Only a relative path among the probe's arguments makes the directory matter.
-        where = command.cwd if any("sysroot" in word for word in probe) else "/"
+        where = command.cwd if any(_NAMES_DIRECTORY.search(word) for word in probe) else "/"
         key = (driver, probe, where)
         with self._lock:
             known = self._search.get(key)
