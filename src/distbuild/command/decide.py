@@ -19,6 +19,7 @@ from distbuild.command.model import (
     LocalReason,
     Role,
 )
+from distbuild.command.searching import in_sysroot, search_dirs, unprefixed
 
 #: Reasons that say what the command is for; they outrank what one of its options would say.
 _MODES = frozenset(
@@ -34,8 +35,6 @@ _PROBE_DIRECTORIES = frozenset(
 )
 _WRAPPED_REQUESTS = ("-Wp,-MD", "-Wp,-MMD")
 _COMPILES = ("-c", "-S", "-fsyntax-only")
-#: Search directories whose names begin with the value of an -iprefix before them.
-_PREFIXED = ("-iwithprefix", "-iwithprefixbefore")
 
 
 @dataclass(slots=True)
@@ -63,7 +62,7 @@ def decide(scan: Scan, compiler: str, cwd: str) -> CompileCommand | Local:
     if isinstance(language, Local):
         return language
     first = next(iter(scan.obstacles), None)
-    obstacle = first or _bad_output(scan) or _bad_mix(scan.last) or _unprefixed(scan)
+    obstacle = first or _bad_output(scan) or _bad_mix(scan.last) or unprefixed(scan.arguments)
     if obstacle:
         return obstacle
     if sum(argument.meaning == "-o" for argument in scan.arguments) > 1:
@@ -199,7 +198,7 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
         cwd=cwd,
         source=source,
         language=language,
-        search_dirs=_search_dirs(scan),
+        search_dirs=search_dirs(scan.arguments),
         input_files=_values(scan, Role.INPUT_FILE, Role.UNLISTED_FILE),
         needs_original_paths=tied or _plain(cwd) == "/",
         unlisted_files=_values(scan, Role.UNLISTED_FILE),
@@ -233,35 +232,6 @@ def _dependencies(last: dict[str, str | None], source: str) -> Dependencies | No
     return Dependencies("-MMD" not in last, path)
 
 
-def _search_dirs(scan: Scan) -> tuple[str, ...]:
-    """Values of directory options; "=dir" and "$SYSROOT/dir" below the command's own sysroot."""
-    sysroot = scan.last.get("--sysroot") or ""
-    named = (
-        sysroot + path.removeprefix("=").removeprefix("$SYSROOT") if _in_sysroot(path) else path
-        for path in _values(scan, Role.INPUT_DIR)
-    )
-    return (*named, *_prefixed(scan))
-
-
-def _prefixed(scan: Scan) -> tuple[str, ...]:
-    """Each name that a prefix and a directory may make; the order decides which of them count."""
-    prefixes = [a.value or "" for a in scan.arguments if a.meaning == "-iprefix"]
-    names = [a.value or "" for a in scan.arguments if a.meaning in _PREFIXED]
-    return tuple(prefix + name for prefix in prefixes for name in names)
-
-
-def _unprefixed(scan: Scan) -> Local | None:
-    """A directory of which only the compiler knows how its name begins."""
-    involved = [a for a in scan.arguments if a.meaning in ("-iprefix", *_PREFIXED)]
-    if involved and involved[0].meaning != "-iprefix":
-        return Local(LocalReason.UNSUPPORTED_OPTION, involved[0].option)
-    return None
-
-
-def _in_sysroot(path: str) -> bool:
-    return path.startswith(("=", "$SYSROOT"))
-
-
 def _is_tied_to_paths(arguments: list[Argument], family: Family, cwd: str, language: str) -> bool:
     """True where the relocated form is not known to give the same bytes."""
     if language in driver.INCLUDES_NOTHING:
@@ -280,7 +250,7 @@ def _is_tied_to_paths(arguments: list[Argument], family: Family, cwd: str, langu
             case Role.NONE:
                 continue
             case _:
-                if _in_sysroot(value) or _climbs_out(cwd, value):
+                if in_sysroot(value) or _climbs_out(cwd, value):
                     return True
     return False
 
