@@ -227,6 +227,12 @@ def test_a_directory_goes_with_all_that_is_in_it(tree: Tree) -> None:
     assert os.listdir(tree.ground.root) == []
 
 
+def test_a_directory_that_is_no_entry_any_more_stays_above_others(tree: Tree) -> None:
+    tree.apply(full({b"/d": DIRECTORY, b"/d/e/a.h": A}, 1))
+    tree.apply(full({b"/d/e/a.h": A}, 2))
+    assert text(tree, b"/d/e/a.h") == b"a\n"
+
+
 @pytest.mark.parametrize("new", [A, SymlinkEntry(b"x"), WITHHELD])
 def test_a_directory_becomes_something_else(tree: Tree, new: Entry) -> None:
     tree.apply(full({b"/d": DIRECTORY, b"/d/a.h": B}))
