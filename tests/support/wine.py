@@ -21,6 +21,7 @@ PYTHON = "C:\\Python311\\python.exe"
 EXECUTABLE = "C:\\dist\\dist_build.exe"
 #: Where a wine process is waited for, which has to start a server first.
 TIMEOUT_S = 500
+UCRT = "Program Files (x86)/Windows Kits/10/Include/10.0.19041.0/ucrt"
 
 
 def set_up() -> ModuleType:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.wine import Wine, WineCluster, find_wine, running_cluster
+from tests.support.wine import UCRT, Wine, WineCluster, find_wine, running_cluster
 
 HERE = Path(__file__).parent
 
@@ -22,6 +22,10 @@ def wine() -> Iterator[Wine]:
     found = find_wine()
     with found.kept_running():
         found.build_executable()
+        # A header where the Windows SDK has its own.
+        headers = found.drive / UCRT
+        headers.mkdir(parents=True, exist_ok=True)
+        (headers / "stdio.h").write_text("int puts(const char *);\n")
         yield found
 
 

@@ -10,9 +10,8 @@ import pytest
 
 from tests.support.cluster import Done, wait_until
 from tests.support.objects import left_by
-from tests.support.wine import EXECUTABLE, PYTHON, Wine, WineCluster, set_up, windows_path
+from tests.support.wine import EXECUTABLE, PYTHON, UCRT, Wine, WineCluster, set_up, windows_path
 
-UCRT = "Program Files (x86)/Windows Kits/10/Include/10.0.19041.0/ucrt"
 CL = "/" + set_up().COMPILER
 #: The example of the one who asked for this, with an object that does not tell the time.
 EXAMPLE = (
@@ -22,14 +21,6 @@ EXAMPLE = (
 pytestmark = pytest.mark.timeout(600)
 
 COFF_AMD64 = b"\x64\x86"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _kit(wine: Wine) -> None:
-    """A header where the Windows SDK has its own."""
-    headers = wine.drive / UCRT
-    headers.mkdir(parents=True, exist_ok=True)
-    (headers / "stdio.h").write_text("int puts(const char *);\n")
 
 
 def through(cluster: WineCluster, line: str, project: Path) -> Done:
