@@ -13,7 +13,7 @@ from distbuild import disk
 from distbuild.command.cl.moved import Moved, Unmapper, move, move_environment, wanted_listing
 from distbuild.command.model import Family
 from distbuild.mirror.store import translated
-from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.errors import InfrastructureError, NamesItsPlace
 from distbuild.system_paths import from_system
 from distbuild.windows_paths import to_windows
 from distbuild.worker.runner import Completed
@@ -95,7 +95,7 @@ class ClExecution:
     def _take_object(self, written: list[Written]) -> None:
         content = _content(self.moved.output)
         if self.unmapper.is_in(content):
-            raise InfrastructureError("the object names the place where it was compiled")
+            raise NamesItsPlace("the object names the place where it was compiled")
         written.append(self._written(self.task.command.output, content))
 
     def _written(self, name: str, content: bytes) -> Written:
