@@ -6,7 +6,7 @@ from typing import Any
 from distbuild.command.model import LocalReason
 
 _MEANINGS: Mapping[LocalReason, str] = {
-    LocalReason.NOT_A_COMPILER: "the command is no gcc or clang that is found here",
+    LocalReason.NOT_A_COMPILER: "the command is no gcc, clang or cl that is found here",
     LocalReason.LINK: "linking is done on the dev box; compile with -c to distribute",
     LocalReason.PREPROCESS_ONLY: "-E writes preprocessed text, which is not worth the way",
     LocalReason.DEPENDENCIES_ONLY: "-M and -MM only list dependencies",
