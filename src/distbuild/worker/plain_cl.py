@@ -15,7 +15,7 @@ from distbuild.command.cl.coff import renamed
 from distbuild.command.cl.moved import Moved, Unmapper, move, move_environment, wanted_listing
 from distbuild.command.model import Family
 from distbuild.mirror.store import translated
-from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.errors import InfrastructureError, NamesItsPlace
 from distbuild.system_paths import from_system
 from distbuild.windows_paths import to_windows
 from distbuild.worker.runner import Completed
@@ -101,7 +101,7 @@ class ClExecution:
         except ValueError as error:
             raise InfrastructureError(f"the compiler wrote {error}") from error
         if self.unmapper.is_in(content):
-            raise InfrastructureError("the object names the place where it was compiled")
+            raise NamesItsPlace("the object names the place where it was compiled")
         written.append(self._written(self.task.command.output, content))
 
     def _written(self, name: str, content: bytes) -> Written:

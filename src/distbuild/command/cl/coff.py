@@ -1,8 +1,8 @@
 """The name of an object inside the object: cl.exe writes where its output is, always.
 
 Duty: bytes in, bytes out. The symbol record S_OBJNAME stands first in the section ``.debug$S`` and
-holds the whole path. Formats: "PE Format" (COFF objects, also those with more than 16 bits of sections)
-in Microsoft's documentation, and the CodeView records of cvinfo.h in Microsoft's microsoft-pdb.
+holds the whole path. Formats: "PE Format" in Microsoft's documentation (COFF objects, also those
+with more than 16 bits of sections), and the records of cvinfo.h in Microsoft's microsoft-pdb.
 """
 
 import struct
