@@ -16,6 +16,7 @@ import msgspec
 
 from distbuild.protocol.errors import ConfigError
 from distbuild.protocol.names import HOME_MARKER
+from distbuild.system_paths import WINDOWS, from_system
 
 Confinement = Literal["auto", "namespace", "plain"]
 
@@ -257,11 +258,12 @@ def _expand(path: Path, key: str, value: str, environ: Mapping[str, str]) -> str
     expanded = _expand_user(_VARIABLE.sub(of_variable, value), environ)
     if not os.path.isabs(expanded):
         raise ConfigError(f'{path}: key "{key}": expected an absolute path, got {value!r}')
-    return os.path.normpath(expanded)
+    return from_system(os.path.normpath(expanded))
 
 
 def _expand_user(value: str, environ: Mapping[str, str]) -> str:
-    if (value == "~" or value.startswith("~/")) and environ.get("HOME"):
+    # On Windows, HOME is what other systems' programs there make of it: a path of their own.
+    if (value == "~" or value.startswith("~/")) and environ.get("HOME") and not WINDOWS:
         return environ["HOME"] + value[1:]
     return os.path.expanduser(value)
 

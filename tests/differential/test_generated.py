@@ -1,6 +1,6 @@
 """Generated command lines leave what they leave locally: whatever is not understood stays local."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -8,16 +8,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distbuild.command.model import Family, LocalReason
+from tests.support import generated_cl, yard_cl
 from tests.support.cluster import Cluster
 from tests.support.differential import compare
 from tests.support.generated import flags, lines
-from tests.support.tools import need
+from tests.support.tools import need, need_versioned
 from tests.support.yard import lay_out
 
 #: Nothing of this kind may come of a command line.
 FAILURES = {str(reason) for reason in LocalReason if not reason.by_design}
 #: With several hundred a run, the few minutes' worth of a command that hangs.
 QUICK, LONG = 40, 700
+FAMILIES = (Family.GCC, Family.CLANG, Family.CLANG_CL)
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +34,17 @@ def farm(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return lay_out(tmp_path_factory.mktemp("yard") / "project")
+def yards(tmp_path_factory: pytest.TempPathFactory) -> Mapping[Family, Path]:
+    made = lay_out(tmp_path_factory.mktemp("yard") / "project")
+    cl = yard_cl.lay_out(tmp_path_factory.mktemp("yard cl") / "project")
+    return {Family.GCC: made, Family.CLANG: made, Family.CLANG_CL: cl}
 
 
-def _check(farm: Cluster, project: Path, family: Family, examples: int, *, fixed: bool) -> None:
-    need(str(family))
+def _check(
+    farm: Cluster, yards: Mapping[Family, Path], family: Family, examples: int, *, fixed: bool
+) -> None:
+    is_cl = family is Family.CLANG_CL
+    compiler = need_versioned(str(family)) if is_cl else need(str(family))
 
     @settings(
         max_examples=examples,
@@ -48,26 +55,27 @@ def _check(farm: Cluster, project: Path, family: Family, examples: int, *, fixed
     )
     @given(st.data())
     def every_line_is_faithful(data: st.DataObject) -> None:
-        line = data.draw(lines(family, plain))
-        outcome = compare(farm, project, line)
+        some = generated_cl.lines(compiler, plain) if is_cl else lines(family, plain)
+        line = data.draw(some)
+        outcome = compare(farm, yards[family], line)
         assert outcome.differences() == [], str(line)
         assert outcome.happened not in FAILURES, f"{line}\n{outcome.said}"
 
-    plain = flags(family)
+    plain = generated_cl.flags(compiler) if is_cl else flags(family)
     run: Callable[[], None] = every_line_is_faithful
     run()
 
 
 @pytest.mark.compiler
-@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.timeout(600)
-def test_generated_lines(farm: Cluster, project: Path, family: Family) -> None:
-    _check(farm, project, family, QUICK, fixed=True)
+def test_generated_lines(farm: Cluster, yards: Mapping[Family, Path], family: Family) -> None:
+    _check(farm, yards, family, QUICK, fixed=True)
 
 
 @pytest.mark.compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.timeout(3600)
-def test_many_generated_lines(farm: Cluster, project: Path, family: Family) -> None:
-    _check(farm, project, family, LONG, fixed=False)
+def test_many_generated_lines(farm: Cluster, yards: Mapping[Family, Path], family: Family) -> None:
+    _check(farm, yards, family, LONG, fixed=False)

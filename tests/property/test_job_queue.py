@@ -21,6 +21,7 @@ from distbuild.syncer.jobs import (
     Wake,
     Worker,
 )
+from tests.support.queues import inconsistencies
 
 NAMES = ["w1", "w2", "w3"]
 TOOLCHAINS = ["gcc", "clang"]
@@ -212,7 +213,7 @@ class Queues(RuleBasedStateMachine):
     @invariant()
     def is_consistent(self) -> None:
         if hasattr(self, "queue"):
-            assert self.queue.inconsistencies() == []
+            assert inconsistencies(self.queue) == []
 
     @invariant()
     def every_job_is_in_one_place(self) -> None:
@@ -248,7 +249,7 @@ class Queues(RuleBasedStateMachine):
             self.now += LEASE_S + WORKER_S + 1
             self.take(self.queue.tick(self.now))
         assert self.answers.keys() == self.needs.keys()
-        assert self.queue.inconsistencies() == []
+        assert inconsistencies(self.queue) == []
 
 
 def facts_of(queue: JobQueue) -> dict[str, object]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from ssl import CERT_NONE, create_default_context
-from typing import Any
+from typing import Any, Self
 
 SRC = Path(__file__).parents[2] / "src"
 EXECUTABLE = SRC / "dist" / "dist_build.exe"
@@ -174,7 +174,7 @@ class Cluster:
         script = "syncer.py" if name == "syncer" else "daemon.py"
         return Process(name, home, port, script)
 
-    def start(self) -> "Cluster":
+    def start(self) -> Self:
         for process in self.processes():
             process.start()
         for process in self.processes():

@@ -18,8 +18,10 @@ from tests.support.cluster import SRC, Cluster, Done, Process
 
 ROOT = SRC.parent
 PYTHON = "C:\\Python311\\python.exe"
+EXECUTABLE = "C:\\dist\\dist_build.exe"
 #: Where a wine process is waited for, which has to start a server first.
-TIMEOUT_S = 120
+TIMEOUT_S = 500
+UCRT = "Program Files (x86)/Windows Kits/10/Include/10.0.19041.0/ucrt"
 
 
 def set_up() -> ModuleType:
@@ -70,6 +72,12 @@ class Wine:
         """Python with these words."""
         return self.run([PYTHON, *words], cwd, **extra)
 
+    def build_executable(self) -> None:
+        """Make ``EXECUTABLE``, unless it is newer than its sources."""
+        script = windows_path(ROOT / "tools" / "windows" / "make_executable.py", self.drive)
+        done = self.python([script, "--out", EXECUTABLE.rpartition("\\")[0]], self.drive)
+        assert done.exit_code == 0, (done.stdout + done.stderr).decode()
+
     def script(self, line: str, cwd: Path, **extra: str) -> Done:
         """A line of a batch file, which nobody takes apart and quotes again."""
         file = cwd / "line.cmd"
@@ -83,7 +91,7 @@ class Wine:
 
 @contextlib.contextmanager
 def _kept_running(environ: Mapping[str, str]) -> Iterator[None]:
-    subprocess.run(["wineserver", "-p"], env=environ, check=True)
+    subprocess.run(["wineserver", "-p"], env=environ, check=False)
     keeper = subprocess.Popen(
         ["wine", PYTHON, "-c", "import sys; print(flush=True); sys.stdin.read()"],
         env=environ,
@@ -186,3 +194,16 @@ class WineCluster(Cluster):
         """The environment of a wrapper in wine."""
         home = windows_path(self.syncer.home, self.wine.drive)
         return {"DIST_BUILD_HOME": home, "DIST_BUILD_VERBOSE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@contextlib.contextmanager
+def running_cluster(wine: Wine, name: str, certs: Path, **more: Any) -> Iterator[WineCluster]:
+    """A cluster from its start to its end. Its homes have short paths: the trees are in them."""
+    root = wine.drive / "d" / name
+    shutil.rmtree(root, ignore_errors=True)
+    cluster = WineCluster(wine, root, certs, **more)
+    try:
+        yield cluster.start()
+    finally:
+        cluster.kill()
+        shutil.rmtree(root, ignore_errors=True)

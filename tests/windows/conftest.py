@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.wine import Wine, WineCluster, find_wine
+from tests.support.wine import UCRT, Wine, WineCluster, find_wine, running_cluster
 
 HERE = Path(__file__).parent
 
@@ -21,6 +21,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def wine() -> Iterator[Wine]:
     found = find_wine()
     with found.kept_running():
+        found.build_executable()
+        # A header where the Windows SDK has its own.
+        headers = found.drive / UCRT
+        headers.mkdir(parents=True, exist_ok=True)
+        (headers / "stdio.h").write_text("int puts(const char *);\n")
         yield found
 
 
@@ -36,15 +41,15 @@ def place(wine: Wine, tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def cluster(wine: Wine, certs_dir: Path) -> Iterator[WineCluster]:
     """A syncer and two daemons in wine, which take cl's compiles."""
-    root = wine.drive / "d" / "cluster"
-    shutil.rmtree(root, ignore_errors=True)
-    cluster = WineCluster(wine, root, certs_dir)
-    try:
-        cluster.start()
+    with running_cluster(wine, "shared", certs_dir) as cluster:
         yield cluster
-    finally:
-        cluster.kill()
-        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def own_cluster(wine: Wine, certs_dir: Path) -> Iterator[WineCluster]:
+    """The same for one test alone."""
+    with running_cluster(wine, "own", certs_dir) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -8,37 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import SRC, Done, wait_until
+from tests.support.cluster import Done, wait_until
 from tests.support.objects import left_by
-from tests.support.wine import PYTHON, Wine, WineCluster, set_up, windows_path
+from tests.support.wine import EXECUTABLE, PYTHON, UCRT, Wine, WineCluster, set_up, windows_path
 
-UCRT = "Program Files (x86)/Windows Kits/10/Include/10.0.19041.0/ucrt"
 CL = "/" + set_up().COMPILER
 #: The example of the one who asked for this, with an object that does not tell the time.
 EXAMPLE = (
     f'"{CL}" /I "/{UCRT}" /I "{CL.partition("/bin/")[0]}/include"'
     ' /c /Fo"build/" /EHsc /Brepro tests/hello.c'
 )
+pytestmark = pytest.mark.timeout(600)
+
 COFF_AMD64 = b"\x64\x86"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _kit(wine: Wine) -> None:
-    """A header where the Windows SDK has its own."""
-    headers = wine.drive / UCRT
-    headers.mkdir(parents=True, exist_ok=True)
-    (headers / "stdio.h").write_text("int puts(const char *);\n")
-
-
-def wrapper(wine: Wine) -> str:
-    return f'"{PYTHON}" "{windows_path(SRC / "dist_build.py", wine.drive)}"'
 
 
 def through(cluster: WineCluster, line: str, project: Path) -> Done:
     """What a command leaves behind the wrapper."""
     wine = cluster.wine
     return left_by(
-        lambda: wine.script(f"{wrapper(wine)} {line}", project, **cluster.wrapper()),
+        lambda: wine.script(f'"{EXECUTABLE}" {line}', project, **cluster.wrapper()),
         project / "build",
     )
 
@@ -103,12 +92,16 @@ def units(project: Path, count: int) -> list[str]:
     return [f'"{CL}" /nologo /c /Brepro /Fobuild\\ tests\\unit{n}.c' for n in range(count)]
 
 
-def many(cluster: WineCluster, lines: Sequence[str], project: Path, at_once: int = 4) -> None:
-    """Run commands behind the wrapper, several at once, in one process that starts them."""
-    wine = cluster.wine
-    (project / "lines.json").write_text(json.dumps([f"{wrapper(wine)} {line}" for line in lines]))
+def all_at_once(wine: Wine, lines: Sequence[str], project: Path) -> list[str]:
+    """The command that runs others behind the wrapper, four at a time."""
+    (project / "lines.json").write_text(json.dumps([f'"{EXECUTABLE}" {line}' for line in lines]))
     script = windows_path(Path(__file__).parent / "inside" / "many.py", wine.drive)
-    done = wine.python([script, "lines.json", str(at_once)], project, **cluster.wrapper())
+    return [PYTHON, script, "lines.json", "4"]
+
+
+def many(cluster: WineCluster, lines: Sequence[str], project: Path) -> None:
+    """Run commands behind the wrapper."""
+    done = cluster.wine.run(all_at_once(cluster.wine, lines, project), project, **cluster.wrapper())
     assert done.exit_code == 0, done.stdout.decode() + done.stderr.decode() + cluster.logs()
 
 
@@ -148,8 +141,7 @@ def running(cluster: WineCluster) -> int:
 
 def test_the_end_of_the_wrapper_ends_the_compile(cluster: WineCluster, project: Path) -> None:
     wine, line = cluster.wine, slow(project)
-    script = windows_path(SRC / "dist_build.py", wine.drive)
-    words = [PYTHON, script, CL, *line.split('" ')[1].split()]
+    words = [EXECUTABLE, CL, *line.split('" ')[1].split()]
     with wine.popen(words, project, **cluster.wrapper()) as process:
         wait_until(lambda: running(cluster) == 1, f"it runs\n{cluster.logs()}")
         process.kill()
@@ -159,20 +151,13 @@ def test_the_end_of_the_wrapper_ends_the_compile(cluster: WineCluster, project: 
     assert cluster.jobs()["cancelled"] > 0
 
 
-def test_a_daemon_that_is_killed_is_survived(cluster: WineCluster, project: Path) -> None:
-    lines = units(project, 16)
-    before = cluster.jobs()["local"]
+def test_a_daemon_that_is_killed_is_survived(own_cluster: WineCluster, project: Path) -> None:
+    cluster, wine, lines = own_cluster, own_cluster.wine, units(project, 16)
     victim = cluster.daemons[1]
-    wine = cluster.wine
-    (project / "lines.json").write_text(json.dumps([f"{wrapper(wine)} {line}" for line in lines]))
-    script = windows_path(Path(__file__).parent / "inside" / "many.py", wine.drive)
-    with wine.popen([PYTHON, script, "lines.json", "4"], project, **cluster.wrapper()) as process:
-        wait_until(lambda: victim.status()["done"] > 0, "it works")
-        wait_until(lambda: len(objects(project)) > 2, "some are done")
+    with wine.popen(all_at_once(wine, lines, project), project, **cluster.wrapper()) as process:
+        wait_until(lambda: victim.status()["done"] > 0, "it works", 60.0)
         victim.kill()
-        assert process.wait(120) == 0
+        process.communicate(timeout=300)
+        assert process.returncode == 0
     assert len(objects(project)) == 16
-    assert cluster.jobs()["local"] == before
-    victim.start()
-    wait_until(victim.answers, "it is back")
-    cluster.wait_for_workers()
+    assert cluster.jobs()["local"] == {}

@@ -19,6 +19,7 @@ from distbuild.command.model import (
     LocalReason,
     Role,
 )
+from distbuild.command.searching import in_sysroot, search_dirs, unprefixed
 
 #: Reasons that say what the command is for; they outrank what one of its options would say.
 _MODES = frozenset(
@@ -28,6 +29,7 @@ _REQUESTS = ("-MD", "-MMD")
 #: Names and prefixes of names of by-products, perhaps in another directory.
 _DUMPS = ("-dumpbase", "-dumpdir")
 _WRAPPED_REQUESTS = ("-Wp,-MD", "-Wp,-MMD")
+_COMPILES = ("-c", "-S", "-fsyntax-only")
 
 
 @dataclass(slots=True)
@@ -54,7 +56,8 @@ def decide(scan: Scan, compiler: str, cwd: str) -> CompileCommand | Local:
     language = _language(scan, compiler)
     if isinstance(language, Local):
         return language
-    obstacle = next(iter(scan.obstacles), None) or _bad_output(scan) or _bad_mix(scan.last)
+    first = next(iter(scan.obstacles), None)
+    obstacle = first or _bad_output(scan) or _bad_mix(scan.last) or unprefixed(scan.arguments)
     if obstacle:
         return obstacle
     if sum(argument.meaning == "-o" for argument in scan.arguments) > 1:
@@ -70,7 +73,7 @@ def _language(scan: Scan, compiler: str) -> str | Local:
     source, named = scan.sources[0]
     if any(name == "-" for name, _ in scan.sources):
         return Local(LocalReason.STDIN)
-    compiles = "-c" in scan.last or "-S" in scan.last
+    compiles = any(option in scan.last for option in _COMPILES)
     if named is None:
         language = driver.language_by_suffix(source, cxx=driver.compiles_cxx(compiler))
     else:
@@ -123,6 +126,8 @@ def _bad_mix(last: dict[str, str | None]) -> Local | None:
             return Local(LocalReason.UNSUPPORTED_OPTION, option)
     if "-c" in last and "-S" in last:
         return Local(LocalReason.UNSUPPORTED_OPTION, "-S")
+    if requests and "-MF" not in last and not wrapped and last.keys().isdisjoint(("-c", "-S")):
+        return Local(LocalReason.UNSUPPORTED_OPTION, requests[0])  # gcc: named as for a link
     return None
 
 
@@ -160,6 +165,8 @@ def _names(
     if driver.is_probe(posixpath.join(cwd, source)):
         return Local(LocalReason.PROBE, source)
     output = explicit or driver.default_output(source, assembly="-S" in last)
+    if "-fsyntax-only" in last:
+        output = ""
     dependencies = _dependencies(last, source)
     written = [a.value for a in arguments if a.role is Role.OUTPUT_FILE and a.value]
     written += [path for option in _DUMPS if (path := last.get(option))]
@@ -172,8 +179,9 @@ def _names(
 
 def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileCommand | Local:
     source = scan.sources[0][0]
-    if "-S" in scan.last and language in ("assembler", "assembler-with-cpp"):
-        return Local(LocalReason.UNSUPPORTED_OPTION, "-S")
+    for option in ("-S", "-fsyntax-only"):
+        if option in scan.last and language in ("assembler", "assembler-with-cpp"):
+            return Local(LocalReason.UNSUPPORTED_OPTION, option)
     tied = scan.original_paths or _is_tied_to_paths(scan.arguments, scan.family, cwd, language)
     names = _names(scan.arguments, scan.last, source, cwd, tied=tied)
     if isinstance(names, Local):
@@ -185,7 +193,7 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
         cwd=cwd,
         source=source,
         language=language,
-        search_dirs=_search_dirs(scan),
+        search_dirs=search_dirs(scan.arguments),
         input_files=_values(scan, Role.INPUT_FILE, Role.UNLISTED_FILE),
         needs_original_paths=tied or _plain(cwd) == "/",
         unlisted_files=_values(scan, Role.UNLISTED_FILE),
@@ -208,19 +216,6 @@ def _dependencies(last: dict[str, str | None], source: str) -> Dependencies | No
     return Dependencies("-MMD" not in last, path)
 
 
-def _search_dirs(scan: Scan) -> tuple[str, ...]:
-    """Values of directory options; "=dir" and "$SYSROOT/dir" below the command's own sysroot."""
-    sysroot = scan.last.get("--sysroot") or ""
-    return tuple(
-        sysroot + path.removeprefix("=").removeprefix("$SYSROOT") if _in_sysroot(path) else path
-        for path in _values(scan, Role.INPUT_DIR)
-    )
-
-
-def _in_sysroot(path: str) -> bool:
-    return path.startswith(("=", "$SYSROOT"))
-
-
 def _is_tied_to_paths(arguments: list[Argument], family: Family, cwd: str, language: str) -> bool:
     """True where the relocated form is not known to give the same bytes."""
     if language in driver.INCLUDES_NOTHING:
@@ -239,7 +234,7 @@ def _is_tied_to_paths(arguments: list[Argument], family: Family, cwd: str, langu
             case Role.NONE:
                 continue
             case _:
-                if _in_sysroot(value) or _climbs_out(cwd, value):
+                if in_sysroot(value) or _climbs_out(cwd, value):
                     return True
     return False
 

@@ -157,7 +157,8 @@ class CompileCommand:
     """One translation unit compiled to one primary output.
 
     Paths are as spelled in the command (relative ones are relative to ``cwd``), except where a
-    field says absolute. ``output`` is the explicit ``-o`` value or the name the driver chooses.
+    field says absolute. ``output`` is the explicit ``-o`` value or the name the driver chooses, ""
+    where nothing is written (``-fsyntax-only``).
     """
 
     family: Family
@@ -193,8 +194,8 @@ class CompileCommand:
             if argument.role is Role.OUTPUT_FILE and argument.meaning not in ("-o", "-MF", "-Fo")
         )
         asked = (self.dependencies.path,) if self.dependencies else ()
-        named = (path for path in others if path)
-        return (self.output, *asked, *self.by_products, *named)
+        named = (self.output, *asked, *self.by_products, *others)
+        return tuple(path for path in named if path)
 
     def absolute(self, name: str) -> str:
         """The path, below "/", of a file that the command names."""

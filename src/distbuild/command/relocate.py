@@ -78,7 +78,7 @@ def observed(command: CompileCommand, dependency_path: str) -> list[str]:
     """
     argv = command.argv()
     if command.dependencies is None and command.language not in driver.INCLUDES_NOTHING:
-        argv[1:1] = ["-MD", "-MF", dependency_path, "-MQ", command.output]
+        argv[1:1] = ["-MD", "-MF", dependency_path, "-MQ", command.output or "none"]
     return argv
 
 

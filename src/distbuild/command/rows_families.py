@@ -142,7 +142,7 @@ ROWS: tuple[Option, ...] = (
     Option("-fsave-optimization-record=", JOINED, verdict=ORIGINAL),
     Option("-fself-test", JOINED, verdict=UNSUPPORTED),
     Option("-fstack-usage", verdict=ORIGINAL),
-    Option("-fsyntax-only", verdict=UNSUPPORTED),
+    Option("-fsyntax-only", verdict=ORIGINAL),
     Option("-ftest-coverage", verdict=ORIGINAL),
     Option("-fthin-link-bitcode=", JOINED, OUT, ORIGINAL),
     Option("-fthinlto-index=", JOINED, verdict=UNSUPPORTED),

@@ -31,6 +31,8 @@ _PROBED = frozenset(
         "-nostdinc",
         "-nostdinc++",
         "-nostdlibinc",
+        "-resource-dir",
+        "-resource-dir=",
         "-stdlib=",
         "-target",
     )

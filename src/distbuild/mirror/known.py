@@ -3,12 +3,15 @@
 Knows nothing of directories.
 """
 
+import hashlib
+import inspect
 import logging
 import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 
@@ -55,18 +58,49 @@ def read_file(path: str) -> FileRead:
         return FileRead(file.read(), status, started_ns)
 
 
-class DigestCache:
-    """Digests of files by path and state, kept in a file between runs."""
+class _Memory(msgspec.Struct, frozen=True, array_like=True):
+    """What is in a cache's file. ``rules``: those by which it is said what the texts ask for."""
 
-    def __init__(self, path: Path | None) -> None:
+    rules: bytes
+    known: dict[bytes, Known]
+
+
+def rules_of(*modules: ModuleType) -> bytes:
+    """A digest of the modules' sources: with any change of them, other rules.
+
+    Rejected: a number to be raised by hand, which is forgotten.
+    """
+    digest = hashlib.sha256()
+    for module in modules:
+        digest.update(inspect.getsource(module).encode())
+    return digest.digest()
+
+
+class DigestCache:
+    """Digests of files by path and state, kept in a file between runs.
+
+    What a run with other ``rules`` has left is not taken: its reading of the same texts may have
+    been another, and to look at them once more is to read them anyway.
+    """
+
+    def __init__(self, path: Path | None, rules: bytes = b"") -> None:
         self._path = path
+        self._rules = rules
         self._known: dict[bytes, Known] = {}
         self._dirty = False
         if path is not None and path.exists():
-            try:
-                self._known = msgspec.msgpack.decode(path.read_bytes(), type=dict[bytes, Known])
-            except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-                log.warning("%s: not readable (%s); files are hashed again", path, error)
+            self._load(path)
+
+    def _load(self, path: Path) -> None:
+        try:
+            memory = msgspec.msgpack.decode(path.read_bytes(), type=_Memory)
+        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+            log.warning("%s: not readable (%s); files are hashed again", path, error)
+            return
+        if memory.rules == self._rules:
+            self._known = memory.known
+        else:
+            log.info("%s is of another version; files are hashed again", path)
 
     def get(self, path: str, key: StatKey) -> Known | None:
         """The remembered digest if the file is still in that state."""
@@ -90,5 +124,5 @@ class DigestCache:
         self._dirty = False
         kept = {p: k for p, k in list(self._known.items()) if keep(os.fsdecode(p))}
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.msgpack.encode(kept))
+        temporary.write_bytes(msgspec.msgpack.encode(_Memory(self._rules, kept)))
         temporary.replace(self._path)

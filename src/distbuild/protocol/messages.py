@@ -1,138 +1,70 @@
 """Every message on the wire, as a frozen typed value. Knows no socket, no disk and no queue.
 
-Bodies are MessagePack (``application/msgpack``). Paths and arguments are ``bytes``, exactly as the
-operating system has them: file names need not be UTF-8. Digests are raw SHA-256 (32 bytes), so that
-the same blobs can serve a content store of another system.
+Paths and arguments are ``bytes``, exactly as the operating system has them: file names need not be
+UTF-8. Digests are raw SHA-256 (32 bytes), so that the same blobs can serve a content store of
+another system. What is about the mirror stands in ``entries``.
 """
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import msgspec
 
-from distbuild.protocol.errors import ProtocolError
+from distbuild.protocol.coding import (
+    BATCH_BYTES,
+    CONTENT_TYPE,
+    DIGEST_BYTES,
+    MAX_BLOB_BYTES,
+    MAX_BODY_BYTES,
+    PROTOCOL_VERSION,
+    Digest,
+    Message,
+    decode,
+    encode,
+    to_plain,
+)
+from distbuild.protocol.entries import (
+    Blob,
+    BlobBatch,
+    BlobRequest,
+    Change,
+    Changes,
+    ChangesReply,
+    CleanRequest,
+    DirectoryEntry,
+    Entry,
+    FileEntry,
+    PullRequest,
+    SymlinkEntry,
+    WithheldEntry,
+)
 
-PROTOCOL_VERSION = 1
-DIGEST_BYTES = 32
-CONTENT_TYPE = "application/msgpack"
-
-#: One request's body. An object file with debug information of a very large unit is some 100 MB.
-MAX_BODY_BYTES = 512 * 1024 * 1024
-#: One blob of the mirror or one output file, decompressed.
-MAX_BLOB_BYTES = 1024 * 1024 * 1024
-#: A batch of blobs is closed when it has grown past this.
-BATCH_BYTES = 4 * 1024 * 1024
-
-Digest = bytes
-T = TypeVar("T")
-
-
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=True):
-    """Base of all messages. Unknown fields are ignored, so that a newer peer can say more."""
-
-
-# --- the manifest -----------------------------------------------------------------------------
-
-
-class FileEntry(Message, frozen=True, tag="f"):
-    """A regular file. ``mtime_ns`` is mirrored: ``__TIMESTAMP__`` and ``#pragma once`` read it."""
-
-    digest: Digest
-    size: int
-    mode: int
-    mtime_ns: int
-    #: The text has ``.incbin`` or the like: what an assembler reads is in no dependency file.
-    reads_more: bool = False
-    #: The text asks for files that lie outside the mirrored directories.
-    odd_includes: bool = False
-
-
-class SymlinkEntry(Message, frozen=True, tag="l"):
-    """A symbolic link and its target as the dev box has it, relative or absolute."""
-
-    target: bytes
-    #: Windows has another kind of link for directories; False on other systems.
-    to_directory: bool = False
-
-
-class DirectoryEntry(Message, frozen=True, tag="d"):
-    """A directory; its being there matters even when it is empty."""
-
-
-class WithheldEntry(Message, frozen=True, tag="w"):
-    """A name that exists on the dev box; its content is sent once a compile asks for it."""
-
-
-Entry = FileEntry | SymlinkEntry | DirectoryEntry | WithheldEntry
-
-
-class Change(Message, frozen=True):
-    """One path's new state; ``entry`` None: the path no longer exists."""
-
-    path: bytes
-    entry: Entry | None = None
-
-
-class Changes(Message, frozen=True):
-    """What turns the tree of generation ``base`` into that of ``target``.
-
-    ``base`` 0 means a complete listing: whatever it does not name must go. ``summary`` is the
-    order-free digest of the whole manifest at ``target``; a tree that already has it only adopts
-    the new epoch and generation, and ``entries`` may then be absent (an offer).
-    """
-
-    client: str
-    epoch: str
-    base: int
-    target: int
-    summary: Digest
-    entries: list[Change] | None = None
-    roots: list[bytes] = []
-    #: Contents that a tree at ``base`` can hardly have, sent along to save two round trips.
-    blobs: list["Blob"] = []
-
-
-class ChangesReply(Message, frozen=True):
-    """``state``: ``applied``, ``need_blobs`` (send ``missing``, then the same changes again) or
-    ``need_full`` (the base does not fit: send a complete listing)."""
-
-    state: str
-    generation: int = 0
-    missing: list[Digest] = []
-
-
-class Blob(Message, frozen=True):
-    """One file's content, compressed with zstd; ``size`` and ``digest`` are of the plain bytes."""
-
-    digest: Digest
-    size: int
-    data: bytes
-
-
-class BlobBatch(Message, frozen=True):
-    """Blobs on their way into a store."""
-
-    blobs: list[Blob]
-
-
-class BlobRequest(Message, frozen=True):
-    """A worker asks the syncer for the content of these digests."""
-
-    digests: list[Digest]
-
-
-class PullRequest(Message, frozen=True):
-    """A worker asks for what it lacks between ``have`` (of ``epoch``) and now."""
-
-    epoch: str
-    have: int
-    summary: Digest = b""
-
-
-class CleanRequest(Message, frozen=True):
-    """Remove this client's tree from the worker."""
-
-    client: str
-
+#: What is passed on from the others.
+__all__ = [
+    "BATCH_BYTES",
+    "CONTENT_TYPE",
+    "DIGEST_BYTES",
+    "MAX_BLOB_BYTES",
+    "MAX_BODY_BYTES",
+    "PROTOCOL_VERSION",
+    "Blob",
+    "BlobBatch",
+    "BlobRequest",
+    "Change",
+    "Changes",
+    "ChangesReply",
+    "CleanRequest",
+    "Digest",
+    "DirectoryEntry",
+    "Entry",
+    "FileEntry",
+    "Message",
+    "PullRequest",
+    "SymlinkEntry",
+    "WithheldEntry",
+    "decode",
+    "encode",
+    "to_plain",
+]
 
 # --- a job, from the wrapper -------------------------------------------------------------------
 
@@ -272,6 +204,9 @@ class LeaseReply(Message, frozen=True):
     epoch: str
     jobs: list[Job] = []
     changes: Changes | None = None
+    #: The dev box's time (Unix time in seconds), by which a worker sees that its own is wrong; 0:
+    #: not told.
+    clock: float = 0.0
 
 
 class RenewRequest(Message, frozen=True):
@@ -324,26 +259,3 @@ class ResultsReply(Message, frozen=True):
     """For each result, in order: whether it was taken; not: its lease is not valid any more."""
 
     taken: list[bool]
-
-
-# --- coding ------------------------------------------------------------------------------------
-
-_encoder = msgspec.msgpack.Encoder()
-
-
-def encode(message: Message) -> bytes:
-    """The message as MessagePack bytes."""
-    return _encoder.encode(message)
-
-
-def decode(data: bytes, kind: type[T]) -> T:
-    """Bytes as a message of ``kind``; raises ProtocolError, naming the field, for anything else."""
-    try:
-        return msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"malformed {kind.__name__}: {error}") from error
-
-
-def to_plain(message: Message) -> Any:
-    """The message as dicts and lists, for JSON and for tests."""
-    return msgspec.to_builtins(message)

@@ -179,7 +179,7 @@ def _removed(command: CompileCommand, result: ResultRequest) -> list[bytes]:
         return []
     if _DRIVER_ERROR.search(result.stderr):
         return []  # the driver refused the command and compiled nothing
-    names = [command.output]
+    names = [command.output] if command.output else []
     if command.dependencies is not None and not _read_nothing(command, result):
         names.append(command.dependencies.path)
     written = {file.path for file in result.outputs}

@@ -4,6 +4,7 @@ Runs the compilers. Remembers by file state, so that an upgrade shows at the nex
 """
 
 import os
+import re
 import subprocess
 import threading
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from distbuild.system_paths import to_system
 from distbuild.toolchains import Identifier, Identity, asking_environment
 
 PROBE_TIMEOUT_S = 30.0
+_NAMES_DIRECTORY = re.compile("sysroot|-resource-dir")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Compilers:
             return Search((), None)
         probe = tuple(toolchain.search_probe(command))
         # Only a relative path among the probe's arguments makes the directory matter.
-        where = command.cwd if any("sysroot" in word for word in probe) else "/"
+        where = command.cwd if any(_NAMES_DIRECTORY.search(word) for word in probe) else "/"
         key = (driver, probe, where)
         with self._lock:
             known = self._search.get(key)

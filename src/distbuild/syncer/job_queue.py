@@ -292,18 +292,3 @@ class JobQueue:
             self._queued = dict.fromkeys(sorted([*self._queued, job.number]))
         elif target in FINAL:
             del self._jobs[job.number]
-
-    def inconsistencies(self) -> list[str]:
-        """What does not hold that must hold between events; always empty. For tests."""
-        found = []
-        for number, job in self._jobs.items():
-            if job.number != number or job.state in FINAL:
-                found.append(f"{job} is kept under {number}")
-            if (number in self._queued) != (job.state is State.QUEUED):
-                found.append(f"{job} and the line disagree")
-            if (self._leases.get(job.lease) == number) != (job.state is State.LEASED):
-                found.append(f"{job} and the leases disagree")
-        known = self._jobs.keys()
-        if not (set(self._leases.values()) <= known and self._queued.keys() <= known):
-            found.append("a lease or the line names an answered job")
-        return found if list(self._queued) == sorted(self._queued) else [*found, "out of order"]

@@ -74,6 +74,8 @@ class Judge:
         """True: the result is the local compiler's. False: compile again. Local: give it up."""
         own = {os.fsdecode(f.path): f.entry for f in task.files}
         if result.disturbed or not self._sources_unchanged(own):
+            what = "the tree" if result.disturbed else "the source"
+            log.info("compiled again: %s changed meanwhile: %s", what, task.command.source)
             if result.exit_code != 0:
                 # Else each round of a busy build is spent on the same placeholder.
                 manifest = self._mirroring.manifest

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from typing import IO
 
+from distbuild import disk
 from distbuild.config import Config, Home, load_config
 from distbuild.digests import FileDigests
 from distbuild.locks import hold
 from distbuild.logs import set_up_logging
-from distbuild.mirror.known import DigestCache
+from distbuild.mirror import comments, policy, scan, text
+from distbuild.mirror.known import DigestCache, rules_of
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watchers import watcher_maker
 from distbuild.protocol.errors import ConfigError
@@ -33,6 +35,7 @@ from distbuild.syncer.push import Pusher
 from distbuild.syncer.relief import Relief
 from distbuild.syncer.service import Parts, Service
 from distbuild.syncer.worker_client import WorkerClient
+from distbuild.system_paths import from_system
 from distbuild.tls import Credentials, load_credentials, make_session
 from distbuild.toolchains import Identifier
 
@@ -74,7 +77,9 @@ class Syncer:
     def __init__(
         self, home: Home, config: Config, credentials: Credentials, client_id: str
     ) -> None:
-        self._cache = DigestCache(home.state / "digests.msgpack")
+        self._cache = DigestCache(
+            home.state / "digests.msgpack", rules_of(comments, policy, scan, text)
+        )
         scanner = Scanner(self._cache, config.max_file_bytes)
         self._mirroring = Mirroring(scanner, watcher_maker(home.state), _user_home(), self._ring)
         self._memory = RootMemory(home.state / "roots.msgpack")
@@ -127,7 +132,7 @@ class Syncer:
         for directory in self._config.copied_already:
             self._mirroring.defer(directory)
         for directory in self._config.dirs:
-            if not os.path.isdir(directory):
+            if not disk.isdir(directory):
                 log.warning('%s: named by "dirs" in config.json, but no such directory', directory)
         self._mirroring.require(self._config.dirs)
         self._mirroring.require(self._memory.load(), named=False)
@@ -166,7 +171,7 @@ SAVE_S = 30.0
 
 
 def _user_home() -> str:
-    return os.path.realpath(os.path.expanduser("~"))
+    return disk.realpath(from_system(os.path.expanduser("~")))
 
 
 def read_client_id(home: Home) -> str:

@@ -18,14 +18,15 @@ from distbuild.mirror.known import FileRead
 from distbuild.mirror.manifest import DIRECTORY, Manifest
 from distbuild.mirror.mounts import MountWatch
 from distbuild.mirror.pending import Pending
-from distbuild.mirror.roots import Kind, Root, Roots, identity, inside, trace
+from distbuild.mirror.roots import Kind, Root, Roots, identity, trace
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.spellings import Fold
 from distbuild.mirror.watch import Watcher
 from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.signals import Signal
-from distbuild.syncer.survey import Survey, ancestors
+from distbuild.syncer.required import Required
+from distbuild.syncer.survey import Survey
 from distbuild.syncer.ways import Place, Ways
 from distbuild.system_paths import FOLD
 
@@ -63,9 +64,7 @@ class Mirroring:
         self._home = home
         self._on_change = on_change
         self._lock = threading.RLock()
-        # Spelled directory -> (device, inode) when it was last taken in, None when it was absent.
-        self._required: dict[str, tuple[int, int] | None] = {}
-        self._named: set[str] = set()
+        self._required = Required()
         self._pending = Pending()
         self._mounts = MountWatch()
         # Moments in their order, and that at which the last listing for jobs began.
@@ -96,14 +95,7 @@ class Mirroring:
         each when they are mirrored already: it sees an ancestor that was moved or a link that was
         switched, of which a watch on the directory itself says nothing.
         """
-        for spelled in directories:
-            if named:
-                self._named.add(spelled)
-            now = identity(spelled)
-            if now is not None and self._required.get(spelled) == now:
-                continue
-            if now is None and self._required.get(spelled, 0) is None:
-                continue
+        for spelled, now in self._required.moved(directories, named=named):
             with self._lock:
                 self._take_in(spelled, now)
 
@@ -199,14 +191,13 @@ class Mirroring:
 
     def required(self) -> list[str]:
         """The directories, as spelled, that exist and that a job or the configuration named."""
-        standing = [spelled for spelled, now in list(self._required.items()) if now is not None]
-        return [spelled for spelled in standing if spelled in self._named]
+        return self._required.named()
 
     # --- roots ----------------------------------------------------------------------------------
 
     def _take_in(self, spelled: str, now: tuple[int, int] | None) -> None:
         # Recorded before the scan: a switch during it then shows at the next job.
-        self._required[spelled] = now
+        self._required.note(spelled, now)
         way = trace(spelled)
         missed = way.real is not None and self.manifest.get(way.real) != DIRECTORY
         self._ways.pinned.update(way.entries)
@@ -267,10 +258,7 @@ class Mirroring:
         """Mirror only the top of a root from now on; what jobs named in it becomes a root."""
         root.kind = Kind.SHALLOW
         self._watcher.forget(root.path)
-        real = {spelled: disk.realpath(spelled) for spelled in self._required}
-        named = [s for s, r in real.items() if r != root.path and inside(r, root.path)]
-        for spelled in named:
-            del self._required[spelled]
+        named = self._required.forget_below(root.path)
         self._apply(self._survey.subtree(root.path, root))
         nested = map(self.roots.get, self.roots.nested(root.path))
         self._renew([r for r in nested if r is not None])
@@ -305,18 +293,7 @@ class Mirroring:
         if lost:
             self._rescan_all()
             return
-        batch: dict[str, Entry | None] = {}
-        listed: set[tuple[str, str]] = set()
-        for path in paths:
-            root = self.roots.holding(path)
-            holder = root.path if root is not None else ""
-            if any((above, holder) in listed for above in ancestors(path)):
-                continue
-            state = self._survey.state(path)
-            if root is not None and root.kind is Kind.DEEP and state.get(path) == DIRECTORY:
-                listed.add((path, holder))
-            batch.update(state)
-        self._apply(batch)
+        self._apply(self._survey.states(paths))
 
     def _rescan_all(self) -> None:
         self.rescans += 1

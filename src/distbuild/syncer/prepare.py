@@ -27,7 +27,7 @@ from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.odd import cover_odd
 from distbuild.syncer.terminfo import describe
 from distbuild.syncer.understand import Submission, Understood, parts, understand
-from distbuild.syncer.zone import local_zone
+from distbuild.syncer.zone import Zone
 
 _PATH_LISTS: tuple[str, ...] = (
     "CPATH",
@@ -43,7 +43,7 @@ class Preparer:
     def __init__(self, compilers: Compilers, mirroring: Mirroring) -> None:
         self._compilers = compilers
         self._mirroring = mirroring
-        self._zone = local_zone()
+        self._zone = Zone()
         self._recall = Recall()
 
     def understand(self, submission: Submission) -> Understood | Local:
@@ -98,7 +98,7 @@ class Preparer:
     def _environment(self, submission: Submission, known: Understood) -> dict[str, str] | Local:
         """What reaches the compiler."""
         allowed = toolchain.environment_for(known.command.family, submission.env)
-        env = {"TZ": self._zone, **allowed}
+        env = {"TZ": self._zone.now(), **allowed}
         if submission.terminal and asks_terminfo(known.command, known.identity.version):
             terminal = describe(submission.env, os.path.expanduser("~"))
             if terminal is None:

@@ -51,10 +51,11 @@ class Parts:
 
 
 class Service:
-    """The syncer's operations."""
+    """The syncer's operations. ``clock`` gives Unix time."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, clock: Callable[[], float] = time.time) -> None:
         self._parts = parts
+        self._clock = clock
         self._started = time.monotonic()
         self._lives: dict[str, str] = {}
         self.compiles = parts.compiles
@@ -142,7 +143,7 @@ class Service:
             if changes.base == 0 or len(changes.entries or ()) > MAX_CHANGES_WITH_LEASE:
                 changes = None
         return messages.LeaseReply(
-            self._parts.client_id, self._parts.mirroring.epoch, jobs, changes
+            self._parts.client_id, self._parts.mirroring.epoch, jobs, changes, self._clock()
         )
 
     @staticmethod

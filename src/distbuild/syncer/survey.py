@@ -5,7 +5,7 @@ Called under the mirror's lock. Changes no manifest: a batch of entries is its a
 
 import logging
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 
 from distbuild import disk
 from distbuild.mirror.manifest import DIRECTORY
@@ -55,6 +55,21 @@ class Survey:
         directory, _, name = path.rpartition("/")
         manifest = self._place.manifest
         return disk.as_on_disk(manifest.spelled(f"{manifest.spelled(directory)}/{name}"))
+
+    def states(self, paths: Iterable[str]) -> dict[str, Entry | None]:
+        """What is now at changed paths, sorted, and below them; each directory is read once."""
+        batch: dict[str, Entry | None] = {}
+        listed: set[tuple[str, str]] = set()
+        for path in paths:
+            root = self._place.roots.holding(path)
+            holder = root.path if root is not None else ""
+            if any((above, holder) in listed for above in ancestors(path)):
+                continue
+            state = self.state(path)
+            if root is not None and root.kind is Kind.DEEP and state.get(path) == DIRECTORY:
+                listed.add((path, holder))
+            batch.update(state)
+        return batch
 
     def _in_home(self, path: str, root: Root) -> bool:
         """Whether a path is inside a directory of ours below its root, a worker's sandbox say."""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from distbuild.mirror.store import Store
 from distbuild.protocol.errors import DistBuildError, ProtocolError
 from distbuild.protocol.messages import Job, LeaseReply, LeaseRequest, ResultRequest
 from distbuild.worker.client import Syncer
+from distbuild.worker.clock import Clock, off_by
 from distbuild.worker.compilers import Compilers
 from distbuild.worker.delivery import Delivery
 from distbuild.worker.follow import follow, reach
@@ -47,6 +49,7 @@ class Run:
     tree: Tree | None
     epoch: str
     error: str
+    clock: Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ class Agent:
         self._position = ("", 0)
         self._life = os.urandom(8).hex()
         self._backoff_s = FIRST_BACKOFF_S
+        self._is_off = False
         self._asking = _thread(self._serve, f"agent {syncer.url}")
         self._renewing = _thread(self._leases.keep, f"leases {syncer.url}")
 
@@ -169,6 +173,7 @@ class Agent:
 
     def _accept(self, reply: LeaseReply) -> list[Run]:
         """Hold the leases and bring the tree up to date: the jobs, ready for slots."""
+        clock = self._compared(reply.clock)
         held = [(job, self._leases.add(job.lease_id)) for job in reply.jobs]
         if self._stop.is_set():
             for job in reply.jobs:
@@ -182,7 +187,14 @@ class Agent:
             self._position = tree.position()[:2]
         except DistBuildError as failure:
             error = str(failure)
-        return [Run(job, cancellation, tree, reply.epoch, error) for job, cancellation in held]
+        return [Run(job, ended, tree, reply.epoch, error, clock) for job, ended in held]
+
+    def _compared(self, told: float) -> Clock:
+        off_s = off_by(told, time.time())
+        if off_s and not self._is_off:
+            _log.warning("this clock is %+.0f s off that of %s", off_s, self._syncer.url)
+        self._is_off = bool(off_s)
+        return Clock(off_s)
 
     def _work(self, run: Run) -> None:
         """One job, from a slot of its own up to the compiler's start."""
@@ -233,7 +245,7 @@ class Agent:
             reach(run.tree, run.epoch, run.job, self._syncer, self._shop.store)
         except DistBuildError as error:
             return self._shop.runner.failed(run.job, str(error))
-        return (yield from self._shop.runner.run(run.job, run.tree, run.cancellation))
+        return (yield from self._shop.runner.run(run.job, run.tree, run.cancellation, run.clock))
 
     def _forget(self, results: Sequence[ResultRequest]) -> None:
         self._leases.remove(result.lease_id for result in results)

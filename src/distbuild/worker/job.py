@@ -34,6 +34,7 @@ from distbuild.protocol.messages import (
     ResultRequest,
     SymlinkEntry,
 )
+from distbuild.worker.clock import Clock
 from distbuild.worker.compilers import Compilers, Driver
 from distbuild.worker.ground import WITHHELD_TEXT
 from distbuild.worker.private import empty, remove
@@ -100,13 +101,17 @@ class JobRunner:
         self._numbers = itertools.count()
         self._spare: list[bytes] = []
 
-    def run(self, job: Job, tree: Tree, cancellation: Cancellation) -> Steps:
+    def run(
+        self, job: Job, tree: Tree, cancellation: Cancellation, clock: Clock | None = None
+    ) -> Steps:
         """The result of a job whose generation ``tree`` has; None when it was cancelled.
+
+        ``clock``: this machine's when the job came, for one that is right None.
 
         Yields the compiler once it runs, and gets what stopped it.
         """
         try:
-            return (yield from self._run(job, tree, cancellation))
+            return (yield from self._run(job, tree, cancellation, clock or Clock()))
         except DistBuildError as error:
             crashed = isinstance(error, CompilerCrashed)
             if crashed:
@@ -117,7 +122,7 @@ class JobRunner:
         """The result that says why there is none."""
         return ResultRequest(job.lease_id, self._name, error=error or "unknown", crashed=crashed)
 
-    def _run(self, job: Job, tree: Tree, cancellation: Cancellation) -> Steps:
+    def _run(self, job: Job, tree: Tree, cancellation: Cancellation, clock: Clock) -> Steps:
         driver = self._driver(job)
         command = self._command(job, driver)
         directory = self._new_directory()
@@ -127,7 +132,8 @@ class JobRunner:
             with tree.holds.holding(job.files, _directories(job, tree)):
                 if cancellation.is_set():
                     return None
-                task = Task(job, command, driver, tree, directory)
+                clock.check_command(job, command, tree)
+                task = Task(job, command, driver, tree, directory, clock)
                 revision = tree.revision()
                 execution = self._sandbox.prepare(task)
                 running = start(execution.argv, execution.cwd, execution.env, job.terminal)
@@ -187,8 +193,10 @@ class JobRunner:
             if answer.dependencies is None:
                 raise InfrastructureError("the compiler wrote no dependency file")
             paths = [file.path for file in inputs]
+            task.clock.check_inputs(task.job, task.command, task.tree, paths)
             disturbed = task.tree.is_changed_since(revision, paths)
         else:
+            task.clock.check_inputs(task.job, task.command, task.tree, None)
             disturbed = task.tree.revision() != revision
         return ResultRequest(
             lease_id=task.job.lease_id,

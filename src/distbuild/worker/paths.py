@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import (
@@ -119,6 +120,22 @@ class Behind:
             known = known or (entry is not None and not isinstance(entry, DirectoryEntry))
             self._known[directory] = known
         return known
+
+
+class Above:
+    """Whether any of ``entries`` but the ``hidden`` is below a path: for one moment of them."""
+
+    def __init__(self, entries: Mapping[bytes, Entry], hidden: Collection[bytes]) -> None:
+        self._entries, self._hidden = entries, hidden
+        self._sorted: list[bytes] | None = None
+
+    def __call__(self, path: bytes) -> bool:
+        """For an absolute path."""
+        if self._sorted is None:  # most changes remove no directory
+            self._sorted = sorted(p for p in self._entries if p not in self._hidden)
+        below = path + b"/"
+        at = bisect_left(self._sorted, below)
+        return at < len(self._sorted) and self._sorted[at].startswith(below)
 
 
 def left_out(asked: Iterable[bytes], entries: Mapping[bytes, Entry], root: bytes) -> set[bytes]:

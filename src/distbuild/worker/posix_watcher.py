@@ -82,7 +82,8 @@ class Watcher:
                 if descriptor == self._wake:
                     self._take_new()
                 elif descriptor in self._by_descriptor:
-                    self._readable(self._by_descriptor[descriptor], descriptor)
+                    watched = self._by_descriptor[descriptor]
+                    self._step(watched, self._readable, descriptor)
             now = time.monotonic()
             if now - looked >= LOOK_S:
                 looked = now
@@ -94,9 +95,20 @@ class Watcher:
         os.eventfd_read(self._wake)
         while self._new:
             watched = self._new.popleft()
-            for descriptor in watched.descriptors:
-                self._by_descriptor[descriptor] = watched
-                self._poll.register(descriptor, select.EPOLLIN)
+            self._step(watched, self._register, *watched.descriptors)
+
+    def _step(self, watched: _Watched, do: Callable[..., None], *descriptors: int) -> None:
+        """One step for one compiler. What goes wrong with it ends it, and no other."""
+        try:
+            do(watched, *descriptors)
+        except Exception as error:  # noqa: BLE001 - the others are to be watched
+            _log.exception("a compiler cannot be waited for")
+            self._end(watched, f"it cannot be waited for: {error}")
+
+    def _register(self, watched: _Watched, *descriptors: int) -> None:
+        for descriptor in descriptors:
+            self._poll.register(descriptor, select.EPOLLIN)
+            self._by_descriptor[descriptor] = watched
 
     def _readable(self, watched: _Watched, descriptor: int) -> None:
         if descriptor == watched.cancellation.fileno():
@@ -121,5 +133,5 @@ class Watcher:
 
     def _forget(self, watched: _Watched, descriptor: int) -> None:
         watched.descriptors.discard(descriptor)
-        self._by_descriptor.pop(descriptor, None)
-        self._poll.unregister(descriptor)
+        if self._by_descriptor.pop(descriptor, None) is not None:
+            self._poll.unregister(descriptor)

@@ -6,12 +6,13 @@ Two exist: ``namespace`` shows the dev box's own paths, ``plain`` relocates the 
 import os
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from distbuild.command.model import CompileCommand
 from distbuild.command.toolchain import allowed_environment
 from distbuild.protocol.messages import Job
+from distbuild.worker.clock import Clock
 from distbuild.worker.compilers import Driver
 from distbuild.worker.runner import Completed
 from distbuild.worker.tree import Tree
@@ -27,6 +28,7 @@ class Task:
     driver: Driver
     tree: Tree
     directory: bytes
+    clock: Clock = field(default_factory=Clock)
 
 
 @dataclass(frozen=True, slots=True)

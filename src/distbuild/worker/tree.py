@@ -3,11 +3,9 @@
 Everything that changes the tree happens here, under one lock. Knows no network and no compiler.
 """
 
-import copy
 import logging
 import os
 import threading
-from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -24,12 +22,12 @@ from distbuild.protocol.messages import (
     FileEntry,
 )
 from distbuild.system_paths import ERRORS
+from distbuild.worker.following import Entries, next_entries, next_summary
 from distbuild.worker.ground import Ground
 from distbuild.worker.holds import Holds
 from distbuild.worker.ownfiles import OwnFiles
-from distbuild.worker.paths import Behind, check_path, checked, left_out
+from distbuild.worker.paths import Above, Behind, check_path, checked, left_out
 
-Entries = dict[bytes, Entry]
 _log = logging.getLogger(__name__)
 
 
@@ -93,8 +91,8 @@ class Tree:
             # A change says what a path has become, so some of them may be here already.
             if not full and not (changes.epoch == self.epoch and changes.base <= self.generation):
                 return ChangesReply("need_full")
-            wanted, touched = self._next_entries(changes)
-            summary = self._next_summary(wanted, touched)
+            wanted, touched = next_entries(self._entries, changes, self.ground.is_directory)
+            summary = next_summary(self._summary, self._entries, wanted, touched)
             if summary.digest() != changes.summary:
                 if full:
                     raise ProtocolError("the listing is not what its summary says")
@@ -222,58 +220,11 @@ class Tree:
         self.roots = tuple(root for root in changes.roots if root != b"/")
         return ChangesReply("applied", self.generation)
 
-    def _next_entries(self, changes: Changes) -> tuple[Entries, list[bytes]]:
-        """The entries after ``changes``, and the paths that differ, sorted."""
-        named = checked(changes)
-        if changes.base == 0:
-            wanted = {path: entry for path, entry in named.items() if entry is not None}
-            considered = self._entries.keys() | wanted.keys()
-        else:
-            wanted = dict(self._entries)
-            closed = [p for p, e in named.items() if not isinstance(e, DirectoryEntry)]
-            gone = self._below(closed)
-            for path in gone:
-                wanted.pop(path, None)
-            for path, entry in named.items():
-                if entry is None:
-                    wanted.pop(path, None)
-                else:
-                    wanted[path] = entry
-            considered = named.keys() | gone
-        touched = sorted(p for p in considered if wanted.get(p) != self._entries.get(p))
-        return wanted, touched
-
     def _next_left_out(self, wanted: Entries, changes: Changes) -> set[bytes]:
         """Those of ``wanted`` that are not to be on disk. ``/`` is there without our doing."""
         named = (change.path for change in changes.entries or ())
         asked = wanted.keys() if changes.base == 0 else {*named, *self._left_out} & wanted.keys()
         return left_out(asked, wanted, self.ground.root)
-
-    def _below(self, tops: list[bytes]) -> set[bytes]:
-        """The entries below paths that cease to be directories."""
-        tops = [top.rstrip(b"/") for top in tops if self._is_directory(top)]
-        if not tops:
-            return set()
-        names = sorted(self._entries)
-        below: set[bytes] = set()
-        for top in tops:
-            begin, end = bisect_left(names, top + b"/"), bisect_left(names, top + b"0")
-            below.update(names[begin:end])
-        return below
-
-    def _is_directory(self, path: bytes) -> bool:
-        if isinstance(self._entries.get(path), DirectoryEntry):
-            return True
-        return self.ground.is_directory(path)
-
-    def _next_summary(self, wanted: Entries, touched: list[bytes]) -> Summary:
-        summary = copy.copy(self._summary)
-        for path in touched:
-            if (old := self._entries.get(path)) is not None:
-                summary.remove(path, old)
-            if (new := wanted.get(path)) is not None:
-                summary.add(path, new)
-        return summary
 
     def _missing(self, wanted: Entries, touched: list[bytes]) -> list[Digest]:
         files = [(p, e) for p in touched if isinstance(e := wanted.get(p), FileEntry)]
@@ -284,6 +235,8 @@ class Tree:
         return [d for d in dict.fromkeys(e.digest for _, e in files) if d in missing]
 
     def _become(self, wanted: Entries, touched: list[bytes], hidden: set[bytes]) -> None:
+        if not touched and hidden == self._left_out:
+            return  # A lease and a push bring the same: jobs between them are not disturbed.
         self._revision += 1
         for path in touched:
             self._changed[path] = self._revision
@@ -312,15 +265,15 @@ class Tree:
         moved = sorted({*touched, *(hidden ^ self._left_out)})
         named = [(path, None if path in hidden else wanted.get(path)) for path in moved]
         was_behind, will_be_behind = Behind(old), Behind(wanted)
+        stays = Above(wanted, hidden)
         for path, new in reversed(named):
             # What is at a path that was left out, or behind a link, is not its own.
             left_out = path in self._left_out or (path in hidden and path not in old)
             if left_out or was_behind(path):
                 continue
-            if self.holds.holds(path) and not isinstance(new, DirectoryEntry):
-                continue
-            if new is None or isinstance(new, DirectoryEntry) != ground.is_directory(path):
-                ground.remove(path)
+            # No entry any more, perhaps, and still on the way to some.
+            if path in wanted or not (ground.is_directory(path) and stays(path)):
+                self._clear_way(path, new)
         for path, new in named:
             if isinstance(new, DirectoryEntry):
                 ground.put_directory(path)
@@ -330,6 +283,14 @@ class Tree:
             # Where spellings do not count, what is empty may be wanted under another.
             if path in old and path not in wanted and not will_be_behind(path):
                 ground.prune(path, wanted)
+
+    def _clear_way(self, path: bytes, new: Entry | None) -> None:
+        """Remove what is at a path unless it can become ``new`` as it is."""
+        wants_directory = isinstance(new, DirectoryEntry)
+        if self.holds.holds(path) and not wants_directory:
+            return
+        if new is None or wants_directory != self.ground.is_directory(path):
+            self.ground.remove(path)
 
     def _reset(self) -> None:
         self._revision += 1

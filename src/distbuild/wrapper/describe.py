@@ -6,7 +6,7 @@ from typing import Any
 from distbuild.command.model import LocalReason
 
 _MEANINGS: Mapping[LocalReason, str] = {
-    LocalReason.NOT_A_COMPILER: "the command is no gcc or clang that is found here",
+    LocalReason.NOT_A_COMPILER: "the command is no gcc, clang or cl that is found here",
     LocalReason.LINK: "linking is done on the dev box; compile with -c to distribute",
     LocalReason.PREPROCESS_ONLY: "-E writes preprocessed text, which is not worth the way",
     LocalReason.DEPENDENCIES_ONLY: "-M and -MM only list dependencies",
@@ -46,9 +46,12 @@ _MEANINGS: Mapping[LocalReason, str] = {
 }
 
 
-def meaning(reason: LocalReason) -> str:
-    """One sentence on a reason."""
-    return _MEANINGS[reason]
+def meaning(reason: str) -> str:
+    """One sentence on a reason; "" for one that only a newer syncer knows."""
+    try:
+        return _MEANINGS[LocalReason(reason)]
+    except ValueError:
+        return ""
 
 
 def size(count: int) -> str:
@@ -70,7 +73,7 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         "jobs    " + "  ".join(f"{name} {jobs[name]}" for name in names),
     ]
     for reason, count in jobs["local"].items():
-        lines.append(f"  local {count:6d}  {reason}: {_MEANINGS.get(reason, '')}")
+        lines.append(f"  local {count:6d}  {reason}: {meaning(reason)}")
     lines.append(
         f"mirror  generation {mirror['generation']}  {mirror['files']} files"
         f"  {size(mirror['bytes'])}  {len(mirror['roots'])} roots"

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from distbuild.command.model import LocalReason
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.wrapper import describe, doctor
 from distbuild.wrapper.main import USAGE, connect
@@ -93,7 +92,8 @@ def explain(words: Sequence[str]) -> int:
         print("distributed")
         return 0
     detail = f" ({reply.detail})" if reply.detail else ""
-    print(f"local: {reply.reason}{detail}\n  {describe.meaning(LocalReason(reply.reason))}")
+    meaning = describe.meaning(reply.reason)
+    print(f"local: {reply.reason}{detail}" + (f"\n  {meaning}" if meaning else ""))
     return LOCAL
 
 

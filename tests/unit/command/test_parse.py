@@ -258,6 +258,10 @@ LOCAL = {
     "clang -mllvm -load=p.so -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-mllvm -load=p.so"),
     "clang -Xclang -emit-pch -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-Xclang -emit-pch"),
     "clang -ivfsoverlay y -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-ivfsoverlay"),
+    "gcc -iwithprefix d -iprefix p -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-iwithprefix"),
+    "gcc -fsyntax-only -MD x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-MD"),
+    "gcc -fsyntax-only x.S": Local(LocalReason.UNSUPPORTED_OPTION, "-fsyntax-only"),
+    "gcc -fsyntax-only x.c y.c": Local(LocalReason.SEVERAL_SOURCES, "y.c"),
     "clang -arch arm64 -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-arch"),
     "gcc -ftime-report -c x.c": Local(LocalReason.INFORMATION, "-ftime-report"),
     "clang -fproc-stat-report=p -c x.c": Local(LocalReason.INFORMATION, "-fproc-stat-report=p"),
@@ -351,3 +355,16 @@ def test_in_the_root_a_relative_output_is_local(cwd: str) -> None:
     assert (command.output_dirs, command.needs_original_paths) == (("/o",), True)
     relative = parse(["gcc", "-c", "o/x.c"], cwd, FILES.get)
     assert relative == Local(LocalReason.OUTPUT_SPECIAL, "/")
+
+
+def test_what_only_checks_writes_nothing() -> None:
+    command = parse("gcc -fsyntax-only x.c -o x.o".split(), "/p", lambda _: None)
+    assert isinstance(command, CompileCommand)
+    assert (command.output, command.output_files(), command.dependencies) == ("", (), None)
+
+
+def test_directories_behind_a_prefix_are_searched() -> None:
+    words = "gcc -iprefix /a/ -iwithprefix b -iprefix c -iwithprefixbefore d -Ie -c x.c".split()
+    command = parse(words, "/p", lambda _: None)
+    assert isinstance(command, CompileCommand)
+    assert {"e", "/a/b", "cd"} <= set(command.search_dirs)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.mirror.known import RACY_NS, DigestCache
+from distbuild.mirror import policy, text
+from distbuild.mirror.known import RACY_NS, DigestCache, rules_of
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry
@@ -159,6 +160,25 @@ def test_digests_survive_a_restart(base: Path, tmp_path: Path) -> None:
     again = Scanner(DigestCache(memory), LIMIT)
     assert scan(again, base) == expected
     assert again.hashed_bytes == 5
+
+
+@pytest.mark.usefixtures("long_ago")
+def test_what_other_rules_have_found_is_looked_for_again(base: Path, tmp_path: Path) -> None:
+    """An upgraded syncer reads the same text in another way."""
+    write(base / "x.h", b"12345")
+    memory = tmp_path / "digests"
+    cache = DigestCache(memory, b"old")
+    scan(Scanner(cache, LIMIT), base)
+    cache.save(lambda path: True)
+    for rules, hashed in ((b"old", 0), (b"new", 5)):
+        again = Scanner(DigestCache(memory, rules), LIMIT)
+        scan(again, base)
+        assert again.hashed_bytes == hashed
+
+
+def test_rules_are_their_modules_texts() -> None:
+    assert rules_of(policy) == rules_of(policy)
+    assert len({rules_of(policy), rules_of(text), rules_of(policy, text)}) == 3
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xc1garbage", b"\x81\xa1x\x01"])

@@ -7,6 +7,7 @@ import pytest
 from distbuild.command.model import LocalReason
 from distbuild.syncer.job_queue import LEASE_S, MAX_TRIES, WORKER_S, IllegalTransition, JobQueue
 from distbuild.syncer.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
+from tests.support.queues import inconsistencies
 
 GCC = Need("gcc")
 IN_NAMESPACE = Need("gcc", namespaces=True)
@@ -255,7 +256,7 @@ def test_events_give_exactly_these_actions(
     queue = queue_with(*workers)
     given = [event(queue) for event, _ in steps]
     assert given == [expected for _, expected in steps]
-    assert queue.inconsistencies() == []
+    assert inconsistencies(queue) == []
 
 
 @pytest.mark.parametrize("event", [finish("1.1"), retry("1.1")])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.syncer.zone import UTC, fixed_zone, local_zone
+from distbuild.syncer.zone import UTC, Zone, fixed_zone, local_zone
 from tests.support.tools import absent
 
 ZONES = Path("/usr/share/zoneinfo")
@@ -47,3 +47,16 @@ def test_a_fixed_zone_is_what_the_clock_shows(offset_s: int, zone: str) -> None:
     )
     hours, minutes = divmod(abs(offset_s) // 60, 60)
     assert shown.stdout.strip() == f"{'-' if offset_s < 0 else '+'}{hours:02}{minutes:02}"
+
+
+def test_another_zone_counts_from_then_on(tmp_path: Path) -> None:
+    link = tmp_path / "localtime"
+    zone = Zone(link)
+    assert zone.now() == UTC
+    for name in ("Asia/Tokyo", "Europe/Berlin"):
+        file = ZONES / name
+        if not file.exists():
+            absent("the time zones are not installed")
+        link.unlink(missing_ok=True)
+        link.symlink_to(file)
+        assert zone.now() == local_zone(file) != UTC

@@ -21,6 +21,7 @@ from distbuild.protocol.messages import (
     ResultsReply,
     Terminal,
 )
+from distbuild.worker.clock import Clock
 from distbuild.worker.job import Steps
 from distbuild.worker.runner import TIMEOUT_S, Cancellation, Completed, start
 from distbuild.worker.tree import Tree
@@ -89,6 +90,7 @@ class FakeSyncer:
         self._changed = threading.Condition()
         self._closed = False
         self.changes: Changes | None = None
+        self.clock = 0.0
 
     def add(self, *jobs: Job) -> None:
         """Have jobs to lease."""
@@ -138,7 +140,8 @@ class FakeSyncer:
             self._changed.wait_for(lambda: self._jobs or self._closed, request.wait_s)
             count = request.slots + request.ahead + self.greedy
             given, self._jobs = self._jobs[:count], self._jobs[count:]
-            return LeaseReply(self.client, self.epoch, given, self.changes if given else None)
+            changes = self.changes if given else None
+            return LeaseReply(self.client, self.epoch, given, changes, self.clock)
 
     def renew(self, request: RenewRequest) -> RenewReply:
         with self._changed:
@@ -179,9 +182,13 @@ class FakeRunner:
         self.running: queue.Queue[str] = queue.Queue()
         self.release = threading.Event()
         self.generations: list[int] = []
+        self.clocks: list[Clock | None] = []
 
-    def run(self, job: Job, tree: Tree, cancellation: Cancellation) -> Steps:
+    def run(
+        self, job: Job, tree: Tree, cancellation: Cancellation, clock: Clock | None = None
+    ) -> Steps:
         yield from ()
+        self.clocks.append(clock)
         self.generations.append(tree.generation)
         self.running.put(job.lease_id)
         import select

@@ -2,6 +2,7 @@ import hashlib
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -119,6 +120,16 @@ def test_jobs_run_at_once_up_to_the_slots(start: Start, at_zero: FakeSyncer) -> 
     assert worker.runner.running.empty()
     worker.runner.release.set()
     assert {result(at_zero).lease_id for _ in range(3)} == {"1", "2", "3"}
+
+
+def test_a_job_knows_how_wrong_the_clock_is(start: Start, at_zero: FakeSyncer) -> None:
+    at_zero.clock = time.time() - 10800
+    at_zero.add(job("1"))
+    worker = start(1, at_zero)
+    worker.running()
+    (clock,) = worker.runner.clocks
+    assert clock is not None
+    assert 10800 <= clock.off_s < 10800 + WAIT_S
 
 
 def test_a_request_says_what_the_worker_is(start: Start, syncer: FakeSyncer) -> None:

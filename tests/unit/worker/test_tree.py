@@ -227,6 +227,12 @@ def test_a_directory_goes_with_all_that_is_in_it(tree: Tree) -> None:
     assert os.listdir(tree.ground.root) == []
 
 
+def test_a_directory_that_is_no_entry_any_more_stays_above_others(tree: Tree) -> None:
+    tree.apply(full({b"/d": DIRECTORY, b"/d/e/a.h": A}, 1))
+    tree.apply(full({b"/d/e/a.h": A}, 2))
+    assert text(tree, b"/d/e/a.h") == b"a\n"
+
+
 @pytest.mark.parametrize("new", [A, SymlinkEntry(b"x"), WITHHELD])
 def test_a_directory_becomes_something_else(tree: Tree, new: Entry) -> None:
     tree.apply(full({b"/d": DIRECTORY, b"/d/a.h": B}))
@@ -405,6 +411,16 @@ def test_what_changed_since_a_revision_is_known_by_path(tree: Tree) -> None:
     tree.apply(delta({b"/a.h": A, b"/b.h": B}, {b"/b.h": B}, 1, 2))
     assert tree.is_changed_since(revision, [b"/a.h"])
     assert not tree.is_changed_since(revision, [b"/b.h"])
+
+
+def test_changes_that_are_here_already_are_no_change(tree: Tree) -> None:
+    """A push and a lease bring the same ones; a failing compile between them is not disturbed."""
+    entries: Entries = {b"/a.h": A, b"/b.h": B}
+    tree.apply(full(entries))
+    revision = tree.revision()
+    assert tree.apply(full(entries)) == ChangesReply("applied", 1)
+    assert tree.apply(delta({b"/a.h": A}, entries, 1, 2)) == ChangesReply("applied", 2)
+    assert tree.revision() == revision
 
 
 # --- running jobs -------------------------------------------------------------------------------

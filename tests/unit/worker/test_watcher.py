@@ -88,3 +88,45 @@ def test_closing_waits_for_what_runs() -> None:
     assert ended.get_nowait() == ""
     running.finish("")
     wish.close()
+
+
+class Unwatchable:
+    """A running compiler whose descriptor nothing can wait for."""
+
+    def descriptors(self) -> list[int]:
+        return [2**20 - 1]
+
+
+class Bursting(Unwatchable):
+    """One that cannot be read from."""
+
+    def __init__(self) -> None:
+        self._reader, writer = os.pipe()
+        os.close(writer)
+
+    def descriptors(self) -> list[int]:
+        return [self._reader]
+
+    def take(self, _: int) -> tuple[bool, str | None]:
+        raise OSError("no memory")
+
+    def close(self) -> None:
+        os.close(self._reader)
+
+
+@pytest.mark.parametrize("kind", [Unwatchable, Bursting])
+def test_one_that_cannot_be_waited_for_ends_and_the_others_go_on(
+    watcher: Watcher, kind: type[Unwatchable]
+) -> None:
+    ended: queue.Queue[str] = queue.Queue()
+    odd, good = kind(), shell("exit 3")
+    wishes = Cancellation(), Cancellation()
+    watcher.watch(odd, wishes[0], ended.put)  # type: ignore[arg-type]
+    assert ended.get(timeout=10).startswith("it cannot be waited for: ")
+    watcher.watch(good, wishes[1], ended.put)
+    assert ended.get(timeout=10) == ""
+    assert good.finish("").status == 3
+    for wish in wishes:
+        wish.close()
+    if isinstance(odd, Bursting):
+        odd.close()

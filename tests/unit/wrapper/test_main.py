@@ -8,8 +8,9 @@ import pytest
 
 from distbuild.protocol.blobs import pack
 from distbuild.protocol.errors import ConfigError, DistBuildError, InfrastructureError
-from distbuild.protocol.messages import OutputFile, SubmitReply, SubmitRequest
+from distbuild.protocol.messages import ExplainReply, OutputFile, SubmitReply, SubmitRequest
 from distbuild.wrapper import main as main_module
+from distbuild.wrapper import subcommands
 from distbuild.wrapper.main import NO_FALLBACK, USAGE, command_words, compile_command, main
 
 ARGV = ["gcc", "-c", "x.c"]
@@ -182,3 +183,32 @@ def test_a_subcommand_without_a_set_up_ends_with_one_line(
     said = capsys.readouterr().err
     assert said.startswith("dist_build: ")
     assert said.count("\n") == 1
+
+
+class FakeExplainer:
+    """A connection to a syncer that gives this answer."""
+
+    def __init__(self, answer: ExplainReply) -> None:
+        self._answer = answer
+
+    def explain(self, _: SubmitRequest) -> ExplainReply:
+        return self._answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (ExplainReply(), "distributed\n"),
+        (ExplainReply("stdin"), "local: stdin\n  the source comes from standard input\n"),
+        (ExplainReply("of_a_newer_syncer", "x"), "local: of_a_newer_syncer (x)\n"),
+    ],
+)
+def test_explain_prints_what_the_syncer_says(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: ExplainReply,
+    said: str,
+) -> None:
+    monkeypatch.setattr(subcommands, "connect", lambda: FakeExplainer(answer))
+    assert subcommands.explain(["--", *ARGV]) == (subcommands.LOCAL if answer.reason else 0)
+    assert capsys.readouterr().out == said

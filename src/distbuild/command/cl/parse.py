@@ -46,7 +46,8 @@ def parse(
             return local
     language = _language(found)
     if isinstance(language, Local):
-        return language
+        unknown = language.reason is LocalReason.UNKNOWN_LANGUAGE
+        return (_obstacle(found) if unknown else None) or language
     obstacle = _obstacle(found)
     return obstacle or _command(found, argv[0], cwd, language)
 

@@ -30,12 +30,12 @@ MICROSOFT, CLANG_CL = Family.CL, Family.CLANG_CL
 
 _FLAGS = """
 -Brepro -Brepro- -C -FC -FS -G1 -G2 -GA -GF -GF- -GH -GL- -GR -GR- -GS -GS- -GT -GX -GX- -GZ -Gd
--Ge -Gh -Gm- -Gr -Gregcall -Gs -Gv -Gw -Gw- -Gy -Gy- -Gz -J -JMC -JMC- -LD -LDd -MD -MDd -MT -MTd
+-Ge -Gh -Gm- -Gr -Gregcall -Gs -Gv -Gw -Gw- -Gy -Gy- -Gz -J -JMC -LD -LDd -MD -MDd -MT -MTd
 -QIfist -QIntel-jcc-erratum -Qfast_transcendentals -Qimprecise_fwaits -Qpar -Qsafe_fp_loads
 -Qspectre -Qspectre-load -Qspectre-load-cf -Qvec -Qvec- -TC -TP -W0 -W1 -W2 -W3 -W4 -WL -WX -WX-
 -Wall -X -Za -Ze -Zl -Zo -Zo- -Zp -analyze- -bigobj -c -external:anglebrackets
 -external:templates- -homeparams -hotpatch -kernel -kernel- -nologo -openmp -openmp-
--openmp:experimental -openmp:llvm -permissive -permissive- -sdl -sdl- -showFilenames
+-openmp:experimental -permissive -permissive- -sdl -sdl- -showFilenames
 -showFilenames- -showIncludes -showIncludes:user -utf-8 -validate-charset -validate-charset- -vmb
 -vmg -vmm -vms -vmv -volatile:iso -volatile:ms -w
 """.split()
@@ -77,6 +77,7 @@ _ROWS: tuple[Option, ...] = (
     Option("-H", verdict=UNSUPPORTED),
     Option("-HELP", verdict=INFORMATION),
     Option("-I", EITHER, DIR),
+    Option("-JMC-", only=MICROSOFT),
     Option("-LN", verdict=UNSUPPORTED),
     Option("-P", verdict=PREPROCESS),
     Option("-Tc", EITHER),
@@ -122,6 +123,8 @@ _ROWS: tuple[Option, ...] = (
     Option("-internalPartition", verdict=MODULES),
     Option("-link", JOINED, verdict=LocalReason.LINK),
     Option("-o", EITHER, OUT, same_as="-Fo"),
+    # clang-cl takes what it does not know of this for an -o.
+    Option("-openmp:llvm", only=MICROSOFT),
     Option("-reference", EITHER, verdict=MODULES),
     Option("-scanDependencies", EITHER, verdict=DEPENDENCIES),
     Option("-sourceDependencies", EITHER),
@@ -176,6 +179,10 @@ _CLANGS = tuple(
     and not row.spelling.startswith(_OTHERS)
     and row.spelling.startswith(("-f", "-g", "-m"))
 )
+
+
+#: All that is known by name.
+ALL_ROWS = (*_ROWS, *_CORE)
 
 
 def tables(family: Family) -> tuple[OptionTable, OptionTable]:

@@ -1,0 +1,49 @@
+"""How a message becomes bytes, and how large it may be. Knows no message.
+
+Bodies are MessagePack (``application/msgpack``).
+"""
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from distbuild.protocol.errors import ProtocolError
+
+PROTOCOL_VERSION = 1
+DIGEST_BYTES = 32
+CONTENT_TYPE = "application/msgpack"
+
+#: One request's body. An object file with debug information of a very large unit is some 100 MB.
+MAX_BODY_BYTES = 512 * 1024 * 1024
+#: One blob of the mirror or one output file, decompressed.
+MAX_BLOB_BYTES = 1024 * 1024 * 1024
+#: A batch of blobs is closed when it has grown past this.
+BATCH_BYTES = 4 * 1024 * 1024
+
+Digest = bytes
+T = TypeVar("T")
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=True):
+    """Base of all messages. Unknown fields are ignored, so that a newer peer can say more."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: Message) -> bytes:
+    """The message as MessagePack bytes."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """Bytes as a message of ``kind``; raises ProtocolError, naming the field, for anything else."""
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"malformed {kind.__name__}: {error}") from error
+
+
+def to_plain(message: Message) -> Any:
+    """The message as dicts and lists, for JSON and for tests."""
+    return msgspec.to_builtins(message)

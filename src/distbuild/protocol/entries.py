@@ -1,0 +1,107 @@
+"""What is said about the mirror: the manifest's entries, their changes, and contents.
+
+Part of ``messages``, which has them all.
+"""
+
+from distbuild.protocol.coding import Digest, Message
+
+
+class FileEntry(Message, frozen=True, tag="f"):
+    """A regular file. ``mtime_ns`` is mirrored: ``__TIMESTAMP__`` and ``#pragma once`` read it."""
+
+    digest: Digest
+    size: int
+    mode: int
+    mtime_ns: int
+    #: The text has ``.incbin`` or the like: what an assembler reads is in no dependency file.
+    reads_more: bool = False
+    #: The text asks for files that lie outside the mirrored directories.
+    odd_includes: bool = False
+
+
+class SymlinkEntry(Message, frozen=True, tag="l"):
+    """A symbolic link and its target as the dev box has it, relative or absolute."""
+
+    target: bytes
+    #: Windows has another kind of link for directories; False on other systems.
+    to_directory: bool = False
+
+
+class DirectoryEntry(Message, frozen=True, tag="d"):
+    """A directory; its being there matters even when it is empty."""
+
+
+class WithheldEntry(Message, frozen=True, tag="w"):
+    """A name that exists on the dev box; its content is sent once a compile asks for it."""
+
+
+Entry = FileEntry | SymlinkEntry | DirectoryEntry | WithheldEntry
+
+
+class Change(Message, frozen=True):
+    """One path's new state; ``entry`` None: the path no longer exists."""
+
+    path: bytes
+    entry: Entry | None = None
+
+
+class Changes(Message, frozen=True):
+    """What turns the tree of generation ``base`` into that of ``target``.
+
+    ``base`` 0 means a complete listing: whatever it does not name must go. ``summary`` is the
+    order-free digest of the whole manifest at ``target``; a tree that already has it only adopts
+    the new epoch and generation, and ``entries`` may then be absent (an offer).
+    """
+
+    client: str
+    epoch: str
+    base: int
+    target: int
+    summary: Digest
+    entries: list[Change] | None = None
+    roots: list[bytes] = []
+    #: Contents that a tree at ``base`` can hardly have, sent along to save two round trips.
+    blobs: list["Blob"] = []
+
+
+class ChangesReply(Message, frozen=True):
+    """``state``: ``applied``, ``need_blobs`` (send ``missing``, then the same changes again) or
+    ``need_full`` (the base does not fit: send a complete listing)."""
+
+    state: str
+    generation: int = 0
+    missing: list[Digest] = []
+
+
+class Blob(Message, frozen=True):
+    """One file's content, compressed with zstd; ``size`` and ``digest`` are of the plain bytes."""
+
+    digest: Digest
+    size: int
+    data: bytes
+
+
+class BlobBatch(Message, frozen=True):
+    """Blobs on their way into a store."""
+
+    blobs: list[Blob]
+
+
+class BlobRequest(Message, frozen=True):
+    """A worker asks the syncer for the content of these digests."""
+
+    digests: list[Digest]
+
+
+class PullRequest(Message, frozen=True):
+    """A worker asks for what it lacks between ``have`` (of ``epoch``) and now."""
+
+    epoch: str
+    have: int
+    summary: Digest = b""
+
+
+class CleanRequest(Message, frozen=True):
+    """Remove this client's tree from the worker."""
+
+    client: str

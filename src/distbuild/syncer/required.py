@@ -1,0 +1,48 @@
+"""The directories that jobs and the configuration need mirrored, as they spell them.
+
+Knows which of them are not what they were when they were taken in; takes none in itself.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from distbuild import disk
+from distbuild.mirror.roots import identity, inside
+
+
+class Required:
+    """Directories with their (device, inode) when they were last taken in, None for an absent one.
+
+    Those that are ``named`` are so by a job or the configuration, not by an earlier run's memory.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, int] | None] = {}
+        self._named: set[str] = set()
+
+    def moved(
+        self, directories: Iterable[str], *, named: bool
+    ) -> Iterator[tuple[str, tuple[int, int] | None]]:
+        """Those that have to be taken in, with what they are now. One ``stat`` each."""
+        for spelled in directories:
+            if named:
+                self._named.add(spelled)
+            now = identity(spelled)
+            if self._seen.get(spelled, ()) != now:
+                yield spelled, now
+
+    def note(self, spelled: str, now: tuple[int, int] | None) -> None:
+        """A directory is being taken in as this."""
+        self._seen[spelled] = now
+
+    def forget_below(self, top: str) -> list[str]:
+        """Have what leads to a place below ``top`` taken in again; returns it."""
+        real = {spelled: disk.realpath(spelled) for spelled in self._seen}
+        below = [s for s, r in real.items() if r != top and inside(r, top)]
+        for spelled in below:
+            del self._seen[spelled]
+        return below
+
+    def named(self) -> list[str]:
+        """Those that exist and are named."""
+        standing = [spelled for spelled, now in list(self._seen.items()) if now is not None]
+        return [spelled for spelled in standing if spelled in self._named]
