@@ -169,7 +169,6 @@ def _declared(library: Any) -> Any:
     handle, pointer, word = wintypes.HANDLE, ctypes.c_void_p, wintypes.DWORD
     library.CreateIoCompletionPort.restype = handle
     library.CreateIoCompletionPort.argtypes = (handle, handle, ctypes.c_size_t, word)
-    library.CloseHandle.argtypes = (handle,)
     library.GetQueuedCompletionStatus.argtypes = (handle, pointer, pointer, pointer, word)
     library.PostQueuedCompletionStatus.argtypes = (handle, word, ctypes.c_size_t, pointer)
     library.ReadDirectoryChangesW.argtypes = (

@@ -174,7 +174,7 @@ class Scanner:
         changed = []
         for path, key in list(self._linked.items()):
             try:
-                now = stat_key(disk.stat(path, follow_symlinks=False))
+                now = stat_key(disk.lstat(path))
             except OSError:
                 del self._linked[path]
                 continue
