@@ -56,6 +56,17 @@ def test_the_users_example_is_what_the_compiler_makes_of_it(
     assert ours.files["hello.obj"].startswith(COFF_AMD64)
 
 
+def test_an_object_that_names_its_place_is_made_here(cluster: WineCluster, project: Path) -> None:
+    (project / "tests" / "hello.c").write_text("const char *name(void) { return __FILE__; }\n")
+    before = cluster.jobs()["local"].get("names_its_place", 0)
+    source = windows_path(project / "tests" / "hello.c", cluster.wine.drive)
+    line = EXAMPLE.replace("tests/hello.c", source)
+    ours, truth = (how(cluster, line, project) for how in (through, direct))
+    assert (ours.exit_code, ours.stdout, ours.files) == (0, truth.stdout, truth.files)
+    assert source.encode() in ours.files["hello.obj"]
+    assert cluster.jobs()["local"]["names_its_place"] == before + 1
+
+
 def test_wrong_programs_fail_as_they_do_without_us(cluster: WineCluster, project: Path) -> None:
     (project / "tests" / "hello.c").write_text('#include "number.h"\nint x = nothing;\n')
     ours, truth = (how(cluster, EXAMPLE, project) for how in (through, direct))

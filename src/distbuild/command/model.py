@@ -41,6 +41,7 @@ class LocalReason(enum.StrEnum):
     OTHER_FILES = "other_files"
     FARM_FULL = "farm_full"
     COMPILER_CRASHED = "compiler_crashed"
+    NAMES_ITS_PLACE = "names_its_place"
     OUTPUT_NOT_WRITTEN = "output_not_written"
     NO_WORKER = "no_worker"
     NO_TOOLCHAIN = "no_toolchain"

@@ -26,5 +26,9 @@ class CompilerCrashed(InfrastructureError):
     """The compiler ended by a fault of its own: every machine's would, so it is not tried again."""
 
 
+class NamesItsPlace(InfrastructureError):
+    """The object tells where it was compiled, as every machine's but the dev box's would."""
+
+
 class Unauthorized(ProtocolError):
     """The peer has no token, or a wrong one, for the role that this request needs."""

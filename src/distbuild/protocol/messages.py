@@ -247,6 +247,8 @@ class ResultRequest(Message, frozen=True):
     error: str = ""
     #: The error is the compiler's own crash: the dev box's is asked instead of another worker.
     crashed: bool = False
+    #: The error is that the object would name the worker's own paths: only the dev box's has none.
+    named: bool = False
 
 
 class ResultBatch(Message, frozen=True):

@@ -203,7 +203,8 @@ class Farm:
             if number is None:
                 return False
             detail = f"{result.worker}: {result.error}"
-            if result.error and not result.crashed:
+            reason = _only_here(result)
+            if result.error and reason is None:
                 self._perform(
                     self._queue.retry(result.lease_id, LocalReason.LEASES_LOST, detail, self._now())
                 )
@@ -212,8 +213,8 @@ class Farm:
             waiting = self._waiting.get(number)
             if waiting is not None:
                 waiting.outcome = result
-                if result.crashed:
-                    waiting.outcome = Local(LocalReason.COMPILER_CRASHED, detail)
+                if reason is not None:
+                    waiting.outcome = Local(reason, detail)
                 tell(waiting.answered)
             return True
 
@@ -268,3 +269,10 @@ class Farm:
                 self._perform(self._queue.tick(now))
                 self._polls.ring_late(now)
                 self._renewals.ring_late(now)
+
+
+def _only_here(result: messages.ResultRequest) -> LocalReason | None:
+    """Why another worker would fare no better; None: it may, or there was no error."""
+    if result.crashed:
+        return LocalReason.COMPILER_CRASHED
+    return LocalReason.NAMES_ITS_PLACE if result.named else None

@@ -25,6 +25,7 @@ from distbuild.protocol.errors import (
     CompilerCrashed,
     DistBuildError,
     InfrastructureError,
+    NamesItsPlace,
     ProtocolError,
 )
 from distbuild.protocol.messages import (
@@ -116,11 +117,15 @@ class JobRunner:
             crashed = isinstance(error, CompilerCrashed)
             if crashed:
                 _log.warning("%s crashed: %s", os.fsdecode(job.argv[0]), error)
-            return self.failed(job, str(error), crashed=crashed)
+            named = isinstance(error, NamesItsPlace)
+            return self.failed(job, str(error), crashed=crashed, named=named)
 
-    def failed(self, job: Job, error: str, *, crashed: bool = False) -> ResultRequest:
+    def failed(
+        self, job: Job, error: str, *, crashed: bool = False, named: bool = False
+    ) -> ResultRequest:
         """The result that says why there is none."""
-        return ResultRequest(job.lease_id, self._name, error=error or "unknown", crashed=crashed)
+        said = error or "unknown"
+        return ResultRequest(job.lease_id, self._name, error=said, crashed=crashed, named=named)
 
     def _run(self, job: Job, tree: Tree, cancellation: Cancellation, clock: Clock) -> Steps:
         driver = self._driver(job)

@@ -5,15 +5,17 @@ for it, an output. An object that tells where it was compiled is refused.
 """
 
 import os
+import posixpath
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from distbuild import disk
+from distbuild.command.cl.coff import renamed
 from distbuild.command.cl.moved import Moved, Unmapper, move, move_environment, wanted_listing
 from distbuild.command.model import Family
 from distbuild.mirror.store import translated
-from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.errors import InfrastructureError, NamesItsPlace
 from distbuild.system_paths import from_system
 from distbuild.windows_paths import to_windows
 from distbuild.worker.runner import Completed
@@ -93,9 +95,13 @@ class ClExecution:
             raise InfrastructureError(str(error)) from error
 
     def _take_object(self, written: list[Written]) -> None:
-        content = _content(self.moved.output)
+        native = posixpath.normpath(self.task.command.absolute(self.task.command.output))
+        try:
+            content = renamed(_content(self.moved.output), self.moved.output, to_windows(native))
+        except ValueError as error:
+            raise InfrastructureError(f"the compiler wrote {error}") from error
         if self.unmapper.is_in(content):
-            raise InfrastructureError("the object names the place where it was compiled")
+            raise NamesItsPlace("the object names the place where it was compiled")
         written.append(self._written(self.task.command.output, content))
 
     def _written(self, name: str, content: bytes) -> Written:

@@ -55,12 +55,21 @@ def submitted(farm: Farm, count: int, of: Task) -> list[InThread]:
     return calls
 
 
-def test_what_a_crash_means_the_local_compiler_tells_at_once(farm: Farm) -> None:
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({"crashed": True}, LocalReason.COMPILER_CRASHED),
+        ({"named": True}, LocalReason.NAMES_ITS_PLACE),
+    ],
+)
+def test_what_no_other_worker_does_better_the_local_compiler_does_at_once(
+    farm: Farm, how: dict[str, bool], reason: LocalReason
+) -> None:
     assert leased(farm, asking("w1")) == []
     [call] = submitted(farm, 1, task("a"))
     lease, _ = lease_one(farm, asking("w1"))
-    assert farm.deliver(ResultRequest(lease, "w1", error="frontend command failed", crashed=True))
-    assert call.result() == Local(LocalReason.COMPILER_CRASHED, "w1: frontend command failed")
+    assert farm.deliver(ResultRequest(lease, "w1", error="no good", **how))  # type: ignore[arg-type]
+    assert call.result() == Local(reason, "w1: no good")
     assert farm.counts()["retried"] == 0
 
 
