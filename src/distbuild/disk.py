@@ -12,15 +12,17 @@ import shutil
 import stat as modes
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from io import FileIO
-from typing import Any, AnyStr, TypeVar, cast
+from typing import Any, AnyStr, Generic, Protocol, TypeVar, cast
 
-from distbuild import windows_calls
-from distbuild.system_paths import WINDOWS, from_system, to_system
+from distbuild import windows_calls, windows_status
+from distbuild.system_paths import WINDOWS, from_system, internal_form, to_system
 from distbuild.windows_names import fold, is_nameable
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+Name = TypeVar("Name", str, bytes, covariant=True)
 
 #: Sharing and lock violations; and access denied, as it is said of a name that is being deleted.
 _PASSING = frozenset({32, 33})
@@ -95,8 +97,22 @@ def remove_tree(path: AnyStr) -> None:
         shutil.rmtree(to_system(path), ignore_errors=True)
 
 
-stat = _for_reading(os.stat)
-lstat = _for_reading(os.lstat)
+def _status_on_windows(path: str | bytes) -> os.stat_result:
+    try:
+        return windows_status.status(os.fsdecode(path), follow=True)
+    except PermissionError:
+        return os.stat(path)
+
+
+def _own_status_on_windows(path: str | bytes) -> os.stat_result:
+    try:
+        return windows_status.status(os.fsdecode(path), follow=False)
+    except PermissionError:
+        return os.lstat(path)
+
+
+stat = _for_reading(_status_on_windows) if WINDOWS else os.stat
+lstat = _for_reading(_own_status_on_windows) if WINDOWS else os.lstat
 listdir = _for_reading(os.listdir)
 access = _for_reading(os.access)
 open_descriptor = _for_writing(os.open)
@@ -129,10 +145,46 @@ def _asking(call: F) -> F:
     return cast("F", converted)
 
 
+class Item(Protocol[Name]):
+    """What a directory has under one name; see ``os.DirEntry``."""
+
+    @property
+    def name(self) -> Name:
+        """Its name."""
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Its own status; links are never followed, whatever is asked."""
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether it is a directory, and no link to one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _WindowsItem(Generic[AnyStr]):
+    name: AnyStr
+    status: os.stat_result
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        del follow_symlinks
+        return self.status
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        del follow_symlinks
+        return modes.S_ISDIR(self.status.st_mode) and not is_link(self.status)
+
+
 @contextlib.contextmanager
-def _scan_on_windows(path: AnyStr) -> Iterator[Iterator["os.DirEntry[AnyStr]"]]:
-    with _for_reading(os.scandir)(path) as listing:
-        yield (item for item in listing if is_nameable(os.fsdecode(item.name)))
+def _scan_on_windows(path: AnyStr) -> Iterator[Iterator[Item[AnyStr]]]:
+    found = _for_reading(windows_status.listing)(os.fsdecode(path))
+    named = ((name, status) for name, status in found if is_nameable(name))
+    if isinstance(path, bytes):
+        yield (_WindowsItem(os.fsencode(name), status) for name, status in named)
+    else:
+        yield (_WindowsItem(name, status) for name, status in named)
+
+
+def _windows_descriptor_status(descriptor: int) -> os.stat_result:
+    return windows_status.status_of_handle(windows_calls.handle_of(descriptor))
 
 
 def _open_on_windows(path: str | bytes) -> FileIO:
@@ -221,7 +273,7 @@ def _inside_target(target: str) -> str:
     if target.lower().startswith("\\\\?\\volume{"):
         raise FileNotFoundError(errno.ENOENT, "a volume without a path is mounted there", target)
     if target[1:2] == ":" or target.startswith("\\"):
-        return from_system(target)
+        return internal_form(target)
     return target.replace("\\", "/")
 
 
@@ -246,5 +298,7 @@ is_link = _is_link_on_windows if WINDOWS else _is_link
 as_on_disk = _as_on_disk if WINDOWS else _as_it_is
 #: A file, unbuffered, for reading bytes; nobody is kept from replacing it.
 open_to_read = _open_on_windows if WINDOWS else _open
-#: The listing of a directory, to be used with ``with``. Its items' ``path`` is the system's.
+#: The listing of a directory, to be used with ``with``.
 scandir = _scan_on_windows if WINDOWS else os.scandir
+#: The status of an open file.
+fstat = _windows_descriptor_status if WINDOWS else os.fstat

@@ -33,6 +33,11 @@ def kernel32() -> Any:
     library.FindFirstFileW.argtypes = (wintypes.LPCWSTR, wintypes.LPVOID)
     library.FindClose.argtypes = (wintypes.HANDLE,)
     library.GetDriveTypeW.argtypes = (wintypes.LPCWSTR,)
+    library.CloseHandle.argtypes = (wintypes.HANDLE,)
+    library.GetFileInformationByHandle.argtypes = (wintypes.HANDLE, wintypes.LPVOID)
+    library.GetFileInformationByHandleEx.argtypes = (
+        *(wintypes.HANDLE, ctypes.c_int, wintypes.LPVOID, wintypes.DWORD),
+    )
     return library
 
 
@@ -55,6 +60,14 @@ def open_shared(path: str, flags: int) -> int:
     if handle == INVALID_HANDLE:
         raise last_error()
     return int(crt.open_osfhandle(handle, flags | system.O_NOINHERIT))
+
+
+def handle_of(descriptor: int) -> int:
+    """What the system knows an open file of Python's by."""
+    import msvcrt
+
+    crt: Any = msvcrt
+    return int(crt.get_osfhandle(descriptor))
 
 
 def name_on_disk(path: str) -> str:

@@ -11,7 +11,7 @@ from tests.support.wine import Wine, windows_path
 INSIDE = Path(__file__).parent / "inside"
 CASES = (
     "headers spellings respelled_directory long_paths open_on_the_worker held_on_the_dev_box"
-    " bursts hard_links bad_names watching"
+    " bursts hard_links changes bad_names watching"
 )
 
 

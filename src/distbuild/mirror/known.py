@@ -16,7 +16,6 @@ from types import ModuleType
 import msgspec
 
 from distbuild import disk
-from distbuild.system_paths import WINDOWS
 
 log = logging.getLogger(__name__)
 
@@ -27,17 +26,9 @@ RACY_NS = 100_000_000
 StatKey = tuple[int, int, int, int]
 
 
-def _key(status: os.stat_result) -> StatKey:
+def stat_key(status: os.stat_result) -> StatKey:
+    """What has to be equal for a file to count as unchanged."""
     return (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
-
-
-def _key_on_windows(status: os.stat_result) -> StatKey:
-    return (status.st_size, status.st_mtime_ns, 0, status.st_ctime_ns)
-
-
-#: What has to be equal for a file to count as unchanged. A listing on Windows tells no inode, and
-#: the last time is there that of the file's creation: another file has another.
-stat_key = _key_on_windows if WINDOWS else _key
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True):
@@ -63,7 +54,7 @@ def read_file(path: str) -> FileRead:
     """Read a whole file. Raises OSError."""
     started_ns = time.time_ns()
     with disk.open_to_read(path) as file:
-        status = os.fstat(file.fileno())
+        status = disk.fstat(file.fileno())
         return FileRead(file.read(), status, started_ns)
 
 

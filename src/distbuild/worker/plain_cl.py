@@ -5,11 +5,13 @@ for it, an output. An object that tells where it was compiled is refused.
 """
 
 import os
+import posixpath
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from distbuild import disk
+from distbuild.command.cl.coff import renamed
 from distbuild.command.cl.moved import Moved, Unmapper, move, move_environment, wanted_listing
 from distbuild.command.model import Family
 from distbuild.mirror.store import translated
@@ -93,7 +95,11 @@ class ClExecution:
             raise InfrastructureError(str(error)) from error
 
     def _take_object(self, written: list[Written]) -> None:
-        content = _content(self.moved.output)
+        native = posixpath.normpath(self.task.command.absolute(self.task.command.output))
+        try:
+            content = renamed(_content(self.moved.output), self.moved.output, to_windows(native))
+        except ValueError as error:
+            raise InfrastructureError(f"the compiler wrote {error}") from error
         if self.unmapper.is_in(content):
             raise NamesItsPlace("the object names the place where it was compiled")
         written.append(self._written(self.task.command.output, content))

@@ -54,7 +54,7 @@ class PrivateDirectory:
         others links.
         """
         stems = tuple(stems)
-        with disk.scandir(original) as found:
+        with os.scandir(original) as found:
             for entry in found:
                 if entry.is_dir(follow_symlinks=False):
                     disk.mkdir(self._at(entry.name))
@@ -88,7 +88,7 @@ class PrivateDirectory:
 
     def _written(self, real: bytes, path: bytes) -> Iterator[Written]:
         top = real == self.real
-        with disk.scandir(real) as found:
+        with os.scandir(real) as found:
             for entry in sorted(found, key=lambda entry: entry.name):
                 here = path.rstrip(b"/") + b"/" + entry.name
                 if entry.is_dir(follow_symlinks=False):

@@ -3,9 +3,11 @@
 Says whether all is as it has to be. The directory in which it is started is the dev box's.
 """
 
+import contextlib
 import ctypes
 import json
 import os
+import random
 import shutil
 import sys
 from collections.abc import Callable
@@ -241,6 +243,54 @@ def hard_links(farm: Farm) -> None:
     assert farm.read(path) == "two\n"
 
 
+def held(top: Path) -> dict[str, str | None]:
+    """What is below a directory, as it is spelled there; None for directories."""
+    found: dict[str, str | None] = {}
+    for at, directories, files in os.walk(top):
+        for name in directories:
+            found[str((Path(at) / name).relative_to(top))] = None
+        for name in files:
+            path = Path(at) / name
+            found[str(path.relative_to(top))] = path.read_text(encoding="ascii")
+    return found
+
+
+def change(choice: random.Random, number: int) -> None:
+    """Something that happens to a project: some of it changes nothing but capitals."""
+    names = ["a", "A", "b", "B.h", "b.h", "C.h", "c.H"]
+    everything = [PROJECT, *PROJECT.rglob("*")]
+    some, there = choice.choice(everything), choice.choice(everything)
+    directory = there if there.is_dir() else there.parent
+    target = directory / choice.choice(names)
+    what = choice.choice(["write", "write", "make", "move", "respell", "remove", "touch"])
+    with contextlib.suppress(OSError):
+        if what == "write":
+            written(target, str(number))
+        elif what == "make":
+            target.mkdir()
+        elif what == "move" and some != PROJECT:
+            some.rename(target)
+        elif what == "respell" and some != PROJECT:
+            respell(some, some.name.swapcase())
+        elif what == "remove" and some != PROJECT:
+            shutil.rmtree(some) if some.is_dir() else some.unlink()
+        elif what == "touch" and some.is_file():
+            os.utime(some, ns=(number * 10**9, number * 10**9))
+
+
+def changes(farm: Farm) -> None:
+    """Whatever happens to the project, the tree holds what it holds, in its spelling."""
+    for seed in range(4):
+        choice = random.Random(seed)
+        for number in range(25):
+            for _ in range(choice.randint(1, 6)):
+                change(choice, number)
+            named = [path for path in PROJECT.rglob("*") if path.is_dir()]
+            farm.push(PROJECT, *choice.sample(named, min(1, len(named))))
+            tree = Path(os.fsdecode(to_system(farm._real(PROJECT))))
+            assert held(tree) == held(PROJECT), (seed, number, held(tree), held(PROJECT))
+
+
 def bad_names(farm: Farm) -> None:
     """What opens a device, a stream or another file never reaches the disk."""
     farm.push(PROJECT)
@@ -262,7 +312,7 @@ CASES: dict[str, Callable[[Farm], None]] = {
     case.__name__: case
     for case in (
         *(headers, spellings, respelled_directory, long_paths, open_on_the_worker),
-        *(held_on_the_dev_box, bursts, hard_links, bad_names, watching),
+        *(held_on_the_dev_box, bursts, hard_links, changes, bad_names, watching),
     )
 }
 
