@@ -17,7 +17,7 @@ from io import FileIO
 from typing import Any, AnyStr, Generic, Protocol, TypeVar, cast
 
 from distbuild import windows_calls, windows_status
-from distbuild.system_paths import WINDOWS, from_system, to_system
+from distbuild.system_paths import WINDOWS, from_system, internal_form, to_system
 from distbuild.windows_names import fold, is_nameable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -273,7 +273,7 @@ def _inside_target(target: str) -> str:
     if target.lower().startswith("\\\\?\\volume{"):
         raise FileNotFoundError(errno.ENOENT, "a volume without a path is mounted there", target)
     if target[1:2] == ":" or target.startswith("\\"):
-        return from_system(target)
+        return internal_form(target)
     return target.replace("\\", "/")
 
 

@@ -115,15 +115,14 @@ def _path(env: Mapping[str, str]) -> str:
 
 
 def _on_path(name: str, cwd: str, path: str) -> Iterator[str]:
-    for candidate in _candidates(os.path.basename(name), cwd, path):
+    for candidate in map(_with_suffix, _candidates(os.path.basename(name), cwd, path)):
         if _is_program(candidate):
             yield candidate
 
 
 @functools.lru_cache(maxsize=1000)
 def _candidates(base: str, cwd: str, path: str) -> tuple[str, ...]:
-    found = (os.path.join(cwd, directory, base) for directory in path.split(os.pathsep))
-    return tuple(map(_with_suffix, found))
+    return tuple(os.path.join(cwd, directory, base) for directory in path.split(os.pathsep))
 
 
 def _is_path(name: str) -> bool:

@@ -20,6 +20,8 @@ from distbuild.protocol.errors import InfrastructureError
 
 #: A compiler that does not answer what it is in this time is none.
 ASK_TIMEOUT_S = 30.0
+#: On Windows: who has no console would else show one for each program that it asks.
+NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 
 #: What a Microsoft compiler says before anything else, in the language of its installation.
 _MICROSOFT = re.compile(
@@ -144,6 +146,7 @@ def _ask(driver: str, *options: str, stdin: str | None = None) -> str:
             timeout=ASK_TIMEOUT_S,
             encoding="utf-8",
             errors="surrogateescape",
+            creationflags=NO_WINDOW,
             check=False,
         )
     except (OSError, subprocess.SubprocessError) as error:

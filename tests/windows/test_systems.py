@@ -62,7 +62,7 @@ def test_the_subcommands_answer(cluster: WineCluster, place: Path) -> None:
 def test_without_a_syncer_the_compiler_runs_here(
     wine: Wine, certs_dir: Path, project: Path
 ) -> None:
-    cluster = WineCluster(wine, wine.drive / "d" / "none", certs_dir)
+    cluster = WineCluster(wine, project / "homes", certs_dir)
     line = f'"{EXECUTABLE}" {EXAMPLE}'
     environ = cluster.wrapper()
     done = left_by(lambda: wine.script(line, project, **environ), project / "build")

@@ -107,7 +107,7 @@ class DirectoryChanges:
             self._library.CloseHandle(watch.handle)
 
     def wait(self, timeout_ms: int = _FOREVER) -> Completion | None:
-        """The next thing that a watch has to tell, or ``WOKEN``; None after the timeout."""
+        """The next thing that a watch has to tell; ``WOKEN`` is nothing; None: time is up."""
         count, key = wintypes.DWORD(), ctypes.c_size_t()
         overlapped = ctypes.c_void_p()
         good = self._library.GetQueuedCompletionStatus(
@@ -122,7 +122,7 @@ class DirectoryChanges:
         watch = self._watches[key.value]
         if watch.closed:
             del self._watches[key.value]
-            return self.wait(timeout_ms)
+            return WOKEN
         if not good and last_error().winerror != _NOTIFY_ENUM_DIR:  # type: ignore[attr-defined]
             return self._ended(key.value, watch)
         data = watch.buffer.raw[: count.value] if good else b""

@@ -83,7 +83,7 @@ class Scanner:
         """What the path is; None: not there, or nothing that is mirrored (a socket, an object)."""
         try:
             status = disk.lstat(path)
-            if disk.as_on_disk(path) != path:
+            if WINDOWS and disk.as_on_disk(path) != path:
                 return None  # there, but under another spelling
         except OSError as error:
             if error.errno not in _GONE:
@@ -92,16 +92,15 @@ class Scanner:
         return self._entry(path, status)
 
     def _entry(self, path: str, status: os.stat_result) -> Entry | None:
-        if stat.S_ISDIR(status.st_mode) and not disk.is_link(status):
+        regular = stat.S_ISREG(status.st_mode)
+        if not regular and stat.S_ISDIR(status.st_mode) and not disk.is_link(status):
             return DIRECTORY
         asked_for = path in self.wanted
         how = Handling.MIRROR if asked_for else handling(posixpath.basename(path))
         if how is Handling.IGNORE:
             return None
-        if disk.is_link(status):
-            return _symlink(path, status)
-        if not stat.S_ISREG(status.st_mode):
-            return None
+        if not regular:
+            return _symlink(path, status) if disk.is_link(status) else None
         too_large = status.st_size > self._max_file_bytes and not asked_for
         if how is Handling.WITHHOLD or too_large:
             return WITHHELD

@@ -44,7 +44,9 @@ def listen_port(bind: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {shown}: {error.strerror}; {advice}") from None
     listener = socket.socket(family, kind, proto)
     try:
-        if sys.platform != "win32":
+        if sys.platform == "win32":  # there, the other option would share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -56,8 +58,10 @@ def listen_port(bind: str, port: int) -> socket.socket:
     return listener
 
 
+#: What shows who listens.
+_LISTENERS = "netstat -ano" if sys.platform == "win32" else "ss -ltnp"
 _ADVICE = {
-    errno.EADDRINUSE: "choose another port, or stop what listens there (ss -ltnp)",
+    errno.EADDRINUSE: f"choose another port, or stop what listens there ({_LISTENERS})",
     errno.EACCES: "choose a port above 1023",
     errno.EADDRNOTAVAIL: 'set "bind" in config.json to an address of this machine',
 }

@@ -15,7 +15,7 @@ from distbuild.drivers import find_driver
 from distbuild.mirror.known import StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.system_paths import to_system
-from distbuild.toolchains import Identifier, Identity, asking_environment
+from distbuild.toolchains import NO_WINDOW, Identifier, Identity, asking_environment
 
 PROBE_TIMEOUT_S = 30.0
 _NAMES_DIRECTORY = re.compile("sysroot|-resource-dir")
@@ -112,6 +112,7 @@ def _ask(
             timeout=PROBE_TIMEOUT_S,
             encoding="utf-8",
             errors="surrogateescape",
+            creationflags=NO_WINDOW,
             check=False,
         )
     except (OSError, subprocess.SubprocessError) as error:
