@@ -71,6 +71,8 @@ class Preparer:
         read, more = texts
         around = [*map(posixpath.dirname, (source, *_inputs(command), *more)), command.cwd]
         searched = tuple(dict.fromkeys([*around, *_search_dirs(command, env), *own.dirs]))
+        if abbreviated := _abbreviated(searched):
+            return abbreviated
         self._mirroring.require((*searched, *_foreign_gcc(own.dirs)))
         odd = cover_odd(self._mirroring, read.data, posixpath.dirname(source), searched)
         generation = self._mirroring.settle()
@@ -134,6 +136,13 @@ class Preparer:
             if real is not None and (entry is None or isinstance(entry, WithheldEntry)):
                 changed |= self._mirroring.want(path)
         return changed
+
+
+def _abbreviated(directories: Iterable[str]) -> Local | None:
+    """A directory with one of Windows' short names, which on a worker stands for something else, or
+    for nothing."""
+    short = next(filter(disk.has_short_name, directories), None)
+    return None if short is None else Local(LocalReason.INPUT_NOT_MIRRORED, short)
 
 
 def _travelling(files: Mapping[str, FileRead]) -> Iterator[JobFile]:
