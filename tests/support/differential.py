@@ -88,7 +88,8 @@ def parse_lines(
 
 
 def _line(row: str, expected: str, variables: Mapping[str, str], default: str) -> Line:
-    whole = any(not word.startswith(("-", "/", "@")) for word in shlex.split(row)[:1])
+    options = ("-", "@") if default == DEFAULT else ("-", "@", "/")
+    whole = any(not word.startswith(options) for word in shlex.split(row)[:1])
     words = shlex.split(row if whole else default.replace("{}", row))
     for name, value in variables.items():
         words = [word.replace(f"${name}", value) for word in words]
