@@ -1,9 +1,11 @@
 """Builds the syncer from its configuration and runs it. The only place that knows all its parts."""
 
+import functools
 import gc
 import getpass
 import logging
 import os
+import posixpath
 import re
 import socket
 import threading
@@ -123,8 +125,11 @@ class Syncer:
         self._mirroring.stop()
 
     def _end(self, stop: threading.Event) -> None:
-        while not stop.wait(SAVE_S):
+        pause = SAVE_S
+        while not stop.wait(pause):
+            began = time.thread_time()
             self._save()
+            pause = max(SAVE_S, SAVE_SHARE * (time.thread_time() - began))
         self._farm.stop()
 
     def _warm(self) -> None:
@@ -148,7 +153,10 @@ class Syncer:
             return  # what is known so far is less than what is on disk already
         try:
             self._memory.save(self._mirroring.required(), self._mirroring.wanted())
-            self._cache.save(lambda path: self._mirroring.roots.holding(path) is not None)
+            roots = self._mirroring.roots
+            # Asked once for all files of a directory.
+            held = functools.cache(lambda directory: roots.holding(directory + "/.") is not None)
+            self._cache.save(lambda path: held(posixpath.dirname(path)))
         except OSError as error:
             log.warning("state is not saved: %s", error)
 
@@ -168,6 +176,8 @@ def _spare_the_collector() -> None:
 GC_THRESHOLDS = (20_000, 50, 100)
 #: How often the digests are written down (seconds): what a crash costs is hashing again.
 SAVE_S = 30.0
+#: And so rarely that it takes no more than a thousandth of a processor; large mirrors take longer.
+SAVE_SHARE = 1000.0
 
 
 def _user_home() -> str:
