@@ -5,31 +5,26 @@ file that another program has open just now is asked for again for some tens of 
 """
 
 import contextlib
-import errno
 import functools
 import os
+import posixpath
 import shutil
 import stat as modes
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from io import FileIO
-from typing import Any, AnyStr, Generic, Protocol, TypeVar, cast
+from typing import Any, AnyStr, TypeVar, cast
 
-from distbuild import windows_calls, windows_status
-from distbuild.system_paths import WINDOWS, from_system, internal_form, to_system
-from distbuild.windows_names import fold, is_nameable
+from distbuild import windows_calls, windows_files
+from distbuild.system_paths import WINDOWS, from_system, to_system
+from distbuild.windows_names import fold
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-Name = TypeVar("Name", str, bytes, covariant=True)
 
 #: Sharing and lock violations; and access denied, as it is said of a name that is being deleted.
 _PASSING = frozenset({32, 33})
 _PASSING_FOR_WRITERS = _PASSING | {5}
-#: Reparse tags (winnt.h): a symbolic link, and a junction, which a mounted volume is as well.
-_SYMLINK, _JUNCTION = 0xA000000C, 0xA0000003
-_FILE_ATTRIBUTE_DIRECTORY = 0x10
 _MAX_LINKS = 63
 #: Not for the programs that are started; on Windows also without a change to line ends.
 O_PRIVATE: int = getattr(os, "O_CLOEXEC", 0) | (
@@ -77,15 +72,10 @@ def patiently(
 
 
 def make_link(target: bytes, path: bytes, *, to_directory: bool) -> bool:
-    """A link on Windows at ``path`` to an absolute target; whether there is one now.
-
-    Directories get a junction, which everybody may make; links to files are a privilege.
-    """
+    """A link on Windows at ``path`` to an absolute target; whether there is one now."""
     try:
-        if to_directory:
-            windows_calls.make_junction(*map(os.fsdecode, (to_system(target), to_system(path))))
-        else:
-            os.symlink(to_system(target), to_system(path))
+        native = (os.fsdecode(to_system(target)), os.fsdecode(to_system(path)))
+        windows_files.make_link(*native, to_directory=to_directory)
     except OSError:
         return False
     return True
@@ -97,22 +87,8 @@ def remove_tree(path: AnyStr) -> None:
         shutil.rmtree(to_system(path), ignore_errors=True)
 
 
-def _status_on_windows(path: str | bytes) -> os.stat_result:
-    try:
-        return windows_status.status(os.fsdecode(path), follow=True)
-    except PermissionError:
-        return os.stat(path)
-
-
-def _own_status_on_windows(path: str | bytes) -> os.stat_result:
-    try:
-        return windows_status.status(os.fsdecode(path), follow=False)
-    except PermissionError:
-        return os.lstat(path)
-
-
-stat = _for_reading(_status_on_windows) if WINDOWS else os.stat
-lstat = _for_reading(_own_status_on_windows) if WINDOWS else os.lstat
+stat = _for_reading(windows_files.status) if WINDOWS else os.stat
+lstat = _for_reading(windows_files.own_status) if WINDOWS else os.lstat
 listdir = _for_reading(os.listdir)
 access = _for_reading(os.access)
 open_descriptor = _for_writing(os.open)
@@ -143,53 +119,6 @@ def _asking(call: F) -> F:
             return False
 
     return cast("F", converted)
-
-
-class Item(Protocol[Name]):
-    """What a directory has under one name; see ``os.DirEntry``."""
-
-    @property
-    def name(self) -> Name:
-        """Its name."""
-
-    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        """Its own status; links are never followed, whatever is asked."""
-
-    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
-        """Whether it is a directory, and no link to one."""
-
-
-@dataclass(frozen=True, slots=True)
-class _WindowsItem(Generic[AnyStr]):
-    name: AnyStr
-    status: os.stat_result
-
-    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        del follow_symlinks
-        return self.status
-
-    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
-        del follow_symlinks
-        return modes.S_ISDIR(self.status.st_mode) and not is_link(self.status)
-
-
-@contextlib.contextmanager
-def _scan_on_windows(path: AnyStr) -> Iterator[Iterator[Item[AnyStr]]]:
-    found = _for_reading(windows_status.listing)(os.fsdecode(path))
-    named = ((name, status) for name, status in found if is_nameable(name))
-    if isinstance(path, bytes):
-        yield (_WindowsItem(os.fsencode(name), status) for name, status in named)
-    else:
-        yield (_WindowsItem(name, status) for name, status in named)
-
-
-def _windows_descriptor_status(descriptor: int) -> os.stat_result:
-    return windows_status.status_of_handle(windows_calls.handle_of(descriptor))
-
-
-def _open_on_windows(path: str | bytes) -> FileIO:
-    opener = windows_calls.open_shared
-    return _for_reading(open)(os.fsdecode(path), "rb", buffering=0, opener=opener)
 
 
 def _open(path: str | bytes) -> FileIO:
@@ -251,6 +180,20 @@ def _real_on_windows(path: str) -> str:
     return here or "/"
 
 
+def has_short_name(path: str) -> bool:
+    """Whether Windows knows a directory on the way by an abbreviated name, ``PROGRA~1``, as well,
+    and ``path`` has that one."""
+    if not WINDOWS or "~" not in path:
+        return False
+    here = ""
+    for part in posixpath.normpath(path).split("/")[1:]:
+        step = f"{here}/{part}"
+        if "~" in part and fold(as_on_disk(step)) != fold(step):
+            return True
+        here = step
+    return False
+
+
 def is_respelled(path: str) -> bool:
     """Whether the disk spells a path without links otherwise."""
     if not WINDOWS:
@@ -265,25 +208,8 @@ def is_respelled(path: str) -> bool:
 def _link_on_windows(path: AnyStr) -> AnyStr:
     target = _for_reading(os.readlink)(path)
     if isinstance(target, bytes):
-        return os.fsencode(_inside_target(os.fsdecode(target)))
-    return _inside_target(target)
-
-
-def _inside_target(target: str) -> str:
-    if target.lower().startswith("\\\\?\\volume{"):
-        raise FileNotFoundError(errno.ENOENT, "a volume without a path is mounted there", target)
-    if target[1:2] == ":" or target.startswith("\\"):
-        return internal_form(target)
-    return target.replace("\\", "/")
-
-
-def _is_link_on_windows(status: os.stat_result) -> bool:
-    return getattr(status, "st_reparse_tag", 0) in (_SYMLINK, _JUNCTION)
-
-
-def links_to_directory(status: os.stat_result) -> bool:
-    """Whether a link on Windows, by its own status, is one of those that lead to directories."""
-    return bool(getattr(status, "st_file_attributes", 0) & _FILE_ATTRIBUTE_DIRECTORY)
+        return os.fsencode(windows_files.inside_target(os.fsdecode(target)))
+    return windows_files.inside_target(target)
 
 
 def _is_link(status: os.stat_result) -> bool:
@@ -292,13 +218,14 @@ def _is_link(status: os.stat_result) -> bool:
 
 #: A link's target in internal form, relative or absolute.
 readlink = _link_on_windows if WINDOWS else os.readlink
+links_to_directory = windows_files.links_to_directory
 #: Whether a status of ``lstat`` is that of a symbolic link, or of one of Windows' junctions.
-is_link = _is_link_on_windows if WINDOWS else _is_link
+is_link = windows_files.is_link if WINDOWS else _is_link
 #: A path with its last name as the directory spells it; on POSIX there is but one spelling.
 as_on_disk = _as_on_disk if WINDOWS else _as_it_is
 #: A file, unbuffered, for reading bytes; nobody is kept from replacing it.
-open_to_read = _open_on_windows if WINDOWS else _open
+open_to_read = _for_reading(windows_files.open_to_read) if WINDOWS else _open
 #: The listing of a directory, to be used with ``with``.
-scandir = _scan_on_windows if WINDOWS else os.scandir
+scandir = _for_reading(windows_files.scan) if WINDOWS else os.scandir
 #: The status of an open file.
-fstat = _windows_descriptor_status if WINDOWS else os.fstat
+fstat = windows_files.status_of_descriptor if WINDOWS else os.fstat

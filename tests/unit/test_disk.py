@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from distbuild import disk
+from distbuild import disk, windows_files
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX has the calls as they are")
@@ -61,12 +61,25 @@ def test_other_errors_are_raised_at_once(code: int, passing: frozenset[int]) -> 
     ],
 )
 def test_targets_of_windows_links_come_in_internal_form(target: str, inside: str) -> None:
-    assert disk._inside_target(target) == inside
+    assert windows_files.inside_target(target) == inside
 
 
 def test_a_volume_that_has_no_path_is_nothing_to_follow() -> None:
     with pytest.raises(FileNotFoundError):
-        disk._inside_target("\\\\?\\Volume{26a21bda-a627-11d7-9931-806e6f6e6963}\\")
+        windows_files.inside_target("\\\\?\\Volume{26a21bda-a627-11d7-9931-806e6f6e6963}\\")
+
+
+def test_abbreviated_names_are_known_by_what_the_disk_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not disk.has_short_name("/C/PROGRA~1")
+    monkeypatch.setattr(disk, "WINDOWS", True)
+    names = {"/C/PROGRA~1": "/C/Program Files", "/C/a~1": "/C/A~1"}
+    monkeypatch.setattr(disk, "as_on_disk", lambda path: names.get(path, path))
+    assert disk.has_short_name("/C/PROGRA~1/x")
+    assert disk.has_short_name("/C/a/../PROGRA~1")
+    assert not disk.has_short_name("/C/a~1/b~")
+    assert not disk.has_short_name("/C/Program Files")
 
 
 def test_windows_way_to_a_real_path_follows_links(

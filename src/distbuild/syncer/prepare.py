@@ -28,6 +28,7 @@ from distbuild.syncer.odd import cover_odd
 from distbuild.syncer.terminfo import describe
 from distbuild.syncer.understand import Submission, Understood, parts, understand
 from distbuild.syncer.zone import Zone
+from distbuild.system_paths import WINDOWS
 
 _PATH_LISTS: tuple[str, ...] = (
     "CPATH",
@@ -104,7 +105,7 @@ class Preparer:
             if terminal is None:
                 return Local(LocalReason.UNSUPPORTED_OPTION, f"TERM={env['TERM']}, unknown here")
             env |= terminal
-        return env
+        return (_abbreviated(known.command, env) if WINDOWS else None) or env
 
     def _job_file(self, source: str, read: FileRead, *, odd: bool) -> JobFile | None:
         """The source as it was read, under its real path; None when it is gone by now."""
@@ -134,6 +135,14 @@ class Preparer:
             if real is not None and (entry is None or isinstance(entry, WithheldEntry)):
                 changed |= self._mirroring.want(path)
         return changed
+
+
+def _abbreviated(command: CompileCommand, env: Mapping[str, str]) -> Local | None:
+    """Paths with one of Windows' short names, which on a worker stands for something else, or for
+    nothing."""
+    paths = (command.cwd, command.absolute(command.source), *_search_dirs(command, env))
+    short = next(filter(disk.has_short_name, paths), None)
+    return None if short is None else Local(LocalReason.INPUT_NOT_MIRRORED, short)
 
 
 def _travelling(files: Mapping[str, FileRead]) -> Iterator[JobFile]:

@@ -14,6 +14,7 @@ from distbuild import disk
 from distbuild.command.cl.coff import renamed
 from distbuild.command.cl.moved import Moved, Unmapper, move, move_environment, wanted_listing
 from distbuild.command.model import Family
+from distbuild.command.toolchain import CL_PATH_LISTS
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError, NamesItsPlace
 from distbuild.system_paths import from_system
@@ -31,6 +32,10 @@ def prepare(task: Task, tree: str, search_path: str) -> "ClExecution":
     if task.command.family is not Family.CL:
         raise InfrastructureError("clang-cl compiles only at the original paths")
     native = to_windows(tree)
+    if deep := _too_deep(task):
+        raise InfrastructureError(
+            f"{deep} would have too long a path here: shorten that of the home"
+        )
     try:
         moved = move(task.command, native, to_windows(os.fsdecode(task.directory)))
     except ValueError as error:
@@ -47,6 +52,18 @@ def prepare(task: Task, tree: str, search_path: str) -> "ClExecution":
         moved,
         Unmapper(native),
     )
+
+
+def _too_deep(task: Task) -> str:
+    """A file that the compiler should find, and that it cannot open in the tree; "" for none."""
+    if task.tree.long_paths is None:
+        return ""
+    command = task.command
+    listed = (os.fsdecode(task.job.env.get(name, b"")).split(";") for name in CL_PATH_LISTS)
+    names = [*command.search_dirs, *(name for names in listed for name in names if name), "."]
+    places = [posixpath.normpath(command.absolute(name)) for name in names]
+    places.append(posixpath.dirname(command.absolute(command.source)))
+    return task.tree.long_paths.below(places)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from distbuild.system_paths import ERRORS
 from distbuild.worker.following import Entries, next_entries, next_summary
 from distbuild.worker.ground import Ground
 from distbuild.worker.holds import Holds
+from distbuild.worker.long_paths import LongPaths
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.paths import Above, Behind, check_path, checked, left_out
 
@@ -51,6 +52,7 @@ class Tree:
     ) -> None:
         self._fold = fold
         self._spellings = Spellings(fold) if fold is not None else None
+        self.long_paths = LongPaths(len(root), fold) if fold is not None else None
         self._lock = threading.Lock()
         self._store = store
         self._own_files = own_files
@@ -254,11 +256,18 @@ class Tree:
         self._spell(touched)
 
     def _spell(self, touched: list[bytes]) -> None:
-        if self._spellings is None:
+        if self._spellings is None or self.long_paths is None:
             return
         for path in touched:
-            note = self._spellings.add if path in self._entries else self._spellings.discard
+            entry = self._entries.get(path)
+            note = self._spellings.discard if entry is None else self._spellings.add
             note(os.fsdecode(path))
+            # First what is gone: it may be there again in other letters.
+            self.long_paths.note(path, is_file=False)
+        for path in touched:
+            entry = self._entries.get(path)
+            if entry is not None and not isinstance(entry, DirectoryEntry):
+                self.long_paths.note(path, is_file=True)
 
     def _change_disk(self, wanted: Entries, touched: list[bytes], hidden: set[bytes]) -> None:
         ground, old = self.ground, self._entries
@@ -296,7 +305,9 @@ class Tree:
         self._revision += 1
         self._all_changed = self._revision
         self._entries, self._summary = {}, Summary()
-        self._spellings = Spellings(self._fold) if self._fold is not None else None
+        if self._fold is not None:
+            self._spellings = Spellings(self._fold)
+            self.long_paths = LongPaths(len(self.ground.root), self._fold)
         self._left_out = set()
         self._files, self._bytes = 0, 0
         self._changed.clear()

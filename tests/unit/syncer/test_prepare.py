@@ -214,3 +214,13 @@ def test_understanding_tells_the_compiler(box: Box) -> None:
     known = box.preparer.understand(box.submission())
     assert isinstance(known, Understood)
     assert (known.driver.path, known.identity) == (f"{box.base}/bin/gcc", IDENTITY)
+
+
+def test_an_abbreviated_directory_keeps_a_compile_here(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distbuild.syncer.prepare.WINDOWS", True)
+    monkeypatch.setattr("distbuild.disk.has_short_name", lambda path: path.endswith("/SHORT~1"))
+    assert isinstance(prepared(box, box.submission()), Task)
+    answer = prepared(box, box.submission("-ISHORT~1"))
+    assert answer == Local(LocalReason.INPUT_NOT_MIRRORED, f"{box.base}/src/SHORT~1")
