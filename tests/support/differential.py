@@ -70,6 +70,9 @@ def _apart(local: object, ours: object) -> str:
     return f"local ...{mine[begin : common + 240]} ours ...{other[begin : common + 240]}"
 
 
+#: A compiler that goes by addresses (the order of clang's warnings of unused variables) may well
+#: say the same a few times.
+MAX_AGAIN = 6
 #: What a row that begins with an option stands for.
 DEFAULT = "$CC {} -c src/main.c -o build/out.o"
 
@@ -88,7 +91,8 @@ def parse_lines(
 
 
 def _line(row: str, expected: str, variables: Mapping[str, str], default: str) -> Line:
-    whole = any(not word.startswith(("-", "/", "@")) for word in shlex.split(row)[:1])
+    options = ("-", "@") if default == DEFAULT else ("-", "@", "/")
+    whole = any(not word.startswith(options) for word in shlex.split(row)[:1])
     words = shlex.split(row if whole else default.replace("{}", row))
     for name, value in variables.items():
         words = [word.replace(f"${name}", value) for word in words]
@@ -116,10 +120,18 @@ def compare(cluster: Cluster, project: Path, line: Line) -> Outcome:
         happened = said.removeprefix(_LOCAL).decode(errors="replace").partition(":")[0].strip()
     else:
         happened = f"nothing known ({said.decode(errors='replace')})"
-    again = local
-    if _named(local) != _named(ours):
+    again, left = local, MAX_AGAIN
+    while left and _settled_by_nothing(local, again, ours):
         again = _left_by(lambda: run_here(line.argv, where, **line.env), project)
+        left -= 1
     return Outcome(local, again, ours, happened, said.decode(errors="replace"))
+
+
+def _settled_by_nothing(local: Done, again: Done, ours: Done) -> bool:
+    """Whether ours differs from the local one where that agrees with itself, so far."""
+    one, other, mine = map(_named, (local, again, ours))
+    names = one.keys() | mine.keys()
+    return any(one.get(n) != mine.get(n) and one.get(n) == other.get(n) for n in names)
 
 
 def _left_by(run: Callable[[], Done], project: Path) -> Done:

@@ -5,6 +5,7 @@ the system's alone. Kept between runs in ``$XDG_CACHE_HOME/dist_build-tests``.
 """
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -20,15 +21,20 @@ class NotFetched(Exception):
     """The project could not be had; the message says why."""
 
 
-def fetch(package: str, destination: Path) -> Path:
-    """A fresh copy of a project below ``destination``; raises NotFetched."""
+def fetch(package: str, destination: Path, sha256: str = "") -> Path:
+    """A fresh copy of a project below ``destination``; raises NotFetched.
+
+    Also if the tarball is not the one with this digest, but of another version.
+    """
     kept = _cache() / package
     kept.parent.mkdir(parents=True, exist_ok=True)
     with open(kept.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():
             _download(package, kept)
-    (tarball,) = kept.glob("*.orig.tar.*")
+    (tarball,) = (path for path in kept.glob("*.orig.tar.*") if path.suffix != ".asc")
+    if sha256 and hashlib.sha256(tarball.read_bytes()).hexdigest() != sha256:
+        raise NotFetched(f"{package}: {tarball.name} is another version than this test knows")
     destination.mkdir(parents=True)
     words = ["tar", "xf", str(tarball), "-C", str(destination)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -38,10 +44,10 @@ def fetch(package: str, destination: Path) -> Path:
     return project
 
 
-def fetch_or_skip(package: str, destination: Path) -> Path:
+def fetch_or_skip(package: str, destination: Path, sha256: str = "") -> Path:
     """As ``fetch``; skips the test, or fails it where DIST_BUILD_REQUIRE_TOOLS=1."""
     try:
-        return fetch(package, destination)
+        return fetch(package, destination, sha256)
     except NotFetched as error:
         absent(str(error))
         raise

@@ -165,7 +165,10 @@ ROWS: tuple[Option, ...] = (
     Option("-fxray-modes=", EITHER, only=CLANG),
     Option("-fxray-never-instrument=", EITHER, FILE, ORIGINAL, only=CLANG),
     Option("-gant", JOINED, verdict=UNSUPPORTED, only=GCC),
+    # These formats name the source by its whole path, which no map changes.
+    Option("-gbtf", verdict=ORIGINAL, only=GCC),
     Option("-gcc-toolchain", SEPARATE, verdict=UNSUPPORTED),
+    Option("-gctf", JOINED, verdict=ORIGINAL, only=GCC),
     Option("-gen-cdb-fragment-path", SEPARATE, verdict=UNSUPPORTED),
     Option("-gen-reproducer", JOINED, verdict=UNSUPPORTED),
     Option("-gmodules", verdict=MODULES, only=CLANG),
