@@ -164,6 +164,8 @@ def test_a_distributable_command(line):
 
 
 NEED_ORIGINAL_PATHS = [
+    "gcc -gbtf -c x.c",
+    "gcc -g -gctf2 -c x.c",
     "gcc -c x.i",
     "gcc -c x.c --coverage",
     "gcc -c x.c -fprofile-arcs -ftest-coverage",
