@@ -166,6 +166,10 @@ class Roots:
                 return best
             directory = posixpath.dirname(directory)
 
+    def holds_files_of(self, directory: str) -> bool:
+        """Whether a root holds the files that are directly in a directory."""
+        return self.holding(posixpath.join(directory, ".")) is not None
+
     def shallow(self) -> list[str]:
         """Paths of the roots of which only the top is mirrored."""
         return [root.path for root in self if root.kind is Kind.SHALLOW]

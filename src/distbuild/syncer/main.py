@@ -153,9 +153,8 @@ class Syncer:
             return  # what is known so far is less than what is on disk already
         try:
             self._memory.save(self._mirroring.required(), self._mirroring.wanted())
-            roots = self._mirroring.roots
             # Asked once for all files of a directory.
-            held = functools.cache(lambda directory: roots.holding(directory + "/.") is not None)
+            held = functools.cache(self._mirroring.roots.holds_files_of)
             self._cache.save(lambda path: held(posixpath.dirname(path)))
         except OSError as error:
             log.warning("state is not saved: %s", error)

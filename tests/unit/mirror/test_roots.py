@@ -115,6 +115,19 @@ def test_a_path_is_held_by_the_deep_root_or_the_nearest(path: str, holder: str |
     assert (held.path if held else None) == holder
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "directory", ["/", "/d", "/d/sub", "/d/.git", "/other", "/top", "/top/sub"]
+)
+def test_a_directory_s_files_are_held_as_each_of_them_is(directory: str) -> None:
+    roots = Roots()
+    roots.add(Root("/d", Kind.DEEP))
+    roots.add(Root("/top", Kind.SHALLOW))
+
+    file = directory.rstrip("/") + "/x.h"
+    assert roots.holds_files_of(directory) == (roots.holding(file) is not None)
+
+
 def test_roots_can_be_replaced_and_discarded() -> None:
     roots = Roots()
     for root in (Root("/p", Kind.SHALLOW), Root("/p/a", Kind.DEEP), Root("/pa", Kind.DEEP)):
