@@ -197,6 +197,7 @@ class Server:
         while (request := connection.reader.next()) is None:
             chunk = _receive(connection)
             if chunk is None:
+                connection.transport.expect(connection.reader.missing())
                 connection.is_running = False
                 self._watch(connection, select.EPOLLIN)
                 return False

@@ -9,6 +9,8 @@ from typing import Any
 MAX_HEAD_BYTES = 16 * 1024
 #: A body beyond this is only taken of those who may send it.
 FREE_BODY_BYTES = 64 * 1024
+#: So many small pieces are kept as they came.
+MAX_PIECES = 64
 
 #: Whether the sender of these headers may send a large body.
 Admits = Callable[[Mapping[str, str]], bool]
@@ -43,40 +45,59 @@ class RequestReader:
     def __init__(self, max_body: int, admits: Admits) -> None:
         self._max_body = max_body
         self._admits = admits
-        self._received = bytearray()
+        # What has come and is not part of a request yet, a piece each time.
+        self._received: list[bytes] = []
+        self._size = 0
         self._head: _Head | None = None
 
     def feed(self, data: bytes) -> None:
         """Take what has come."""
-        self._received += data
+        self._received.append(data)
+        self._size += len(data)
+        if len(self._received) >= MAX_PIECES and self._size < FREE_BODY_BYTES:
+            self._whole()  # a stranger's single bytes would take a multiple of their size
 
     def is_admitted(self) -> bool:
         """Whether what comes is a large body of somebody who may send it."""
         return self._head is not None and self._head.length > FREE_BODY_BYTES
 
+    def missing(self) -> int:
+        """How many bytes are still to come of a body; 0 also where none has begun."""
+        return max(0, self._head.length - self._size) if self._head is not None else 0
+
     def next(self) -> Request | None:
         """A request once it is there as a whole; one with a ``problem`` for what cannot be one."""
         if self._head is None:
-            end = self._received.find(b"\r\n\r\n")
+            if not self._size:
+                return None
+            data = self._whole()
+            end = data.find(b"\r\n\r\n")
             if end < 0:
-                too_long = len(self._received) > MAX_HEAD_BYTES
+                too_long = len(data) > MAX_HEAD_BYTES
                 return _refusal("431 Request Header Fields Too Large") if too_long else None
-            head = self._read_head(self._received[:end].decode("latin-1"))
+            head = self._read_head(data[:end].decode("latin-1"))
             if isinstance(head, str):
                 return _refusal(head)
-            del self._received[: end + 4]
+            self._keep(data[end + 4 :])
             self._head = head
         head = self._head
-        if len(self._received) < head.length:
+        if self._size < head.length:
             return None
         self._head = None
-        if len(self._received) == head.length:
-            body = bytes(self._received)
-            self._received.clear()
-        else:
-            body = bytes(self._received[: head.length])
-            del self._received[: head.length]
-        return Request(head.method, head.target, head.headers, body, head.keeps)
+        body = self._whole()
+        self._keep(body[head.length :])
+        return Request(head.method, head.target, head.headers, body[: head.length], head.keeps)
+
+    def _whole(self) -> bytes:
+        """All pieces as one, which stays the only one."""
+        if len(self._received) != 1:
+            self._received = [b"".join(self._received)]
+        return self._received[0]
+
+    def _keep(self, rest: bytes) -> None:
+        """Only this is left of what has come."""
+        self._received = [rest] if rest else []
+        self._size = len(rest)
 
     def _read_head(self, text: str) -> _Head | str:
         """The head, or the status to refuse it with."""

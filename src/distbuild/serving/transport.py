@@ -6,6 +6,7 @@ import select
 import socket
 import ssl
 import struct
+import threading
 from pathlib import Path
 
 from distbuild.protocol.errors import ConfigError
@@ -16,6 +17,21 @@ SEND_TIMEOUT_S = 10.0
 KEEPALIVE_S = 15
 _CREDENTIALS = struct.Struct("3i")
 _READ_BYTES = 256 * 1024
+#: What is left of a body is waited for as a whole from this size on.
+_WAIT_BYTES = 32 * 1024
+#: More than a record of TLS 1.3 holds (RFC 8446, 5.2): each is read as a whole.
+_RECORD_BYTES = 17 * 1024
+
+
+class _Scratch(threading.local):
+    """Where a thread takes in what comes, so that no memory is asked for each time."""
+
+    def __init__(self) -> None:
+        self.wire = memoryview(bytearray(_READ_BYTES))
+        self.plain = memoryview(bytearray(_READ_BYTES + _RECORD_BYTES))
+
+
+_scratch = _Scratch()
 
 
 class Plain:
@@ -38,6 +54,9 @@ class Plain:
             return self._socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
+
+    def expect(self, size: int) -> None:
+        """So many bytes are still to come of a body (0: of none); fewer are not worth a look."""
 
     def send(self, data: bytes) -> None:
         """Send all of it. Raises OSError, also when the other end takes nothing for a while."""
@@ -87,34 +106,54 @@ class Tls(Plain):
         # Memory between TLS and the socket: one system call for all the records of a result.
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._is_open = False
+        #: The handshake is over.
+        self.is_open = False
+        self._awaited = 1
 
     def receive(self) -> bytes | None:
         """See Plain."""
-        data = super().receive()
-        if not data:
-            return data
-        self._incoming.write(data)
-        if not self._is_open and not self._shake_hands():
+        wire = _scratch.wire
+        try:
+            count = self._socket.recv_into(wire, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
             return None
-        parts = []
+        if not count:
+            return b""
+        self._incoming.write(wire[:count])
+        if not self.is_open and not self._shake_hands():
+            return None
+        plain, size = _scratch.plain, 0
         with contextlib.suppress(ssl.SSLWantReadError):
-            while part := self._tls.read(_READ_BYTES):
-                parts.append(part)
-            if not parts:
+            while self._incoming.pending or not size:
+                read = int(self._tls.read(_RECORD_BYTES, plain[size:]))
+                size += read
+                if not read:
+                    break
+            if not size:
                 return b""  # the other end says farewell
-        self._flush()
-        return b"".join(parts) or None
+        if self._outgoing.pending:
+            self._flush()
+        return bytes(plain[:size]) or None
+
+    def expect(self, size: int) -> None:
+        """See Plain. The kernel tells of a large body once there is much of it, not of each of the
+        segments in which it comes; the end of the connection it tells at once."""
+        # The beginning of a record may be inside TLS already; what is packed is never less.
+        missing = size - self._incoming.pending - _RECORD_BYTES
+        awaited = min(missing, _READ_BYTES) if missing >= _WAIT_BYTES else 1
+        if awaited != self._awaited:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, awaited)
+            self._awaited = awaited
 
     def _shake_hands(self) -> bool:
         try:
             self._tls.do_handshake()
-            self._is_open = True
+            self.is_open = True
         except ssl.SSLWantReadError:
             pass
         finally:
             self._flush()  # also the word of what is wrong
-        return self._is_open
+        return self.is_open
 
     def send(self, data: bytes) -> None:
         """See Plain."""
@@ -131,7 +170,7 @@ class Tls(Plain):
 
     def close(self) -> None:
         """End the connection, with a word of it where the other end takes one."""
-        if self._is_open:
+        if self.is_open:
             with contextlib.suppress(OSError):
                 self._tls.unwrap()
             with contextlib.suppress(OSError):
