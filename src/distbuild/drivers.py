@@ -9,7 +9,7 @@ import filecmp
 import functools
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.system_paths import WINDOWS
@@ -115,8 +115,10 @@ def _path(env: Mapping[str, str]) -> str:
 
 
 def _on_path(name: str, cwd: str, path: str) -> Iterator[str]:
-    for candidate in map(_with_suffix, _candidates(os.path.basename(name), cwd, path)):
-        if _is_program(candidate):
+    candidates: Iterable[str] = _candidates(os.path.basename(name), cwd, path)
+    for candidate in map(_with_suffix, candidates) if WINDOWS else candidates:
+        # As in _is_program: most of them are not there, and each compile asks for all.
+        if os.access(candidate, os.X_OK) and os.path.isfile(candidate):
             yield candidate
 
 

@@ -103,8 +103,12 @@ def _bad_output(scan: Scan) -> Local | None:
 
 def _collision(command: CompileCommand) -> Local | None:
     """Two of its files that are one: which of them is left is the compiler's secret."""
+    named = (command.source, *command.output_files())
+    ends = {name.rpartition("/")[2] for name in named}
+    if len(ends) == len(named) and ends.isdisjoint(("", ".", "..")):
+        return None
     found = {_plain(posixpath.join(command.cwd, command.source))}
-    for name in command.output_files():
+    for name in named[1:]:
         path = _plain(posixpath.join(command.cwd, name))
         if path in found:
             return Local(LocalReason.OUTPUT_SPECIAL, name)
@@ -261,8 +265,8 @@ def _climbs_out(cwd: str, path: str) -> bool:
 
 def _directories(cwd: str, paths: list[str], *, with_cwd: bool) -> tuple[str, ...]:
     """Absolute directories of ``paths``, each once; ".." is kept, it may follow a symlink."""
-    found = [posixpath.join(cwd, posixpath.dirname(path)) for path in paths]
-    found += [cwd] if with_cwd else []
+    found = {posixpath.join(cwd, posixpath.dirname(path)) for path in paths}
+    found |= {cwd} if with_cwd else set()
     plain = (path if ".." in path.split("/") else _plain(path) for path in found)
     return tuple(sorted(dict.fromkeys(plain)))
 

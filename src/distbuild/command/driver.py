@@ -54,6 +54,7 @@ _PROBES = ("conftest.", "conftest_")
 _PROBE_DIRECTORIES = frozenset(
     ("CMakeTmp", "CMakeScratch", "meson-private", ".sconf_temp", ".conf_check", "config.tests")
 )
+_TRY_COMPILE = "TryCompile-"
 
 
 def family_of(program: str) -> Family | None:
@@ -107,7 +108,9 @@ def is_probe(source: str) -> bool:
     *directories, name = source.split("/")
     if name.startswith(_PROBES) or not _PROBE_DIRECTORIES.isdisjoint(directories):
         return True
-    return any(directory.startswith("TryCompile-") for directory in directories)
+    if _TRY_COMPILE not in source:
+        return False
+    return any(directory.startswith(_TRY_COMPILE) for directory in directories)
 
 
 def default_output(source: str, *, assembly: bool) -> str:

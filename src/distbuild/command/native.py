@@ -25,7 +25,8 @@ _MAX_WORDS = 2000
 
 def is_wanted(command: CompileCommand) -> bool:
     """Whether what the command gives depends on the processor that it runs on."""
-    return any(_is_native(argument) for argument in command.arguments)
+    words = [a for a in command.arguments if a.option.startswith("-m")]
+    return any(map(_is_native, words))
 
 
 def probe(command: CompileCommand) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Duty: arguments and texts, as values. Unaware of processes: the caller runs the 
 and without the include variables.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 
@@ -93,6 +94,7 @@ _WRITES_OR_MOVES = (
     "SDKROOT",
     "SUNPRO_DEPENDENCIES",
 )
+_OBSTACLES = frozenset((*_RUNS_OTHER_CODE, *_WRITES_OR_MOVES))
 
 
 def search_probe(command: CompileCommand) -> tuple[str, ...]:
@@ -135,7 +137,13 @@ CL_PATH_LISTS = ("INCLUDE", "EXTERNAL_INCLUDE")
 
 def environment_for(family: Family, env: Mapping[str, str]) -> dict[str, str]:
     """The part of ``env`` that reaches a compiler of this family."""
-    allowed = allowed_environment(env)
+    return dict(_environment_for(family, tuple(env.items())))
+
+
+@functools.lru_cache(maxsize=100)
+def _environment_for(family: Family, env: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """The same; all the commands of a build have one environment."""
+    allowed = allowed_environment(dict(env))
     if family.speaks_cl:
         return allowed
     return {name: value for name, value in allowed.items() if name not in CL_PATH_LISTS}
@@ -165,13 +173,13 @@ def telling_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 def environment_obstacle(env: Mapping[str, str]) -> Local | None:
     """Why a compile with this environment stays local: a variable whose effect is not modelled."""
+    if _OBSTACLES.isdisjoint(env):
+        return None
     for name in _RUNS_OTHER_CODE:
         if name in env:
             return Local(LocalReason.RUNS_OTHER_CODE, name)
-    for name in _WRITES_OR_MOVES:
-        if name in env:
-            return Local(LocalReason.UNSUPPORTED_OPTION, name)
-    return None
+    name = next(name for name in _WRITES_OR_MOVES if name in env)
+    return Local(LocalReason.UNSUPPORTED_OPTION, name)
 
 
 def _probe_language(language: str) -> str:
@@ -181,5 +189,6 @@ def _probe_language(language: str) -> str:
 
 def _probed_words(command: CompileCommand) -> Iterator[str]:
     for argument in command.arguments:
-        if argument.meaning in _PROBED or argument.option.startswith(_PROBED_PREFIXES):
+        option = argument.option
+        if (argument.same_as or option) in _PROBED or option.startswith(_PROBED_PREFIXES):
             yield from argument.tokens()

@@ -109,8 +109,10 @@ class DigestCache:
 
     def put(self, path: str, known: Known) -> None:
         """Remember a digest."""
-        self._known[os.fsencode(path)] = known
-        self._dirty = True
+        name = os.fsencode(path)
+        if self._known.get(name) != known:
+            self._known[name] = known
+            self._dirty = True
 
     def forget(self, paths: Iterable[str]) -> None:
         """Have these files read again, however unchanged they look."""

@@ -16,6 +16,8 @@ SEND_TIMEOUT_S = 10.0
 #: Machines that vanish without a word are noticed after some times as long (seconds).
 KEEPALIVE_S = 15
 _CREDENTIALS = struct.Struct("3i")
+#: A number: to put them together each time takes Python longer than to send. Not on Windows.
+_AT_ONCE = int(getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0))
 _READ_BYTES = 256 * 1024
 #: What is left of a body is waited for as a whole from this size on.
 _WAIT_BYTES = 32 * 1024
@@ -63,7 +65,7 @@ class Plain:
         left = memoryview(data)
         while left:
             try:
-                sent = self._socket.send(left, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                sent = self._socket.send(left, _AT_ONCE)
             except BlockingIOError:
                 self._wait_for_room()
             else:
@@ -174,7 +176,7 @@ class Tls(Plain):
             with contextlib.suppress(OSError):
                 self._tls.unwrap()
             with contextlib.suppress(OSError):
-                self._socket.send(self._outgoing.read(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                self._socket.send(self._outgoing.read(), _AT_ONCE)
         super().close()
 
 

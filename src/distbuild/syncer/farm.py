@@ -45,6 +45,7 @@ class Farm:
         self._waiting: dict[int, _Waiting] = {}
         self._polls = Polls()
         self._renewals = Polls()
+        self._advertised: dict[str, tuple[list[messages.Toolchain], frozenset[str]]] = {}
         # Slots that each worker has free, as far as its requests and results tell.
         self._free: dict[str, int] = {}
         self._stopping = threading.Event()
@@ -140,17 +141,24 @@ class Farm:
         self, request: messages.LeaseRequest, now: float
     ) -> tuple[list[tuple[str, Task]], bool]:
         """The jobs for a worker that asks, and whether that is an answer."""
-        identities = frozenset(t.identity for t in request.toolchains)
-        worker = Worker(request.worker, identities, request.namespaces, now)
+        worker = Worker(request.worker, self._identities(request), request.namespaces, now)
         self._queue.heard(worker)
         self._first.set()
         given = self._assign(request, now)
         only_listens = request.slots == 0 and request.ahead == 0
         return given, bool(given) or (only_listens and self._queue.offers(worker, now))
 
+    def _identities(self, request: messages.LeaseRequest) -> frozenset[str]:
+        """The compilers of a worker that asks, which seldom change."""
+        known = self._advertised.get(request.worker)
+        if known is None or known[0] != request.toolchains:
+            identities = frozenset(t.identity for t in request.toolchains)
+            known = self._advertised[request.worker] = (request.toolchains, identities)
+        return known[1]
+
     def _farewell(self, worker: str) -> None:
         with self._lock:
-            self._free.pop(worker, None)
+            self._forget(worker)
             self._perform(self._queue.leave(worker, self._now()))
             self._polls.dismiss(worker)
 
@@ -221,9 +229,13 @@ class Farm:
     def lost(self, worker: str) -> None:
         """A worker does not answer. One that said farewell only finishes what it has."""
         with self._lock:
-            self._free.pop(worker, None)
+            self._forget(worker)
             if worker in self._queue.workers:
                 self._perform(self._queue.lost(worker, self._now()))
+
+    def _forget(self, worker: str) -> None:
+        self._free.pop(worker, None)
+        self._advertised.pop(worker, None)
 
     def counts(self) -> dict[str, int]:
         """Jobs by where they are, for status."""

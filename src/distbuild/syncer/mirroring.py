@@ -28,7 +28,7 @@ from distbuild.signals import Signal
 from distbuild.syncer.required import Required
 from distbuild.syncer.survey import Survey
 from distbuild.syncer.ways import Place, Ways
-from distbuild.system_paths import FOLD
+from distbuild.system_paths import FOLD, WINDOWS
 
 log = logging.getLogger(__name__)
 
@@ -314,8 +314,10 @@ class Mirroring:
 
     def _look_for_moves(self) -> None:
         """What no event tells: ancestors that moved, targets that came, unwatched directories."""
-        held = (r for r in self.roots if r.kind is not Kind.DEFERRED)
-        moved = [r for r in held if r.listed != identity(r.path) or disk.is_respelled(r.path)]
+        held = [r for r in self.roots if r.kind is not Kind.DEFERRED]
+        moved = [r for r in held if r.listed != identity(r.path)]
+        if WINDOWS:
+            moved = [r for r in held if r in moved or disk.is_respelled(r.path)]
         if moved:
             self._renew(moved)
             self._ways.recheck_pinned()

@@ -7,7 +7,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from distbuild import disk
 from distbuild.command import toolchain
@@ -19,12 +19,13 @@ from distbuild.mirror.roots import trace
 from distbuild.mirror.scan import MAX_MTIME_NS
 from distbuild.protocol.blobs import pack_quickly
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.protocol.messages import FileEntry, JobFile, WithheldEntry
+from distbuild.protocol.messages import Blob, FileEntry, JobFile, WithheldEntry
 from distbuild.syncer.assembled import assembler_files
-from distbuild.syncer.compilers import Compilers
+from distbuild.syncer.compilers import Compilers, Search
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.odd import cover_odd
+from distbuild.syncer.sources import Sources
 from distbuild.syncer.terminfo import describe
 from distbuild.syncer.understand import Submission, Understood, parts, understand
 from distbuild.syncer.zone import Zone
@@ -38,6 +39,19 @@ _PATH_LISTS: tuple[str, ...] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A source as it was read, as it travels, and what it makes an assembler read, by path.
+
+    ``is_plain``: it was compiled before, and asks for no file that was not looked for then.
+    """
+
+    read: FileRead
+    blob: Blob
+    more: Mapping[str, FileRead]
+    is_plain: bool
+
+
 class Preparer:
     """Builds tasks."""
 
@@ -45,6 +59,7 @@ class Preparer:
         self._compilers = compilers
         self._mirroring = mirroring
         self._zone = Zone()
+        self._sources = Sources()
         self._recall = Recall()
 
     def understand(self, submission: Submission) -> Understood | Local:
@@ -66,28 +81,27 @@ class Preparer:
         if isinstance(env, Local):
             return env
         source = command.absolute(command.source)
-        texts = _read_texts(source, command)
-        if isinstance(texts, Local):
-            return texts
-        read, more = texts
-        around = [*map(posixpath.dirname, (source, *_inputs(command), *more)), command.cwd]
-        searched = tuple(dict.fromkeys([*around, *_search_dirs(command, env), *own.dirs]))
+        text = self._text(source, command)
+        if isinstance(text, Local):
+            return text
+        searched = _searched(command, env, (source, *text.more), own)
         self._mirroring.require((*searched, *_foreign_gcc(own.dirs)))
-        odd = cover_odd(self._mirroring, read.data, posixpath.dirname(source), searched)
+        place = posixpath.dirname(source)
+        odd = not text.is_plain and cover_odd(self._mirroring, text.read.data, place, searched)
         generation = self._mirroring.settle()
         if self._want_withheld(_inputs(command)):
             generation = self._mirroring.manifest.generation
-        file = self._job_file(source, read, odd=odd)
+        file = self._job_file(command, text, odd=odd)
         if file is None:  # gone by now
             return Local(LocalReason.SOURCE_MISSING, command.source)
-        if more or self._may_take_precompiled(command, searched):
+        if text.more or self._may_take_precompiled(command, searched):
             command = replace(command, needs_original_paths=True)
         return Task(
             command=command,
             env=env,
             toolchain=known.identity.digest,
             generation=generation,
-            files=(file, *_travelling(more)),
+            files=(file, *_travelling(text.more)),
             search_dirs=searched,
             builtin_dirs=own.dirs,
             implicit_include=own.implicit_include,
@@ -107,15 +121,35 @@ class Preparer:
             env |= terminal
         return (_abbreviated(known.command, env) if WINDOWS else None) or env
 
-    def _job_file(self, source: str, read: FileRead, *, odd: bool) -> JobFile | None:
+    def _text(self, source: str, command: CompileCommand) -> _Text | Local:
+        """The source as it is now; Local where the compiler itself has to answer for it."""
+        try:
+            if not stat.S_ISREG(disk.stat(source).st_mode):
+                return Local(LocalReason.SPECIAL_INPUT, command.source)
+            read = read_file(source)
+        except OSError as error:
+            return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")
+        if special := _special_input(command):
+            return special
+        blob = self._sources.find(source, command.language, read.data)
+        if blob is not None:
+            return _Text(read, blob, {}, is_plain=True)
+        more = assembler_files(read.data, command)
+        if isinstance(more, Local):
+            return more
+        return _Text(read, pack_quickly(read.data), more, is_plain=False)
+
+    def _job_file(self, command: CompileCommand, text: _Text, *, odd: bool) -> JobFile | None:
         """The source as it was read, under its real path; None when it is gone by now."""
+        source = command.absolute(command.source)
+        if not (text.is_plain or text.more or odd):
+            self._sources.remember(source, command.language, text.read.data, text.blob)
         real = trace(source).real
         if real is None:
             return None
-        file = _packed(real, read)
         # Its text has been looked through: it is not read a second time for the proof.
-        self._mirroring.learn(real, read, file.blob.digest, odd=odd)
-        return file
+        self._mirroring.learn(real, text.read, text.blob.digest, odd=odd)
+        return _job_file(real, text.read, text.blob)
 
     def _may_take_precompiled(self, command: CompileCommand, searched: tuple[str, ...]) -> bool:
         """Whether a precompiled header that is mirrored is where this command may search."""
@@ -151,28 +185,12 @@ def _travelling(files: Mapping[str, FileRead]) -> Iterator[JobFile]:
     for path, read in files.items():
         real = trace(path).real
         if real is not None:
-            packed[real] = _packed(real, read)
+            packed[real] = _job_file(real, read, pack_quickly(read.data))
     yield from packed.values()
 
 
-def _read_texts(
-    source: str, command: CompileCommand
-) -> tuple[FileRead, dict[str, FileRead]] | Local:
-    """The source's text, and what it makes an assembler read, by path; Local where the compiler
-    itself has to answer for it."""
-    try:
-        if not stat.S_ISREG(disk.stat(source).st_mode):
-            return Local(LocalReason.SPECIAL_INPUT, command.source)
-        read = read_file(source)
-    except OSError as error:
-        return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")
-    more = _special_input(command) or assembler_files(read.data, command)
-    return more if isinstance(more, Local) else (read, more)
-
-
-def _packed(real: str, read: FileRead) -> JobFile:
-    """The source under its real path, as it was read."""
-    blob = pack_quickly(read.data)
+def _job_file(real: str, read: FileRead, blob: Blob) -> JobFile:
+    """A file under its real path, as it was read."""
     executable = 0o111 if read.status.st_mode & 0o111 else 0
     mtime_ns = min(read.status.st_mtime_ns, MAX_MTIME_NS)
     return JobFile(
@@ -192,6 +210,14 @@ def _foreign_gcc(builtin_dirs: Iterable[str]) -> list[str]:
     """
     places = (path.partition("/../")[0] for path in builtin_dirs if "/../" in path)
     return list(dict.fromkeys(place for place in places if not place.startswith("/usr/")))
+
+
+def _searched(
+    command: CompileCommand, env: Mapping[str, str], read: Iterable[str], own: Search
+) -> tuple[str, ...]:
+    """Where the compiler looks: around the files that it reads, and where it is told to."""
+    around = [*map(posixpath.dirname, (*read, *_inputs(command))), command.cwd]
+    return tuple(dict.fromkeys([*around, *_search_dirs(command, env), *own.dirs]))
 
 
 def _inputs(command: CompileCommand) -> list[str]:

@@ -23,9 +23,10 @@ class Required:
         self, directories: Iterable[str], *, named: bool
     ) -> Iterator[tuple[str, tuple[int, int] | None]]:
         """Those that have to be taken in, with what they are now. One ``stat`` each."""
+        if named:
+            directories = list(directories)
+            self._named.update(directories)
         for spelled in directories:
-            if named:
-                self._named.add(spelled)
             now = identity(spelled)
             if self._seen.get(spelled, ()) != now:
                 yield spelled, now

@@ -26,6 +26,7 @@ from distbuild.syncer.here import Answer, Caller, Here
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.push import Pusher, refresh_all
 from distbuild.syncer.understand import Submission
+from distbuild.words import decoded, encoded
 
 log = logging.getLogger(__name__)
 
@@ -152,13 +153,13 @@ class Service:
         return messages.Job(
             lease_id=lease,
             generation=task.generation,
-            argv=[os.fsencode(word) for word in command.argv()],
+            argv=encoded(command.argv()),
             cwd=os.fsencode(command.cwd),
-            env={name: os.fsencode(value) for name, value in task.env.items()},
+            env=dict(zip(task.env, encoded([*task.env.values()]), strict=True)),
             toolchain=task.toolchain,
             files=list(task.files),
-            output_dirs=[os.fsencode(d) for d in task.output_dirs],
-            builtin_dirs=[os.fsencode(d) for d in task.builtin_dirs],
+            output_dirs=encoded(task.output_dirs),
+            builtin_dirs=encoded(task.builtin_dirs),
             implicit_include=os.fsencode(task.implicit_include or ""),
             processor=list(task.processor),
             terminal=task.terminal,
@@ -258,12 +259,10 @@ class Service:
 
 
 def _submission(request: messages.SubmitRequest) -> Submission:
-    return Submission(
-        tuple(os.fsdecode(word) for word in request.argv),
-        os.fsdecode(request.cwd),
-        {name: os.fsdecode(value) for name, value in request.env.items()},
-        request.terminal,
-    )
+    cwd, *words = decoded([request.cwd, *request.argv, *request.env.values()])
+    count = len(request.argv)
+    env = dict(zip(request.env, words[count:], strict=True))
+    return Submission(tuple(words[:count]), cwd, env, request.terminal)
 
 
 def _shown(path: str) -> str:

@@ -224,3 +224,43 @@ def test_an_abbreviated_directory_keeps_a_compile_here(
     assert isinstance(prepared(box, box.submission()), Task)
     answer = prepared(box, box.submission("-ISHORT~1"))
     assert answer == Local(LocalReason.INPUT_NOT_MIRRORED, f"{box.base}/src/SHORT~1")
+
+
+def test_a_text_that_was_packed_before_is_not_packed_again(box: Box) -> None:
+    first, again = (prepared(box, box.submission()) for _ in range(2))
+    assert isinstance(first, Task)
+    assert isinstance(again, Task)
+    assert again.files == first.files
+    assert again.files[0].blob is first.files[0].blob
+
+
+def test_a_source_is_read_however_unchanged_it_looks(box: Box) -> None:
+    path = box.base / "src/x.c"
+    prepared(box, box.submission())
+    before, text = path.stat(), path.read_text()
+    changed = text.replace("a.h", "b.h")
+    assert changed != text
+    assert len(changed) == len(text)
+    path.write_text(changed)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    task = prepared(box, box.submission())
+    assert isinstance(task, Task)
+    assert task.files == (packed(path),)
+
+
+def test_what_a_source_asks_for_elsewhere_is_looked_for_each_time(box: Box) -> None:
+    box.write("src/x.c", '#include "../../far/x.h"\nint x;\n')
+    prepared(box, box.submission())
+    far = box.write("../far/x.h", "int far;\n")
+    prepared(box, box.submission())
+    assert isinstance(box.mirroring.manifest.get(os.path.realpath(far)), FileEntry)
+
+
+def test_what_an_assembler_reads_travels_each_time(box: Box) -> None:
+    box.write("src/x.c", '__asm__(".incbin \\"data\\"");\n')
+    data = box.write("src/data", "one")
+    prepared(box, box.submission())
+    data.write_text("two")
+    task = prepared(box, box.submission())
+    assert isinstance(task, Task)
+    assert packed(data) in task.files
