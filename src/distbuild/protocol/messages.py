@@ -242,6 +242,8 @@ class ResultRequest(Message, frozen=True):
     inputs: list[InputFile] = []
     #: More inputs, as ``blobs.pack_inputs`` makes them: hundreds of paths that begin alike.
     packed_inputs: bytes = b""
+    #: Of those, in their order, as ``marks.pack_marks`` makes them; may be missing.
+    marks: bytes = b""
     #: The tree changed under the compiler in a way that may have touched what it read.
     disturbed: bool = False
     error: str = ""

@@ -8,20 +8,21 @@ import io
 import logging
 import os
 import posixpath
-import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from distbuild import disk
 from distbuild.command.locations import blamed
 from distbuild.command.missing import missing_includes
 from distbuild.command.model import Family, Local, LocalReason
-from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES, Manifest
+from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES
 from distbuild.mirror.scan import Scanner
-from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest
+from distbuild.protocol.errors import ProtocolError
+from distbuild.protocol.messages import FileEntry, ResultRequest
 from distbuild.syncer import proof
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.odd import cover_odd
+from distbuild.syncer.proved import Inputs, Proved
 
 log = logging.getLogger(__name__)
 
@@ -29,37 +30,6 @@ _WITHHELD_MARK = "dist_build_withheld"
 #: Of a clang that names no places in its messages, which are in English always.
 _NO_PLACES = "-fno-show-source-location"
 _NOT_FOUND = b"file not found"
-
-
-class Proved:
-    """Inputs that an earlier job of the same generation read too, and that were right then.
-
-    The headers of a project are read by each of its files: hundreds of look-ups a job.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._generation = -1
-        self._right: set[InputFile] = set()
-
-    def rest(
-        self, inputs: list[InputFile], manifest: Manifest, own: Collection[bytes]
-    ) -> list[InputFile]:
-        """Those of ``inputs`` that have to be looked at; what came with the job always."""
-        with self._lock:
-            if self._generation != manifest.generation:
-                # Before the look-ups: what they find may be newer, never older.
-                self._generation, self._right = manifest.generation, set()
-            new = set(inputs) - self._right
-            self._right |= {item for item in new if _is_plainly_right(item, manifest)}
-        return [item for item in inputs if item in new or item.path in own]
-
-
-def _is_plainly_right(item: InputFile, manifest: Manifest) -> bool:
-    entry = manifest.get(os.fsdecode(item.path))
-    if not isinstance(entry, FileEntry) or entry.reads_more or entry.odd_includes:
-        return False
-    return entry.digest == item.digest
 
 
 class Judge:
@@ -72,6 +42,13 @@ class Judge:
 
     def judge(self, task: Task, result: ResultRequest) -> bool | Local:
         """True: the result is the local compiler's. False: compile again. Local: give it up."""
+        try:
+            return self._judge(task, result, Inputs(result))
+        except ProtocolError as error:
+            log.warning("compiled again: %s: %s", result.worker, error)
+            return False
+
+    def _judge(self, task: Task, result: ResultRequest, inputs: Inputs) -> bool | Local:
         own = {os.fsdecode(f.path): f.entry for f in task.files}
         if result.disturbed or not self._sources_unchanged(own):
             what = "the tree" if result.disturbed else "the source"
@@ -79,11 +56,11 @@ class Judge:
             if result.exit_code != 0:
                 # Else each round of a busy build is spent on the same placeholder.
                 manifest = self._mirroring.manifest
-                self._mirror(proof.examine(result.inputs, manifest.get, own).withheld)
+                self._mirror(proof.examine(inputs.items(), manifest.get, own).withheld)
             return False
-        if result.exit_code != 0 and not result.inputs:
+        if result.exit_code != 0 and not inputs:
             return self._judge_failure(task, result)
-        findings = self._examine(task, result, own)
+        findings = self._examine(task, inputs, own)
         if findings.reads_more:
             return Local(LocalReason.ASSEMBLER_INPUT, findings.reads_more)
         if findings.precompiled:
@@ -103,22 +80,21 @@ class Judge:
                 cover_odd(self._mirroring, file.read(), posixpath.dirname(path), task.search_dirs)
         return self._mirroring.manifest.generation > before
 
-    def _examine(
-        self, task: Task, result: ResultRequest, own: dict[str, FileEntry]
-    ) -> proof.Findings:
+    def _examine(self, task: Task, inputs: Inputs, own: dict[str, FileEntry]) -> proof.Findings:
         manifest = self._mirroring.manifest
-        inputs = self._proved.rest(result.inputs, manifest, {f.path for f in task.files})
-        findings = proof.examine(inputs, manifest.get, own)
-        if headers := self._unseen(task):
-            read = [os.fsdecode(item.path) for item in result.inputs]
+        headers, shallow = self._unseen(task), self._shallow_searched(task)
+        if not (headers or shallow) and self._proved.knows(inputs, task.files, manifest):
+            return proof.Findings()
+        rest = self._proved.rest(inputs, {f.path for f in task.files}, manifest)
+        findings = proof.examine(rest, manifest.get, own)
+        if headers:
             findings.precompiled = proof.precompiled(
-                read, self._spelled(task.search_dirs), headers, manifest.resolve
+                inputs.paths(), self._spelled(task.search_dirs), headers, manifest.resolve
             )
-        shallow = self._shallow_searched(task)
         if shallow:
-            read = [os.fsdecode(item.path) for item in result.inputs]
+            searched = self._spelled(task.search_dirs)
             findings.shadowing = proof.shadowing(
-                read, self._spelled(task.search_dirs), shallow, manifest.get, disk.exists
+                inputs.paths(), searched, shallow, manifest.get, disk.exists
             )
         return findings
 

@@ -10,12 +10,9 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-import msgspec
-
 from distbuild import __version__
 from distbuild.command.model import Local, LocalReason
 from distbuild.protocol import messages
-from distbuild.protocol.blobs import unpack_inputs
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.signals import Signal
 from distbuild.syncer.blobs import BlobSource
@@ -197,9 +194,6 @@ class Service:
         self, result: messages.ResultRequest, tell: Callable[[Signal], None] = Signal.set
     ) -> bool:
         """Take a result; False when nobody waits for it any more. ``tell``: see Farm.deliver."""
-        if result.packed_inputs:
-            inputs = [*result.inputs, *unpack_inputs(result.packed_inputs)]
-            result = msgspec.structs.replace(result, inputs=inputs, packed_inputs=b"")
         return self._parts.farm.deliver(result, tell)
 
     # --- for everybody --------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from distbuild.protocol.errors import (
     NamesItsPlace,
     ProtocolError,
 )
+from distbuild.protocol.marks import pack_marks
 from distbuild.protocol.messages import (
     InputFile,
     Job,
@@ -211,6 +212,7 @@ class JobRunner:
             stderr=answer.stderr,
             outputs=[_output_file(file) for file in answer.written],
             packed_inputs=pack_inputs(inputs) if inputs else b"",
+            marks=pack_marks(inputs),
             disturbed=disturbed,
         )
 

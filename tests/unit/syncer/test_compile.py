@@ -351,3 +351,9 @@ def test_what_one_job_proved_says_nothing_of_another_digest_or_generation(
     now = compiling.result("src/x.c", "inc/a.h")
     assert compiling.compile(good, now) == done()
     assert compiling.counted() == (3, 0, 2, {})
+
+
+def test_a_worker_that_lists_its_inputs_wrongly_compiles_again(compiling: Compiling) -> None:
+    wrong = ResultRequest("1.1", "w1", packed_inputs=b"no list")
+    assert compiling.compile(wrong, compiling.result("src/x.c", "inc/a.h")) == done()
+    assert compiling.counted() == (1, 0, 1, {})
