@@ -534,3 +534,32 @@ def test_what_is_asked_before_the_end_is_answered(tls: ServedTls) -> None:
         threading.Timer(0.2, tls.gate.set).start()
         tls.server.stop(drain_s=10)
         assert read_until(connection, b"body")
+
+
+def test_a_server_lends_what_goes_on_to_a_few_threads_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    served = Served(lambda **rest: Front(listen_unix(path), Plain, guests=1, **rest), path=path)
+    clients = [served.connect() for _ in range(3)]
+    try:
+        for client in clients:
+            client.sendall(LATER)
+            assert served.started.acquire(timeout=5)
+        assert eventually(
+            lambda: sum(c.is_waiting and not c.is_running for c in served.server._connections) == 3
+        )
+        loop._own.next = None  # this is a thread of another server now
+        served.gate.set()
+        lent = loop._own.next
+        assert lent is not None
+        for _ in range(2):
+            assert served.closed.acquire(timeout=5)
+        assert not served.closed.acquire(blocking=False)
+        loop._own.next = None
+        lent()
+        assert served.closed.acquire(timeout=5)
+        assert all(read_all(client).endswith(b"body") for client in clients)
+    finally:
+        del loop._own.next
+        for client in clients:
+            client.close()
+        served.server.stop()

@@ -87,7 +87,8 @@ class DigestCache:
         self._path = path
         self._rules = rules
         self._known: dict[bytes, Known] = {}
-        self._dirty = False
+        #: How many have changed since they were last written down.
+        self.unsaved = 0
         if path is not None and path.exists():
             self._load(path)
 
@@ -112,7 +113,7 @@ class DigestCache:
         name = os.fsencode(path)
         if self._known.get(name) != known:
             self._known[name] = known
-            self._dirty = True
+            self.unsaved += 1
 
     def forget(self, paths: Iterable[str]) -> None:
         """Have these files read again, however unchanged they look."""
@@ -121,9 +122,9 @@ class DigestCache:
 
     def save(self, keep: Callable[[str], bool]) -> None:
         """Write the digests of the paths that ``keep`` wants, if any changed since last time."""
-        if self._path is None or not self._dirty:
+        if self._path is None or not self.unsaved:
             return
-        self._dirty = False
+        self.unsaved = 0
         kept = {p: k for p, k in list(self._known.items()) if keep(os.fsdecode(p))}
         temporary = self._path.with_suffix(".tmp")
         temporary.write_bytes(msgspec.msgpack.encode(_Memory(self._rules, kept)))

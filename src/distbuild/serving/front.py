@@ -50,7 +50,8 @@ class Front:
     max_connections: int
     #: A connection is given up when no whole request comes in this time (seconds); 0: never.
     patience_s: float = 0.0
-    #: What goes on after a wait is done in no time, so that any server's thread may do it.
-    is_light: bool = False
+    #: What goes on after a wait may be done by the thread of another server that let it happen, by
+    #: so many at a time: to wake one of our own costs more, and it has nothing of it in its caches.
+    guests: int = 0
     #: What takes long at once.
     max_slow: int = 1024

@@ -59,6 +59,7 @@ class Server:
         self._connections: set[Connection] = set()
         #: Those that wait: for a request or the rest of one, or with a generator.
         self._watched: dict[int, Connection] = {}
+        self._guests = threading.BoundedSemaphore(front.guests) if front.guests else None
         self._is_ending = threading.Event()
         self._slow = ThreadPoolExecutor(front.max_slow, thread_name_prefix=f"{name} slow")
         self._threads = [
@@ -286,16 +287,22 @@ class Server:
         return False
 
     def _resume(self, connection: Connection) -> None:
-        """What was waited for has happened; called by whoever let it happen. To wake a thread for
-        what is done in no time costs more than to do it: another server's thread does it itself,
-        once it has done what it does."""
+        """What was waited for has happened; called by whoever let it happen. A server's thread
+        goes on with it itself, once it has done what it does."""
         if not connection.claim():
             return
-        if self._front.is_light and getattr(_own, "next", _own) is None:
-            _own.next = lambda: self._proceed(connection)
+        is_free = getattr(_own, "next", _own) is None
+        if is_free and self._guests is not None and self._guests.acquire(blocking=False):
+            _own.next = lambda: self._proceed_as_guest(connection, self._guests)
             return
         self._due.append(connection)
         os.eventfd_write(self._ready, 1)
+
+    def _proceed_as_guest(self, connection: Connection, guests: threading.BoundedSemaphore) -> None:
+        try:
+            self._proceed(connection)
+        finally:
+            guests.release()
 
     def _gone(self, connection: Connection) -> None:
         """The client has ended: so does what it waits for."""

@@ -143,7 +143,8 @@ class Farm:
         """The jobs for a worker that asks, and whether that is an answer."""
         worker = Worker(request.worker, self._identities(request), request.namespaces, now)
         self._queue.heard(worker)
-        self._first.set()
+        if not self._first.is_set():
+            self._first.set()
         given = self._assign(request, now)
         only_listens = request.slots == 0 and request.ahead == 0
         return given, bool(given) or (only_listens and self._queue.offers(worker, now))

@@ -21,7 +21,8 @@ from distbuild.tls import Credentials
 MAX_SOCKET_BODY_BYTES = 32 * 1024 * 1024
 #: A connection on which no request comes is given up after this time (seconds).
 PATIENCE_S = 60.0
-
+#: Few, see Front; one of them is never a guest of a wrapper.
+NETWORK_THREADS = 3
 
 #: Starts the syncer and returns what it does, and what to call at the end.
 Start = Callable[[threading.Event], tuple[Service, Callable[[], None]]]
@@ -53,13 +54,13 @@ def _network(config: Config, credentials: Credentials, gate: Gate) -> Front:
     return Front(
         listen_port(config.bind, syncer_port(config)),
         partial(Tls, context=context),
-        threads=2,
+        threads=NETWORK_THREADS,
         admits=lambda headers: gate.knows(headers.get("authorization")),
         max_body=MAX_BODY_BYTES,
         # The wrappers' share of the descriptors is out of a stranger's reach.
         max_connections=_raise_limit() // 2,
         patience_s=PATIENCE_S,
-        is_light=True,
+        guests=sys.maxsize,
     )
 
 
@@ -71,6 +72,8 @@ def _local(home: Home) -> Front:
         admits=lambda _: True,
         max_body=MAX_SOCKET_BODY_BYTES,
         max_connections=sys.maxsize,
+        # The workers' leases are renewed however slow the disk is that outputs are written to.
+        guests=NETWORK_THREADS - 1,
     )
 
 

@@ -84,6 +84,7 @@ class Syncer:
         )
         scanner = Scanner(self._cache, config.max_file_bytes)
         self._mirroring = Mirroring(scanner, watcher_maker(home.state), _user_home(), self._ring)
+        self._saving = threading.Lock()
         self._memory = RootMemory(home.state / "roots.msgpack")
         source = BlobSource(self._mirroring.manifest)
         if config.hosts:
@@ -125,11 +126,13 @@ class Syncer:
         self._mirroring.stop()
 
     def _end(self, stop: threading.Event) -> None:
-        pause = SAVE_S
+        pause, saved = LOOK_S, time.monotonic()
         while not stop.wait(pause):
-            began = time.thread_time()
-            self._save()
-            pause = max(SAVE_S, SAVE_SHARE * (time.thread_time() - began))
+            pause = LOOK_S
+            if self._cache.unsaved >= MANY or time.monotonic() - saved >= SAVE_S:
+                began, saved = time.thread_time(), time.monotonic()
+                self._save()
+                pause = max(LOOK_S, SAVE_SHARE * (time.thread_time() - began))
         self._farm.stop()
 
     def _warm(self) -> None:
@@ -147,17 +150,19 @@ class Syncer:
         self._ring()
         _spare_the_collector()
         log.info("first scan: %.2f s", time.monotonic() - started)
+        self._save()
 
     def _save(self) -> None:
         if not self._mirroring.ready.is_set():
             return  # what is known so far is less than what is on disk already
-        try:
-            self._memory.save(self._mirroring.required(), self._mirroring.wanted())
-            # Asked once for all files of a directory.
-            held = functools.cache(self._mirroring.roots.holds_files_of)
-            self._cache.save(lambda path: held(posixpath.dirname(path)))
-        except OSError as error:
-            log.warning("state is not saved: %s", error)
+        with self._saving:
+            try:
+                self._memory.save(self._mirroring.required(), self._mirroring.wanted())
+                # Asked once for all files of a directory.
+                held = functools.cache(self._mirroring.roots.holds_files_of)
+                self._cache.save(lambda path: held(posixpath.dirname(path)))
+            except OSError as error:
+                log.warning("state is not saved: %s", error)
 
     def _ring(self) -> None:
         for pusher in self._pushers:
@@ -173,8 +178,11 @@ def _spare_the_collector() -> None:
 
 
 GC_THRESHOLDS = (20_000, 50, 100)
-#: How often the digests are written down (seconds): what a crash costs is hashing again.
-SAVE_S = 30.0
+#: How often the digests are written down (seconds): a crash costs hashing again what has changed
+#: since. Sooner, when next looked at, if they are many; a compile at a time leaves one.
+SAVE_S = 300.0
+LOOK_S = 30.0
+MANY = 200
 #: And so rarely that it takes no more than a thousandth of a processor; large mirrors take longer.
 SAVE_SHARE = 1000.0
 

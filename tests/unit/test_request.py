@@ -1,0 +1,122 @@
+"""Requests out of bytes, whatever pieces they come in."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distbuild.serving.request import FREE_BODY_BYTES, MAX_PIECES, Request, RequestReader
+
+MAX_BODY = 1_000_000
+
+
+def reader() -> RequestReader:
+    return RequestReader(MAX_BODY, lambda headers: headers.get("authorization") == "me")
+
+
+def post(body: bytes, *fields: bytes) -> bytes:
+    """As our own clients write it: the length last."""
+    lines = [b"POST /x HTTP/1.1", *fields, b"Content-Length: %d" % len(body)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def all_of(read: RequestReader) -> list[Request]:
+    found = []
+    while (request := read.next()) is not None:
+        found.append(request)
+        if request.problem:
+            break
+    return found
+
+
+@given(st.lists(st.binary(max_size=40), max_size=4), st.lists(st.integers(1, 30), max_size=40))
+def test_pieces_make_no_difference(bodies: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(post(body, b"X: y") for body in bodies)
+    read, found = reader(), []
+    for cut in [*cuts, len(data)]:
+        if piece := data[:cut]:
+            read.feed(piece)
+        data = data[cut:]
+        found += all_of(read)
+    assert [request.body for request in found] == bodies
+    assert read.missing() == 0
+
+
+@pytest.mark.parametrize("length", [b"0", b"5", b"005", b"12"])
+def test_heads_that_differ_in_their_length_only(length: bytes) -> None:
+    read = reader()
+    for _ in range(2):
+        read.feed(b"POST /x HTTP/1.1\r\nA: b\r\nContent-Length: " + length + b"\r\n\r\n")
+        read.feed(bytes(int(length)))
+        request = read.next()
+        assert request is not None
+        assert (request.method, request.target, request.keeps) == ("POST", "/x", True)
+        assert (request.headers["a"], request.body) == ("b", bytes(int(length)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        (b"Content-Length: 5\r\nA: b", b"12345"),
+        (b"content-length: 5", b"12345"),
+        (b"Content-Length: 3\r\nContent-Length: 5", b"12345"),
+        (b"content-length: 3\r\nContent-Length: 5", b"12345"),
+        (b"Content-Length:5", b"12345"),
+        (b"A: b", b""),
+    ],
+)
+def test_a_length_may_be_said_in_other_ways(fields: bytes, body: bytes) -> None:
+    read = reader()
+    read.feed(b"POST /x HTTP/1.1\r\n" + fields + b"\r\n\r\n" + body)
+    request = read.next()
+    assert request is not None
+    assert (request.problem, request.body) == ("", body)
+
+
+@pytest.mark.parametrize(
+    ("head", "problem"),
+    [
+        (b"Content-Length: 5", "400"),
+        (b"POST /x HTTP/1.1\r\nContent-Length: 5x", "400"),
+        (b"POST /x HTTP/1.1\r\nContent-Length: 1234567890123", "400"),
+        (b"POST /x HTTP/1.1\r\nContent-Length: 999999999999", "413"),
+        (b"POST /x HTTP/1.1\r\nContent-Length: %d" % (FREE_BODY_BYTES + 1), "401"),
+        (b"POST /x HTTP/1.1\r\nTransfer-Encoding: x\r\nContent-Length: 5", "411"),
+    ],
+)
+def test_heads_that_are_refused(head: bytes, problem: str) -> None:
+    read = reader()
+    read.feed(head + b"\r\n\r\n")
+    request = read.next()
+    assert request is not None
+    assert request.problem.startswith(problem)
+
+
+def test_each_large_body_needs_its_own_admission() -> None:
+    body = bytes(FREE_BODY_BYTES + 1)
+    for token, problem in ((b"me", ""), (b"you", "401 Unauthorized"), (b"me", "")):
+        read = reader()
+        read.feed(post(body, b"Authorization: " + token))
+        request = read.next()
+        assert request is not None
+        assert request.problem == problem
+
+
+def test_what_is_missing_of_a_body_is_known() -> None:
+    read = reader()
+    assert read.missing() == 0
+    read.feed(post(bytes(100))[:-60])
+    assert read.next() is None
+    assert read.missing() == 60
+
+
+def test_single_bytes_do_not_pile_up() -> None:
+    read = reader()
+    read.feed(post(bytes(10_000))[:-10_000])
+    assert read.next() is None
+    for _ in range(10_000 - 1):
+        read.feed(b"x")
+        assert len(read._received) <= MAX_PIECES
+    read.feed(b"x")
+    request = read.next()
+    assert request is not None
+    assert request.body == b"x" * 10_000
