@@ -138,3 +138,21 @@ def test_memory_is_bounded(monkeypatch):
     for number in range(25):
         other(recall, f"gcc -c -DN={number} a.c")
     assert len(recall._known) <= 10
+
+
+def test_the_same_command_is_remembered_as_a_whole(monkeypatch):
+    recall = Recall()
+    line = "gcc -O2 -c a.c -o a.o"
+    assert other(recall, line) is other(recall, line)
+    monkeypatch.setattr("distbuild.command.recall.MAX_WHOLE", 10)
+    for number in range(25):
+        other(recall, f"gcc -c {number}.c")
+    assert len(recall._whole) <= 10
+
+
+def test_a_response_file_is_read_each_time():
+    recall = Recall()
+    words = ["gcc", "@more", "-c", "a.c"]
+    for text in (b"-O1", b"-O2", b"-E"):
+        got = recall.parse(words, "/w", lambda _, text=text: text)
+        assert got == parse(words, "/w", lambda _, text=text: text)

@@ -104,9 +104,37 @@ def test_each_large_body_needs_its_own_admission() -> None:
 def test_what_is_missing_of_a_body_is_known() -> None:
     read = reader()
     assert read.missing() == 0
-    read.feed(post(bytes(100))[:-60])
+    read.feed(post(bytes(FREE_BODY_BYTES + 1), b"Authorization: me")[:-60])
     assert read.next() is None
     assert read.missing() == 60
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 200_000)), max_size=4),
+    st.lists(st.integers(1, 150_000), max_size=10),
+    st.data(),
+)
+def test_large_bodies_come_as_they_were_sent(
+    bodies: list[tuple[bool, int]], cuts: list[int], chosen: st.DataObject
+) -> None:
+    sent = [bytes([number]) * size for number, (_, size) in enumerate(bodies)]
+    data = b"".join(post(body, b"Authorization: me") for body in sent)
+    read, found = reader(), []
+    for cut in [*cuts, len(data)]:
+        piece, data = data[:cut], data[cut:]
+        while piece:
+            room = read.room()
+            size = min(len(room), len(piece))
+            if chosen.draw(st.booleans()):
+                room[:size] = piece[:size]
+                read.filled(size)
+            else:
+                size = len(piece)
+                read.feed(piece)
+            piece = piece[size:]
+            found += all_of(read)
+    assert [bytes(request.body) for request in found] == sent
+    assert read.missing() == 0
 
 
 def test_single_bytes_do_not_pile_up() -> None:

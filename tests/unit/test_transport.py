@@ -19,6 +19,20 @@ from tests.support.cluster import wait_until
 HALF = 100_000
 
 
+class Taken:
+    """What has come, by way of a room of ``size`` bytes."""
+
+    def __init__(self, size: int = 5000) -> None:
+        self.data = b""
+        self._room = memoryview(bytearray(size))
+
+    def room(self) -> memoryview:
+        return self._room
+
+    def filled(self, size: int) -> None:
+        self.data += bytes(self._room[:size])
+
+
 class Pair:
     """Both ends of a connection after the handshake."""
 
@@ -34,7 +48,7 @@ class Pair:
             # Until the client's last word of the handshake is taken as well.
             while not (client.done() and self.server.is_open):
                 if self.is_told(10):
-                    self.server.receive()
+                    self.server.receive(Taken())
             self.client = client.result()
 
     def is_told(self, ms: int = 5000) -> bool:
@@ -54,12 +68,12 @@ class Pair:
 
     def receive_all(self, size: int) -> bytes:
         """So many bytes, taken as the loop takes a body."""
-        received = b""
-        while len(received) < size:
-            self.server.expect(size - len(received))
+        taken = Taken()
+        while len(taken.data) < size:
+            self.server.expect(size - len(taken.data))
             assert self.is_told()
-            received += self.server.receive() or b""
-        return received
+            self.server.receive(taken)
+        return taken.data
 
 
 @pytest.fixture
@@ -120,6 +134,17 @@ def test_a_farewell_is_the_end(pair: Pair) -> None:
     with ThreadPoolExecutor(1) as pool:
         farewell = pool.submit(pair.client.unwrap)
         assert pair.is_told()
-        assert pair.server.receive() == b""
+        assert pair.server.receive(Taken()) is False
         pair.server.close()
         farewell.result()
+
+
+@pytest.mark.parametrize("size", [1, 100, 16_384, 100_000])
+def test_a_room_may_be_smaller_or_larger_than_a_record(pair: Pair, size: int) -> None:
+    body = os.urandom(50_000)
+    pair.client.sendall(body)
+    assert pair.has_come(len(body))
+    taken = Taken(size)
+    assert pair.server.receive(taken) is True
+    assert taken.data == body
+    assert pair.server.receive(taken) is None

@@ -22,6 +22,8 @@ _ORDINARY = re.compile(r"(?!/dev/)(?![-@=$])(?!(?:.*/)?\.\.(?:/|\Z)).*[^/]", re.
 _SOURCE = re.compile(r"[^-@].*(\.(?:c|cc|cpp|cxx|c\+\+|C|S|m|mm))", re.DOTALL)
 #: A build has a few dozens of them; what is more, is not a build's.
 MAX_KNOWN = 1000
+#: Commands that are remembered as a whole: whoever edits a file gives the same command again.
+MAX_WHOLE = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Recall:
 
     def __init__(self) -> None:
         self._known: dict[object, _Pattern] = {}
+        self._whole: dict[object, CompileCommand] = {}
 
     def parse(
         self,
@@ -47,9 +50,28 @@ class Recall:
         family: Family | None = None,
     ) -> CompileCommand | Local:
         """See ``parse.parse``."""
+        whole = (cwd, family, *argv)
+        if command := self._whole.get(whole):
+            return command
         names = _names(argv)
         if names is None:
             return parse(argv, cwd, read_file, family)
+        found = self._recalled(names, argv, cwd, read_file, family)
+        if isinstance(found, CompileCommand) and not found.family.speaks_cl:
+            if len(self._whole) >= MAX_WHOLE:
+                self._whole.clear()
+            self._whole[whole] = found
+        return found
+
+    def _recalled(
+        self,
+        names: "_Names",
+        argv: Sequence[str],
+        cwd: str,
+        read_file: Callable[[str], bytes | None],
+        family: Family | None,
+    ) -> CompileCommand | Local:
+        """The command of the pattern that it follows, which is learned if it is new."""
         key = names.key(argv, cwd, family)
         pattern = self._known.get(key)
         if pattern is not None:

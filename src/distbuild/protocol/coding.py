@@ -36,7 +36,7 @@ def encode(message: Message) -> bytes:
     return _encoder.encode(message)
 
 
-def decode(data: bytes, kind: type[T]) -> T:
+def decode(data: bytes | bytearray, kind: type[T]) -> T:
     """Bytes as a message of ``kind``; raises ProtocolError, naming the field, for anything else."""
     try:
         return msgspec.msgpack.decode(data, type=kind)

@@ -29,6 +29,8 @@ class Connection:
     #: A thread has it in hand; it is closed when that is done.
     is_running: bool = True
     is_gone: bool = False
+    #: Something may have come that was not taken yet.
+    is_told: bool = True
     is_watched: bool = False
     #: Its end is watched for, since its generator waits.
     is_waiting: bool = False

@@ -18,7 +18,7 @@ class Call:
     """What a handler gets of a request."""
 
     authorization: str | None
-    body: bytes
+    body: bytes | bytearray
     #: The kernel says that it comes from this very user.
     is_same_user: bool = False
 

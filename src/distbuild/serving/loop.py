@@ -129,6 +129,7 @@ class Server:
             else:
                 self._watch(connection, 0)
         elif connection.claim():
+            connection.is_told = True
             self._proceed(connection)
 
     def _sweep(self) -> None:
@@ -196,16 +197,16 @@ class Server:
     def _next(self, connection: Connection) -> bool:
         """Take the next request; whether to go on with the connection here and now."""
         while (request := connection.reader.next()) is None:
-            chunk = _receive(connection)
-            if chunk is None:
+            if not connection.is_told:
                 connection.transport.expect(connection.reader.missing())
                 connection.is_running = False
                 self._watch(connection, select.EPOLLIN)
                 return False
-            if not chunk:
+            # Once for what was told: of what is left after that the kernel tells again.
+            connection.is_told = False
+            if _receive(connection) is False:
                 self._finish(connection)
                 return False
-            connection.reader.feed(chunk)
             if connection.reader.is_admitted():
                 connection.silent_since = time.monotonic()
         connection.keeps = (
@@ -319,10 +320,10 @@ class Server:
         connection.transport.close()
 
 
-def _receive(connection: Connection) -> bytes | None:
-    """What has come; b"" at the end, however it ended."""
+def _receive(connection: Connection) -> bool | None:
+    """Take in what has come; False at the end, however it ended."""
     try:
-        return connection.transport.receive()
+        return connection.transport.receive(connection.reader)
     except OSError as error:
         log.debug("a client vanished: %s", error)
-        return b""
+        return False

@@ -3,6 +3,7 @@
 import functools
 import io
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 MAX_HEAD_BYTES = 16 * 1024
 #: A body beyond this is only taken of those who may send it.
 FREE_BODY_BYTES = 64 * 1024
+#: More than one record of TLS (RFC 8446, 5.1).
+SCRATCH_BYTES = 64 * 1024
 #: So many small pieces are kept as they came.
 MAX_PIECES = 64
 
@@ -24,7 +27,7 @@ class Request:
     method: str
     target: str
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | bytearray
     #: The client takes further answers on the same connection.
     keeps: bool = False
     #: A status to refuse it with; nothing of what follows it can be understood.
@@ -40,8 +43,22 @@ class _Head:
     keeps: bool
 
 
+class _Scratch(threading.local):
+    """Where a thread takes in what is part of no large body."""
+
+    def __init__(self) -> None:
+        self.room = memoryview(bytearray(SCRATCH_BYTES))
+
+
+_scratch = _Scratch()
+
+
 class RequestReader:
-    """Takes bytes, gives requests. ``max_body``: what is larger is refused before it is sent."""
+    """Takes bytes, gives requests. ``max_body``: what is larger is refused before it is sent.
+
+    Bytes are put into ``room()``, which is theirs until they are said to be ``filled`` by the same
+    thread, or given to ``feed``.
+    """
 
     def __init__(self, max_body: int, admits: Admits) -> None:
         self._max_body = max_body
@@ -50,25 +67,46 @@ class RequestReader:
         self._received: list[bytes] = []
         self._size = 0
         self._head: _Head | None = None
+        # A large body of which some is still to come, and how much is there.
+        self._body: bytearray | None = None
+        self._filled = 0
+
+    def room(self) -> memoryview:
+        """Where the next bytes go, as many as come; never empty."""
+        return _scratch.room if self._body is None else memoryview(self._body)[self._filled :]
+
+    def filled(self, size: int) -> None:
+        """So many bytes were put into the room."""
+        if self._body is None:
+            self.feed(bytes(_scratch.room[:size]))
+        else:
+            self._filled += size
 
     def feed(self, data: bytes) -> None:
         """Take what has come."""
-        self._received.append(data)
-        self._size += len(data)
-        if len(self._received) >= MAX_PIECES and self._size < FREE_BODY_BYTES:
-            self._whole()  # a stranger's single bytes would take a multiple of their size
+        if self._body is not None:
+            taken = data[: len(self._body) - self._filled]
+            self._body[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            data = data[len(taken) :]
+        if data:
+            self._received.append(data)
+            self._size += len(data)
+            if len(self._received) >= MAX_PIECES and self._size < FREE_BODY_BYTES:
+                self._whole()  # a stranger's single bytes would take a multiple of their size
 
     def is_admitted(self) -> bool:
         """Whether what comes is a large body of somebody who may send it."""
-        return self._head is not None and self._head.length > FREE_BODY_BYTES
+        return self._body is not None
 
     def missing(self) -> int:
-        """How many bytes are still to come of a body; 0 also where none has begun."""
-        return max(0, self._head.length - self._size) if self._head is not None else 0
+        """How many bytes are still to come of a large body; 0: none is coming."""
+        return 0 if self._body is None else len(self._body) - self._filled
 
     def next(self) -> Request | None:
         """A request once it is there as a whole; one with a ``problem`` for what cannot be one."""
-        if self._head is None:
+        head = self._head
+        if head is None:
             if not self._size:
                 return None
             data = self._whole()
@@ -76,29 +114,43 @@ class RequestReader:
             if end < 0:
                 too_long = len(data) > MAX_HEAD_BYTES
                 return _refusal("431 Request Header Fields Too Large") if too_long else None
-            head = self._read_head(data[:end])
-            if isinstance(head, str):
-                return _refusal(head)
-            self._keep(data[end + 4 :])
-            self._head = head
-        head = self._head
-        if self._size < head.length:
+            read = self._read_head(data[:end])
+            if isinstance(read, str):
+                return _refusal(read)
+            self._head = head = read
+            self._begin(data[end + 4 :], head.length)
+        body = self._taken(head.length)
+        if body is None:
             return None
         self._head = None
-        body = self._whole()
-        self._keep(body[head.length :])
-        return Request(head.method, head.target, head.headers, body[: head.length], head.keeps)
+        return Request(head.method, head.target, head.headers, body, head.keeps)
+
+    def _begin(self, rest: bytes, length: int) -> None:
+        """After a head there is this."""
+        self._received, self._size = [], 0
+        if length > FREE_BODY_BYTES and length > len(rest):
+            self._body, self._filled = bytearray(length), 0
+        self.feed(rest)
+
+    def _taken(self, length: int) -> bytes | bytearray | None:
+        """The body, if it is there as a whole; it is taken from what has come."""
+        if self._body is not None:
+            if self._filled < length:
+                return None
+            body, self._body = self._body, None
+            return body
+        if self._size < length:
+            return None
+        data = self._whole() if self._size else b""
+        rest = data[length:]
+        self._received, self._size = [rest] if rest else [], len(rest)
+        return data[:length]
 
     def _whole(self) -> bytes:
         """All pieces as one, which stays the only one."""
         if len(self._received) != 1:
             self._received = [b"".join(self._received)]
         return self._received[0]
-
-    def _keep(self, rest: bytes) -> None:
-        """Only this is left of what has come."""
-        self._received = [rest] if rest else []
-        self._size = len(rest)
 
     def _read_head(self, data: bytes) -> _Head | str:
         """The head, or the status to refuse it with."""

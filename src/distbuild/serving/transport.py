@@ -8,6 +8,7 @@ import ssl
 import struct
 import threading
 from pathlib import Path
+from typing import Protocol
 
 from distbuild.protocol.errors import ConfigError
 
@@ -17,12 +18,23 @@ SEND_TIMEOUT_S = 10.0
 KEEPALIVE_S = 15
 _CREDENTIALS = struct.Struct("3i")
 #: A number: to put them together each time takes Python longer than to send. Not on Windows.
+_NOW = int(getattr(socket, "MSG_DONTWAIT", 0))
 _AT_ONCE = int(getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0))
 _READ_BYTES = 256 * 1024
 #: What is left of a body is waited for as a whole from this size on.
 _WAIT_BYTES = 32 * 1024
-#: More than a record of TLS 1.3 holds (RFC 8446, 5.2): each is read as a whole.
+#: More than a record of TLS 1.3 takes (RFC 8446, 5.2).
 _RECORD_BYTES = 17 * 1024
+
+
+class Sink(Protocol):
+    """Takes what comes; see RequestReader."""
+
+    def room(self) -> memoryview:
+        """Where the next bytes go; never empty."""
+
+    def filled(self, size: int) -> None:
+        """So many bytes were put into the room."""
 
 
 class _Scratch(threading.local):
@@ -30,7 +42,6 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.wire = memoryview(bytearray(_READ_BYTES))
-        self.plain = memoryview(bytearray(_READ_BYTES + _RECORD_BYTES))
 
 
 _scratch = _Scratch()
@@ -50,12 +61,16 @@ class Plain:
         """Its descriptor."""
         return self._socket.fileno()
 
-    def receive(self) -> bytes | None:
-        """What has come; b"" at the end, None when there is nothing yet. Raises OSError."""
+    def receive(self, sink: Sink) -> bool | None:
+        """Take what has come, if only a part of it. False at the end, None when there is nothing
+        yet. Raises OSError."""
         try:
-            return self._socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+            size = self._socket.recv_into(sink.room(), 0, _NOW)
         except BlockingIOError:
             return None
+        if size:
+            sink.filled(size)
+        return size > 0
 
     def expect(self, size: int) -> None:
         """So many bytes are still to come of a body (0: of none); fewer are not worth a look."""
@@ -112,30 +127,42 @@ class Tls(Plain):
         self.is_open = False
         self._awaited = 1
 
-    def receive(self) -> bytes | None:
+    def receive(self, sink: Sink) -> bool | None:
         """See Plain."""
         wire = _scratch.wire
         try:
-            count = self._socket.recv_into(wire, 0, socket.MSG_DONTWAIT)
+            size = self._socket.recv_into(wire, 0, _NOW)
         except BlockingIOError:
             return None
-        if not count:
-            return b""
-        self._incoming.write(wire[:count])
+        if not size:
+            return False
+        self._incoming.write(wire[:size])
         if not self.is_open and not self._shake_hands():
             return None
-        plain, size = _scratch.plain, 0
-        with contextlib.suppress(ssl.SSLWantReadError):
-            while self._incoming.pending or not size:
-                read = int(self._tls.read(_RECORD_BYTES, plain[size:]))
-                size += read
-                if not read:
-                    break
-            if not size:
-                return b""  # the other end says farewell
+        came = self._unpack(sink)
         if self._outgoing.pending:
             self._flush()
-        return bytes(plain[:size]) or None
+        return came
+
+    def _unpack(self, sink: Sink) -> bool | None:
+        """Decrypt all that is there; None: nothing yet, False: the other end says farewell."""
+        came: bool | None = None
+        room, size = sink.room(), 0
+        try:
+            while self._incoming.pending or self._tls.pending() or not came:
+                read = int(self._tls.read(len(room) - size, room[size:]))
+                if not read:
+                    return bool(came)
+                came, size = True, size + read
+                if size == len(room):
+                    sink.filled(size)
+                    room, size = sink.room(), 0
+        except ssl.SSLWantReadError:
+            pass
+        finally:
+            if size:
+                sink.filled(size)
+        return came
 
     def expect(self, size: int) -> None:
         """See Plain. The kernel tells of a large body once there is much of it, not of each of the
