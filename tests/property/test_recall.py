@@ -154,5 +154,6 @@ def test_a_response_file_is_read_each_time():
     recall = Recall()
     words = ["gcc", "@more", "-c", "a.c"]
     for text in (b"-O1", b"-O2", b"-E"):
-        got = recall.parse(words, "/w", lambda _, text=text: text)
-        assert got == parse(words, "/w", lambda _, text=text: text)
+        read = {"/w/more": text, "more": text}.get
+        assert recall.parse(words, "/w", read) == parse(words, "/w", read)
+    assert isinstance(recall.parse(words, "/w", read), Local)

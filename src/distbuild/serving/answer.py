@@ -18,9 +18,9 @@ class Answer:
 
     def encode(self, *, keeps: bool) -> bytes:
         """As it is sent; ``keeps``: another may follow on the connection."""
-        lines = [self.status, *(f"{name}: {value}" for name, value in self.headers.items())]
-        lines.append(f"Content-Length: {len(self.body)}")
-        return _head(lines, keeps=keeps) + self.body
+        lines = [f"{name}: {value}" for name, value in self.headers.items()]
+        length = f"Content-Length: {len(self.body)}"
+        return _head([self.status, *lines, length], keeps=keeps) + self.body
 
 
 def call(

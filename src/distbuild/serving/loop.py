@@ -272,8 +272,10 @@ class Server:
                 return self._is_kept(connection)
             if isinstance(step, Answer):
                 connection.has_answered = True
-                with contextlib.suppress(OSError):
+                try:
                     connection.transport.send(step.encode(keeps=connection.keeps))
+                except OSError as error:
+                    log.debug("a client vanished: %s", error)
             elif not step.is_set():
                 break
         with connection.lock:

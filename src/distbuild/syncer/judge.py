@@ -107,6 +107,8 @@ class Judge:
         Only gcc takes them wherever they were made: clang wants the very times of all headers.
         """
         manifest = self._mirroring.manifest
+        if not manifest.precompiled:
+            return []
         command = task.command
         takes = command.family is Family.GCC and command.needs_original_paths
         return [
