@@ -1,13 +1,14 @@
 """Turns digests of the manifest into blobs, ready to be sent. Reads the dev box's disk.
 
-Workers that are filled at the same time ask for the same contents: each is packed once for all.
+Workers that are filled at the same time ask for the same contents: each is packed once for all,
+where the scan has just read it if it can be.
 """
 
 import contextlib
 import hashlib
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from distbuild import disk
 from distbuild.mirror.manifest import Manifest
@@ -91,17 +92,53 @@ class BlobSource:
     @contextlib.contextmanager
     def sending(self) -> Iterator[None]:
         """Keep what is packed meanwhile for other senders."""
-        with self._lock:
-            self._users += 1
+        self.begin()
         try:
             yield
         finally:
-            with self._lock:
-                self._users -= 1
-                if self._users == 0:
-                    self._kept.clear()
-                    self._packers.clear()
-                    self._kept_bytes = 0
+            self.end()
+
+    def begin(self) -> None:
+        """Somebody sends, or is about to; until ``end``."""
+        with self._lock:
+            self._users += 1
+
+    def end(self) -> None:
+        """The last one to go takes along what was kept."""
+        with self._lock:
+            self._users -= 1
+            self._tidy()
+
+    def scanned(self) -> None:
+        """The first scan is over."""
+        with self._lock:
+            self.ahead.close()
+            self._tidy()
+
+    def _tidy(self) -> None:
+        if self._users == 0:
+            self._kept.clear()
+            self._packers.clear()
+            self._kept_bytes = 0
+            if self.ahead.is_closed:
+                self.ahead.forget()
+
+    def hashed(self, digest: Digest, content: bytes) -> None:
+        """Content that was just read: packed at once if somebody sends and there is room for it.
+
+        By the thread that read it. One beside it that reads the file again takes Python's lock
+        from it at each of a dozen calls, and both are slower than one that does all.
+        """
+        with self._lock:
+            if not self._users or digest in self._kept or self._kept_bytes >= KEEP_BYTES:
+                return
+        packer = self._packer()
+        blob = packer.pack(content, digest)
+        with self._lock:
+            if self._users and digest not in self._kept:
+                self._packers.append(packer)
+                self._kept[digest] = blob
+                self._kept_bytes += len(blob.data)
 
     def batch(self, digests: Iterable[Digest]) -> list[Blob]:
         """The blobs of ``digests`` that can be had, in their order.
@@ -136,7 +173,7 @@ class BlobSource:
         with self._lock:
             for digest in own:
                 del self._busy[digest]
-                if self._users and digest in found:
+                if self._users and digest in found and digest not in self._kept:
                     self._kept[digest] = found[digest]
                     self._kept_bytes += len(found[digest].data)
             while self._kept_bytes > KEEP_BYTES:
@@ -144,12 +181,17 @@ class BlobSource:
                 self._kept_bytes -= len(self._kept.pop(oldest).data)
         done.set()
 
-    def _pack(self, digests: Iterable[Digest]) -> dict[Digest, Blob]:
+    def _packer(self) -> Packer:
         with self._lock:
-            packer = self._packers.pop() if self._packers else Packer(LEVEL)
+            return self._packers.pop() if self._packers else Packer(LEVEL)
+
+    def _pack(self, digests: Sequence[Digest]) -> dict[Digest, Blob]:
+        if not digests:
+            return {}
+        packer = self._packer()
         packed: dict[Digest, Blob] = {}
         for digest in digests:
-            data = self.ahead.take(digest) or self.read(digest)
+            data = self.read(digest)
             if data is None:
                 log.info("%s… is asked for, but its file has changed", digest.hex()[:12])
             else:

@@ -87,7 +87,7 @@ class Syncer:
         self._memory = RootMemory(home.state / "roots.msgpack")
         source = BlobSource(self._mirroring.manifest)
         if config.hosts:
-            scanner.found, scanner.hashed = source.ahead.found, source.ahead.hashed
+            scanner.found, scanner.hashed = source.ahead.found, source.hashed
         self._farm = Farm(expected=bool(config.hosts))
         self._pushers: tuple[Pusher, ...] = ()
         compilers = Compilers(Identifier(FileDigests(home.state / "compilers.msgpack")))

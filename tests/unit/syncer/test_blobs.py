@@ -10,9 +10,7 @@ import zstandard
 from distbuild.mirror.manifest import WITHHELD, Manifest
 from distbuild.protocol.blobs import pack
 from distbuild.protocol.messages import Blob, Digest, Entry, FileEntry
-from distbuild.syncer import ahead as ahead_module
 from distbuild.syncer import blobs as blobs_module
-from distbuild.syncer.ahead import Ahead
 from distbuild.syncer.blobs import BlobSource
 
 
@@ -119,22 +117,29 @@ def test_what_was_just_hashed_is_not_read_again(manifest: Manifest, tmp_path: Pa
     new = b"new" * 50
     (tmp_path / "new").write_bytes(new)
     source.ahead.found(str(tmp_path / "new"), FileEntry(digest_of(new), 150, 0o444, 0))
-    source.ahead.hashed(digest_of(new), new)
+    source.hashed(digest_of(new), new)
+    with source.sending():
+        assert [plain(b) for b in source.batch([digest_of(new)])] == [(digest_of(new), 150, new)]
+        assert source.reads == [digest_of(new)], "nobody was sending when it was hashed"
+    source.begin()
+    source.hashed(digest_of(new), new)
     assert source.size_of(digest_of(new)) == 150
+    source.scanned()
     for _ in range(2):
         assert [plain(b) for b in source.batch([digest_of(new)])] == [(digest_of(new), 150, new)]
     assert source.reads == [digest_of(new)]
-    source.ahead.close()
-    source.ahead.hashed(digest_of(new), new)
-    assert source.ahead.take(digest_of(new)) is None
-    assert source.batch([digest_of(new)]) == []
+    source.end()
+    assert source.batch([digest_of(new)]) == [], "what the scan had found is forgotten"
 
 
-def test_hashed_contents_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead_module, "KEEP_BYTES", 150)
-    ahead = Ahead()
-    for data in (A, B):
-        ahead.hashed(digest_of(data), data)
-    assert (ahead.take(digest_of(B)), ahead.take(digest_of(A))) == (None, A)
-    ahead.hashed(digest_of(B), B)
-    assert ahead.take(digest_of(B)) == B
+def test_what_the_scan_packs_is_kept_up_to_a_bound(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs_module, "KEEP_BYTES", 10)
+    source = Slow(manifest)
+    source.may_read.set()
+    with source.sending():
+        for data in (A, B):
+            source.hashed(digest_of(data), data)
+        source.batch([digest_of(A), digest_of(B)])
+    assert source.reads == [digest_of(B)]
