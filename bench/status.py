@@ -40,8 +40,13 @@ class StatusClient:
                     raise
         raise AssertionError
 
-    def wait_for(self, holds: Callable[[Status], bool], what: str) -> Status:
-        """The first answer that ``holds``; AssertionError with the last one after some minutes."""
+    def wait_for(
+        self, holds: Callable[[Status], bool], what: str, *, pause_s: float = POLL_S
+    ) -> Status:
+        """The first answer that ``holds``; AssertionError with the last one after some minutes.
+
+        ``pause_s``: between two questions, each of which costs the process a millisecond.
+        """
         deadline = time.monotonic() + TIMEOUT_S
         status: Status = {}
         while time.monotonic() < deadline:
@@ -51,7 +56,7 @@ class StatusClient:
                     return status
             popen = self._process.popen
             assert popen is None or popen.poll() is None, self._process.output()
-            time.sleep(POLL_S)
+            time.sleep(pause_s)
         raise AssertionError(f"not within {TIMEOUT_S:.0f} s: {what}; /status: {_brief(status)}")
 
     def close(self) -> None:

@@ -5,7 +5,6 @@ then adds it by name and runs the job again. Pure.
 """
 
 import enum
-import functools
 import posixpath
 import re
 
@@ -74,7 +73,6 @@ def handling(name: str) -> Handling:
     return Handling.MIRROR
 
 
-@functools.lru_cache(maxsize=4096)  # the same names are included all over a tree
 def is_unusual(operand: str) -> bool:
     """Whether an include operand names what a mirrored directory does not hold by itself."""
     *directories, name = operand.split("/")

@@ -17,18 +17,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import zstandard
-
 from distbuild import disk
+from distbuild.mirror.unpacking import CHUNK_BYTES, expanded
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import DIGEST_BYTES, MAX_BLOB_BYTES, Blob, Digest, FileEntry
 from distbuild.system_paths import WINDOWS, from_system
 
 #: A blob that no tree has linked for so long is removed at the next start.
 KEEP_UNUSED_S = 14 * 24 * 3600
-_CHUNK = 1024 * 1024
-#: A blob up to this size is unpacked in one piece, which costs half as much as in chunks.
-_ONE_PIECE = 4 * _CHUNK
 #: The last moment that utimensat(2) takes; a file system then cuts it to what it can keep.
 _LAST_NS = (2**63 - 1) * 10**9
 #: The last is FAT's answer on Windows.
@@ -57,7 +53,7 @@ class Store:
         self._files = 0
         self._bytes = 0
         self._numbers = itertools.count(1)
-        self._local = threading.local()
+        self._filling = threading.Lock()
         with translated():
             disk.makedirs(self._root, mode=0o700, exist_ok=True)
 
@@ -80,8 +76,18 @@ class Store:
             raise ProtocolError("blob with a bad digest or size")
         if self._holds(blob.digest):
             return
-        if not self._keep(self._expanded(blob), blob.digest, blob.size):
+        if not self._keep(expanded(blob), blob.digest, blob.size):
             raise ProtocolError(f"blob {blob.digest.hex()} has other content than its digest")
+
+    def put_all(self, blobs: Iterable[Blob]) -> None:
+        """``put`` for each, one batch after the other.
+
+        To write a small file takes a dozen calls that let go of Python's lock: threads that do so
+        at the same time take it from each other each time, and together are slower than one.
+        """
+        with self._filling:
+            for blob in blobs:
+                self.put(blob)
 
     def add_file(self, path: bytes, entry: FileEntry) -> bool:
         """Copy this machine's file at ``path`` if it is what ``entry`` says; False if not."""
@@ -172,20 +178,6 @@ class Store:
             disk.unlink(path)
         return False
 
-    def _expanded(self, blob: Blob) -> Iterable[bytes]:
-        """The blob's plain bytes, no more than it says; raises ProtocolError for a bad frame."""
-        if blob.size > _ONE_PIECE:
-            return expand(blob)
-        decompressor = getattr(self._local, "decompressor", None)
-        if decompressor is None:
-            decompressor = self._local.decompressor = zstandard.ZstdDecompressor()
-        try:
-            if zstandard.frame_content_size(blob.data) != blob.size:
-                return expand(blob)
-            return (decompressor.decompress(blob.data),)
-        except zstandard.ZstdError as error:
-            raise ProtocolError(f"blob cannot be decompressed: {error}") from error
-
     def _keep(self, chunks: Iterable[bytes], digest: Digest, size: int) -> bool:
         path = self._path(digest)
         with translated():
@@ -240,20 +232,6 @@ class Store:
         return False
 
 
-def expand(blob: Blob) -> Iterator[bytes]:
-    """A blob's plain bytes in chunks; raises ProtocolError past its declared size."""
-    total = 0
-    try:
-        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(blob.data)) as reader:
-            while chunk := reader.read(_CHUNK):
-                total += len(chunk)
-                if total > blob.size:
-                    raise ProtocolError("blob is larger than it says")
-                yield chunk
-    except zstandard.ZstdError as error:
-        raise ProtocolError(f"blob cannot be decompressed: {error}") from error
-
-
 def tree_mode(entry: FileEntry) -> int:
     """The permission bits of a file in a tree: nobody writes through a link to a blob."""
     if WINDOWS:
@@ -285,7 +263,7 @@ def _last_used(status: os.stat_result) -> float:
 
 
 def _chunks(file: io.FileIO) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK):
+    while chunk := file.read(CHUNK_BYTES):
         yield chunk
 
 

@@ -4,8 +4,9 @@ A compiler that looks for ``"../x.h"`` leaves the directories that are mirrored,
 that looks for an absolute path; ``__has_include`` makes even a name that is absent count.
 """
 
+import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from distbuild.mirror.comments import without_comments
@@ -17,14 +18,15 @@ _READS_MORE = re.compile(rb"\.\s*inc(?:bin|lude)\b(?!\s*\()", re.IGNORECASE)
 _PLAINLY_READ = re.compile(rb"\.inc(bin|lude)[ \t]+\\?\"([^\"\\\n]+)\\?\"", re.IGNORECASE)
 _MENTIONS = re.compile(rb"incbin|\.\s*include\b(?!\s*\()", re.IGNORECASE)
 _DOT_INC = re.compile(rb"\.(?:inc|INC|Inc)")
+#: Without any of these a text has no directive, nor one once its comments are blanks.
+_MAY_REMAIN = re.compile(rb"incbin|\.\s*(?:include|/[*/])", re.IGNORECASE)
 #: What makes the letters of a directive or operator a word: nothing else before them.
 _BEFORE = re.compile(rb"(?:\A|\W|(?:\A|\W)__has_)\Z")
 _DRIVE = re.compile("[A-Za-z]:")
 _LONGEST_BEFORE = len(b" __has_")
-#: Each begins with letters of its own, which ``re`` looks for several times faster than for one
-#: of several words.
+#: Letters that stand in each directive or operator, and what comes after them.
 _OPERANDS = tuple(
-    (stem, re.compile(stem + rest + rb"[ \t]*\(?[ \t]*(?:\"([^\"\n]+)\"|<([^>\n]+)>)"))
+    (stem, re.compile(rest + rb"[ \t]*\(?[ \t]*(?:\"([^\"\n]+)\"|<([^>\n]+)>)"))
     for stem, rest in ((b"include", rb"(?:_next)?"), (b"import", rb""), (b"embed", rb""))
 )
 
@@ -37,15 +39,36 @@ def odd_operands(
     On ``windows`` a backslash is a slash; operands are given back as they stand there.
     """
     found: dict[str, None] = {}
-    for stem, pattern in _OPERANDS:
-        for match in pattern.finditer(text) if stem in text else ():
-            name = (match[1] or match[2]).decode("utf-8", "surrogateescape")
-            plain = name.replace("\\", "/") if windows else name
-            if _leaves(plain, windows=windows) or unusual(plain):
-                begin = match.start()
-                if _BEFORE.search(text[max(0, begin - _LONGEST_BEFORE) : begin]):
-                    found[name] = None
+    for stem, rest in _OPERANDS:
+        for begin, operand in _operands(text, stem, rest):
+            name = _odd_name(operand, unusual, windows)
+            if name and _BEFORE.search(text[max(0, begin - _LONGEST_BEFORE) : begin]):
+                found[name] = None
     return tuple(found) if found and (windows or _may_be_odd(text)) else ()
+
+
+@functools.lru_cache(maxsize=4096)  # the same names are included all over a tree
+def _odd_name(operand: bytes, unusual: Callable[[str], bool], windows: bool) -> str:
+    """The operand, if it is odd; else empty."""
+    name = operand.decode("utf-8", "surrogateescape")
+    plain = name.replace("\\", "/") if windows else name
+    return name if _leaves(plain, windows=windows) or unusual(plain) else ""
+
+
+def _operands(text: bytes, stem: bytes, rest: "re.Pattern[bytes]") -> Iterator[tuple[int, bytes]]:
+    """Where ``stem`` stands before an operand, and the operand.
+
+    Rejected: one pattern that begins with the letters; ``re`` looks at every byte for them, and
+    ``find`` at every few.
+    """
+    begin = text.find(stem)
+    while begin >= 0:
+        end = begin + len(stem)
+        match = rest.match(text, end)
+        if match is not None:
+            yield begin, match[1] or match[2]
+            end = match.end()
+        begin = text.find(stem, end)
 
 
 def _leaves(operand: str, *, windows: bool) -> bool:
@@ -88,7 +111,7 @@ def assembler_reads(text: bytes, *, of_c: bool) -> tuple[AssemblerRead, ...] | N
 
 def assembler_reads_more(text: bytes) -> bool:
     """Whether an assembler that gets this text may read files that no dependency list names."""
-    if not _may_read_more(text):
+    if not (_may_read_more(text) and _MAY_REMAIN.search(text)):
         return False
     text = without_comments(text)
     return b"incbin" in text.lower() or _READS_MORE.search(text) is not None

@@ -1,7 +1,7 @@
 """What the first scan has found so far: its contents go to empty workers before the scan is over.
 
 A worker's store is filled so, and nothing else: its tree is told of the mirror once all of that is
-known. Knows no worker and no disk.
+known. Knows no worker, no content and no disk.
 """
 
 import threading
@@ -10,8 +10,6 @@ from distbuild.protocol.messages import Digest, FileEntry
 
 #: Listeners are woken each time that so many files more were found.
 STEP = 400
-#: Contents that were just hashed are kept up to this much, so that they are not read again.
-KEEP_BYTES = 16 * 1024 * 1024
 
 Found = tuple[str, FileEntry]
 
@@ -23,10 +21,7 @@ class Ahead:
         self._files: list[Found] = []
         self._paths: dict[Digest, Found] = {}
         self._bells: list[threading.Event] = []
-        self._lock = threading.Lock()
-        self._contents: dict[Digest, bytes] = {}
-        self._kept = 0
-        self._is_closed = False
+        self.is_closed = False
 
     def listen(self, bell: threading.Event) -> None:
         """Have ``bell`` set when there is more."""
@@ -34,7 +29,7 @@ class Ahead:
 
     def found(self, path: str, entry: FileEntry) -> None:
         """The scan has hashed this file."""
-        if self._is_closed:
+        if self.is_closed:
             return
         self._paths[entry.digest] = (path, entry)
         self._files.append((path, entry))
@@ -42,25 +37,13 @@ class Ahead:
             for bell in self._bells:
                 bell.set()
 
-    def hashed(self, digest: Digest, content: bytes) -> None:
-        """The bytes that gave this digest."""
-        with self._lock:
-            fits = self._kept + len(content) <= KEEP_BYTES and not self._is_closed
-            if fits and digest not in self._contents:
-                self._contents[digest] = content
-                self._kept += len(content)
-
-    def take(self, digest: Digest) -> bytes | None:
-        """The bytes of this digest if they are here; they are given out once."""
-        with self._lock:
-            content = self._contents.pop(digest, None)
-            self._kept -= len(content or b"")
-            return content
-
     def after(self, begin: int) -> list[Found]:
-        """What was found beyond the first ``begin``, if it is worth a message."""
+        """What was found beyond the first ``begin``, if it is worth a message.
+
+        All that is left, once the scan is over.
+        """
         files = self._files[begin:]
-        return files if len(files) >= STEP else []
+        return files if self.is_closed or len(files) >= STEP else []
 
     def get(self, digest: Digest) -> Found | None:
         """A file with this content."""
@@ -68,7 +51,8 @@ class Ahead:
 
     def close(self) -> None:
         """The scan is over: the manifest knows it all."""
-        with self._lock:
-            self._is_closed = True
-            self._files, self._paths = [], {}
-            self._contents, self._kept = {}, 0
+        self.is_closed = True
+
+    def forget(self) -> None:
+        """Nobody is filled any more with what was found."""
+        self._files, self._paths = [], {}

@@ -88,7 +88,7 @@ class Syncer:
         self._memory = RootMemory(home.state / "roots.msgpack")
         source = BlobSource(self._mirroring.manifest)
         if config.hosts:
-            scanner.found, scanner.hashed = source.ahead.found, source.ahead.hashed
+            scanner.found, scanner.hashed = source.ahead.found, source.hashed
         self._farm = Farm(expected=bool(config.hosts))
         self._pushers: tuple[Pusher, ...] = ()
         compilers = Compilers(Identifier(FileDigests(home.state / "compilers.msgpack")))
@@ -137,6 +137,7 @@ class Syncer:
 
     def _warm(self) -> None:
         started = time.monotonic()
+        _spare_the_collector()
         for directory in self._config.copied_already:
             self._mirroring.defer(directory)
         for directory in self._config.dirs:
@@ -148,6 +149,7 @@ class Syncer:
             self._mirroring.want(file)
         self._mirroring.ready.set()
         self._ring()
+        gc.collect()
         _spare_the_collector()
         log.info("first scan: %.2f s", time.monotonic() - started)
         self._save()
@@ -171,8 +173,7 @@ class Syncer:
 
 def _spare_the_collector() -> None:
     """The manifest's tens of thousands of entries are no garbage: to walk them for every few
-    hundred new objects costs more than a job."""
-    gc.collect()
+    hundred new objects costs more than a job. Nor are the modules that were imported."""
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
 

@@ -69,8 +69,10 @@ class Pusher:
         self._told = 0.0
         self._wanted = False
         self._is_doubted = False
-        # Whether the worker has a tree of ours, and how much of the first scan it was offered.
+        # Whether the worker has a tree of ours; if not, whether it is being filled, and how much
+        # of the first scan it was offered.
         self._has_tree = True
+        self._is_filled = False
         self._offered = 0
         source.ahead.listen(self._bell)
         self._thread = threading.Thread(target=self._run, name=f"push {self.host}", daemon=True)
@@ -195,6 +197,7 @@ class Pusher:
             self._news.notify_all()
 
     def _set_down(self, error: str) -> None:
+        self._end_filling()
         if self.up:
             log.warning("%s is down: %s", self.host, error)
             self._lost(str(self.status.get("name", self.host)))
@@ -204,23 +207,32 @@ class Pusher:
 
     def _push(self) -> None:
         """Bring the worker to the present generation; returns when there is nothing to send."""
-        if not self._mirroring.ready.is_set():
+        is_ready = self._mirroring.ready.is_set()
+        if is_ready:
+            self._source.scanned()
+        if self._asleep:
+            self._end_filling()
+        elif self._is_filled or not is_ready:
             self._fill_ahead()
         while self._mirroring.ready.is_set() and not (self._asleep or self._stopping.is_set()):
-            self._source.ahead.close()
             self._bell.clear()
             if self._epoch == self._mirroring.epoch:
                 if self.generation >= self._mirroring.manifest.generation:
+                    self._end_filling()
                     return
                 changes = self._mirroring.changes(self._client_id, self._epoch, self.generation)
             else:
-                changes = self._mirroring.changes(self._client_id, "", 0, offer=True)
+                offer = not self._is_filled
+                changes = self._mirroring.changes(self._client_id, "", 0, offer=offer)
             self._send(changes)
             self._heard = time.monotonic()
 
     def _fill_ahead(self) -> None:
         """The first scan is under way: what an empty worker lacks of it so far goes already."""
         while not (self._has_tree or self._asleep or self._stopping.is_set()):
+            if not self._is_filled:
+                self._is_filled = True
+                self._source.begin()
             found = self._source.ahead.after(self._offered)
             if not found:
                 return
@@ -230,6 +242,11 @@ class Pusher:
             )
             self._offered += len(found)
             self._delivery.send(missing)
+
+    def _end_filling(self) -> None:
+        if self._is_filled:
+            self._is_filled = False
+            self._source.end()
 
     def _send(self, changes: messages.Changes) -> None:
         self.pushes += changes.entries is not None

@@ -70,8 +70,7 @@ def _add_mirror_routes(app: flask.Flask, forest: Forest, store: Store) -> None:
 
     @app.post("/api/v1/mirror/blobs")
     def take_blobs() -> flask.Response:
-        for blob in _body(BlobBatch).blobs:
-            store.put(blob)
+        store.put_all(_body(BlobBatch).blobs)
         return _answer(_NOTHING)
 
     @app.post("/api/v1/clean")

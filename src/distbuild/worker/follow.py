@@ -47,8 +47,7 @@ def fetch(missing: list[Digest], syncer: Syncer, store: Store) -> bool:
     """Have the syncer send these blobs; False when it has none of those that are left."""
     while missing:
         batch = syncer.blobs(BlobRequest(missing[:MAX_DIGESTS]))
-        for blob in batch.blobs:
-            store.put(blob)
+        store.put_all(batch.blobs)
         left = store.missing(missing)
         if len(left) == len(missing):
             return False

@@ -8,11 +8,10 @@ import pytest
 import zstandard
 
 from distbuild.mirror.manifest import WITHHELD, Manifest
-from distbuild.protocol.blobs import pack
+from distbuild.protocol import blobs as packing_module
+from distbuild.protocol.blobs import Packer, pack
 from distbuild.protocol.messages import Blob, Digest, Entry, FileEntry
-from distbuild.syncer import ahead as ahead_module
 from distbuild.syncer import blobs as blobs_module
-from distbuild.syncer.ahead import Ahead
 from distbuild.syncer.blobs import BlobSource
 
 
@@ -119,22 +118,58 @@ def test_what_was_just_hashed_is_not_read_again(manifest: Manifest, tmp_path: Pa
     new = b"new" * 50
     (tmp_path / "new").write_bytes(new)
     source.ahead.found(str(tmp_path / "new"), FileEntry(digest_of(new), 150, 0o444, 0))
-    source.ahead.hashed(digest_of(new), new)
+    source.hashed(digest_of(new), new)
+    with source.sending():
+        assert [plain(b) for b in source.batch([digest_of(new)])] == [(digest_of(new), 150, new)]
+        assert source.reads == [digest_of(new)], "nobody was sending when it was hashed"
+    source.begin()
+    source.hashed(digest_of(new), new)
     assert source.size_of(digest_of(new)) == 150
+    source.scanned()
     for _ in range(2):
         assert [plain(b) for b in source.batch([digest_of(new)])] == [(digest_of(new), 150, new)]
     assert source.reads == [digest_of(new)]
-    source.ahead.close()
-    source.ahead.hashed(digest_of(new), new)
-    assert source.ahead.take(digest_of(new)) is None
-    assert source.batch([digest_of(new)]) == []
+    source.end()
+    assert source.batch([digest_of(new)]) == [], "what the scan had found is forgotten"
 
 
-def test_hashed_contents_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead_module, "KEEP_BYTES", 150)
-    ahead = Ahead()
-    for data in (A, B):
-        ahead.hashed(digest_of(data), data)
-    assert (ahead.take(digest_of(B)), ahead.take(digest_of(A))) == (None, A)
-    ahead.hashed(digest_of(B), B)
-    assert ahead.take(digest_of(B)) == B
+def test_what_was_hashed_is_kept_up_to_a_bound(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs_module, "KEEP_BYTES", 10)
+    source = Slow(manifest)
+    source.may_read.set()
+    with source.sending():
+        for data in (A, B):
+            source.hashed(digest_of(data), data)
+        source.batch([digest_of(A), digest_of(B)])
+    assert source.reads == [digest_of(B)]
+
+
+def test_who_hashes_packs_what_no_sender_has_packed(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs_module, "RAW_BYTES", 150)
+    monkeypatch.setattr(blobs_module, "RAW_GROUP_BYTES", 50)
+    source = Slow(manifest)
+    source.may_read.set()
+    with source.sending():
+        for data in (A, B, A):
+            source.hashed(digest_of(data), data)
+        assert (list(source._kept), list(source._raw)) == ([digest_of(A)], [digest_of(B)])
+        blobs = source.batch([digest_of(B), digest_of(A)])
+    assert [plain(blob)[2] for blob in blobs] == [B, A]
+    assert source.reads == []
+    assert (source._kept_bytes, source._raw_bytes, source._busy) == (0, 0, {})
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_many_contents_are_packed_as_each_alone(
+    at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing_module, "_MANY_AT_ONCE", at_once)
+    packer = Packer(1)
+    contents = {digest_of(data): data for data in (A, b"", B, b"x", os.urandom(70_000))}
+    packed = packer.pack_all(contents)
+    assert packed == {digest: packer.pack(data, digest) for digest, data in contents.items()}
+    assert packer.pack_all({}) == {}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import requests
 
@@ -274,10 +275,11 @@ def test_an_empty_worker_is_filled_while_the_first_scan_is_under_way(
     pushed.client.wait_until(lambda: pushed.client.blobs_held == {entry.digest, found.digest})
     assert pushed.sent() == ["lacking 2", "blobs 2"]
     assert pushed.client.generation == 0
+    ahead.found(str(pushed.base / "last.h"), msgspec.structs.replace(entry, digest=b"l" * 32))
     pushed.mirroring.ready.set()
     pushed.pusher.ring()
     pushed.wait()
-    assert pushed.sent() == ["offer", "since 0"]
+    assert pushed.sent() == ["lacking 1", "since 0"]
     assert ahead.get(found.digest) is None
 
 

@@ -14,7 +14,8 @@ from distbuild.command.toolchain import parse_implicit_include, parse_search_dir
 from distbuild.digests import FileDigests
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Summary
 from distbuild.mirror.roots import trace
-from distbuild.mirror.store import Store, expand
+from distbuild.mirror.store import Store
+from distbuild.mirror.unpacking import expand
 from distbuild.protocol.blobs import pack
 from distbuild.protocol.messages import (
     Change,
