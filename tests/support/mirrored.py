@@ -39,7 +39,7 @@ def on_disk(path: str, wanted: Iterable[str] = ()) -> Entry | None:
         return WITHHELD
     mode = 0o444 | (0o111 if status.st_mode & 0o111 else 0)
     digest = hashlib.sha256(data).digest()
-    return FileEntry(digest, len(data), mode, status.st_mtime_ns, b".incbin" in data)
+    return FileEntry(digest, len(data), mode, status.st_mtime_ns)
 
 
 class Expected:

@@ -36,9 +36,7 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
 
     key: StatKey
     digest: bytes
-    reads_more: bool
     binary: bool
-    odd_includes: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,10 +32,8 @@ from distbuild.mirror.policy import (
     Handling,
     handling,
     is_binary,
-    is_unusual,
 )
 from distbuild.mirror.roots import link_entry
-from distbuild.mirror.text import assembler_reads_more, odd_operands
 from distbuild.protocol.messages import DirectoryEntry, Entry, FileEntry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.system_paths import WINDOWS
@@ -128,32 +126,21 @@ class Scanner:
             self._linked.pop(path, None)
         executable = 0o111 if status.st_mode & 0o111 and not WINDOWS else 0
         size, mtime_ns = known.key[0], min(max(known.key[1], -MAX_MTIME_NS), MAX_MTIME_NS)
-        return FileEntry(
-            known.digest,
-            size,
-            0o444 | executable,
-            mtime_ns,
-            known.reads_more,
-            known.odd_includes,
-        )
+        return FileEntry(known.digest, size, 0o444 | executable, mtime_ns)
 
     def _hash(self, path: str) -> Known:
         read = read_file(path)
         self.hashed_bytes += len(read.data)
         digest = hashlib.sha256(read.data).digest()
-        reads_more = assembler_reads_more(read.data)
-        odd = bool(odd_operands(read.data, is_unusual))
-        known = self.learn(path, read, digest, reads_more=reads_more, odd=odd)
+        known = self.learn(path, read, digest)
         if self.hashed is not None:
             self.hashed(digest, read.data)
         return known
 
-    def learn(
-        self, path: str, read: FileRead, digest: bytes, *, reads_more: bool, odd: bool
-    ) -> Known:
+    def learn(self, path: str, read: FileRead, digest: bytes) -> Known:
         """What is known of a file that was read; remembered, unless it may change unseen."""
         data, status = read.data, read.status
-        known = Known(stat_key(status), digest, reads_more, is_binary(data[:8]), odd)
+        known = Known(stat_key(status), digest, is_binary(data[:8]))
         if len(data) != status.st_size:
             # It grew or shrank while it was read; its event is on the way.
             return msgspec.structs.replace(known, key=(len(data), *stat_key(status)[1:]))

@@ -13,10 +13,6 @@ class FileEntry(Message, frozen=True, tag="f"):
     size: int
     mode: int
     mtime_ns: int
-    #: The text has ``.incbin`` or the like: what an assembler reads is in no dependency file.
-    reads_more: bool = False
-    #: The text asks for files that lie outside the mirrored directories.
-    odd_includes: bool = False
 
 
 class SymlinkEntry(Message, frozen=True, tag="l"):

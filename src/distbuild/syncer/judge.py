@@ -17,12 +17,13 @@ from distbuild.command.model import Family, Local, LocalReason
 from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.errors import ProtocolError
-from distbuild.protocol.messages import FileEntry, ResultRequest
+from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest
 from distbuild.syncer import proof
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.odd import cover_odd
 from distbuild.syncer.proved import Inputs, Proved
+from distbuild.syncer.texts import Texts
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,8 @@ class Judge:
     def __init__(self, mirroring: Mirroring, scanner: Scanner) -> None:
         self._mirroring = mirroring
         self._scanner = scanner
-        self._proved = Proved()
+        self._texts = Texts()
+        self._proved = Proved(self._texts)
 
     def judge(self, task: Task, result: ResultRequest) -> bool | Local:
         """True: the result is the local compiler's. False: compile again. Local: give it up."""
@@ -55,8 +57,7 @@ class Judge:
             log.info("compiled again: %s changed meanwhile: %s", what, task.command.source)
             if result.exit_code != 0:
                 # Else each round of a busy build is spent on the same placeholder.
-                manifest = self._mirroring.manifest
-                self._mirror(proof.examine(inputs.items(), manifest.get, own).withheld)
+                self._mirror(self._compared(inputs.items(), own).withheld)
             return False
         if result.exit_code != 0 and not inputs:
             return self._judge_failure(task, result)
@@ -86,7 +87,7 @@ class Judge:
         if not (headers or shallow) and self._proved.knows(inputs, task.files, manifest):
             return proof.Findings()
         rest = self._proved.rest(inputs, {f.path for f in task.files}, manifest)
-        findings = proof.examine(rest, manifest.get, own)
+        findings = self._compared(rest, own)
         if headers:
             findings.precompiled = proof.precompiled(
                 inputs.paths(), self._spelled(task.search_dirs), headers, manifest.resolve
@@ -97,6 +98,9 @@ class Judge:
                 inputs.paths(), searched, shallow, manifest.get, disk.exists
             )
         return findings
+
+    def _compared(self, inputs: list[InputFile], own: dict[str, FileEntry]) -> proof.Findings:
+        return proof.examine(inputs, self._mirroring.manifest.get, own, self._texts.about)
 
     def _spelled(self, directories: Iterable[str]) -> list[str]:
         return [self._mirroring.manifest.spelled(directory) for directory in directories]

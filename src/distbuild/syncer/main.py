@@ -18,7 +18,7 @@ from distbuild.config import Config, Home, load_config
 from distbuild.digests import FileDigests
 from distbuild.locks import hold
 from distbuild.logs import set_up_logging
-from distbuild.mirror import comments, policy, scan, text
+from distbuild.mirror import policy, scan
 from distbuild.mirror.known import DigestCache, rules_of
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watchers import watcher_maker
@@ -79,9 +79,7 @@ class Syncer:
     def __init__(
         self, home: Home, config: Config, credentials: Credentials, client_id: str
     ) -> None:
-        self._cache = DigestCache(
-            home.state / "digests.msgpack", rules_of(comments, policy, scan, text)
-        )
+        self._cache = DigestCache(home.state / "digests.msgpack", rules_of(policy, scan))
         scanner = Scanner(self._cache, config.max_file_bytes)
         self._mirroring = Mirroring(scanner, watcher_maker(home.state), _user_home(), self._ring)
         self._saving = threading.Lock()

@@ -146,10 +146,9 @@ class Mirroring:
             entry = self.manifest.get(way.real)
             return entry is not None and entry != before
 
-    def learn(self, path: str, read: FileRead, digest: bytes, *, odd: bool) -> None:
-        """A source that was read, in which nothing has an assembler read more; ``odd``: it has odd
-        includes."""
-        self._scanner.learn(path, read, digest, reads_more=False, odd=odd)
+    def learn(self, path: str, read: FileRead, digest: bytes) -> None:
+        """A source was read: nobody has to do so a second time to know its digest."""
+        self._scanner.learn(path, read, digest)
 
     def recheck(self, paths: Iterable[str]) -> None:
         """Read these paths again, whatever the events said and however unchanged they look."""

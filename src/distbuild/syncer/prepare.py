@@ -147,8 +147,7 @@ class Preparer:
         real = trace(source).real
         if real is None:
             return None
-        # Its text has been looked through: it is not read a second time for the proof.
-        self._mirroring.learn(real, text.read, text.blob.digest, odd=odd)
+        self._mirroring.learn(real, text.read, text.blob.digest)
         return _job_file(real, text.read, text.blob)
 
     def _may_take_precompiled(self, command: CompileCommand, searched: tuple[str, ...]) -> bool:

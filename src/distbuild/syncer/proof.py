@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from distbuild.protocol.messages import Entry, FileEntry, InputFile, WithheldEntry
+from distbuild.protocol.messages import Digest, Entry, FileEntry, InputFile, WithheldEntry
+from distbuild.syncer.texts import Facts
 
 
 @dataclass(slots=True)
@@ -41,25 +42,35 @@ def examine(
     inputs: Iterable[InputFile],
     lookup: Callable[[str], Entry | None],
     own_files: Mapping[str, FileEntry],
+    about: Callable[[str, Digest], Facts | None],
 ) -> Findings:
-    """Compare what was read with the manifest; ``own_files`` came with the job (its source)."""
+    """Compare what was read with the manifest; ``own_files`` came with the job (its source).
+
+    ``about`` tells what a text asks for; see ``Texts``.
+    """
     findings = Findings()
     for item in inputs:
         path = os.fsdecode(item.path)
         if path.startswith("/.dist_build/"):
             continue
-        entry = lookup(path)
-        if path in own_files:
-            entry = own_files[path]
+        entry = own_files.get(path) or lookup(path)
         if isinstance(entry, WithheldEntry):
             findings.withheld.append(path)
         elif not isinstance(entry, FileEntry) or entry.digest != item.digest:
             findings.stale.append(path)
-        elif entry.reads_more:
-            findings.reads_more = path
-        elif entry.odd_includes:
-            findings.odd.append(path)
+        elif path not in own_files:
+            _look_at(path, about(path, item.digest), findings)
     return findings
+
+
+def _look_at(path: str, facts: Facts | None, findings: Findings) -> None:
+    """What the text of an input adds to the findings; None: it is another one by now."""
+    if facts is None:
+        findings.stale.append(path)
+    elif facts.reads_more:
+        findings.reads_more = path
+    elif facts.odd:
+        findings.odd.append(path)
 
 
 def precompiled(

@@ -12,6 +12,7 @@ from distbuild.mirror.manifest import Manifest
 from distbuild.protocol.blobs import unpack_inputs
 from distbuild.protocol.marks import mark, unpack_marks
 from distbuild.protocol.messages import FileEntry, InputFile, JobFile, ResultRequest
+from distbuild.syncer.texts import Texts
 
 
 class Inputs:
@@ -47,7 +48,8 @@ class Inputs:
 class Proved:
     """The marks of what a job of the present generation read, and that was right."""
 
-    def __init__(self) -> None:
+    def __init__(self, texts: Texts) -> None:
+        self._texts = texts
         self._lock = threading.Lock()
         self._generation = -1
         self._right: set[int] = set()
@@ -69,9 +71,12 @@ class Proved:
         marked = inputs.marked()
         with self._lock:
             self._renew(manifest)
-            new = [(at, item) for at, item in marked if at not in self._right]
-            rest = [i for at, i in marked if at not in self._right or i.path in own]
-            self._right.update(at for at, item in new if _is_plainly_right(at, item, manifest))
+            right = self._right
+            new = [(at, item) for at, item in marked if at not in right]
+            rest = [i for at, i in marked if at not in right or i.path in own]
+        plain = [at for at, item in new if self._is_plainly_right(at, item, manifest)]
+        with self._lock:
+            right.update(plain)  # of the generation in which this began
         return rest
 
     def _renew(self, manifest: Manifest) -> None:
@@ -79,9 +84,12 @@ class Proved:
         if self._generation != manifest.generation:
             self._generation, self._right = manifest.generation, set()
 
-
-def _is_plainly_right(at: int, item: InputFile, manifest: Manifest) -> bool:
-    entry = manifest.get(os.fsdecode(item.path))
-    if not isinstance(entry, FileEntry) or entry.reads_more or entry.odd_includes:
-        return False
-    return entry.digest == item.digest and at == mark(item.path, item.digest)
+    def _is_plainly_right(self, at: int, item: InputFile, manifest: Manifest) -> bool:
+        path = os.fsdecode(item.path)
+        entry = manifest.get(path)
+        if not isinstance(entry, FileEntry) or entry.digest != item.digest:
+            return False
+        if at != mark(item.path, item.digest):
+            return False
+        facts = self._texts.about(path, item.digest)
+        return facts is not None and facts.is_plain

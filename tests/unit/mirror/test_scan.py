@@ -53,7 +53,7 @@ def file_entry(path: Path) -> FileEntry:
     data, status = path.read_bytes(), path.stat()
     mode = 0o444 | (0o111 if status.st_mode & 0o111 else 0)
     digest = hashlib.sha256(data).digest()
-    return FileEntry(digest, len(data), mode, status.st_mtime_ns, b".incbin" in data)
+    return FileEntry(digest, len(data), mode, status.st_mtime_ns)
 
 
 def write(path: Path, data: bytes) -> Path:

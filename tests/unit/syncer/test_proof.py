@@ -3,17 +3,29 @@ import pytest
 from distbuild.mirror.manifest import WITHHELD
 from distbuild.protocol.messages import Entry, FileEntry, InputFile, SymlinkEntry
 from distbuild.syncer.proof import Findings, examine, precompiled, shadowing
+from distbuild.syncer.texts import Facts
 
 ONE, TWO = b"\1" * 32, b"\2" * 32
 MANIFEST: dict[str, Entry] = {
     "/i/a.h": FileEntry(ONE, 1, 0o444, 0),
     "/i/held.h": WITHHELD,
     "/i/link.h": SymlinkEntry(b"a.h"),
-    "/i/asm.h": FileEntry(ONE, 1, 0o444, 0, reads_more=True),
-    "/i/odd.h": FileEntry(ONE, 1, 0o444, 0, odd_includes=True),
+    "/i/asm.h": FileEntry(ONE, 1, 0o444, 0),
+    "/i/odd.h": FileEntry(ONE, 1, 0o444, 0),
+    "/i/gone.h": FileEntry(ONE, 1, 0o444, 0),
     "/s/main.c": WITHHELD,
 }
 OWN = {"/s/main.c": FileEntry(TWO, 1, 0o444, 0)}
+FACTS = {
+    "/i/a.h": Facts(),
+    "/i/asm.h": Facts(reads_more=True, odd=True),
+    "/i/odd.h": Facts(odd=True),
+}
+
+
+def about(path: str, digest: bytes) -> Facts | None:
+    assert digest == ONE
+    return FACTS.get(path)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +39,7 @@ OWN = {"/s/main.c": FileEntry(TWO, 1, 0o444, 0)}
         ("/i/asm.h", ONE, Findings(reads_more="/i/asm.h")),
         ("/i/asm.h", TWO, Findings(stale=["/i/asm.h"])),
         ("/i/odd.h", ONE, Findings(odd=["/i/odd.h"])),
+        ("/i/gone.h", ONE, Findings(stale=["/i/gone.h"])),
         ("/s/main.c", TWO, Findings()),
         ("/s/main.c", ONE, Findings(stale=["/s/main.c"])),
         ("/.dist_build/stdc-predef.h", TWO, Findings()),
@@ -35,7 +48,7 @@ OWN = {"/s/main.c": FileEntry(TWO, 1, 0o444, 0)}
 def test_an_input_is_held_against_the_manifest(
     path: str, digest: bytes, expected: Findings
 ) -> None:
-    found = examine([InputFile(path.encode(), digest)], MANIFEST.get, OWN)
+    found = examine([InputFile(path.encode(), digest)], MANIFEST.get, OWN, about)
     assert found == expected
     assert found.in_doubt() == bool(expected.stale or expected.withheld)
 
@@ -70,7 +83,7 @@ def test_everything_that_is_wrong_is_found() -> None:
         InputFile(b"/i/a.h", TWO),
         InputFile(b"/i/caf\xe9.h", ONE),
     ]
-    found = examine(inputs, MANIFEST.get, OWN)
+    found = examine(inputs, MANIFEST.get, OWN, about)
     found.shadowing = ["/i/x.h"]
     assert found == Findings(
         stale=["/i/a.h", "/i/caf\udce9.h"], withheld=["/i/held.h"], shadowing=["/i/x.h"]

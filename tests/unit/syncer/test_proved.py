@@ -10,6 +10,7 @@ from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.marks import mark, pack_marks
 from distbuild.protocol.messages import FileEntry, InputFile, JobFile, ResultRequest
 from distbuild.syncer.proved import Inputs, Proved
+from distbuild.syncer.texts import Facts
 
 SOURCE, HEADER, OTHER = b"/p/x.c", b"/p/a.h", b"/p/b.h"
 
@@ -18,8 +19,24 @@ def digest(text: bytes) -> bytes:
     return hashlib.sha256(text).digest()
 
 
-def entry(text: bytes, *, reads_more: bool = False, odd: bool = False) -> FileEntry:
-    return FileEntry(digest(text), len(text), 0o444, 1, reads_more, odd)
+def entry(text: bytes) -> FileEntry:
+    return FileEntry(digest(text), len(text), 0o444, 1)
+
+
+class FakeTexts:
+    """Same method as ``Texts``: all are plain, but what is said."""
+
+    def __init__(self, said: dict[str, Facts | None]) -> None:
+        self.said = said
+
+    def about(self, path: str, digest: bytes) -> Facts | None:
+        return self.said.get(path, Facts())
+
+
+def proving(**said: Facts | None) -> Proved:
+    """``said``: by the names of headers."""
+    texts = FakeTexts({f"/p/{name}.h": facts for name, facts in said.items()})
+    return Proved(texts)  # type: ignore[arg-type]
 
 
 OWN = JobFile(SOURCE, entry(b"source"), pack_quickly(b"source"))
@@ -46,7 +63,7 @@ def paths(rest: list[InputFile]) -> list[bytes]:
 
 
 def test_what_an_earlier_job_has_read_is_not_unpacked() -> None:
-    proved, now = Proved(), manifest()
+    proved, now = proving(), manifest()
     assert not proved.knows(sealed(READ), [OWN], now)
     assert paths(proved.rest(result(READ), {SOURCE}, now)) == [SOURCE, HEADER]
     assert proved.knows(sealed(READ), [OWN], now)
@@ -54,7 +71,7 @@ def test_what_an_earlier_job_has_read_is_not_unpacked() -> None:
 
 
 def test_after_a_change_of_the_mirror_all_is_looked_at_again() -> None:
-    proved, now = Proved(), manifest()
+    proved, now = proving(), manifest()
     proved.rest(result(READ), {SOURCE}, now)
     now.apply({"/p/a.h": entry(b"changed")})
     assert not proved.knows(sealed(READ), [OWN], now)
@@ -73,14 +90,14 @@ def test_after_a_change_of_the_mirror_all_is_looked_at_again() -> None:
     ids=["no source", "another source", "another header", "one more"],
 )
 def test_other_inputs_are_not_known(read: list[InputFile]) -> None:
-    proved, now = Proved(), manifest()
+    proved, now = proving(), manifest()
     proved.rest(result(READ), {SOURCE}, now)
     assert proved.knows(sealed(READ), [OWN], now)
     assert not proved.knows(sealed(read), [OWN], now)
 
 
 def test_another_source_that_is_mirrored_is_no_substitute_for_the_one_that_came() -> None:
-    proved, now = Proved(), manifest()
+    proved, now = proving(), manifest()
     now.apply({"/p/x.c": entry(b"mirrored")})
     read = [InputFile(SOURCE, digest(b"mirrored")), READ[1]]
     proved.rest(result(read), set(), now)
@@ -88,11 +105,17 @@ def test_another_source_that_is_mirrored_is_no_substitute_for_the_one_that_came(
     assert paths(proved.rest(result(read), {SOURCE}, now)) == [SOURCE]
 
 
-@pytest.mark.parametrize(
-    "kept", [entry(b"b", reads_more=True), entry(b"b", odd=True), entry(b"other")]
-)
-def test_what_is_not_plainly_right_is_looked_at_each_time(kept: FileEntry) -> None:
-    proved, now = Proved(), manifest(b=kept)
+@pytest.mark.parametrize("facts", [Facts(reads_more=True), Facts(odd=True), None])
+def test_what_asks_for_more_is_looked_at_each_time(facts: Facts | None) -> None:
+    proved, now = proving(b=facts), manifest(b=entry(b"b"))
+    read = [*READ, InputFile(OTHER, digest(b"b"))]
+    for _ in range(2):
+        assert OTHER in paths(proved.rest(result(read), {SOURCE}, now))
+        assert not proved.knows(sealed(read), [OWN], now)
+
+
+def test_what_is_wrong_is_looked_at_each_time() -> None:
+    proved, now = proving(), manifest(b=entry(b"other"))
     read = [*READ, InputFile(OTHER, digest(b"b"))]
     for _ in range(2):
         assert OTHER in paths(proved.rest(result(read), {SOURCE}, now))
@@ -100,7 +123,7 @@ def test_what_is_not_plainly_right_is_looked_at_each_time(kept: FileEntry) -> No
 
 
 def test_inputs_may_come_without_marks() -> None:
-    proved, now = Proved(), manifest()
+    proved, now = proving(), manifest()
     bare = ResultRequest("1", "w", packed_inputs=pack_inputs(READ))
     assert paths(proved.rest(Inputs(bare), {SOURCE}, now)) == [SOURCE, HEADER]
     assert not proved.knows(Inputs(bare), [OWN], now)
@@ -110,7 +133,7 @@ def test_inputs_may_come_without_marks() -> None:
 
 
 def test_a_mark_of_something_else_is_not_learned() -> None:
-    proved, now = Proved(), manifest()
+    proved, now = proving(), manifest()
     lie = [READ[0], InputFile(OTHER, digest(b"b"))]
     told = ResultRequest("1", "w", packed_inputs=pack_inputs(READ), marks=pack_marks(lie))
     proved.rest(Inputs(told), {SOURCE}, now)
@@ -119,7 +142,7 @@ def test_a_mark_of_something_else_is_not_learned() -> None:
 
 def test_a_list_that_is_none_is_an_error_once_somebody_looks() -> None:
     with pytest.raises(ProtocolError):
-        Proved().rest(sealed(READ), {SOURCE}, manifest())
+        proving().rest(sealed(READ), {SOURCE}, manifest())
     assert mark(SOURCE, digest(b"source")) in sealed(READ).marks
 
 

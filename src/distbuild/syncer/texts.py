@@ -1,0 +1,54 @@
+"""What the texts of headers ask for beside what a compiler tells of: looked for once a job has
+read them.
+
+Not when they are mirrored: of a tree of ten thousand headers a build reads some hundred, and to
+look through a text takes as long as to read and hash it.
+"""
+
+import hashlib
+import threading
+from dataclasses import dataclass
+
+from distbuild import disk
+from distbuild.mirror.policy import is_unusual
+from distbuild.mirror.text import assembler_reads_more, odd_operands
+from distbuild.protocol.messages import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """``reads_more``: an assembler reads files that it names, which are in no dependency list.
+    ``odd``: it includes what may lie outside the mirrored directories."""
+
+    reads_more: bool = False
+    odd: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing more to look at."""
+        return not (self.reads_more or self.odd)
+
+
+class Texts:
+    """Facts by the texts' digests. Any thread may ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[Digest, Facts] = {}
+
+    def about(self, path: str, digest: Digest) -> Facts | None:
+        """The facts of the text with this digest, which is at ``path``; None: it is not, now."""
+        known = self._known.get(digest)
+        if known is not None:
+            return known
+        try:
+            with disk.open_to_read(path) as file:
+                data = file.read()
+        except OSError:
+            return None
+        if hashlib.sha256(data).digest() != digest:
+            return None
+        facts = Facts(assembler_reads_more(data), bool(odd_operands(data, is_unusual)))
+        with self._lock:
+            self._known[digest] = facts
+        return facts
