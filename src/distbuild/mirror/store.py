@@ -50,6 +50,8 @@ class Store:
         self._lock = threading.Lock()
         #: A crash may have left garbage under a right name: each blob is hashed once per process.
         self._verified: set[Digest] = set()
+        #: What may be here, once it was listed: of all else it need not be asked whether it is.
+        self._listed: set[Digest] | None = None
         self._files = 0
         self._bytes = 0
         self._numbers = itertools.count(1)
@@ -133,6 +135,8 @@ class Store:
                 files -= 1
         with self._lock:
             self._files, self._bytes = files, total
+            # What was kept meanwhile was verified as well.
+            self._listed = {digest for digest, _ in found} | self._verified
 
     def status(self) -> StoreStatus:
         """How much is held."""
@@ -158,6 +162,8 @@ class Store:
         return b"%s/%s/%s" % (self._root, name[:2], name[2:])
 
     def _holds(self, digest: Digest) -> bool:
+        if self._listed is not None and digest not in self._listed:
+            return False
         path = self._path(digest)
         with self._lock:
             if not disk.exists(path):
@@ -196,6 +202,8 @@ class Store:
                     disk.unlink(temporary)
         with self._lock:
             self._verified.add(digest)
+            if self._listed is not None:
+                self._listed.add(digest)
             self._files += 1
             self._bytes += size
         return True

@@ -11,7 +11,6 @@ from distbuild.serving import run, threaded
 from distbuild.serving.front import Front, Site
 from distbuild.serving.listening import listen_port, listen_unix
 from distbuild.serving.transport import Plain, Tls, server_context
-from distbuild.syncer.app import make_app
 from distbuild.syncer.gate import Gate
 from distbuild.syncer.handlers import make_handlers
 from distbuild.syncer.service import Service
@@ -34,6 +33,9 @@ def serve_syncer(start: Start, home: Home, config: Config, credentials: Credenti
 
     def make_site(stop: threading.Event) -> Site:
         service, end = start(stop)
+        # Not before: the first scan goes on while Flask is loaded.
+        from distbuild.syncer.app import make_app
+
         handlers = make_handlers(service, gate)
         return Site(make_app(service, gate, handlers), handlers, end)
 

@@ -207,3 +207,34 @@ def test_a_blob_that_has_gone_bad_since_is_removed(store: Store, root: Path) -> 
     assert store.missing([DIGEST]) == []  # verified once, and not looked at again
     assert not store.recheck(DIGEST)
     assert store.missing([DIGEST]) == [DIGEST]
+
+
+def test_of_what_was_not_listed_the_disk_is_not_asked(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store(root).put(blob(CONTENT))
+    store = Store(root)
+    store.evict(0.0)
+    kept, other = hashlib.sha256(b"kept").digest(), bytes(32)
+    store.put(blob(b"kept"))
+    asked: list[bytes] = []
+
+    def exists(path: bytes) -> bool:
+        asked.append(path)
+        return True
+
+    monkeypatch.setattr("distbuild.disk.exists", exists)
+    assert store.missing([other, kept, DIGEST]) == [other]
+    assert {Path(os.fsdecode(path)) for path in asked} == {
+        path_of(root, kept),
+        path_of(root, DIGEST),
+    }
+
+
+def test_what_was_listed_and_is_gone_is_missing(store: Store, root: Path) -> None:
+    store.put(blob(CONTENT))
+    store.evict(0.0)
+    path_of(root, DIGEST).unlink()
+    assert store.missing([DIGEST]) == [DIGEST]
+    store.put(blob(CONTENT))
+    assert store.missing([DIGEST]) == []
