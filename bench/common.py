@@ -54,6 +54,10 @@ class Command:
         """The same with words before it."""
         return Command(self.cwd, [*prefix, *self.words])
 
+    def object(self) -> Path:
+        """What it writes, named by -o."""
+        return self.cwd / self.words[list(self.words).index("-o") + 1]
+
 
 @dataclass(frozen=True)
 class Load:

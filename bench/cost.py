@@ -50,7 +50,10 @@ class Bench:
         self._load = LoadGenerator(options.work)
 
     def once(self, way: Way, commands: Sequence[Command]) -> Cost:
-        """Compile everything."""
+        """Compile everything, as in a fresh tree: to remove an object of an earlier round is no
+        part of it."""
+        for command in commands:
+            command.object().unlink(missing_ok=True)
         before = cpu_of(way.resident)
         load = self._load.run([c.behind(way.prefix) for c in commands], PARALLEL, way.env)
         cpu = load.cpu + cpu_of(way.resident) - before

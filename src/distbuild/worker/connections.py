@@ -7,18 +7,17 @@ many as its jobs, and what a general client does around each takes longer than a
 import re
 import select
 import socket
-import ssl
 from collections import deque
 from urllib.parse import urlsplit
 
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.tls import SERVER_NAMES, Credentials, Server, make_client_context
+from distbuild.worker.channel import Channel
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_HEAD_BYTES = 16 * 1024
 #: Connections that are kept.
 MAX_IDLE = 8
-_READ_BYTES = 256 * 1024
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?: |\r)")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r\n", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
@@ -33,7 +32,7 @@ class Connections:
         self._context = make_client_context(credentials)
         self._name = SERVER_NAMES[expect]
         self._fields = f"Host: {parts.netloc}\r\nAuthorization: Bearer {credentials.token}\r\n"
-        self._idle: deque[ssl.SSLSocket] = deque()
+        self._idle: deque[Channel] = deque()
 
     def post(self, path: str, kind: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
         """POST a body of this content type; the status and the body of the answer.
@@ -47,7 +46,7 @@ class Connections:
         try:
             connection = self._take()
             connection.settimeout(timeout_s)
-            connection.sendall(request)
+            connection.send(request)
             status, data, keeps = _read_answer(connection)
         except BaseException as error:
             if connection is not None:
@@ -66,7 +65,7 @@ class Connections:
         while self._idle:
             self._idle.pop().close()
 
-    def _take(self) -> ssl.SSLSocket:
+    def _take(self) -> Channel:
         """The connection used last, if the server has not closed it, or a new one."""
         while self._idle:
             try:
@@ -79,14 +78,16 @@ class Connections:
         bare = socket.create_connection(self._address, CONNECT_TIMEOUT_S)
         try:
             bare.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self._context.wrap_socket(bare, server_hostname=self._name)
+            return Channel(bare, self._context, self._name)
         except BaseException:
             bare.close()
             raise
 
 
-def _has_something(connection: ssl.SSLSocket) -> bool:
+def _has_something(connection: Channel) -> bool:
     """Whether there is something to read though nothing was asked: the end, then."""
+    if connection.pending():
+        return True
     if not hasattr(select, "poll"):
         return bool(select.select([connection], [], [], 0)[0])
     poll = select.poll()
@@ -94,7 +95,7 @@ def _has_something(connection: ssl.SSLSocket) -> bool:
     return bool(poll.poll(0))
 
 
-def _read_answer(connection: ssl.SSLSocket) -> tuple[int, bytes, bool]:
+def _read_answer(connection: Channel) -> tuple[int, bytes, bool]:
     """Status, body, and whether the connection can be used again."""
     received = bytearray()
     while (end := received.find(b"\r\n\r\n")) < 0:
@@ -113,8 +114,8 @@ def _read_answer(connection: ssl.SSLSocket) -> tuple[int, bytes, bool]:
     return int(status[1]), bytes(received), _CLOSES.search(head) is None
 
 
-def _read_more(connection: ssl.SSLSocket, into: bytearray) -> None:
-    chunk = connection.recv(_READ_BYTES)
+def _read_more(connection: Channel, into: bytearray) -> None:
+    chunk = connection.receive()
     if not chunk:
         raise InfrastructureError("the connection was closed before the answer")
     into += chunk
