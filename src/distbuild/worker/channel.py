@@ -51,11 +51,13 @@ class Channel:
     def receive(self) -> bytes:
         """Wait for what comes next; b"" at the end."""
         while True:
+            if not self.pending() and not self._take_in():
+                return b""
             try:
                 return self._tls.read(_RECORD_BYTES)
             except ssl.SSLWantReadError:
                 self._flush()
-                if not self._take_in():
+                if not self._take_in():  # the rest of a record
                     return b""
             except ssl.SSLZeroReturnError:
                 return b""
