@@ -116,10 +116,9 @@ def _path(env: Mapping[str, str]) -> str:
 
 def _on_path(name: str, cwd: str, path: str) -> Iterator[str]:
     candidates: Iterable[str] = _candidates(os.path.basename(name), cwd, path)
-    for candidate in map(_with_suffix, candidates) if WINDOWS else candidates:
-        # As in _is_program: most of them are not there, and each compile asks for all.
-        if os.access(candidate, os.X_OK) and os.path.isfile(candidate):
-            yield candidate
+    if WINDOWS:
+        candidates = map(_with_suffix, candidates)
+    yield from filter(_is_program, candidates)
 
 
 @functools.lru_cache(maxsize=1000)

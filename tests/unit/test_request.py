@@ -148,3 +148,19 @@ def test_single_bytes_do_not_pile_up() -> None:
     request = read.next()
     assert request is not None
     assert request.body == b"x" * 10_000
+
+
+def test_what_comes_behind_a_large_body_has_room_too() -> None:
+    read = reader()
+    body, behind = b"x" * (FREE_BODY_BYTES + 1), post(b"behind")
+    read.feed(post(body, b"Authorization: me")[: -len(body)])
+    assert read.next() is None
+    for piece in (body, behind):
+        while piece:
+            room = read.room()
+            size = min(len(room), len(piece))
+            assert size > 0
+            room[:size] = piece[:size]
+            read.filled(size)
+            piece = piece[size:]
+    assert [bytes(request.body) for request in all_of(read)] == [body, b"behind"]

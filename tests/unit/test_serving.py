@@ -563,3 +563,15 @@ def test_a_server_lends_what_goes_on_to_a_few_threads_of_others(tmp_path: Path) 
         for client in clients:
             client.close()
         served.server.stop()
+
+
+def test_a_request_in_the_records_of_a_large_body_is_answered(tls: ServedTls) -> None:
+    body = os.urandom(200_000)
+    head = b"POST /x HTTP/1.1\r\nAuthorization: me\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with tls.connect() as connection:
+        connection.sendall(head)
+        assert eventually(lambda: any(c.reader.missing() for c in tls.server._connections))
+        connection.sendall(body + REQUEST)
+        for _ in range(2):
+            read_until(connection, b"0\r\n\r\n")
+    assert [bytes(environ["body"]) for environ in tls.seen] == [body, b"12345"]

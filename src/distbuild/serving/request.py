@@ -73,14 +73,16 @@ class RequestReader:
 
     def room(self) -> memoryview:
         """Where the next bytes go, as many as come; never empty."""
-        return _scratch.room if self._body is None else memoryview(self._body)[self._filled :]
+        if self._body is not None and self.missing():
+            return memoryview(self._body)[self._filled :]
+        return _scratch.room
 
     def filled(self, size: int) -> None:
         """So many bytes were put into the room."""
-        if self._body is None:
-            self.feed(bytes(_scratch.room[:size]))
-        else:
+        if self.missing():
             self._filled += size
+        else:  # a body that is whole is not taken yet
+            self.feed(bytes(_scratch.room[:size]))
 
     def feed(self, data: bytes) -> None:
         """Take what has come."""
