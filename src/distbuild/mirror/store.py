@@ -7,31 +7,25 @@ blobs, so a blob whose link count is one is used by nobody.
 import contextlib
 import errno
 import hashlib
-import io
 import itertools
 import os
 import posixpath
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from distbuild import disk
-from distbuild.mirror.unpacking import CHUNK_BYTES, expanded
+from distbuild.mirror.blob_file import chunks_of, dress, tree_mode, write_new
+from distbuild.mirror.unpacking import expanded
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import DIGEST_BYTES, MAX_BLOB_BYTES, Blob, Digest, FileEntry
 from distbuild.system_paths import WINDOWS, from_system
 
 #: A blob that no tree has linked for so long is removed at the next start.
 KEEP_UNUSED_S = 14 * 24 * 3600
-#: The last moment that utimensat(2) takes; a file system then cuts it to what it can keep.
-_LAST_NS = (2**63 - 1) * 10**9
 #: The last is FAT's answer on Windows.
 _NO_LINK = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EINVAL})
-#: A new file that nobody but us writes, and nobody at all once it is closed.
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | disk.O_PRIVATE
-_READABLE = 0o666 if WINDOWS else 0o444
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +46,11 @@ class Store:
         self._verified: set[Digest] = set()
         #: What may be here, once it was listed: of all else it need not be asked whether it is.
         self._listed: set[Digest] | None = None
+        #: Blobs just now being written under their own names.
+        self._writing: set[Digest] = set()
+        #: Those this process has written and nobody has asked for yet, with their modes: the disk
+        #: need not be asked how they are.
+        self._fresh: dict[Digest, int] = {}
         self._files = 0
         self._bytes = 0
         self._numbers = itertools.count(1)
@@ -70,6 +69,7 @@ class Store:
         """Whether the blob's bytes are still right; one that is wrong is removed."""
         with self._lock:
             self._verified.discard(digest)
+            self._fresh.pop(digest, None)
         return self._holds(digest)
 
     def put(self, blob: Blob) -> None:
@@ -95,7 +95,7 @@ class Store:
         """Copy this machine's file at ``path`` if it is what ``entry`` says; False if not."""
         try:
             with disk.open_to_read(path) as file:
-                return self._keep(_chunks(file), entry.digest, entry.size)
+                return self._keep(chunks_of(file), entry.digest, entry.size)
         except OSError:
             return False
 
@@ -109,7 +109,7 @@ class Store:
             if may_link and self._link(self._path(entry.digest), entry, destination):
                 return True
             disk.copyfile(self._path(entry.digest), destination)
-            _dress(destination, entry)
+            dress(destination, entry)
             return False
 
     def link(self, entry: FileEntry, destination: bytes) -> bool:
@@ -144,9 +144,11 @@ class Store:
 
     def _link(self, source: bytes, entry: FileEntry, destination: bytes) -> bool:
         with self._lock:
-            stat = disk.lstat(source)
-            if stat.st_nlink == 1:
-                _dress(source, entry, stat.st_mode)
+            fresh = self._fresh.pop(entry.digest, None)
+            if fresh is not None:
+                self._dress_fresh(source, entry, fresh)
+            elif (stat := disk.lstat(source)).st_nlink == 1:
+                dress(source, entry, stat.st_mode)
             elif stat.st_mtime_ns != entry.mtime_ns or stat.st_mode & 0o777 != tree_mode(entry):
                 return False
             try:
@@ -157,19 +159,24 @@ class Store:
                 raise
             return True
 
+    def _dress_fresh(self, source: bytes, entry: FileEntry, mode: int) -> None:
+        try:
+            dress(source, entry, mode)
+        except FileNotFoundError:
+            # Somebody removes blobs behind our back: nothing that was not looked at is believed.
+            self._fresh.clear()
+            raise
+
     def _path(self, digest: Digest) -> bytes:
         name = digest.hex().encode()
         return b"%s/%s/%s" % (self._root, name[:2], name[2:])
 
     def _holds(self, digest: Digest) -> bool:
-        if self._listed is not None and digest not in self._listed:
-            return False
         path = self._path(digest)
         with self._lock:
-            if not disk.exists(path):
-                return False
-            if digest in self._verified:
-                return True
+            known = self._is_known(digest, path)
+        if known is not None:
+            return known
         try:
             with disk.open_to_read(path) as file:
                 good = hashlib.file_digest(file, "sha256").digest() == digest
@@ -178,28 +185,44 @@ class Store:
         except OSError as error:
             raise InfrastructureError(f"store: {error}") from error
         with self._lock, contextlib.suppress(FileNotFoundError):
-            if good and disk.exists(path):
+            # Meanwhile somebody else may have found it bad, and be writing it anew.
+            if (known := self._is_known(digest, path)) is not None:
+                return known
+            if good:
                 self._verified.add(digest)
                 return True
             disk.unlink(path)
         return False
 
+    def _is_known(self, digest: Digest, path: bytes) -> bool | None:
+        """Whether the blob is here; None if the file has to be hashed to know that."""
+        if self._listed is not None and digest not in self._listed:
+            return False
+        if digest in self._fresh:
+            return True
+        if digest in self._writing or not disk.exists(path):
+            return False
+        return True if digest in self._verified else None
+
     def _keep(self, chunks: Iterable[bytes], digest: Digest, size: int) -> bool:
+        """Write a blob under its own name: whether it was what it should be.
+
+        A crash may leave half of one: each is hashed before a later process believes in it.
+        """
         path = self._path(digest)
+        with self._lock:
+            is_first = digest not in self._writing
+            self._writing.add(digest)
+        # Whoever else writes the same just now has that name, and is not waited for.
+        written = path if is_first else self._temporary(path)
+        mode = None
         with translated():
-            handle, temporary = self._make_temporary(posixpath.dirname(path))
             try:
-                try:
-                    good = _write_hashed(chunks, handle, digest, size)
-                finally:
-                    os.close(handle)
-                if not good:
-                    return False
-                disk.rename(temporary, path)
-                temporary = b""
+                mode = write_new(written, chunks, digest, size)
             finally:
-                if temporary:
-                    disk.unlink(temporary)
+                self._settle(digest, written, path, mode)
+        if mode is None:
+            return False
         with self._lock:
             self._verified.add(digest)
             if self._listed is not None:
@@ -208,16 +231,25 @@ class Store:
             self._bytes += size
         return True
 
-    def _make_temporary(self, folder: bytes) -> tuple[int, bytes]:
-        """A new file, open for writing and for nothing else later, whose name is no digest."""
-        name = b"%s/.new-%d-%d" % (folder, os.getpid(), next(self._numbers))
-        try:
-            return disk.open_descriptor(name, _NEW, _READABLE), name
-        except FileNotFoundError:
-            disk.makedirs(folder, exist_ok=True)
-        except FileExistsError:
-            disk.unlink(name)  # a process of this number died here
-        return disk.open_descriptor(name, _NEW, _READABLE), name
+    def _settle(self, digest: Digest, written: bytes, path: bytes, mode: int | None) -> None:
+        """What was written takes its place, or, without a mode, goes."""
+        with self._lock:
+            # Meanwhile another writer may have put the same into our place.
+            has_place = written != path or digest in self._writing
+            if mode is None:
+                if has_place:
+                    _unlink(written)
+            elif written != path:
+                disk.rename(written, path)
+            elif has_place:
+                self._fresh[digest] = mode
+            if written == path or mode is not None:
+                self._writing.discard(digest)
+
+    def _temporary(self, path: bytes) -> bytes:
+        """A name beside ``path`` that is no digest's."""
+        number = (os.getpid(), next(self._numbers))
+        return b"%s/.new-%d-%d" % (posixpath.dirname(path), *number)
 
     def _scan(self) -> Iterator[tuple[Digest, os.stat_result]]:
         for folder in disk.listdir(self._root):
@@ -234,17 +266,16 @@ class Store:
     def _remove_unused(self, digest: Digest) -> bool:
         with self._lock, contextlib.suppress(FileNotFoundError):
             path = self._path(digest)
-            if digest not in self._verified and disk.lstat(path).st_nlink == 1:
+            is_needed = digest in self._verified or digest in self._writing
+            if not is_needed and disk.lstat(path).st_nlink == 1:
                 disk.unlink(path)
                 return True
         return False
 
 
-def tree_mode(entry: FileEntry) -> int:
-    """The permission bits of a file in a tree: nobody writes through a link to a blob."""
-    if WINDOWS:
-        return 0o666  # of a link that cannot be written none can be removed
-    return 0o555 if entry.mode & 0o111 else 0o444
+def _unlink(path: bytes) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        disk.unlink(path)
 
 
 @contextlib.contextmanager
@@ -256,33 +287,7 @@ def translated() -> Iterator[None]:
         raise InfrastructureError(f"disk: {error}") from error
 
 
-def _dress(path: bytes, entry: FileEntry, mode: int = 0) -> None:
-    if mode & 0o7777 != tree_mode(entry):
-        disk.chmod(path, tree_mode(entry))
-    time_ns = max(-_LAST_NS, min(entry.mtime_ns, _LAST_NS))
-    used_ns = time.time_ns() if WINDOWS else time_ns
-    disk.utime(path, ns=(used_ns, time_ns))
-
-
 def _last_used(status: os.stat_result) -> float:
     """When a blob was last linked or unlinked (Unix time); Windows keeps no time of that, so that
     of the last access says it."""
     return status.st_atime if WINDOWS else status.st_ctime
-
-
-def _chunks(file: io.FileIO) -> Iterator[bytes]:
-    while chunk := file.read(CHUNK_BYTES):
-        yield chunk
-
-
-def _write_hashed(chunks: Iterable[bytes], handle: int, digest: Digest, size: int) -> bool:
-    hasher, total = hashlib.sha256(), 0
-    for chunk in chunks:
-        total += len(chunk)
-        if total > size:
-            return False
-        hasher.update(chunk)
-        rest = memoryview(chunk)
-        while rest:
-            rest = rest[os.write(handle, rest) :]
-    return total == size and hasher.digest() == digest

@@ -176,6 +176,14 @@ class Ground:
             return False
         return stat.S_ISDIR(status.st_mode) and not disk.is_link(status)
 
+    def is_absent(self, path: bytes) -> bool:
+        """Whether nothing at all is at ``path``."""
+        try:
+            disk.lstat(self.real(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        return False
+
     def _remove_file(self, real: bytes) -> None:
         """Raises IsADirectoryError for a directory, or PermissionError on some systems."""
         if not WINDOWS:

@@ -3,7 +3,7 @@
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import (
@@ -136,6 +136,25 @@ class Above:
         below = path + b"/"
         at = bisect_left(self._sorted, below)
         return at < len(self._sorted) and self._sorted[at].startswith(below)
+
+
+class Vacant:
+    """Whether nothing can be at a path because its directory is not there, while nothing is made.
+
+    Remembers each directory, as ``Behind`` does: thousands of files come in some hundreds of them.
+    """
+
+    def __init__(self, is_absent: Callable[[bytes], bool]) -> None:
+        self._is_absent = is_absent
+        self._known: dict[bytes, bool] = {}
+
+    def __call__(self, path: bytes) -> bool:
+        """For an absolute path."""
+        directory = path.rpartition(b"/")[0]
+        known = self._known.get(directory)
+        if known is None:
+            known = self._known[directory] = self._is_absent(directory)
+        return known
 
 
 def left_out(asked: Iterable[bytes], entries: Mapping[bytes, Entry], root: bytes) -> set[bytes]:

@@ -27,7 +27,7 @@ from distbuild.worker.ground import Ground
 from distbuild.worker.holds import Holds
 from distbuild.worker.long_paths import LongPaths
 from distbuild.worker.ownfiles import OwnFiles
-from distbuild.worker.paths import Above, Behind, check_path, checked, left_out
+from distbuild.worker.paths import Above, Behind, Vacant, check_path, checked, left_out
 
 _log = logging.getLogger(__name__)
 
@@ -275,10 +275,13 @@ class Tree:
         named = [(path, None if path in hidden else wanted.get(path)) for path in moved]
         was_behind, will_be_behind = Behind(old), Behind(wanted)
         stays = Above(wanted, hidden)
+        is_vacant = Vacant(ground.is_absent)
         for path, new in reversed(named):
             # What is at a path that was left out, or behind a link, is not its own.
             left_out = path in self._left_out or (path in hidden and path not in old)
             if left_out or was_behind(path):
+                continue
+            if new is not None and path not in old and is_vacant(path):
                 continue
             # No entry any more, perhaps, and still on the way to some.
             if path in wanted or not (ground.is_directory(path) and stays(path)):

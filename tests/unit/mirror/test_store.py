@@ -1,5 +1,7 @@
 import hashlib
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -164,21 +166,58 @@ def test_old_unused_blobs_are_evicted_and_used_ones_stay(root: Path, tmp_path: P
 
 
 def test_a_blob_that_is_just_being_written_is_left_alone(store: Store, root: Path) -> None:
-    (root / "ab").mkdir()
-    handle, name = store._make_temporary(os.fsencode(root / "ab"))
-    os.close(handle)
+    def chunks() -> Iterator[bytes]:
+        yield CONTENT[:5]
+        assert files_below(root) == [path_of(root, DIGEST)]
+        assert store.missing([DIGEST]) == [DIGEST]
+        store.evict(time.time() + KEEP_UNUSED_S + 60, cap=0)
+        yield CONTENT[5:]
+
+    assert store._keep(chunks(), DIGEST, len(CONTENT))
+    assert path_of(root, DIGEST).read_bytes() == CONTENT
+    assert store.missing([DIGEST]) == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_two_who_write_the_same_blob_leave_a_whole_one(
+    fails: bool, store: Store, root: Path, tmp_path: Path
+) -> None:
+    place = os.fsencode(tmp_path / "a.h")
+
+    def chunks() -> Iterator[bytes]:
+        yield CONTENT[:5]
+        store.put(blob(CONTENT))
+        assert store.link(ENTRY, place)
+        yield b"other" if fails else CONTENT[5:]
+
+    assert store._keep(chunks(), DIGEST, len(CONTENT)) is not fails
+    assert Path(os.fsdecode(place)).read_bytes() == CONTENT
+    assert store.missing([DIGEST]) == []
+    later = FileEntry(DIGEST, len(CONTENT), 0o644, ENTRY.mtime_ns + 1)
+    assert not store.link(later, os.fsencode(tmp_path / "b.h"))
+    assert os.stat(place).st_mtime_ns == ENTRY.mtime_ns
+    assert files_below(root) == [path_of(root, DIGEST)]
+    assert path_of(root, DIGEST).read_bytes() == CONTENT
+
+
+def test_half_a_blob_that_a_crash_has_left_is_replaced(root: Path) -> None:
+    left = path_of(root, DIGEST)
+    left.parent.mkdir(parents=True)
+    left.write_bytes(CONTENT[:5])
+    store = Store(root)
     store.evict(0.0)
-    assert files_below(root) == [Path(os.fsdecode(name))]
+    store.put(blob(CONTENT))
+    assert files_below(root) == [left]
+    assert left.read_bytes() == CONTENT
 
 
-def test_a_temporary_file_of_a_process_with_our_number_is_replaced(
+def test_what_a_dead_process_left_under_no_digest_s_name_is_removed(
     store: Store, root: Path
 ) -> None:
-    left = path_of(root, DIGEST).with_name(f".new-{os.getpid()}-1")
-    left.parent.mkdir()
-    left.write_bytes(b"half")
-    store.put(blob(CONTENT))
-    assert files_below(root) == [path_of(root, DIGEST)]
+    (root / "ab").mkdir()
+    (root / "ab" / ".new-1-1").write_bytes(b"half")
+    store.evict(0.0)
+    assert files_below(root) == []
 
 
 def test_a_large_blob_is_kept_and_checked_in_pieces(store: Store, root: Path) -> None:
@@ -225,16 +264,27 @@ def test_of_what_was_not_listed_the_disk_is_not_asked(
 
     monkeypatch.setattr("distbuild.disk.exists", exists)
     assert store.missing([other, kept, DIGEST]) == [other]
-    assert {Path(os.fsdecode(path)) for path in asked} == {
-        path_of(root, kept),
-        path_of(root, DIGEST),
-    }
+    assert {Path(os.fsdecode(path)) for path in asked} == {path_of(root, DIGEST)}
 
 
-def test_what_was_listed_and_is_gone_is_missing(store: Store, root: Path) -> None:
-    store.put(blob(CONTENT))
+def test_what_was_listed_and_is_gone_is_missing(root: Path) -> None:
+    Store(root).put(blob(CONTENT))
+    store = Store(root)
     store.evict(0.0)
     path_of(root, DIGEST).unlink()
     assert store.missing([DIGEST]) == [DIGEST]
     store.put(blob(CONTENT))
     assert store.missing([DIGEST]) == []
+
+
+def test_blobs_that_are_removed_behind_our_back_are_missing_once_one_was_wanted(
+    store: Store, root: Path, tmp_path: Path
+) -> None:
+    store.put(blob(CONTENT))
+    store.put(blob(b"other"))
+    other = hashlib.sha256(b"other").digest()
+    for digest in (DIGEST, other):
+        path_of(root, digest).unlink()
+    with pytest.raises(FileNotFoundError):
+        store.link(ENTRY, os.fsencode(tmp_path / "a.h"))
+    assert store.missing([DIGEST, other]) == [DIGEST, other]

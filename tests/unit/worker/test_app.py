@@ -154,7 +154,7 @@ def test_a_full_disk_is_said_so(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("distbuild.disk.rename", full)
+    monkeypatch.setattr("os.write", full)
     batch = BlobBatch([pack(CONTENT, ENTRY.digest)])
     answer = post(client, "/api/v1/mirror/blobs", batch, dev)
     assert answer.status_code == 507
