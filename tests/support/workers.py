@@ -5,7 +5,7 @@ from typing import Any
 
 from distbuild.mirror.manifest import Summary
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.protocol.messages import Blob, Change, Changes, ChangesReply, Digest, FileEntry
+from distbuild.protocol.messages import Bundle, Change, Changes, ChangesReply, Digest, FileEntry
 
 
 class FakeWorkerClient:
@@ -56,9 +56,10 @@ class FakeWorkerClient:
 
     def changes(self, changes: Changes) -> ChangesReply:
         with self._lock:
-            carried = f" with {len(changes.blobs)}" if changes.blobs else ""
+            brought = {digest for bundle in changes.bundles for digest in bundle.digests}
+            carried = f" with {len(brought)}" if brought else ""
             self._note("offer" if changes.entries is None else f"since {changes.base}{carried}")
-            self.blobs_held.update(blob.digest for blob in changes.blobs)
+            self.blobs_held |= brought
             if changes.entries is None:
                 if changes.summary != self._summary():
                     return ChangesReply("need_full")
@@ -100,10 +101,10 @@ class FakeWorkerClient:
             summary.add(path, change.entry)
         return summary.digest()
 
-    def blobs(self, blobs: list[Blob]) -> None:
+    def blobs(self, bundles: list[Bundle]) -> None:
         with self._lock:
-            self._note(f"blobs {len(blobs)}")
-            self.blobs_held.update(blob.digest for blob in blobs)
+            self._note(f"blobs {sum(len(bundle.digests) for bundle in bundles)}")
+            self.blobs_held.update(digest for bundle in bundles for digest in bundle.digests)
 
     def clean(self, client: str) -> None:
         with self._lock:

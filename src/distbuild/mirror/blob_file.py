@@ -5,10 +5,10 @@ import io
 import os
 import posixpath
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from distbuild import disk
-from distbuild.mirror.unpacking import CHUNK_BYTES
+from distbuild.mirror.unpacking import CHUNK_BYTES, Chunks
 from distbuild.protocol.messages import Digest, FileEntry
 from distbuild.system_paths import WINDOWS
 
@@ -35,7 +35,7 @@ def dress(path: bytes, entry: FileEntry, mode: int = 0) -> None:
     disk.utime(path, ns=(used_ns, time_ns))
 
 
-def write_new(path: bytes, chunks: Iterable[bytes], digest: Digest, size: int) -> int | None:
+def write_new(path: bytes, chunks: Chunks, digest: Digest, size: int) -> int | None:
     """Write what has this digest and size: the file's mode, or None if the chunks are not that.
 
     A file that is left after a failure is the caller's to remove. Raises OSError.
@@ -67,7 +67,7 @@ def _open_new(path: bytes) -> int:
     return disk.open_descriptor(path, _NEW, _READABLE)
 
 
-def _write_hashed(chunks: Iterable[bytes], handle: int, digest: Digest, size: int) -> bool:
+def _write_hashed(chunks: Chunks, handle: int, digest: Digest, size: int) -> bool:
     hasher, total = hashlib.sha256(), 0
     for chunk in chunks:
         total += len(chunk)

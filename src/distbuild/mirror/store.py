@@ -17,9 +17,9 @@ from pathlib import Path
 
 from distbuild import disk
 from distbuild.mirror.blob_file import chunks_of, dress, tree_mode, write_new
-from distbuild.mirror.unpacking import expanded
+from distbuild.mirror.unpacking import Chunks, check_promise, contents_of, expanded
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
-from distbuild.protocol.messages import DIGEST_BYTES, MAX_BLOB_BYTES, Blob, Digest, FileEntry
+from distbuild.protocol.messages import Blob, Bundle, Digest, FileEntry
 from distbuild.system_paths import WINDOWS, from_system
 
 #: A blob that no tree has linked for so long is removed at the next start.
@@ -74,22 +74,25 @@ class Store:
 
     def put(self, blob: Blob) -> None:
         """Keep a blob from the network; raises ProtocolError when it is not what it says."""
-        if len(blob.digest) != DIGEST_BYTES or not 0 <= blob.size <= MAX_BLOB_BYTES:
-            raise ProtocolError("blob with a bad digest or size")
-        if self._holds(blob.digest):
-            return
-        if not self._keep(expanded(blob), blob.digest, blob.size):
-            raise ProtocolError(f"blob {blob.digest.hex()} has other content than its digest")
+        check_promise(blob.digest, blob.size)
+        if not self._holds(blob.digest):
+            self._take(blob.digest, blob.size, expanded(blob.data, blob.size))
 
-    def put_all(self, blobs: Iterable[Blob]) -> None:
-        """``put`` for each, one batch after the other.
+    def put_all(self, bundles: Iterable[Bundle]) -> None:
+        """Keep contents from the network, one batch after the other; raises as ``put`` does.
 
         To write a small file takes a dozen calls that let go of Python's lock: threads that do so
         at the same time take it from each other each time, and together are slower than one.
         """
         with self._filling:
-            for blob in blobs:
-                self.put(blob)
+            for bundle in bundles:
+                for digest, size, chunks in contents_of(bundle):
+                    if not self._holds(digest):
+                        self._take(digest, size, chunks)
+
+    def _take(self, digest: Digest, size: int, chunks: Chunks) -> None:
+        if not self._keep(chunks, digest, size):
+            raise ProtocolError(f"blob {digest.hex()} has other content than its digest")
 
     def add_file(self, path: bytes, entry: FileEntry) -> bool:
         """Copy this machine's file at ``path`` if it is what ``entry`` says; False if not."""
@@ -204,7 +207,7 @@ class Store:
             return False
         return True if digest in self._verified else None
 
-    def _keep(self, chunks: Iterable[bytes], digest: Digest, size: int) -> bool:
+    def _keep(self, chunks: Chunks, digest: Digest, size: int) -> bool:
         """Write a blob under its own name: whether it was what it should be.
 
         A crash may leave half of one: each is hashed before a later process believes in it.

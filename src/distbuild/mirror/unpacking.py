@@ -1,4 +1,4 @@
-"""A blob's plain bytes, and no more of them than it says. Knows no disk and no digest."""
+"""The plain bytes of contents, and no more of them than they say. Knows no disk and no digest."""
 
 import io
 import threading
@@ -7,11 +7,19 @@ from collections.abc import Iterable, Iterator
 import zstandard
 
 from distbuild.protocol.errors import ProtocolError
-from distbuild.protocol.messages import Blob
+from distbuild.protocol.messages import (
+    DIGEST_BYTES,
+    MAX_BLOB_BYTES,
+    MAX_BUNDLE_BYTES,
+    Bundle,
+    Digest,
+)
 
 CHUNK_BYTES = 1024 * 1024
-#: A blob up to this size is unpacked in one piece, which costs half as much as in chunks.
+#: A content up to this size is unpacked in one piece, which costs half as much as in chunks.
 ONE_PIECE_BYTES = 4 * CHUNK_BYTES
+
+Chunks = Iterable[bytes | memoryview]
 
 
 class _Contexts(threading.local):
@@ -24,31 +32,64 @@ class _Contexts(threading.local):
 _contexts = _Contexts()
 
 
-def expanded(blob: Blob) -> Iterable[bytes]:
-    """The plain bytes, in one piece if they are few; raises ProtocolError for a bad frame.
+def contents_of(bundle: Bundle) -> Iterator[tuple[Digest, int, Chunks]]:
+    """Digest, size and plain bytes of each content; raises ProtocolError for a bad bundle.
 
-    Rejected: ``multi_decompress_to_buffer`` for a whole batch, which damages memory when a frame
+    Rejected: ``multi_decompress_to_buffer`` for a frame of each, which damages memory when a frame
     is empty.
     """
-    if blob.size > ONE_PIECE_BYTES:
-        return expand(blob)
+    sizes, digests = bundle.sizes, bundle.digests
+    if len(sizes) != len(digests):
+        raise ProtocolError(f"a bundle of {len(digests)} contents with {len(sizes)} sizes")
+    for digest, size in zip(digests, sizes, strict=True):
+        check_promise(digest, size)
+    if len(sizes) == 1:
+        yield digests[0], sizes[0], expanded(bundle.data, sizes[0])
+        return
+    plain, begin = memoryview(_whole(bundle.data, sum(sizes))), 0
+    for digest, size in zip(digests, sizes, strict=True):
+        yield digest, size, (plain[begin : begin + size],)
+        begin += size
+
+
+def check_promise(digest: Digest, size: int) -> None:
+    """Refuse, with ProtocolError, what no content can have."""
+    if len(digest) != DIGEST_BYTES or not 0 <= size <= MAX_BLOB_BYTES:
+        raise ProtocolError("blob with a bad digest or size")
+
+
+def expanded(data: bytes, size: int) -> Chunks:
+    """The plain bytes, in one piece if they are few; raises ProtocolError for a bad frame."""
+    if size > ONE_PIECE_BYTES:
+        return expand(data, size)
     try:
-        if zstandard.frame_content_size(blob.data) != blob.size:
-            return expand(blob)
-        return (_contexts.decompressor.decompress(blob.data),)
+        if zstandard.frame_content_size(data) != size:
+            return expand(data, size)
+        return (_contexts.decompressor.decompress(data),)
     except zstandard.ZstdError as error:
         raise ProtocolError(f"blob cannot be decompressed: {error}") from error
 
 
-def expand(blob: Blob) -> Iterator[bytes]:
+def expand(data: bytes, size: int) -> Iterator[bytes]:
     """The plain bytes in chunks; raises ProtocolError past the declared size."""
     total = 0
     try:
-        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(blob.data)) as reader:
+        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)) as reader:
             while chunk := reader.read(CHUNK_BYTES):
                 total += len(chunk)
-                if total > blob.size:
+                if total > size:
                     raise ProtocolError("blob is larger than it says")
                 yield chunk
     except zstandard.ZstdError as error:
         raise ProtocolError(f"blob cannot be decompressed: {error}") from error
+
+
+def _whole(data: bytes, size: int) -> bytes:
+    if size > MAX_BUNDLE_BYTES:
+        raise ProtocolError(f"{size} bytes in one bundle is more than is taken")
+    try:
+        if zstandard.frame_content_size(data) != size:
+            raise ProtocolError("a bundle of another size than it says")
+        return _contexts.decompressor.decompress(data)
+    except zstandard.ZstdError as error:
+        raise ProtocolError(f"a bundle that cannot be decompressed: {error}") from error

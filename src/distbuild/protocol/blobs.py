@@ -8,43 +8,18 @@ import msgspec
 import zstandard
 
 from distbuild.protocol.errors import ProtocolError
-from distbuild.protocol.messages import MAX_BLOB_BYTES, Blob, Digest, InputFile
+from distbuild.protocol.messages import MAX_BLOB_BYTES, Blob, Bundle, Digest, InputFile
 
 #: A list of inputs, plain: a hundred thousand of them.
 MAX_INPUTS_BYTES = 32 * 1024 * 1024
 #: Level 3 is zstd's own default: above it time rises faster than size falls.
 COMPRESSION_LEVEL = 3
-#: For sources: less time on the dev box, and more bytes of what is little beside the output.
+#: For sources: less time on the dev box, and more bytes of what is little beside the output. And
+#: for headers: with level 3 they become 4 % smaller, and take a quarter more of its time.
 QUICK_LEVEL = 1
 #: For outputs: fewer bytes for more time, which is the worker's and little beside the compile. To
 #: unpack takes no longer.
 OUTPUT_LEVEL = 6
-#: Not with every way in which zstandard can be built.
-_MANY_AT_ONCE = "multi_compress_to_buffer" in zstandard.backend_features
-
-
-class Packer:
-    """Packs one content after the other, for one thread, at a level of its own."""
-
-    def __init__(self, level: int) -> None:
-        self._compressor = zstandard.ZstdCompressor(level=level)
-
-    def pack(self, data: bytes, digest: Digest) -> Blob:
-        """Bytes with this digest as a blob."""
-        return Blob(digest, len(data), self._compressor.compress(data))
-
-    def pack_all(self, contents: Mapping[Digest, bytes]) -> dict[Digest, Blob]:
-        """Blobs by digest: the same, in one call that lets go of Python's lock."""
-        some = {digest: data for digest, data in contents.items() if data}
-        if len(some) < 2 or not _MANY_AT_ONCE:
-            return {digest: self.pack(data, digest) for digest, data in contents.items()}
-        frames = self._compressor.multi_compress_to_buffer(list(some.values()))
-        packed = {
-            digest: Blob(digest, len(data), frames[number].tobytes())
-            for number, (digest, data) in enumerate(some.items())
-        }
-        # zstandard takes no empty content there.
-        return packed | {d: self.pack(b"", d) for d in contents.keys() - some.keys()}
 
 
 class _Contexts(threading.local):
@@ -68,6 +43,16 @@ def pack(data: bytes, digest: Digest | None = None) -> Blob:
 def pack_quickly(data: bytes) -> Blob:
     """Bytes as a blob, for little of this machine's time."""
     return Blob(hashlib.sha256(data).digest(), len(data), _contexts.quick.compress(data))
+
+
+def bundle(contents: Mapping[Digest, bytes]) -> Bundle:
+    """Contents by digest in one frame, for little of this machine's time.
+
+    Small files together become a tenth smaller than each alone, in less time, and take a fifth less
+    to unpack: a frame begins with its tables.
+    """
+    data = _contexts.quick.compress(b"".join(contents.values()))
+    return Bundle(list(contents), [len(content) for content in contents.values()], data)
 
 
 def pack_output(data: bytes) -> Blob:

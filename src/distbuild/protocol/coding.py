@@ -9,7 +9,7 @@ import msgspec
 
 from distbuild.protocol.errors import ProtocolError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 DIGEST_BYTES = 32
 CONTENT_TYPE = "application/msgpack"
 
@@ -17,8 +17,10 @@ CONTENT_TYPE = "application/msgpack"
 MAX_BODY_BYTES = 512 * 1024 * 1024
 #: One blob of the mirror or one output file, decompressed.
 MAX_BLOB_BYTES = 1024 * 1024 * 1024
-#: A batch of blobs is closed when it has grown past this.
+#: A batch of blobs or results is closed when it has grown past this.
 BATCH_BYTES = 4 * 1024 * 1024
+#: Several contents in one frame, decompressed.
+MAX_BUNDLE_BYTES = 8 * 1024 * 1024
 
 Digest = bytes
 T = TypeVar("T")

@@ -57,7 +57,7 @@ class Changes(Message, frozen=True):
     entries: list[Change] | None = None
     roots: list[bytes] = []
     #: Contents that a tree at ``base`` can hardly have, sent along to save two round trips.
-    blobs: list["Blob"] = []
+    bundles: list["Bundle"] = []
 
 
 class ChangesReply(Message, frozen=True):
@@ -77,10 +77,19 @@ class Blob(Message, frozen=True):
     data: bytes
 
 
-class BlobBatch(Message, frozen=True):
-    """Blobs on their way into a store."""
+class Bundle(Message, frozen=True):
+    """Contents of several files, one behind the other in one frame of zstd: ``sizes`` and
+    ``digests`` are of the plain bytes of each."""
 
-    blobs: list[Blob]
+    digests: list[Digest]
+    sizes: list[int]
+    data: bytes
+
+
+class BlobBatch(Message, frozen=True):
+    """Contents on their way into a store."""
+
+    bundles: list[Bundle]
 
 
 class BlobRequest(Message, frozen=True):

@@ -1,4 +1,4 @@
-"""Turns digests of the manifest into blobs, ready to be sent. Reads the dev box's disk.
+"""Turns digests of the manifest into bundles, ready to be sent. Reads the dev box's disk.
 
 Workers that are filled at the same time ask for the same contents: each is packed once for all,
 and what the scan has just read is not read again.
@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from distbuild import disk
 from distbuild.mirror.manifest import Manifest
-from distbuild.protocol.blobs import Packer
-from distbuild.protocol.messages import BATCH_BYTES, Blob, Digest, FileEntry
+from distbuild.protocol.messages import BATCH_BYTES, Bundle, Digest, FileEntry
 from distbuild.syncer.ahead import Ahead
+from distbuild.syncer.groups import Filling, Group, Groups
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +22,8 @@ log = logging.getLogger(__name__)
 #: is packed again.
 KEEP_BYTES = 40 * 1024 * 1024
 #: Contents that were just hashed wait up to this much (plain) for a sender to pack them. Beyond it
-#: whoever hashes packs a group of so much itself.
+#: whoever hashes packs the oldest group itself.
 RAW_BYTES = 16 * 1024 * 1024
-RAW_GROUP_BYTES = 1024 * 1024
-#: Headers become 4 % larger than with level 3, and take a fifth less of the dev box's time.
-LEVEL = 1
 
 
 class BlobSource:
@@ -37,15 +34,10 @@ class BlobSource:
         self._lock = threading.Lock()
         self.ahead = Ahead()
         self._users = 0
-        # Packed, oldest first; empty while nobody sends.
-        self._kept: dict[Digest, Blob] = {}
-        self._kept_bytes = 0
-        # Hashed, and not packed yet, oldest first.
-        self._raw: dict[Digest, bytes] = {}
-        self._raw_bytes = 0
-        # What a thread packs just now, and how others learn that it is done.
-        self._busy: dict[Digest, threading.Event] = {}
-        self._packers: list[Packer] = []
+        # Empty while nobody sends.
+        self._groups = Groups()
+        # What was hashed last, and is no whole group yet.
+        self._hashed = Filling()
         self.sent = 0
         self.sent_bytes = 0
 
@@ -75,26 +67,42 @@ class BlobSource:
         """The plain size of a content of the mirror; 0 when no file has it any more."""
         return next((entry.size for _, entry in self._files_of(digest)), 0)
 
-    def groups(self, digests: Iterable[Digest]) -> Iterator[list[Digest]]:
-        """The digests in groups of some megabytes of plain content, each for one ``batch``."""
-        group: list[Digest] = []
-        size = 0
-        for digest in digests:
-            group.append(digest)
-            size += self.size_of(digest)
-            if size >= BATCH_BYTES:
-                yield group
-                group, size = [], 0
-        if group:
-            yield group
+    def requests(self, digests: Iterable[Digest]) -> Iterator[list[Group]]:
+        """The digests in groups, some megabytes of plain content at a time, for ``bundles``.
 
-    def batches(self, digests: Iterable[Digest]) -> Iterator[list[Blob]]:
-        """The blobs that can be had, in batches of some megabytes; what cannot is left out."""
+        Where all of a group that is known already is wanted, it is one of these.
+        """
+        request: list[Group] = []
+        size = 0
+        for group in self._grouped(digests):
+            request.append(group)
+            size += group.size
+            if size >= BATCH_BYTES:
+                yield request
+                request, size = [], 0
+        if request:
+            yield request
+
+    def _grouped(self, digests: Iterable[Digest]) -> list[Group]:
+        with self._lock:
+            groups, rest = self._groups.within(dict.fromkeys(digests))
+        filling = Filling()
+        new: list[Group] = []
+        for digest in rest:
+            new += filling.add(digest, self.size_of(digest))
+        new += filling.close()
+        with self._lock:
+            if self._users:
+                for group in new:
+                    self._groups.add(group, is_read=False)
+        return groups + new
+
+    def batches(self, digests: Iterable[Digest]) -> Iterator[list[Bundle]]:
+        """The contents that can be had, in batches of some megabytes; what cannot is left out."""
         with self.sending():
-            for group in self.groups(digests):
-                blobs = self.batch(group)
-                if blobs:
-                    yield blobs
+            for request in self.requests(digests):
+                if bundles := self.bundles(request):
+                    yield bundles
 
     @contextlib.contextmanager
     def sending(self) -> Iterator[None]:
@@ -119,15 +127,13 @@ class BlobSource:
     def scanned(self) -> None:
         """The first scan is over."""
         with self._lock:
+            self._close_hashed()
             self.ahead.close()
             self._tidy()
 
     def _tidy(self) -> None:
         if self._users == 0:
-            self._kept.clear()
-            self._raw.clear()
-            self._packers.clear()
-            self._kept_bytes = self._raw_bytes = 0
+            self._groups, self._hashed = Groups(), Filling()
             if self.ahead.is_closed:
                 self.ahead.forget()
 
@@ -137,90 +143,55 @@ class BlobSource:
         A thread that reads files beside the one that scans takes Python's lock from it at each of
         a dozen calls, and both are slower than one that does all.
         """
+        groups = self._groups
         with self._lock:
-            is_full = self._kept_bytes + self._raw_bytes >= KEEP_BYTES
-            if not self._users or is_full or digest in self._kept or digest in self._busy:
+            is_full = groups.packed_bytes + groups.raw_bytes >= KEEP_BYTES
+            if not self._users or is_full or digest in groups or digest in self._hashed.contents:
                 return
-            self._raw_bytes += len(content) - len(self._raw.get(digest, b""))
-            self._raw[digest] = content
-            if self._raw_bytes <= RAW_BYTES:
-                return
-            late = self._oldest_raw()
-            done = threading.Event()
-            self._busy.update(dict.fromkeys(late, done))
-        self._pack_claimed(late, {}, done)
+            for group in self._hashed.add(digest, len(content), content):
+                groups.add(group, is_read=True)
+            late = groups.oldest_raw() if groups.raw_bytes > RAW_BYTES else None
+        if late is not None:
+            self._bundle_of(late)
 
-    def _oldest_raw(self) -> list[Digest]:
-        late, size = [], 0
-        for digest, content in self._raw.items():
-            if size >= RAW_GROUP_BYTES:
-                break
-            if digest not in self._busy:
-                late.append(digest)
-                size += len(content)
-        return late
+    def _close_hashed(self) -> None:
+        for group in self._hashed.close():
+            self._groups.add(group, is_read=True)
 
-    def batch(self, digests: Iterable[Digest]) -> list[Blob]:
-        """The blobs of ``digests`` that can be had, in their order.
+    def ripe(self, digests: Sequence[Digest]) -> tuple[list[Digest], list[Digest]]:
+        """Those that can be sent as well now as later, and those of groups that will be whole.
+
+        The scan goes on: what it reads next may fill up a group, and the worker be asked whether
+        it lacks the rest of one.
+        """
+        with self._lock:
+            if self.ahead.is_closed or not self._users:
+                return list(digests), []
+            _, rest = self._groups.within(dict.fromkeys(digests))
+            waiting = [d for d in rest if d in self._groups or d in self._hashed.contents]
+        late = set(waiting)
+        return [d for d in digests if d not in late], waiting
+
+    def bundles(self, groups: Iterable[Group]) -> list[Bundle]:
+        """The contents of ``groups`` that can be had, packed.
 
         A file that changed since it was hashed is left out: its event is on the way, and with it
         another generation.
         """
-        digests = list(dict.fromkeys(digests))
-        done = threading.Event()
+        bundles = [bundle for group in groups if (bundle := self._bundle_of(group)).digests]
         with self._lock:
-            found = {d: self._kept[d] for d in digests if d in self._kept}
-            others = {d: self._busy[d] for d in digests if d in self._busy}
-            own = [d for d in digests if d not in found and d not in others]
-            self._busy.update(dict.fromkeys(own, done))
-        # Before others are waited for, so that no two wait for each other.
-        self._pack_claimed(own, found, done)
-        for digest, event in others.items():
-            event.wait()
-            with self._lock:
-                blob = self._kept.get(digest)
-            found.update(self._pack([digest]) if blob is None else {digest: blob})
-        blobs = [found[d] for d in digests if d in found]
-        with self._lock:
-            self.sent += len(blobs)
-            self.sent_bytes += sum(len(blob.data) for blob in blobs)
-        return blobs
+            self.sent += sum(len(bundle.digests) for bundle in bundles)
+            self.sent_bytes += sum(len(bundle.data) for bundle in bundles)
+        return bundles
 
-    def _pack_claimed(
-        self, own: list[Digest], found: dict[Digest, Blob], done: threading.Event
-    ) -> None:
-        """Pack what others now wait for at ``done``."""
-        try:
-            found.update(self._pack(own))
-        finally:
-            self._settle(own, found, done)
+    def _bundle_of(self, group: Group) -> Bundle:
+        bundle = group.bundle(self._content)
+        with self._lock:
+            self._groups.was_packed(group, len(bundle.data), KEEP_BYTES)
+        return bundle
 
-    def _settle(self, own: list[Digest], found: dict[Digest, Blob], done: threading.Event) -> None:
-        with self._lock:
-            for digest in own:
-                del self._busy[digest]
-                if self._users and digest in found and digest not in self._kept:
-                    self._kept[digest] = found[digest]
-                    self._kept_bytes += len(found[digest].data)
-            while self._kept_bytes > KEEP_BYTES:
-                oldest = next(iter(self._kept))
-                self._kept_bytes -= len(self._kept.pop(oldest).data)
-        done.set()
-
-    def _pack(self, digests: Sequence[Digest]) -> dict[Digest, Blob]:
-        with self._lock:
-            packer = self._packers.pop() if self._packers else Packer(LEVEL)
-            contents = {d: self._raw.pop(d) for d in digests if d in self._raw}
-            self._raw_bytes -= sum(map(len, contents.values()))
-        for digest in digests:
-            data = contents.get(digest)
-            data = self.read(digest) if data is None else data
-            if data is None:
-                log.info("%s… is asked for, but its file has changed", digest.hex()[:12])
-            else:
-                contents[digest] = data
-        packed = packer.pack_all(contents)
-        with self._lock:
-            if self._users:
-                self._packers.append(packer)
-        return packed
+    def _content(self, digest: Digest) -> bytes | None:
+        content = self.read(digest)
+        if content is None:
+            log.info("%s… is asked for, but its file has changed", digest.hex()[:12])
+        return content

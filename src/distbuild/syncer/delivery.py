@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.protocol.messages import Blob, Digest
+from distbuild.protocol.messages import Bundle, Digest
 from distbuild.syncer.blobs import BlobSource
+from distbuild.syncer.groups import Group
 
 #: Batches under way to one worker: one is packed, one sent, one written to the worker's disk.
 AT_ONCE = 3
@@ -16,7 +17,7 @@ AT_ONCE = 3
 class Receiver(Protocol):
     """What takes contents; see WorkerClient."""
 
-    def blobs(self, blobs: list[Blob]) -> None:
+    def blobs(self, bundles: list[Bundle]) -> None:
         """Send contents; raises InfrastructureError."""
 
 
@@ -31,10 +32,10 @@ class Progress:
     #: As they are on disk, not packed.
     left_bytes: int = 0
 
-    def count(self, blobs: Sequence[Blob]) -> None:
+    def count(self, bundles: Sequence[Bundle]) -> None:
         """These have arrived."""
-        self.sent_blobs += len(blobs)
-        self.sent_bytes += sum(len(blob.data) for blob in blobs)
+        self.sent_blobs += sum(len(bundle.digests) for bundle in bundles)
+        self.sent_bytes += sum(len(bundle.data) for bundle in bundles)
 
 
 class Delivery:
@@ -48,43 +49,44 @@ class Delivery:
 
     def send(self, digests: Sequence[Digest]) -> None:
         """Send what can be had of ``digests``; raises InfrastructureError when that fails."""
-        progress, source = self.progress, self._source
-        groups = [(g, sum(map(source.size_of, g))) for g in source.groups(digests)]
+        progress = self.progress
         progress.left_blobs = len(digests)
-        progress.left_bytes = sum(size for _, size in groups)
         try:
-            with source.sending():
-                self._send_groups(groups)
+            with self._source.sending():
+                requests = list(self._source.requests(digests))
+                progress.left_bytes = sum(group.size for groups in requests for group in groups)
+                self._send_all(requests)
         finally:
             progress.left_blobs = progress.left_bytes = 0
 
-    def bring(self, digests: Iterable[Digest]) -> list[Blob]:
+    def bring(self, digests: Iterable[Digest]) -> list[Bundle]:
         """What can be had of ``digests``, counted as sent, for another message to carry."""
-        blobs = self._source.batch(digests)
-        self.progress.count(blobs)
-        return blobs
+        with self._source.sending():
+            groups = [group for request in self._source.requests(digests) for group in request]
+            bundles = self._source.bundles(groups)
+        self.progress.count(bundles)
+        return bundles
 
-    def _send_groups(self, groups: list[tuple[list[Digest], int]]) -> None:
-        if len(groups) <= 1:
-            for group in groups:
-                self._done(group, self._send_group(group[0]))
+    def _send_all(self, requests: list[list[Group]]) -> None:
+        if len(requests) <= 1:
+            for groups in requests:
+                self._done(groups, self._send(groups))
             return
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="send") as pool:
-            sent = pool.map(self._send_group, [group for group, _ in groups])
-            for group, blobs in zip(groups, sent, strict=True):
-                self._done(group, blobs)
+            for groups, sent in zip(requests, pool.map(self._send, requests), strict=True):
+                self._done(groups, sent)
 
-    def _done(self, group: tuple[list[Digest], int], blobs: Progress) -> None:
-        self.progress.sent_blobs += blobs.sent_blobs
-        self.progress.sent_bytes += blobs.sent_bytes
-        self.progress.left_blobs -= len(group[0])
-        self.progress.left_bytes -= group[1]
+    def _done(self, groups: list[Group], sent: Progress) -> None:
+        self.progress.sent_blobs += sent.sent_blobs
+        self.progress.sent_bytes += sent.sent_bytes
+        self.progress.left_blobs -= sum(len(group.digests) for group in groups)
+        self.progress.left_bytes -= sum(group.size for group in groups)
 
-    def _send_group(self, group: list[Digest]) -> Progress:
+    def _send(self, groups: list[Group]) -> Progress:
         if self._is_over():
             raise InfrastructureError("the syncer ends")
         sent = Progress()
-        if blobs := self._source.batch(group):
-            self._receiver.blobs(blobs)
-            sent.count(blobs)
+        if bundles := self._source.bundles(groups):
+            self._receiver.blobs(bundles)
+            sent.count(bundles)
         return sent

@@ -74,6 +74,8 @@ class Pusher:
         self._has_tree = True
         self._is_filled = False
         self._offered = 0
+        # What it lacks of that, and is sent with the rest of its group.
+        self._waiting: list[messages.Digest] = []
         source.ahead.listen(self._bell)
         self._thread = threading.Thread(target=self._run, name=f"push {self.host}", daemon=True)
 
@@ -235,17 +237,19 @@ class Pusher:
                 self._source.begin()
             found = self._source.ahead.after(self._offered)
             if not found:
-                return
+                return  # what still waits is asked for with the changes
             entries = [messages.Change(os.fsencode(path), entry) for path, entry in found]
-            missing = self._client.lacking(
+            self._waiting += self._client.lacking(
                 messages.Changes(self._client_id, "", 0, 0, b"", entries)
             )
             self._offered += len(found)
-            self._delivery.send(missing)
+            ripe, self._waiting = self._source.ripe(self._waiting)
+            self._delivery.send(ripe)
 
     def _end_filling(self) -> None:
         if self._is_filled:
             self._is_filled = False
+            self._waiting = []
             self._source.end()
 
     def _send(self, changes: messages.Changes) -> None:
@@ -275,8 +279,7 @@ class Pusher:
         files = {e.digest: e.size for e in entries if isinstance(e, messages.FileEntry)}
         if not 0 < sum(files.values()) <= WITH_CHANGES_BYTES:
             return changes
-        blobs = self._delivery.bring(files)
-        return msgspec.structs.replace(changes, blobs=blobs)
+        return msgspec.structs.replace(changes, bundles=self._delivery.bring(files))
 
     def _paths_of(self, digests: list[messages.Digest]) -> list[str]:
         return [p for d in digests for p in self._mirroring.manifest.paths_of(d)]

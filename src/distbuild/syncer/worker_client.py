@@ -51,9 +51,9 @@ class WorkerClient:
         body = self._request("POST", "/api/v1/mirror/lacking", changes)
         return messages.decode(body, messages.ChangesReply).missing
 
-    def blobs(self, blobs: list[messages.Blob]) -> None:
+    def blobs(self, bundles: list[messages.Bundle]) -> None:
         """Send contents."""
-        self._request("POST", "/api/v1/mirror/blobs", messages.BlobBatch(blobs))
+        self._request("POST", "/api/v1/mirror/blobs", messages.BlobBatch(bundles))
 
     def clean(self, client: str) -> None:
         """Have the client's sandbox removed."""

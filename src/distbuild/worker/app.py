@@ -59,8 +59,7 @@ def _add_mirror_routes(app: flask.Flask, forest: Forest, store: Store) -> None:
     @app.post("/api/v1/mirror/changes")
     def take_changes() -> flask.Response:
         changes = _body(Changes)
-        for blob in changes.blobs:
-            store.put(blob)
+        store.put_all(changes.bundles)
         return _answer(encode(forest.tree(changes.client).apply(changes)))
 
     @app.post("/api/v1/mirror/lacking")
@@ -70,7 +69,7 @@ def _add_mirror_routes(app: flask.Flask, forest: Forest, store: Store) -> None:
 
     @app.post("/api/v1/mirror/blobs")
     def take_blobs() -> flask.Response:
-        store.put_all(_body(BlobBatch).blobs)
+        store.put_all(_body(BlobBatch).bundles)
         return _answer(_NOTHING)
 
     @app.post("/api/v1/clean")

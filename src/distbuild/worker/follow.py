@@ -47,7 +47,7 @@ def fetch(missing: list[Digest], syncer: Syncer, store: Store) -> bool:
     """Have the syncer send these blobs; False when it has none of those that are left."""
     while missing:
         batch = syncer.blobs(BlobRequest(missing[:MAX_DIGESTS]))
-        store.put_all(batch.blobs)
+        store.put_all(batch.bundles)
         left = store.missing(missing)
         if len(left) == len(missing):
             return False

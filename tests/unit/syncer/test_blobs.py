@@ -8,19 +8,36 @@ import pytest
 import zstandard
 
 from distbuild.mirror.manifest import WITHHELD, Manifest
-from distbuild.protocol import blobs as packing_module
-from distbuild.protocol.blobs import Packer, pack
-from distbuild.protocol.messages import Blob, Digest, Entry, FileEntry
+from distbuild.mirror.unpacking import contents_of
+from distbuild.protocol.blobs import bundle, pack
+from distbuild.protocol.errors import ProtocolError
+from distbuild.protocol.messages import Bundle, Digest, Entry, FileEntry
 from distbuild.syncer import blobs as blobs_module
+from distbuild.syncer import groups as groups_module
 from distbuild.syncer.blobs import BlobSource
+
+A, B = b"a" * 100, b"b" * 100
 
 
 def digest_of(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def plain(blob: Blob) -> tuple[bytes, int, bytes]:
-    return blob.digest, blob.size, zstandard.decompress(blob.data)
+def plain(bundles: list[Bundle]) -> list[bytes]:
+    """What a worker would keep, in the order in which it comes."""
+    found = []
+    for one in bundles:
+        for digest, size, chunks in contents_of(one):
+            content = b"".join(chunks)
+            assert (digest, size) == (digest_of(content), len(content))
+            found.append(content)
+    return found
+
+
+def brought(source: BlobSource, *contents: bytes) -> list[bytes]:
+    """What can be had of these."""
+    requests = source.requests([digest_of(content) for content in contents])
+    return plain([one for request in requests for one in source.bundles(request)])
 
 
 @pytest.fixture
@@ -35,13 +52,22 @@ def manifest(tmp_path: Path) -> Manifest:
     return manifest
 
 
-A, B = b"a" * 100, b"b" * 100
-
-
 @pytest.mark.parametrize("data", [b"", b"x", os.urandom(70_000)])
 def test_a_blob_is_its_bytes(data: bytes) -> None:
-    assert plain(pack(data)) == (digest_of(data), len(data), data)
-    assert pack(data, digest_of(data)) == pack(data)
+    blob = pack(data)
+    assert (blob.digest, blob.size, zstandard.decompress(blob.data)) == (
+        digest_of(data),
+        len(data),
+        data,
+    )
+    assert pack(data, digest_of(data)) == blob
+
+
+@pytest.mark.parametrize(
+    "contents", [[], [b""], [b"x"], [A, b"", B, os.urandom(70_000)], [b"", b"large" * 1_000_000]]
+)
+def test_a_bundle_is_its_contents(contents: list[bytes]) -> None:
+    assert plain([bundle({digest_of(c): c for c in contents})]) == contents
 
 
 def test_contents_are_found_by_digest_in_any_file(manifest: Manifest, tmp_path: Path) -> None:
@@ -60,15 +86,27 @@ def test_batches_close_when_they_are_large_and_leave_out_what_changed(
     source = BlobSource(manifest)
     wanted = [digest_of(A), bytes(32), digest_of(B)]
     whole = list(source.batches(wanted))
-    assert [[plain(b) for b in batch] for batch in whole] == [
-        [(digest_of(A), 100, A), (digest_of(B), 100, B)]
-    ]
+    assert [plain(batch) for batch in whole] == [[A, B]]
     assert (source.sent, source.sent_bytes) == (2, sum(len(b.data) for b in whole[0]))
+    monkeypatch.setattr(groups_module, "GROUP_BYTES", 50)
+    assert [[plain([b]) for b in batch] for batch in source.batches(wanted)] == [[[A], [B]]]
     monkeypatch.setattr(blobs_module, "BATCH_BYTES", 1)
     assert [len(batch) for batch in source.batches(wanted)] == [1, 1]
     (tmp_path / "b").write_bytes(b"changed")
     assert [len(batch) for batch in source.batches(wanted)] == [1]
     assert list(source.batches([])) == []
+
+
+def test_what_is_large_travels_alone(manifest: Manifest, tmp_path: Path) -> None:
+    large = b"large" * 3_000_000
+    (tmp_path / "large").write_bytes(large)
+    entry = FileEntry(digest_of(large), len(large), 0o444, 0)
+    manifest.apply({str(tmp_path / "large"): entry})
+    source = BlobSource(manifest)
+    wanted = [digest_of(A), digest_of(large), digest_of(B)]
+    bundles = [one for batch in source.batches(wanted) for one in batch]
+    assert sorted(len(one.digests) for one in bundles) == [1, 2]
+    assert sorted(plain(bundles)) == [A, B, large]
 
 
 class Slow(BlobSource):
@@ -85,19 +123,28 @@ class Slow(BlobSource):
         return super().read(digest)
 
 
-def test_a_content_that_several_workers_want_is_packed_once(manifest: Manifest) -> None:
+def test_contents_that_several_workers_want_are_packed_once(manifest: Manifest) -> None:
     source = Slow(manifest)
     wanted = [digest_of(A), digest_of(B)]
     with source.sending(), ThreadPoolExecutor(4) as pool:
-        orders = [wanted, wanted[::-1], [*wanted, *wanted], [bytes(32), *wanted]]
-        asked = [pool.submit(source.batch, order) for order in orders]
+        orders = [wanted, wanted[::-1], [*wanted, *wanted], [*wanted, bytes(32)]]
+        asked = [list(source.requests(order)) for order in orders]
+        packed = [pool.submit(source.bundles, [g for r in one for g in r]) for one in asked]
         source.may_read.set()
-        batches = [[plain(blob) for blob in one.result()] for one in asked]
-        a, b = (digest_of(A), 100, A), (digest_of(B), 100, B)
-        assert batches == [[a, b], [b, a], [a, b], [a, b]]
+        assert [plain(one.result()) for one in packed] == [[A, B]] * 4
     assert sorted(source.reads) == sorted([*wanted, bytes(32)])
-    source.batch(wanted)
+    brought(source, A, B)
     assert len(source.reads) == 5, "nothing is kept when nobody sends"
+
+
+def test_a_part_of_what_was_packed_is_packed_alone(manifest: Manifest) -> None:
+    source = Slow(manifest)
+    source.may_read.set()
+    with source.sending():
+        assert brought(source, A, B) == [A, B]
+        assert brought(source, B) == [B]
+        assert brought(source, B) == [B]
+    assert source.reads == [digest_of(A), digest_of(B), digest_of(B)]
 
 
 def test_what_is_kept_for_others_is_bounded(
@@ -107,8 +154,9 @@ def test_what_is_kept_for_others_is_bounded(
     source = Slow(manifest)
     source.may_read.set()
     with source.sending():
-        for digest in (digest_of(A), digest_of(B), digest_of(B), digest_of(A)):
-            source.batch([digest])
+        for content in (A, B, B, A):
+            brought(source, content)
+        assert source._groups.packed_bytes <= 30
     assert source.reads == [digest_of(A), digest_of(B), digest_of(A)]
 
 
@@ -120,29 +168,52 @@ def test_what_was_just_hashed_is_not_read_again(manifest: Manifest, tmp_path: Pa
     source.ahead.found(str(tmp_path / "new"), FileEntry(digest_of(new), 150, 0o444, 0))
     source.hashed(digest_of(new), new)
     with source.sending():
-        assert [plain(b) for b in source.batch([digest_of(new)])] == [(digest_of(new), 150, new)]
+        assert brought(source, new) == [new]
         assert source.reads == [digest_of(new)], "nobody was sending when it was hashed"
     source.begin()
     source.hashed(digest_of(new), new)
     assert source.size_of(digest_of(new)) == 150
     source.scanned()
     for _ in range(2):
-        assert [plain(b) for b in source.batch([digest_of(new)])] == [(digest_of(new), 150, new)]
+        assert brought(source, new) == [new]
     assert source.reads == [digest_of(new)]
     source.end()
-    assert source.batch([digest_of(new)]) == [], "what the scan had found is forgotten"
+    assert brought(source, new) == [], "what the scan had found is forgotten"
+
+
+def test_what_is_hashed_is_sent_in_whole_groups_while_the_scan_goes_on(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups_module, "GROUP_BYTES", 150)
+    source = Slow(manifest)
+    source.may_read.set()
+    a, b, other = digest_of(A), digest_of(B), bytes(32)
+    source.begin()
+    source.hashed(a, A)
+    assert source.ripe([a, other]) == ([other], [a])
+    source.hashed(b, B)
+    assert source.ripe([a]) == ([], [a])
+    assert source.ripe([a, b]) == ([a, b], [])
+    assert brought(source, A, B) == [A, B]
+    source.hashed(digest_of(b"c"), b"c")
+    assert source.ripe([digest_of(b"c")]) == ([], [digest_of(b"c")])
+    source.scanned()
+    assert source.ripe([a, digest_of(b"c")]) == ([a, digest_of(b"c")], [])
+    assert brought(source, b"c") == [b"c"]
+    assert source.reads == []
 
 
 def test_what_was_hashed_is_kept_up_to_a_bound(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blobs_module, "KEEP_BYTES", 10)
+    monkeypatch.setattr(groups_module, "GROUP_BYTES", 50)
     source = Slow(manifest)
     source.may_read.set()
     with source.sending():
         for data in (A, B):
             source.hashed(digest_of(data), data)
-        source.batch([digest_of(A), digest_of(B)])
+        assert brought(source, A, B) == [A, B]
     assert source.reads == [digest_of(B)]
 
 
@@ -150,26 +221,33 @@ def test_who_hashes_packs_what_no_sender_has_packed(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blobs_module, "RAW_BYTES", 150)
-    monkeypatch.setattr(blobs_module, "RAW_GROUP_BYTES", 50)
+    monkeypatch.setattr(groups_module, "GROUP_BYTES", 50)
     source = Slow(manifest)
     source.may_read.set()
     with source.sending():
         for data in (A, B, A):
             source.hashed(digest_of(data), data)
-        assert (list(source._kept), list(source._raw)) == ([digest_of(A)], [digest_of(B)])
-        blobs = source.batch([digest_of(B), digest_of(A)])
-    assert [plain(blob)[2] for blob in blobs] == [B, A]
+        groups = source._groups
+        assert (len(groups._packed), len(groups._raw), groups.raw_bytes) == (1, 1, 100)
+        assert brought(source, B, A) == [B, A]
+        assert (len(groups._packed), len(groups._raw), groups.raw_bytes) == (2, 0, 0)
     assert source.reads == []
-    assert (source._kept_bytes, source._raw_bytes, source._busy) == (0, 0, {})
 
 
-@pytest.mark.parametrize("at_once", [False, True])
-def test_many_contents_are_packed_as_each_alone(
-    at_once: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packing_module, "_MANY_AT_ONCE", at_once)
-    packer = Packer(1)
-    contents = {digest_of(data): data for data in (A, b"", B, b"x", os.urandom(70_000))}
-    packed = packer.pack_all(contents)
-    assert packed == {digest: packer.pack(data, digest) for digest, data in contents.items()}
-    assert packer.pack_all({}) == {}
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Bundle([digest_of(A)], [], zstandard.compress(A)),
+        Bundle([digest_of(A), digest_of(B)], [100, 99], zstandard.compress(A + B)),
+        Bundle([digest_of(A), digest_of(B)], [201, -1], zstandard.compress(A + B)),
+        Bundle([digest_of(A), b"short"], [100, 100], zstandard.compress(A + B)),
+        Bundle([digest_of(A), digest_of(B)], [100, 100], b"no zstd at all"),
+        Bundle([digest_of(A), digest_of(B)], [100, 100], zstandard.compress(A + B)[:-3]),
+        Bundle([digest_of(A), digest_of(B)], [100, 1 << 28], zstandard.compress(bytes(1 << 26))),
+        Bundle([digest_of(A), digest_of(B)], [100, 100], zstandard.compress(bytes(1 << 26))),
+    ],
+    ids=["sizes", "short", "negative", "no digest", "garbage", "cut", "large", "bomb"],
+)
+def test_a_forged_bundle_is_refused(bad: Bundle) -> None:
+    with pytest.raises(ProtocolError):
+        list(contents_of(bad))

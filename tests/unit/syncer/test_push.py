@@ -12,9 +12,10 @@ import pytest
 import requests
 
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.protocol.messages import Blob, FileEntry
+from distbuild.protocol.messages import Bundle, FileEntry
 from distbuild.syncer import ahead as ahead_module
 from distbuild.syncer import blobs as blobs_module
+from distbuild.syncer import groups as groups_module
 from distbuild.syncer import push as push_module
 from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.delivery import Delivery, Progress
@@ -303,12 +304,13 @@ def test_what_is_still_to_be_sent_is_shown_until_it_is_sent(
     pushed: Pushed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blobs_module, "BATCH_BYTES", 1)
+    monkeypatch.setattr(groups_module, "GROUP_BYTES", 1)
     for number in range(5):
         pushed.write(f"{number}.h", "text" + str(number))
     pusher, seen = pushed.pusher, []
     take = pushed.client.blobs
 
-    def blobs(sent: list[Blob]) -> None:
+    def blobs(sent: list[Bundle]) -> None:
         seen.append((pusher.left_blobs, pusher.left_bytes))
         take(sent)
 

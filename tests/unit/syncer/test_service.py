@@ -198,8 +198,8 @@ def test_blobs_are_given_by_digest(serving: Serving) -> None:
     entry = live.manifest.get(f"{serving.box.base}/inc/a.h")
     assert isinstance(entry, FileEntry)
     batch = serving.service.blobs(messages.BlobRequest([entry.digest, bytes(32)]))
-    assert [blob.digest for blob in batch.blobs] == [entry.digest]
-    assert serving.service.blobs(messages.BlobRequest([])).blobs == []
+    assert [bundle.digests for bundle in batch.bundles] == [[entry.digest]]
+    assert serving.service.blobs(messages.BlobRequest([])).bundles == []
 
 
 def test_explain_gives_the_reason(serving: Serving) -> None:

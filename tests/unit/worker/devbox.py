@@ -187,7 +187,10 @@ class DevBox:
 def remote_outcome(result: ResultRequest) -> Outcome:
     """A worker's result, to be compared."""
     assert result.error == ""
-    files = {output.path: b"".join(expand(output.blob)) for output in result.outputs}
+    files = {
+        output.path: b"".join(expand(output.blob.data, output.blob.size))
+        for output in result.outputs
+    }
     return Outcome(result.exit_code, result.stdout, result.stderr, files)
 
 

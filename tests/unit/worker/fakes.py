@@ -4,9 +4,9 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from distbuild.protocol.blobs import bundle
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import (
-    Blob,
     BlobBatch,
     BlobRequest,
     Changes,
@@ -80,7 +80,7 @@ class FakeSyncer:
         self.answering = threading.Event()
         self.answering.set()
         self.listing: Changes | None = None
-        self.contents: dict[bytes, Blob] = {}
+        self.contents: dict[bytes, bytes] = {}
         #: Gives one job more than was asked for.
         self.greedy = False
         self.renewed: list[set[str]] = []
@@ -172,7 +172,8 @@ class FakeSyncer:
         return self.listing
 
     def blobs(self, request: BlobRequest) -> BlobBatch:
-        return BlobBatch([self.contents[d] for d in request.digests if d in self.contents][:1])
+        found = [d for d in request.digests if d in self.contents][:1]
+        return BlobBatch([bundle({d: self.contents[d]}) for d in found])
 
 
 class FakeRunner:

@@ -11,7 +11,6 @@ import pytest
 
 from distbuild.mirror.manifest import Summary
 from distbuild.mirror.store import Store
-from distbuild.protocol.blobs import pack
 from distbuild.protocol.messages import Change, Changes, FileEntry, Job, ResultRequest
 from distbuild.worker import leases
 from distbuild.worker.agent import Agent, Workshop
@@ -95,7 +94,7 @@ def job(lease: str, generation: int = 0) -> Job:
 def listing(syncer: FakeSyncer, content: bytes, target: int) -> Changes:
     """A full listing with one file, whose content the syncer can send."""
     entry = FileEntry(hashlib.sha256(content).digest(), len(content), 0o644, 5)
-    syncer.contents[entry.digest] = pack(content, entry.digest)
+    syncer.contents[entry.digest] = content
     summary = Summary()
     summary.add(b"/a.h", entry)
     changes = [Change(b"/a.h", entry)]

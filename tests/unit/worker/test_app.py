@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from distbuild.mirror.manifest import Summary
 from distbuild.mirror.store import Store
-from distbuild.protocol.blobs import pack
+from distbuild.protocol.blobs import bundle
 from distbuild.protocol.messages import (
     BlobBatch,
     Change,
@@ -27,6 +27,7 @@ from distbuild.worker.ownfiles import OwnFiles
 
 CONTENT = b"int a;\n"
 ENTRY = FileEntry(hashlib.sha256(CONTENT).digest(), len(CONTENT), 0o644, 5)
+OTHER = bundle({ENTRY.digest: b"other"})
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_changes_ask_for_blobs_and_then_apply(
 ) -> None:
     answer = post(client, "/api/v1/mirror/changes", listing(), dev)
     assert decode(answer.data, ChangesReply) == ChangesReply("need_blobs", 0, [ENTRY.digest])
-    batch = BlobBatch([pack(CONTENT, ENTRY.digest)])
+    batch = BlobBatch([bundle({ENTRY.digest: CONTENT})])
     assert post(client, "/api/v1/mirror/blobs", batch, dev).status_code == 200
     answer = post(client, "/api/v1/mirror/changes", listing(), dev)
     assert decode(answer.data, ChangesReply) == ChangesReply("applied", 3)
@@ -84,7 +85,7 @@ def test_changes_ask_for_blobs_and_then_apply(
 def test_changes_may_bring_their_contents_along(
     client: FlaskClient, dev: dict[str, str], tmp_path: Path
 ) -> None:
-    changes = msgspec.structs.replace(listing(), blobs=[pack(CONTENT, ENTRY.digest)])
+    changes = msgspec.structs.replace(listing(), bundles=[bundle({ENTRY.digest: CONTENT})])
     answer = post(client, "/api/v1/mirror/changes", changes, dev)
     assert decode(answer.data, ChangesReply) == ChangesReply("applied", 3)
     assert (tmp_path / "sandbox/dev/d/a.h").read_bytes() == CONTENT
@@ -95,7 +96,7 @@ def test_what_is_lacking_is_told_and_the_tree_stays_as_it_is(
 ) -> None:
     answer = post(client, "/api/v1/mirror/lacking", listing(), dev)
     assert decode(answer.data, ChangesReply) == ChangesReply("need_blobs", 0, [ENTRY.digest])
-    batch = BlobBatch([pack(CONTENT, ENTRY.digest)])
+    batch = BlobBatch([bundle({ENTRY.digest: CONTENT})])
     assert post(client, "/api/v1/mirror/blobs", batch, dev).status_code == 200
     answer = post(client, "/api/v1/mirror/lacking", listing(), dev)
     assert decode(answer.data, ChangesReply) == ChangesReply("need_blobs", 0, [])
@@ -129,9 +130,12 @@ def test_a_request_without_the_developers_token_is_refused_unread(
         ("changes", b""),
         ("changes", encode(Changes("../up", "e", 0, 1, b"", []))),
         ("changes", encode(Changes("dev", "e", 0, 1, b"", [Change(b"/../x", ENTRY)]))),
-        ("changes", encode(Changes("d", "e", 1, 2, b"", [], [], [pack(b"other", ENTRY.digest)]))),
+        (
+            "changes",
+            encode(Changes("d", "e", 1, 2, b"", [], [], [OTHER])),
+        ),
         ("lacking", encode(Changes("dev", "e", 0, 1, b"", [Change(b"/../x", ENTRY)]))),
-        ("blobs", encode(BlobBatch([pack(b"other", ENTRY.digest)]))),
+        ("blobs", encode(BlobBatch([OTHER]))),
     ],
 )
 def test_a_malformed_request_is_answered_with_one_line(
@@ -155,7 +159,7 @@ def test_a_full_disk_is_said_so(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.write", full)
-    batch = BlobBatch([pack(CONTENT, ENTRY.digest)])
+    batch = BlobBatch([bundle({ENTRY.digest: CONTENT})])
     answer = post(client, "/api/v1/mirror/blobs", batch, dev)
     assert answer.status_code == 507
     assert "No space left" in answer.text

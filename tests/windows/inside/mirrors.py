@@ -85,9 +85,8 @@ class Farm:
                 break
             have = 0 if reply.state == "need_full" else have
             for batch in self._source.batches(reply.missing):
-                for blob in batch:
-                    self._store.put(blob)
-                    self.sent += 1
+                self._store.put_all(batch)
+                self.sent += sum(len(bundle.digests) for bundle in batch)
         assert self.tree.position()[2] == self.mirror.manifest.summary()
 
     def read(self, path: Path) -> str:
