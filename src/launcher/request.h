@@ -8,6 +8,9 @@
 
 #include "drivers.h"
 
+/* That of distbuild/protocol/coding.py, as it is packed. */
+#define PROTOCOL_VERSION "\2"
+
 struct message {
     char *data;
     size_t used, size;
@@ -178,7 +181,7 @@ static bool put_request(struct message *message, char **words)
     put_key(message, "umask");
     put_head(message, UINT32, mask);
     put_key(message, "version");
-    put(message, "\1", 1);
+    put(message, PROTOCOL_VERSION, 1);
     return true;
 }
 

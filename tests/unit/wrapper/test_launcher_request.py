@@ -8,7 +8,7 @@ import pytest
 
 from distbuild.command import toolchain
 from distbuild.place import view_of_files
-from distbuild.protocol.messages import Terminal, Window
+from distbuild.protocol.messages import PROTOCOL_VERSION, Terminal, Window
 from tests.support.cluster import SRC
 from tests.support.launcher import Launcher, done
 from tests.support.screen import Screen
@@ -30,7 +30,7 @@ def test_the_command_is_handed_over_as_it_is(launcher: Launcher) -> None:
     (request,) = syncer.requests
     assert request.argv == words
     assert request.cwd == os.fsencode(launcher.directory)
-    assert (request.version, request.terminal) == (1, None)
+    assert (request.version, request.terminal) == (PROTOCOL_VERSION, None)
     assert request.place == view_of_files() != b""
     assert syncer.heads[0].startswith(b"POST /api/v1/run HTTP/1.1\r\n")
     assert b"\r\nContent-Type: application/msgpack\r\n" in syncer.heads[0]
