@@ -26,6 +26,8 @@ T = TypeVar("T")
 _PASSING = frozenset({32, 33})
 _PASSING_FOR_WRITERS = _PASSING | {5}
 _MAX_LINKS = 63
+#: Read at a time of a file that has grown, or is larger than one call reads.
+_REST_BYTES = 16 * 1024 * 1024
 #: Not for the programs that are started; on Windows also without a change to line ends.
 O_PRIVATE: int = getattr(os, "O_CLOEXEC", 0) | (
     getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
@@ -123,6 +125,25 @@ def _asking(call: F) -> F:
 
 def _open(path: str | bytes) -> FileIO:
     return open(path, "rb", buffering=0)
+
+
+def _read_whole(path: str) -> tuple[bytes, os.stat_result]:
+    handle = os.open(path, os.O_RDONLY | O_PRIVATE)
+    try:
+        status = os.fstat(handle)
+        # One byte more than there are: fewer are its end, without another call to see that.
+        data = os.read(handle, status.st_size + 1)
+        if len(data) != status.st_size:
+            data += b"".join(iter(lambda: os.read(handle, _REST_BYTES), b""))
+        return data, status
+    finally:
+        os.close(handle)
+
+
+def _read_whole_on_windows(path: str) -> tuple[bytes, os.stat_result]:
+    with open_to_read(path) as file:
+        status = fstat(file.fileno())
+        return file.read(), status
 
 
 def _as_on_disk(path: str) -> str:
@@ -225,6 +246,8 @@ is_link = windows_files.is_link if WINDOWS else _is_link
 as_on_disk = _as_on_disk if WINDOWS else _as_it_is
 #: A file, unbuffered, for reading bytes; nobody is kept from replacing it.
 open_to_read = _for_reading(windows_files.open_to_read) if WINDOWS else _open
+#: A file's bytes, and its status before they were read.
+read_whole = _read_whole_on_windows if WINDOWS else _read_whole
 #: The listing of a directory, to be used with ``with``.
 scandir = _for_reading(windows_files.scan) if WINDOWS else os.scandir
 #: The status of an open file.

@@ -96,7 +96,7 @@ class Served:
             return read_all(connection)
 
     def leftover(self) -> int:
-        return len(self.server._connections) + len(self.server._watched)
+        return len(self.server._connections) + len(self.server._events.watched)
 
 
 class ServedTls(Served):

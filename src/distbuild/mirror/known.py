@@ -51,13 +51,8 @@ class FileRead:
 def read_file(path: str) -> FileRead:
     """Read a whole file. Raises OSError."""
     started_ns = time.time_ns()
-    with disk.open_to_read(path) as file:
-        status = disk.fstat(file.fileno())
-        # One byte more than there are: fewer are its end, without another call to see that.
-        data = file.read(status.st_size + 1)
-        if len(data) != status.st_size:
-            data += file.read()
-        return FileRead(data, status, started_ns)
+    data, status = disk.read_whole(path)
+    return FileRead(data, status, started_ns)
 
 
 class _Memory(msgspec.Struct, frozen=True, array_like=True):

@@ -175,11 +175,11 @@ class Store:
         return b"%s/%s/%s" % (self._root, name[:2], name[2:])
 
     def _holds(self, digest: Digest) -> bool:
-        path = self._path(digest)
         with self._lock:
-            known = self._is_known(digest, path)
+            known = self._is_known(digest)
         if known is not None:
             return known
+        path = self._path(digest)
         try:
             with disk.open_to_read(path) as file:
                 good = hashlib.file_digest(file, "sha256").digest() == digest
@@ -189,7 +189,7 @@ class Store:
             raise InfrastructureError(f"store: {error}") from error
         with self._lock, contextlib.suppress(FileNotFoundError):
             # Meanwhile somebody else may have found it bad, and be writing it anew.
-            if (known := self._is_known(digest, path)) is not None:
+            if (known := self._is_known(digest)) is not None:
                 return known
             if good:
                 self._verified.add(digest)
@@ -197,13 +197,13 @@ class Store:
             disk.unlink(path)
         return False
 
-    def _is_known(self, digest: Digest, path: bytes) -> bool | None:
+    def _is_known(self, digest: Digest) -> bool | None:
         """Whether the blob is here; None if the file has to be hashed to know that."""
         if self._listed is not None and digest not in self._listed:
             return False
         if digest in self._fresh:
             return True
-        if digest in self._writing or not disk.exists(path):
+        if digest in self._writing or not disk.exists(self._path(digest)):
             return False
         return True if digest in self._verified else None
 

@@ -8,16 +8,15 @@ answers the rest, in threads of its own. Knows nothing of what any of them does.
 import contextlib
 import errno
 import logging
-import os
 import select
 import socket
 import threading
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 from distbuild.serving.answer import Answer, call
 from distbuild.serving.connection import Connection
+from distbuild.serving.events import Events
 from distbuild.serving.front import Call, Front, Site
 from distbuild.serving.request import Request, RequestReader, environ_of
 from distbuild.serving.transport import SEND_TIMEOUT_S
@@ -33,8 +32,6 @@ RETRY_S = 0.1
 SWEEP_S = 5.0
 DRAIN_POLL_S = 0.01
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-
-
 #: What a server's thread does before it waits again.
 _own = threading.local()
 
@@ -46,19 +43,8 @@ class Server:
         self._site = site
         self._front = front
         self._listener = front.listener
-        self._poll = select.epoll()
-        # Written when something is due; the other one stays set once all is to end.
-        self._ready = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._ending = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        # Edge-triggered, so that one thread is woken by one event, and not all of them.
-        self._poll.register(self._listener, select.EPOLLIN | select.EPOLLET)
-        self._poll.register(self._ready, select.EPOLLIN | select.EPOLLET)
-        self._poll.register(self._ending, select.EPOLLIN)
-        #: What a thread has to do next: a connection just accepted, or one whose wait is over.
-        self._due: deque[Connection] = deque()
+        self._events = Events(front.listener)
         self._connections: set[Connection] = set()
-        #: Those that wait: for a request or the rest of one, or with a generator.
-        self._watched: dict[int, Connection] = {}
         self._guests = threading.BoundedSemaphore(front.guests) if front.guests else None
         self._is_ending = threading.Event()
         self._slow = ThreadPoolExecutor(front.max_slow, thread_name_prefix=f"{name} slow")
@@ -80,30 +66,27 @@ class Server:
         and close every connection. Again, it does nothing."""
         if self._is_ending.is_set():
             return
-        with contextlib.suppress(OSError):
-            self._poll.unregister(self._listener)
-        self._listener.close()
+        self._events.end_listening()
         deadline = time.monotonic() + drain_s
         while any(c.is_busy() for c in list(self._connections)) and time.monotonic() < deadline:
             time.sleep(DRAIN_POLL_S)
         self._is_ending.set()
-        os.eventfd_write(self._ending, 1)
+        self._events.end()
         for thread in self._threads:
             thread.join(SEND_TIMEOUT_S)
-        for connection in [*self._watched.values(), *self._due]:
+        for connection in self._events.left():
             connection.is_running = connection.is_gone = True
             self._finish(connection)
         self._slow.shutdown(wait=False, cancel_futures=True)
-        self._poll.close()
-        os.close(self._ready)
-        os.close(self._ending)
+        self._events.close()
 
     def _serve(self) -> None:
         """One of the threads: each takes whatever comes next."""
         _own.next = None
+        events = self._events
         while True:
-            for descriptor, _ in self._poll.poll(maxevents=1):
-                if descriptor == self._ending:
+            for descriptor, _ in events.wait():
+                if descriptor == events.ending:
                     return
                 try:
                     self._happened(descriptor)
@@ -114,9 +97,10 @@ class Server:
                     go_on()
 
     def _happened(self, descriptor: int) -> None:
-        if descriptor in self._watched:
-            self._woken(self._watched[descriptor])
-        elif descriptor == self._ready:
+        connection = self._events.watched.get(descriptor)
+        if connection is not None:
+            self._woken(connection)
+        elif descriptor == self._events.ready:
             self._take_due()
         elif descriptor == self._listener.fileno():
             self._accept()
@@ -127,7 +111,7 @@ class Server:
             if connection.transport.has_ended():
                 self._gone(connection)
             else:
-                self._watch(connection, 0)
+                self._events.watch(connection, 0)
         elif connection.claim():
             connection.is_told = True
             self._proceed(connection)
@@ -136,7 +120,7 @@ class Server:
         """Give up connections on which nothing whole comes."""
         while not self._is_ending.wait(SWEEP_S):
             oldest = time.monotonic() - self._front.patience_s
-            for connection in list(self._watched.values()):
+            for connection in list(self._events.watched.values()):
                 is_silent = connection.later is None and connection.silent_since < oldest
                 if is_silent and connection.claim():
                     self._finish(connection)
@@ -173,17 +157,13 @@ class Server:
         reader = RequestReader(self._front.max_body, self._front.admits)
         connection = Connection(transport, reader)
         self._connections.add(connection)
-        self._due.append(connection)
+        self._events.put_due(connection, wake=False)
 
     def _take_due(self) -> None:
-        """Do the oldest of what is due; another thread is woken for the rest."""
-        try:
-            connection = self._due.popleft()
-        except IndexError:
-            return
-        if self._due:
-            os.eventfd_write(self._ready, 1)
-        self._proceed(connection)
+        """Go on with the oldest of what is due."""
+        connection = self._events.take_due()
+        if connection is not None:
+            self._proceed(connection)
 
     def _proceed(self, connection: Connection) -> None:
         """Go on with a connection until it waits for something, or has ended."""
@@ -196,11 +176,13 @@ class Server:
 
     def _next(self, connection: Connection) -> bool:
         """Take the next request; whether to go on with the connection here and now."""
-        while (request := connection.reader.next()) is None:
+        # Of a connection that waited there is nothing whole yet: what it is told of comes first.
+        request = None if connection.is_told else connection.reader.next()
+        while request is None:
             if not connection.is_told:
                 connection.transport.expect(connection.reader.missing())
                 connection.is_running = False
-                self._watch(connection, select.EPOLLIN)
+                self._events.watch(connection, select.EPOLLIN)
                 return False
             # Once for what was told: of what is left after that the kernel tells again.
             connection.is_told = False
@@ -209,6 +191,7 @@ class Server:
                 return False
             if connection.reader.is_admitted():
                 connection.silent_since = time.monotonic()
+            request = connection.reader.next()
         connection.keeps = (
             request.keeps and connection.transport.keeps_alive and not self._is_ending.is_set()
         )
@@ -221,17 +204,6 @@ class Server:
             Call(request.headers.get("authorization"), request.body, same_user)
         )
         return True
-
-    def _watch(self, connection: Connection, events: int) -> None:
-        """Have one thread told, once, of the next event."""
-        descriptor = connection.transport.fileno()
-        events |= select.EPOLLRDHUP | select.EPOLLONESHOT
-        if connection.is_watched:
-            self._poll.modify(descriptor, events)
-            return
-        connection.is_watched = True
-        self._watched[descriptor] = connection
-        self._poll.register(descriptor, events)
 
     def _answer(self, connection: Connection, request: Request) -> None:
         """Have the app answer; in a thread of its own."""
@@ -282,7 +254,7 @@ class Server:
             connection.is_running = ended = connection.is_gone
             if not ended and not connection.is_waiting:
                 connection.is_waiting = True
-                self._watch(connection, 0)
+                self._events.watch(connection, 0)
         if ended:
             self._finish(connection)
         else:
@@ -298,8 +270,7 @@ class Server:
         if is_free and self._guests is not None and self._guests.acquire(blocking=False):
             _own.next = lambda: self._proceed_as_guest(connection, self._guests)
             return
-        self._due.append(connection)
-        os.eventfd_write(self._ready, 1)
+        self._events.put_due(connection, wake=True)
 
     def _proceed_as_guest(self, connection: Connection, guests: threading.BoundedSemaphore) -> None:
         try:
@@ -315,9 +286,7 @@ class Server:
     def _finish(self, connection: Connection) -> None:
         if connection.later is not None:
             connection.later.close()
-        # Forgotten before its number is free for another connection.
-        if connection.is_watched:
-            self._watched.pop(connection.transport.fileno(), None)
+        self._events.forget(connection)
         self._connections.discard(connection)
         connection.transport.close()
 

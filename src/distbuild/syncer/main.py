@@ -124,7 +124,8 @@ class Syncer:
         self._mirroring.stop()
 
     def _end(self, stop: threading.Event) -> None:
-        pause, saved = LOOK_S, time.monotonic()
+        # What the first scan has hashed is written down once the workers have it as well.
+        pause, saved = FIRST_LOOK_S, time.monotonic()
         while not stop.wait(pause):
             pause = LOOK_S
             if self._cache.unsaved >= MANY or time.monotonic() - saved >= SAVE_S:
@@ -150,7 +151,6 @@ class Syncer:
         gc.collect()
         _spare_the_collector()
         log.info("first scan: %.2f s", time.monotonic() - started)
-        self._save()
 
     def _save(self) -> None:
         if not self._mirroring.ready.is_set():
@@ -181,6 +181,7 @@ GC_THRESHOLDS = (20_000, 50, 100)
 #: since. Sooner, when next looked at, if they are many; a compile at a time leaves one.
 SAVE_S = 300.0
 LOOK_S = 30.0
+FIRST_LOOK_S = 5.0
 MANY = 200
 #: And so rarely that it takes no more than a thousandth of a processor; large mirrors take longer.
 SAVE_SHARE = 1000.0

@@ -253,9 +253,10 @@ class Pusher:
             self._source.end()
 
     def _send(self, changes: messages.Changes) -> None:
+        # Counted before the worker has them: it may be at work with them before it answers.
         self.pushes += changes.entries is not None
-        reply = self._client.changes(self._with_blobs(changes))
         self.sent_entries += len(changes.entries or ())
+        reply = self._client.changes(self._with_blobs(changes))
         if reply.state == "need_full":
             changes = self._mirroring.changes(self._client_id, "", 0)
             self.sent_entries += len(changes.entries or ())

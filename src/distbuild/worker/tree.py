@@ -27,7 +27,8 @@ from distbuild.worker.ground import Ground
 from distbuild.worker.holds import Holds
 from distbuild.worker.long_paths import LongPaths
 from distbuild.worker.ownfiles import OwnFiles
-from distbuild.worker.paths import Above, Behind, Vacant, check_path, checked, left_out
+from distbuild.worker.paths import check_path, checked, left_out
+from distbuild.worker.reshape import Reshape, Shape
 
 _log = logging.getLogger(__name__)
 
@@ -242,9 +243,12 @@ class Tree:
         self._revision += 1
         for path in touched:
             self._changed[path] = self._revision
+        before, after = Shape(self._entries, self._left_out), Shape(wanted, hidden)
+        change = Reshape(self.ground, self.holds.holds, before, after)
         try:
             with translated():
-                self._change_disk(wanted, touched, hidden)
+                # Where spellings do not count, what is empty may be wanted under another.
+                change.run(touched, prune=self._spellings is None)
         except InfrastructureError:
             self._reset()
             raise
@@ -268,41 +272,6 @@ class Tree:
             entry = self._entries.get(path)
             if entry is not None and not isinstance(entry, DirectoryEntry):
                 self.long_paths.note(path, is_file=True)
-
-    def _change_disk(self, wanted: Entries, touched: list[bytes], hidden: set[bytes]) -> None:
-        ground, old = self.ground, self._entries
-        moved = sorted({*touched, *(hidden ^ self._left_out)})
-        named = [(path, None if path in hidden else wanted.get(path)) for path in moved]
-        was_behind, will_be_behind = Behind(old), Behind(wanted)
-        stays = Above(wanted, hidden)
-        is_vacant = Vacant(ground.is_absent)
-        for path, new in reversed(named):
-            # What is at a path that was left out, or behind a link, is not its own.
-            left_out = path in self._left_out or (path in hidden and path not in old)
-            if left_out or was_behind(path):
-                continue
-            if new is not None and path not in old and is_vacant(path):
-                continue
-            # No entry any more, perhaps, and still on the way to some.
-            if path in wanted or not (ground.is_directory(path) and stays(path)):
-                self._clear_way(path, new)
-        for path, new in named:
-            if isinstance(new, DirectoryEntry):
-                ground.put_directory(path)
-            elif new is not None and not self.holds.holds(path):
-                ground.put(path, new)
-        for path in touched if self._spellings is None else ():
-            # Where spellings do not count, what is empty may be wanted under another.
-            if path in old and path not in wanted and not will_be_behind(path):
-                ground.prune(path, wanted)
-
-    def _clear_way(self, path: bytes, new: Entry | None) -> None:
-        """Remove what is at a path unless it can become ``new`` as it is."""
-        wants_directory = isinstance(new, DirectoryEntry)
-        if self.holds.holds(path) and not wants_directory:
-            return
-        if new is None or wants_directory != self.ground.is_directory(path):
-            self.ground.remove(path)
 
     def _reset(self) -> None:
         self._revision += 1
