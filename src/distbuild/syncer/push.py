@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -69,12 +69,10 @@ class Pusher:
         self._told = 0.0
         self._wanted = False
         self._is_doubted = False
-        # Whether the worker has a tree of ours; if not, whether it is being filled, and how much
-        # of the first scan it was offered.
-        self._has_tree = True
-        self._is_filled = False
+        # Whether the worker has a tree of ours; if not, whether it is being filled, how much of the
+        # first scan it was offered, and what it lacks of that and is sent with others of a group.
+        self._has_tree, self._is_filled = True, False
         self._offered = 0
-        # What it lacks of that, and is sent with the rest of its group.
         self._waiting: list[messages.Digest] = []
         source.ahead.listen(self._bell)
         self._thread = threading.Thread(target=self._run, name=f"push {self.host}", daemon=True)
@@ -91,7 +89,7 @@ class Pusher:
 
     @property
     def left_blobs(self) -> int:
-        """Contents that are still to be sent of what the worker asked for."""
+        """Contents still to be sent of what the worker asked for."""
         return self._delivery.progress.left_blobs
 
     @property
@@ -124,14 +122,20 @@ class Pusher:
             self._bell.set()
 
     def wait_fresh(self, max_age_s: float, timeout: float) -> None:
-        """Wait up to ``timeout`` seconds for a status that is no older, or a failure."""
+        """Wait up to ``timeout`` seconds for a status that is no older, or a failure.
+
+        Not for that of a worker that is sent contents just now: it is asked after that.
+        """
         with self._news:
-            self._news.wait_for(lambda: self._is_fresh(max_age_s), max(0.0, timeout))
+            self._news.wait_for(lambda: self._may_be_shown(max_age_s), max(0.0, timeout))
 
     def doubt(self) -> None:
         """Have its port looked at now."""
         self._is_doubted = True
         self._bell.set()
+
+    def _may_be_shown(self, max_age_s: float) -> bool:
+        return self._is_filled or self.left_blobs > 0 or self._is_fresh(max_age_s)
 
     def _is_fresh(self, max_age_s: float) -> bool:
         """A worker that is down is asked again and again anyway."""
@@ -284,14 +288,3 @@ class Pusher:
 
     def _paths_of(self, digests: list[messages.Digest]) -> list[str]:
         return [p for d in digests for p in self._mirroring.manifest.paths_of(d)]
-
-
-def refresh_all(pushers: Iterable[Pusher], max_age_s: float, within_s: float) -> None:
-    """Have a status of every worker that is no older; one that hangs is waited for ``within_s``
-    seconds in all."""
-    deadline = time.monotonic() + within_s
-    asked = list(pushers)
-    for pusher in asked:
-        pusher.refresh(max_age_s)
-    for pusher in asked:
-        pusher.wait_fresh(max_age_s, deadline - time.monotonic())

@@ -19,9 +19,10 @@ from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.compile import Compiles
 from distbuild.syncer.executor import Task
 from distbuild.syncer.farm import Farm
+from distbuild.syncer.freshness import refresh_all
 from distbuild.syncer.here import Answer, Caller, Here
 from distbuild.syncer.mirroring import Mirroring
-from distbuild.syncer.push import Pusher, refresh_all
+from distbuild.syncer.push import Pusher
 from distbuild.syncer.understand import Submission
 from distbuild.words import decoded, encoded
 

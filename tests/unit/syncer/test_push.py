@@ -19,7 +19,8 @@ from distbuild.syncer import groups as groups_module
 from distbuild.syncer import push as push_module
 from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.delivery import Delivery, Progress
-from distbuild.syncer.push import Pusher, refresh_all
+from distbuild.syncer.freshness import refresh_all
+from distbuild.syncer.push import Pusher
 from distbuild.syncer.worker_client import WorkerClient, reason_of
 from tests.support.mirrored import Mirror
 from tests.support.workers import FakeWorkerClient
@@ -246,6 +247,17 @@ def test_a_status_of_a_worker_that_hangs_is_not_waited_for(
     refresh_all([pushed.pusher] * 50, 0.0, 0.05)
     assert time.monotonic() - began < 5.0
     release.set()
+
+
+def test_a_status_of_a_worker_that_is_sent_contents_is_not_waited_for(pushed: Pushed) -> None:
+    pusher = pushed.pusher
+    pusher.up = True
+    assert not pusher._may_be_shown(0.0)
+    pusher._delivery.progress.left_blobs = 1
+    assert pusher._may_be_shown(0.0)
+    pusher._delivery.progress.left_blobs = 0
+    pusher._is_filled = True
+    assert pusher._may_be_shown(0.0)
 
 
 def test_a_refresh_notices_a_worker_that_was_started_anew(pushed: Pushed) -> None:
