@@ -143,8 +143,8 @@ class BlobSource:
         A thread that reads files beside the one that scans takes Python's lock from it at each of
         a dozen calls, and both are slower than one that does all.
         """
-        groups = self._groups
         with self._lock:
+            groups = self._groups
             is_full = groups.packed_bytes + groups.raw_bytes >= KEEP_BYTES
             if not self._users or is_full or digest in groups or digest in self._hashed.contents:
                 return

@@ -77,10 +77,18 @@ class Ways:
                 del self._outward[path]
             elif before != destination(path):
                 self._follow(path)
-        unwatched = [file for file, watched in self._loose.items() if not watched]
+        unwatched = [
+            file for file, watched in self._loose.items() if not watched and self._is_reached(file)
+        ]
         if unwatched:
             self._apply({file: self._place.scanner.entry(file) for file in unwatched})
             self.recheck_pinned()
+
+    def _is_reached(self, file: str) -> bool:
+        """Whether the way to a file is in the manifest. One that went, and leads nowhere now, may
+        be there again by chance."""
+        directory = posixpath.dirname(file)
+        return directory == "/" or self._place.manifest.get(directory) is not None
 
     def follow_all(self) -> None:
         """Follow every way as if for the first time."""

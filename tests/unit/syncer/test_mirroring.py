@@ -218,6 +218,22 @@ def test_the_mirror_follows(mirror: Mirror, steps: list[Step]) -> None:
             raise AssertionError(f"step {number}: {error}") from error
 
 
+def test_a_file_that_nothing_leads_to_any_more_does_not_come_back(mirror: Mirror) -> None:
+    link, file = mirror.base / "r/l.h", mirror.base / "o/a/x.h"
+    write(file, "1")
+    write(mirror.base / "r/y.h", "1")
+    link.symlink_to(file)
+    mirror.job(mirror.base / "r")
+    assert mirror.mirroring.manifest.get(str(file)) is not None
+    link.unlink()
+    mirror.job(mirror.base / "r")
+    shutil.rmtree(file.parent)
+    mirror.job(mirror.base / "r")
+    write(file, "2")
+    mirror.job(mirror.base / "r")
+    assert mirror.mirroring.manifest.get(str(file)) is None
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_mirror_follows_random_changes(mirror: Mirror, seed: int) -> None:
     dice = random.Random(seed)
