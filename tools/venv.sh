@@ -16,7 +16,7 @@ is_complete() {
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 # Distributions compile their Python with a profile of how it runs, and link it statically. What a
-# version manager has compiled is often neither, and costs the dev box a tenth more for each job.
+# version manager has compiled is often neither, and costs the dev box more for each job.
 is_tuned() {
     case $1 in /usr/bin/python3*) return ;; esac
     "$1" -c 'import sys, sysconfig

@@ -108,6 +108,12 @@ copy2 = _for_writing(shutil.copy2, 2)
 rmtree = _for_writing(shutil.rmtree)
 
 
+def discard(path: bytes) -> None:
+    """Unlink a file, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        unlink(path)
+
+
 def _asking(call: F) -> F:
     """One of ``os.path`` that raises nothing."""
     if not WINDOWS:

@@ -21,21 +21,21 @@ PART = st.text("abcXYZ01 .-é", min_size=1, max_size=8).filter(lambda text: text
         ("//server/share", "/UNC/server/share"),
         ("\\\\?\\C:\\x", "/C/x"),
         ("\\\\?\\UNC\\server\\share\\x", "/UNC/server/share/x"),
-        ("x.h", "/D/work/x.h"),
-        ("..\\inc\\x.h", "/D/work/../inc/x.h"),
+        ("x.h", "/D/proj/x.h"),
+        ("..\\inc\\x.h", "/D/proj/../inc/x.h"),
         ("\\x.h", "/D/x.h"),
         ("/Program Files (x86)/x.h", "/D/Program Files (x86)/x.h"),
-        ("d:x.h", "/D/work/x.h"),
+        ("d:x.h", "/D/proj/x.h"),
         ("C:x.h", "/C/x.h"),
-        ("", "/D/work"),
+        ("", "/D/proj"),
     ],
 )
 def test_a_windows_path_has_one_place_in_the_tree(path: str, internal: str) -> None:
-    assert from_windows(path, "/D/work") == internal
+    assert from_windows(path, "/D/proj") == internal
 
 
 def test_a_rooted_path_is_on_the_share_of_the_current_directory() -> None:
-    assert from_windows("\\x", "/UNC/server/share/work") == "/UNC/server/share/x"
+    assert from_windows("\\x", "/UNC/server/share/proj") == "/UNC/server/share/x"
 
 
 @pytest.mark.parametrize("path", ["/", "/usr/include", "/c/x", "/UNC", "/UNC/server", "x"])

@@ -48,6 +48,15 @@ def write_new(path: bytes, chunks: Chunks, digest: Digest, size: int) -> int | N
         os.close(handle)
 
 
+def put_in_place(temporary: bytes, path: bytes) -> None:
+    """Rename a file to its own name, or remove it where that fails. Raises OSError."""
+    try:
+        disk.rename(temporary, path)
+    except OSError:
+        disk.discard(temporary)
+        raise
+
+
 def chunks_of(file: io.FileIO) -> Iterator[bytes]:
     """The bytes of a file, some at a time."""
     while chunk := file.read(CHUNK_BYTES):

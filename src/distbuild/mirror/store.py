@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distbuild import disk
-from distbuild.mirror.blob_file import chunks_of, dress, tree_mode, write_new
+from distbuild.mirror.blob_file import chunks_of, dress, put_in_place, tree_mode, write_new
 from distbuild.mirror.unpacking import Chunks, check_promise, contents_of, expanded
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import Blob, Bundle, Digest, FileEntry
@@ -241,9 +241,9 @@ class Store:
             has_place = written != path or digest in self._writing
             if mode is None:
                 if has_place:
-                    _unlink(written)
+                    disk.discard(written)
             elif written != path:
-                disk.rename(written, path)
+                put_in_place(written, path)
             elif has_place:
                 self._fresh[digest] = mode
             if written == path or mode is not None:
@@ -274,11 +274,6 @@ class Store:
                 disk.unlink(path)
                 return True
         return False
-
-
-def _unlink(path: bytes) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        disk.unlink(path)
 
 
 @contextlib.contextmanager

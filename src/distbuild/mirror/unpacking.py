@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import zstandard
 
+from distbuild.protocol.blobs import plain_of
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import (
     DIGEST_BYTES,
@@ -46,7 +47,7 @@ def contents_of(bundle: Bundle) -> Iterator[tuple[Digest, int, Chunks]]:
     if len(sizes) == 1:
         yield digests[0], sizes[0], expanded(bundle.data, sizes[0])
         return
-    plain, begin = memoryview(_whole(bundle.data, sum(sizes))), 0
+    plain, begin = memoryview(plain_of(bundle.data, sum(sizes), MAX_BUNDLE_BYTES)), 0
     for digest, size in zip(digests, sizes, strict=True):
         yield digest, size, (plain[begin : begin + size],)
         begin += size
@@ -82,14 +83,3 @@ def expand(data: bytes, size: int) -> Iterator[bytes]:
                 yield chunk
     except zstandard.ZstdError as error:
         raise ProtocolError(f"blob cannot be decompressed: {error}") from error
-
-
-def _whole(data: bytes, size: int) -> bytes:
-    if size > MAX_BUNDLE_BYTES:
-        raise ProtocolError(f"{size} bytes in one bundle is more than is taken")
-    try:
-        if zstandard.frame_content_size(data) != size:
-            raise ProtocolError("a bundle of another size than it says")
-        return _contexts.decompressor.decompress(data)
-    except zstandard.ZstdError as error:
-        raise ProtocolError(f"a bundle that cannot be decompressed: {error}") from error

@@ -55,8 +55,8 @@ class Ground:
         """Begin again with an empty directory; another one if this cannot be emptied."""
         disk.remove_tree(self.root)
         disk.remove_tree(self._aside)
-        _unlink(self._placeholder)
-        _unlink(self._staged)
+        disk.discard(self._placeholder)
+        disk.discard(self._staged)
         while True:
             try:
                 disk.makedirs(self.root)
@@ -93,7 +93,7 @@ class Ground:
 
     def _replace(self, path: bytes, real: bytes, entry: Entry) -> None:
         disk.makedirs(posixpath.dirname(real), exist_ok=True)
-        _unlink(self._staged)
+        disk.discard(self._staged)
         if isinstance(entry, FileEntry):
             self._stage_file(path, entry)
         elif isinstance(entry, SymlinkEntry):
@@ -108,7 +108,7 @@ class Ground:
             self._set_aside(real)
             disk.rename(self._staged, real)
         # rename(2) between two links of one inode does nothing and leaves both.
-        _unlink(self._staged)
+        disk.discard(self._staged)
 
     def is_intact(self, path: bytes, digest: Digest) -> bool:
         """Whether the file at ``path`` is as it was put: by its size, times and inode.
@@ -247,8 +247,3 @@ def _facts(status: os.stat_result) -> tuple[int, ...]:
         status.st_mtime_ns,
         status.st_ctime_ns,
     )
-
-
-def _unlink(path: bytes) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        disk.unlink(path)

@@ -9,13 +9,12 @@ import itertools
 import logging
 import os
 import posixpath
-import re
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from distbuild import disk
 from distbuild.command import native
-from distbuild.command.locations import blamed, plain
+from distbuild.command.locations import blamed
 from distbuild.command.model import CompileCommand, Local
 from distbuild.command.recall import Recall
 from distbuild.command.terminal import on_terminal
@@ -40,50 +39,16 @@ from distbuild.worker.clock import Clock
 from distbuild.worker.compilers import Compilers, Driver
 from distbuild.worker.ground import WITHHELD_TEXT
 from distbuild.worker.private import empty, remove
-from distbuild.worker.runner import Cancellation, Completed, Running, start
+from distbuild.worker.runner import Cancellation, Running, start
 from distbuild.worker.sandbox import Answer, Sandbox, Task, Written
 from distbuild.worker.tree import Tree
+from distbuild.worker.trouble import check
 from distbuild.worker.view import SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _WITHHELD = WITHHELD_TEXT.split()[-1].decode()
-#: What a driver reports with the exit code of a wrong program, and may be this machine's fault. A
-#: crash of the compiler counts too: only the local compiler can tell that it is a bug of its own.
-_LACK = (
-    rb"out of memory|memory exhausted|Cannot allocate memory|No space left on device"
-    rb"|Disk quota exceeded|time limit exceeded|size limit exceeded|Too many open files"
-    rb"|Resource temporarily unavailable|Input/output error"
-)
-#: Only where nothing is quoted from a source, which may say anything.
-_TROUBLE = re.compile(
-    # A program speaks of itself,
-    rb"^(?:[^\s:]*/)?(?:[\w.+-]*-)?"
-    rb"(?:gcc|g\+\+|cc|c\+\+|cc1\w*|clang(?:\+\+)?|as|collect2|lto1|lto-wrapper|objcopy)"
-    rb"(?:-[0-9.]+)?: [^\n]*?(?P<program>" + _LACK + rb"|unable to execute command"
-    rb"|frontend command failed)"
-    # or a library or the driver without a name,
-    rb"|^(?:LLVM ERROR|(?:fatal )?error|virtual memory exhausted|\{standard input\}): "
-    rb"[^\n]*?(?P<nameless>" + _LACK + rb")"
-    # or a place in a source is where it had to give up.
-    rb"|^(?:(?!: )[^\s#|])(?:(?!: )[^\n])*?: [Ff]atal error: [^\n]*?(?P<fatal>"
-    + _LACK
-    + rb")['.]*$"
-    rb"|(?P<crash>signal terminated program|internal compiler error:)",
-    re.MULTILINE,
-)
-#: Of these, what a compiler does by itself, unless the system killed it for want of memory.
-_CRASHES = frozenset(
-    (
-        "unable to execute command",
-        "frontend command failed",
-        "signal terminated program",
-        "internal compiler error:",
-    )
-)
-_KILLED = b"Killed"
-
 
 _log = logging.getLogger(__name__)
 
@@ -284,22 +249,3 @@ def _resolved_in(tree: Tree, path: str, resolve: Callable[[str], str | None]) ->
     if isinstance(entry, SymlinkEntry):
         return resolve(path)
     return None if entry is None else real
-
-
-def check(completed: Completed) -> None:
-    """Raise InfrastructureError for an end that is no verdict of the compiler.
-
-    CompilerCrashed, if that is how it ended.
-    """
-    if completed.stopped:
-        raise InfrastructureError(f"the compiler was stopped: {completed.stopped}")
-    if completed.status != 0 and (trouble := machine_trouble(completed.stderr)):
-        if trouble in _CRASHES and _KILLED not in completed.stderr:
-            raise CompilerCrashed(trouble.rstrip(":"))
-        raise InfrastructureError(f"the worker's trouble: {trouble}")
-
-
-def machine_trouble(stderr: bytes) -> str:
-    """What a failed compile's messages say of this machine, not of the program; "" for nothing."""
-    found = _TROUBLE.search(plain(stderr))
-    return next((said.decode() for said in found.groups() if said), "") if found else ""

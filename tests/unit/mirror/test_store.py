@@ -200,6 +200,25 @@ def test_two_who_write_the_same_blob_leave_a_whole_one(
     assert path_of(root, DIGEST).read_bytes() == CONTENT
 
 
+def test_a_second_writer_that_cannot_take_the_place_leaves_nothing(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(old: bytes, new: bytes) -> None:
+        raise OSError(5, "Input/output error")
+
+    def chunks() -> Iterator[bytes]:
+        yield CONTENT[:5]
+        with monkeypatch.context() as patched:
+            patched.setattr("distbuild.disk.rename", refused)
+            with pytest.raises(InfrastructureError, match="Input/output error"):
+                store.put(blob(CONTENT))
+        yield CONTENT[5:]
+
+    assert store._keep(chunks(), DIGEST, len(CONTENT))
+    assert files_below(root) == [path_of(root, DIGEST)]
+    assert path_of(root, DIGEST).read_bytes() == CONTENT
+
+
 def test_half_a_blob_that_a_crash_has_left_is_replaced(root: Path) -> None:
     left = path_of(root, DIGEST)
     left.parent.mkdir(parents=True)

@@ -4,9 +4,9 @@ import pytest
 
 from distbuild.command.model import Family
 from distbuild.protocol.errors import CompilerCrashed, InfrastructureError
-from distbuild.worker.job import check, machine_trouble
 from distbuild.worker.observe import names
 from distbuild.worker.runner import Completed
+from distbuild.worker.trouble import check, machine_trouble
 
 
 @pytest.mark.parametrize(
