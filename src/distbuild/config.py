@@ -7,7 +7,6 @@ certificate. Every mistake of the user is a ConfigError of one line: file, key, 
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import urlsplit
@@ -36,8 +35,7 @@ _FIELD = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<key>[^`]*)`$", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
+class Home(msgspec.Struct, frozen=True):
     """The directory that holds everything one installation owns."""
 
     path: Path

@@ -10,7 +10,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild.command.driver import family_of
 from distbuild.command.model import Family
@@ -38,8 +39,7 @@ _NUMBER = re.compile(r"\d+(\.\d+)*")
 _CLANG_VERSION = re.compile(r"\bclang version (\S+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """A compiler. ``digest`` (hex) has to agree between dev box and worker; ``version`` is for
     people; ``c_dirs`` and ``cxx_dirs`` are the built-in search directories that exist here, in
     order and as the compiler spells them; ``real_path`` is the driver behind all symlinks."""

@@ -1,7 +1,6 @@
 """The queue under any order of events: each job in one place, and answered exactly once."""
 
 import copy
-import dataclasses
 import itertools
 
 import pytest
@@ -254,7 +253,7 @@ class Queues(RuleBasedStateMachine):
 
 def facts_of(queue: JobQueue) -> dict[str, object]:
     """All that a queue holds; of its number series, which know no equality, the next number."""
-    facts = {field.name: getattr(queue, field.name) for field in dataclasses.fields(queue)}
+    facts = {name: getattr(queue, name) for name in queue.__struct_fields__}
     return {n: repr(v) if isinstance(v, itertools.count) else v for n, v in facts.items()}
 
 

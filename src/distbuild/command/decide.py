@@ -6,8 +6,9 @@ words are split into options.
 
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import TypedDict
+
+import msgspec
 
 from distbuild.command import driver
 from distbuild.command.model import (
@@ -32,19 +33,18 @@ _WRAPPED_REQUESTS = ("-Wp,-MD", "-Wp,-MMD")
 _COMPILES = ("-c", "-S", "-fsyntax-only")
 
 
-@dataclass(slots=True)
-class Scan:
+class Scan(msgspec.Struct):
     """What one pass over the words found."""
 
     family: Family
-    arguments: list[Argument] = field(default_factory=list)
+    arguments: list[Argument] = msgspec.field(default_factory=list)
     #: Each source with the -x language in effect at its place (None: by suffix).
-    sources: list[tuple[str, str | None]] = field(default_factory=list)
+    sources: list[tuple[str, str | None]] = msgspec.field(default_factory=list)
     #: The last value of each option by its canonical name, "-Wp,-MD" and "-Wp,-MMD" included.
-    last: dict[str, str | None] = field(default_factory=dict)
-    obstacles: list[Local] = field(default_factory=list)
+    last: dict[str, str | None] = msgspec.field(default_factory=dict)
+    obstacles: list[Local] = msgspec.field(default_factory=list)
     #: Words of options that no row knows, with a value that might be a file's name.
-    guessed: list[str] = field(default_factory=list)
+    guessed: list[str] = msgspec.field(default_factory=list)
     original_paths: bool = False
 
 
@@ -150,7 +150,7 @@ def renamed(
     names = _names(arguments, last, source, command.cwd, tied=tied)
     if isinstance(names, Local):
         return names
-    other = replace(command, arguments=arguments, source=source, **names)
+    other = msgspec.structs.replace(command, arguments=arguments, source=source, **names)
     return _collision(other) or other
 
 

@@ -6,7 +6,8 @@ include directive. Unaware of the file system: source lines come through a funct
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild.command.locations import places, plain
 
@@ -19,8 +20,7 @@ _GCC_OPTION = re.compile(rb"^(?:cc1[a-z]*|<command-line>)(?::[0-9]+)*: .+?: (?P<
 _CLANG_OPTION = re.compile(rb"^<(?:built-in|command line)>:[0-9]+:[0-9]+: .*'(?P<name>[^']+)'")
 
 
-@dataclass(frozen=True, slots=True)
-class MissingInclude:
+class MissingInclude(msgspec.Struct, frozen=True):
     """One include that failed.
 
     ``includer``: the file as the message names it, "" for the command line. ``name`` is None when

@@ -5,7 +5,8 @@ not.
 """
 
 import enum
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild.command.style import PathStyle
 
@@ -73,8 +74,7 @@ _FAILURES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
+class Local(msgspec.Struct, frozen=True):
     """This command is not distributed. ``detail`` names the option or file that decided it."""
 
     reason: LocalReason
@@ -93,8 +93,7 @@ class Role(enum.Enum):
     SOURCE = "source"  # a positional argument: the translation unit
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(msgspec.Struct, frozen=True):
     """One option with its value, or one positional argument, that remembers how it was spelled.
 
     ``option`` is the option's name without value ("" for a positional); ``value`` its value or
@@ -141,8 +140,7 @@ class Family(enum.StrEnum):
         return self in (Family.CL, Family.CLANG_CL)
 
 
-@dataclass(frozen=True, slots=True)
-class Dependencies:
+class Dependencies(msgspec.Struct, frozen=True):
     """What the command itself says about dependency files.
 
     ``system``: system headers are listed too (-MD); False for -MMD. ``path``: where the file is
@@ -153,8 +151,7 @@ class Dependencies:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class CompileCommand:
+class CompileCommand(msgspec.Struct, frozen=True):
     """One translation unit compiled to one primary output.
 
     Paths are as spelled in the command (relative ones are relative to ``cwd``), except where a

@@ -3,11 +3,12 @@
 Duty: arguments and texts, as values. Unaware of processes: the caller runs the probe.
 """
 
-import dataclasses
 import itertools
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from distbuild.command.model import Argument, CompileCommand, Family
 
@@ -79,7 +80,7 @@ def applied(command: CompileCommand, words: Sequence[str], specs: str) -> Compil
     """
     if command.family is Family.GCC:
         first = Argument("-specs=", specs)
-        return dataclasses.replace(command, arguments=(first, *command.arguments))
+        return msgspec.structs.replace(command, arguments=(first, *command.arguments))
     named = dict(zip(words[::2], words[1::2], strict=True))
     spelled = {
         "-march=native": f"-march={named.get('-target-cpu')}",
@@ -96,7 +97,7 @@ def applied(command: CompileCommand, words: Sequence[str], specs: str) -> Compil
         if option == "-target-feature"
         for word in (option, feature)
     )
-    return dataclasses.replace(command, arguments=(*told, *more))
+    return msgspec.structs.replace(command, arguments=(*told, *more))
 
 
 def _is_native(argument: Argument) -> bool:

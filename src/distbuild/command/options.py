@@ -5,7 +5,8 @@ commands, sources, outputs and of the file system. The rows stand in ``option_ta
 """
 
 import enum
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from distbuild.command.model import Family, LocalReason, Role
 
@@ -27,8 +28,7 @@ class Verdict(enum.Enum):
     ORIGINAL_PATHS = "original_paths"  # exact only where the worker shows the original paths
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(msgspec.Struct, frozen=True):
     """One row. ``same_as`` names the option of which this one is another spelling.
 
     ``guessed``: no row knows this option, or only a wide one; its value might be anything.
@@ -82,8 +82,8 @@ def _specific(row: Option, word: str) -> Option:
     if row.shape is Shape.ASSIGNED:
         head, equals, _ = word.partition("=")
         if equals:
-            return replace(row, spelling=head + "=", shape=Shape.JOINED)
-        return replace(row, spelling=word, shape=Shape.FLAG, role=Role.NONE)
+            return msgspec.structs.replace(row, spelling=head + "=", shape=Shape.JOINED)
+        return msgspec.structs.replace(row, spelling=word, shape=Shape.FLAG, role=Role.NONE)
     wide = row.shape is Shape.JOINED and not row.spelling.endswith(("=", ","))
     guessed = wide and "=" in rest and isinstance(row.verdict, Verdict)
-    return replace(row, guessed=True) if guessed else row
+    return msgspec.structs.replace(row, guessed=True) if guessed else row

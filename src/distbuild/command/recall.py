@@ -7,7 +7,8 @@ out for the first of them.
 import posixpath
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from distbuild.command.decide import decide, renamed
 from distbuild.command.driver import family_of
@@ -26,8 +27,7 @@ MAX_KNOWN = 1000
 MAX_WHOLE = 4000
 
 
-@dataclass(frozen=True, slots=True)
-class _Pattern:
+class _Pattern(msgspec.Struct, frozen=True):
     """A parsed command, and where its names are: (index of the word, index of the argument)."""
 
     command: CompileCommand
@@ -98,8 +98,7 @@ class Recall:
         self._known[key] = _Pattern(command, last, places)
 
 
-@dataclass(frozen=True, slots=True)
-class _Names:
+class _Names(msgspec.Struct, frozen=True):
     """Indexes of the words of a command that seem to be its source, and names of its outputs."""
 
     source: int
@@ -157,7 +156,7 @@ def _applied(pattern: _Pattern, argv: Sequence[str]) -> CompileCommand | Local:
     source = pattern.command.source
     for word, index in pattern.places:
         old, name = arguments[index], argv[word]
-        arguments[index] = replace(old, value=name)
+        arguments[index] = msgspec.structs.replace(old, value=name)
         if old.role is Role.SOURCE:
             source = name
         else:

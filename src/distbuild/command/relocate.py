@@ -6,7 +6,8 @@ which files the tree holds and of how processes are started: the caller sets PWD
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from distbuild.command import driver
 from distbuild.command.model import (
@@ -27,8 +28,7 @@ _SEARCH_VARIABLES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Relocated:
+class Relocated(msgspec.Struct, frozen=True):
     """What to run, where, and the two files that the caller takes from the output directory.
 
     ``dependency_path`` is always written: when the command asks for no dependency file it is the
@@ -161,4 +161,4 @@ def _rooted(argument: Argument, tree: str, output: str) -> Argument:
             value = output
         case _:
             value = root(value, tree)
-    return replace(argument, value=value)
+    return msgspec.structs.replace(argument, value=value)

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+
+import msgspec
 
 from distbuild.command.model import CompileCommand, Family
 
@@ -24,7 +25,7 @@ def on_terminal(command: CompileCommand, env: Mapping[str, str], version: str) -
     """
     if command.family is not Family.CLANG or not _wraps(command, env, version):
         return command
-    return replace(command, needs_original_paths=True)
+    return msgspec.structs.replace(command, needs_original_paths=True)
 
 
 def _wraps(command: CompileCommand, env: Mapping[str, str], version: str) -> bool:

@@ -9,7 +9,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -39,8 +38,7 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
     binary: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FileRead:
+class FileRead(msgspec.Struct, frozen=True):
     """A file's bytes, its state before they were read, and when that was (Unix time)."""
 
     data: bytes

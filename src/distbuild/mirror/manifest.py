@@ -8,7 +8,6 @@ import hashlib
 import os
 import posixpath
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -61,8 +60,7 @@ def _pair_digest(path: bytes, entry: Entry) -> int:
     return int.from_bytes(hashlib.sha256(body).digest(), "big")
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True):
     """How much a manifest holds; ``size`` in bytes of plain content."""
 
     files: int

@@ -8,7 +8,8 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from distbuild import disk
 from distbuild.mirror.manifest import DIRECTORY, MAX_SYMLINKS, components
@@ -24,8 +25,7 @@ class Kind(enum.Enum):
     DEFERRED = "deferred"  # watched; mirrored once a job names it or something in it changes
 
 
-@dataclass(slots=True)
-class Root:
+class Root(msgspec.Struct):
     """A mirrored directory by its real path. ``polled``: no events there, listed for each job.
 
     ``listed`` is the device and inode of the directory that was listed and is watched; another
@@ -38,8 +38,7 @@ class Root:
     listed: tuple[int, int] | None = None
 
 
-@dataclass(slots=True)
-class Trace:
+class Trace(msgspec.Struct):
     """The way of a path through the file system: every component passed, and where it ends.
 
     ``real`` is None when a component is missing. ``entries`` has the directories and symlinks
@@ -47,7 +46,7 @@ class Trace:
     later ``..`` leaves again.
     """
 
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, Entry] = msgspec.field(default_factory=dict)
     real: str | None = None
     is_directory: bool = False
 

@@ -11,7 +11,6 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -45,11 +44,10 @@ MAX_MTIME_NS = 2**63 - 1
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 
 
-@dataclass(slots=True)
-class Tree:
+class Tree(msgspec.Struct):
     """A scanned directory tree: its entries, and whether the scan stopped at its limit."""
 
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, Entry] = msgspec.field(default_factory=dict)
     truncated: bool = False
 
 

@@ -12,8 +12,9 @@ import os
 import posixpath
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from distbuild import disk
 from distbuild.mirror.blob_file import chunks_of, dress, put_in_place, tree_mode, write_new
@@ -28,8 +29,7 @@ KEEP_UNUSED_S = 14 * 24 * 3600
 _NO_LINK = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EINVAL})
 
 
-@dataclass(frozen=True, slots=True)
-class StoreStatus:
+class StoreStatus(msgspec.Struct, frozen=True):
     """What the store holds, for /status."""
 
     files: int

@@ -7,7 +7,8 @@ that looks for an absolute path; ``__has_include`` makes even a name that is abs
 import functools
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild.mirror.comments import without_comments
 from distbuild.system_paths import WINDOWS
@@ -84,8 +85,7 @@ def _may_be_odd(text: bytes) -> bool:
     return b"../" in text or b'"/' in text or b"</" in text or b"__has_" in text
 
 
-@dataclass(frozen=True, slots=True)
-class AssemblerRead:
+class AssemblerRead(msgspec.Struct, frozen=True):
     """A file that a directive names; ``as_text``: it is assembled too, and may name more."""
 
     name: str

@@ -3,7 +3,8 @@
 import threading
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from distbuild.serving.answer import Answer
 from distbuild.serving.request import RequestReader
@@ -15,8 +16,7 @@ from distbuild.signals import Signal
 Later = Generator[Signal | Answer, None, None]
 
 
-@dataclass(slots=True, eq=False)
-class Connection:
+class Connection(msgspec.Struct, eq=False):
     """Belongs to the thread that claimed it until that lets go; nobody else may read, answer or
     close it."""
 
@@ -34,8 +34,8 @@ class Connection:
     is_watched: bool = False
     #: Its end is watched for, since its generator waits.
     is_waiting: bool = False
-    silent_since: float = field(default_factory=time.monotonic)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    silent_since: float = msgspec.field(default_factory=time.monotonic)
+    lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def claim(self) -> bool:
         """Take it in hand; False: another thread has it."""

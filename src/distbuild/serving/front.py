@@ -2,8 +2,9 @@
 
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from distbuild.serving.connection import Later
 from distbuild.serving.request import Admits
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """What a handler gets of a request."""
 
     authorization: str | None
@@ -27,8 +27,7 @@ class Call:
 Handler = Callable[[Call], Later]
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(msgspec.Struct, frozen=True):
     """What is served: ``handlers`` by path, ``app`` for the rest; ``end`` comes after the last."""
 
     app: "WSGIApplication"
@@ -36,8 +35,7 @@ class Site:
     end: Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Front:
+class Front(msgspec.Struct, frozen=True):
     """One way in. ``transport`` makes a connection of what the listener accepts."""
 
     listener: socket.socket

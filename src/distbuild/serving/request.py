@@ -5,8 +5,9 @@ import io
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 MAX_HEAD_BYTES = 16 * 1024
 #: A body beyond this is only taken of those who may send it.
@@ -20,8 +21,7 @@ MAX_PIECES = 64
 Admits = Callable[[Mapping[str, str]], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A request with its body. ``headers`` by their names in lower case."""
 
     method: str
@@ -34,8 +34,7 @@ class Request:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
+class _Head(msgspec.Struct, frozen=True):
     method: str
     target: str
     headers: Mapping[str, str]

@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from distbuild.serving.answer import Answer, call
 from distbuild.serving.connection import Later
@@ -48,8 +49,7 @@ def is_wanted() -> bool:
     return sys.platform == "win32"
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(msgspec.Struct, frozen=True):
     """Where to listen, who we are there, and what is taken of whom."""
 
     bind: str

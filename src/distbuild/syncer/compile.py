@@ -6,7 +6,6 @@ Knows no HTTP and no thread. A compile is a generator: it yields what it waits f
 as a vanished wrapper does, cancels the job.
 """
 
-import dataclasses
 import logging
 import os
 import posixpath
@@ -14,6 +13,8 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Generator
+
+import msgspec
 
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.mirror.scan import Scanner
@@ -114,13 +115,13 @@ class Compiles:
         """
         if local.reason is not LocalReason.PRECOMPILED_HEADER:
             return None
-        command = dataclasses.replace(known.command, needs_original_paths=True)
+        command = msgspec.structs.replace(known.command, needs_original_paths=True)
         if command.family is not Family.GCC:
             return None
         if self._executor.obstacle(command, known.identity.digest) is not None:
             return None
         brought = self._judge.bring(local.detail)
-        return dataclasses.replace(known, command=command) if brought else None
+        return msgspec.structs.replace(known, command=command) if brought else None
 
     @staticmethod
     def _named(local: Local, known: Understood) -> Local:

@@ -7,7 +7,8 @@ import os
 import re
 import subprocess
 import threading
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild.command import native, toolchain
 from distbuild.command.model import CompileCommand, Family
@@ -21,8 +22,7 @@ PROBE_TIMEOUT_S = 30.0
 _NAMES_DIRECTORY = re.compile("sysroot|-resource-dir")
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
+class Search(msgspec.Struct, frozen=True):
     """The compiler's own search directories, in its order and as it spells them, and the header
     that it includes by itself (None: none)."""
 
@@ -30,8 +30,7 @@ class Search:
     implicit_include: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Driver:
+class Driver(msgspec.Struct, frozen=True):
     """A compiler driver on the dev box's disk and the state it was in."""
 
     path: str

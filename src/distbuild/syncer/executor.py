@@ -1,16 +1,16 @@
 """What executes a job, as the rest of the syncer sees it. The farm is one; there can be others."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from distbuild.command.model import CompileCommand, Local
 from distbuild.protocol.messages import JobFile, ResultRequest, Terminal
 from distbuild.signals import Signal
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(msgspec.Struct, frozen=True):
     """A translation unit that is ready to be compiled elsewhere.
 
     Paths in ``search_dirs``, ``builtin_dirs`` and ``output_dirs`` are absolute.

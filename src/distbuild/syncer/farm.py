@@ -8,7 +8,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.protocol import messages
@@ -24,10 +25,9 @@ POLL_S = 10.0
 GRACE_S = 5.0
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct):
     task: Task
-    answered: Signal = field(default_factory=Signal)
+    answered: Signal = msgspec.field(default_factory=Signal)
     outcome: messages.ResultRequest | Local | None = None
 
 

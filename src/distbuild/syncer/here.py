@@ -3,10 +3,11 @@
 Works on what ``Compiles`` answers. Knows no HTTP.
 """
 
-import dataclasses
 import logging
 import os
 from collections.abc import Generator
+
+import msgspec
 
 from distbuild.command.model import Local, LocalReason
 from distbuild.drivers import find_driver
@@ -25,16 +26,14 @@ log = logging.getLogger(__name__)
 _UNLIMITED = frozenset({LocalReason.NOT_A_COMPILER})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """A wrapper on this machine: the build's umask, and what its paths mean (``place``)."""
 
     umask: int
     view: bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What the wrapper has to do: say ``reply`` and exit, or become ``program`` (None: not found).
 
     ``holds_slot``: a local slot is the caller's, to be given back when the program has ended.

@@ -9,7 +9,8 @@ meets raises ``IllegalTransition`` and changes nothing.
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from distbuild.command.model import LocalReason
 from distbuild.syncer.jobs import (
@@ -50,8 +51,7 @@ _TRANSITIONS: Mapping[tuple[State, Event], State] = {
 FINAL = frozenset({State.DONE, State.LOCAL, State.CANCELLED})
 
 
-@dataclass(slots=True)
-class JobQueue:
+class JobQueue(msgspec.Struct):
     """All jobs that are not answered yet, oldest first, and the workers heard of.
 
     ``life`` begins every lease's name: what a worker still holds from an earlier run of the syncer
@@ -59,14 +59,16 @@ class JobQueue:
     """
 
     life: str = ""
-    counters: Counters = field(default_factory=Counters)
-    workers: dict[str, Worker] = field(default_factory=dict)
-    _jobs: dict[int, Job] = field(default_factory=dict)
+    counters: Counters = msgspec.field(default_factory=Counters)
+    workers: dict[str, Worker] = msgspec.field(default_factory=dict)
+    _jobs: dict[int, Job] = msgspec.field(default_factory=dict)
     # Queued jobs in order of arrival; a job that comes back goes before all later ones.
-    _queued: dict[int, None] = field(default_factory=dict)
-    _leases: dict[str, int] = field(default_factory=dict)
-    _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
-    _lease_numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    _queued: dict[int, None] = msgspec.field(default_factory=dict)
+    _leases: dict[str, int] = msgspec.field(default_factory=dict)
+    _numbers: "itertools.count[int]" = msgspec.field(default_factory=lambda: itertools.count(1))
+    _lease_numbers: "itertools.count[int]" = msgspec.field(
+        default_factory=lambda: itertools.count(1)
+    )
 
     def __repr__(self) -> str:
         return (

@@ -1,7 +1,8 @@
 """The values that the job queue works with: jobs, workers, events, and what is to be done."""
 
 import enum
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild.command.model import LocalReason
 
@@ -26,16 +27,14 @@ class Event(enum.Enum):
     CANCEL = "cancel"
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(msgspec.Struct, frozen=True):
     """What a worker must have to take a job."""
 
     toolchain: str
     namespaces: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
+class Worker(msgspec.Struct, frozen=True):
     """A worker as it last described itself."""
 
     name: str
@@ -48,8 +47,7 @@ class Worker:
         return need.toolchain in self.toolchains and (self.namespaces or not need.namespaces)
 
 
-@dataclass(slots=True)
-class Job:
+class Job(msgspec.Struct):
     """One job's state. ``lease`` and ``worker`` are set only while LEASED."""
 
     number: int
@@ -68,15 +66,13 @@ class Job:
 # --- actions -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Wake:
+class Wake(msgspec.Struct, frozen=True):
     """There is something to lease for these workers."""
 
     workers: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Assign:
+class Assign(msgspec.Struct, frozen=True):
     """Send this job to the worker under this lease."""
 
     number: int
@@ -84,8 +80,7 @@ class Assign:
     lease: str
 
 
-@dataclass(frozen=True, slots=True)
-class CompileLocally:
+class CompileLocally(msgspec.Struct, frozen=True):
     """Tell the wrapper to compile itself."""
 
     number: int
@@ -93,8 +88,7 @@ class CompileLocally:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class EndLease:
+class EndLease(msgspec.Struct, frozen=True):
     """The worker no longer holds this lease; it should kill what runs under it."""
 
     worker: str
@@ -104,8 +98,7 @@ class EndLease:
 Action = Wake | Assign | CompileLocally | EndLease
 
 
-@dataclass(slots=True)
-class Counters:
+class Counters(msgspec.Struct):
     """Totals since the start; ``local`` by reason is kept by the service, which knows them all."""
 
     done: int = 0

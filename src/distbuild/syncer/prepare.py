@@ -7,7 +7,8 @@ import os
 import posixpath
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from distbuild import disk
 from distbuild.command import toolchain
@@ -39,8 +40,7 @@ _PATH_LISTS: tuple[str, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
+class _Text(msgspec.Struct, frozen=True):
     """A source as it was read, as it travels, and what it makes an assembler read, by path.
 
     ``is_plain``: it was compiled before, and asks for no file that was not looked for then.
@@ -95,7 +95,7 @@ class Preparer:
         if file is None:  # gone by now
             return Local(LocalReason.SOURCE_MISSING, command.source)
         if text.more or self._may_take_precompiled(command, searched):
-            command = replace(command, needs_original_paths=True)
+            command = msgspec.structs.replace(command, needs_original_paths=True)
         return Task(
             command=command,
             env=env,

@@ -6,24 +6,24 @@ really read, so that a missed event costs a second compile and never a wrong obj
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from distbuild.protocol.messages import Digest, Entry, FileEntry, InputFile, WithheldEntry
 from distbuild.syncer.texts import Facts
 
 
-@dataclass(slots=True)
-class Findings:
+class Findings(msgspec.Struct):
     """What is wrong with a result; all empty: nothing."""
 
     #: The worker read other bytes than the dev box has, or a file that the dev box has not.
-    stale: list[str] = field(default_factory=list)
+    stale: list[str] = msgspec.field(default_factory=list)
     #: Files whose content the mirror held back.
-    withheld: list[str] = field(default_factory=list)
+    withheld: list[str] = msgspec.field(default_factory=list)
     #: Files that exist on the dev box, may come first in the search, and are not mirrored.
-    shadowing: list[str] = field(default_factory=list)
+    shadowing: list[str] = msgspec.field(default_factory=list)
     #: Files that ask for names outside the mirrored directories.
-    odd: list[str] = field(default_factory=list)
+    odd: list[str] = msgspec.field(default_factory=list)
     #: An assembler directive in this file reads a file that no dependency list names.
     reads_more: str = ""
     #: A precompiled header that the compiler would have used here.

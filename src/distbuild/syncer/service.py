@@ -3,12 +3,13 @@
 Knows no HTTP.
 """
 
-import dataclasses
 import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
+
+import msgspec
 
 from distbuild import __version__
 from distbuild.command.model import Local, LocalReason
@@ -36,8 +37,7 @@ STATUS_AGE_S = 1.0
 STATUS_WAIT_S = 0.5
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True):
     """The parts of a running syncer."""
 
     client_id: str

@@ -7,7 +7,8 @@ look through a text takes as long as to read and hash it.
 
 import hashlib
 import threading
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild import disk
 from distbuild.mirror.policy import is_unusual
@@ -15,8 +16,7 @@ from distbuild.mirror.text import assembler_reads_more, odd_operands
 from distbuild.protocol.messages import Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """``reads_more``: an assembler reads files that it names, which are in no dependency list.
     ``odd``: it includes what may lie outside the mirrored directories."""
 

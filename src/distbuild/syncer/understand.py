@@ -6,7 +6,8 @@ Answers with ``Understood``, or with Local and the reason. Asks compilers about 
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from distbuild import disk
 from distbuild.command import native, toolchain
@@ -27,8 +28,7 @@ from distbuild.toolchains import Identity
 MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(msgspec.Struct, frozen=True):
     """A command as the wrapper gave it. ``env`` is the wrapper's, or a part of it."""
 
     argv: tuple[str, ...]
@@ -37,8 +37,7 @@ class Submission:
     terminal: Terminal | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Understood:
+class Understood(msgspec.Struct, frozen=True):
     """A command that can be distributed as far as its text and its compiler go."""
 
     command: CompileCommand
@@ -139,7 +138,7 @@ def parts(submission: Submission, compilers: Compilers) -> list[Submission]:
         return []
     commands = cl.split(spoken(submission), submission.cwd, _read_response, family)
     env = {name: value for name, value in submission.env.items() if name not in VARIABLES}
-    return [replace(submission, argv=tuple(words), env=env) for words in commands]
+    return [msgspec.structs.replace(submission, argv=tuple(words), env=env) for words in commands]
 
 
 def _processor(

@@ -7,7 +7,8 @@ Called under the mirror's lock. Knows no jobs and no generations.
 import os
 import posixpath
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild.mirror import policy
 from distbuild.mirror.manifest import Manifest
@@ -17,8 +18,7 @@ from distbuild.mirror.watch import Watcher
 from distbuild.protocol.messages import Entry, SymlinkEntry
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """What a mirror consists of; ``home`` is the user's home directory."""
 
     manifest: Manifest

@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild.mirror.store import Store
 from distbuild.protocol.errors import DistBuildError, ProtocolError
@@ -40,8 +41,7 @@ _STOPPING = "this worker is stopping"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """A lease on its way to a slot; ``error``: why its tree could not be made ready."""
 
     job: Job
@@ -52,8 +52,7 @@ class Run:
     clock: Clock
 
 
-@dataclass(frozen=True, slots=True)
-class Workshop:
+class Workshop(msgspec.Struct, frozen=True):
     """What all agents of a worker share. A few threads start compilers, one waits for them, a few
     take in what they leave."""
 

@@ -5,7 +5,8 @@ Right is the dev box's clock. Knows no network: what was told and what the time 
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild.command.model import CompileCommand, Family
 from distbuild.protocol.errors import InfrastructureError
@@ -29,8 +30,7 @@ def off_by(told: float, now: float) -> float:
     return off if told and abs(off) > MAX_OFF_S else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(msgspec.Struct, frozen=True):
     """This machine's clock as it was when a job came: ``off_s`` ahead of the dev box's."""
 
     off_s: float = 0.0

@@ -6,8 +6,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from distbuild.command.driver import family_of
 from distbuild.protocol.errors import InfrastructureError
@@ -30,8 +31,7 @@ _WRAPPER_DIR = re.compile(r"/(?:ccache|distcc|icecc|icecream|sccache)(?:/|\Z)")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Driver:
+class Driver(msgspec.Struct, frozen=True):
     """A compiler of this machine, under one of its names."""
 
     path: str

@@ -1,6 +1,6 @@
 """How a process may end, and the bounds within which it has to. Knows no system."""
 
-from dataclasses import dataclass
+import msgspec
 
 #: gcc prints at most some MB for the worst template error; more is a compiler gone wild.
 MAX_OUTPUT_BYTES = 64 * 1024 * 1024
@@ -10,8 +10,7 @@ TIMEOUT_S = 30 * 60.0
 REPORT = b"\0report"
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True):
     """How a process ended. ``status`` is as in subprocess: negative for a signal, and on Windows
     for an exception. ``stopped`` names what ended it in place of its own end: ``cancelled``,
     ``timeout`` or ``output``."""

@@ -8,7 +8,8 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild import disk
 from distbuild.mirror.manifest import resolve
@@ -19,8 +20,7 @@ from distbuild.worker.ground import Ground
 from distbuild.worker.paths import check_entry, check_path, parents, to_text
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(msgspec.Struct):
     entry: FileEntry
     jobs: int
 

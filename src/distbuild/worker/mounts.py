@@ -5,7 +5,8 @@ in the directory below it, that directory is rebuilt: an empty one, with its chi
 """
 
 import os
-from dataclasses import dataclass, field
+
+import msgspec
 
 #: The kernel's limit on symlinks in one look-up (path_resolution(7)).
 _MAX_SYMLINKS = 40
@@ -16,8 +17,7 @@ MANY_NAMES = 64
 _HIDDEN = b"/.dist_build.under"
 
 
-@dataclass(slots=True)
-class _Node:
+class _Node(msgspec.Struct):
     """A directory or file of the plan. ``source`` None: an empty directory made for the plan."""
 
     source: bytes | None = None
@@ -27,7 +27,7 @@ class _Node:
     symlink: bytes | None = None
     #: proc, dev or tmpfs in place of a bind.
     special: str = ""
-    children: dict[bytes, "_Node"] = field(default_factory=dict)
+    children: dict[bytes, "_Node"] = msgspec.field(default_factory=dict)
 
 
 class MountPlan:

@@ -8,7 +8,8 @@ to list its inputs.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from distbuild.command.cl import relocate as cl
 from distbuild.command.model import CompileCommand, Family
@@ -19,12 +20,11 @@ from distbuild.protocol.errors import InfrastructureError
 _GARBAGE = "the compiler's list of inputs is garbage"
 
 
-@dataclass(frozen=True, slots=True)
-class Observer:
+class Observer(msgspec.Struct, frozen=True):
     """The words of a command, the variables that it needs, and how to read what it leaves."""
 
     argv: list[str]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
     #: The command's source, where the list that it leaves has only headers.
     source: str = ""
     family: Family = Family.GCC

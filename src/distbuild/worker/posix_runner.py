@@ -10,7 +10,8 @@ import select
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Terminal
@@ -130,8 +131,7 @@ class Running:
         return Completed(status, out, err, bytes(report), stopped)
 
 
-@dataclass(frozen=True, slots=True)
-class _Streams:
+class _Streams(msgspec.Struct, frozen=True):
     """What a program gets as its standard streams, and where its output and errors come out."""
 
     given: tuple[int, int, int]

@@ -11,7 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild.worker.completed import TIMEOUT_S
 from distbuild.worker.posix_runner import Cancellation, Running
@@ -22,8 +23,7 @@ LOOK_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class _Watched:
+class _Watched(msgspec.Struct, eq=False):
     running: Running
     cancellation: Cancellation
     #: Is told what stopped it, "" for its own end.

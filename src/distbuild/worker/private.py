@@ -8,7 +8,8 @@ import contextlib
 import os
 import stat
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild import disk
 from distbuild.protocol.errors import InfrastructureError
@@ -16,8 +17,7 @@ from distbuild.protocol.messages import MAX_BLOB_BYTES
 from distbuild.worker.sandbox import Written
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
+class _Facts(msgspec.Struct, frozen=True):
     """By these a file is recognised as untouched."""
 
     inode: int

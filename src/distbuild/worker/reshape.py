@@ -1,7 +1,8 @@
 """Turns what a tree has on disk into what it is to have. Knows no network and no lock."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild.protocol.messages import DirectoryEntry, Entry
 from distbuild.worker.following import Entries
@@ -9,16 +10,14 @@ from distbuild.worker.ground import Ground
 from distbuild.worker.paths import Above, Behind, Vacant
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """Entries, and those of them that the disk does not have at their place (``hidden``)."""
 
     entries: Entries
     hidden: set[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Reshape:
+class Reshape(msgspec.Struct, frozen=True):
     """From ``old`` to ``new``. ``is_held``: a running job's file is at a path, and stays."""
 
     ground: Ground

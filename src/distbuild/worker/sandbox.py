@@ -6,8 +6,9 @@ Two exist: ``namespace`` shows the dev box's own paths, ``plain`` relocates the 
 import os
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from distbuild.command.model import CompileCommand
 from distbuild.command.toolchain import allowed_environment
@@ -18,8 +19,7 @@ from distbuild.worker.runner import Completed
 from distbuild.worker.tree import Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(msgspec.Struct, frozen=True):
     """A job with all that is needed to run it. ``directory``: empty, on the tree's file system,
     and the task's alone."""
 
@@ -28,11 +28,10 @@ class Task:
     driver: Driver
     tree: Tree
     directory: bytes
-    clock: Clock = field(default_factory=Clock)
+    clock: Clock = msgspec.field(default_factory=Clock)
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """A file that the compiler wrote: its dev box path, and its content in that box's terms."""
 
     path: bytes
@@ -40,8 +39,7 @@ class Written:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """The compiler's verdict in dev box terms. ``dependencies``: what it read, as it spelled the
     paths; None when it wrote no dependency file."""
 

@@ -6,8 +6,9 @@ Runs nothing and knows no job: what waits is a value.
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 #: One sample per change of the number of running compilers.
 MAX_SAMPLES = 600
@@ -15,8 +16,7 @@ MAX_SAMPLES = 600
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(msgspec.Struct, frozen=True):
     """What an asker has in hand: ``slots`` taken, and room for ``ahead`` jobs to wait here."""
 
     slots: int = 0

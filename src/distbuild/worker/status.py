@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
+
+import msgspec
 
 from distbuild.protocol.messages import to_plain
 from distbuild.worker.agent import Workshop
 
 
-@dataclass(frozen=True, slots=True)
-class Confined:
+class Confined(msgspec.Struct, frozen=True):
     """How compilers are confined: ``mode`` is namespace or plain, ``why`` for people."""
 
     mode: str
@@ -35,9 +35,11 @@ class WorkerStatus:
             "num_cores": shop.slots.total,
             **shop.tally.counts(),
             "uptime_s": round(time.monotonic() - self._started, 1),
-            "clients": {name: asdict(tree) for name, tree in shop.forest.status().items()},
-            "sandbox": asdict(self._confined),
-            "store": asdict(shop.store.status()),
+            "clients": {
+                name: msgspec.structs.asdict(tree) for name, tree in shop.forest.status().items()
+            },
+            "sandbox": msgspec.structs.asdict(self._confined),
+            "store": msgspec.structs.asdict(shop.store.status()),
             "toolchains": [to_plain(toolchain) for toolchain in shop.compilers.advertised()],
             "performance": shop.tally.performance(),
         }

@@ -9,7 +9,8 @@ import os
 import struct
 import termios
 import tty
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Window
@@ -17,8 +18,7 @@ from distbuild.protocol.messages import Window
 _CONTROL_CHARACTERS = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Ends:
+class Ends(msgspec.Struct, frozen=True):
     """Descriptors: what the compiler writes to ``writer`` comes out of ``reader``."""
 
     reader: int

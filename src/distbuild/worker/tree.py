@@ -7,7 +7,8 @@ import logging
 import os
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from distbuild.mirror.manifest import DIRECTORY, Summary, resolve
 from distbuild.mirror.spellings import Fold, Spellings
@@ -33,8 +34,7 @@ from distbuild.worker.reshape import Reshape, Shape
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class TreeStatus:
+class TreeStatus(msgspec.Struct, frozen=True):
     """What a tree holds, for /status."""
 
     generation: int

@@ -1,9 +1,9 @@
 """What rows of the option table mean for a command: long spellings, extra outputs, extra inputs."""
 
 import shlex
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from distbuild.command.model import CompileCommand, Local
 from distbuild.command.parse import parse

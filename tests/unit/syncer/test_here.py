@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Generator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from distbuild.command.model import Local, LocalReason
 from distbuild.place import view_of_files

@@ -8,7 +8,8 @@ with more than 16 bits of sections), and the records of cvinfo.h in Microsoft's 
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 _SECTION = b".debug$S"
 _SIGNATURE = 4  # CV_SIGNATURE_C13
@@ -32,8 +33,7 @@ def renamed(data: bytes, old: str, new: str) -> bytes:
         raise ValueError(f"a damaged object: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
+class _Layout(msgspec.Struct, frozen=True):
     """Where the tables of an object are."""
 
     sections: int
@@ -45,8 +45,7 @@ class _Layout:
     symbol_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Edit:
+class _Edit(msgspec.Struct, frozen=True):
     """What happens to a section: bytes from ``at`` (in the file) are replaced, and what follows
     in the same subsection, or after it, moves."""
 

@@ -7,7 +7,8 @@ Duty: strings. ``tree`` is where the dev box's drives are mirrored, a native pat
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from distbuild.command.model import Argument, CompileCommand, Role
 from distbuild.command.toolchain import CL_PATH_LISTS
@@ -20,8 +21,7 @@ _LISTING = "-sourceDependencies"
 _PATHS = (Role.INPUT_DIR, Role.INPUT_FILE, Role.UNLISTED_FILE, Role.SOURCE)
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(msgspec.Struct, frozen=True):
     """What to run there. ``words`` follow the compiler's name; ``cwd`` and the files are native.
 
     ``listing`` is where cl.exe lists what it reads, as /sourceDependencies does: since 19.27.
@@ -128,7 +128,7 @@ class Unmapper:
 def _moved(argument: Argument, cwd: str, tree: str) -> Argument:
     if argument.role not in _PATHS or argument.value is None:
         return argument
-    return replace(argument, value=rooted(argument.value, cwd, tree))
+    return msgspec.structs.replace(argument, value=rooted(argument.value, cwd, tree))
 
 
 def _top(cwd: str) -> str:

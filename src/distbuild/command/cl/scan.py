@@ -6,7 +6,8 @@ through a function) and of what the options come to together.
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from distbuild.command import option_table, wrapped
 from distbuild.command.cl.rows import tables
@@ -23,19 +24,18 @@ _DEPENDENCY_WORDS = ("-MD", "-MMD", "-MP", "-MF", "-MT", "-MQ")
 _tables = functools.cache(tables)
 
 
-@dataclass(slots=True)
-class Scan:
+class Scan(msgspec.Struct):
     """What one pass over the words found."""
 
     family: Family
     style: PathStyle
-    arguments: list[Argument] = field(default_factory=list)
+    arguments: list[Argument] = msgspec.field(default_factory=list)
     #: Each source with the language that -Tc or -Tp gives it, and its place in ``arguments``.
-    sources: list[tuple[str, str | None, int]] = field(default_factory=list)
+    sources: list[tuple[str, str | None, int]] = msgspec.field(default_factory=list)
     #: The last value of each option by its canonical name; clang's own as ``-clang:-MF``.
-    last: dict[str, str | None] = field(default_factory=dict)
-    obstacles: list[Local] = field(default_factory=list)
-    guessed: list[str] = field(default_factory=list)
+    last: dict[str, str | None] = msgspec.field(default_factory=dict)
+    obstacles: list[Local] = msgspec.field(default_factory=list)
+    guessed: list[str] = msgspec.field(default_factory=list)
     original_paths: bool = False
 
 
@@ -99,7 +99,12 @@ def _argument(word: str, option: Option, rest: Iterator[str]) -> Argument | None
 
 def _record(scan: Scan, option: Option, argument: Argument) -> None:
     if language := TYPED.get(option.meaning):
-        _add_source(scan, replace(argument, role=Role.SOURCE), argument.value or "", language)
+        _add_source(
+            scan,
+            msgspec.structs.replace(argument, role=Role.SOURCE),
+            argument.value or "",
+            language,
+        )
         return
     scan.arguments.append(argument)
     scan.last[option.meaning] = argument.value
