@@ -18,7 +18,9 @@ from bench.status import Status, asking, synced
 from tests.support.cluster import Cluster, wait_until
 
 WORKERS = 2
-#: How often the syncer is asked whether it is over (seconds): it has no core to spare meanwhile.
+#: How often the syncer is asked whether its scan is over, and then whether all is (seconds): it has
+#: no core to spare meanwhile, and the one who asks takes one as well.
+SCAN_POLL_S = 0.05
 POLL_S = 0.02
 
 
@@ -64,10 +66,10 @@ def _start(cluster: Cluster, files: int) -> tuple[float, float, Status]:
     before = cpu_of(pids)
     with stopwatch() as elapsed, asking(cluster.syncer) as client:
         cluster.syncer.start()
+        scanned = "the tree is scanned"
+        client.wait_for(lambda s: s["mirror"]["files"] >= files, scanned, pause_s=SCAN_POLL_S)
         status = client.wait_for(
-            lambda s: s["mirror"]["files"] >= files and synced(s, WORKERS),
-            f"{WORKERS} workers have the tree",
-            pause_s=POLL_S,
+            lambda s: synced(s, WORKERS), f"{WORKERS} workers have the tree", pause_s=POLL_S
         )
     return elapsed[0], cpu_of([*pids, syncer_pid(cluster)]) - before, status
 

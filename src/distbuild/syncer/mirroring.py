@@ -13,20 +13,19 @@ from collections.abc import Callable, Iterable
 
 from distbuild import disk
 from distbuild.mirror import policy
-from distbuild.mirror.file_system import is_remote
 from distbuild.mirror.known import FileRead
-from distbuild.mirror.manifest import DIRECTORY, Manifest
+from distbuild.mirror.manifest import Manifest
 from distbuild.mirror.mounts import MountWatch
 from distbuild.mirror.pending import Pending
-from distbuild.mirror.roots import Kind, Root, Roots, identity, trace
+from distbuild.mirror.roots import Kind, Roots, identity, trace
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.spellings import Fold
 from distbuild.mirror.watch import Watcher
 from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.signals import Signal
+from distbuild.syncer.intake import Intake
 from distbuild.syncer.required import Required
-from distbuild.syncer.survey import Survey
 from distbuild.syncer.ways import Place, Ways
 from distbuild.system_paths import FOLD, WINDOWS
 
@@ -61,7 +60,6 @@ class Mirroring:
         self.epoch = os.urandom(8).hex()
         self.rescans = 0
         self._scanner = scanner
-        self._home = home
         self._on_change = on_change
         self._lock = threading.RLock()
         self._required = Required()
@@ -74,7 +72,7 @@ class Mirroring:
         self._watcher = make_watcher(self._changed, self._pending.overflowed)
         place = Place(self.manifest, self.roots, scanner, self._watcher, home)
         self._ways = Ways(place, self._apply, lambda d: self.require([d], named=False))
-        self._survey = Survey(place, self._ways.pinned, self._narrow)
+        self._intake = Intake(place, self._ways, self._required, self._pending, self._apply)
         self._thread = threading.Thread(target=self._keep_up, name="mirror", daemon=True)
         self._thread.start()
 
@@ -97,7 +95,7 @@ class Mirroring:
         """
         for spelled, now in self._required.moved(directories, named=named):
             with self._lock:
-                self._take_in(spelled, now)
+                self._intake.take_in(spelled, now)
 
     def defer(self, directory: str) -> None:
         """Watch a directory whose content the workers have already; see ``copied_already``."""
@@ -105,9 +103,7 @@ class Mirroring:
             way = trace(directory)
             if way.real is None or not way.is_directory or self.roots.holding(way.real):
                 return
-            root = Root(way.real, Kind.DEFERRED)
-            self.roots.add(root)
-            self._survey.visit(root)
+            self._intake.defer(way.real)
 
     def settle(self) -> int:
         """The generation that has every change made before the call."""
@@ -132,7 +128,7 @@ class Mirroring:
         self._polled_at = next(self._moments)
         for root in self.roots:
             if root.polled:
-                self._rescan(root)
+                self._intake.rescan(root)
 
     def want(self, path: str) -> bool:
         """Mirror one file whatever its name and size. False: it is there already, or cannot be."""
@@ -173,7 +169,7 @@ class Mirroring:
                 self.manifest.generation,
                 self.manifest.summary(),
                 None if offer else self.manifest.since(base),
-                [os.fsencode(path) for path in self._survey.shown()],
+                [os.fsencode(path) for path in self._intake.survey.shown()],
             )
 
     def wanted(self) -> list[str]:
@@ -191,78 +187,6 @@ class Mirroring:
     def required(self) -> list[str]:
         """The directories, as spelled, that exist and that a job or the configuration named."""
         return self._required.named()
-
-    # --- roots ----------------------------------------------------------------------------------
-
-    def _take_in(self, spelled: str, now: tuple[int, int] | None) -> None:
-        # Recorded before the scan: a switch during it then shows at the next job.
-        self._required.note(spelled, now)
-        way = trace(spelled)
-        missed = way.real is not None and self.manifest.get(way.real) != DIRECTORY
-        self._ways.pinned.update(way.entries)
-        self._apply(dict(way.entries))
-        if now is None or way.real is None or not way.is_directory:
-            self._ways.recheck_pinned()
-            return
-        if policy.is_kernels(way.real):
-            return
-        known = self.roots.holding(way.real)
-        if known is not None and known.listed == identity(known.path) is not None:
-            if known.kind is Kind.DEEP:
-                # The root stands and is watched: what is new in it is told, or listed now.
-                if missed:
-                    self._pending.changed(way.real, is_directory=True)
-                return
-            if known.path == way.real and known.kind is Kind.SHALLOW:
-                return
-        if known is None or known.kind is not Kind.DEEP:
-            broad = policy.is_broad(way.real, self._home)
-            known = Root(way.real, Kind.SHALLOW if broad else Kind.DEEP, is_remote(way.real))
-            self.roots.add(known)
-        self._renew([known])
-
-    def _renew(self, roots: Iterable[Root]) -> None:
-        """List roots as if for the first time: what is watched there may have been moved away."""
-        renewed = {r.path: r for r in roots if r.kind is not Kind.DEFERRED}
-        for path in list(renewed):
-            self._watcher.forget(path)
-            renewed.update((n, r) for n in self.roots.nested(path) if (r := self.roots.get(n)))
-        for root in renewed.values():
-            self._rescan(root)
-        self._ways.watch_again()
-
-    def _rescan(self, root: Root) -> None:
-        """List a root again and take the differences."""
-        if root.kind is Kind.DEFERRED:
-            return
-        if disk.is_respelled(root.path):
-            self._respell(root)
-        root.listed = identity(root.path)
-        if root.listed is None:
-            self._watcher.forget(root.path)
-            pinned = root.path in self._ways.pinned  # a file may stand there now
-            self._apply({root.path: self._scanner.entry(root.path) if pinned else None})
-            return
-        self._apply(self._survey.subtree(root.path, root))
-
-    def _respell(self, root: Root) -> None:
-        """Take a root under the spelling that its directory has now."""
-        self._watcher.forget(root.path)
-        self.roots.discard(root.path)
-        self._apply({root.path: None})
-        root.path = disk.realpath(root.path)
-        self.roots.add(root)
-
-    def _narrow(self, root: Root) -> dict[str, Entry | None]:
-        """Mirror only the top of a root from now on; what jobs named in it becomes a root."""
-        root.kind = Kind.SHALLOW
-        self._watcher.forget(root.path)
-        named = self._required.forget_below(root.path)
-        self._apply(self._survey.subtree(root.path, root))
-        nested = map(self.roots.get, self.roots.nested(root.path))
-        self._renew([r for r in nested if r is not None])
-        self.require(named, named=False)
-        return {}
 
     # --- events ---------------------------------------------------------------------------------
 
@@ -292,12 +216,12 @@ class Mirroring:
         if lost:
             self._rescan_all()
             return
-        self._apply(self._survey.states(paths))
+        self._apply(self._intake.survey.states(paths))
 
     def _rescan_all(self) -> None:
         self.rescans += 1
         log.warning("change events were lost; every root is listed again")
-        self._renew(self.roots)
+        self._intake.renew(self.roots)
         self._ways.recheck_pinned()
         self._ways.follow_all()
 
@@ -318,6 +242,6 @@ class Mirroring:
         if WINDOWS:
             moved = [r for r in held if r in moved or disk.is_respelled(r.path)]
         if moved:
-            self._renew(moved)
+            self._intake.renew(moved)
             self._ways.recheck_pinned()
         self._ways.look()

@@ -240,14 +240,15 @@ class Pusher:
                 self._is_filled = True
                 self._source.begin()
             found = self._source.ahead.after(self._offered)
-            if not found:
-                return  # what still waits is asked for with the changes
-            entries = [messages.Change(os.fsencode(path), entry) for path, entry in found]
-            self._waiting += self._client.lacking(
-                messages.Changes(self._client_id, "", 0, 0, b"", entries)
-            )
-            self._offered += len(found)
+            if found:
+                entries = [messages.Change(os.fsencode(path), entry) for path, entry in found]
+                self._waiting += self._client.lacking(
+                    messages.Changes(self._client_id, "", 0, 0, b"", entries)
+                )
+                self._offered += len(found)
             ripe, self._waiting = self._source.ripe(self._waiting)
+            if not (found or ripe):
+                return
             self._delivery.send(ripe)
 
     def _end_filling(self) -> None:

@@ -19,8 +19,8 @@ from tests.support.tasks import ScriptedExecutor, run
 class Compiling:
     """A box, a script of what workers answer, and the compiles between them."""
 
-    def __init__(self, base: Path) -> None:
-        self.box = Box(base)
+    def __init__(self, base: Path, home: str = "") -> None:
+        self.box = Box(base, home)
         self.executor = ScriptedExecutor()
         self.compiles = Compiles(
             self.box.preparer, self.executor, self.box.mirroring, self.box.mirror.scanner
@@ -281,9 +281,8 @@ def test_a_shadowing_file_in_a_partly_mirrored_directory_is_mirrored(tmp_path: P
     """The working directory is the user's home, of which only the top is mirrored."""
     base = Path(os.path.realpath(tmp_path)) / "base"
     base.mkdir()
-    compiling = Compiling(base)
+    compiling = Compiling(base, f"{base}/src")
     try:
-        compiling.box.mirroring._home = f"{base}/src"
         compiling.box.write("inc/sub/b.h", "")
         compiling.box.write("src/sub/b.h", "")
         found = compiling.result("src/x.c", "inc/sub/b.h")

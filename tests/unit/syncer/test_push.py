@@ -296,6 +296,27 @@ def test_an_empty_worker_is_filled_while_the_first_scan_is_under_way(
     assert ahead.get(found.digest) is None
 
 
+def test_what_waits_for_its_group_is_sent_once_the_scan_is_over(
+    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead_module, "STEP", 1)
+    source = pushed.pusher._source
+    pushed.pusher.start()
+    pushed.client.wait_until(lambda: "status" in pushed.client.asked)
+    pushed.client.wait_until(lambda: source._users > 0)
+    entry = pushed.mirroring.manifest.get(str(pushed.base / "r/x.h"))
+    assert isinstance(entry, FileEntry)
+    source.hashed(entry.digest, b"1")
+    source.ahead.found(str(pushed.base / "r/x.h"), entry)
+    pushed.client.wait_until(lambda: "lacking 1" in pushed.client.asked)
+    assert pushed.sent() == ["lacking 1"]
+    pushed.mirroring.ready.set()
+    pushed.pusher.ring()
+    pushed.wait()
+    # Not with the changes, which would have to be sent a second time.
+    assert pushed.sent() == ["blobs 1", "since 0"]
+
+
 def test_a_worker_with_a_tree_is_sent_nothing_before_the_scan_is_over(
     pushed: Pushed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
