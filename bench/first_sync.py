@@ -7,50 +7,73 @@ for it.
 """
 
 import contextlib
-import subprocess
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from bench import peers
-from bench.common import Options, cpu_of, end_tree, farm, median, stop, stopwatch, syncer_pid
+from bench import peers, rsync
+from bench.common import Options, cpu_of, farm, median, stop, stopwatch, syncer_pid
 from bench.headers import make_tree
 from bench.report import Cell, Result, Table
 from bench.status import Status, asking, synced
 from tests.support.cluster import Cluster, wait_until
 
 WORKERS = 2
+#: The rows of the table.
+LOCAL, SSH, FIRST, SECOND = "local", "ssh", "first", "second"
 #: How often the syncer is asked whether its scan is over, and then whether all is (seconds): it has
 #: no core to spare meanwhile, and the one who asks takes one as well.
 SCAN_POLL_S = 0.05
 POLL_S = 0.02
 
 
+@dataclass
+class Runs:
+    """What one row of the table is made of: seconds, CPU seconds, bytes sent (None: not known)."""
+
+    seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
+
+
 def run(options: Options) -> Result:
     files, size = options.size(10_000, 600), options.size(130_000_000, 8_000_000)
     tree = options.work / "tree"
     make_tree(tree, files, size)
-    times: dict[str, list[float]] = {"rsync": [], "first": [], "second": []}
-    cpu: dict[str, list[float]] = {"rsync": [], "first": [], "second": []}
-    sent: dict[str, list[int]] = {"first": [], "second": []}
+    rows = {name: Runs() for name in (LOCAL, SSH, FIRST, SECOND)}
     daemon = {"reuse_own_files": False, "num_cores": 1}
     with contextlib.ExitStack() as kept:
+        ways, notes = _peers(options, kept)
         for number in range(options.rounds):
             work = options.work / f"round{number}"
             work.mkdir()
-            if not peers.missing("rsync"):
-                took, used = _rsync(tree, work)
-                times["rsync"].append(took)
-                cpu["rsync"].append(used)
+            for name, transport in ways.items():
+                copies = [work / f"{name}{copy}" for copy in range(WORKERS)]
+                took, used = rsync.copy(transport, tree, copies)
+                rows[name].seconds.append(took)
+                rows[name].cpu.append(used)
             made = farm(work, [daemon] * WORKERS, {"dirs": [str(tree)]})
             cluster = kept.enter_context(made)
             _start_workers(cluster)
-            for name in ("first", "second"):
+            for name in (FIRST, SECOND):
                 took, used, status = _start(cluster, files)
-                times[name].append(took)
-                cpu[name].append(used)
-                sent[name].append(status["mirror"]["sent_bytes"])
+                rows[name].seconds.append(took)
+                rows[name].cpu.append(used)
+                rows[name].sent.append(status["mirror"]["sent_bytes"])
                 stop([cluster.syncer])
             stop(cluster.daemons)
-    return Result([_table(options, files, size, times, cpu, sent)])
+    return Result([_table(options, files, size, rows, notes)])
+
+
+def _peers(
+    options: Options, kept: contextlib.ExitStack
+) -> tuple[Mapping[str, rsync.Transport], Sequence[str]]:
+    """The ways of rsync by row, and why others are left out."""
+    if note := peers.missing("rsync"):
+        return {}, [note]
+    ssh = kept.enter_context(rsync.over_ssh(options.work / "ssh"))
+    if isinstance(ssh, str):
+        return {LOCAL: rsync.LOCAL}, [ssh]
+    return {LOCAL: rsync.LOCAL, SSH: ssh}, []
 
 
 def _start_workers(cluster: Cluster) -> None:
@@ -74,53 +97,35 @@ def _start(cluster: Cluster, files: int) -> tuple[float, float, Status]:
     return elapsed[0], cpu_of([*pids, syncer_pid(cluster)]) - before, status
 
 
-def _rsync(tree: Path, work: Path) -> tuple[float, float]:
-    """``rsync -az`` to two directories at the same time; seconds and CPU seconds."""
-    copies = [work / f"copy{number}" for number in range(WORKERS)]
-    running = []
-    with stopwatch() as elapsed:
-        words = ["sh", "-c", 'rsync -az "$1/" "$2" & rsync -az "$1/" "$3"; wait; times', "sh"]
-        popen = subprocess.Popen([*words, tree, *copies], stdout=subprocess.PIPE, text=True)
-        running.append(popen)
-        try:
-            said, _ = popen.communicate()
-        finally:
-            end_tree(popen)
-    return elapsed[0], sum(map(_seconds, said.split()[2:4]))
-
-
-def _seconds(text: str) -> float:
-    """``1m2.5s``, as the shell's ``times`` writes it."""
-    minutes, _, rest = text.rstrip("s").partition("m")
-    return 60 * float(minutes) + float(rest)
-
-
 def _table(
     options: Options,
     files: int,
     size: int,
-    times: dict[str, list[float]],
-    cpu: dict[str, list[float]],
-    sent: dict[str, list[int]],
+    rows: Mapping[str, Runs],
+    notes: Sequence[str],
 ) -> Table:
     labels = {
-        "rsync": f"rsync -az to {WORKERS} directories",
-        "first": "dist_build, first start of the syncer",
-        "second": "dist_build, second start of the syncer",
+        LOCAL: f"{rsync.LOCAL.name}, to {WORKERS} directories, through pipes",
+        SSH: f"rsync -az over ssh on loopback, to {WORKERS} directories",
+        FIRST: "dist_build over TLS on loopback, first start of the syncer",
+        SECOND: "dist_build, second start of the syncer",
     }
-    rows: list[list[Cell]] = []
-    for name, label in labels.items():
-        if times[name]:
-            seconds, used = median(times[name]), median(cpu[name])
-            ratio = seconds / median(times["rsync"]) if times["rsync"] else None
-            megabytes = median(sent[name]) / 1e6 if name in sent else None
-            rows.append([label, seconds, ratio, used, megabytes])
+    cells: list[list[Cell]] = []
+    for name, runs in rows.items():
+        if runs.seconds:
+            seconds = median(runs.seconds)
+            ratios: list[Cell] = [
+                seconds / median(rows[peer].seconds) if rows[peer].seconds else None
+                for peer in (LOCAL, SSH)
+            ]
+            sent = median(runs.sent) / 1e6 if runs.sent else None
+            cells.append([labels[name], seconds, *ratios, median(runs.cpu), sent])
     return Table(
         "first sync",
         f"seconds until {WORKERS} workers that take nothing from their own disk have {files:,}"
         f" headers of {size / 1e6:,.0f} MB; from the start of the syncer's process, Python's"
         f" included; median of {options.rounds} rounds, the tree in the page cache",
-        ["", "seconds", "x rsync", "CPU s, all processes", "MB of contents sent"],
-        rows,
-        [note for note in (peers.missing("rsync"),) if note],
+        ["", "seconds", "x rsync", "x over ssh", "CPU s, all processes", "MB of contents sent"],
+        cells,
+        notes,
     )

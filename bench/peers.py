@@ -4,13 +4,17 @@ import contextlib
 import os
 import shutil
 import socket
+import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.common import end_tree
 from tests.support.cluster import free_ports, wait_until
+
+_EVERYBODY_S = stat.S_IWOTH | stat.S_IXOTH
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,22 @@ class Way:
 
 
 def missing(*programs: str) -> str:
-    """Which of these are not installed, as a note; "" if all are."""
+    """Which of these are not installed or cannot run here, as a note; "" if all can."""
     absent = [program for program in programs if shutil.which(program) is None]
-    return f"left out, not installed: {', '.join(absent)}" if absent else ""
+    if absent:
+        return f"left out, not installed: {', '.join(absent)}"
+    return _shut_out() if "distccd" in programs else ""
+
+
+def _shut_out() -> str:
+    """Why a distccd, which gives up root's rights, cannot keep its files here; "" if it can."""
+    directory = tempfile.gettempdir()
+    if os.geteuid() != 0 or os.stat(directory).st_mode & _EVERYBODY_S == _EVERYBODY_S:
+        return ""
+    return (
+        f"left out, started by root distccd cannot write to {directory}: set TMPDIR to a directory"
+        " of mode 1777"
+    )
 
 
 def _answers(port: int) -> bool:

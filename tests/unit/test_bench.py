@@ -4,12 +4,14 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bench import peers
 from bench.__main__ import BENCHMARKS, parse
 from bench.common import Command, LoadGenerator, cpu_of, parse_log
 from bench.corpora import select, synthetic
@@ -188,3 +190,19 @@ def test_cpu_of_ended_children_is_counted() -> None:
         assert cpu_of([popen.pid]) > 0.01
         popen.communicate(b"\n")
     assert cpu_of([popen.pid]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("user", "mode", "is_left_out"),
+    [(0, 0o755, True), (0, 0o1777, False), (1000, 0o700, False)],
+)
+def test_distccd_of_root_needs_a_temporary_directory_for_everybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, mode: int, is_left_out: bool
+) -> None:
+    tmp_path.chmod(mode)
+    monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    note = peers.missing("distcc", "distccd")
+    assert ("TMPDIR" in note and str(tmp_path) in note) is is_left_out
+    assert peers.missing("ccache") == ""
