@@ -1,4 +1,4 @@
-"""Who we are and whom we believe: certificates, tokens, and the HTTP session built from them.
+"""Who we are and whom we believe: certificates, tokens, and what a client's TLS takes of them.
 
 A client accepts only a certificate of this installation's CA for the role that it expects, so no
 host name or address is part of any certificate. Knows no routes and no messages.
@@ -13,10 +13,7 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
-
-import requests
-from requests.adapters import HTTPAdapter
+from typing import TYPE_CHECKING, Final, Literal
 
 from distbuild.protocol.errors import ConfigError
 
@@ -36,7 +33,8 @@ SERVER_NAMES: Final[dict[Server, str]] = {
 ACCEPTED_ROLES: Final[dict[Role, tuple[Role, ...]]] = {"dev": ("dev", "worker"), "worker": ("dev",)}
 
 MIN_TOKEN_LENGTH = 32
-_SCHEME = "Bearer "
+#: What stands before a token in an Authorization header (RFC 6750).
+SCHEME = "Bearer "
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +53,9 @@ class Credentials:
     def verify_token(self, header_value: str | None, role: Role) -> bool:
         """Whether an Authorization header carries ``role``'s token; takes the same time for all."""
         expected = self.accepted.get(role)
-        if expected is None or header_value is None or not header_value.startswith(_SCHEME):
+        if expected is None or header_value is None or not header_value.startswith(SCHEME):
             return False
-        shown = header_value[len(_SCHEME) :].strip().encode("utf-8", "surrogatepass")
+        shown = header_value[len(SCHEME) :].strip().encode("utf-8", "surrogatepass")
         return hmac.compare_digest(hashlib.sha256(shown).digest(), expected)
 
 
@@ -85,23 +83,6 @@ def load_credentials(
     return credentials
 
 
-def make_session(
-    credentials: Credentials, expect: Server, *, pool_size: int = 16
-) -> requests.Session:
-    """A session that talks only to this installation's ``expect`` servers, whatever their address.
-
-    At most ``pool_size`` idle connections per server are kept. Redirects, plain HTTP, proxies and
-    certificate settings of the environment are refused or ignored.
-    """
-    session = requests.Session()
-    session.trust_env = False
-    session.max_redirects = 0
-    session.headers["Authorization"] = _SCHEME + credentials.token
-    session.adapters.clear()
-    session.mount("https://", _RoleAdapter(credentials, expect, pool_size))
-    return session
-
-
 def make_client_context(credentials: Credentials) -> ssl.SSLContext:
     """TLS 1.3, trusting this installation's CA and nothing else."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -113,34 +94,6 @@ def make_client_context(credentials: Credentials) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"{credentials.ca}: not a usable CA certificate: {error}") from error
     return context
-
-
-class _RoleAdapter(HTTPAdapter):
-    """Verifies the server's role instead of its address, whatever a caller passes as ``verify``."""
-
-    def __init__(self, credentials: Credentials, expect: Server, pool_size: int) -> None:
-        self._context = make_client_context(credentials)
-        self._name = SERVER_NAMES[expect]
-        super().__init__(pool_connections=pool_size, pool_maxsize=pool_size)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.update(
-            ssl_context=self._context, assert_hostname=self._name, server_hostname=self._name
-        )
-        super().init_poolmanager(*args, **kwargs)
-
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
-    ) -> Any:
-        del verify, cert
-        return super().build_connection_pool_key_attributes(request, True)
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """The inherited method would add the public CAs to our context."""
-        del url, verify, cert
-        conn.cert_reqs = "CERT_REQUIRED"
-        conn.ca_certs = None
-        conn.ca_cert_dir = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ import psutil
 import pytest
 import requests
 
-from distbuild.tls import load_credentials, make_session
+from distbuild.tls import load_credentials
+from distbuild.wrapper.session import make_session
 
 SOURCE = Path(__file__).parents[2] / "src"
 

@@ -20,7 +20,8 @@ from distbuild.serving.listening import listen_port
 from distbuild.serving.threaded import Port, ThreadedServer
 from distbuild.serving.transport import server_context
 from distbuild.signals import Signal
-from distbuild.tls import load_credentials, make_session
+from distbuild.tls import load_credentials
+from distbuild.wrapper.session import make_session
 from tests.support.cluster import SRC, free_ports, get_status, wait_until
 
 MAX_BODY = 10_000_000

@@ -15,7 +15,8 @@ import pytest
 import requests
 
 from distbuild.protocol.errors import ConfigError
-from distbuild.tls import Credentials, Role, Server, load_credentials, make_session
+from distbuild.tls import Credentials, Role, Server, load_credentials
+from distbuild.wrapper.session import make_session
 
 SCRIPT = Path(__file__).parents[2] / "src" / "certs" / "gen_self_signed_certs.sh"
 

@@ -38,7 +38,7 @@ from distbuild.syncer.relief import Relief
 from distbuild.syncer.service import Parts, Service
 from distbuild.syncer.worker_client import WorkerClient
 from distbuild.system_paths import from_system
-from distbuild.tls import Credentials, load_credentials, make_session
+from distbuild.tls import Credentials, load_credentials
 from distbuild.toolchains import Identifier
 
 log = logging.getLogger(__name__)
@@ -92,9 +92,10 @@ class Syncer:
         compilers = Compilers(Identifier(FileDigests(home.state / "compilers.msgpack")))
         preparer = Preparer(compilers, self._mirroring)
         compiles = Compiles(preparer, self._farm, self._mirroring, scanner)
-        session = make_session(credentials, "worker", pool_size=max(4, 2 * len(config.hosts)))
         self._pushers = tuple(
-            Pusher(WorkerClient(session, h), client_id, self._mirroring, source, self._farm.lost)
+            Pusher(
+                WorkerClient(credentials, h), client_id, self._mirroring, source, self._farm.lost
+            )
             for h in config.hosts
         )
         self._config = config

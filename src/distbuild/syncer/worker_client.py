@@ -1,14 +1,17 @@
 """A worker as the syncer sees it: five requests. The edge at which HTTP's errors become ours."""
 
 import socket
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
-import requests
 
+from distbuild.calling.connections import Connections
 from distbuild.config import parse_host
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.tls import Credentials
 
 CONNECT_TIMEOUT_S = 3.0
 #: One request with a batch of some megabytes, or the removal of a large tree.
@@ -18,11 +21,12 @@ REQUEST_TIMEOUT_S = 120.0
 class WorkerClient:
     """The routes of one worker's HTTP interface; every failure is an InfrastructureError."""
 
-    def __init__(self, session: requests.Session, host: str) -> None:
-        self._session = session
+    def __init__(self, credentials: Credentials, host: str) -> None:
         self.host = host
-        self._base = f"https://{host}"
         self._address = parse_host(host)
+        self._connections = Connections(
+            credentials, "worker", f"https://{host}", connect_timeout_s=CONNECT_TIMEOUT_S
+        )
 
     def probe(self) -> None:
         """Whether something listens at the worker's port: a hundredth of what asking it costs."""
@@ -35,7 +39,7 @@ class WorkerClient:
 
     def status(self) -> dict[str, Any]:
         """The worker's own ``/status``."""
-        body = self._request("GET", "/status", None)
+        body = self._said(lambda: self._connections.get("/status", REQUEST_TIMEOUT_S))
         try:
             return msgspec.json.decode(body, type=dict[str, Any])
         except msgspec.DecodeError as error:
@@ -43,43 +47,41 @@ class WorkerClient:
 
     def changes(self, changes: messages.Changes) -> messages.ChangesReply:
         """Offer or send changes of the mirror."""
-        body = self._request("POST", "/api/v1/mirror/changes", changes)
+        body = self._post("/api/v1/mirror/changes", changes)
         return messages.decode(body, messages.ChangesReply)
 
     def lacking(self, changes: messages.Changes) -> list[messages.Digest]:
         """Which contents of these entries would have to be sent; the tree stays as it is."""
-        body = self._request("POST", "/api/v1/mirror/lacking", changes)
+        body = self._post("/api/v1/mirror/lacking", changes)
         return messages.decode(body, messages.ChangesReply).missing
 
     def blobs(self, bundles: list[messages.Bundle]) -> None:
         """Send contents."""
-        self._request("POST", "/api/v1/mirror/blobs", messages.BlobBatch(bundles))
+        self._post("/api/v1/mirror/blobs", messages.BlobBatch(bundles))
 
     def clean(self, client: str) -> None:
         """Have the client's sandbox removed."""
-        self._request("POST", "/api/v1/clean", messages.CleanRequest(client))
+        self._post("/api/v1/clean", messages.CleanRequest(client))
 
-    def _request(self, method: str, path: str, message: messages.Message | None) -> bytes:
+    def _post(self, path: str, message: messages.Message) -> bytes:
+        kind, body = messages.CONTENT_TYPE, messages.encode(message)
+        return self._said(lambda: self._connections.post(path, kind, body, REQUEST_TIMEOUT_S))
+
+    def _said(self, ask: Callable[[], tuple[int, bytes]]) -> bytes:
+        """The body of an answer that is none of an error."""
         try:
-            response = self._session.request(
-                method,
-                self._base + path,
-                data=None if message is None else messages.encode(message),
-                headers={"Content-Type": messages.CONTENT_TYPE},
-                timeout=(CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S),
-            )
-        except requests.RequestException as error:
-            raise InfrastructureError(f"{self.host}: {reason_of(error)}") from error
-        if not response.ok:
-            text = response.text.strip().splitlines()[:1]
-            raise InfrastructureError(f"{self.host}: {response.status_code} {' '.join(text)}")
-        return response.content
+            status, body = ask()
+        except InfrastructureError as error:
+            raise InfrastructureError(f"{self.host}: {reason_of(str(error))}") from error
+        if status != HTTPStatus.OK:
+            said = body.decode(errors="replace").strip().partition("\n")[0]
+            raise InfrastructureError(f"{self.host}: {status} {said}")
+        return body
 
 
-def reason_of(error: requests.RequestException) -> str:
-    """The last cause in a chain of requests' and urllib3's exceptions, in a few words."""
-    text = str(error)
+def reason_of(text: str) -> str:
+    """What the system says of a connection, in a few words."""
     for known in ("Connection refused", "certificate verify failed", "timed out", "not known"):
         if known in text:
             return known.lower()
-    return text.rpartition(": ")[2].strip("')\"") or type(error).__name__
+    return text

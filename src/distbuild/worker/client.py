@@ -2,6 +2,7 @@
 
 from typing import Protocol, TypeVar
 
+from distbuild.calling.connections import Connections
 from distbuild.protocol.errors import InfrastructureError, ProtocolError, Unauthorized
 from distbuild.protocol.messages import (
     CONTENT_TYPE,
@@ -19,7 +20,6 @@ from distbuild.protocol.messages import (
     decode,
     encode,
 )
-from distbuild.worker.connections import Connections
 
 #: What an answer may take beyond the time that the request itself asked to wait.
 ANSWER_TIMEOUT_S = 60.0

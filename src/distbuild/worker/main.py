@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import flask
 
 import distbuild
+from distbuild.calling.connections import Connections
 from distbuild.config import Config, Home, find_home, load_config, syncer_urls
 from distbuild.digests import FileDigests
 from distbuild.logs import set_up_logging
@@ -26,7 +27,6 @@ from distbuild.worker.agent import Agent, Run, Workshop
 from distbuild.worker.app import make_app
 from distbuild.worker.client import HttpSyncer
 from distbuild.worker.compilers import Compilers
-from distbuild.worker.connections import Connections
 from distbuild.worker.forest import Forest
 from distbuild.worker.job import JobRunner
 from distbuild.worker.namespace import NamespaceSandbox, find_bwrap, probe

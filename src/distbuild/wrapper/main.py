@@ -20,8 +20,9 @@ from distbuild.drivers import passed
 from distbuild.outputs import write_outputs
 from distbuild.protocol.errors import ConfigError, DistBuildError
 from distbuild.protocol.messages import SubmitReply
-from distbuild.tls import load_credentials, make_session
+from distbuild.tls import load_credentials
 from distbuild.wrapper.local import run_locally
+from distbuild.wrapper.session import make_session
 from distbuild.wrapper.submit import SyncerConnection, request_of
 from distbuild.wrapper.terminal import find_terminal
 

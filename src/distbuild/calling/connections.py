@@ -1,18 +1,20 @@
 """HTTPS to one server, over connections that are kept open. Knows no message.
 
-The least that HTTP/1.1 asks of a client whose server sends lengths: a worker's requests are as
-many as its jobs, and what a general client does around each takes longer than a job's own work.
+The least that HTTP/1.1 asks of a client whose server sends lengths. A worker's requests are as many
+as its jobs, and a change of a header is one to each worker: what a general client does around each
+takes longer than what it is for.
 """
 
+import contextlib
 import re
 import select
 import socket
 from collections import deque
 from urllib.parse import urlsplit
 
+from distbuild.calling.channel import Channel
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.tls import SERVER_NAMES, Credentials, Server, make_client_context
-from distbuild.worker.channel import Channel
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_HEAD_BYTES = 16 * 1024
@@ -26,8 +28,15 @@ _CLOSES = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
 class Connections:
     """The ``expect`` server at ``url`` (https://HOST:PORT), and nobody else."""
 
-    def __init__(self, credentials: Credentials, expect: Server, url: str) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        expect: Server,
+        url: str,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    ) -> None:
         parts = urlsplit(url)
+        self._connect_timeout_s = connect_timeout_s
         self._address = (parts.hostname or "", parts.port or 443)
         self._context = make_client_context(credentials)
         self._name = SERVER_NAMES[expect]
@@ -42,12 +51,18 @@ class Connections:
         """
         head = f"POST {path} HTTP/1.1\r\n{self._fields}Content-Type: {kind}\r\n"
         request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
+        return self._ask(request, timeout_s)
+
+    def get(self, path: str, timeout_s: float) -> tuple[int, bytes]:
+        """GET; otherwise as ``post``."""
+        return self._ask(f"GET {path} HTTP/1.1\r\n{self._fields}\r\n".encode("latin-1"), timeout_s)
+
+    def _ask(self, request: bytes, timeout_s: float) -> tuple[int, bytes]:
         connection = None
         try:
             connection = self._take()
             connection.settimeout(timeout_s)
-            connection.send(request)
-            status, data, keeps = _read_answer(connection)
+            status, data, keeps = _answered(connection, request)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -75,7 +90,7 @@ class Connections:
             if not _has_something(connection):
                 return connection
             connection.close()
-        bare = socket.create_connection(self._address, CONNECT_TIMEOUT_S)
+        bare = socket.create_connection(self._address, self._connect_timeout_s)
         try:
             bare.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return Channel(bare, self._context, self._name)
@@ -93,6 +108,19 @@ def _has_something(connection: Channel) -> bool:
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _answered(connection: Channel, request: bytes) -> tuple[int, bytes, bool]:
+    """What a request is answered: status, body, and whether the connection can be used again."""
+    try:
+        connection.send(request)
+    except (BrokenPipeError, ConnectionResetError):
+        # A server may refuse a body before all of it is there: what it said is worth more.
+        with contextlib.suppress(OSError, InfrastructureError):
+            status, data, _ = _read_answer(connection)
+            return status, data, False
+        raise
+    return _read_answer(connection)
 
 
 def _read_answer(connection: Channel) -> tuple[int, bytes, bool]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from distbuild.calling.connections import Connections
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.serving.transport import server_context
 from distbuild.tls import Credentials, load_credentials
-from distbuild.worker.connections import Connections
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
@@ -126,6 +126,36 @@ def test_requests_share_a_connection(
     )
 
 
+def test_what_has_no_body_is_asked_for_with_get(
+    peer: MakePeer, reach: Reach, credentials: Credentials
+) -> None:
+    def once(peer: Peer, connection: ssl.SSLSocket) -> None:
+        peer.asked.append(connection.recv(65536))
+        connection.sendall(OK)
+
+    server = peer(once)
+    assert reach(server).get("/status", 10.0) == (200, b"hi")
+    host = server.url.removeprefix("https://")
+    assert server.asked[0].decode() == (
+        f"GET /status HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {credentials.token}\r\n\r\n"
+    )
+
+
+def test_what_a_server_says_that_takes_no_more_of_a_body_is_heard(
+    peer: MakePeer, reach: Reach
+) -> None:
+    def refuse(peer: Peer, connection: ssl.SSLSocket) -> None:
+        connection.recv(10)
+        connection.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
+        connection.shutdown(socket.SHUT_RD)
+        while connection.recv(65536):
+            pass
+
+    connections = reach(peer(refuse))
+    assert ask(connections, bytes(20_000_000)) == (401, b"no")
+    assert not connections._idle
+
+
 def test_an_answer_may_come_in_pieces_and_be_large(peer: MakePeer, reach: Reach) -> None:
     body = bytes(range(256)) * 20_000
     head = b"HTTP/1.1 409 Conflict\r\nX: y\r\nCONTENT-LENGTH:  %d \r\n\r\n" % len(body)
@@ -148,7 +178,7 @@ def test_a_connection_that_the_server_closed_is_replaced(peer: MakePeer, reach: 
 
 
 def _is_readable(connections: Connections) -> bool:
-    from distbuild.worker.connections import _has_something
+    from distbuild.calling.connections import _has_something
 
     return _has_something(connections._idle[-1])
 

@@ -1,7 +1,7 @@
 """TLS's client side with memory between it and its socket. Knows no request.
 
-What is sent goes out in one system call. ``ssl.SSLSocket`` makes one for each 16 KiB, and the
-receiver is woken by the first of them.
+What is sent goes out in one system call, a large body in a few. ``ssl.SSLSocket`` makes one for
+each 16 KiB, and the receiver is woken by the first of them.
 """
 
 import contextlib
@@ -9,6 +9,8 @@ import socket
 import ssl
 
 _READ_BYTES = 256 * 1024
+#: So much is encrypted and sent at a time: the other end works on it meanwhile.
+_SEND_BYTES = 512 * 1024
 #: More than a record of TLS 1.3 holds (RFC 8446, 5.1): each is read as a whole.
 _RECORD_BYTES = 17 * 1024
 
@@ -45,8 +47,11 @@ class Channel:
 
     def send(self, data: bytes) -> None:
         """Send all of it."""
-        self._tls.write(data)
-        self._flush()
+        left = memoryview(data)
+        while left:
+            self._tls.write(left[:_SEND_BYTES])
+            left = left[_SEND_BYTES:]
+            self._flush()
 
     def receive(self) -> bytes:
         """Wait for what comes next; b"" at the end."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from distbuild.calling.channel import Channel
 from distbuild.serving.transport import server_context
-from distbuild.worker.channel import Channel
 
 Other = Callable[[ssl.SSLSocket], object]
 
