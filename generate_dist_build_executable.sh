@@ -12,8 +12,8 @@ readonly TARGET=src/dist/dist_build.exe CLIENT=src/dist/dist_build_client
 # What only the servers import.
 readonly EXCLUDED=(
     flask werkzeug jinja2 markupsafe itsdangerous click blinker granian watchdog
-    distbuild.syncer distbuild.worker distbuild.mirror distbuild.serve
-    zstandard._cffi zstandard.backend_cffi _cffi_backend
+    distbuild.syncer distbuild.worker distbuild.mirror distbuild.serving
+    zstandard._cffi zstandard.backend_cffi
     tkinter unittest pydoc doctest pdb lib2to3 test xmlrpc curses sqlite3 asyncio multiprocessing
     setuptools pkg_resources pip pytest _pytest hypothesis psutil
 )

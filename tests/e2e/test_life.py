@@ -282,3 +282,23 @@ def test_a_second_syncer_with_the_same_home_is_refused(cluster: Cluster) -> None
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "another syncer runs with this home" in done.stderr
+
+
+def test_doctor_of_the_built_program_says_what_is_wrong(cluster: Cluster, tmp_path: Path) -> None:
+    done = cluster.run(["doctor"], tmp_path)
+    lines = done.stdout.decode().splitlines()
+    assert (done.exit_code, done.stderr) == (0, b""), done
+    assert [line.split(":")[0] for line in lines if not line.startswith("warn")] == [
+        "ok    configuration",
+        "ok    certificates",
+        *(["ok    change notification"] if any("ok    change" in line for line in lines) else []),
+        "ok    syncer",
+        *["ok    workers"] * len(cluster.daemons),
+    ]
+    home = tmp_path / "home"
+    shutil.copytree(cluster.syncer.home / "certs", home / "certs")
+    shutil.copy(cluster.syncer.home / "config.json", home)
+    (home / "certs/dev/token").write_text("x" * 64)
+    done = cluster.run(["doctor"], tmp_path, DIST_BUILD_HOME=str(home))
+    assert done.exit_code == 1
+    assert "a dev token is needed" in done.stdout.decode().splitlines()[-1]

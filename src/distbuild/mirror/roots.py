@@ -161,9 +161,10 @@ class Roots:
                 if root.kind is Kind.DEFERRED or directory in (path, parent):
                     best = best or root
             closed = directory != path and posixpath.basename(directory) in CLOSED_DIRECTORIES
-            if directory == "/" or closed:
+            above = posixpath.dirname(directory)
+            if closed or above == directory:
                 return best
-            directory = posixpath.dirname(directory)
+            directory = above
 
     def holds_files_of(self, directory: str) -> bool:
         """Whether a root holds the files that are directly in a directory."""

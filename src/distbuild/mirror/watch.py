@@ -124,7 +124,7 @@ class InotifyWatcher:
 
     def forget(self, directory: str) -> None:
         """See Watcher."""
-        self._forget(directory, directory + "/")
+        self._forget(directory, _below(directory))
 
     def forget_one(self, directory: str) -> None:
         """See Watcher."""
@@ -135,7 +135,7 @@ class InotifyWatcher:
         with self._lock:
             gone = [directory] if directory in self._watched else []
             if prefix is not None:
-                gone.extend(d for d in self._watched if d.startswith(prefix))
+                gone.extend(d for d in self._watched if d.startswith(prefix) and d != directory)
             released = [self._release(d) for d in gone]
         try:
             self._fd.remove_callbacks([(wd, _callback_id(n)) for wd, n in released])
@@ -190,7 +190,7 @@ class InotifyWatcher:
                 if mask & (bits.IN_MOVE_SELF | bits.IN_DELETE_SELF):
                     self._changed(directory, True)
                 continue
-            path = f"{directory}/{name}"
+            path = _below(directory) + name
             if is_directory and mask & bits.IN_ATTRIB:
                 continue
             if is_directory and mask & bits.IN_MOVED_FROM:
@@ -199,7 +199,7 @@ class InotifyWatcher:
 
     def _gone(self, directory: str) -> None:
         """A directory was moved away; what was watched below it may be back before that is read."""
-        for watched in self._forget(directory, directory + "/"):
+        for watched in self._forget(directory, _below(directory)):
             self._changed(watched, True)
 
     def on_watch_deleted(self, wd: int) -> None:
@@ -225,3 +225,8 @@ def _callback_id(number: int) -> "CallbackId":
     from watchdog.observers.inotify_c import CallbackId
 
     return CallbackId(number)
+
+
+def _below(directory: str) -> str:
+    """How the paths of what is below a directory begin; also below ``/``."""
+    return directory.rstrip("/") + "/"

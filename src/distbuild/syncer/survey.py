@@ -136,6 +136,6 @@ class Survey:
 
 def ancestors(path: str) -> Iterator[str]:
     """The directories above a path, nearest first."""
-    while path != "/":
-        path = posixpath.dirname(path)
+    while (above := posixpath.dirname(path)) != path:
+        path = above
         yield path

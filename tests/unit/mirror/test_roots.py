@@ -6,6 +6,7 @@ import pytest
 from distbuild.mirror.manifest import DIRECTORY
 from distbuild.mirror.roots import Kind, Root, Roots, Trace, identity, inside, trace
 from distbuild.protocol.messages import Entry, SymlinkEntry
+from distbuild.syncer.survey import ancestors
 
 
 @pytest.fixture
@@ -138,3 +139,15 @@ def test_roots_can_be_replaced_and_discarded() -> None:
     roots.discard("/pa")
     assert list(roots) == [Root("/p", Kind.DEEP), Root("/p/a", Kind.DEEP)]
     assert (len(roots), roots.get("/pa")) == (2, None)
+
+
+@pytest.mark.timeout(10)
+def test_looking_upwards_ends_whatever_the_path() -> None:
+    roots = Roots()
+    for path in ("//x", "//", "/", "x", ""):
+        assert roots.holding(path) is None
+        assert len(list(ancestors(path))) <= 2
+    shallow = Root("/", Kind.SHALLOW)
+    roots.add(shallow)
+    assert roots.holding("/x") is shallow
+    assert roots.holding("/x/y") is None
