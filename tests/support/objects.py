@@ -36,5 +36,11 @@ def assert_same(
     where = cwd or project
     local = left_by(lambda: run_here(argv, where, **env), project)
     ours = left_by(lambda: cluster.run(argv, where, DIST_BUILD_FALLBACK="0", **env), project)
-    assert ours == local, f"{argv}\n{cluster.logs()}"
+    assert ours == local, f"{argv}\n{_told(local)}\n{_told(ours)}\n{cluster.logs()}"
     return local
+
+
+def _told(done: Done) -> str:
+    """A result in a few lines."""
+    files = {name: len(content) for name, content in done.files.items()}
+    return f"exit {done.exit_code}, {files}: {(done.stdout + done.stderr)[-500:]!r}"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from distbuild import disk
 from distbuild.mirror.manifest import DIRECTORY
 from distbuild.mirror.roots import Kind, Root, identity, inside, trace
-from distbuild.protocol.messages import Entry, FileEntry
+from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry
 from distbuild.syncer.ways import Place
 from distbuild.system_paths import WINDOWS
 
@@ -113,11 +113,12 @@ class Survey:
 
     def shown(self) -> list[str]:
         """What a sandbox shows in place of its own files: whole directories, and single files
-        where a directory is mirrored in part (the worker's compiler is in ``/usr``)."""
+        and links where a directory is mirrored in part (the worker's compiler is in ``/usr``)."""
         roots, manifest = self._place.roots, self._place.manifest
         deep = [root.path for root in roots if root.kind is Kind.DEEP]
         in_part = [child for top in roots.shallow() for child in manifest.children(top)]
-        files = (p for p in (*in_part, *self._pinned) if isinstance(manifest.get(p), FileEntry))
+        single = (*in_part, *self._pinned)
+        files = (p for p in single if isinstance(manifest.get(p), FileEntry | SymlinkEntry))
         return sorted({*deep, *files})
 
     def visit(self, root: Root) -> None:

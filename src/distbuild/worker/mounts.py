@@ -60,6 +60,12 @@ class MountPlan:
             node = self._child(node, part) if node is not None else None
         return node is not None
 
+    def is_shown(self, path: bytes, source: bytes) -> bool:
+        """Whether just this file, directory or symlink of this machine is at ``path``."""
+        node, wanted = self._walk(self._resolved(path)), _node_of(source)
+        there = None if node is None else (node.source, node.symlink)
+        return there == (wanted.source, wanted.symlink)
+
     def arguments(self) -> list[bytes]:
         """The plan as bubblewrap options, outer mounts first."""
         words: list[bytes] = []
@@ -78,7 +84,9 @@ class MountPlan:
                 self._open_up(here)
                 child = here.children[part] = _Node()
             here = child
-        if self._child(here, parts[-1]) is None:
+        there = self._child(here, parts[-1])
+        # A mount goes over what is there; a symlink can only be made where nothing is.
+        if there is None or (node.symlink is not None and here.source is not None):
             self._open_up(here)
         here.children[parts[-1]] = node
 

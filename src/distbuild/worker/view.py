@@ -4,12 +4,11 @@ Planning takes longer than most of a job's other steps and comes to the same for
 plans are kept for as long as nothing that they were made from has changed.
 """
 
-import functools
 import os
-import re
 import time
 from collections.abc import Callable, Hashable, Sequence
 
+from distbuild.worker import lent
 from distbuild.worker.mounts import MountPlan
 from distbuild.worker.paths import is_within
 from distbuild.worker.private import PrivateDirectory
@@ -23,7 +22,8 @@ SPECS = OURS + b"/native.specs"
 _KERNEL_S = (b"proc", b"sys")
 #: Of /etc, what compilers and the dynamic linker read.
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d")
-_LENT_TOP = re.compile(rb"bin|sbin|lib\w*")
+#: Directories that a job may not write in, nor in what they are in.
+_NEVER_PRIVATE = (b"/usr", b"/etc", b"/proc", b"/dev")
 #: The worker's own directories are looked at again after this, as its compilers are.
 KEEP_S = 10.0
 _MAX_KEPT = 64
@@ -75,28 +75,19 @@ def _key(task: Task, directories: Sequence[PrivateDirectory]) -> Hashable:
     """
     tree, root = task.tree, task.tree.ground.root
     identity = task.driver.identity
-    lent = _lent(tree.roots, identity.needs)
-    if lent is None:
+    over = lent.laid_over(task, lent.own_parts(task.driver))
+    if lent.holds_a_need(over, identity.needs):
         return None
     return (
         root,
         tree.revision(),
         tree.roots,
-        identity.real_path,
+        task.driver,
         tuple(map(_names, (root, root + b"/tmp", root + b"/dev"))),
-        tuple(os.path.isdir(root + path) for path in lent),
+        over,
+        tuple(lent.kind_of(root + path) for path in over),
         tuple((d.path, tuple(d.directories)) for d in directories),
     )
-
-
-@functools.lru_cache(_MAX_KEPT)
-def _lent(roots: tuple[bytes, ...], needs: tuple[str, ...]) -> tuple[bytes, ...] | None:
-    """The roots that stand in directories of the worker's; None if a compiler is in one of them."""
-    tops = {root: root.split(b"/", 2)[1] for root in roots}
-    lent = [r for r, top in tops.items() if top in (b"usr", b"etc") or _LENT_TOP.fullmatch(top)]
-    if any(is_within(os.fsencode(need), root) for root in lent for need in needs):
-        return None
-    return tuple(lent)
 
 
 def _names(directory: bytes) -> frozenset[tuple[bytes, bool, bool]]:
@@ -113,17 +104,26 @@ def _names(directory: bytes) -> frozenset[tuple[bytes, bool, bool]]:
 def _plan(task: Task, directories: Sequence[PrivateDirectory], ours: bytes) -> MountPlan:
     plan = base_plan()
     _show_tree(plan, task)
-    _show_compiler(plan, task.driver.identity.real_path)
-    lent = [b"/usr", b"/etc", b"/proc", b"/dev"]
+    parts = lent.own_parts(task.driver)
+    # What the compiler needs comes on top of a directory that it may write in and that holds it.
+    outer = [d for d in directories if any(is_within(part, d.path) for part in parts)]
+    for directory in outer:
+        _show_private(plan, task, directory)
+    lent.show(plan, task)
     for directory in directories:
-        if any(is_within(path, directory.path) for path in lent):
-            raise ValueError(f"{directory.path!r} is the worker's")
-        plan.bind(directory.path, directory.real, writable=True)
-        for name in directory.directories:
-            below = directory.path.rstrip(b"/") + b"/" + name
-            plan.bind(below, task.tree.ground.real(below))
+        if directory not in outer:
+            _show_private(plan, task, directory)
     plan.bind(OURS, ours, writable=True)
     return plan
+
+
+def _show_private(plan: MountPlan, task: Task, directory: PrivateDirectory) -> None:
+    if any(is_within(path, directory.path) for path in _NEVER_PRIVATE):
+        raise ValueError(f"{directory.path!r} is the worker's")
+    plan.bind(directory.path, directory.real, writable=True)
+    for name in directory.directories:
+        below = directory.path.rstrip(b"/") + b"/" + name
+        plan.bind(below, task.tree.ground.real(below))
 
 
 def base_plan() -> MountPlan:
@@ -131,7 +131,7 @@ def base_plan() -> MountPlan:
     plan = MountPlan()
     plan.bind(b"/usr", b"/usr")
     for name in os.listdir(b"/"):
-        if _LENT_TOP.fullmatch(name):
+        if lent.TOP.fullmatch(name):
             path = b"/" + name
             plan.show(path, path)
     for etc in _ETC:
@@ -145,24 +145,16 @@ def base_plan() -> MountPlan:
 
 
 def _show_tree(plan: MountPlan, task: Task) -> None:
-    """The tree's directories at their places; below /usr and the like only its roots."""
+    """The tree's directories at their places, but for those that the worker has as well."""
     root = task.tree.ground.root
-    needs = tuple(map(os.fsencode, task.driver.identity.needs))
-    lent = set()
     for name in sorted(set(os.listdir(root)).difference(_KERNEL_S)):
         path, real = b"/" + name, root + b"/" + name
         if path == b"/tmp":
             plan.bind_children(path, real)
         elif path == b"/dev":
             _show_devices(plan, real)
-        elif plan.has(path):
-            lent.add(name)
-        else:
+        elif not plan.has(path):
             plan.show(path, real)
-    for path in sorted(task.tree.roots):
-        real = root + path
-        if path[1:].split(b"/")[0] in lent and os.path.isdir(real):
-            _show_root(plan, path, real, needs)
 
 
 def _show_devices(plan: MountPlan, real: bytes) -> None:
@@ -170,22 +162,3 @@ def _show_devices(plan: MountPlan, real: bytes) -> None:
     for name in sorted(os.listdir(real)) if os.path.isdir(real) else ():
         if os.path.isdir(real + b"/" + name) and not os.path.islink(real + b"/" + name):
             plan.bind(b"/dev/" + name, real + b"/" + name)
-
-
-def _show_root(plan: MountPlan, path: bytes, real: bytes, needs: tuple[bytes, ...]) -> None:
-    """The dev box's directory in place of the worker's, but for what the compiler needs there."""
-    if os.path.islink(real) or not os.path.isdir(real):
-        plan.show(path, real)
-    elif any(is_within(need, path) for need in needs):
-        for name in sorted(os.listdir(real)):
-            _show_root(plan, path + b"/" + name, real + b"/" + name, needs)
-    else:
-        plan.bind(path, real)
-
-
-def _show_compiler(plan: MountPlan, real_path: str) -> None:
-    """A compiler outside /usr comes with the whole directory it is installed in."""
-    if not real_path.startswith(("/usr/", "/bin/")):
-        prefix = os.fsencode(os.path.dirname(os.path.dirname(real_path)))
-        if prefix != b"/":
-            plan.bind(prefix, prefix)

@@ -134,3 +134,27 @@ def test_links_in_a_circle_are_refused(disk: Path) -> None:
     plan.show(b"/loop", at(disk, "loop"))
     with pytest.raises(ValueError, match="too many symlinks"):
         plan.bind(b"/loop/y", at(disk, "out"))
+
+
+def test_a_symlink_in_place_of_a_file_has_the_directory_rebuilt(disk: Path) -> None:
+    (disk / "tree/gcc").symlink_to("other")
+    plan = MountPlan()
+    plan.bind(b"/usr", at(disk, "usr"))
+    plan.show(b"/usr/bin/gcc", at(disk, "tree/gcc"))
+    assert words(plan, disk) == [
+        "--ro-bind @/usr /usr",
+        "--tmpfs /usr/bin",
+        "--symlink other /usr/bin/gcc",
+        "--remount-ro /usr/bin",
+        "--remount-ro /",
+    ]
+
+
+def test_what_is_shown_is_known(disk: Path) -> None:
+    plan = MountPlan()
+    plan.bind(b"/usr", at(disk, "usr"))
+    plan.bind(b"/usr/lib", at(disk, "out"))
+    assert plan.is_shown(b"/usr/bin/gcc", at(disk, "usr/bin/gcc"))
+    assert plan.is_shown(b"/usr/link", at(disk, "usr/link"))
+    assert not plan.is_shown(b"/usr/lib/gcc", at(disk, "usr/lib/gcc"))
+    assert not plan.is_shown(b"/none", at(disk, "out"))

@@ -1,5 +1,6 @@
 """The mounts of a namespace are planned anew when something that they depend on has changed."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from distbuild.command.model import Family, Local
 from distbuild.command.parse import parse
 from distbuild.mirror.manifest import DIRECTORY
-from distbuild.protocol.messages import Entry, Job
+from distbuild.protocol.messages import Entry, FileEntry, Job, SymlinkEntry
 from distbuild.toolchains import Identity
 from distbuild.worker.compilers import Driver
 from distbuild.worker.private import PrivateDirectory
@@ -114,3 +115,22 @@ def test_no_plan_is_kept_where_the_compiler_stands_in_a_mirrored_directory(seen:
     seen.become("/proj", "/proj/build", "/usr", "/usr/include", roots=("/usr/include",))
     assert seen.mounts() == seen.mounts()
     assert seen.planned == 2
+
+
+def test_links_and_files_of_the_dev_box_stand_in_lent_directories(seen: Seen) -> None:
+    file = FileEntry(hashlib.sha256(b"x").digest(), 1, 0o444, 0)
+    entries: dict[bytes, Entry] = {
+        b"/proj": DIRECTORY,
+        b"/proj/build": DIRECTORY,
+        b"/usr": DIRECTORY,
+        b"/usr/new.h": file,
+        b"/usr/link": SymlinkEntry(b"include"),
+        b"/lib": SymlinkEntry(b"elsewhere"),
+    }
+    seen.box.roots = {b"/proj", b"/usr/new.h", b"/usr/link", b"/lib"}
+    seen.box.become(entries, {b"/usr/new.h": b"x"})
+    words = seen.mounts()
+    assert words[words.index(b"/usr/link") - 2 :][:2] == [b"--symlink", b"include"]
+    assert words[words.index(b"/usr/new.h") - 1] == seen.box.tree.ground.real(b"/usr/new.h")
+    # The loader of programs is there.
+    assert b"elsewhere" not in words
