@@ -168,6 +168,43 @@ def test_a_withheld_source_that_is_included_is_fetched(cluster: Cluster, tmp_pat
     assert (after["done"] - before["done"], after["local"]) == (1, before["local"])
 
 
+def test_a_withheld_source_in_a_system_directory_is_fetched_though_no_list_names_it(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "third").mkdir()
+    (tmp_path / "third" / "stb.c").write_text("static int stb(void) { return 3; }\n")
+    (tmp_path / "main.c").write_text("#include <stb.c>\nint three(void) { return stb(); }\n")
+    options = ["-MMD", "-isystem", "third", "-c", "main.c", "-o", "main.o"]
+    for compiler in ("gcc", "g++"):
+        before = cluster.jobs()
+        assert_same(cluster, [compiler, *options], tmp_path)
+        after = cluster.jobs()
+        assert (after["done"] - before["done"], after["local"]) == (1, before["local"])
+
+
+def test_a_search_directory_that_was_moved_behind_its_link_keeps_its_place(
+    farm: Cluster, tmp_path: Path
+) -> None:
+    for name, text in (("p/real/inc", "1111"), ("q/second", "2222")):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "x.h").write_text(f"#define V {text}\n")
+    (tmp_path / "p" / "cur").symlink_to("real")
+    project = tmp_path / "src"
+    project.mkdir()
+    (project / "a.c").write_text("#include <x.h>\nint v = V;\n")
+    argv = ["gcc", "-I../p/cur/inc", "-I../q/second", "-c", "a.c", "-o", "a.o"]
+    assert_same(farm, argv, project)
+    (tmp_path / "p" / "real").rename(tmp_path / "p" / "real2")
+    (tmp_path / "p" / "cur").unlink()
+    (tmp_path / "p" / "cur").symlink_to("real2")
+    for _ in range(2):
+        assert_same(farm, argv, project)
+    (tmp_path / "p" / "cur").unlink()
+    (tmp_path / "p" / "real2").rename(tmp_path / "p" / "cur")
+    for _ in range(2):
+        assert_same(farm, argv, project)
+
+
 def test_an_include_outside_every_search_directory_is_fetched(
     cluster: Cluster, tmp_path: Path
 ) -> None:

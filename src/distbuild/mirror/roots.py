@@ -106,6 +106,16 @@ def identity(path: str) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
 
 
+def standing(path: str) -> tuple[int, int] | None:
+    """Device and inode of the directory at a path itself; None: there is none, or a link to one."""
+    try:
+        status = disk.lstat(path)
+    except OSError:
+        return None
+    is_directory = stat.S_ISDIR(status.st_mode) and not disk.is_link(status)
+    return (status.st_dev, status.st_ino) if is_directory else None
+
+
 def destination(path: str) -> tuple[int, int] | None:
     """Device and inode of whatever a path leads to now; None: it leads nowhere."""
     try:

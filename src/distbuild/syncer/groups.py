@@ -32,12 +32,15 @@ class Group:
         return f"Group({len(self.digests)} contents, {self.size} bytes)"
 
     def bundle(self, read: Read) -> Bundle:
-        """The frame, without the contents that ``read`` does not find."""
+        """The frame, without the contents that ``read`` does not find: then it is made anew for
+        whoever asks next, since a file may be away for a moment only."""
         with self._lock:
-            if self._bundle is None:
-                self._bundle = bundle(self._found(read))
-                self._contents = {}
-            return self._bundle
+            if self._bundle is not None:
+                return self._bundle
+            made = bundle(self._found(read))
+            if len(made.digests) == len(self.digests):
+                self._bundle, self._contents = made, {}
+            return made
 
     def _found(self, read: Read) -> dict[Digest, bytes]:
         found = {}

@@ -10,7 +10,7 @@ from distbuild.mirror import policy
 from distbuild.mirror.file_system import is_remote
 from distbuild.mirror.manifest import DIRECTORY
 from distbuild.mirror.pending import Pending
-from distbuild.mirror.roots import Kind, Root, identity, trace
+from distbuild.mirror.roots import Kind, Root, standing, trace
 from distbuild.protocol.messages import Entry
 from distbuild.syncer.required import Required
 from distbuild.syncer.survey import Survey
@@ -49,7 +49,7 @@ class Intake:
         if policy.is_kernels(way.real):
             return
         known = self._place.roots.holding(way.real)
-        if known is not None and known.listed == identity(known.path) is not None:
+        if known is not None and known.listed == standing(known.path) is not None:
             if known.kind is Kind.DEEP:
                 # The root stands and is watched: what is new in it is told, or listed now.
                 if missed:
@@ -86,7 +86,7 @@ class Intake:
             return
         if disk.is_respelled(root.path):
             self._respell(root)
-        root.listed = identity(root.path)
+        root.listed = standing(root.path)
         if root.listed is None:
             self._place.watcher.forget(root.path)
             pinned = root.path in self._ways.pinned  # a file may stand there now

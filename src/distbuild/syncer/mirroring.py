@@ -17,7 +17,7 @@ from distbuild.mirror.known import FileRead
 from distbuild.mirror.manifest import Manifest
 from distbuild.mirror.mounts import MountWatch
 from distbuild.mirror.pending import Pending
-from distbuild.mirror.roots import Kind, Roots, identity, trace
+from distbuild.mirror.roots import Kind, Roots, standing, trace
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.spellings import Fold
 from distbuild.mirror.watch import Watcher
@@ -238,7 +238,7 @@ class Mirroring:
     def _look_for_moves(self) -> None:
         """What no event tells: ancestors that moved, targets that came, unwatched directories."""
         held = [r for r in self.roots if r.kind is not Kind.DEFERRED]
-        moved = [r for r in held if r.listed != identity(r.path)]
+        moved = [r for r in held if r.listed != standing(r.path)]
         if WINDOWS:
             moved = [r for r in held if r in moved or disk.is_respelled(r.path)]
         if moved:

@@ -6,7 +6,7 @@ Knows which of them are not what they were when they were taken in; takes none i
 from collections.abc import Iterable, Iterator
 
 from distbuild import disk
-from distbuild.mirror.roots import identity, inside
+from distbuild.mirror.roots import identity, inside, standing
 
 
 class Required:
@@ -17,23 +17,32 @@ class Required:
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, int] | None] = {}
+        # Where those stand that are spelled by way of a link: the directory may be moved, and the
+        # link be made to lead to it again.
+        self._real: dict[str, str] = {}
         self._named: set[str] = set()
 
     def moved(
         self, directories: Iterable[str], *, named: bool
     ) -> Iterator[tuple[str, tuple[int, int] | None]]:
-        """Those that have to be taken in, with what they are now. One ``stat`` each."""
+        """Those that have to be taken in, with what they are now. One ``stat`` each, and one more
+        behind a link."""
         if named:
             directories = list(directories)
             self._named.update(directories)
         for spelled in directories:
             now = identity(spelled)
-            if self._seen.get(spelled, ()) != now:
+            real = self._real.get(spelled)
+            has_moved = real is not None and now is not None and standing(real) != now
+            if has_moved or self._seen.get(spelled, ()) != now:
                 yield spelled, now
 
     def note(self, spelled: str, now: tuple[int, int] | None) -> None:
         """A directory is being taken in as this."""
         self._seen[spelled] = now
+        self._real.pop(spelled, None)
+        if (real := disk.realpath(spelled)) != spelled:
+            self._real[spelled] = real
 
     def forget_below(self, top: str) -> list[str]:
         """Have what leads to a place below ``top`` taken in again; returns it."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 
 from distbuild import disk
 from distbuild.mirror.manifest import DIRECTORY
-from distbuild.mirror.roots import Kind, Root, identity, inside, trace
+from distbuild.mirror.roots import Kind, Root, inside, standing, trace
 from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry
 from distbuild.syncer.ways import Place
 from distbuild.system_paths import WINDOWS
@@ -45,7 +45,7 @@ class Survey:
         if root.kind is Kind.DEFERRED:
             return {**trace(posixpath.dirname(path)).entries, path: entry}
         if path == root.path:
-            root.listed = identity(path)
+            root.listed = standing(path)
         elif root.kind is Kind.SHALLOW or not self._place.scanner.enters(path):
             return {path: entry}
         return self.subtree(path, root) if entry == DIRECTORY else {path: entry}

@@ -251,3 +251,15 @@ def test_who_hashes_packs_what_no_sender_has_packed(
 def test_a_forged_bundle_is_refused(bad: Bundle) -> None:
     with pytest.raises(ProtocolError):
         list(contents_of(bad))
+
+
+def test_a_file_that_was_away_for_a_moment_is_sent_once_it_is_back(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    source = BlobSource(manifest)
+    with source.sending():
+        (tmp_path / "b").rename(tmp_path / "away")
+        assert brought(source, A, B) == [A]
+        (tmp_path / "away").rename(tmp_path / "b")
+        assert brought(source, A, B) == [A, B]
+        assert brought(source, B) == [B]

@@ -672,3 +672,33 @@ def test_without_a_change_nobody_is_rung(mirror: Mirror) -> None:
     write(mirror.base / "r/x.o", "1")
     mirror.job(mirror.base / "r")
     assert mirror.rung == rung
+
+
+def test_a_link_that_leads_to_its_directory_again_after_that_was_moved(mirror: Mirror) -> None:
+    base = mirror.base
+    write(base / "p/real/inc/x.h", "1")
+    (base / "p/cur").symlink_to("real")
+    mirror.job(base / "p/cur/inc")
+    (base / "p/real").rename(base / "p/real2")
+    (base / "p/cur").unlink()
+    (base / "p/cur").symlink_to("real2")
+    mirror.job(base / "p/cur/inc")
+    (base / "p/cur").unlink()
+    (base / "p/real2").rename(base / "p/cur")
+    mirror.job(base / "p/cur/inc")
+    write(base / "p/cur/inc/x.h", "3")
+    mirror.job(base / "p/cur/inc")
+
+
+def test_a_link_in_the_place_of_a_directory_stays_one(mirror: Mirror) -> None:
+    base = mirror.base
+    named = [f"{base}/proj/cur", f"{base}/proj/cur/../inc"]
+    for name in ("proj/cur/x.h", "other/v2/x.h", "proj/inc/v.h", "other/inc/v.h"):
+        write(base / name, name)
+    mirror.job(*named)
+    shutil.rmtree(base / "proj/cur")
+    mirror.mirroring.settle()
+    (base / "proj/cur").symlink_to("../other/v2")
+    for _ in range(3):
+        mirror.job(*named)
+        assert mirror.mirroring.manifest.get(f"{base}/other/inc/v.h") is not None
