@@ -8,7 +8,7 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -109,6 +109,11 @@ class DigestCache:
         if self._known.get(name) != known:
             self._known[name] = known
             self.unsaved += 1
+
+    def states(self) -> Iterator[tuple[str, StatKey]]:
+        """The paths of what is remembered, each with the state in which it was read."""
+        for name, known in list(self._known.items()):
+            yield os.fsdecode(name), known.key
 
     def forget(self, paths: Iterable[str]) -> None:
         """Have these files read again, however unchanged they look."""

@@ -66,8 +66,12 @@ class Scanner:
         self.wanted: set[str] = set()
         self.homes: set[str] = set()
         self._kernel_made: dict[int, bool] = {}
-        # Files with another name, under which they can be written without an event for this one.
+        # Files with another name, under which they can be written without an event for this one;
+        # and inodes with a second name of which the first may be one that was read before.
         self._linked: dict[str, StatKey] = {}
+        self._doubled: set[int] = set()
+        # What was read, and is too young to be remembered.
+        self._young: dict[str, StatKey] = {}
         self.hashed_bytes = 0
         self.listed = 0
         #: Is told of each file of a tree before all of the tree is known.
@@ -119,7 +123,7 @@ class Scanner:
         if known.binary and path not in self.wanted:
             return WITHHELD
         if status.st_nlink > 1:
-            self._linked[path] = stat_key(status)
+            self._note_linked(path, status)
         elif status.st_nlink:
             self._linked.pop(path, None)
         executable = 0o111 if status.st_mode & 0o111 and not WINDOWS else 0
@@ -146,15 +150,32 @@ class Scanner:
             # A listing does not tell how many names a file has, nor what was written through
             # another one: such a file is read each time.
             if status.st_nlink > 1:
-                self._linked[path] = stat_key(status)
+                self._note_linked(path, status)
                 return known
             self._linked.pop(path, None)
         if read.started_ns - max(status.st_ctime_ns, status.st_mtime_ns) > RACY_NS:
             self._cache.put(path, known)
+            self._young.pop(path, None)
+        else:
+            self._young[path] = known.key
         return known
+
+    def _note_linked(self, path: str, status: os.stat_result) -> None:
+        if path not in self._linked:
+            self._doubled.add(status.st_ino)
+        self._linked[path] = stat_key(status)
+
+    def _find_first_names(self) -> None:
+        """Of a file that gets a second name no event tells under its first."""
+        for path, key in (*self._cache.states(), *self._young.items()):
+            if key[2] in self._doubled:
+                self._linked.setdefault(path, key)
+        self._doubled.clear()
 
     def written_elsewhere(self) -> list[str]:
         """Files with several names that are not as they were when last read. One stat each."""
+        if self._doubled:
+            self._find_first_names()
         changed = []
         for path, key in list(self._linked.items()):
             try:

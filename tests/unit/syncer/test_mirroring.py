@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from distbuild.mirror import scan as scan_module
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.roots import Kind
 from distbuild.protocol.messages import FileEntry
@@ -702,3 +703,23 @@ def test_a_link_in_the_place_of_a_directory_stays_one(mirror: Mirror) -> None:
     for _ in range(3):
         mirror.job(*named)
         assert mirror.mirroring.manifest.get(f"{base}/other/inc/v.h") is not None
+
+
+@pytest.mark.parametrize("second", ["r/y.h", "o/y.h"])
+@pytest.mark.parametrize("is_young", [True, False])
+def test_a_file_is_written_under_a_name_that_it_got_later(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, second: str, is_young: bool
+) -> None:
+    monkeypatch.setattr(scan_module, "RACY_NS", 10**18 if is_young else -(10**18))
+    base = mirror.base
+    first = write(base / "r/x.h", "1")
+    (base / "o").mkdir()
+    mirror.job(base / "r", base / "o")
+    os.link(first, base / second)
+    mirror.job(base / "r", base / "o")
+    for text in ("2", "33"):
+        write(base / second, text)
+        mirror.job(base / "r", base / "o")
+    (base / second).unlink()
+    write(first, "4")
+    mirror.job(base / "r", base / "o")
