@@ -1,5 +1,6 @@
 """gcc and clang under other names, for other processors, and with ccache before or behind us."""
 
+import functools
 import os
 import subprocess
 from collections.abc import Callable
@@ -206,3 +207,21 @@ def test_ccache_behind_us(cluster: Cluster, project: Path, tmp_path: Path, how: 
     else:
         assert_remote(cluster, argv, project, PATH=path, **env)
     assert files_below(project).keys() == {"own.h", "x.c", "x.S"}
+
+
+@pytest.mark.parametrize("called", ["bin/clang++", "clang++"])
+def test_clang_calls_its_headers_by_where_it_was_found(
+    farm: Cluster, project: Path, require_tool: Require, called: str
+) -> None:
+    """/usr/bin/../lib/gcc of one found in /usr/bin, and /usr/lib/gcc of one behind a link."""
+    (project / "bin").mkdir()
+    (project / "bin" / "clang++").symlink_to(require_tool("clang++"))
+    (project / "b.cpp").write_text("#include <vector>\nstd::vector<int> v;\n")
+    path = f"{project / 'bin'}:{os.environ['PATH']}"
+    argv = [called, "-MD", "-g", "-c", "b.cpp"]
+    for words in (argv, [require_tool("clang++"), *argv[1:]]):
+        local = left_by(functools.partial(run_here, words, project, PATH=path), project)
+        ours = left_by(functools.partial(farm.run, words, project, PATH=path), project)
+        assert ours == local, farm.logs()
+    if "/" in called and _mode(farm) == "namespace":
+        assert_remote(farm, argv, project)

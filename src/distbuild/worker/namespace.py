@@ -7,6 +7,7 @@ Each directory that the compiler may write in is a private one.
 import contextlib
 import json
 import os
+import posixpath
 import shlex
 import shutil
 import subprocess
@@ -16,9 +17,10 @@ from dataclasses import dataclass
 
 from distbuild.command import native
 from distbuild.command.driver import INCLUDES_NOTHING
+from distbuild.command.model import Family
 from distbuild.mirror.store import translated
-from distbuild.protocol.errors import InfrastructureError
-from distbuild.protocol.messages import FileEntry
+from distbuild.protocol.errors import InfrastructureError, NamesItsPlace
+from distbuild.protocol.messages import FileEntry, SymlinkEntry
 from distbuild.worker.observe import Observer, names, observe
 from distbuild.worker.paths import check_path
 from distbuild.worker.private import PrivateDirectory
@@ -45,6 +47,8 @@ compiler=$1; shift
 exit 0
 """
 _SIGNALLED = 128
+#: The kernel's limit on symlinks in one look-up (path_resolution(7)).
+_MAX_LINKS = 40
 
 
 def probe(bwrap: str | None) -> str:
@@ -100,15 +104,41 @@ class NamespaceSandbox:
         return _NamespaceExecution(task, argv, env, directories, observer)
 
     def _argv0(self, task: Task) -> tuple[bytes, str]:
-        """The compiler's name as the job has it, if that finds the right one; and the PATH."""
+        """The compiler's name as the job has it, if that finds the right one; and the PATH.
+
+        Raises NamesItsPlace if it would call its own directories otherwise than on the dev box.
+        """
         named = os.fsdecode(task.job.argv[0])
         driver = task.driver
         path = f"{os.path.dirname(driver.path)}:{self._search_path}"
-        if named in (driver.name, driver.path):
+        if "/" in named and named != driver.path and _leads_to_compiler(task, named):
             return os.fsencode(named), path
-        if named.startswith("/usr/") and os.path.realpath(named) == driver.identity.real_path:
-            return os.fsencode(named), path
-        return os.fsencode(driver.path), path
+        _check_spelling(task)
+        return os.fsencode(named if named == driver.name else driver.path), path
+
+
+def _leads_to_compiler(task: Task, named: str) -> bool:
+    """Whether the task's compiler is what the sandbox has at this path, or behind a link there."""
+    path = task.command.absolute(named)
+    for _ in range(_MAX_LINKS):
+        entry = task.tree.lookup(path)
+        if not isinstance(entry, SymlinkEntry):
+            break
+        target = os.fsdecode(entry.target)
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    return path.startswith("/usr/") and os.path.realpath(path) == task.driver.identity.real_path
+
+
+def _check_spelling(task: Task) -> None:
+    """clang calls its headers by the directory in which it was found, not where it is."""
+    identity = task.driver.identity
+    if identity.family is not Family.CLANG:
+        return
+    ours = {posixpath.normpath(d): d for d in (*identity.c_dirs, *identity.cxx_dirs)}
+    for directory in map(os.fsdecode, task.job.builtin_dirs):
+        spelled = ours.get(posixpath.normpath(directory), directory)
+        if spelled != directory:
+            raise NamesItsPlace(f"{task.driver.path} would say {spelled} for {directory}")
 
 
 @dataclass(frozen=True)
