@@ -18,6 +18,8 @@ from distbuild.tls import SERVER_NAMES, Credentials, Server, make_client_context
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_HEAD_BYTES = 16 * 1024
+#: More than any message of ours may have.
+MAX_BODY_BYTES = 1024 * 1024 * 1024
 #: Connections that are kept.
 MAX_IDLE = 8
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?: |\r)")
@@ -134,6 +136,8 @@ def _read_answer(connection: Channel) -> tuple[int, bytes, bool]:
     status, length = _STATUS.match(head), _LENGTH.search(head)
     if status is None or length is None:
         raise InfrastructureError(f"no HTTP with a length: {head[:60]!r}")
+    if int(length[1]) > MAX_BODY_BYTES:
+        raise InfrastructureError(f"an answer of {int(length[1]):,} bytes")
     del received[: end + 4]
     while len(received) < int(length[1]):
         _read_more(connection, received)

@@ -197,6 +197,7 @@ def test_a_server_that_will_close_is_not_asked_again(peer: MakePeer, reach: Reac
         (b"HTTP/1.1 200 OK\r\n\r\n", "no HTTP with a length"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "no HTTP with a length"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "no HTTP with a length"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", "an answer of 99,999,999,999"),
         (OK + b"x", "more than the answer"),
         (b"x" * 20_000, "the head has no end"),
     ],
