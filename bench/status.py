@@ -18,12 +18,15 @@ Status = Mapping[str, Any]
 
 
 class StatusClient:
-    """``/status`` of one process."""
+    """``/status`` of a syncer."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        # Without a token a connection is good for one question.
+        token = (process.home / "certs" / "dev" / "token").read_text(encoding="ascii").strip()
+        self._headers = {"Authorization": f"Bearer {token}"}
         self._link = http.client.HTTPSConnection(
             "127.0.0.1", process.port, timeout=10, context=context
         )
@@ -32,7 +35,7 @@ class StatusClient:
         """The document; connects anew once where the other side has closed."""
         for attempt in (1, 2):
             try:
-                self._link.request("GET", "/status")
+                self._link.request("GET", "/status", headers=self._headers)
                 return dict(json.loads(self._link.getresponse().read()))
             except (http.client.HTTPException, OSError):
                 self._link.close()
