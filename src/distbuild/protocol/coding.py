@@ -42,7 +42,7 @@ def decode(data: bytes | bytearray, kind: type[T]) -> T:
     """Bytes as a message of ``kind``; raises ProtocolError, naming the field, for anything else."""
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"malformed {kind.__name__}: {error}") from error
 
 

@@ -112,6 +112,13 @@ def test_what_is_no_message_is_refused_in_one_line(routes: Routes, path: str) ->
     assert told.body.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_what_is_nested_too_deeply_is_refused(routes: Routes, path: str) -> None:
+    for nested in (b"\x91" * 100_000, b"\x81\xa1a" * 100_000):
+        told = routes.ask(path, b"\x81\xa4more" + nested, "worker", same_user=True)
+        assert (told.code, told.body.count(b"\n")) == (400, 1)
+
+
 def test_another_protocol_is_refused_with_both_numbers(routes: Routes) -> None:
     request = msgspec.structs.replace(routes.serving.asking(), version=99)
     told = routes.ask("/api/v1/lease", messages.encode(request), "worker")
