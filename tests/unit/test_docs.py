@@ -11,6 +11,7 @@ import pytest
 
 from distbuild.command.model import LocalReason
 from distbuild.config import Config, Home, load_config
+from distbuild.protocol.messages import PROTOCOL_VERSION
 from distbuild.syncer.app import make_app as make_syncer_app
 from distbuild.syncer.handlers import make_handlers
 from distbuild.worker.app import make_app as make_worker_app
@@ -64,6 +65,12 @@ def test_routes_are_those_of_the_protocol_page(heading: str, app: flask.Flask) -
     text = section((DOCS / "protocol.md").read_text(), heading)
     documented = re.findall(r"^\| `([A-Z]+ /\S+)` \|", text, re.MULTILINE)
     assert sorted(documented) == sorted(routes(app))
+
+
+def test_the_documents_know_the_protocols_version() -> None:
+    text = (DOCS / "protocol.md").read_text() + (ROOT / "README.md").read_text()
+    named = re.findall(r"(?:protocol version,|syncer speaks protocol) (\d+)", text)
+    assert named == [str(PROTOCOL_VERSION)] * 2
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
