@@ -24,7 +24,8 @@ from distbuild.serving.loop import SAME_USER, Server
 from distbuild.serving.transport import Plain, Tls, server_context
 from distbuild.signals import Signal
 
-REQUEST = b"POST /x?q=1 HTTP/1.1\r\nHost: a\r\nX-Y: z\r\nContent-Length: 5\r\n\r\n12345"
+HEAD = b"POST /x?q=1 HTTP/1.1\r\nHost: a\r\nX-Y: z\r\nAuthorization: me\r\n"
+REQUEST = HEAD + b"Content-Length: 5\r\n\r\n12345"
 LATER = b"POST /later HTTP/1.1\r\nAuthorization: me\r\nContent-Length: 5\r\n\r\n12345"
 THREADS = 2
 MAX_BODY = 10_000_000

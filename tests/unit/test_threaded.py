@@ -1,5 +1,6 @@
 """The server for systems without epoll and fork: a thread for each connection."""
 
+import contextlib
 import signal
 import socket
 import ssl
@@ -109,6 +110,18 @@ def test_a_large_body_is_taken_of_those_who_may(served: Served) -> None:
         with pytest.raises(requests.RequestException):
             # Refused while it is sent: the answer may be lost with the connection.
             session.post(served.url("/echo"), data=data, timeout=WAIT_S).raise_for_status()
+
+
+def test_a_stranger_gets_one_answer_a_connection(served: Served) -> None:
+    served.gate.set()
+    with served.connect() as connection:
+        connection.sendall(b"POST /later HTTP/1.1\r\nContent-Length: 0\r\n\r\n" * 3)
+        answered = b""
+        with contextlib.suppress(ConnectionResetError):  # the rest is not read
+            while chunk := connection.recv(1000):
+                answered += chunk
+    assert answered.count(b"HTTP/1.1 200 OK") == 1
+    assert len(served.calls) == 1
 
 
 def test_an_app_that_fails_ends_its_connection_and_nothing_else(served: Served) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from distbuild.serving import transport
 from distbuild.serving.transport import Tls, server_context
 from tests.support.cluster import wait_until
 
@@ -148,3 +149,34 @@ def test_a_room_may_be_smaller_or_larger_than_a_record(pair: Pair, size: int) ->
     assert pair.server.receive(taken) is True
     assert taken.data == body
     assert pair.server.receive(taken) is None
+
+
+def test_what_finds_no_room_is_kept_and_nothing_passes_it(pair: Pair) -> None:
+    parts = [os.urandom(10_000_000), os.urandom(3), os.urandom(HALF)]
+    assert [pair.server.offer(part) for part in parts] == [False] * 3
+    assert not pair.server.push()
+    received = b""
+    while not pair.server.push() or len(received) < sum(map(len, parts)):
+        received += pair.client.recv(1_000_000)
+    assert received == b"".join(parts)
+    assert pair.server.offer(b"more")
+    assert pair.client.recv(10) == b"more"
+
+
+def test_to_send_waits_for_room(pair: Pair) -> None:
+    data = os.urandom(10_000_000)
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(pair.server.send, data)
+        received = b""
+        while len(received) < len(data):
+            received += pair.client.recv(1_000_000)
+        sent.result()
+    assert received == data
+
+
+def test_who_takes_nothing_is_not_waited_for_forever(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "SEND_TIMEOUT_S", 0.01)
+    with pytest.raises(TimeoutError):
+        pair.server.send(bytes(20_000_000))

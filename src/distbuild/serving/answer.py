@@ -26,7 +26,7 @@ class Answer(msgspec.Struct, frozen=True):
 def call(
     app: "WSGIApplication",
     environ: dict[str, Any],
-    send: Callable[[bytes], None],
+    send: Callable[[bytes], object],
     *,
     keeps: bool,
 ) -> None:
@@ -49,7 +49,7 @@ def call(
 
 
 def _send(
-    send: Callable[[bytes], None],
+    send: Callable[[bytes], object],
     lines: Sequence[str],
     parts: Iterable[bytes],
     *,

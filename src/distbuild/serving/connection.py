@@ -34,6 +34,11 @@ class Connection(msgspec.Struct, eq=False):
     is_watched: bool = False
     #: Its end is watched for, since its generator waits.
     is_waiting: bool = False
+    #: Of an answer something is left that the client's socket had no room for.
+    is_sending: bool = False
+    #: What was shown last by whoever asks here, and whether it is a token that is known.
+    shown: str | None = None
+    is_known: bool = False
     silent_since: float = msgspec.field(default_factory=time.monotonic)
     lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
@@ -52,6 +57,8 @@ class Connection(msgspec.Struct, eq=False):
 
     def is_busy(self) -> bool:
         """Whether somebody waits for an answer."""
+        if self.is_sending:
+            return True
         if self.later is not None:
             return not self.has_answered
         return self.is_running

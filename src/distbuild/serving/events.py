@@ -33,8 +33,15 @@ class Events:
 
     def watch(self, connection: Connection, events: int) -> None:
         """Have one thread told, once, of the next of ``events``, or of the end."""
+        self._watch(connection, events | select.EPOLLRDHUP | select.EPOLLONESHOT)
+
+    def watch_room(self, connection: Connection) -> None:
+        """Have one thread told, once, that more can be sent, or that it never can. A client that
+        only says that it asks nothing more still takes its answer."""
+        self._watch(connection, select.EPOLLOUT | select.EPOLLONESHOT)
+
+    def _watch(self, connection: Connection, events: int) -> None:
         descriptor = connection.transport.fileno()
-        events |= select.EPOLLRDHUP | select.EPOLLONESHOT
         if connection.is_watched:
             self._poll.modify(descriptor, events)
             return

@@ -43,6 +43,7 @@ class Front(msgspec.Struct, frozen=True):
     #: Few: the kernel wakes them in turn, and each that was asleep for long starts with cold
     #: caches.
     threads: int
+    #: Others get one answer a connection, which is kept in memory until they take it.
     admits: Admits
     max_body: int
     max_connections: int

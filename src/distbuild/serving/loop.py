@@ -5,20 +5,19 @@ generator that yields the ``Signal`` it waits for, and the connection's end clos
 answers the rest, in threads of its own. Knows nothing of what any of them does.
 """
 
-import contextlib
-import errno
 import logging
 import select
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 from distbuild.serving.answer import Answer, call
 from distbuild.serving.connection import Connection
+from distbuild.serving.door import Door
 from distbuild.serving.events import Events
 from distbuild.serving.front import Call, Front, Site
-from distbuild.serving.request import Request, RequestReader, environ_of
+from distbuild.serving.outbox import Outbox
+from distbuild.serving.request import Request, environ_of
 from distbuild.serving.transport import SEND_TIMEOUT_S
 
 log = logging.getLogger(__name__)
@@ -26,12 +25,9 @@ log = logging.getLogger(__name__)
 #: In the environment of a request: the kernel says that it comes from this very user.
 SAME_USER = "distbuild.same_user"
 
-#: Pause (seconds) when no descriptor is left for another connection.
-RETRY_S = 0.1
 #: How often silent connections are looked for, and a server that stops looks whether it may.
 SWEEP_S = 5.0
 DRAIN_POLL_S = 0.01
-_NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 #: What a server's thread does before it waits again.
 _own = threading.local()
 
@@ -44,9 +40,11 @@ class Server:
         self._front = front
         self._listener = front.listener
         self._events = Events(front.listener)
+        self._outbox = Outbox(self._events)
         self._connections: set[Connection] = set()
         self._guests = threading.BoundedSemaphore(front.guests) if front.guests else None
         self._is_ending = threading.Event()
+        self._door = Door(front, self._connections, self._is_ending)
         self._slow = ThreadPoolExecutor(front.max_slow, thread_name_prefix=f"{name} slow")
         self._threads = [
             threading.Thread(target=self._serve, name=f"{name} {n}", daemon=True)
@@ -107,57 +105,36 @@ class Server:
 
     def _woken(self, connection: Connection) -> None:
         """Something came, or the end. The event may be of an earlier connection of this number."""
-        if connection.later is not None:
+        if connection.is_sending:
+            if connection.claim():
+                self._proceed(connection)
+        elif connection.later is not None:
             if connection.transport.has_ended():
                 self._gone(connection)
-            else:
-                self._events.watch(connection, 0)
+                return
+            with connection.lock:
+                if not connection.is_sending:
+                    self._events.watch(connection, 0)
         elif connection.claim():
             connection.is_told = True
             self._proceed(connection)
 
     def _sweep(self) -> None:
-        """Give up connections on which nothing whole comes."""
+        """Give up connections on which nothing whole comes, or that take no answer."""
         while not self._is_ending.wait(SWEEP_S):
             oldest = time.monotonic() - self._front.patience_s
             for connection in list(self._events.watched.values()):
-                is_silent = connection.later is None and connection.silent_since < oldest
-                if is_silent and connection.claim():
+                is_due = connection.is_sending or connection.later is None
+                if is_due and connection.silent_since < oldest and connection.claim():
                     self._finish(connection)
 
     # --- requests -------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        """Accept all that wait, since no second event tells of them."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                try:
-                    accepted = self._listener.accept()[0]
-                except ConnectionAbortedError:
-                    continue
-                except OSError as error:
-                    if error.errno in _NO_DESCRIPTOR and not self._is_ending.wait(RETRY_S):
-                        log.warning("a client waits: %s", error.strerror)
-                        continue
-                    raise
-                self._welcome(accepted)
+        for connection in self._door.come_in():
+            self._connections.add(connection)
+            self._events.put_due(connection, wake=False)
         self._take_due()
-
-    def _welcome(self, accepted: socket.socket) -> None:
-        if len(self._connections) >= self._front.max_connections:
-            log.warning("more than %d connections", self._front.max_connections)
-            accepted.close()
-            return
-        try:
-            transport = self._front.transport(accepted)
-        except OSError as error:  # gone already; the others that wait are to be accepted
-            log.debug("a client vanished: %s", error)
-            accepted.close()
-            return
-        reader = RequestReader(self._front.max_body, self._front.admits)
-        connection = Connection(transport, reader)
-        self._connections.add(connection)
-        self._events.put_due(connection, wake=False)
 
     def _take_due(self) -> None:
         """Go on with the oldest of what is due."""
@@ -168,6 +145,8 @@ class Server:
     def _proceed(self, connection: Connection) -> None:
         """Go on with a connection until it waits for something, or has ended."""
         try:
+            if connection.is_sending and not self._send_rest(connection):
+                return
             while self._go_on(connection) if connection.later else self._next(connection):
                 pass
         except Exception:
@@ -193,7 +172,10 @@ class Server:
                 connection.silent_since = time.monotonic()
             request = connection.reader.next()
         connection.keeps = (
-            request.keeps and connection.transport.keeps_alive and not self._is_ending.is_set()
+            self._knows(connection, request)  # also tells how an answer is sent
+            and request.keeps
+            and connection.transport.keeps_alive
+            and not self._is_ending.is_set()
         )
         handler = self._site.handlers.get(request.target) if request.method == "POST" else None
         if handler is None:
@@ -205,16 +187,27 @@ class Server:
         )
         return True
 
+    def _knows(self, connection: Connection, request: Request) -> bool:
+        """Whether whoever asks shows a token; looked at when another one is shown."""
+        shown = request.headers.get("authorization", "")
+        if shown != connection.shown:
+            connection.shown = shown
+            connection.is_known = self._front.admits(request.headers)
+        return connection.is_known
+
     def _answer(self, connection: Connection, request: Request) -> None:
-        """Have the app answer; in a thread of its own."""
+        """Have the app answer; in a thread of its own, which waits for nobody who is not known."""
         transport = connection.transport
+        send = transport.send if connection.is_known else transport.offer
         environ = environ_of(request, transport.scheme)
         environ[SAME_USER] = transport.is_same_user()
         try:
             if request.problem:
-                transport.send(Answer({}, b"", request.problem).encode(keeps=False))
+                send(Answer({}, b"", request.problem).encode(keeps=False))
             else:
-                call(self._site.app, environ, transport.send, keeps=connection.keeps)
+                call(self._site.app, environ, send, keeps=connection.keeps)
+            if not self._outbox.go_on(connection):
+                return
         except Exception as error:
             if not isinstance(error, OSError):
                 log.exception("a request failed")
@@ -245,9 +238,11 @@ class Server:
             if isinstance(step, Answer):
                 connection.has_answered = True
                 try:
-                    connection.transport.send(step.encode(keeps=connection.keeps))
+                    if not self._outbox.send(connection, step.encode(keeps=connection.keeps)):
+                        return False
                 except OSError as error:
-                    log.debug("a client vanished: %s", error)
+                    self._vanished(connection, error)
+                    return False
             elif not step.is_set():
                 break
         with connection.lock:
@@ -260,6 +255,19 @@ class Server:
         else:
             step.then(lambda: self._resume(connection))
         return False
+
+    def _send_rest(self, connection: Connection) -> bool:
+        """There is room for more of an answer; whether that was all and the connection goes on."""
+        try:
+            is_sent = self._outbox.go_on(connection)
+        except OSError as error:
+            self._vanished(connection, error)
+            return False
+        return is_sent and (connection.later is not None or self._is_kept(connection))
+
+    def _vanished(self, connection: Connection, error: OSError) -> None:
+        log.debug("a client vanished: %s", error)
+        self._finish(connection)
 
     def _resume(self, connection: Connection) -> None:
         """What was waited for has happened; called by whoever let it happen. A server's thread
@@ -287,6 +295,7 @@ class Server:
         if connection.later is not None:
             connection.later.close()
         self._events.forget(connection)
+        self._outbox.forget(connection)
         self._connections.discard(connection)
         connection.transport.close()
 

@@ -157,7 +157,8 @@ class ThreadedServer:
                     self._connections.remove(accepted)
                     accepted = connection
                     self._connections.add(connection)
-                _Conversation(connection, self._site, self._reader(), self._doing).go_on()
+                talk = _Conversation(connection, self._site, self._reader(), self._doing)
+                talk.go_on(self._port.admits)
         except OSError as error:  # TLS's errors too
             log.debug("a client vanished: %s", error)
         except Exception:
@@ -192,11 +193,11 @@ class _Conversation:
         self._reader = reader
         self._doing = doing
 
-    def go_on(self) -> None:
-        """Until one of the two wants no more."""
+    def go_on(self, admits: Admits) -> None:
+        """Until one of the two wants no more; others than those admitted get one answer."""
         while (request := self._next()) is not None:
             goes_on = self._doing(1)
-            keeps = request.keeps and goes_on
+            keeps = request.keeps and goes_on and admits(request.headers)
             try:
                 self._answer(request, keeps=keeps)
             finally:

@@ -1,4 +1,8 @@
-"""A connection's bytes, plain or through TLS. Never blocks, but to send. Knows no request."""
+"""A connection's bytes, plain or through TLS. Knows no request.
+
+Never blocks, but in ``send``. What ``offer`` finds no room for stays here until it was pushed
+out: it went through TLS already, so nothing else may leave before it.
+"""
 
 import contextlib
 import os
@@ -25,6 +29,7 @@ _READ_BYTES = 256 * 1024
 _WAIT_BYTES = 32 * 1024
 #: More than a record of TLS 1.3 takes (RFC 8446, 5.2).
 _RECORD_BYTES = 17 * 1024
+_TAKES_NOTHING = "the client takes nothing"
 
 
 class Sink(Protocol):
@@ -56,6 +61,8 @@ class Plain:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
+        #: What is still to be sent, as it goes on the wire.
+        self._unsent = memoryview(b"")
 
     def fileno(self) -> int:
         """Its descriptor."""
@@ -77,20 +84,45 @@ class Plain:
 
     def send(self, data: bytes) -> None:
         """Send all of it. Raises OSError, also when the other end takes nothing for a while."""
-        left = memoryview(data)
-        while left:
-            try:
-                sent = self._socket.send(left, _AT_ONCE)
-            except BlockingIOError:
-                self._wait_for_room()
-            else:
-                left = left[sent:]
+        is_all = self.offer(data)
+        while not is_all:
+            self._wait_for_room()
+            is_all = self.push()
+
+    def offer(self, data: bytes) -> bool:
+        """Send what there is room for, after what was left before, and keep the rest; whether
+        nothing is left. Raises OSError."""
+        return self._put(data)
+
+    def push(self) -> bool:
+        """Send more of what is left; whether that was all. Raises OSError."""
+        left = self._unsent
+        try:
+            while left:
+                left = left[self._socket.send(left, _AT_ONCE) :]
+        except BlockingIOError:
+            pass
+        self._unsent = left
+        return not left
+
+    def _put(self, data: bytes) -> bool:
+        if self._unsent:
+            self._unsent = memoryview(self._unsent.tobytes() + data)
+            return self.push()
+        try:
+            sent = self._socket.send(data, _AT_ONCE)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(data):
+            return True
+        self._unsent = memoryview(data)[sent:]
+        return self.push()
 
     def _wait_for_room(self) -> None:
         room = select.poll()
         room.register(self._socket, select.POLLOUT)
         if not room.poll(SEND_TIMEOUT_S * 1000):
-            raise TimeoutError("the client takes nothing")
+            raise TimeoutError(_TAKES_NOTHING)
 
     def has_ended(self) -> bool:
         """Whether nothing more will come, whatever has."""
@@ -140,8 +172,7 @@ class Tls(Plain):
         if not self.is_open and not self._shake_hands():
             return None
         came = self._unpack(sink)
-        if self._outgoing.pending:
-            self._flush()
+        self._say()
         return came
 
     def _unpack(self, sink: Sink) -> bool | None:
@@ -181,17 +212,22 @@ class Tls(Plain):
         except ssl.SSLWantReadError:
             pass
         finally:
-            self._flush()  # also the word of what is wrong
+            self._say()  # also of what is wrong
         return self.is_open
 
-    def send(self, data: bytes) -> None:
+    def offer(self, data: bytes) -> bool:
         """See Plain."""
         self._tls.write(data)
-        self._flush()
+        return self._flush()
 
-    def _flush(self) -> None:
-        if self._outgoing.pending:
-            super().send(self._outgoing.read())
+    def _say(self) -> None:
+        """Send TLS's own words, which are few: who has no room for them takes nothing."""
+        if self._outgoing.pending and not self._flush():
+            raise TimeoutError(_TAKES_NOTHING)
+
+    def _flush(self) -> bool:
+        """Offer what TLS has made; whether nothing is left."""
+        return self._put(self._outgoing.read())
 
     def is_same_user(self) -> bool:
         """Nobody says so."""
@@ -199,7 +235,7 @@ class Tls(Plain):
 
     def close(self) -> None:
         """End the connection, with a word of it where the other end takes one."""
-        if self.is_open:
+        if self.is_open and not self._unsent:
             with contextlib.suppress(OSError):
                 self._tls.unwrap()
             with contextlib.suppress(OSError):
