@@ -4,13 +4,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbuild.serving.request import FREE_BODY_BYTES, MAX_PIECES, Request, RequestReader
+from distbuild.serving.allowance import Allowance
+from distbuild.serving.request import (
+    FIRST_BYTES,
+    FREE_BODY_BYTES,
+    MAX_PIECES,
+    Request,
+    RequestReader,
+)
 
-MAX_BODY = 1_000_000
+MAX_BODY = 50_000_000
 
 
-def reader() -> RequestReader:
-    return RequestReader(MAX_BODY, lambda headers: headers.get("authorization") == "me")
+def reader(allowance: Allowance | None = None) -> RequestReader:
+    return RequestReader(
+        MAX_BODY, lambda headers: headers.get("authorization") == "me", allowance or Allowance()
+    )
 
 
 def post(body: bytes, *fields: bytes) -> bytes:
@@ -164,3 +173,83 @@ def test_what_comes_behind_a_large_body_has_room_too() -> None:
             read.filled(size)
             piece = piece[size:]
     assert [bytes(request.body) for request in all_of(read)] == [body, b"behind"]
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def announced(length: int, allowance: Allowance) -> RequestReader:
+    """A reader after a head that says so."""
+    read = reader(allowance)
+    read.feed(post(b"", b"Authorization: me").replace(b": 0", b": %d" % length))
+    read.next()
+    return read
+
+
+def fill(read: RequestReader, data: bytes) -> None:
+    """As a connection does it, which still holds the last room when it asks for the next."""
+    left = memoryview(data)
+    room = read.room()
+    while left:
+        size = min(len(room), len(left))
+        room[:size] = left[:size]
+        read.filled(size)
+        left = left[size:]
+        room = read.room()
+
+
+@pytest.mark.parametrize("fed", [False, True])
+def test_a_body_takes_no_more_memory_than_came(fed: bool) -> None:
+    body = bytes(range(251)) * (MAX_BODY // 251)
+    read = announced(len(body), Allowance())
+    came = 0
+    while came < len(body):
+        assert read.next() is None
+        assert len(read._body or b"") <= max(FIRST_BYTES, 2 * came)
+        assert read.missing() == len(body) - came
+        piece = body[came : came + 1_000_000]
+        came += len(piece)
+        if fed:
+            read.feed(piece)
+        else:
+            fill(read, piece)
+    request = read.next()
+    assert request is not None
+    assert request.body == body
+
+
+@pytest.mark.parametrize("length", [FREE_BODY_BYTES + 1, FIRST_BYTES])
+def test_an_ordinary_body_is_never_copied(length: int) -> None:
+    read = announced(length, Allowance())
+    room = read._body
+    fill(read, bytes(length))
+    request = read.next()
+    assert request is not None
+    assert request.body is room
+
+
+def test_all_bodies_under_way_share_an_allowance() -> None:
+    allowance = Allowance(2 * FIRST_BYTES)
+    first, second = announced(FIRST_BYTES, allowance), announced(MAX_BODY, allowance)
+    for refused in (announced(FIRST_BYTES, allowance), announced(MAX_BODY, allowance)):
+        assert [request.problem[:3] for request in all_of(refused)] == ["503"]
+    fill(first, bytes(FIRST_BYTES))
+    assert [len(request.body) for request in all_of(first)] == [FIRST_BYTES]
+    assert announced(FIRST_BYTES, allowance).next() is None
+    small = announced(FREE_BODY_BYTES, allowance)
+    small.feed(bytes(FREE_BODY_BYTES))
+    assert [len(request.body) for request in all_of(small)] == [FREE_BODY_BYTES]
+    second.close()
+    assert announced(FIRST_BYTES, allowance).next() is None
+
+
+@pytest.mark.parametrize("fed", [False, True])
+def test_a_body_that_outgrows_what_is_left_is_given_up(fed: bool) -> None:
+    allowance = Allowance(3 * FIRST_BYTES)
+    read, other = announced(MAX_BODY, allowance), announced(2 * FIRST_BYTES, allowance)
+    (read.feed if fed else lambda data: fill(read, data))(bytes(FIRST_BYTES + 1))
+    (read.feed if fed else lambda data: fill(read, data))(bytes(3 * FIRST_BYTES))
+    assert [request.problem[:3] for request in all_of(read)] == ["503"]
+    assert (read.missing(), read._received, read._body) == (0, [], None)
+    fill(other, bytes(2 * FIRST_BYTES))  # what the first gave back is there for others
+    assert [len(request.body) for request in all_of(other)] == [2 * FIRST_BYTES]

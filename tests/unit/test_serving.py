@@ -232,6 +232,15 @@ def test_a_large_body_is_taken_of_those_who_may(served: Served) -> None:
     assert served.seen[0]["body"] == body
 
 
+def test_a_body_that_breaks_off_gives_its_memory_back(served: Served) -> None:
+    head = b"POST / HTTP/1.1\r\nAuthorization: me\r\nContent-Length: %d\r\n\r\n" % MAX_BODY
+    taken = served.server._door._allowance._taken
+    with served.connect() as connection:
+        connection.sendall(head)
+        assert eventually(lambda: len(taken) == 1)
+    assert eventually(lambda: not taken)
+
+
 def test_an_app_that_fails_ends_the_connection_and_nothing_else(served: Served) -> None:
     assert served.ask(b"GET /fail HTTP/1.1\r\n\r\n") == b""
     assert served.ask().endswith(b"abcd")

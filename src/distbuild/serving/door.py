@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sized
 
+from distbuild.serving.allowance import Allowance
 from distbuild.serving.connection import Connection
 from distbuild.serving.front import Front
 from distbuild.serving.request import RequestReader
@@ -22,6 +23,7 @@ class Door:
 
     def __init__(self, front: Front, inside: Sized, is_ending: threading.Event) -> None:
         self._front = front
+        self._allowance = Allowance()
         self._inside = inside
         self._is_ending = is_ending
 
@@ -55,4 +57,5 @@ class Door:
             log.debug("a client vanished: %s", error)
             accepted.close()
             return None
-        return Connection(transport, RequestReader(self._front.max_body, self._front.admits))
+        reader = RequestReader(self._front.max_body, self._front.admits, self._allowance)
+        return Connection(transport, reader)

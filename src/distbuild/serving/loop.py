@@ -296,6 +296,7 @@ class Server:
             connection.later.close()
         self._events.forget(connection)
         self._outbox.forget(connection)
+        connection.reader.close()
         self._connections.discard(connection)
         connection.transport.close()
 

@@ -9,9 +9,14 @@ from typing import Any
 
 import msgspec
 
+from distbuild.serving.allowance import Allowance
+
 MAX_HEAD_BYTES = 16 * 1024
 #: A body beyond this is only taken of those who may send it.
 FREE_BODY_BYTES = 64 * 1024
+#: So much memory a body gets at once, however long it says it is: most results fit, and need not
+#: be copied. It grows as it comes.
+FIRST_BYTES = 5 * 1024 * 1024
 #: More than one record of TLS (RFC 8446, 5.1).
 SCRATCH_BYTES = 64 * 1024
 #: So many small pieces are kept as they came.
@@ -54,25 +59,30 @@ _scratch = _Scratch()
 
 class RequestReader:
     """Takes bytes, gives requests. ``max_body``: what is larger is refused before it is sent.
+    ``allowance`` is shared by all connections of a server.
 
     Bytes are put into ``room()``, which is theirs until they are said to be ``filled`` by the same
     thread, or given to ``feed``.
     """
 
-    def __init__(self, max_body: int, admits: Admits) -> None:
+    def __init__(self, max_body: int, admits: Admits, allowance: Allowance) -> None:
         self._max_body = max_body
         self._admits = admits
+        self._allowance = allowance
         # What has come and is not part of a request yet, a piece each time.
         self._received: list[bytes] = []
         self._size = 0
         self._head: _Head | None = None
-        # A large body of which some is still to come, and how much is there.
+        # A large body of which some is still to come, how long it will be and how much is there.
         self._body: bytearray | None = None
+        self._length = 0
         self._filled = 0
+        # Why the body cannot be taken.
+        self._problem = ""
 
     def room(self) -> memoryview:
         """Where the next bytes go, as many as come; never empty."""
-        if self._body is not None and self.missing():
+        if self._body is not None and self.missing() and self._has_room(self._body, 1):
             return memoryview(self._body)[self._filled :]
         return _scratch.room
 
@@ -86,11 +96,12 @@ class RequestReader:
     def feed(self, data: bytes) -> None:
         """Take what has come."""
         if self._body is not None:
-            taken = data[: len(self._body) - self._filled]
-            self._body[self._filled : self._filled + len(taken)] = taken
+            taken = data[: self.missing()]
+            if self._has_room(self._body, len(taken)):
+                self._body[self._filled : self._filled + len(taken)] = taken
             self._filled += len(taken)
             data = data[len(taken) :]
-        if data:
+        if data and not self._problem:
             self._received.append(data)
             self._size += len(data)
             if len(self._received) >= MAX_PIECES and self._size < FREE_BODY_BYTES:
@@ -102,7 +113,11 @@ class RequestReader:
 
     def missing(self) -> int:
         """How many bytes are still to come of a large body; 0: none is coming."""
-        return 0 if self._body is None else len(self._body) - self._filled
+        return 0 if self._body is None else self._length - self._filled
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._allowance.give_back(self)
 
     def next(self) -> Request | None:
         """A request once it is there as a whole; one with a ``problem`` for what cannot be one."""
@@ -120,6 +135,8 @@ class RequestReader:
                 return _refusal(read)
             self._head = head = read
             self._begin(data[end + 4 :], head.length)
+        if self._problem:
+            return _refusal(self._problem)
         body = self._taken(head.length)
         if body is None:
             return None
@@ -130,8 +147,23 @@ class RequestReader:
         """After a head there is this."""
         self._received, self._size = [], 0
         if length > FREE_BODY_BYTES and length > len(rest):
-            self._body, self._filled = bytearray(length), 0
+            self._body, self._length, self._filled = bytearray(), length, 0
+            self._has_room(self._body, min(length, FIRST_BYTES))
         self.feed(rest)
+
+    def _has_room(self, body: bytearray, size: int) -> bool:
+        """Have room for so much more of a body; False: too many are under way, it is given up."""
+        if self._filled + size <= len(body):
+            return True
+        wanted = min(max(self._filled + size, 2 * len(body)), self._length)
+        if self._allowance.take(self, wanted):
+            # Not made longer in place: the room that was given away last may still be held.
+            self._body = bytearray(wanted)
+            memoryview(self._body)[: self._filled] = memoryview(body)[: self._filled]
+            return True
+        self._allowance.give_back(self)
+        self._body, self._problem = None, "503 Service Unavailable"
+        return False
 
     def _taken(self, length: int) -> bytes | bytearray | None:
         """The body, if it is there as a whole; it is taken from what has come."""
@@ -139,6 +171,7 @@ class RequestReader:
             if self._filled < length:
                 return None
             body, self._body = self._body, None
+            self._allowance.give_back(self)
             return body
         if self._size < length:
             return None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from distbuild.serving.allowance import Allowance
 from distbuild.serving.answer import Answer, call
 from distbuild.serving.connection import Later
 from distbuild.serving.front import Call, Site
@@ -102,6 +103,7 @@ class ThreadedServer:
         self._listener = listener
         self._context = context
         self._port = port
+        self._allowance = Allowance()
         self._ending = threading.Event()
         self._lock = threading.Lock()
         self._busy = 0
@@ -152,12 +154,15 @@ class ThreadedServer:
         try:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            with self._context.wrap_socket(accepted, server_side=True) as connection:
+            with (
+                self._context.wrap_socket(accepted, server_side=True) as connection,
+                contextlib.closing(self._reader()) as reader,
+            ):
                 with self._lock:
                     self._connections.remove(accepted)
                     accepted = connection
                     self._connections.add(connection)
-                talk = _Conversation(connection, self._site, self._reader(), self._doing)
+                talk = _Conversation(connection, self._site, reader, self._doing)
                 talk.go_on(self._port.admits)
         except OSError as error:  # TLS's errors too
             log.debug("a client vanished: %s", error)
@@ -169,7 +174,7 @@ class ThreadedServer:
             accepted.close()
 
     def _reader(self) -> RequestReader:
-        return RequestReader(self._port.max_body, self._port.admits)
+        return RequestReader(self._port.max_body, self._port.admits, self._allowance)
 
     def _doing(self, change: int) -> bool:
         """A request begins (1) or ends (-1); whether another may follow on its connection."""
