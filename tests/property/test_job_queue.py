@@ -171,6 +171,7 @@ class Queues(RuleBasedStateMachine):
         actions = self.queue.tick(self.now)
         assert {a.lease for a in actions if isinstance(a, EndLease)} == overdue
         self.take(actions)
+        self.asleep &= self.queue.workers.keys()  # others are forgotten
         for number in self.waiting():
             assert self.queue.obstacle(self.needs[number], self.now) is None
 

@@ -142,6 +142,10 @@ class ExplainReply(Message, frozen=True):
 
 # --- a job, to a worker ------------------------------------------------------------------------
 
+#: A worker's name, or its life's; the longest host name (RFC 1035) with a port is shorter.
+MAX_NAME = 300
+Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
+
 
 class Toolchain(Message, frozen=True):
     """A compiler as a worker or a job names it. ``identity`` is what has to agree."""
@@ -188,7 +192,7 @@ class LeaseRequest(Message, frozen=True):
     could start them now.
     """
 
-    worker: str
+    worker: Name
     slots: int
     wait_s: float
     toolchains: list[Toolchain]
@@ -198,7 +202,7 @@ class LeaseRequest(Message, frozen=True):
     version: int = PROTOCOL_VERSION
     ahead: int = 0
     #: Another one after each start of the worker: its trees are gone then.
-    life: str = ""
+    life: Name = ""
 
 
 class LeaseReply(Message, frozen=True):
@@ -216,7 +220,7 @@ class LeaseReply(Message, frozen=True):
 class RenewRequest(Message, frozen=True):
     """A worker says which leases it still works on, and listens for cancellations."""
 
-    worker: str
+    worker: Name
     leases: list[str]
     wait_s: float
 
@@ -238,7 +242,7 @@ class ResultRequest(Message, frozen=True):
     """A finished lease. ``error`` set: no verdict of the compiler, the job has to go elsewhere."""
 
     lease_id: str
-    worker: str
+    worker: Name
     exit_code: int = 0
     stdout: bytes = b""
     stderr: bytes = b""

@@ -208,7 +208,8 @@ class Farm:
         """
         with self._lock:
             number = self._queue.leased(result.lease_id)
-            self._free[result.worker] = self._free.get(result.worker, 0) + 1
+            if result.worker in self._free:
+                self._free[result.worker] += 1
             if number is None:
                 return False
             detail = f"{result.worker}: {result.error}"
@@ -280,6 +281,8 @@ class Farm:
             with self._lock:
                 now = self._now()
                 self._perform(self._queue.tick(now))
+                for name in self._advertised.keys() - self._queue.workers.keys():
+                    self._forget(name)
                 self._polls.ring_late(now)
                 self._renewals.ring_late(now)
 

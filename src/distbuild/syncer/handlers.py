@@ -17,6 +17,8 @@ from distbuild.syncer.answers import answers
 from distbuild.syncer.gate import Gate, Refused, same_version
 from distbuild.syncer.service import Service
 
+#: A worker with its compilers, of which some are kept.
+MAX_LEASE_BYTES = 1024 * 1024
 #: A message that has to be waited for.
 Steps = Generator[Signal, None, messages.Message]
 
@@ -30,6 +32,8 @@ def make_handlers(service: Service, gate: Gate) -> dict[str, Handler]:
         return answers(service, gate.submitted(call))
 
     def lease(call: Call) -> Steps:
+        if len(call.body) > MAX_LEASE_BYTES:
+            raise Refused(413, "a worker that has more to tell than is taken")
         message = gate.message(call, "worker", messages.LeaseRequest)
         same_version(message.version)
         return service.lease(message)

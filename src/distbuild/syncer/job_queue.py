@@ -31,6 +31,8 @@ from distbuild.syncer.jobs import (
 LEASE_S = 15.0
 #: A worker that was not heard of for this long (seconds) counts as down.
 WORKER_S = 15.0
+#: After this time (seconds) nothing is known of it any more.
+FORGET_S = 60.0
 #: After so many lost leases or failed tries a job is compiled locally.
 MAX_TRIES = 3
 
@@ -216,6 +218,9 @@ class JobQueue(msgspec.Struct):
     def tick(self, now: float) -> list[Action]:
         """Time passed: leases run out, workers go silent."""
         actions: list[Action] = []
+        for worker in list(self.workers.values()):
+            if now - worker.heard > FORGET_S:
+                del self.workers[worker.name]
         for lease, number in list(self._leases.items()):
             job = self._jobs[number]
             if job.deadline < now:

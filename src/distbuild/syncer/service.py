@@ -127,6 +127,8 @@ class Service:
     def lease(self, request: messages.LeaseRequest) -> Generator[Signal, None, messages.LeaseReply]:
         """Jobs for a worker, with the changes that its tree lacks."""
         if self._lives.get(request.worker) != request.life:
+            known = self._parts.farm.workers()
+            self._lives = {n: life for n, life in list(self._lives.items()) if n in known}
             self._lives[request.worker] = request.life
             for pusher in self._pushers_of(request.worker):
                 pusher.refresh(0)  # it was started anew

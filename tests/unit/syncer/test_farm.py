@@ -12,6 +12,8 @@ from distbuild.protocol.messages import LeaseRequest, RenewRequest, ResultReques
 from distbuild.syncer import farm as farm_module
 from distbuild.syncer.executor import Task
 from distbuild.syncer.farm import Farm
+from distbuild.syncer.job_queue import FORGET_S
+from tests.support.cluster import wait_until
 from tests.support.tasks import COMMAND, asking, leased, renewed, run, task
 
 LONG_S = 30.0
@@ -316,3 +318,24 @@ def test_jobs_ahead_are_given_only_while_nobody_else_is_free(farm: Farm) -> None
         assert farm.deliver(ResultRequest(lease, "w1"))
     for call in calls:
         call.result()
+
+
+def test_of_a_worker_that_is_silent_for_long_nothing_is_kept() -> None:
+    now = [0.0]
+    farm = Farm(expected=False, now=lambda: now[0])
+    try:
+        for name in ("gone", "there"):
+            leased(farm, asking(name))
+        now[0] = FORGET_S + 1.0
+        leased(farm, asking("there"))
+        assert wait_until(lambda: farm.workers().keys() == {"there"}, "the other is forgotten")
+        assert farm._free.keys() == farm._advertised.keys() == {"there"}
+    finally:
+        farm.stop()
+
+
+def test_results_of_nobody_make_no_worker(farm: Farm) -> None:
+    leased(farm, asking("w1"))
+    for name in ("nobody", "w1"):
+        assert not farm.deliver(ResultRequest("none", name))
+    assert farm._free == {"w1": 2}

@@ -15,7 +15,7 @@ from distbuild.serving.request import FREE_BODY_BYTES
 from distbuild.signals import Signal
 from distbuild.syncer.app import make_app
 from distbuild.syncer.gate import Gate
-from distbuild.syncer.handlers import make_handlers
+from distbuild.syncer.handlers import MAX_LEASE_BYTES, make_handlers
 from distbuild.tls import load_credentials
 from tests.unit.syncer.test_service import Serving
 
@@ -117,6 +117,27 @@ def test_what_is_nested_too_deeply_is_refused(routes: Routes, path: str) -> None
     for nested in (b"\x91" * 100_000, b"\x81\xa1a" * 100_000):
         told = routes.ask(path, b"\x81\xa4more" + nested, "worker", same_user=True)
         assert (told.code, told.body.count(b"\n")) == (400, 1)
+
+
+@pytest.mark.parametrize("path", PATHS[1:])
+@pytest.mark.parametrize("field", ["worker", "life"])
+def test_names_have_a_limit(routes: Routes, path: str, field: str) -> None:
+    request = request_for(path, routes.serving)
+    named = request.results[0] if isinstance(request, messages.ResultBatch) else request
+    if field not in named.__struct_fields__:
+        return
+    for length, code in ((messages.MAX_NAME, 200), (messages.MAX_NAME + 1, 400)):
+        changed: messages.Message = msgspec.structs.replace(named, **{field: "x" * length})
+        if isinstance(changed, messages.ResultRequest):
+            changed = messages.ResultBatch([changed])
+        assert routes.ask(path, messages.encode(changed), "worker").code == code
+
+
+def test_a_workers_compilers_have_a_limit(routes: Routes) -> None:
+    for length, code in ((MAX_LEASE_BYTES // 2, 200), (MAX_LEASE_BYTES, 413)):
+        toolchains = [messages.Toolchain("x" * length, "gcc")]
+        request = msgspec.structs.replace(routes.serving.asking(), toolchains=toolchains)
+        assert routes.ask("/api/v1/lease", messages.encode(request), "worker").code == code
 
 
 def test_another_protocol_is_refused_with_both_numbers(routes: Routes) -> None:

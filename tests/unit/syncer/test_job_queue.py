@@ -5,7 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from distbuild.command.model import LocalReason
-from distbuild.syncer.job_queue import LEASE_S, MAX_TRIES, WORKER_S, IllegalTransition, JobQueue
+from distbuild.syncer.job_queue import (
+    FORGET_S,
+    LEASE_S,
+    MAX_TRIES,
+    WORKER_S,
+    IllegalTransition,
+    JobQueue,
+)
 from distbuild.syncer.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
 from tests.support.queues import inconsistencies
 
@@ -304,3 +311,11 @@ def test_retried_counts_the_tries_that_follow() -> None:
     queue.lost("w1", 0.0)
     assert queue.counters.retried == MAX_TRIES - 1
     assert repr(queue) == "<JobQueue queued=0 running=0 done=0>"
+
+
+def test_a_worker_that_is_silent_for_long_is_forgotten() -> None:
+    queue = queue_with(worker("w1"), worker("w2", 1.0))
+    assert queue.tick(FORGET_S) == []
+    assert queue.workers.keys() == {"w1", "w2"}
+    assert queue.tick(FORGET_S + 1.0) == []
+    assert queue.workers.keys() == {"w2"}

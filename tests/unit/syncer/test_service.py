@@ -250,3 +250,16 @@ def test_a_worker_whose_connection_ends_is_looked_at(serving: Serving, kind: str
     serving.client.asked = []
     steps.close()
     serving.client.wait_until(lambda: "probe" in serving.client.asked)
+
+
+def test_a_worker_that_the_farm_forgot_is_forgotten(serving: Serving) -> None:
+    def ask(name: str, life: str) -> None:
+        run(serving.service.lease(LeaseRequest(name, 0, 0.0, [Toolchain("x", "x")], life=life)))
+
+    for number in range(10):
+        ask(f"w{number}", "a")
+    assert len(serving.service._lives) == 10
+    for number in range(9):
+        serving.farm.lost(f"w{number}")
+    ask("w9", "b")
+    assert serving.service._lives == {"w9": "b"}
