@@ -52,7 +52,7 @@ static void put_key(struct message *message, const char *name)
     put_text(message, STRING, name, strlen(name));
 }
 
-/* distbuild/command/toolchain.py, telling_environment; LC_* as well. */
+/* distbuild/command/toolchain.py, telling_environment; LC_* and a PWD below /proc as well. */
 static const char *const TOLD[] = {
     "CCC_ADD_ARGS", "CCC_OVERRIDE_OPTIONS", "CC_LOG_DIAGNOSTICS", "CC_PRINT_HEADERS",
     "CC_PRINT_INTERNAL_STAT", "CC_PRINT_OPTIONS", "CC_PRINT_PROC_STAT",
@@ -64,14 +64,23 @@ static const char *const TOLD[] = {
     "SUNPRO_DEPENDENCIES", "TERM", "TERMINFO", "TERMINFO_DIRS", "TERM_URLS", "TZ", "_CL_",
 };
 
+/* Whether a PWD names a directory as only the process itself can: the syncer has another there. */
+static bool is_odd_pwd(const char *path)
+{
+    static const char proc[] = "/proc/";
+    return strncmp(path, proc, sizeof proc - 1) == 0;
+}
+
 /* Not a name outside ASCII: no locale has one, and a string on the wire has to be UTF-8. */
-static bool is_told(const char *name, size_t length)
+static bool is_told(const char *name, size_t length, const char *value)
 {
     for (size_t i = 0; i < length; i++)
         if ((unsigned char)name[i] >= 0x80)
             return false;
     if (length >= 3 && memcmp(name, "LC_", 3) == 0)
         return true;
+    if (length == 3 && memcmp(name, "PWD", 3) == 0)
+        return is_odd_pwd(value);
     for (size_t i = 0; i < COUNT(TOLD); i++)
         if (strncmp(TOLD[i], name, length) == 0 && TOLD[i][length] == '\0')
             return true;
@@ -93,7 +102,7 @@ static void put_environment(struct message *message)
     for (char **entry = environ; *entry != NULL; entry++) {
         const char *sign = strchr(*entry, '=');
         size_t length = sign == NULL ? 0 : (size_t)(sign - *entry);
-        if (length == 0 || !is_told(*entry, length) || was_seen(entry, length))
+        if (length == 0 || !is_told(*entry, length, sign + 1) || was_seen(entry, length))
             continue;
         put_text(message, STRING, *entry, length);
         put_text(message, BYTES, sign + 1, strlen(sign + 1));
@@ -110,8 +119,8 @@ static const char *working_directory(char *buffer)
 {
     const char *logical = getenv("PWD");
     struct stat named, present;
-    if (logical != NULL && logical[0] == '/' && stat(logical, &named) == 0 &&
-        stat(".", &present) == 0 && same_file(&named, &present))
+    if (logical != NULL && logical[0] == '/' && !is_odd_pwd(logical) &&
+        stat(logical, &named) == 0 && stat(".", &present) == 0 && same_file(&named, &present))
         return logical;
     return getcwd(buffer, PATH_MAX);
 }

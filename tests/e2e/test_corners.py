@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, wrapper_command
-from tests.support.objects import assert_same
+from tests.support.cluster import Cluster, run_here, wrapper_command
+from tests.support.objects import assert_same, left_by
 from tests.support.tools import absent, need
 
 ARGV = ["gcc", "-g", "-MD", "-c", "a.c", "-o", "a.o"]
@@ -45,6 +45,19 @@ def test_a_device_among_the_inputs_is_left_to_the_compiler(cluster: Cluster, pro
     roots = cluster.syncer.status()["mirror"]["roots"]
     assert not [root for root in roots if root.startswith(("/proc", "/dev", "/sys"))]
     assert_remote(cluster, ARGV, project)
+
+
+@pytest.mark.parametrize("words", ["-include <(echo int z;)", "-imacros <(echo)", "@<(echo -g)"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_a_file_that_only_the_compiler_has_open(
+    cluster: Cluster, project: Path, compiler: str, words: str
+) -> None:
+    need(compiler)
+    line = ["bash", "-c", f'exec "$@" -c a.c -o a.o {words}', "bash"]
+    local = left_by(lambda: run_here([*line, compiler], project), project)
+    env = cluster.environment(DIST_BUILD_FALLBACK="0")
+    wrapped = [*line, *wrapper_command(), compiler]
+    assert left_by(lambda: run_here(wrapped, project, **env), project) == local
 
 
 def test_a_compile_in_the_root_directory(cluster: Cluster, project: Path) -> None:

@@ -11,8 +11,37 @@ from tests.property.test_command import lines
 
 names = st.sampled_from(
     [
-        *("a", "b/c", "/t/d", "é n", "//x", "a..b", "q.", "x\ny", "\udcff", "a.c", "b.o", "c.d"),
-        *("../e", "f/../g", "-", "-h", "@i", "/dev/null", "=j", "$SYSROOT/k", "l/", "", "/", ".."),
+        *(
+            "a",
+            "b/c",
+            "/t/d",
+            "é n",
+            "//x",
+            "/./dev/fd/3",
+            "//proc/q",
+            "a..b",
+            "q.",
+            "x\ny",
+            "\udcff",
+            "a.c",
+            "b.o",
+            "c.d",
+        ),
+        *(
+            "../e",
+            "f/../g",
+            "-",
+            "-h",
+            "@i",
+            "/dev/null",
+            "/proc/p",
+            "=j",
+            "$SYSROOT/k",
+            "l/",
+            "",
+            "/",
+            "..",
+        ),
     ]
 )
 suffixes = st.sampled_from([".c", ".cc", ".S", ".i", ".h", ".C", ".s", ""])

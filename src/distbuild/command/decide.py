@@ -21,6 +21,7 @@ from distbuild.command.model import (
     Role,
 )
 from distbuild.command.searching import in_sysroot, search_dirs, unprefixed
+from distbuild.command.special import is_of_process, special_input
 
 #: Reasons that say what the command is for; they outrank what one of its options would say.
 _MODES = frozenset(
@@ -63,7 +64,9 @@ def decide(scan: Scan, compiler: str, cwd: str) -> CompileCommand | Local:
     if sum(argument.meaning == "-o" for argument in scan.arguments) > 1:
         return Local(LocalReason.UNSUPPORTED_OPTION, "-o")  # what it means depends on our own -MD
     command = _command(scan, compiler, cwd, language)
-    return command if isinstance(command, Local) else _collision(command) or command
+    if isinstance(command, Local):
+        return command
+    return special_input(command) or _collision(command) or command
 
 
 def _language(scan: Scan, compiler: str) -> str | Local:
@@ -178,6 +181,8 @@ def _names(
     output_dirs = _directories(cwd, written, with_cwd=tied or explicit is None)
     if "/" in output_dirs:
         return Local(LocalReason.OUTPUT_SPECIAL, "/")  # no sandbox has a private root
+    for directory in filter(is_of_process, output_dirs):
+        return Local(LocalReason.OUTPUT_SPECIAL, directory)
     return {"output": output, "dependencies": dependencies, "output_dirs": output_dirs}
 
 

@@ -17,9 +17,11 @@ from distbuild.command.parse import parse, scan
 
 #: Options whose values, as words of their own, name what is written.
 _NAMING = frozenset(("-o", "-MF", "-MT", "-MQ"))
-#: Names that are nothing but names: no option, response file, standard output, device, directory,
-#: sysroot or way up.
-_ORDINARY = re.compile(r"(?!/dev/)(?![-@=$])(?!(?:.*/)?\.\.(?:/|\Z)).*[^/]", re.DOTALL)
+#: Names that are nothing but names: no option, response file, standard output, device, file of a
+#: process, directory, sysroot or way up.
+_ORDINARY = re.compile(
+    r"(?!/[/.]*(?:dev|proc)/)(?![-@=$])(?!(?:.*/)?\.\.(?:/|\Z)).*[^/]", re.DOTALL
+)
 _SOURCE = re.compile(r"[^-@].*(\.(?:c|cc|cpp|cxx|c\+\+|C|S|m|mm))", re.DOTALL)
 #: A build has a few dozens of them; what is more, is not a build's.
 MAX_KNOWN = 1000

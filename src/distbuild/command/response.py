@@ -6,6 +6,7 @@ Duty: words in, words out, with bounds. Unaware of what any word means.
 from collections.abc import Callable, Iterator, Sequence
 
 from distbuild.command.model import Local, LocalReason
+from distbuild.command.special import is_of_process
 
 #: A response file inside a response file inside ...; a real build nests two or three.
 MAX_DEPTH = 16
@@ -71,7 +72,10 @@ def _words(
     words: Sequence[str], cwd: str, read_file: ReadFile, budget: list[int], depth: int
 ) -> Iterator[str]:
     for word in words:
-        data = read_file(_absolute(cwd, word[1:])) if _names_file(word) else None
+        path = _absolute(cwd, word[1:]) if _names_file(word) else ""
+        if path and is_of_process(path):
+            raise _RefusedError(word)  # a pipe, perhaps, and that of another process
+        data = read_file(path) if path else None
         if data is None:
             yield word
             continue

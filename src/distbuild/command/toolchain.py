@@ -75,6 +75,10 @@ _INLINE = ("b64:", "hex:")
 #: Where the dev box keeps entries; what they name stays there.
 _LOCATES = ("PATH", "TERMINFO", "TERMINFO_DIRS")
 
+#: Bazel's PWD: whatever directory a process is in, and so it is recorded on each dev box alike.
+_CWD_OF_PROCESS = "/proc/self/cwd"
+_PROC = "/proc/"
+
 _RUNS_OTHER_CODE = (
     "CCC_ADD_ARGS",
     "CCC_OVERRIDE_OPTIONS",
@@ -157,6 +161,7 @@ def allowed_environment(env: Mapping[str, str]) -> dict[str, str]:
         if name in ALLOWED_ENV
         or name.startswith(ALLOWED_ENV_PREFIXES)
         or (name == "TERMINFO" and value.startswith(_INLINE))
+        or (name == "PWD" and value == _CWD_OF_PROCESS)
     }
 
 
@@ -168,11 +173,21 @@ def telling_environment(env: Mapping[str, str]) -> dict[str, str]:
     """
     names = {*_LOCATES, *_RUNS_OTHER_CODE, *_WRITES_OR_MOVES, *VARIABLES}
     more = {name: value for name, value in env.items() if name in names}
+    if is_odd_pwd(env.get("PWD", "")):
+        more["PWD"] = env["PWD"]
     return {**more, **allowed_environment(env)}
+
+
+def is_odd_pwd(path: str) -> bool:
+    """Whether a PWD names a directory as only the process itself can: no place in a mirror."""
+    return path.startswith(_PROC)
 
 
 def environment_obstacle(env: Mapping[str, str]) -> Local | None:
     """Why a compile with this environment stays local: a variable whose effect is not modelled."""
+    pwd = env.get("PWD", "")
+    if is_odd_pwd(pwd) and pwd != _CWD_OF_PROCESS:
+        return Local(LocalReason.UNSUPPORTED_OPTION, "PWD")
     if _OBSTACLES.isdisjoint(env):
         return None
     for name in _RUNS_OTHER_CODE:

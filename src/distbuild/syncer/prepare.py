@@ -14,6 +14,7 @@ from distbuild import disk
 from distbuild.command import toolchain
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.recall import Recall
+from distbuild.command.special import is_of_process
 from distbuild.command.terminal import asks_terminfo
 from distbuild.mirror.known import FileRead, read_file
 from distbuild.mirror.roots import trace
@@ -114,6 +115,8 @@ class Preparer:
         """What reaches the compiler."""
         allowed = toolchain.environment_for(known.command.family, submission.env)
         env = {"TZ": self._zone.now(), **allowed}
+        for path in filter(is_of_process, _listed(env, known.command)):
+            return Local(LocalReason.SPECIAL_INPUT, path)
         if submission.terminal and asks_terminfo(known.command, known.identity.version):
             terminal = describe(submission.env, os.path.expanduser("~"))
             if terminal is None:

@@ -66,6 +66,9 @@ def understand(submission: Submission, compilers: Compilers, recall: Recall) -> 
         return Local(LocalReason.NOT_A_COMPILER, str(error))
     if isinstance(processor, Local):
         return processor
+    if toolchain.is_odd_pwd(submission.env.get("PWD", "")):
+        # What is recorded as the directory is not where the command runs.
+        command = msgspec.structs.replace(command, needs_original_paths=True)
     if submission.terminal is not None:
         command = on_terminal(command, submission.env, identity.version)
     obstacle = unknown_file(command, disk.lexists) or _output_obstacle(command)

@@ -38,6 +38,7 @@ from distbuild.worker.view import OURS, SPECS, Views, base_plan
 _DEPENDENCIES = b"deps.d"
 _CONFINED = b"--unshare-all --die-with-parent --new-session --cap-drop ALL".split()
 _PROBE_TIMEOUT_S = 20.0
+_ENV = b"/usr/bin/env"
 #: Runs a compiler, and once more with words after its name if all went well.
 _TWICE = b"""\
 "$@"; code=$?
@@ -96,10 +97,13 @@ class NamespaceSandbox:
                 raise InfrastructureError(f"cannot show the dev box's paths: {error}") from error
         argv0, path = self._argv0(task)
         observer = observe(task.command, os.fsdecode(OURS + b"/" + _DEPENDENCIES))
+        named = {**environment(task, path), **observer.env}
         words = _run([argv0, *map(os.fsencode, observer.argv[1:])], observer)
+        if named["PWD"] != os.fsdecode(task.job.cwd):
+            # bubblewrap sets it to the directory that it changes to.
+            words = [_ENV, b"PWD=" + os.fsencode(named["PWD"]), *words]
         argv = [self._bwrap, b"--json-status-fd", REPORT, *_CONFINED, *mounts]
         argv += [b"--chdir", task.job.cwd, b"--", *words]
-        named = {**environment(task, path), **observer.env}
         env = {os.fsencode(name): os.fsencode(value) for name, value in named.items()}
         return _NamespaceExecution(task, argv, env, directories, observer)
 

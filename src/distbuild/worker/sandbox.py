@@ -89,7 +89,8 @@ class Sandbox(Protocol):
 def environment(task: Task, search_path: str) -> dict[str, str]:
     """The compiler's environment: what a job may set, and this worker's PATH."""
     named = {name: os.fsdecode(value) for name, value in task.job.env.items()}
-    return {**allowed_environment(named), "PATH": search_path, "PWD": os.fsdecode(task.job.cwd)}
+    pwd = os.fsdecode(task.job.cwd)
+    return {"PWD": pwd, **allowed_environment(named), "PATH": search_path}
 
 
 def resolved(task: Task, path: bytes) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import requests
 
-from distbuild.command.toolchain import telling_environment
+from distbuild.command.toolchain import is_odd_pwd, telling_environment
 from distbuild.place import view_of_files
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
@@ -41,11 +41,13 @@ def request_of(
 def working_directory(env: Mapping[str, str]) -> str:
     """PWD where it names the present directory, as compilers take it; else the real path.
 
-    In the internal form; Windows' compilers know no PWD.
+    In the internal form; Windows' compilers know no PWD. One below /proc leads the syncer to a
+    directory of its own, and is told beside.
     """
     logical = "" if WINDOWS else env.get("PWD", "")
     with contextlib.suppress(OSError):
-        if logical.startswith("/") and os.path.samestat(os.stat(logical), os.stat(".")):
+        named = logical.startswith("/") and not is_odd_pwd(logical)
+        if named and os.path.samestat(os.stat(logical), os.stat(".")):
             return logical
     try:
         return from_system(os.getcwd())

@@ -216,6 +216,24 @@ LOCAL = {
     "gcc -c x.c -o -": Local(LocalReason.STDOUT, "-o"),
     "gcc -c x.c -MD -MF -": Local(LocalReason.STDOUT, "-MF"),
     "gcc -c x.c -o /dev/null": Local(LocalReason.OUTPUT_SPECIAL, "/dev/null"),
+    "gcc -c x.c -o /proc/self/cwd/x.o": Local(LocalReason.OUTPUT_SPECIAL, "/proc/self/cwd"),
+    "gcc -c x.c -MD -MF //proc/1/x.d": Local(LocalReason.OUTPUT_SPECIAL, "/proc/1"),
+    "gcc -c x.c -o ../../../dev/fd/3": Local(LocalReason.OUTPUT_SPECIAL, f"{CWD}/../../../dev/fd"),
+    "gcc -c x.c -o x.o -dumpdir /proc/self/cwd/": Local(
+        LocalReason.OUTPUT_SPECIAL, "/proc/self/cwd"
+    ),
+    "gcc -c -xc /dev/stdin": Local(LocalReason.SPECIAL_INPUT, "/dev/stdin"),
+    "gcc -c x.c -include /dev/fd/63": Local(LocalReason.SPECIAL_INPUT, "/dev/fd/63"),
+    "gcc -c x.c -I../../../proc/self/cwd": Local(
+        LocalReason.SPECIAL_INPUT, f"{CWD}/../../../proc/self/cwd"
+    ),
+    "clang -c x.c -isystem /proc": Local(LocalReason.SPECIAL_INPUT, "/proc"),
+    "gcc @/dev/fd/63": Local(LocalReason.RESPONSE_FILE, "@/dev/fd/63"),
+    "clang-cl /c x.c /FI/proc/self/cwd/f.h": Local(LocalReason.SPECIAL_INPUT, "/proc/self/cwd/f.h"),
+    "clang-cl @/dev/stdin": Local(LocalReason.RESPONSE_FILE, "@/dev/stdin"),
+    "clang-cl /c x.c /Fo/proc/self/cwd/x.obj": Local(
+        LocalReason.OUTPUT_SPECIAL, "/proc/self/cwd/x.obj"
+    ),
     "gcc -c x.c -MD -MF x.o -o ./x.o": Local(LocalReason.OUTPUT_SPECIAL, "x.o"),
     "gcc -c x.c -MD -MF x.o": Local(LocalReason.OUTPUT_SPECIAL, "x.o"),
     "gcc -c x.c -MD -MF x.c": Local(LocalReason.OUTPUT_SPECIAL, "x.c"),

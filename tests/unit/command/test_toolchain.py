@@ -10,6 +10,7 @@ from distbuild.command.toolchain import (
     parse_implicit_include,
     parse_search_dirs,
     search_probe,
+    telling_environment,
 )
 
 STDERR = """Using built-in specs.
@@ -71,6 +72,22 @@ def test_the_implicit_include_is_the_header_below_the_main_file():
     assert parse_implicit_include('# 1 "<built-in>" 1 3\n# 1 "<stdin>" 2\n') is None
 
 
+@pytest.mark.parametrize(
+    ("pwd", "told", "reaches"),
+    [
+        ("/proc/self/cwd", True, True),
+        ("/proc/self/fd/3", True, False),
+        ("/process", False, False),
+        ("/home/u", False, False),
+    ],
+)
+def test_a_directory_that_only_the_process_can_name_is_told(pwd, told, reaches):
+    env = {"PWD": pwd}
+
+    assert telling_environment(env) == (env if told else {})
+    assert allowed_environment(env) == (env if reaches else {})
+
+
 def test_only_the_listed_variables_reach_the_compiler():
     env = {"LC_CTYPE": "C", "LANG": "de", "CPATH": "a", "PATH": "/bin", "SECRET": "x", "TZ": "UTC"}
 
@@ -81,6 +98,8 @@ def test_only_the_listed_variables_reach_the_compiler():
     ("env", "obstacle"),
     [
         ({"PATH": "/bin"}, None),
+        ({"PWD": "/proc/self/cwd"}, None),
+        ({"PWD": "/proc/4/cwd"}, Local(LocalReason.UNSUPPORTED_OPTION, "PWD")),
         ({"GCC_EXEC_PREFIX": ""}, Local(LocalReason.RUNS_OTHER_CODE, "GCC_EXEC_PREFIX")),
         (
             {"DEPENDENCIES_OUTPUT": "x"},

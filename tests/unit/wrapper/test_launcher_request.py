@@ -76,6 +76,18 @@ def test_the_directory_is_the_one_that_the_shell_shows(launcher: Launcher, tmp_p
     assert shown == [os.fsencode(path) for path in (link, real, real, real, real)]
 
 
+@pytest.mark.parametrize("pwd", ["/proc/self/cwd", "/proc/self/./cwd", "/proc", "/proce", "/p"])
+def test_a_directory_below_proc_is_told_as_the_client_tells_it(
+    pwd: str, launcher: Launcher, tmp_path: Path
+) -> None:
+    env = launcher.environment({"PWD": pwd})
+    with launcher.syncer(done()) as syncer:
+        assert launcher.run(*GCC, cwd=tmp_path, env=env)[0] == 0
+    (request,) = syncer.requests
+    assert request.cwd == os.fsencode(tmp_path)
+    assert request.env.get("PWD", b"").decode() == toolchain.telling_environment(env).get("PWD", "")
+
+
 def test_the_umask_is_told(launcher: Launcher) -> None:
     before = os.umask(0o027)
     try:

@@ -154,6 +154,7 @@ def test_the_working_directory_is_spelled_as_compilers_spell_it(
         "link": str(real),
         "": str(real),
         "/nowhere": str(real),
+        "/proc/self/cwd": str(real),
     }
     assert {pwd: working_directory({"PWD": pwd}) for pwd in spelled} == spelled
 

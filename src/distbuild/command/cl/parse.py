@@ -18,6 +18,7 @@ from distbuild.command.model import (
     LocalReason,
     Role,
 )
+from distbuild.command.special import is_of_process, special_input
 from distbuild.command.style import HERE, PathStyle
 
 #: Reasons that say what the command is for; they outrank what one of its options would say.
@@ -149,7 +150,7 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
     directories = {posixpath.normpath(posixpath.dirname(place)) for place in places}
     if scan.original_paths:
         directories.add(cwd)
-    return CompileCommand(
+    command = CompileCommand(
         family=scan.family,
         compiler=compiler,
         arguments=tuple(scan.arguments),
@@ -169,6 +170,7 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
         guessed=tuple(scan.guessed),
         style=scan.style,
     )
+    return special_input(command) or command
 
 
 def _listings(scan: Scan, source: str) -> list[str]:
@@ -187,7 +189,7 @@ def _bad_output(scan: Scan, cwd: str, places: list[str]) -> Local | None:
     for place in map(posixpath.normpath, places):
         stem = posixpath.basename(place).partition(".")[0]
         is_device = scan.style is PathStyle.WINDOWS and stem.lower() in _NOWHERE
-        if is_device or place in taken or place.startswith("/dev/"):
+        if is_device or place in taken or place.startswith("/dev/") or is_of_process(place):
             return Local(LocalReason.OUTPUT_SPECIAL, place)
         if posixpath.dirname(place) == "/":
             return Local(LocalReason.OUTPUT_SPECIAL, "/")  # no sandbox has a private root

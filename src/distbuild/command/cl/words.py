@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from distbuild.command.model import Local, LocalReason
 from distbuild.command.response import MAX_BYTES, MAX_DEPTH
+from distbuild.command.special import is_of_process
 from distbuild.command.style import PathStyle
 
 ReadFile = Callable[[str], bytes | None]
@@ -99,7 +100,10 @@ def _expanded(
     found: list[str] = []
     for word in words:
         may_be = word.startswith("@") and len(word) > 1 and (nested or depth == 0)
-        data = read_file(style.absolute(cwd, word[1:])) if may_be else None
+        path = style.absolute(cwd, word[1:]) if may_be else ""
+        if path and is_of_process(path):
+            raise _RefusedError(word)
+        data = read_file(path) if path else None
         if data is None:
             found.append(word)
             continue
