@@ -11,6 +11,7 @@ import msgspec
 
 from distbuild import disk
 from distbuild.command import native, toolchain
+from distbuild.command.by_products import by_products
 from distbuild.command.cl import parse as cl
 from distbuild.command.cl.words import VARIABLES, with_environment
 from distbuild.command.driver import family_of
@@ -161,8 +162,8 @@ def _output_obstacle(command: CompileCommand) -> Local | None:
     for directory in command.output_dirs:
         if not disk.isdir(directory) or not disk.access(directory, os.W_OK | os.X_OK):
             return Local(LocalReason.OUTPUT_SPECIAL, directory)
-    for name in command.output_files():
-        path = command.absolute(name)
+    named = map(command.absolute, command.output_files())
+    for path in (*named, *by_products(command, _listed)):
         try:
             status = disk.lstat(path)
         except OSError:
@@ -170,6 +171,13 @@ def _output_obstacle(command: CompileCommand) -> Local | None:
         if not stat.S_ISREG(status.st_mode) or not disk.access(path, os.W_OK):
             return Local(LocalReason.OUTPUT_SPECIAL, path)
     return None
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return disk.listdir(directory)
+    except OSError:
+        return []
 
 
 def _read_response(path: str) -> bytes | None:
