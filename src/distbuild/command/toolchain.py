@@ -98,7 +98,19 @@ _WRITES_OR_MOVES = (
     "SDKROOT",
     "SUNPRO_DEPENDENCIES",
 )
-_OBSTACLES = frozenset((*_RUNS_OTHER_CODE, *_WRITES_OR_MOVES))
+#: From which release of Apple's systems on the code runs, and what is recorded for their tools.
+_CHOOSES_SYSTEM = (
+    "DRIVERKIT_DEPLOYMENT_TARGET",
+    "IPHONEOS_DEPLOYMENT_TARGET",
+    "MACOSX_DEPLOYMENT_TARGET",
+    "RC_DEBUG_OPTIONS",
+    "RC_DEBUG_PREFIX_MAP",
+    "TVOS_DEPLOYMENT_TARGET",
+    "WATCHOS_DEPLOYMENT_TARGET",
+    "XROS_DEPLOYMENT_TARGET",
+)
+_NOT_MODELLED = (*_WRITES_OR_MOVES, *_CHOOSES_SYSTEM)
+_OBSTACLES = frozenset((*_RUNS_OTHER_CODE, *_NOT_MODELLED))
 
 
 def search_probe(command: CompileCommand) -> tuple[str, ...]:
@@ -171,7 +183,7 @@ def telling_environment(env: Mapping[str, str]) -> dict[str, str]:
     What reaches the compiler, what forbids to distribute, and where the driver is found and the
     terminal described.
     """
-    names = {*_LOCATES, *_RUNS_OTHER_CODE, *_WRITES_OR_MOVES, *VARIABLES}
+    names = {*_LOCATES, *_OBSTACLES, *VARIABLES}
     more = {name: value for name, value in env.items() if name in names}
     if is_odd_pwd(env.get("PWD", "")):
         more["PWD"] = env["PWD"]
@@ -193,7 +205,7 @@ def environment_obstacle(env: Mapping[str, str]) -> Local | None:
     for name in _RUNS_OTHER_CODE:
         if name in env:
             return Local(LocalReason.RUNS_OTHER_CODE, name)
-    name = next(name for name in _WRITES_OR_MOVES if name in env)
+    name = next(name for name in _NOT_MODELLED if name in env)
     return Local(LocalReason.UNSUPPORTED_OPTION, name)
 
 

@@ -102,6 +102,10 @@ def test_only_the_listed_variables_reach_the_compiler():
         ({"PWD": "/proc/4/cwd"}, Local(LocalReason.UNSUPPORTED_OPTION, "PWD")),
         ({"GCC_EXEC_PREFIX": ""}, Local(LocalReason.RUNS_OTHER_CODE, "GCC_EXEC_PREFIX")),
         (
+            {"MACOSX_DEPLOYMENT_TARGET": "11.3"},
+            Local(LocalReason.UNSUPPORTED_OPTION, "MACOSX_DEPLOYMENT_TARGET"),
+        ),
+        (
             {"DEPENDENCIES_OUTPUT": "x"},
             Local(LocalReason.UNSUPPORTED_OPTION, "DEPENDENCIES_OUTPUT"),
         ),
