@@ -5,6 +5,7 @@ and without the include variables.
 """
 
 import functools
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 
@@ -111,6 +112,10 @@ _CHOOSES_SYSTEM = (
 )
 _NOT_MODELLED = (*_WRITES_OR_MOVES, *_CHOOSES_SYSTEM)
 _OBSTACLES = frozenset((*_RUNS_OTHER_CODE, *_NOT_MODELLED))
+#: Where a clang for Windows finds headers (clang's MSVC.cpp), whatever its command line's language.
+_FINDS_VISUAL_STUDIO = ("VCINSTALLDIR", "VCToolsInstallDir")
+_FOR_WINDOWS = ("EXTERNAL_INCLUDE", "INCLUDE", *_FINDS_VISUAL_STUDIO)
+_WINDOWS_TARGET = re.compile("windows|msvc|win32", re.IGNORECASE)
 
 
 def search_probe(command: CompileCommand) -> tuple[str, ...]:
@@ -183,7 +188,7 @@ def telling_environment(env: Mapping[str, str]) -> dict[str, str]:
     What reaches the compiler, what forbids to distribute, and where the driver is found and the
     terminal described.
     """
-    names = {*_LOCATES, *_OBSTACLES, *VARIABLES}
+    names = {*_LOCATES, *_OBSTACLES, *_FINDS_VISUAL_STUDIO, *VARIABLES}
     more = {name: value for name, value in env.items() if name in names}
     if is_odd_pwd(env.get("PWD", "")):
         more["PWD"] = env["PWD"]
@@ -207,6 +212,20 @@ def environment_obstacle(env: Mapping[str, str]) -> Local | None:
             return Local(LocalReason.RUNS_OTHER_CODE, name)
     name = next(name for name in _NOT_MODELLED if name in env)
     return Local(LocalReason.UNSUPPORTED_OPTION, name)
+
+
+def target_obstacle(command: CompileCommand, name: str, env: Mapping[str, str]) -> Local | None:
+    """Why a compile for this target stays local in this environment.
+
+    ``name``: what the compiler was called by, which may begin with a target.
+    """
+    found = next((variable for variable in _FOR_WINDOWS if env.get(variable)), None)
+    if found is None or command.family is not Family.CLANG:
+        return None
+    asked = (a.value or "" for a in command.arguments if a.meaning == "-target")
+    if any(_WINDOWS_TARGET.search(word) for word in (posixpath.basename(name), *asked)):
+        return Local(LocalReason.UNSUPPORTED_OPTION, found)
+    return None
 
 
 def _probe_language(language: str) -> str:

@@ -72,7 +72,8 @@ def understand(submission: Submission, compilers: Compilers, recall: Recall) -> 
         command = msgspec.structs.replace(command, needs_original_paths=True)
     if submission.terminal is not None:
         command = on_terminal(command, submission.env, identity.version)
-    obstacle = unknown_file(command, disk.lexists) or _output_obstacle(command)
+    obstacle = toolchain.target_obstacle(command, argv[0], submission.env)
+    obstacle = obstacle or unknown_file(command, disk.lexists) or _output_obstacle(command)
     return obstacle or Understood(command, driver, identity, processor)
 
 

@@ -10,6 +10,7 @@ from distbuild.command.toolchain import (
     parse_implicit_include,
     parse_search_dirs,
     search_probe,
+    target_obstacle,
     telling_environment,
 )
 
@@ -113,3 +114,24 @@ def test_only_the_listed_variables_reach_the_compiler():
 )
 def test_variables_that_are_not_modelled_keep_a_compile_local(env, obstacle):
     assert environment_obstacle(env) == obstacle
+
+
+@pytest.mark.parametrize(
+    ("line", "env", "obstacle"),
+    [
+        ("clang --target=x86_64-pc-windows-msvc", {"INCLUDE": "/i"}, "INCLUDE"),
+        ("clang -target i686-win32", {"VCToolsInstallDir": "/v"}, "VCToolsInstallDir"),
+        ("/b/x86_64-pc-windows-msvc-clang", {"EXTERNAL_INCLUDE": "/i"}, "EXTERNAL_INCLUDE"),
+        ("clang -target x86_64-pc-windows-msvc", {"INCLUDE": "", "PATH": "/bin"}, None),
+        ("clang -target arm64-apple-ios", {"INCLUDE": "/i"}, None),
+        ("gcc", {"INCLUDE": "/i"}, None),
+        ("clang-cl /c", {"INCLUDE": "/i"}, None),
+    ],
+)
+def test_what_clang_reads_for_windows_only_keeps_such_a_compile_local(line, env, obstacle):
+    words = [*line.split(), "-c", "x.c"]
+    command = parse(words, "/w", lambda _: None)
+
+    assert isinstance(command, CompileCommand)
+    expected = obstacle and Local(LocalReason.UNSUPPORTED_OPTION, obstacle)
+    assert target_obstacle(command, words[0], env) == expected

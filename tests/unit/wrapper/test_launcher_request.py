@@ -46,7 +46,7 @@ def test_a_long_command_arrives_whole(launcher: Launcher) -> None:
 def _names() -> set[str]:
     """What decides about a command, what is like it by name, and some that builds have set."""
     telling = {*toolchain.ALLOWED_ENV, "LC_ALL", "LC_CTYPE", "LC_", "PATH"}
-    telling |= {*toolchain._LOCATES, *toolchain._OBSTACLES}
+    telling |= {*toolchain._LOCATES, *toolchain._OBSTACLES, *toolchain._FOR_WINDOWS}
     alike = {f"X{name}" for name in telling} | {f"{name}X" for name in telling}
     alike |= {name[:-1] for name in telling} | {name.lower() for name in telling}
     others = (
