@@ -204,6 +204,20 @@ def test_clang_that_refuses_its_command_keeps_old_outputs(cluster: Cluster, proj
     assert (project / "a.o").read_text() == "old"
 
 
+@pytest.mark.parametrize("output", ["lnk/o.o", "build/../lnk/../build/o.o", "build//o.o"])
+def test_a_dependency_file_of_a_failed_compile(
+    cluster: Cluster, project: Path, output: str
+) -> None:
+    need("clang")
+    write(project, a_c='#include "h.h"\nint a = ;\n', h_h="", build__o_h="")
+    (project / "lnk").symlink_to("build")
+    argv = ["clang", "-MMD", "-c", "a.c", "-o", output]
+    assert "build/o.d" in assert_same(cluster, argv, project).files
+    (project / "build" / "o.d").write_text("old")
+    (project / "build" / "o.o").write_text("old")
+    assert_same(cluster, argv, project)
+
+
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
 def test_closed_descriptors(cluster: Cluster, project: Path, closed: str) -> None:
     words = " ".join(f"'{word}'" for word in [*wrapper_command(), *ARGV])

@@ -16,6 +16,7 @@ from collections.abc import Generator
 
 import msgspec
 
+from distbuild import disk
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.messages import ResultRequest, SubmitReply
@@ -185,4 +186,10 @@ def _removed(command: CompileCommand, result: ResultRequest) -> list[bytes]:
         names.append(command.dependencies.path)
     written = {file.path for file in result.outputs}
     paths = (os.fsencode(command.absolute(name)) for name in names)
-    return [path for path in paths if path not in written]
+    return [path for path in paths if _by_real_directory(path) not in written]
+
+
+def _by_real_directory(path: bytes) -> bytes:
+    """As workers name an output: with the links and ``..`` on the way to it followed."""
+    directory, _, name = path.rpartition(b"/")
+    return disk.realpath(directory or b"/").rstrip(b"/") + b"/" + name
