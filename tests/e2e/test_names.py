@@ -97,6 +97,15 @@ def test_a_compiler_by_a_path_or_a_link(
     assert_remote(cluster, [words[spelled], *"-g -O2 -c x.c -o x.o".split()], project)
 
 
+@pytest.mark.parametrize("words", ["-c x.c", "-c x.c -MD -MF d", "-S x.c"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_an_output_with_as_long_a_name_as_there_can_be(
+    farm: Cluster, project: Path, require_tool: Require, compiler: str, words: str
+) -> None:
+    require_tool(compiler)
+    assert_remote(farm, [compiler, *words.split(), "-o", "n" * 253 + ".o"], project)
+
+
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_objective_c(farm: Cluster, project: Path, require_tool: Require, compiler: str) -> None:
     require_tool(compiler)

@@ -56,8 +56,10 @@ def relocate(
     """
     if command.needs_original_paths:
         raise ValueError("this command needs the original paths")
-    output = posixpath.join(out_dir, posixpath.basename(command.output))
-    dependency = output + ".d"
+    name = posixpath.basename(command.output)
+    output = posixpath.join(out_dir, name)
+    # Not the output's name with something behind it: that may be as long as a name can be.
+    dependency = posixpath.join(out_dir, "d" if name != "d" else "dd")
     # Not -ffile-prefix-map: gcc applies it after every -fmacro-prefix-map, so it would outrank
     # the user's own. Of each of these two kinds the last one that fits wins, the user's.
     argv = [command.compiler, f"-fdebug-prefix-map={tree}=", f"-fmacro-prefix-map={tree}="]

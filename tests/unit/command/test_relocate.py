@@ -28,21 +28,21 @@ def _parse(line: str) -> CompileCommand:
     [
         (
             "gcc -c x.c",
-            f"gcc {MAPS} -idirafter /t/usr/include -MD -MF /o/x.o.d -MQ x.o -o /o/x.o -c x.c",
+            f"gcc {MAPS} -idirafter /t/usr/include -MD -MF /o/d -MQ x.o -o /o/x.o -c x.c",
         ),
         (
             "gcc -I/a -Ib -include /p.h -c /home/u/x.c -o /home/u/obj/y.o -MMD -MP",
-            f"gcc {MAPS} -idirafter /t/usr/include -MMD -MF /o/y.o.d -MQ /home/u/obj/y.o"
+            f"gcc {MAPS} -idirafter /t/usr/include -MMD -MF /o/d -MQ /home/u/obj/y.o"
             " -I/t/a -Ib -include /t/p.h -c /t/home/u/x.c -o /o/y.o -MP",
         ),
         (
             "gcc -c x.c -MD -MF d -MT t -ox.o -fdebug-prefix-map=/a=/b -ffile-prefix-map=c=d",
-            f"gcc {MAPS} -idirafter /t/usr/include -MD -MF /o/x.o.d -c x.c -MT t -o/o/x.o"
+            f"gcc {MAPS} -idirafter /t/usr/include -MD -MF /o/d -c x.c -MT t -o/o/x.o"
             " -fdebug-prefix-map=/t/a=/b -ffile-prefix-map=c=d",
         ),
         (
             "clang -Wp,-MMD,d/x.d -Wp,-DX -L/l -DP=/p -c x.c -o y.o",
-            f"clang {MAPS} -idirafter /t/usr/include -MMD -MF /o/y.o.d -MQ y.o"
+            f"clang {MAPS} -idirafter /t/usr/include -MMD -MF /o/d -MQ y.o"
             " -Wp,-DX -L/l -DP=/p -c x.c -o /o/y.o",
         ),
     ],
@@ -52,13 +52,19 @@ def test_a_moved_command(line, moved):
 
     relocated = relocate(_parse(line), "/t", "/o", ["/usr/include"])
 
-    assert relocated == Relocated(shlex.split(moved), "/t/home/u", f"{output}.d", output)
+    assert relocated == Relocated(shlex.split(moved), "/t/home/u", "/o/d", output)
 
 
 def test_the_implicit_include_is_named_as_the_compiler_would_look_for_it():
     relocated = relocate(_parse("gcc -c x.c"), "/t", "/o", [], "/usr/include/stdc-predef.h")
 
     assert relocated.argv[3:6] == ["-nostdinc", "-include", "stdc-predef.h"]
+
+
+def test_the_list_of_inputs_is_never_the_output():
+    relocated = relocate(_parse("gcc -c x.c -o e/d"), "/t", "/o", [])
+
+    assert (relocated.output_path, relocated.dependency_path) == ("/o/d", "/o/dd")
 
 
 def test_a_command_that_needs_its_own_paths_is_refused():
