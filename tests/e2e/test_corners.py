@@ -218,6 +218,18 @@ def test_a_dependency_file_of_a_failed_compile(
     assert_same(cluster, argv, project)
 
 
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_a_header_that_only_quotes_would_find(
+    cluster: Cluster, project: Path, compiler: str
+) -> None:
+    need(compiler)
+    write(project, a_c="#include <beside.h>\n", beside_h="", b_c="#include <q.h>\n", quoted__q_h="")
+    assert_remote(cluster, [compiler, "-iquote", "quoted", "-c", "a.c"], project)
+    assert_remote(cluster, [compiler, "-iquote", "quoted", "-c", "b.c"], project)
+    assert_remote(cluster, [compiler, "-iquote", "quoted", "-I.", "-c", "a.c"], project)
+    assert_remote(cluster, [compiler, "-iquote", "quoted", "-c", "b.c"], project, CPATH="quoted")
+
+
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
 def test_closed_descriptors(cluster: Cluster, project: Path, closed: str) -> None:
     words = " ".join(f"'{word}'" for word in [*wrapper_command(), *ARGV])

@@ -1,11 +1,13 @@
 """Which directories a command names for the compiler to search. Unaware of the built-in ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from distbuild.command.model import Argument, Local, LocalReason, Role
+from distbuild.command.model import Argument, CompileCommand, Local, LocalReason, Role
+from distbuild.command.toolchain import CL_PATH_LISTS
 
 #: Search directories whose names begin with the value of an -iprefix before them.
 _PREFIXED = ("-iwithprefix", "-iwithprefixbefore")
+_PATH_LISTS = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH")
 
 
 def search_dirs(arguments: Sequence[Argument]) -> tuple[str, ...]:
@@ -20,6 +22,25 @@ def search_dirs(arguments: Sequence[Argument]) -> tuple[str, ...]:
         ),
         *_prefixed(arguments),
     )
+
+
+def angle_dirs(command: CompileCommand, env: Mapping[str, str]) -> list[str]:
+    """Those of its own and of its environment in which ``#include <...>`` is looked for."""
+    named = search_dirs([a for a in command.arguments if a.meaning != "-iquote"])
+    return [*map(command.absolute, named), *listed_dirs(command, env)]
+
+
+def listed_dirs(command: CompileCommand, env: Mapping[str, str]) -> Iterator[str]:
+    """Directories in environment variables; an empty element is the working directory (cpp(1))."""
+    lists: tuple[str, ...] = _PATH_LISTS
+    separator = ":"
+    if command.family.speaks_cl:
+        ignored = any(argument.meaning == "-X" for argument in command.arguments)
+        lists, separator = () if ignored else CL_PATH_LISTS, ";"
+    for name in lists:
+        value = env.get(name)
+        if value:
+            yield from (command.absolute(part or ".") for part in value.split(separator))
 
 
 def in_sysroot(path: str) -> bool:

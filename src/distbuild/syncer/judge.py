@@ -12,8 +12,9 @@ from collections.abc import Iterable
 
 from distbuild import disk
 from distbuild.command.locations import blamed
-from distbuild.command.missing import missing_includes
+from distbuild.command.missing import MissingInclude, missing_includes
 from distbuild.command.model import Family, Local, LocalReason
+from distbuild.command.searching import angle_dirs
 from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.errors import ProtocolError
@@ -163,9 +164,7 @@ class Judge:
         for missing in missing_includes(result.stderr, lambda p, n: self._line(task, p, n)):
             if missing.name is None:
                 return Local(LocalReason.INPUT_NOT_MIRRORED, missing.includer)
-            includer = task.command.absolute(missing.includer)
-            places = [posixpath.dirname(includer), *task.search_dirs]
-            paths = [posixpath.join(place, missing.name) for place in places]
+            paths = [posixpath.join(place, missing.name) for place in _places(task, missing)]
             for path in paths:
                 precompiled = next((p for p in _beside(path) if disk.exists(p)), None)
                 if precompiled is not None:
@@ -205,6 +204,14 @@ class Judge:
         except OSError:
             return None
         return None
+
+
+def _places(task: Task, missing: MissingInclude) -> list[str]:
+    """Where the compiler has looked; it may be that it would find nothing on the dev box either."""
+    if missing.angle:
+        return [*angle_dirs(task.command, task.env), *task.builtin_dirs]
+    includer = task.command.absolute(missing.includer)
+    return [posixpath.dirname(includer), *task.search_dirs]
 
 
 def _beside(header: str) -> list[str]:

@@ -14,6 +14,7 @@ from distbuild import disk
 from distbuild.command import toolchain
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.recall import Recall
+from distbuild.command.searching import listed_dirs
 from distbuild.command.special import is_of_process
 from distbuild.command.terminal import asks_terminfo
 from distbuild.mirror.known import FileRead, read_file
@@ -32,13 +33,6 @@ from distbuild.syncer.terminfo import describe
 from distbuild.syncer.understand import Submission, Understood, parts, understand
 from distbuild.syncer.zone import Zone
 from distbuild.system_paths import WINDOWS
-
-_PATH_LISTS: tuple[str, ...] = (
-    "CPATH",
-    "C_INCLUDE_PATH",
-    "CPLUS_INCLUDE_PATH",
-    "OBJC_INCLUDE_PATH",
-)
 
 
 class _Text(msgspec.Struct, frozen=True):
@@ -115,7 +109,7 @@ class Preparer:
         """What reaches the compiler."""
         allowed = toolchain.environment_for(known.command.family, submission.env)
         env = {"TZ": self._zone.now(), **allowed}
-        for path in filter(is_of_process, _listed(env, known.command)):
+        for path in filter(is_of_process, listed_dirs(known.command, env)):
             return Local(LocalReason.SPECIAL_INPUT, path)
         if submission.terminal and asks_terminfo(known.command, known.identity.version):
             terminal = describe(submission.env, os.path.expanduser("~"))
@@ -202,7 +196,7 @@ def _job_file(real: str, read: FileRead, blob: Blob) -> JobFile:
 
 def _search_dirs(command: CompileCommand, env: Mapping[str, str]) -> list[str]:
     """Those that the command and its environment name."""
-    return [*map(command.absolute, command.search_dirs), *_listed(env, command)]
+    return [*map(command.absolute, command.search_dirs), *listed_dirs(command, env)]
 
 
 def _foreign_gcc(builtin_dirs: Iterable[str]) -> list[str]:
@@ -234,15 +228,3 @@ def _special_input(command: CompileCommand) -> Local | None:
         if there and not disk.isfile(path):
             return Local(LocalReason.SPECIAL_INPUT, path)
     return None
-
-
-def _listed(env: Mapping[str, str], command: CompileCommand) -> Iterable[str]:
-    """Directories in environment variables; an empty element is the working directory (cpp(1))."""
-    lists, separator = _PATH_LISTS, ":"
-    if command.family.speaks_cl:
-        ignored = any(argument.meaning == "-X" for argument in command.arguments)
-        lists, separator = () if ignored else toolchain.CL_PATH_LISTS, ";"
-    for name in lists:
-        value = env.get(name)
-        if value:
-            yield from (command.absolute(part or ".") for part in value.split(separator))
