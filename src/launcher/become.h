@@ -31,6 +31,21 @@ static void extend_skip(const char *program)
     }
 }
 
+/* A script that does not say by what it is run: a shell runs it, execvp(3). */
+static void run_by_shell(char *program, char **words)
+{
+    size_t count = 0;
+    while (words[count] != NULL)
+        count++;
+    char **line = calloc(count + 2, sizeof *line);
+    if (line == NULL)
+        return;
+    line[0] = "/bin/sh";
+    line[1] = strchr(words[0], '/') != NULL ? words[0] : program;
+    memcpy(line + 2, words + 1, (count - 1) * sizeof *line);
+    execve(line[0], line, environ);
+}
+
 /* WORDS[0] stays as the build spelled it, unless it would lead gcc, which looks for its own parts
  * beside the program of that name, to a wrapper. */
 static _Noreturn void become_compiler(char *program, char **words)
@@ -43,6 +58,8 @@ static _Noreturn void become_compiler(char *program, char **words)
     if (looks_like_compiler(base(program)))
         extend_skip(program);
     execve(program, words, environ);
+    if (errno == ENOEXEC)
+        run_by_shell(program, words);
     complain("%s: %s\n", program, strerror(errno));
     exit(NOT_RUNNABLE);
 }

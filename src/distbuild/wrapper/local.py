@@ -3,6 +3,7 @@
 Windows knows no such thing: there this process waits for it, and passes its exit code on.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from distbuild.protocol.errors import InfrastructureError
 
 NOT_FOUND = 127
 NOT_RUNNABLE = 126
+_SHELL = "/bin/sh"
 
 
 def run_locally(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
@@ -42,7 +44,14 @@ def _become(program: str, words: list[str], env: Mapping[str, str]) -> NoReturn:
 
         sys.exit(run_here(program, words, env))
     else:
-        os.execve(program, words, env)
+        try:
+            os.execve(program, words, env)
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+        # A script that does not say by what it is run: a shell runs it, execvp(3).
+        script = words[0] if "/" in words[0] else program
+        os.execve(_SHELL, [_SHELL, script, *words[1:]], env)
 
 
 def _end(why: str, code: int) -> NoReturn:

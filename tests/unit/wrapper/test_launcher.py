@@ -122,13 +122,22 @@ def test_the_local_slot_is_held_while_the_compiler_runs(launcher: Launcher) -> N
         assert syncer.closed.wait(10)
 
 
-@pytest.mark.parametrize(
-    ("name", "said"), [("broken", "Exec format error"), ("none", "No such file or directory")]
-)
-def test_a_program_that_does_not_run_is_said(launcher: Launcher, name: str, said: str) -> None:
-    broken = program(launcher.directory / "broken", "\0\1").with_name(name)
+@pytest.mark.parametrize("name", ["gcc", "./gcc"])
+def test_a_script_that_names_no_shell_is_run_by_one(launcher: Launcher, name: str) -> None:
+    script = program(launcher.directory / "gcc", 'echo "$0 $*"\nexit 4\n')
+    called = name if "/" in name else str(script)
+    with launcher.syncer(local(os.fsencode(script))):
+        done = launcher.run(name, "-c", "a b", env={"PATH": f"{launcher.directory}:/bin"})
+        assert done == (4, f"{called} -c a b\n".encode(), b"")
+        done = launcher.run(name, env={"PATH": f"{launcher.directory}:/bin"})
+        assert done == (4, f"{called} \n".encode(), b"")
+
+
+@pytest.mark.parametrize("name", ["broken", "none"])
+def test_a_program_that_does_not_run_is_said(launcher: Launcher, name: str) -> None:
+    broken = program(launcher.directory / "broken", "#!/no/such/shell\n").with_name(name)
     with launcher.syncer(local(os.fsencode(broken))):
-        line = f"dist_build: {broken}: {said}\n".encode()
+        line = f"dist_build: {broken}: No such file or directory\n".encode()
         assert launcher.run(*GCC) == (126, b"", line)
 
 

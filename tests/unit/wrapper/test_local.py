@@ -102,14 +102,22 @@ def test_the_first_word_leads_to_the_real_compiler(tmp_path: Path) -> None:
     assert done.stdout == f"{tmp_path}/real/mycc\n"
 
 
+@pytest.mark.parametrize("name", ["mycc", "bin/mycc"])
+def test_a_script_that_names_no_shell_is_run_by_one(tmp_path: Path, name: str) -> None:
+    script = program(tmp_path / "bin/mycc", 'echo "$0 $* $A$_PYI_X"\nexit 4\n')
+    done = run_locally(tmp_path, name, "-c", "a b", path=f"{tmp_path}/bin:/bin")
+    called = name if "/" in name else os.path.realpath(script)
+    assert (done.returncode, done.stdout, done.stderr) == (4, f"{called} -c a b b\n", "")
+
+
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [
         ("nocc", 127, "dist_build: nocc: command not found\n"),
-        ("./broken", 126, "dist_build: {tmp}/./broken: Exec format error\n"),
+        ("./broken", 126, "dist_build: {tmp}/./broken: No such file or directory\n"),
     ],
 )
 def test_what_cannot_be_run_is_said(tmp_path: Path, name: str, code: int, said: str) -> None:
-    program(tmp_path / "broken", "\x00\x01")
+    program(tmp_path / "broken", "#!/no/such/shell\n")
     done = run_locally(tmp_path, name, path="/bin")
     assert (done.returncode, done.stderr) == (code, said.format(tmp=os.path.realpath(tmp_path)))
