@@ -53,6 +53,8 @@ _FRONTEND_FLAGS = frozenset(
 _FRONTEND_VALUES = frozenset(("-target-abi", "-target-cpu", "-target-feature", "-tune-cpu"))
 #: LLVM's own options that read or write a file; ``opt --help-hidden``.
 _NAMES_FILE = re.compile(r"(?<!pro)file|output|dot|replay|export|mapping|(?:dir|path)=|-o=")
+#: LLVM's own options that print and end the compiler, with one dash or two.
+_LLVM_TELLS = frozenset("h help help-hidden help-list help-list-hidden version".split())
 _LOADS_CODE = ("-load", "-plugin", "-add-plugin", "-fpass-plugin", "-fplugin", "--load")
 
 
@@ -72,6 +74,8 @@ def obstacle(argument: Argument, before: Sequence[Argument] = ()) -> Local | Non
     ``before``: the argument before this one, if there is one.
     """
     value = argument.value or ""
+    if _is_question(argument.meaning, value, before):
+        return Local(LocalReason.INFORMATION, " ".join(argument.tokens()))
     match argument.meaning:
         case "-Wp,":
             known = dependency_request(argument) is not None or all(
@@ -100,6 +104,12 @@ def guess(argument: Argument) -> str:
     """The word handed on to clang's inside if it has a value, which might be a file's name."""
     value = argument.value or ""
     return value if argument.meaning in ("-Xclang", "-mllvm") and "=" in value else ""
+
+
+def _is_question(option: str, value: str, before: Sequence[Argument]) -> bool:
+    """Whether LLVM is asked about itself, and compiles nothing."""
+    asked = option == "-mllvm" or (option == "-Xclang" and _handed_on(before) == "-mllvm")
+    return asked and value.removeprefix("-").removeprefix("-") in _LLVM_TELLS
 
 
 def _is_known(word: str, beginnings: tuple[str, ...], whole: frozenset[str]) -> bool:

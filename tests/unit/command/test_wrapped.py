@@ -32,6 +32,9 @@ UNSUPPORTED, CODE = LocalReason.UNSUPPORTED_OPTION, LocalReason.RUNS_OTHER_CODE
 LOCAL = {
     "gcc -Wa,-a": UNSUPPORTED,
     "gcc -Wa,-ahl=x.lst": UNSUPPORTED,
+    "clang -mllvm --help": LocalReason.INFORMATION,
+    "clang -mllvm -version": LocalReason.INFORMATION,
+    "clang -Xclang -mllvm -Xclang -help-list": LocalReason.INFORMATION,
     "gcc -Wa,-MD,x.d": UNSUPPORTED,
     "gcc -Wa,--MD=x.d": UNSUPPORTED,
     "gcc -Wa,-g": UNSUPPORTED,
