@@ -8,8 +8,9 @@ import contextlib
 import errno
 import itertools
 import os
+import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from distbuild.protocol.blobs import unpack_output
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
@@ -36,15 +37,21 @@ _PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, 
 _CLOSED = -1
 
 
-def write_outputs(outputs: Sequence[OutputFile], removed: Iterable[bytes], umask: int) -> None:
+def write_outputs(
+    outputs: Sequence[OutputFile],
+    removed: Iterable[bytes],
+    umask: int,
+    rewritten: Collection[bytes] = (),
+) -> None:
     """Write and remove files; raises InfrastructureError and leaves nothing half.
 
-    ``umask`` is the build's: the mode bits are what open(2) would have given the compiler.
+    ``umask`` is the build's: the mode bits are what open(2) would have given the compiler. Where
+    there is an old file, one of ``rewritten`` keeps its mode, its owner and its other names.
     """
     written: list[_Written] = []
     try:
         for file in outputs:
-            written.append(_Written(file, umask))  # noqa: PERF401 - one may fail
+            written.append(_Written(file, umask, into_old=file.path in rewritten))  # noqa: PERF401 - one may fail
         for one in written:
             one.put_in_place()
     except OSError as error:
@@ -58,7 +65,7 @@ def write_outputs(outputs: Sequence[OutputFile], removed: Iterable[bytes], umask
 class _Written:
     """An output on its disk that has no name yet, or that of a temporary file."""
 
-    def __init__(self, file: OutputFile, umask: int) -> None:
+    def __init__(self, file: OutputFile, umask: int, *, into_old: bool) -> None:
         try:
             data = unpack_output(file.blob)
         except ProtocolError as error:
@@ -68,12 +75,11 @@ class _Written:
         self._temporary = b""
         directory = file.path.rpartition(b"/")[0] or b"/"
         # As open(2) gives them to the compiler.
-        mode = (0o777 if file.mode & 0o111 else 0o666) & ~umask
+        self._mode = mode = (0o777 if file.mode & 0o111 else 0o666) & ~umask
+        self._for_old = data if into_old else None
         self._handle = self._open(directory, mode)
         try:
-            left = memoryview(data)
-            while left:
-                left = left[os.write(self._handle, left) :]
+            _write_fully(self._handle, data)
             if mode & ~_OUR_UMASK != mode and sys.platform != "win32":
                 os.fchmod(self._handle, mode)
         except OSError:
@@ -97,16 +103,39 @@ class _Written:
         """Give it its name, in place of what has that name."""
         if self._temporary:
             self._let_go()  # Windows renames no open file
+            if self._is_in_old():
+                return
             os.replace(to_system(self._temporary), to_system(self._path))
             self._temporary = b""
             return
         try:
             self._link(self._path)
         except FileExistsError:
+            if self._is_in_old():
+                return
             # Not renamed over it: ext4 would write the new one to the disk at once, which costs
             # more than all the rest. Compilers remove the old one as well.
             os.unlink(self._path)
             self._link(self._path)
+
+    def _is_in_old(self) -> bool:
+        """Write into the old file, if that shows: if one in its place would differ from it."""
+        if self._for_old is None or sys.platform == "win32":
+            return False
+        try:
+            old = os.lstat(self._path)
+        except FileNotFoundError:
+            return False
+        as_new = (self._mode, 1, os.geteuid())
+        facts = (stat.S_IMODE(old.st_mode), old.st_nlink, old.st_uid)
+        if facts == as_new or not stat.S_ISREG(old.st_mode):
+            return False
+        handle = os.open(self._path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | _PLAIN)
+        try:
+            _write_fully(handle, self._for_old)
+        finally:
+            os.close(handle)
+        return True
 
     def _link(self, path: bytes) -> None:
         # With a descriptor, though the path needs none: only so does Python call linkat(2).
@@ -123,6 +152,12 @@ class _Written:
         handle, self._handle = self._handle, _CLOSED
         if handle != _CLOSED:
             os.close(handle)
+
+
+def _write_fully(handle: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(handle, left) :]
 
 
 def _temporary_name(directory: bytes) -> bytes:

@@ -4,12 +4,12 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, run_here, wrapper_command
+from tests.support.cluster import Cluster, Done, run_here, wrapper_command
 from tests.support.objects import assert_same, left_by
 from tests.support.tools import absent, need
 
@@ -62,6 +62,33 @@ def test_a_link_where_a_by_product_goes(
     written = assert_same(cluster, argv, project).files
     # clang writes temporary files and renames them, but for what its assembler and profiler write.
     assert "there" in written or name == "a.i"
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_old_outputs_keep_what_the_compiler_leaves_them(
+    cluster: Cluster, project: Path, compiler: str
+) -> None:
+    need("bwrap")  # for the by-products
+    need(compiler)
+    write(project, a_c="int f(int a) { return a + 1; }\n")
+    argv = [compiler, *"-g -gsplit-dwarf -fstack-usage -MD -c a.c -o a.o".split()]
+
+    def left(run: Callable[[list[str], Path], Done]) -> dict[str, tuple[int, int, bytes]]:
+        for name in ("a.o", "a.d", "a.su", "a.dwo"):
+            for old in (project / name, project / f"{name}, again"):
+                old.unlink(missing_ok=True)
+            (project / name).write_text("old")
+            (project / name).chmod(0o600)
+            os.link(project / name, project / f"{name}, again")
+        assert run(argv, project).exit_code == 0
+        return {
+            path.name: (path.stat().st_mode, path.stat().st_nlink, path.read_bytes())
+            for path in project.iterdir()
+        }
+
+    before = cluster.jobs()["done"]
+    assert left(cluster.run) == left(run_here)
+    assert cluster.jobs()["done"] == before + 1
 
 
 def test_a_device_among_the_inputs_is_left_to_the_compiler(cluster: Cluster, project: Path) -> None:

@@ -117,6 +117,24 @@ def test_either_way_files_come_whole_and_nothing_else_is_left(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("_either_way")
+@pytest.mark.parametrize("mode", [0o600, 0o755, 0o644])
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_what_compilers_write_into_stays_the_file_that_it_is(
+    tmp_path: Path, mode: int, is_linked: bool
+) -> None:
+    paths = [tmp_path / "x.o", tmp_path / "x.d", tmp_path / "new.d"]
+    for path in paths[:2]:
+        path.write_bytes(b"old and longer")
+        path.chmod(mode)
+        if is_linked:
+            os.link(path, path.with_suffix(path.suffix + "2"))
+    write_outputs(list(map(output, paths)), [], UMASK, [os.fsencode(path) for path in paths[1:]])
+    other = {"x.o2": b"old and longer", "x.d2": b"object"} if is_linked else {}
+    assert listing(tmp_path) == {**{path.name: b"object" for path in paths}, **other}
+    assert [path.stat().st_mode & 0o777 for path in paths] == [0o644, mode, 0o644]
+
+
+@pytest.mark.usefixtures("_either_way")
 def test_either_way_a_full_disk_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

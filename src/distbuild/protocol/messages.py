@@ -126,6 +126,8 @@ class SubmitReply(Message, frozen=True):
     outputs: list[OutputFile] = []
     #: Files that the compiler would have removed (clang: the outputs of a failed compile).
     removed: list[bytes] = []
+    #: Outputs that the compiler would have written into the old file, had there been one.
+    rewritten: list[bytes] = []
     reason: str = ""
     detail: str = ""
     #: Local by design (a link, a probe): nothing went wrong and nothing is printed.

@@ -18,6 +18,7 @@ import msgspec
 
 from distbuild import disk
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
+from distbuild.command.rewritten import is_rewritten
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.messages import ResultRequest, SubmitReply
 from distbuild.signals import Signal
@@ -157,6 +158,11 @@ class Compiles:
             stderr=result.stderr,
             outputs=result.outputs,
             removed=_removed(command, result),
+            rewritten=[
+                file.path
+                for file in result.outputs
+                if is_rewritten(command, os.fsdecode(file.path))
+            ],
             worker=result.worker,
         )
 

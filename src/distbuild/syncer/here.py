@@ -75,7 +75,7 @@ class Here:
             return self._compiles.locally(Local(LocalReason.OTHER_FILES))
         try:
             reply = yield from self._compiles.compile(submission)
-            write_outputs(reply.outputs, reply.removed, caller.umask)
+            write_outputs(reply.outputs, reply.removed, caller.umask, reply.rewritten)
         except InfrastructureError as error:
             return self._compiles.locally(Local(LocalReason.OUTPUT_NOT_WRITTEN, str(error)))
         except Exception as error:

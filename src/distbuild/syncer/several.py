@@ -79,6 +79,7 @@ def _together(replies: Sequence[SubmitReply]) -> SubmitReply:
         stderr=b"".join(said),
         outputs=[file for reply in replies for file in reply.outputs],
         removed=[path for reply in replies for path in reply.removed],
+        rewritten=[path for reply in replies for path in reply.rewritten],
         worker=", ".join(dict.fromkeys(reply.worker for reply in replies)),
     )
 

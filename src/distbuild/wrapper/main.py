@@ -89,7 +89,7 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
     try:
         reply = connect().compile(request_of(argv, env, find_terminal()))
         if reply.outcome == "done":
-            write_outputs(reply.outputs, reply.removed, _umask())
+            write_outputs(reply.outputs, reply.removed, _umask(), reply.rewritten)
             return _give_back(reply, verbose=verbose)
     except DistBuildError as error:
         reply = _without_syncer(argv, str(error))

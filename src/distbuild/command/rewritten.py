@@ -1,0 +1,55 @@
+"""Which of its outputs a compiler writes into the old file, and which it makes anew.
+
+Duty: the rules of gcc 12 and clang 14, found with strace. A file that is written into keeps its
+mode, its owner and its other names. Unaware of the disk.
+"""
+
+from distbuild.command.model import CompileCommand, Family
+
+#: clang: temporary files that are renamed; so are its main output and serialized diagnostics.
+_RENAMED = (".i", ".ii", ".mi", ".mii", ".s", ".bc", ".ll")
+_ASSEMBLERS = ("-fintegrated-as", "-integrated-as", "-fno-integrated-as", "-no-integrated-as")
+_TEMPORARY = ("-save-temps", "--save-temps")
+
+
+def is_rewritten(command: CompileCommand, path: str) -> bool:
+    """Whether the compiler opens an old file at ``path``, which it has written, and truncates it.
+
+    gcc's assembler and objcopy (.dwo) remove the old one. The cl family is taken to do so always.
+    """
+    if command.family.speaks_cl:
+        return False
+    name = path.rpartition("/")[2]
+    if command.dependencies is not None and name == _base(command.dependencies.path):
+        return True
+    is_main = name == _base(command.output)
+    if command.family is Family.GCC:
+        if is_main:
+            return any(argument.meaning == "-S" for argument in command.arguments)
+        return not name.endswith(".dwo")
+    if is_main:
+        return _is_assembled_by_clang(command)
+    return not (name.endswith(_RENAMED) or _is_serialized(command, name))
+
+
+def _is_assembled_by_clang(command: CompileCommand) -> bool:
+    """Whether the object comes from clang's assembler alone, which knows no temporary files."""
+    options = [argument.meaning for argument in command.arguments]
+    if "-fno-temp-file" in options:
+        return True
+    own = next((o for o in reversed(options) if o in _ASSEMBLERS), "-integrated-as")
+    assembles = command.language in ("assembler", "assembler-with-cpp") or any(
+        option.rstrip("=") in _TEMPORARY for option in options
+    )
+    return assembles and "-no-" not in own and "-fno-" not in own and "-c" in options
+
+
+def _is_serialized(command: CompileCommand, name: str) -> bool:
+    return any(
+        argument.meaning.endswith("-serialize-diagnostics") and _base(argument.value or "") == name
+        for argument in command.arguments
+    )
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]
