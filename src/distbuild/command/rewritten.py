@@ -1,7 +1,7 @@
 """Which of its outputs a compiler writes into the old file, and which it makes anew.
 
-Duty: the rules of gcc 12 and clang 14, measured by inode, mode and links. A file that is written into keeps its
-mode, its owner and its other names. Unaware of the disk.
+Duty: the rules of gcc 12 and clang 14, measured by inode, mode and links. A file that is written
+into keeps its mode, its owner and its other names. Unaware of the disk.
 """
 
 from distbuild.command.model import CompileCommand, Family
