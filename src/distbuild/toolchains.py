@@ -54,6 +54,24 @@ class Identity(msgspec.Struct, frozen=True):
     needs: tuple[str, ...] = ()
 
 
+#: A file's size, times and inode; None: it is not there.
+State = tuple[int, int, int, int] | None
+
+
+def states(identities: Iterable[Identity]) -> dict[str, State]:
+    """How the programs and libraries of these compilers are now: they are replaced without their
+    drivers at times."""
+    found: dict[str, State] = {}
+    for path in {need for identity in identities for need in identity.needs}:
+        try:
+            now = os.stat(path)
+        except OSError:
+            found[path] = None
+        else:
+            found[path] = (now.st_size, now.st_mtime_ns, now.st_ino, now.st_ctime_ns)
+    return found
+
+
 class Identifier:
     """Identifies drivers; remembers file digests in ``digests``."""
 

@@ -38,7 +38,8 @@ def dress(path: bytes, entry: FileEntry, mode: int = 0) -> None:
 def write_new(path: bytes, chunks: Chunks, digest: Digest, size: int) -> int | None:
     """Write what has this digest and size: the file's mode, or None if the chunks are not that.
 
-    A file that is left after a failure is the caller's to remove. Raises OSError.
+    A file that is left after a failure is the caller's to remove. Raises OSError, and
+    FileExistsError before it has taken any of the chunks.
     """
     handle = _open_new(path)
     try:
@@ -64,16 +65,12 @@ def chunks_of(file: io.FileIO) -> Iterator[bytes]:
 
 
 def _open_new(path: bytes) -> int:
-    """A new file, open for writing and for nothing else later, in place of what may be there."""
+    """A new file, open for writing and for nothing else later."""
     try:
         return disk.open_descriptor(path, _NEW, _READABLE)
     except FileNotFoundError:
         disk.makedirs(posixpath.dirname(path), exist_ok=True)
-    except FileExistsError:
-        # What a crash has left, or a blob that came from elsewhere meanwhile: trees that have
-        # linked it keep it.
-        disk.unlink(path)
-    return disk.open_descriptor(path, _NEW, _READABLE)
+        return disk.open_descriptor(path, _NEW, _READABLE)
 
 
 def _write_hashed(chunks: Chunks, handle: int, digest: Digest, size: int) -> bool:

@@ -214,6 +214,8 @@ class Store:
         """
         path = self._path(digest)
         with self._lock:
+            if self._is_known(digest):
+                return True  # somebody else was faster
             is_first = digest not in self._writing
             self._writing.add(digest)
         # Whoever else writes the same just now has that name, and is not waited for.
@@ -222,32 +224,40 @@ class Store:
         with translated():
             try:
                 mode = write_new(written, chunks, digest, size)
+            except FileExistsError:
+                # What a crash has left, or that of another writer, who is done.
+                written = self._temporary(path)
+                mode = write_new(written, chunks, digest, size)
             finally:
-                self._settle(digest, written, path, mode)
-        if mode is None:
-            return False
-        with self._lock:
-            self._verified.add(digest)
-            if self._listed is not None:
-                self._listed.add(digest)
-            self._files += 1
-            self._bytes += size
-        return True
+                with self._lock:
+                    try:
+                        self._settle(digest, written, path, mode)
+                    finally:
+                        if is_first or mode is not None:
+                            self._writing.discard(digest)
+                    if mode is not None:
+                        self._note_held(digest, size)
+        return mode is not None
 
     def _settle(self, digest: Digest, written: bytes, path: bytes, mode: int | None) -> None:
-        """What was written takes its place, or, without a mode, goes."""
-        with self._lock:
-            # Meanwhile another writer may have put the same into our place.
-            has_place = written != path or digest in self._writing
-            if mode is None:
-                if has_place:
-                    disk.discard(written)
-            elif written != path:
-                put_in_place(written, path)
-            elif has_place:
-                self._fresh[digest] = mode
-            if written == path or mode is not None:
-                self._writing.discard(digest)
+        """What was written takes its place, or, without a mode, goes. The caller has the lock."""
+        # Meanwhile another writer may have put the same into our place.
+        has_place = written != path or digest in self._writing
+        if mode is None:
+            if has_place:
+                disk.discard(written)
+        elif written != path:
+            put_in_place(written, path)
+        elif has_place:
+            self._fresh[digest] = mode
+
+    def _note_held(self, digest: Digest, size: int) -> None:
+        if digest not in self._verified:
+            self._verified.add(digest)
+            self._files += 1
+            self._bytes += size
+        if self._listed is not None:
+            self._listed.add(digest)
 
     def _temporary(self, path: bytes) -> bytes:
         """A name beside ``path`` that is no digest's."""

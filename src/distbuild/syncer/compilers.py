@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import threading
+import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -16,9 +18,11 @@ from distbuild.drivers import find_driver
 from distbuild.mirror.known import StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.system_paths import to_system
-from distbuild.toolchains import NO_WINDOW, Identifier, Identity, asking_environment
+from distbuild.toolchains import NO_WINDOW, Identifier, Identity, State, asking_environment, states
 
 PROBE_TIMEOUT_S = 30.0
+#: A compiler's parts are looked at again after this (seconds); its driver for each job.
+LOOK_S = 1.0
 _NAMES_DIRECTORY = re.compile("sysroot|-resource-dir")
 
 
@@ -47,11 +51,15 @@ def find(name: str, cwd: str, path: str) -> Driver | None:
 
 
 class Compilers:
-    """Identities and search directories, asked for once."""
+    """Identities and search directories, asked for once, and again when a part of the compiler has
+    changed: its programs and libraries may be replaced without the driver."""
 
-    def __init__(self, identifier: Identifier) -> None:
+    def __init__(self, identifier: Identifier, clock: Callable[[], float] = time.monotonic) -> None:
         self._identifier = identifier
+        self._clock = clock
         self._lock = threading.Lock()
+        # When a driver's parts were looked at last, and how they were then.
+        self._looked: dict[Driver, tuple[float, dict[str, State]]] = {}
         self._identities: dict[Driver, Identity] = {}
         self._processors: dict[tuple[Driver, tuple[str, ...]], tuple[str, ...] | None] = {}
         self._search: dict[tuple[Driver, tuple[str, ...], str], Search] = {}
@@ -60,9 +68,25 @@ class Compilers:
         """Raises InfrastructureError when the driver does not answer as a compiler does."""
         with self._lock:
             known = self._identities.get(driver)
+            if known is not None and self._has_changed(driver, known):
+                self._forget(driver)
+                known = None
             if known is None:
                 known = self._identities[driver] = self._identifier.identify(driver.path)
+                self._looked[driver] = self._clock(), states([known])
             return known
+
+    def _has_changed(self, driver: Driver, known: Identity) -> bool:
+        looked, before = self._looked[driver]
+        if self._clock() - looked < LOOK_S:
+            return False
+        self._looked[driver] = self._clock(), before
+        return states([known]) != before
+
+    def _forget(self, driver: Driver) -> None:
+        del self._identities[driver]
+        self._processors = {k: v for k, v in self._processors.items() if k[0] != driver}
+        self._search = {k: v for k, v in self._search.items() if k[0] != driver}
 
     def search(self, driver: Driver, command: CompileCommand) -> Search:
         """What the compiler searches by itself for a command like this."""

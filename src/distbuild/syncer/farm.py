@@ -235,6 +235,11 @@ class Farm:
             if worker in self._queue.workers:
                 self._perform(self._queue.lost(worker, self._now()))
 
+    def found(self, worker: str) -> None:
+        """A worker answers again. If it asks for jobs all the while, that is to count at once."""
+        with self._lock:
+            self._polls.ring_one(worker)
+
     def _forget(self, worker: str) -> None:
         self._free.pop(worker, None)
         self._advertised.pop(worker, None)

@@ -94,7 +94,12 @@ class Syncer:
         compiles = Compiles(preparer, self._farm, self._mirroring, scanner)
         self._pushers = tuple(
             Pusher(
-                WorkerClient(credentials, h), client_id, self._mirroring, source, self._farm.lost
+                WorkerClient(credentials, h),
+                client_id,
+                self._mirroring,
+                source,
+                self._farm.lost,
+                self._farm.found,
             )
             for h in config.hosts
         )

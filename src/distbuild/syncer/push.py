@@ -34,7 +34,10 @@ WITH_CHANGES_BYTES = 256 * 1024
 
 
 class Pusher:
-    """One worker, kept up to date from a thread of its own."""
+    """One worker, kept up to date from a thread of its own.
+
+    ``lost`` and ``found`` are told its name when it ceases to answer, and when it does again.
+    """
 
     def __init__(
         self,
@@ -43,13 +46,14 @@ class Pusher:
         mirroring: Mirroring,
         source: BlobSource,
         lost: Callable[[str], None],
+        found: Callable[[str], None],
     ) -> None:
         self.host = client.host
         self._client = client
         self._client_id = client_id
         self._mirroring = mirroring
         self._source = source
-        self._lost = lost
+        self._lost, self._found = lost, found
         self._bell = threading.Event()
         self._stopping = threading.Event()
         # Tells of a generation that was reached and of a status that came.
@@ -193,6 +197,7 @@ class Pusher:
         """It answered just now; an older status says nothing of what was pushed since."""
         if not self.up:
             log.info("%s is up", self.host)
+            self._found(str(self.status.get("name", self.host)))
         known = self.status.get("clients", {}).get(self._client_id)
         if known is None or known.get("epoch", self._epoch) != self._epoch:
             self._forget()
@@ -269,6 +274,9 @@ class Pusher:
         if reply.state == "need_blobs":
             self._delivery.send(reply.missing)
             reply = self._client.changes(changes)
+        if reply.state == "need_full":
+            self._forget()  # its tree was removed meanwhile
+            return
         if reply.state == "need_blobs":
             # A file changed between its hashing and its sending: another generation follows.
             self._mirroring.recheck(self._paths_of(reply.missing))

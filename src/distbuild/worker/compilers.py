@@ -13,7 +13,7 @@ import msgspec
 from distbuild.command.driver import family_of
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Toolchain
-from distbuild.toolchains import Identifier, Identity
+from distbuild.toolchains import Identifier, Identity, states
 
 if TYPE_CHECKING:
     from distbuild.command.model import Family
@@ -44,7 +44,8 @@ class Driver(msgspec.Struct, frozen=True):
 
 
 class Compilers:
-    """The drivers on ``search_path``. Looks again when one of its directories has changed."""
+    """The drivers on ``search_path``. Looks again when one of its directories has changed, or a
+    part of a compiler."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Compilers:
         self._clock = clock
         self._lock = threading.Lock()
         self._checked = -REFRESH_S
-        self._times: list[int] = []
+        self._seen: object = None
         self._drivers: dict[str, Driver] = {}
         self._advertised: list[Toolchain] = []
 
@@ -76,15 +77,18 @@ class Compilers:
             now = self._clock()
             if now - self._checked >= REFRESH_S:
                 self._checked = now
-                times = [_mtime(directory) for directory in self._directories]
-                if times != self._times:
-                    self._times = times
+                if self._states() != self._seen:
                     self._drivers = self._look()
+                    self._seen = self._states()
                     self._advertised = [
                         Toolchain(driver.identity.digest, driver.name, driver.identity.version)
                         for driver in self._drivers.values()
                     ]
             return self._drivers
+
+    def _states(self) -> object:
+        parts = states(driver.identity for driver in self._drivers.values())
+        return [_mtime(directory) for directory in self._directories], parts
 
     def _look(self) -> dict[str, Driver]:
         drivers: dict[str, Driver] = {}

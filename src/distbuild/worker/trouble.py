@@ -19,7 +19,9 @@ _TROUBLE = re.compile(
     rb"^(?:[^\s:]*/)?(?:[\w.+-]*-)?"
     rb"(?:gcc|g\+\+|cc|c\+\+|cc1\w*|clang(?:\+\+)?|as|collect2|lto1|lto-wrapper|objcopy)"
     rb"(?:-[0-9.]+)?: [^\n]*?(?P<program>" + _LACK + rb"|unable to execute command"
-    rb"|frontend command failed)"
+    rb"|frontend command failed"
+    # gcc has not found, or could not start, a part of itself.
+    rb"|cannot execute|error trying to exec|installation problem)"
     # or a library or the driver without a name,
     rb"|^(?:LLVM ERROR|(?:fatal )?error|virtual memory exhausted|\{standard input\}): "
     rb"[^\n]*?(?P<nameless>" + _LACK + rb")"

@@ -1,7 +1,9 @@
 import hashlib
 import os
+import random
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -307,3 +309,36 @@ def test_blobs_that_are_removed_behind_our_back_are_missing_once_one_was_wanted(
     with pytest.raises(FileNotFoundError):
         store.link(ENTRY, os.fsencode(tmp_path / "a.h"))
     assert store.missing([DIGEST, other]) == [DIGEST, other]
+
+
+def test_many_that_keep_the_same_at_once(store: Store, root: Path, tmp_path: Path) -> None:
+    contents = [f"#define N{n}\n".encode() * 300 for n in range(60)]
+    entries = []
+    for number, content in enumerate(contents):
+        (tmp_path / f"{number}.h").write_bytes(content)
+        digest = hashlib.sha256(content).digest()
+        entries.append(FileEntry(digest, len(content), 0o444, number))
+    # A part of what a crash has left.
+    leftover = path_of(root, entries[0].digest)
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"#de")
+
+    def keep(order: int) -> list[bytes]:
+        bad = []
+        turned = list(enumerate(entries))
+        random.Random(order).shuffle(turned)
+        for number, entry in turned:
+            if order % 2:
+                good = store.add_file(os.fsencode(tmp_path / f"{number}.h"), entry)
+            else:
+                store.put(blob(contents[number]))
+                good = True
+            if not good or path_of(root, entry.digest).read_bytes() != contents[number]:
+                bad.append(entry.digest)
+        return bad
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(keep, range(8))) == [[]] * 8
+    assert len(files_below(root)) == len(contents)
+    assert store.status().files == len(contents)
+    assert store.missing(entry.digest for entry in entries) == []

@@ -224,6 +224,20 @@ def test_a_farewell_ends_the_polls_of_a_worker(farm: Farm) -> None:
     assert farm.workers() == {}
 
 
+def test_a_worker_that_was_lost_counts_again_while_its_request_waits() -> None:
+    farm = Farm(expected=False)
+    poll = InThread(lambda: leased(farm, asking("w1", 1, LONG_S)))
+    while not farm.workers():
+        assert poll.is_waiting()
+    farm.lost("w1")
+    assert farm.workers() == {}
+    farm.found("w1")
+    while not farm.workers():
+        assert poll.is_waiting()
+    farm.stop()
+    assert poll.result() == []
+
+
 def test_stopping_answers_everything() -> None:
     farm = Farm(expected=False)
     leased(farm, asking("w1"))

@@ -19,7 +19,7 @@ from distbuild.syncer import push as push_module
 from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.delivery import Delivery, Progress
 from distbuild.syncer.freshness import refresh_all
-from distbuild.syncer.push import Pusher
+from distbuild.syncer.push import WITH_CHANGES_BYTES, Pusher
 from distbuild.syncer.worker_client import WorkerClient, reason_of
 from distbuild.tls import Credentials, load_credentials
 from tests.support.mirrored import Mirror
@@ -36,6 +36,7 @@ class Pushed:
         self.mirroring._on_change = lambda: self.pusher.ring()
         self.client = FakeWorkerClient()
         self.lost: list[str] = []
+        self.found: list[str] = []
         source = BlobSource(self.mirroring.manifest)
         self.pusher = Pusher(
             self.client,  # type: ignore[arg-type]
@@ -43,6 +44,7 @@ class Pushed:
             self.mirroring,
             source,
             self.lost.append,
+            self.found.append,
         )
         self.write("x.h", "1")
 
@@ -180,6 +182,25 @@ def test_a_tree_that_fell_behind_gets_a_complete_listing(pushed: Pushed) -> None
     pushed.write("y.h", "2")
     pushed.client.wait_until(lambda: pushed.client.generation == base + 1)
     assert pushed.sent() == [f"since {base} with 1", "since 0"]
+
+
+def test_a_worker_that_is_emptied_during_a_push_stays_up(
+    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed.start()
+    pushed.wait()
+    take = pushed.client.blobs
+
+    def blobs(sent: list[Bundle]) -> None:
+        take(sent)
+        monkeypatch.setattr(pushed.client, "blobs", take)
+        pushed.client.restart_empty()
+
+    monkeypatch.setattr(pushed.client, "blobs", blobs)
+    pushed.write("large.h", "x" * (WITH_CHANGES_BYTES + 1))
+    pushed.wait()
+    assert pushed.lost == []
+    assert pushed.found == ["w1"]
 
 
 def test_a_cleaned_worker_is_filled_again(pushed: Pushed) -> None:

@@ -37,6 +37,7 @@ class Serving:
             self.box.mirroring,
             source,
             self.farm.lost,
+            self.farm.found,
         )
         compiles = Compiles(
             self.box.preparer, self.farm, self.box.mirroring, self.box.mirror.scanner

@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from distbuild.command.model import Family
@@ -118,3 +119,28 @@ def test_a_new_compiler_is_seen_when_its_directory_has_changed(directory: Path) 
     clock.now = 2 * REFRESH_S
     compilers.advertised()
     assert len(identifier.asked) == asked
+
+
+def test_a_part_of_a_compiler_that_is_replaced_is_noticed(directory: Path) -> None:
+    cc1 = add(directory.parent, "cc1", "1")
+    gcc = add(directory, "gcc", "old")
+    clock = Clock()
+
+    class WithParts(FakeIdentifier):
+        def identify(self, driver: str) -> Identity:
+            found = super().identify(driver)
+            return msgspec.structs.replace(
+                found, digest=found.digest + cc1.read_text(), needs=(str(cc1),)
+            )
+
+    compilers = Compilers(WithParts(), str(directory), clock)  # type: ignore[arg-type]
+    assert [t.identity for t in compilers.advertised()] == ["old1"]
+    os.utime(gcc)
+    cc1.write_text("22")
+    assert [t.identity for t in compilers.advertised()] == ["old1"]
+    clock.now += REFRESH_S
+    assert [t.identity for t in compilers.advertised()] == ["old22"]
+    cc1.rename(cc1.with_name("away"))
+    cc1.write_text("3")
+    clock.now += REFRESH_S
+    assert [t.identity for t in compilers.advertised()] == ["old3"]

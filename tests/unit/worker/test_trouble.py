@@ -17,6 +17,10 @@ from distbuild.worker.trouble import check, machine_trouble
         b"/usr/lib/gcc/x86_64-linux-gnu/12/cc1: out of memory allocating 8 bytes\n",
         b"virtual memory exhausted: Cannot allocate memory\n",
         b"x86_64-linux-gnu-gcc-12: fatal error: cannot execute 'cc1': Cannot allocate memory\n",
+        b"gcc: fatal error: cannot execute 'cc1': execvp: No such file or directory\n"
+        b"compilation terminated.\n",
+        b"g++-12: error trying to exec 'cc1plus': execvp: Permission denied\n",
+        b"gcc: installation problem, cannot exec 'cc1': No such file or directory\n",
         b"gcc: fatal error: Killed signal terminated program cc1\ncompilation terminated.\n",
         b"\x1b[01m\x1b[Kgcc:\x1b[m\x1b[K fatal error: x.s: No space left on device\n",
         b"clang: error: unable to execute command: Killed\n",

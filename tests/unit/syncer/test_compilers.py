@@ -1,0 +1,38 @@
+"""The dev box's compilers are identified anew when any part of them has changed."""
+
+from pathlib import Path
+
+from distbuild.command.model import Family
+from distbuild.syncer.compilers import LOOK_S, Compilers, Driver
+from distbuild.toolchains import Identity
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_part_that_is_replaced_makes_another_identity(tmp_path: Path) -> None:
+    cc1 = tmp_path / "cc1"
+    cc1.write_text("1")
+    asked = []
+
+    class Identifier:
+        def identify(self, driver: str) -> Identity:
+            asked.append(driver)
+            return Identity(cc1.read_text(), Family.GCC, "gcc 1", driver, (), (), (str(cc1),))
+
+    clock = Clock()
+    compilers = Compilers(Identifier(), clock)  # type: ignore[arg-type]
+    gcc = Driver("/usr/bin/gcc", (1, 1, 1, 1))
+    assert [compilers.identity(gcc).digest for _ in range(2)] == ["1", "1"]
+    cc1.write_text("22")
+    clock.now = LOOK_S / 2
+    assert compilers.identity(gcc).digest == "1"
+    clock.now = LOOK_S
+    assert compilers.identity(gcc).digest == "22"
+    clock.now = 3 * LOOK_S
+    assert compilers.identity(gcc).digest == "22"
+    assert len(asked) == 2
