@@ -65,6 +65,8 @@ class Scanner:
         self._max_file_bytes = max_file_bytes
         self.wanted: set[str] = set()
         self.homes: set[str] = set()
+        #: Directories of which we may not see what is in them; a compiler of somebody else may.
+        self.closed: set[str] = set()
         self._kernel_made: dict[int, bool] = {}
         # Files with another name, under which they can be written without an event for this one;
         # and inodes with a second name of which the first may be one that was read before.
@@ -224,6 +226,8 @@ class Scanner:
     def children(self, directory: str) -> dict[str, Entry]:
         """What is directly in a directory, by path; empty when it is not there any more."""
         self.listed += 1
+        was_closed = directory in self.closed
+        self.closed.discard(directory)
         entries: dict[str, Entry] = {}
         prefix = directory.rstrip("/") + "/"
         try:
@@ -237,12 +241,17 @@ class Scanner:
                     path = prefix + item.name
                     try:
                         entry = self._entry(path, item.stat(follow_symlinks=False))
+                    except PermissionError:
+                        self.closed.add(directory)
+                        continue
                     except OSError:
                         continue
                     if entry is not None:
                         entries[path] = entry
         except OSError as error:
-            if error.errno not in _GONE:
+            if isinstance(error, PermissionError):
+                self.closed.add(directory)
+            if error.errno not in _GONE and not was_closed:
                 log.warning("%s: cannot be listed: %s", directory, error.strerror)
         self.homes.discard(directory)
         return entries

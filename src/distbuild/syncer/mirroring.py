@@ -97,6 +97,18 @@ class Mirroring:
             with self._lock:
                 self._intake.take_in(spelled, now)
 
+    def closed(self, directories: Iterable[str]) -> str | None:
+        """One of these required directories into which we may not look, though others may."""
+        if not (self._scanner.closed or self._required.closed):
+            return None
+        for spelled in directories:
+            real = disk.realpath(spelled)
+            if real in self._scanner.closed and disk.access(real, os.R_OK | os.X_OK):
+                self.recheck([real])
+            if spelled in self._required.closed or real in self._scanner.closed:
+                return spelled
+        return None
+
     def defer(self, directory: str) -> None:
         """Watch a directory whose content the workers have already; see ``copied_already``."""
         with self._lock:

@@ -81,6 +81,9 @@ class Preparer:
             return text
         searched = _searched(command, env, (source, *text.more), own)
         self._mirroring.require((*searched, *_foreign_gcc(own.dirs)))
+        closed = self._mirroring.closed(searched)
+        if closed is not None:
+            return Local(LocalReason.INPUT_NOT_MIRRORED, closed)
         place = posixpath.dirname(source)
         odd = not text.is_plain and cover_odd(self._mirroring, text.read.data, place, searched)
         generation = self._mirroring.settle()

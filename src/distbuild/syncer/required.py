@@ -21,6 +21,8 @@ class Required:
         # link be made to lead to it again.
         self._real: dict[str, str] = {}
         self._named: set[str] = set()
+        #: Those to which we may not go, so that nobody knows whether they are there.
+        self.closed: set[str] = set()
 
     def moved(
         self, directories: Iterable[str], *, named: bool
@@ -40,6 +42,9 @@ class Required:
     def note(self, spelled: str, now: tuple[int, int] | None) -> None:
         """A directory is being taken in as this."""
         self._seen[spelled] = now
+        self.closed.discard(spelled)
+        if now is None and not _may_go(spelled):
+            self.closed.add(spelled)
         self._real.pop(spelled, None)
         if (real := disk.realpath(spelled)) != spelled:
             self._real[spelled] = real
@@ -56,3 +61,14 @@ class Required:
         """Those that exist and are named."""
         standing = [spelled for spelled, now in list(self._seen.items()) if now is not None]
         return [spelled for spelled in standing if spelled in self._named]
+
+
+def _may_go(path: str) -> bool:
+    """Whether it is known what is at a path."""
+    try:
+        disk.stat(path)
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return True

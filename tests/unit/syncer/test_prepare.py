@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from distbuild import disk
 from distbuild.command.model import Local, LocalReason
 from distbuild.mirror.manifest import WITHHELD
 from distbuild.protocol.blobs import pack
@@ -264,3 +266,29 @@ def test_what_an_assembler_reads_travels_each_time(box: Box) -> None:
     task = prepared(box, box.submission())
     assert isinstance(task, Task)
     assert packed(data) in task.files
+
+
+@pytest.mark.parametrize("call", ["scandir", "stat"])
+def test_a_search_directory_that_is_closed_to_us_keeps_a_command_local(
+    box: Box, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """As an ordinary user has it; another one's compiler may read there."""
+    private = str(box.write("private/x.h", "").parent)
+    real = getattr(disk, call)
+
+    def closed(path: str, *words: object, **named: object) -> object:
+        if str(path) == private:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *words, **named)
+
+    closed_for = box.submission("-I../private")
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, call, closed)
+        for _ in range(2):
+            local = prepared(box, closed_for)
+            assert isinstance(local, Local)
+            assert local.reason is LocalReason.INPUT_NOT_MIRRORED
+            assert os.path.realpath(local.detail) == private
+        assert isinstance(prepared(box, box.submission()), Task)
+    assert isinstance(prepared(box, closed_for), Task)
+    assert isinstance(box.mirroring.manifest.get(f"{private}/x.h"), FileEntry)
