@@ -146,6 +146,33 @@ def test_a_worker_with_another_system_header_gives_the_dev_boxs_result(
         started.kill()
 
 
+def test_a_file_of_the_workers_own_at_an_absolute_path(tmp_path: Path, certs_dir: Path) -> None:
+    bwrap = need("bwrap")
+    for name, value in (("lib", 1111), ("other", 2222)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "v.h").write_text(f"#define V {value}\n")
+    (tmp_path / "other" / "none.h").touch()
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "lead.h").write_text(f'#include "{tmp_path}/lib/v.h"\n')
+    (project / "header.c").write_text('#include "lead.h"\nint v = V;\n')
+    (project / "source.c").write_text(f'#include "{tmp_path}/lib/v.h"\nint v = V;\n')
+    (project / "asks.c").write_text(
+        f'#if __has_include("{tmp_path}/lib/none.h")\nint yes;\n#endif\nint v;\n'
+    )
+    workers = [{"sandbox": "plain"}, {"sandbox": "namespace"}]
+    started = Cluster(tmp_path / "farm", certs_dir, workers)
+    view = ["--dev-bind", "/", "/", "--bind", str(tmp_path / "other"), str(tmp_path / "lib")]
+    started.daemons[0].prefix = [bwrap, *view]
+    try:
+        started.start()
+        for name in ("source.c", "asks.c", *["header.c"] * 4):
+            assert_same(started, ["gcc", "-MD", "-c", name, "-o", "v.o"], project)
+        started.stop()
+    finally:
+        started.kill()
+
+
 def compile_hello(farm: Cluster, tmp_path: Path) -> None:
     need("g++")
     project = tmp_path / "project"

@@ -243,7 +243,7 @@ def _is_tied_to_paths(arguments: list[Argument], family: Family, cwd: str, langu
             case Role.NONE:
                 continue
             case _:
-                if in_sysroot(value) or _climbs_out(cwd, value):
+                if in_sysroot(value) or climbs_out(cwd, value):
                     return True
     return False
 
@@ -257,7 +257,7 @@ def _maps_twice(arguments: list[Argument]) -> bool:
     return any(new.startswith(old) for _, _, new in maps for old, _, _ in maps)
 
 
-def _climbs_out(cwd: str, path: str) -> bool:
+def climbs_out(cwd: str, path: str) -> bool:
     """True when the ".." of ``path`` lead above "/", where a mirrored tree has other neighbours."""
     depth = 0
     for part in posixpath.join(cwd, path).split("/"):

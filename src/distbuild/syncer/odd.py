@@ -12,9 +12,9 @@ from distbuild.syncer.mirroring import Mirroring
 
 def cover_odd(
     mirroring: Mirroring, text: bytes, directory: str, search_dirs: Iterable[str]
-) -> bool:
-    """Mirror what every odd include operand of ``text``, a file in ``directory``, may mean; whether
-    there is one.
+) -> tuple[str, ...]:
+    """Mirror what every odd include operand of ``text``, a file in ``directory``, may mean; the
+    operands.
 
     Single files, where they exist: what does not exist is in no tree either. The directory that
     an operand leads to may be as wide as ``/usr``.
@@ -26,4 +26,9 @@ def cover_odd(
             continue
         if not isinstance(mirroring.manifest.get(disk.realpath(path)), FileEntry):
             mirroring.want(path)
-    return bool(operands)
+    return operands
+
+
+def is_absolute(operand: str) -> bool:
+    """Whether an operand means one place whatever directory it is looked for in."""
+    return HERE.absolute("/C/1", operand) == HERE.absolute("/C/2", operand)

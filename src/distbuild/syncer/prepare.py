@@ -27,7 +27,7 @@ from distbuild.syncer.assembled import assembler_files
 from distbuild.syncer.compilers import Compilers, Search
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
-from distbuild.syncer.odd import cover_odd
+from distbuild.syncer.odd import cover_odd, is_absolute
 from distbuild.syncer.sources import Sources
 from distbuild.syncer.terminfo import describe
 from distbuild.syncer.understand import Submission, Understood, parts, understand
@@ -85,14 +85,15 @@ class Preparer:
         if closed is not None:
             return Local(LocalReason.INPUT_NOT_MIRRORED, closed)
         place = posixpath.dirname(source)
-        odd = not text.is_plain and cover_odd(self._mirroring, text.read.data, place, searched)
+        odd = () if text.is_plain else cover_odd(self._mirroring, text.read.data, place, searched)
         generation = self._mirroring.settle()
         if self._want_withheld(_inputs(command)):
             generation = self._mirroring.manifest.generation
-        file = self._job_file(command, text, odd=odd)
+        file = self._job_file(command, text, odd=bool(odd))
         if file is None:  # gone by now
             return Local(LocalReason.SOURCE_MISSING, command.source)
-        if text.more or self._may_take_precompiled(command, searched):
+        tied = text.more or any(map(is_absolute, odd))
+        if tied or self._may_take_precompiled(command, searched):
             command = msgspec.structs.replace(command, needs_original_paths=True)
         return Task(
             command=command,

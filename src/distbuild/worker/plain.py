@@ -7,10 +7,12 @@ import functools
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from distbuild import disk
+from distbuild.command.decide import climbs_out
+from distbuild.command.locations import places, plain
 from distbuild.command.outputs import unmap_dependency_file, unmap_text
 from distbuild.command.relocate import Relocated, relocate, relocate_env
 from distbuild.mirror.store import translated
@@ -81,6 +83,7 @@ class _PlainExecution:
             raise InfrastructureError(f"cannot run {self.task.driver.path}")
         with translated():
             written, dependencies = self._written(os.fsdecode(self.tree))
+        self._check_read(os.fsencode(path) for path, _ in places(plain(completed.stderr)))
         return Answer(
             completed.status,
             unmap_text(completed.stdout, self.tree),
@@ -91,10 +94,10 @@ class _PlainExecution:
 
     def _written(self, tree: str) -> tuple[tuple[Written, ...], tuple[bytes, ...] | None]:
         command, moved = self.task.command, self.moved
-        places = {moved.output_path: command.output}
+        targets = {moved.output_path: command.output}
         dependencies = None
         if command.dependencies is not None:
-            places[moved.dependency_path] = command.dependencies.path
+            targets[moved.dependency_path] = command.dependencies.path
         written = []
         out = posixpath.dirname(moved.output_path)
         for name in sorted(disk.listdir(out)):
@@ -105,11 +108,22 @@ class _PlainExecution:
             with disk.open_to_read(path) as file:
                 content = file.read()
             if path == moved.dependency_path:
+                self._check_read(names(content, command.family))
                 content = unmap_dependency_file(content, tree, command.family)
                 dependencies = names(content, command.family)
-            if path in places:
-                place = resolved(self.task, os.fsencode(places[path]))
+            if path in targets:
+                place = resolved(self.task, os.fsencode(targets[path]))
                 written.append(Written(place, stat.S_IMODE(status.st_mode), content))
             elif path != moved.dependency_path:
                 raise InfrastructureError(f"the compiler wrote {name!r} unasked")
         return tuple(written), dependencies
+
+    def _check_read(self, paths: Iterable[bytes]) -> None:
+        """Refuse what was made of files of this machine, which the dev box's have nothing to do
+        with. Once a path is unmapped, nobody can tell the one from the other."""
+        for path in paths:
+            moved = path.startswith(self.tree + b"/")
+            known = path[len(self.tree) :] if moved else path
+            alien = path.startswith(b"/") and not moved
+            if alien or climbs_out(self.task.command.cwd, os.fsdecode(known)):
+                raise InfrastructureError(f"{os.fsdecode(path)!r} was read outside the mirror")

@@ -179,6 +179,22 @@ def test_what_the_assembler_reads_travels_with_the_source(box: Box) -> None:
     assert task.command.needs_original_paths
 
 
+@pytest.mark.parametrize(
+    ("text", "tied"),
+    [
+        ('#include "/far/x.h"\n', True),
+        ("#if __has_include(</far/x.h>)\n#endif\n", True),
+        ('#include "../x.h"\n', False),
+    ],
+)
+def test_an_absolute_operand_needs_the_original_paths(box: Box, text: str, tied: bool) -> None:
+    box.write("src/x.c", text)
+    for _ in range(2):
+        task = prepared(box, box.submission())
+        assert isinstance(task, Task)
+        assert task.command.needs_original_paths is tied
+
+
 def test_the_processor_is_told_where_a_command_asks_for_it(box: Box) -> None:
     task = prepared(box, box.submission("-march=native"))
     plain = prepared(box, box.submission())

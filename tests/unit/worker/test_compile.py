@@ -364,6 +364,36 @@ def test_a_plain_worker_refuses_what_needs_the_original_paths(
     assert "original paths" in result.error
 
 
+@pytest.mark.parametrize("driver", ["gcc", "clang"])
+@pytest.mark.parametrize("options", [(), ("-MMD",)])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '#include "{top}/inc/shape.h"\n',
+        '#define SHAPE "{top}/inc/shape.h"\n#include SHAPE\n',
+        '#include "{top}/inc/wrong.h"\n',
+        '#include "{climb}{top}/inc/shape.h"\n',
+    ],
+)
+def test_a_plain_worker_refuses_what_read_its_own_files(
+    driver: str,
+    options: tuple[str, ...],
+    text: str,
+    devbox: DevBox,
+    project: Path,
+    require_tool: Callable[[str], str],
+) -> None:
+    require_tool(driver)
+    write(project / "inc/wrong.h", "#error wrong\n")
+    climb = "../" * 40
+    write(project / "inc/lead.h", text.replace("{top}", str(project)).replace("{climb}", climb))
+    write(project / "src/led.c", '#include "../inc/lead.h"\nint led;\n')
+    devbox.mirror(project)
+    argv = [driver, *options, "-c", "../src/led.c", "-o", "led.o"]
+    result = devbox.compile(PlainSandbox(SEARCH_PATH), argv, project / "build")
+    assert "outside the mirror" in result.error
+
+
 @pytest.mark.parametrize("option", ["-fplugin=/tmp/evil.so", "-B/tmp", "-specs=/tmp/x", "-wrapper"])
 def test_code_from_the_wire_is_never_run(
     option: str, devbox: DevBox, sandbox: Sandbox, project: Path
