@@ -24,6 +24,19 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterator[Cluster]:
+    """More workers without namespaces than with them."""
+    need("bwrap")
+    workers = [{"sandbox": kind} for kind in ("plain", "plain", "namespace")]
+    started = Cluster(tmp_path_factory.mktemp("mixed"), certs_dir, workers)
+    try:
+        yield started.start()
+        started.stop()
+    finally:
+        started.kill()
+
+
 def write(root: Path, **files: str) -> None:
     """Files by name: "__" stands for a slash, "_h" and "_c" for the suffix."""
     for name, text in files.items():
@@ -193,6 +206,14 @@ def test_a_precompiled_header_in_another_search_directory(cluster: Cluster, proj
     subprocess.run(words, cwd=project, check=True)
     (project / "p" / "pch.h").unlink()
     assert_same(cluster, ["gcc", "-g", "-Ip", "-Is", "-c", "a.c", "-o", "a.o"], project)
+
+
+@pytest.mark.parametrize("option", ["-gdwarf-2", "-gdwarf-4", "-g"])
+def test_an_absolute_source_in_an_old_line_table(
+    mixed: Cluster, project: Path, option: str
+) -> None:
+    argv = ["gcc", option, "-c", f"{project}/a.c", "-o", "a.o"]
+    assert_remote(mixed, argv, project)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from distbuild.command.cl import parse as cl
 from distbuild.command.cl.words import VARIABLES, with_environment
 from distbuild.command.driver import family_of
 from distbuild.command.guesses import unknown_file
+from distbuild.command.line_table import with_line_table
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.recall import Recall
 from distbuild.command.relocate import records_itself
@@ -70,6 +71,7 @@ def understand(submission: Submission, compilers: Compilers, recall: Recall) -> 
     if toolchain.is_odd_pwd(submission.env.get("PWD", "")):
         # What is recorded as the directory is not where the command runs.
         command = msgspec.structs.replace(command, needs_original_paths=True)
+    command = with_line_table(command, identity.version)
     if submission.terminal is not None:
         command = on_terminal(command, submission.env, identity.version)
     obstacle = toolchain.target_obstacle(command, argv[0], submission.env)
