@@ -216,6 +216,16 @@ def test_an_absolute_source_in_an_old_line_table(
     assert_remote(mixed, argv, project)
 
 
+@pytest.mark.parametrize("place", ["", "quoted/", "inc/"])
+def test_a_header_with_the_name_of_the_implicit_one(
+    mixed: Cluster, project: Path, place: str
+) -> None:
+    write(project, quoted__a_h="", inc__a_h="")
+    (project / place / "stdc-predef.h").write_text("int own;\n")
+    argv = ["gcc", "-iquote", "quoted", "-Iinc", *ARGV[1:]]
+    assert_remote(mixed, argv, project)
+
+
 @contextlib.contextmanager
 def mounted(*words: str) -> Iterator[None]:
     done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)

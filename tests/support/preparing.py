@@ -18,13 +18,14 @@ class FakeCompilers:
 
     def __init__(self, dirs: tuple[str, ...] = ()) -> None:
         self.dirs = dirs
+        self.implicit_include: str | None = None
         self.found: tuple[str, ...] | None = ("-march=cpu",)
 
     def identity(self, driver: Driver) -> Identity:
         return IDENTITY
 
     def search(self, driver: Driver, command: CompileCommand) -> Search:
-        return Search(self.dirs, None)
+        return Search(self.dirs, self.implicit_include)
 
     def processor(self, driver: Driver, command: CompileCommand) -> tuple[str, ...] | None:
         return self.found

@@ -131,7 +131,8 @@ def _builtin(tree: str, dirs: Sequence[str], implicit: str | None) -> Iterator[s
         yield root(directory, tree)
     if implicit is not None:
         # gcc's own <stdc-predef.h>, which -nostdinc switches off. By name: a path would not be
-        # found in a system directory, and -MMD would list it.
+        # found in a system directory, and -MMD would list it. Where another file of that name
+        # would be found first, the caller does without relocation.
         yield "-include"
         yield posixpath.basename(implicit)
 

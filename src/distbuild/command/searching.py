@@ -30,6 +30,11 @@ def angle_dirs(command: CompileCommand, env: Mapping[str, str]) -> list[str]:
     return [*map(command.absolute, named), *listed_dirs(command, env)]
 
 
+def quoted_dirs(command: CompileCommand) -> tuple[str, ...]:
+    """Those in which only ``#include "..."`` is looked for, as spelled."""
+    return search_dirs([a for a in command.arguments if a.meaning == "-iquote"])
+
+
 def listed_dirs(command: CompileCommand, env: Mapping[str, str]) -> Iterator[str]:
     """Directories in environment variables; an empty element is the working directory (cpp(1))."""
     lists: tuple[str, ...] = _PATH_LISTS

@@ -14,7 +14,7 @@ from distbuild import disk
 from distbuild.command import toolchain
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.recall import Recall
-from distbuild.command.searching import listed_dirs
+from distbuild.command.searching import listed_dirs, quoted_dirs
 from distbuild.command.special import is_of_process
 from distbuild.command.terminal import asks_terminfo
 from distbuild.mirror.known import FileRead, read_file
@@ -93,6 +93,7 @@ class Preparer:
         if file is None:  # gone by now
             return Local(LocalReason.SOURCE_MISSING, command.source)
         tied = text.more or any(map(is_absolute, odd))
+        tied = tied or self._hides(own.implicit_include, command)
         if tied or self._may_take_precompiled(command, searched):
             command = msgspec.structs.replace(command, needs_original_paths=True)
         return Task(
@@ -159,6 +160,16 @@ class Preparer:
         held = [p for p in tuple(manifest.precompiled) if isinstance(manifest.get(p), FileEntry)]
         tops = tuple(disk.realpath(d).rstrip("/") + "/" for d in searched) if held else ()
         return any(path.startswith(tops) for path in held)
+
+    def _hides(self, implicit: str | None, command: CompileCommand) -> bool:
+        """Whether a file has the name of what the compiler includes by itself, and stands where
+        that would be looked for first if it were asked for by this name: relocated, it is."""
+        if implicit is None:
+            return False
+        name = posixpath.basename(implicit)
+        resolve = self._mirroring.manifest.resolve
+        places = (command.cwd, *map(command.absolute, quoted_dirs(command)))
+        return any(resolve(posixpath.join(place, name)) is not None for place in places)
 
     def _want_withheld(self, paths: Iterable[str]) -> bool:
         """Mirror what is not; whether that changed the mirror."""

@@ -195,6 +195,25 @@ def test_an_absolute_operand_needs_the_original_paths(box: Box, text: str, tied:
         assert task.command.needs_original_paths is tied
 
 
+@pytest.mark.parametrize(
+    ("place", "options", "tied"),
+    [
+        ("src", (), True),
+        ("quoted", ("-iquote", "../quoted"), True),
+        ("inc", (), False),
+        ("other", (), False),
+    ],
+)
+def test_a_name_that_hides_the_implicit_include_needs_the_original_paths(
+    box: Box, place: str, options: tuple[str, ...], tied: bool
+) -> None:
+    box.compilers.implicit_include = str(box.write("sys/stdc-predef.h", ""))
+    box.write(f"{place}/stdc-predef.h", "")
+    task = prepared(box, box.submission(*options))
+    assert isinstance(task, Task)
+    assert task.command.needs_original_paths is tied
+
+
 def test_the_processor_is_told_where_a_command_asks_for_it(box: Box) -> None:
     task = prepared(box, box.submission("-march=native"))
     plain = prepared(box, box.submission())
