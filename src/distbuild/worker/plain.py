@@ -54,7 +54,9 @@ class PlainSandbox:
             raise InfrastructureError(f"no namespaces here: {error}") from error
         argv = [task.driver.path, *moved.argv[1:]]
         named = environment(task, self._search_path)
-        env = {**relocate_env(named, os.fsdecode(tree)), "PWD": moved.cwd}
+        # A compiler that is killed removes no temporary files; these go with the directory.
+        own = {"PWD": moved.cwd, "TMPDIR": os.fsdecode(task.directory)}
+        env = {**relocate_env(named, os.fsdecode(tree)), **own}
         return _PlainExecution(
             task,
             [os.fsencode(word) for word in argv],
@@ -124,6 +126,7 @@ class _PlainExecution:
         for path in paths:
             moved = path.startswith(self.tree + b"/")
             known = path[len(self.tree) :] if moved else path
-            alien = path.startswith(b"/") and not moved
+            own = path.startswith(self.task.directory + b"/")
+            alien = path.startswith(b"/") and not (moved or own)
             if alien or climbs_out(self.task.command.cwd, os.fsdecode(known)):
                 raise InfrastructureError(f"{os.fsdecode(path)!r} was read outside the mirror")

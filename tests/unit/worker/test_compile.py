@@ -394,6 +394,16 @@ def test_a_plain_worker_refuses_what_read_its_own_files(
     assert "outside the mirror" in result.error
 
 
+def test_temporary_files_are_in_the_job_s_directory(devbox: DevBox, project: Path) -> None:
+    """There they go with it, however the compiler ends."""
+    write(project / "src/wrong.c", 'asm("no_such_instruction");\n')
+    argv = ["gcc", "-c", "../src/wrong.c", "-o", "wrong.o"]
+    result = devbox.compile(PlainSandbox(SEARCH_PATH), argv, project / "build")
+    assert (result.exit_code, result.error) == (1, "")
+    assert result.stderr.startswith(os.fsencode(devbox.forest.jobs))
+    assert b"Assembler messages" in result.stderr
+
+
 @pytest.mark.parametrize("option", ["-fplugin=/tmp/evil.so", "-B/tmp", "-specs=/tmp/x", "-wrapper"])
 def test_code_from_the_wire_is_never_run(
     option: str, devbox: DevBox, sandbox: Sandbox, project: Path
