@@ -85,7 +85,8 @@ class _PlainExecution:
             raise InfrastructureError(f"cannot run {self.task.driver.path}")
         with translated():
             written, dependencies = self._written(os.fsdecode(self.tree))
-        self._check_read(os.fsencode(path) for path, _ in places(plain(completed.stderr)))
+        if completed.status != 0:  # then there may be no list of what it read
+            self._check_read(os.fsencode(path) for path, _ in places(plain(completed.stderr)))
         return Answer(
             completed.status,
             unmap_text(completed.stdout, self.tree),

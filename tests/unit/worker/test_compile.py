@@ -394,6 +394,14 @@ def test_a_plain_worker_refuses_what_read_its_own_files(
     assert "outside the mirror" in result.error
 
 
+def test_a_line_directive_with_an_absolute_path_is_no_file_that_was_read(
+    devbox: DevBox, sandbox: Sandbox, project: Path
+) -> None:
+    write(project / "src/line.c", '#line 3 "/of/gen.y"\nint f(void) { int unused; return 1; }\n')
+    argv = ["gcc", "-Wall", "-g", "-c", "../src/line.c", "-o", "line.o"]
+    assert_equal_to_local(devbox, sandbox, argv, project / "build")
+
+
 def test_temporary_files_are_in_the_job_s_directory(devbox: DevBox, project: Path) -> None:
     """There they go with it, however the compiler ends."""
     write(project / "src/wrong.c", 'asm("no_such_instruction");\n')
