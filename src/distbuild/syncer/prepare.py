@@ -81,20 +81,15 @@ class Preparer:
             return text
         searched = _searched(command, env, (source, *text.more), own)
         self._mirroring.require((*searched, *_foreign_gcc(own.dirs)))
-        closed = self._mirroring.closed(searched)
-        if closed is not None:
+        if closed := self._mirroring.closed(searched):
             return Local(LocalReason.INPUT_NOT_MIRRORED, closed)
         place = posixpath.dirname(source)
         odd = () if text.is_plain else cover_odd(self._mirroring, text.read.data, place, searched)
-        generation = self._mirroring.settle()
-        if self._want_withheld(_inputs(command)):
-            generation = self._mirroring.manifest.generation
+        generation = self._settled(command)
         file = self._job_file(command, text, odd=bool(odd))
         if file is None:  # gone by now
             return Local(LocalReason.SOURCE_MISSING, command.source)
-        tied = text.more or any(map(is_absolute, odd))
-        tied = tied or self._hides(own.implicit_include, command)
-        if tied or self._may_take_precompiled(command, searched):
+        if text.more or any(map(is_absolute, odd)) or self._is_tied(command, own, searched):
             command = msgspec.structs.replace(command, needs_original_paths=True)
         return Task(
             command=command,
@@ -109,6 +104,13 @@ class Preparer:
             processor=known.processor,
             terminal=submission.terminal,
         )
+
+    def _settled(self, command: CompileCommand) -> int:
+        """The generation that has all changes up to now, and the files that the command names."""
+        generation = self._mirroring.settle()
+        if self._want_withheld(_inputs(command)):
+            return self._mirroring.manifest.generation
+        return generation
 
     def _environment(self, submission: Submission, known: Understood) -> dict[str, str] | Local:
         """What reaches the compiler."""
@@ -151,6 +153,11 @@ class Preparer:
             return None
         self._mirroring.learn(real, text.read, text.blob.digest)
         return _job_file(real, text.read, text.blob)
+
+    def _is_tied(self, command: CompileCommand, own: Search, searched: tuple[str, ...]) -> bool:
+        """Whether it may find by its paths what it would not find relocated."""
+        hides = self._hides(own.implicit_include, command)
+        return hides or self._may_take_precompiled(command, searched)
 
     def _may_take_precompiled(self, command: CompileCommand, searched: tuple[str, ...]) -> bool:
         """Whether a precompiled header that is mirrored is where this command may search."""

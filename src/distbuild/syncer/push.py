@@ -66,13 +66,10 @@ class Pusher:
         self.sent_entries = 0
         #: Requests with changes, so far.
         self.pushes = 0
-        self._asleep = False
-        self._epoch = ""
+        self._asleep, self._epoch = False, ""
         # When the worker last answered anything, and when it last told its status.
-        self._heard = 0.0
-        self._told = 0.0
-        self._wanted = False
-        self._is_doubted = False
+        self._heard = self._told = 0.0
+        self._wanted = self._is_doubted = False
         # Whether the worker has a tree of ours; if not, whether it is being filled, how much of the
         # first scan it was offered, and what it lacks of that and is sent with others of a group.
         self._has_tree, self._is_filled = True, False
