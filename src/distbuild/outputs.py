@@ -1,7 +1,9 @@
 """Puts what a worker's compiler wrote where the local one would have written it.
 
-Whole or not at all: every file is written before the first gets its name. Used by the syncer for
-wrappers of its own machine, and by the wrapper for itself.
+Whole or not at all: every file is written before the first gets its name. But for an old file that
+has to stay the same one: that is written into, as the compiler would, and a failure has the command
+compiled locally, which writes it again. Used by the syncer for wrappers of its own machine, and by
+the wrapper for itself.
 """
 
 import contextlib

@@ -241,10 +241,10 @@ class Scanner:
                     path = prefix + item.name
                     try:
                         entry = self._entry(path, item.stat(follow_symlinks=False))
-                    except PermissionError:
-                        self.closed.add(directory)
-                        continue
                     except OSError:
+                        # Not of what is somebody else's mount alone.
+                        if not disk.access(directory, os.X_OK):
+                            self.closed.add(directory)
                         continue
                     if entry is not None:
                         entries[path] = entry

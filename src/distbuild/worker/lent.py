@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
+from distbuild.mirror.manifest import MAX_SYMLINKS
 from distbuild.protocol.messages import SymlinkEntry, WithheldEntry
 from distbuild.worker.compilers import Driver
 from distbuild.worker.mounts import MountPlan
@@ -22,7 +23,6 @@ TOP = re.compile(rb"bin|sbin|lib\w*")
 #: directory: it may be somebody's home.
 _PARTS = (b"bin", b"lib", b"lib32", b"lib64", b"libexec")
 _MAX_KEPT = 64
-_MAX_LINKS = 40
 
 
 def own_parts(driver: Driver) -> tuple[bytes, ...]:
@@ -132,7 +132,7 @@ def _is_system_s(path: bytes) -> bool:
 
 def _links(path: bytes) -> Iterator[bytes]:
     """The symlinks that lead from a compiler's name to the compiler."""
-    for _ in range(_MAX_LINKS):
+    for _ in range(MAX_SYMLINKS):
         if not os.path.islink(path):
             return
         yield path

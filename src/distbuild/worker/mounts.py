@@ -8,8 +8,8 @@ import os
 
 import msgspec
 
-#: The kernel's limit on symlinks in one look-up (path_resolution(7)).
-_MAX_SYMLINKS = 40
+from distbuild.mirror.manifest import MAX_SYMLINKS
+
 #: A rebuilt directory with more names than this gets symlinks to its files: the time that
 #: bubblewrap takes grows with the square of the number of mounts.
 MANY_NAMES = 64
@@ -140,7 +140,7 @@ class MountPlan:
             child = self._child(node, part) if node is not None else None
             if child is not None and child.symlink is not None and pending:
                 followed += 1
-                if followed > _MAX_SYMLINKS:
+                if followed > MAX_SYMLINKS:
                     raise ValueError(f"too many symlinks in {path!r}")
                 pending += reversed([p for p in child.symlink.split(b"/") if p])
                 if child.symlink.startswith(b"/"):

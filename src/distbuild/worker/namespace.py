@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from distbuild.command import native
 from distbuild.command.driver import INCLUDES_NOTHING
 from distbuild.command.model import Family
+from distbuild.mirror.manifest import MAX_SYMLINKS
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError, NamesItsPlace
 from distbuild.protocol.messages import FileEntry, SymlinkEntry
@@ -48,8 +49,6 @@ compiler=$1; shift
 exit 0
 """
 _SIGNALLED = 128
-#: The kernel's limit on symlinks in one look-up (path_resolution(7)).
-_MAX_LINKS = 40
 
 
 def probe(bwrap: str | None) -> str:
@@ -124,7 +123,7 @@ class NamespaceSandbox:
 def _leads_to_compiler(task: Task, named: str) -> bool:
     """Whether the task's compiler is what the sandbox has at this path, or behind a link there."""
     path = task.command.absolute(named)
-    for _ in range(_MAX_LINKS):
+    for _ in range(MAX_SYMLINKS):
         entry = task.tree.lookup(path)
         if not isinstance(entry, SymlinkEntry):
             break

@@ -1,3 +1,5 @@
+import contextlib
+import errno
 import hashlib
 import os
 import socket
@@ -6,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from distbuild import disk
 from distbuild.mirror import policy, text
 from distbuild.mirror.known import RACY_NS, DigestCache, rules_of
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
@@ -249,3 +252,22 @@ def test_a_forgotten_digest_is_computed_again(base: Path) -> None:
     scanner.forget([path, "/nowhere"])
     scanner.entry(path)
     assert scanner.hashed_bytes == 10
+
+
+@pytest.mark.parametrize("may_enter", [True, False])
+def test_a_directory_is_closed_only_if_nothing_in_it_may_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_enter: bool
+) -> None:
+    """Another user's mount in it is no reason."""
+
+    class Denied:
+        name = "x.h"
+
+        def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    scanner = Scanner(DigestCache(None), 1000)
+    monkeypatch.setattr(disk, "scandir", lambda _: contextlib.nullcontext([Denied()]))
+    monkeypatch.setattr(disk, "access", lambda *_: may_enter)
+    assert scanner.children(str(tmp_path)) == {}
+    assert scanner.closed == (set() if may_enter else {str(tmp_path)})
