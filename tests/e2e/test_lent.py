@@ -94,3 +94,32 @@ def test_a_search_directory_with_the_compilers_programs_breaks_no_later_compile(
         for compiler in ("gcc", "g++", "clang", "clang++"):
             assert_same(worker, [compiler, "-g", "-MD", "-c", "x.c"], project)
     assert worker.jobs()["local"] == {}
+
+
+def test_links_to_many_files_of_the_compilers_directory(
+    worker: Cluster, kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them is mirrored by itself; the worker has others, and more beside them."""
+    names = [f"part{number}" for number in range(100)]
+    old = tmp_path / "old"
+    many, farm = kit / "lib" / "many", tmp_path / "project" / "include"
+    many.mkdir(parents=True)
+    farm.mkdir(parents=True)
+    shutil.copytree(kit, old, symlinks=True)
+    for name in names:
+        (many / f"{name}.h").write_text(f"int {name} = __LINE__ + 1;\n")
+        (farm / f"{name}.h").symlink_to(many / f"{name}.h")
+    for name in names[::2]:
+        (old / "lib" / "many" / f"{name}.h").write_text(f"int {name} = 0;\n")
+    (old / "lib" / "many" / "more.h").write_text("#error the worker's\n")
+    text = "".join(f"#include <{name}.h>\n" for name in names)
+    (tmp_path / "project" / "x.c").write_text(f"{text}#include <more.h>\n")
+    (farm / "more.h").write_text("int more;\n")
+    monkeypatch.setenv("PATH", f"{kit / 'bin'}:{os.environ['PATH']}")
+    worker.daemons[0].prefix = ["bwrap", "--dev-bind", "/", "/", "--bind", str(old), str(kit)]
+    worker.start()
+    words = [str(kit / "bin" / "clang"), "-Iinclude", "-g", "-MD", "-c", "x.c"]
+    assert_same(worker, words, tmp_path / "project")
+    (many / "part7.h").write_text("int part7 = 77;\n")
+    assert_same(worker, words, tmp_path / "project")
+    assert worker.jobs()["local"] == {}

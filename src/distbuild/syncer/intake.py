@@ -78,7 +78,7 @@ class Intake:
             renewed.update((r.path, r) for r in nested if r is not None)
         for root in renewed.values():
             self.rescan(root)
-        self._ways.watch_again()
+        self._ways.watch_again(renewed.keys())
 
     def rescan(self, root: Root) -> None:
         """List a root again and take the differences."""

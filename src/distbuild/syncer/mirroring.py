@@ -228,6 +228,7 @@ class Mirroring:
         if lost:
             self._rescan_all()
             return
+        self._ways.heed(paths)
         self._apply(self._intake.survey.states(paths))
 
     def _rescan_all(self) -> None:
@@ -244,6 +245,7 @@ class Mirroring:
         fresh = {p for p, e in links.items() if self.manifest.get(p) != e}
         if self.manifest.apply(batch):
             self._on_change()
+        self._ways.part(batch)
         for link, entry in links.items():
             self._ways.consider(link, entry, fresh=link in fresh)
 

@@ -6,7 +6,7 @@ Called under the mirror's lock. Knows no jobs and no generations.
 
 import os
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 
@@ -15,7 +15,12 @@ from distbuild.mirror.manifest import Manifest
 from distbuild.mirror.roots import Kind, Roots, destination, inside, trace
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watch import Watcher
-from distbuild.protocol.messages import Entry, SymlinkEntry
+from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry, WithheldEntry
+from distbuild.syncer.alike import AlikeLinks
+from distbuild.syncer.loose import LooseFiles
+
+#: Device and inode of nothing: whatever a path leads to now is another thing.
+_ANOTHER = (-1, -1)
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -46,18 +51,42 @@ class Ways:
         # Links and files asked for, as spelled -> (device, inode) that they led to.
         self._outward: dict[str, tuple[int, int] | None] = {}
         self._asked: set[str] = set()
-        # Files outside every root, by real path -> whether their directory is watched.
-        self._loose: dict[str, bool] = {}
+        self._alike = AlikeLinks()
+        self._loose = LooseFiles(place.watcher)
 
     def ask(self, path: str) -> None:
         """A compile asked for this file by name."""
         self._asked.add(path)
-        self._follow(path)
+        self._follow_each([path])
 
     def consider(self, link: str, entry: SymlinkEntry, *, fresh: bool) -> None:
         """A link is in the manifest; ``fresh``: it was not, or led elsewhere."""
-        if (fresh or link not in self._outward) and self._leaves(link, entry):
-            self._follow(link)
+        known = link in self._outward or self._alike.has(link)
+        if (fresh or not known) and self._leaves(link, entry):
+            self._follow_each([link])
+
+    def heed(self, changed: Iterable[str]) -> None:
+        """Events told of these paths. A directory on a way may be another one by now, of which
+        nobody has heard anything yet."""
+        self._read_again(self._loose.heed(changed))
+
+    def part(self, batch: Mapping[str, Entry | None]) -> None:
+        """Look at each link by itself that leads to what is no file any more."""
+        gone = (p for p, e in batch.items() if not isinstance(e, FileEntry | WithheldEntry))
+        self._part(self._alike.leading_to(gone))
+
+    def _part(self, links: Iterable[str]) -> None:
+        for link in links:
+            self._alike.remove(link)
+            self._outward[link] = _ANOTHER
+
+    def _read_again(self, files: Collection[str]) -> None:
+        self._part(self._alike.leading_to(files))
+        reached = {
+            file: self._place.scanner.entry(file) for file in filter(self._is_reached, files)
+        }
+        if reached:
+            self._apply(reached)
 
     def _leaves(self, link: str, entry: SymlinkEntry) -> bool:
         """Whether a link leads out of the root that holds it, where the root's events say less."""
@@ -72,16 +101,17 @@ class Ways:
     def look(self) -> None:
         """Notice ancestors that moved, targets that came or went, and unwatched directories."""
         get = self._place.manifest.get
+        self._part(self._alike.moved())
+        moved = []
         for path, before in list(self._outward.items()):
             if path not in self._asked and not isinstance(get(path), SymlinkEntry):
                 del self._outward[path]
             elif before != destination(path):
-                self._follow(path)
-        unwatched = [
-            file for file, watched in self._loose.items() if not watched and self._is_reached(file)
-        ]
+                moved.append(path)
+        self._follow_each(moved)
+        unwatched = list(filter(self._is_reached, self._loose.unwatched()))
         if unwatched:
-            self._apply({file: self._place.scanner.entry(file) for file in unwatched})
+            self._read_again(unwatched)
             self.recheck_pinned()
 
     def _is_reached(self, file: str) -> bool:
@@ -92,24 +122,30 @@ class Ways:
 
     def follow_all(self) -> None:
         """Follow every way as if for the first time."""
-        for path in list(self._outward):
-            self._follow(path)
+        self._part(self._alike.links())
+        self._follow_each(list(self._outward))
 
     def recheck_pinned(self) -> None:
         """Read again what stands on the ways."""
         held = [path for path in self.pinned if self._place.manifest.get(path) is not None]
         self._apply({path: self._place.scanner.entry(path) for path in held})
 
-    def watch_again(self) -> None:
-        """Watch the directories of single files, if they are not watched any more."""
-        for file in list(self._loose):
-            self._watch(file)
+    def watch_again(self, roots: Collection[str]) -> None:
+        """The watches below these were given up: watch the directories of single files there."""
+        self._read_again(self._loose.watch_again(roots))
 
-    def _watch(self, file: str) -> None:
-        self._loose[file] = self._place.watcher.add(posixpath.dirname(file))
+    def _follow_each(self, paths: Iterable[str]) -> None:
+        ended = [path for path in paths if self._follow(path)]
+        if ended:
+            self.recheck_pinned()
 
-    def _follow(self, path: str) -> None:
-        """Take in where a link or a file's name leads, and every step of the way."""
+    def _follow(self, path: str) -> bool:
+        """Take in where a link or a file's name leads, and every step of the way.
+
+        True: it led somewhere and does not any more, so that other ways may have ended as well.
+        """
+        if self._alike.has(path):
+            self._part([path])
         before = self._outward.get(path)
         # Recorded before it is read: a switch during that then shows at the next job.
         self._outward[path] = destination(path)
@@ -117,12 +153,21 @@ class Ways:
         self.pinned.update(way.entries)
         self._apply(dict(way.entries))
         if way.real is None:
-            if before is not None:
-                self.recheck_pinned()
-        elif way.is_directory:
+            return before is not None
+        if way.is_directory:
             self._follow_directory(path, way.real)
         else:
             self._follow_file(way.real)
+            self._join(path, way.real)
+        return False
+
+    def _join(self, path: str, file: str) -> None:
+        """Look at a link together with others, if events tell what becomes of the file."""
+        entry = self._place.manifest.get(path)
+        if path in self._asked or not isinstance(entry, SymlinkEntry):
+            return
+        if self._loose.is_watched(file) and self._alike.add(path, entry, file):
+            del self._outward[path]
 
     def _follow_directory(self, link: str, real: str) -> None:
         """A link's directory is mirrored, unless of directories beside the link only names are."""
@@ -138,7 +183,5 @@ class Ways:
         self.pinned.add(real)
         root = self._place.roots.holding(real)
         if root is None or root.path == real:
-            # The watch may be on a directory that was moved away.
-            self._place.watcher.forget_one(posixpath.dirname(real))
-            self._watch(real)
+            self._loose.add(real)
         self._apply({real: self._place.scanner.entry(real)})

@@ -48,6 +48,11 @@ class Holds:
         """Whether a running job's file is at ``path``. The caller has the lock."""
         return path in self._files
 
+    def paths(self) -> set[bytes]:
+        """Where running jobs have something of their own now."""
+        with self._freed:
+            return {*self._files, *self._directories}
+
     def entry_at(self, path: bytes) -> FileEntry | None:
         """The running jobs' file at ``path``."""
         held = self._files.get(path)

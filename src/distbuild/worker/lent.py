@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from distbuild.mirror.manifest import MAX_SYMLINKS
 from distbuild.protocol.messages import SymlinkEntry, WithheldEntry
 from distbuild.worker.compilers import Driver
+from distbuild.worker.gather import crowded, gathered
 from distbuild.worker.mounts import MountPlan
 from distbuild.worker.paths import is_within
 from distbuild.worker.sandbox import Task
@@ -80,7 +81,9 @@ def show(plan: MountPlan, task: Task) -> None:
     for part in parts:
         plan.bind(part, part)
     needs = tuple(map(os.fsencode, driver.identity.needs))
-    for path in laid_over(task, parts):
+    over = laid_over(task, parts)
+    inside = [path for path in crowded(over) if _is_lent(path, parts)]
+    for path in gathered(over, inside, task.tree, needs):
         _lay_over(plan, path, task.tree, needs)
     for need in needs:
         if not _is_system_s(need) and os.path.exists(need):

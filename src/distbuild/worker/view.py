@@ -10,9 +10,10 @@ from collections.abc import Callable, Hashable, Sequence
 
 from distbuild.worker import lent
 from distbuild.worker.mounts import MountPlan
-from distbuild.worker.paths import is_within
+from distbuild.worker.paths import is_within, parents
 from distbuild.worker.private import PrivateDirectory
 from distbuild.worker.sandbox import Task
+from distbuild.worker.tree import Tree
 
 #: Ours inside the sandbox; not a name that a dev box has.
 OURS = b"/.dist_build"
@@ -85,9 +86,15 @@ def _key(task: Task, directories: Sequence[PrivateDirectory]) -> Hashable:
         task.driver,
         tuple(map(_names, (root, root + b"/tmp", root + b"/dev"))),
         over,
-        tuple(lent.kind_of(root + path) for path in over),
+        _held_kinds(tree, over),
         tuple((d.path, tuple(d.directories)) for d in directories),
     )
+
+
+def _held_kinds(tree: Tree, paths: Sequence[bytes]) -> tuple[tuple[bytes, str | bytes], ...]:
+    """What stands at those of the paths where running jobs may have something of their own."""
+    held = {path for own in tree.holds.paths() for path in (own, *parents(own))}
+    return tuple((path, lent.kind_of(tree.ground.root + path)) for path in paths if path in held)
 
 
 def _names(directory: bytes) -> frozenset[tuple[bytes, bool, bool]]:

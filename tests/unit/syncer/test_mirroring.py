@@ -42,6 +42,14 @@ def move(source: Path, target: Path) -> None:
     source.rename(target)
 
 
+def again(directory: Path, names: str, text: str) -> None:
+    """Make a directory anew, with the inodes that the old one had where the disk does so."""
+    if directory.exists():
+        shutil.rmtree(directory)
+    for name in names:
+        write(directory / f"{name}.h", text)
+
+
 Step = Callable[[Path], object]
 
 #: What is done to the files, one step after the other; after each the mirror has to agree.
@@ -192,6 +200,48 @@ STEPS: dict[str, list[Step]] = {
         lambda b: (b / "r/home" / HOME_MARKER).unlink(),
         lambda b: write(b / "r/home/y.h", "3"),
     ],
+    "links to files of one directory": [
+        lambda b: [write(b / f"o/gen/{n}.h", n) for n in "abc"],
+        lambda b: [(b / f"r/{n}.h").symlink_to(b / f"o/gen/{n}.h") for n in "abc"],
+        lambda b: write(b / "o/gen/a.h", "2"),
+        lambda b: again(b / "o/gen", "abc", "3"),
+        lambda b: write(b / "o/gen/a.h", "4"),
+        lambda b: write(b / "o/gen/b.h", "5"),
+        lambda b: shutil.rmtree(b / "o"),
+        lambda b: again(b / "o/gen", "ab", "6"),
+        lambda b: write(b / "o/gen/b.h", "7"),
+        lambda b: write(b / "o/gen/c.h", "8"),
+        lambda b: move(b / "o", b / "away"),
+        lambda b: again(b / "o/gen", "abc", "9"),
+        lambda b: write(b / "o/gen/c.h", "10"),
+        lambda b: shutil.rmtree(b / "o"),
+        lambda b: move(b / "away", b / "o"),
+        lambda b: write(b / "o/gen/c.h", "11"),
+        lambda b: (b / "o/gen/a.h").unlink(),
+        lambda b: write(b / "o/gen/a.h/x.h", "12"),
+        lambda b: write(b / "o/gen/a.h/x.h", "13"),
+        lambda b: switch(b / "o/gen/b.h", "c.h"),
+        lambda b: write(b / "o/gen/c.h", "14"),
+        lambda b: again(b / "o/gen", "abc", "15"),
+        lambda b: write(b / "o/gen/a.h", "16"),
+        lambda b: switch(b / "r/a.h", f"{b}/o/gen/b.h"),
+        lambda b: write(b / "o/gen/b.h", "17"),
+        lambda b: (b / "r/b.h").unlink(),
+        lambda b: again(b / "o/gen", "bc", "18"),
+    ],
+    "links through a link to their directory": [
+        lambda b: [again(b / f"o/{v}", "abc", v) for v in ("v1", "v2")],
+        lambda b: (b / "o/now").symlink_to("v1"),
+        lambda b: [(b / f"r/{n}.h").symlink_to(f"../o/now/{n}.h") for n in "abc"],
+        lambda b: write(b / "o/v1/a.h", "1"),
+        lambda b: write(b / "o/v2/a.h", "2"),
+        lambda b: switch(b / "o/now", "v2"),
+        lambda b: write(b / "o/v2/a.h", "3"),
+        lambda b: write(b / "o/v1/a.h", "4"),
+        lambda b: switch(b / "o/now", "nowhere"),
+        lambda b: move(b / "o/v2", b / "o/nowhere"),
+        lambda b: write(b / "o/nowhere/c.h", "5"),
+    ],
     "odd names": [
         lambda b: write(b / "r/caf\udce9/$x: .h", "1"),
         lambda b: write(b / "r/caf\udce9/\udcff.h", "1"),
@@ -233,6 +283,21 @@ def test_a_file_that_nothing_leads_to_any_more_does_not_come_back(mirror: Mirror
     write(file, "2")
     mirror.job(mirror.base / "r")
     assert mirror.mirroring.manifest.get(str(file)) is None
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_linked_file_whose_directory_is_made_anew(mirror: Mirror, at_once: bool) -> None:
+    """Generators do that; ext4 then gives both the inodes that they had."""
+    write(mirror.base / "r/y.h", "1")
+    (mirror.base / "r/l.h").symlink_to(mirror.base / "o/gen/a.h")
+    for number in range(8):
+        if not at_once:
+            shutil.rmtree(mirror.base / "o/gen", ignore_errors=True)
+            mirror.job(mirror.base / "r")
+        again(mirror.base / "o/gen", "a", f"a{number}")
+        mirror.job(mirror.base / "r")
+        write(mirror.base / "o/gen/a.h", f"b{number}")
+        mirror.job(mirror.base / "r")
 
 
 @pytest.mark.parametrize("seed", range(8))

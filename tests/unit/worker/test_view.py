@@ -12,6 +12,7 @@ from distbuild.mirror.manifest import DIRECTORY
 from distbuild.protocol.messages import Entry, FileEntry, Job, SymlinkEntry
 from distbuild.toolchains import Identity
 from distbuild.worker.compilers import Driver
+from distbuild.worker.paths import parents
 from distbuild.worker.private import PrivateDirectory
 from distbuild.worker.sandbox import Task
 from distbuild.worker.view import KEEP_S, OURS, Views
@@ -134,3 +135,32 @@ def test_links_and_files_of_the_dev_box_stand_in_lent_directories(seen: Seen) ->
     assert words[words.index(b"/usr/new.h") - 1] == seen.box.tree.ground.real(b"/usr/new.h")
     # The loader of programs is there.
     assert b"elsewhere" not in words
+
+
+def _many(seen: Seen, directory: str) -> list[bytes]:
+    """The options where a hundred single files of one directory are the dev box's."""
+    names = [os.fsencode(f"{directory}/dist_build_{number}.h") for number in range(100)]
+    file = FileEntry(hashlib.sha256(b"x").digest(), 1, 0o444, 0)
+    entries: dict[bytes, Entry] = dict.fromkeys(names, file)
+    above = [os.fsencode(path) for path in ("/proj", "/proj/build", directory)]
+    entries.update({path: DIRECTORY for one in above for path in (one, *parents(one))})
+    seen.box.roots = set(names)
+    seen.box.become(entries, dict.fromkeys(names, b"x"))
+    return seen.mounts()
+
+
+@pytest.mark.parametrize("directory", ["/usr/dist_build_none/deep", "/usr/include/linux"])
+def test_one_mount_shows_many_files_of_a_directory(seen: Seen, directory: str) -> None:
+    words = _many(seen, directory)
+    outer = os.path.dirname(directory) if "none" in directory else directory
+    real = seen.box.tree.ground.real(os.fsencode(outer))
+    assert words[words.index(os.fsencode(outer)) - 2 :][:2] == [b"--ro-bind", real]
+    assert not any(b"dist_build_7.h" in word for word in words)
+
+
+@pytest.mark.parametrize("directory", ["/usr/bin", "/usr/lib/gcc"])
+def test_no_mount_hides_what_a_compiler_may_miss(seen: Seen, directory: str) -> None:
+    seen.needs = ("/usr/lib/gcc/x/cc1",)
+    words = _many(seen, directory)
+    assert os.fsencode(f"{directory}/dist_build_7.h") in words
+    assert seen.box.tree.ground.real(os.fsencode(directory)) not in words
