@@ -68,7 +68,11 @@ class Ways:
     def heed(self, changed: Iterable[str]) -> None:
         """Events told of these paths. A directory on a way may be another one by now, of which
         nobody has heard anything yet."""
-        self._read_again(self._loose.heed(changed))
+        files = self._loose.heed(changed)
+        if files:
+            self._read_again(files)
+            # Another way may lead to an inode by now that was given out anew.
+            self._outward = dict.fromkeys(self._outward, _ANOTHER)
 
     def part(self, batch: Mapping[str, Entry | None]) -> None:
         """Look at each link by itself that leads to what is no file any more."""

@@ -49,9 +49,9 @@ def gathered(
 def _may_hide(directory: bytes, tree: Tree) -> bool:
     """Whether the worker has nothing in a directory but what the tree has, or texts."""
     left = MAX_HIDDEN
-    for place, _, names in os.walk(directory):
-        for path in (os.path.join(place, name) for name in names):
-            if _is_in(tree, path):
+    for place, directories, names in os.walk(directory):
+        for path in (os.path.join(place, name) for name in (*directories, *names)):
+            if (os.path.isdir(path) and not os.path.islink(path)) or _is_in(tree, path):
                 continue
             left -= 1
             if left < 0 or not _is_text(path):
