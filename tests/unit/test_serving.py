@@ -18,9 +18,10 @@ from distbuild.protocol.errors import ConfigError
 from distbuild.serving import loop
 from distbuild.serving.answer import Answer
 from distbuild.serving.connection import Later
+from distbuild.serving.desk import SAME_USER
 from distbuild.serving.front import Call, Front, Site
 from distbuild.serving.listening import listen_port, listen_unix
-from distbuild.serving.loop import SAME_USER, Server
+from distbuild.serving.loop import Server
 from distbuild.serving.transport import Plain, Tls, server_context
 from distbuild.signals import Signal
 

@@ -2,28 +2,25 @@
 
 The site's handlers answer what is asked often. What has to wait costs no thread: a handler is a
 generator that yields the ``Signal`` it waits for, and the connection's end closes it. The app
-answers the rest, in threads of its own. Knows nothing of what any of them does.
+answers the rest at its desk. Knows nothing of what any of them does.
 """
 
 import logging
 import select
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
-from distbuild.serving.answer import Answer, call
+from distbuild.serving.answer import Answer
 from distbuild.serving.connection import Connection
+from distbuild.serving.desk import Desk
 from distbuild.serving.door import Door
 from distbuild.serving.events import Events
 from distbuild.serving.front import Call, Front, Site
 from distbuild.serving.outbox import Outbox
-from distbuild.serving.request import Request, environ_of
+from distbuild.serving.request import Request
 from distbuild.serving.transport import SEND_TIMEOUT_S
 
 log = logging.getLogger(__name__)
-
-#: In the environment of a request: the kernel says that it comes from this very user.
-SAME_USER = "distbuild.same_user"
 
 #: How often silent connections are looked for, and a server that stops looks whether it may.
 SWEEP_S = 5.0
@@ -45,7 +42,7 @@ class Server:
         self._guests = threading.BoundedSemaphore(front.guests) if front.guests else None
         self._is_ending = threading.Event()
         self._door = Door(front, self._connections, self._is_ending)
-        self._slow = ThreadPoolExecutor(front.max_slow, thread_name_prefix=f"{name} slow")
+        self._desk = Desk(site.app, self._outbox, self._answered, front.max_slow, f"{name} slow")
         self._threads = [
             threading.Thread(target=self._serve, name=f"{name} {n}", daemon=True)
             for n in range(front.threads)
@@ -75,7 +72,7 @@ class Server:
         for connection in self._events.left():
             connection.is_running = connection.is_gone = True
             self._finish(connection)
-        self._slow.shutdown(wait=False, cancel_futures=True)
+        self._desk.close()
         self._events.close()
 
     def _serve(self) -> None:
@@ -179,7 +176,7 @@ class Server:
         )
         handler = self._site.handlers.get(request.target) if request.method == "POST" else None
         if handler is None:
-            self._slow.submit(self._answer, connection, request)
+            self._desk.take(connection, request)
             return False
         same_user = connection.transport.is_same_user()
         connection.later = handler(
@@ -195,24 +192,8 @@ class Server:
             connection.is_known = self._front.admits(request.headers)
         return connection.is_known
 
-    def _answer(self, connection: Connection, request: Request) -> None:
-        """Have the app answer; in a thread of its own, which waits for nobody who is not known."""
-        transport = connection.transport
-        send = transport.send if connection.is_known else transport.offer
-        environ = environ_of(request, transport.scheme)
-        environ[SAME_USER] = transport.is_same_user()
-        try:
-            if request.problem:
-                send(Answer({}, b"", request.problem).encode(keeps=False))
-            else:
-                call(self._site.app, environ, send, keeps=connection.keeps)
-            if not self._outbox.go_on(connection):
-                return
-        except Exception as error:
-            if not isinstance(error, OSError):
-                log.exception("a request failed")
-            log.debug("no answer: %s", error)
-            connection.keeps = False
+    def _answered(self, connection: Connection) -> None:
+        """The app's answer has gone."""
         if self._is_kept(connection):
             self._proceed(connection)
 

@@ -12,8 +12,8 @@ from distbuild.protocol import messages
 from distbuild.protocol.errors import ProtocolError
 from distbuild.serving.answer import Answer
 from distbuild.serving.connection import Later
+from distbuild.serving.desk import SAME_USER
 from distbuild.serving.front import Call, Handler
-from distbuild.serving.loop import SAME_USER
 from distbuild.serving.request import FREE_BODY_BYTES
 from distbuild.syncer.gate import Gate, Refused
 from distbuild.syncer.service import Service

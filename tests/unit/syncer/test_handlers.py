@@ -9,8 +9,8 @@ import pytest
 
 from distbuild.protocol import messages
 from distbuild.serving.answer import Answer
+from distbuild.serving.desk import SAME_USER
 from distbuild.serving.front import Call
-from distbuild.serving.loop import SAME_USER
 from distbuild.serving.request import FREE_BODY_BYTES
 from distbuild.signals import Signal
 from distbuild.syncer.app import make_app
