@@ -17,7 +17,8 @@ class AlikeLinks:
     """Links by the directory of their target, as spelled. Knows no manifest."""
 
     def __init__(self) -> None:
-        self._directories: dict[str, tuple[int, int] | None] = {}
+        # What each leads to: device and inode, and the real path at that time.
+        self._directories: dict[str, tuple[tuple[int, int] | None, str]] = {}
         self._links: dict[str, set[str]] = {}
         self._at: dict[str, tuple[str, str]] = {}
         self._leading_to: dict[str, set[str]] = {}
@@ -26,12 +27,13 @@ class AlikeLinks:
         """Look at this link, which leads to ``file``, together with others. False: one cannot."""
         target = posixpath.join(posixpath.dirname(link), os.fsdecode(entry.target))
         directory, name = posixpath.split(target)
-        # Before the look at where it leads: what is switched meanwhile shows the next time.
-        now = self._directories.setdefault(directory, destination(directory))
-        if now is None or posixpath.join(disk.realpath(directory), name) != file:
-            if directory not in self._links:
-                del self._directories[directory]
+        known = self._directories.get(directory)
+        if known is None:
+            # In this order: what is switched meanwhile shows the next time.
+            known = destination(directory), disk.realpath(directory)
+        if known[0] is None or posixpath.join(known[1], name) != file:
             return False
+        self._directories[directory] = known
         self._links.setdefault(directory, set()).add(link)
         self._at[link] = directory, file
         self._leading_to.setdefault(file, set()).add(link)
@@ -63,7 +65,7 @@ class AlikeLinks:
         """The links whose directory is not what it was."""
         return [
             link
-            for directory, before in self._directories.items()
+            for directory, (before, _) in self._directories.items()
             if before != destination(directory)
             for link in self._links[directory]
         ]
