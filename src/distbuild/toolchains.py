@@ -39,6 +39,10 @@ _NUMBER = re.compile(r"\d+(\.\d+)*")
 _CLANG_VERSION = re.compile(r"\bclang version (\S+)")
 
 
+#: A file's size, times and inode; None: it is not there.
+State = tuple[int, int, int, int] | None
+
+
 class Identity(msgspec.Struct, frozen=True):
     """A compiler. ``digest`` (hex) has to agree between dev box and worker; ``version`` is for
     people; ``c_dirs`` and ``cxx_dirs`` are the built-in search directories that exist here, in
@@ -50,26 +54,32 @@ class Identity(msgspec.Struct, frozen=True):
     real_path: str
     c_dirs: tuple[str, ...]
     cxx_dirs: tuple[str, ...]
-    #: Programs and libraries that have to be there when it runs, behind all symlinks.
+    #: Programs and libraries that have to be there when it runs, behind all symlinks; and how each
+    #: was before it was read.
     needs: tuple[str, ...] = ()
+    states: tuple[State, ...] = ()
 
 
-#: A file's size, times and inode; None: it is not there.
-State = tuple[int, int, int, int] | None
+def are_as_identified(identities: Iterable[Identity]) -> bool:
+    """Whether the programs and libraries of these compilers are what they were: they are replaced
+    without their drivers at times."""
+    seen: dict[str, State] = {}
+    for identity in identities:
+        for path, before in zip(identity.needs, identity.states, strict=True):
+            if path not in seen:
+                seen[path] = state_of(path)
+            if seen[path] != before:
+                return False
+    return True
 
 
-def states(identities: Iterable[Identity]) -> dict[str, State]:
-    """How the programs and libraries of these compilers are now: they are replaced without their
-    drivers at times."""
-    found: dict[str, State] = {}
-    for path in {need for identity in identities for need in identity.needs}:
-        try:
-            now = os.stat(path)
-        except OSError:
-            found[path] = None
-        else:
-            found[path] = (now.st_size, now.st_mtime_ns, now.st_ino, now.st_ctime_ns)
-    return found
+def state_of(path: str) -> State:
+    """How a program or library is now."""
+    try:
+        now = os.stat(path)
+    except OSError:
+        return None
+    return (now.st_size, now.st_mtime_ns, now.st_ino, now.st_ctime_ns)
 
 
 class Identifier:
@@ -132,12 +142,13 @@ class Identifier:
         files: list[str],
         searched: list[list[str]],
     ) -> Identity:
+        needs = tuple(sorted({*files, *(lib for file in files for lib in _libraries(file))}))
+        states = tuple(map(state_of, needs))
         digests = [self._digests.of(file).hex() for file in files]
         text = "\0".join([family, *facts, *digests])
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape"))
         c_dirs, cxx_dirs = (tuple(d for d in dirs if os.path.isdir(d)) for dirs in searched)
-        needs = tuple(sorted({*files, *(lib for file in files for lib in _libraries(file))}))
-        return Identity(digest.hexdigest(), family, version, real, c_dirs, cxx_dirs, needs)
+        return Identity(digest.hexdigest(), family, version, real, c_dirs, cxx_dirs, needs, states)
 
 
 def _microsoft_parts(directory: str) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from distbuild.command.model import Family
 from distbuild.digests import FileDigests
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.toolchains import Identifier
+from distbuild.toolchains import Identifier, are_as_identified
 
 pytestmark = pytest.mark.compiler
 
@@ -71,6 +71,27 @@ def test_other_bytes_are_another_compiler(
     with copy.open("ab") as file:
         file.write(b"patched")
     assert identifier.identify(str(copy)).digest != identifier.identify(gcc).digest
+
+
+def test_what_is_replaced_while_it_is_identified_is_noticed(
+    require_tool: RequireTool, tmp_path: Path
+) -> None:
+    copy = tmp_path / "gcc"
+    shutil.copy(Path(require_tool("gcc")).resolve(), copy)
+
+    class Patching(FileDigests):
+        def of(self, file: str) -> bytes:
+            digest = super().of(file)
+            if file == str(copy):
+                with copy.open("ab") as opened:
+                    opened.write(b"patched")
+            return digest
+
+    meanwhile = Identifier(Patching(tmp_path / "digests")).identify(str(copy))
+    assert not are_as_identified([meanwhile])
+    afterwards = Identifier(FileDigests(tmp_path / "digests")).identify(str(copy))
+    assert are_as_identified([afterwards])
+    assert afterwards.digest != meanwhile.digest
 
 
 def test_a_script_that_is_asked_what_it_is_knows_that_it_was_passed(

@@ -18,7 +18,13 @@ from distbuild.drivers import find_driver
 from distbuild.mirror.known import StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.system_paths import to_system
-from distbuild.toolchains import NO_WINDOW, Identifier, Identity, State, asking_environment, states
+from distbuild.toolchains import (
+    NO_WINDOW,
+    Identifier,
+    Identity,
+    are_as_identified,
+    asking_environment,
+)
 
 PROBE_TIMEOUT_S = 30.0
 #: A compiler's parts are looked at again after this (seconds); its driver for each job.
@@ -58,8 +64,8 @@ class Compilers:
         self._identifier = identifier
         self._clock = clock
         self._lock = threading.Lock()
-        # When a driver's parts were looked at last, and how they were then.
-        self._looked: dict[Driver, tuple[float, dict[str, State]]] = {}
+        # When a driver's parts were looked at last.
+        self._looked: dict[Driver, float] = {}
         self._identities: dict[Driver, Identity] = {}
         self._processors: dict[tuple[Driver, tuple[str, ...]], tuple[str, ...] | None] = {}
         self._search: dict[tuple[Driver, tuple[str, ...], str], Search] = {}
@@ -73,15 +79,15 @@ class Compilers:
                 known = None
             if known is None:
                 known = self._identities[driver] = self._identifier.identify(driver.path)
-                self._looked[driver] = self._clock(), states([known])
+                self._looked[driver] = self._clock()
             return known
 
     def _has_changed(self, driver: Driver, known: Identity) -> bool:
-        looked, before = self._looked[driver]
-        if self._clock() - looked < LOOK_S:
+        now = self._clock()
+        if now - self._looked[driver] < LOOK_S:
             return False
-        self._looked[driver] = self._clock(), before
-        return states([known]) != before
+        self._looked[driver] = now
+        return not are_as_identified([known])
 
     def _forget(self, driver: Driver) -> None:
         del self._identities[driver]

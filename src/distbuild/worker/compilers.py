@@ -13,7 +13,7 @@ import msgspec
 from distbuild.command.driver import family_of
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Toolchain
-from distbuild.toolchains import Identifier, Identity, states
+from distbuild.toolchains import Identifier, Identity, are_as_identified
 
 if TYPE_CHECKING:
     from distbuild.command.model import Family
@@ -58,7 +58,7 @@ class Compilers:
         self._clock = clock
         self._lock = threading.Lock()
         self._checked = -REFRESH_S
-        self._seen: object = None
+        self._times: list[int] = []
         self._drivers: dict[str, Driver] = {}
         self._advertised: list[Toolchain] = []
 
@@ -72,23 +72,29 @@ class Compilers:
         fitting = [d for d in self._current().values() if d.identity.digest == identity]
         return next((d for d in fitting if d.name == name), fitting[0] if fitting else None)
 
+    def is_same(self, driver: Driver) -> bool:
+        """Whether a compiler is still what its identity says; if not, all are looked at again."""
+        if are_as_identified([driver.identity]):
+            return True
+        with self._lock:
+            self._checked = -REFRESH_S
+        return False
+
     def _current(self) -> dict[str, Driver]:
         with self._lock:
             now = self._clock()
             if now - self._checked >= REFRESH_S:
                 self._checked = now
-                if self._states() != self._seen:
+                times = [_mtime(directory) for directory in self._directories]
+                parts = (driver.identity for driver in self._drivers.values())
+                if times != self._times or not are_as_identified(parts):
+                    self._times = times
                     self._drivers = self._look()
-                    self._seen = self._states()
                     self._advertised = [
                         Toolchain(driver.identity.digest, driver.name, driver.identity.version)
                         for driver in self._drivers.values()
                     ]
             return self._drivers
-
-    def _states(self) -> object:
-        parts = states(driver.identity for driver in self._drivers.values())
-        return [_mtime(directory) for directory in self._directories], parts
 
     def _look(self) -> dict[str, Driver]:
         drivers: dict[str, Driver] = {}

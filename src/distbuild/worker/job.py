@@ -116,6 +116,8 @@ class JobRunner:
                 clean_end = completed.status == 0 and not completed.stopped
                 if completed.stopped == "cancelled":
                     return None
+                if not self._compilers.is_same(driver):
+                    raise InfrastructureError(f"{driver.path} was replaced by another compiler")
                 check(completed)
                 return self._result(task, execution.answer(completed), revision)
         finally:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from distbuild.command.model import Family
 from distbuild.syncer.compilers import LOOK_S, Compilers, Driver
-from distbuild.toolchains import Identity
+from distbuild.toolchains import Identity, state_of
 
 
 class Clock:
@@ -12,6 +12,29 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def identity_of(driver: str, cc1: Path) -> Identity:
+    states = (state_of(str(cc1)),)
+    return Identity(cc1.read_text(), Family.GCC, "gcc 1", driver, (), (), (str(cc1),), states)
+
+
+def test_a_part_that_is_replaced_while_it_is_looked_at_is_noticed(tmp_path: Path) -> None:
+    cc1 = tmp_path / "cc1"
+    cc1.write_text("1")
+
+    class Identifier:
+        def identify(self, driver: str) -> Identity:
+            found = identity_of(driver, cc1)
+            cc1.write_text("22")
+            return found
+
+    clock = Clock()
+    compilers = Compilers(Identifier(), clock)  # type: ignore[arg-type]
+    gcc = Driver("/usr/bin/gcc", (1, 1, 1, 1))
+    assert compilers.identity(gcc).digest == "1"
+    clock.now = LOOK_S
+    assert compilers.identity(gcc).digest == "22"
 
 
 def test_a_part_that_is_replaced_makes_another_identity(tmp_path: Path) -> None:
@@ -22,7 +45,7 @@ def test_a_part_that_is_replaced_makes_another_identity(tmp_path: Path) -> None:
     class Identifier:
         def identify(self, driver: str) -> Identity:
             asked.append(driver)
-            return Identity(cc1.read_text(), Family.GCC, "gcc 1", driver, (), (), (str(cc1),))
+            return identity_of(driver, cc1)
 
     clock = Clock()
     compilers = Compilers(Identifier(), clock)  # type: ignore[arg-type]

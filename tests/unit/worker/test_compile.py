@@ -15,6 +15,7 @@ import pytest
 
 from distbuild.protocol.blobs import unpack_inputs
 from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest, Terminal, Window
+from distbuild.worker.compilers import Driver
 from distbuild.worker.namespace import NamespaceSandbox
 from distbuild.worker.plain import PlainSandbox
 from distbuild.worker.runner import Cancellation
@@ -653,6 +654,26 @@ def test_a_sandbox_that_fails_is_no_verdict(devbox: DevBox, project: Path) -> No
     argv = ["gcc", "-c", "../src/unit.c", "-I../inc", "-o", "unit.o"]
     result = devbox.compile(NamespaceSandbox("/bin/false", SEARCH_PATH), argv, project / "build")
     assert result.error.startswith("sandbox failed")
+
+
+def test_what_a_replaced_compiler_left_is_no_verdict(
+    devbox: DevBox, sandbox: Sandbox, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one may have come after the worker had said which it has."""
+    argv = ["gcc", "-c", "../src/unit.c", "-I../inc", "-o", "unit.o"]
+    find = devbox.compilers.find
+
+    def older(identity: str, name: str) -> Driver | None:
+        found = find(identity, name)
+        assert found is not None
+        states = (None, *found.identity.states[1:])
+        return Driver(found.path, msgspec.structs.replace(found.identity, states=states))
+
+    monkeypatch.setattr(devbox.compilers, "find", older)
+    result = devbox.compile(sandbox, argv, project / "build")
+    assert result.error.endswith("was replaced by another compiler")
+    monkeypatch.undo()
+    assert devbox.compile(sandbox, argv, project / "build").error == ""
 
 
 def test_a_job_directory_is_used_again_only_after_a_clean_end(

@@ -7,7 +7,7 @@ import pytest
 from distbuild.command.model import Family
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Toolchain
-from distbuild.toolchains import Identity
+from distbuild.toolchains import Identity, state_of
 from distbuild.worker.compilers import REFRESH_S, Compilers, is_wrapper
 
 
@@ -130,7 +130,10 @@ def test_a_part_of_a_compiler_that_is_replaced_is_noticed(directory: Path) -> No
         def identify(self, driver: str) -> Identity:
             found = super().identify(driver)
             return msgspec.structs.replace(
-                found, digest=found.digest + cc1.read_text(), needs=(str(cc1),)
+                found,
+                digest=found.digest + cc1.read_text(),
+                needs=(str(cc1),),
+                states=(state_of(str(cc1)),),
             )
 
     compilers = Compilers(WithParts(), str(directory), clock)  # type: ignore[arg-type]
@@ -140,7 +143,10 @@ def test_a_part_of_a_compiler_that_is_replaced_is_noticed(directory: Path) -> No
     assert [t.identity for t in compilers.advertised()] == ["old1"]
     clock.now += REFRESH_S
     assert [t.identity for t in compilers.advertised()] == ["old22"]
+    driver = compilers.find("old22", "gcc")
+    assert driver is not None
+    assert compilers.is_same(driver)
     cc1.rename(cc1.with_name("away"))
     cc1.write_text("3")
-    clock.now += REFRESH_S
+    assert not compilers.is_same(driver)
     assert [t.identity for t in compilers.advertised()] == ["old3"]
