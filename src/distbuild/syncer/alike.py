@@ -25,6 +25,7 @@ class AlikeLinks:
 
     def add(self, link: str, entry: SymlinkEntry, file: str) -> bool:
         """Look at this link, which leads to ``file``, together with others. False: one cannot."""
+        self.remove(link)
         target = posixpath.join(posixpath.dirname(link), os.fsdecode(entry.target))
         directory, name = posixpath.split(target)
         known = self._directories.get(directory)

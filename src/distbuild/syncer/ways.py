@@ -171,7 +171,8 @@ class Ways:
         if path in self._asked or not isinstance(entry, SymlinkEntry):
             return
         if self._loose.is_watched(file) and self._alike.add(path, entry, file):
-            del self._outward[path]
+            # Gone already where its new target was met on its own way, and followed there.
+            self._outward.pop(path, None)
 
     def _follow_directory(self, link: str, real: str) -> None:
         """A link's directory is mirrored, unless of directories beside the link only names are."""

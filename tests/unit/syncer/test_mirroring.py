@@ -242,6 +242,15 @@ STEPS: dict[str, list[Step]] = {
         lambda b: move(b / "o/v2", b / "o/nowhere"),
         lambda b: write(b / "o/nowhere/c.h", "5"),
     ],
+    "a link on the way to a file is switched": [
+        lambda b: [write(b / "r/y.h", "1"), write(b / "o/files/f.h", "2"), (b / "o/on").mkdir()],
+        lambda b: (b / "o/on/m.h").symlink_to(b / "r/y.h"),
+        lambda b: (b / "r/l.h").symlink_to(b / "o/on/m.h"),
+        lambda b: (b / "r/l.h").unlink(),
+        lambda b: (b / "r/l.h").symlink_to(b / "o/on/m.h"),
+        lambda b: switch(b / "o/on/m.h", f"{b}/o/files/f.h"),
+        lambda b: write(b / "o/files/f.h", "3"),
+    ],
     "odd names": [
         lambda b: write(b / "r/caf\udce9/$x: .h", "1"),
         lambda b: write(b / "r/caf\udce9/\udcff.h", "1"),
