@@ -255,6 +255,12 @@ static bool is_subcommand(const char *word)
     return false;
 }
 
+/* In front twice, as where CC and CMake's launcher both name it, it is there once. */
+static bool is_ourselves(const char *word)
+{
+    return strcmp(base(word), "dist_build.exe") == 0 || strcmp(base(word), "dist_build") == 0;
+}
+
 int main(int argc, char **argv)
 {
     static const char own[] = "dist_build";
@@ -263,6 +269,8 @@ int main(int argc, char **argv)
     char **words = argv;
     if (argc == 0 || strncmp(base(argv[0]), own, sizeof own - 1) == 0) {
         words += argc > 0;
+        while (*words != NULL && is_ourselves(*words))
+            words++;
         if (*words == NULL || is_subcommand(*words))
             become_client(words, false);
     } else { /* called as gcc, through a link: it means the gcc behind that link */

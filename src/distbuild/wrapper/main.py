@@ -7,6 +7,7 @@
 4. local                     silently when that is by design
 """
 
+import itertools
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ from distbuild.wrapper.terminal import find_terminal
 #: An infrastructure failure when DIST_BUILD_FALLBACK=0 forbids the local compile.
 NO_FALLBACK = 103
 USAGE = 2
+_OURSELVES = ("dist_build.exe", "dist_build")
 #: Windows' exit code of what Ctrl-C ended (0xC000013A).
 _CONTROL_C_EXIT = -1073741510
 
@@ -60,8 +62,17 @@ def main(arguments: Sequence[str]) -> int:
 def command_words(argv: Sequence[str]) -> list[str]:
     """The command that a process was started for: called gcc, through a link, it stands for gcc."""
     name = os.path.basename(argv[0])
-    own = [] if name.startswith("dist_build") else [name]
-    return [*own, *argv[1:]]
+    if not name.startswith("dist_build"):
+        return [name, *argv[1:]]
+    return without_ourselves(argv[1:])
+
+
+def without_ourselves(words: Sequence[str]) -> list[str]:
+    """A command without this program before it.
+
+    In front twice, as where CC and CMake's launcher both name it, it is there once.
+    """
+    return list(itertools.dropwhile(lambda word: os.path.basename(word) in _OURSELVES, words))
 
 
 def _subcommand(word: str) -> Callable[[Sequence[str]], int] | None:

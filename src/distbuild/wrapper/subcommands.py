@@ -8,7 +8,7 @@ from typing import Any
 
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.wrapper import describe, doctor
-from distbuild.wrapper.main import USAGE, connect
+from distbuild.wrapper.main import USAGE, connect, without_ourselves
 from distbuild.wrapper.submit import request_of
 from distbuild.wrapper.terminal import find_terminal
 
@@ -84,7 +84,7 @@ def clean(words: Sequence[str]) -> int:
 
 def explain(words: Sequence[str]) -> int:
     """``explain -- COMPILER ARGS``: 0 when it would be distributed, 1 when not."""
-    argv = list(words[1:] if words[:1] == ["--"] else words)
+    argv = without_ourselves(words[1:] if words[:1] == ["--"] else words)
     if not argv:
         return _usage("explain -- COMPILER ARGS...")
     reply = connect().explain(request_of(argv, os.environ, find_terminal()))

@@ -79,6 +79,15 @@ def test_called_as_gcc_it_becomes_gcc_by_its_full_path(launcher: Launcher) -> No
     assert said == (0, f"{real}\n".encode(), b"")
 
 
+def test_in_front_twice_it_is_there_once(launcher: Launcher) -> None:
+    """CC="dist_build.exe gcc" in the environment, and CMAKE_C_COMPILER_LAUNCHER as well."""
+    with launcher.syncer(done(3)) as syncer:
+        assert launcher.run(str(launcher.exe), "dist_build.exe", "gcc", "-c") == (3, b"", b"")
+    assert [request.argv for request in syncer.requests] == [[b"gcc", b"-c"]]
+    told = b"dist_build_client\0status\0"
+    assert launcher.run("dist_build.exe", "status") == (42, told, b"")
+
+
 # --- behind the wrappers -------------------------------------------------------------------------
 
 

@@ -152,6 +152,7 @@ def test_what_a_wrapper_of_another_name_runs_is_handed_over(ladder: Ladder) -> N
     ("argv", "words"),
     [
         (["/opt/dist/dist_build.exe", "gcc", "-c"], ["gcc", "-c"]),
+        (["dist_build.exe", "/opt/dist/dist_build.exe", "gcc", "-c"], ["gcc", "-c"]),
         (["src/dist_build.py"], []),
         (["dist_build_client", "status"], ["status"]),
         (["gcc", "-c"], ["gcc", "-c"]),
@@ -191,7 +192,8 @@ class FakeExplainer:
     def __init__(self, answer: ExplainReply) -> None:
         self._answer = answer
 
-    def explain(self, _: SubmitRequest) -> ExplainReply:
+    def explain(self, request: SubmitRequest) -> ExplainReply:
+        self.asked = request
         return self._answer
 
 
@@ -212,3 +214,10 @@ def test_explain_prints_what_the_syncer_says(
     monkeypatch.setattr(subcommands, "connect", lambda: FakeExplainer(answer))
     assert subcommands.explain(["--", *ARGV]) == (subcommands.LOCAL if answer.reason else 0)
     assert capsys.readouterr().out == said
+
+
+def test_explain_takes_a_command_as_the_build_prints_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer = FakeExplainer(ExplainReply())
+    monkeypatch.setattr(subcommands, "connect", lambda: explainer)
+    assert subcommands.explain(["--", "/opt/dist/dist_build.exe", *ARGV]) == 0
+    assert explainer.asked.argv == [word.encode() for word in ARGV]
