@@ -77,13 +77,15 @@ class _Written:
         self._temporary = b""
         directory = file.path.rpartition(b"/")[0] or b"/"
         # As open(2) gives them to the compiler.
-        self._mode = mode = (0o777 if file.mode & 0o111 else 0o666) & ~umask
+        full = 0o777 if file.mode & 0o111 else 0o666
+        self._mode = full & ~umask
         self._for_old = data if into_old else None
-        self._handle = self._open(directory, mode)
+        masked = umask != _OUR_UMASK and not _has_default_acl(directory)
+        self._handle = self._open(directory, self._mode if masked else full)
         try:
             _write_fully(self._handle, data)
-            if mode & ~_OUR_UMASK != mode and sys.platform != "win32":
-                os.fchmod(self._handle, mode)
+            if masked and self._mode & _OUR_UMASK and sys.platform != "win32":
+                os.fchmod(self._handle, self._mode)
         except OSError:
             self.close()
             raise
@@ -154,6 +156,16 @@ class _Written:
         handle, self._handle = self._handle, _CLOSED
         if handle != _CLOSED:
             os.close(handle)
+
+
+def _has_default_acl(directory: bytes) -> bool:
+    """Whether new files there get their rights from the directory, and no umask counts."""
+    if sys.platform != "linux":
+        return False
+    try:
+        return bool(os.getxattr(directory, "system.posix_acl_default"))
+    except OSError:
+        return False
 
 
 def _write_fully(handle: int, data: bytes) -> None:

@@ -1,5 +1,6 @@
 import errno
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,26 @@ def test_modes_are_those_of_the_builds_umask(
 ) -> None:
     write_outputs([output(tmp_path / "x", mode=mode)], [], umask)
     assert (tmp_path / "x").stat().st_mode & 0o777 == full & ~umask
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_where_a_directory_says_the_rights_no_umask_counts(tmp_path: Path, umask: int) -> None:
+    # Everything for user, owner's group, another group and mask, and to read for others.
+    entries = [(1, 7, -1), (4, 7, -1), (8, 7, 1234), (16, 7, -1), (32, 5, -1)]
+    acl = b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(tmp_path, "system.posix_acl_default", struct.pack("<I", 2) + acl)
+    except OSError:
+        pytest.skip("no access control lists here")
+    mask = os.umask(umask)
+    try:
+        (tmp_path / "compilers").touch()
+    finally:
+        os.umask(mask)
+    write_outputs([output(tmp_path / "ours")], [], umask)
+    name = "system.posix_acl_access"
+    rights = [(path.stat().st_mode, os.getxattr(path, name)) for path in tmp_path.iterdir()]
+    assert rights[0] == rights[1]
 
 
 def test_files_are_replaced_and_removed(tmp_path: Path) -> None:
