@@ -300,6 +300,20 @@ def test_config_error_of_the_app_reaches_the_caller(start: StartDaemon) -> None:
     assert start("refuse").end() == (2, "the app cannot start\n")
 
 
+@only_portable
+def test_a_name_that_is_no_utf8_is_one_line(
+    start: StartDaemon, certs_dir: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "odd\udcff"
+    odd.symlink_to(certs_dir)
+    daemon = start("refuse")
+    assert daemon.end()[0] == 2
+    daemon.start(odd, "normal")
+    code, said = daemon.end()
+    assert (code, said.count("\n")) == (2, 1), said
+    assert "cert.pem: the name has to be UTF-8" in said
+
+
 def test_port_in_use_is_one_line(start: StartDaemon, certs_dir: Path) -> None:
     daemon = start()
     child = daemon.wait_until_up()

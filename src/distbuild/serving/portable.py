@@ -73,8 +73,8 @@ def serve(make_app: "MakeApp", *, bind: str, port: int, cert: Path, key: Path, n
         websockets=False,
         log_level=LogLevels.warning,
         log_dictconfig=_LOG_TO_ROOT,
-        ssl_cert=cert,
-        ssl_key=key,
+        ssl_cert=_check_name(cert),
+        ssl_key=_check_name(key),
         ssl_protocol_min=SSLProtocols.tls13,
     )
     logging.getLogger("_granian").addFilter(_is_worth_saying)
@@ -96,7 +96,7 @@ def _run(server: Any, make_app: "MakeApp", name: str) -> None:
     if report == _ENDED_IN_ORDER:
         return
     if report:
-        raise ConfigError(report.decode())
+        raise ConfigError(os.fsdecode(report))
     _log.error("%s: the serving process ended unexpectedly", name)
     raise SystemExit(1)
 
@@ -130,7 +130,7 @@ class _Child:
         try:
             served = self._make_app(self._stop)
         except ConfigError as error:
-            self._report(str(error).encode()[:_MAX_REPORT_BYTES])
+            self._report(os.fsencode(str(error))[:_MAX_REPORT_BYTES])
             raise SystemExit(2) from None
         app, self._join = served if isinstance(served, tuple) else (served, None)
         return app
@@ -223,6 +223,15 @@ class _Parent:
         timeout_s = timeout_s if self._fds else POLL_S
         readable, _, _ = select.select([*self._fds, *others], [], [], timeout_s)
         return any(fd in readable for fd in others)
+
+
+def _check_name(path: Path) -> Path:
+    """granian takes names in UTF-8 only, and would end with a traceback."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{path}: the name has to be UTF-8; use another home") from None
+    return path
 
 
 def _check_address(bind: str, port: int) -> str:
