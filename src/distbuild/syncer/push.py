@@ -5,7 +5,6 @@ failure: a blob that arrived stays. Knows no jobs.
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.delivery import Delivery
+from distbuild.syncer.filler import Filler
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.worker_client import CONNECT_TIMEOUT_S, WorkerClient
 
@@ -31,6 +31,10 @@ MAX_BACKOFF_S = 5.0
 #: Changed contents up to this many bytes (not packed) travel with the word of the change. A
 #: worker may have them already, so what is larger is offered first.
 WITH_CHANGES_BYTES = 256 * 1024
+
+
+class _NotTaken(InfrastructureError):
+    """A worker that answers took no changes."""
 
 
 class Pusher:
@@ -70,11 +74,13 @@ class Pusher:
         # When the worker last answered anything, and when it last told its status.
         self._heard = self._told = 0.0
         self._wanted = self._is_doubted = False
-        # Whether the worker has a tree of ours; if not, whether it is being filled, how much of the
-        # first scan it was offered, and what it lacks of that and is sent with others of a group.
-        self._has_tree, self._is_filled = True, False
-        self._offered = 0
-        self._waiting: list[messages.Digest] = []
+        self._filler = Filler(
+            client,
+            client_id,
+            source,
+            self._delivery,
+            lambda: self._asleep or self._stopping.is_set(),
+        )
         source.ahead.listen(self._bell)
         self._thread = threading.Thread(target=self._run, name=f"push {self.host}", daemon=True)
 
@@ -136,7 +142,7 @@ class Pusher:
         self._bell.set()
 
     def _may_be_shown(self, max_age_s: float) -> bool:
-        return self._is_filled or self.left_blobs > 0 or self._is_fresh(max_age_s)
+        return self._filler.is_at_work or self.left_blobs > 0 or self._is_fresh(max_age_s)
 
     def _is_fresh(self, max_age_s: float) -> bool:
         """A worker that is down is asked again and again anyway."""
@@ -165,18 +171,28 @@ class Pusher:
             self._bell.clear()
             try:
                 self._look()
-                self._push()
+                self._try_to_push()
                 backoff = 0.1
                 if not (self._wanted or self._is_doubted):
                     self._bell.wait(PROBE_S)
             except InfrastructureError as error:
-                self._set_down(str(error))
+                note = self._set_behind if isinstance(error, _NotTaken) else self._set_down
+                note(str(error))
                 self._bell.wait(backoff)
                 backoff = min(backoff * 2, MAX_BACKOFF_S)
             except Exception as error:
                 log.exception("%s: push failed", self.host)
                 self._set_down(f"{type(error).__name__}: {error}")
                 self._stopping.wait(MAX_BACKOFF_S)
+
+    def _try_to_push(self) -> None:
+        """Raises _NotTaken where the worker answers and the push fails all the same."""
+        try:
+            self._push()
+        except InfrastructureError as error:
+            self.status = self._client.status()
+            raise _NotTaken(str(error)) from error
+        self.error = ""
 
     def _look(self) -> None:
         """See that the worker lives, in the cheapest way that will do now."""
@@ -193,24 +209,35 @@ class Pusher:
     def _set_up(self) -> None:
         """It answered just now; an older status says nothing of what was pushed since."""
         if not self.up:
+            self.error = ""
             log.info("%s is up", self.host)
             self._found(str(self.status.get("name", self.host)))
         known = self.status.get("clients", {}).get(self._client_id)
         if known is None or known.get("epoch", self._epoch) != self._epoch:
             self._forget()
-        self._has_tree = bool(known and known.get("files", 1))
+        self._filler.has_tree = bool(known and known.get("files", 1))
         with self._news:
-            self.up, self.error = True, ""
+            self.up = True
             self._told = self._heard = time.monotonic()
             self._news.notify_all()
 
     def _set_down(self, error: str) -> None:
-        self._end_filling()
+        self._filler.end()
         if self.up:
             log.warning("%s is down: %s", self.host, error)
             self._lost(str(self.status.get("name", self.host)))
         with self._news:
             self.up, self.error, self._epoch = False, error, ""
+            self._news.notify_all()
+
+    def _set_behind(self, error: str) -> None:
+        """Its disk is full, say, or what lies between lets nothing large pass. What it has it still
+        compiles, and what it lacks it asks for with its jobs."""
+        self._filler.end()
+        if not self.error:
+            log.warning("%s takes no changes: %s", self.host, error)
+        with self._news:
+            self.error, self._epoch = error, ""
             self._news.notify_all()
 
     def _push(self) -> None:
@@ -219,45 +246,21 @@ class Pusher:
         if is_ready:
             self._source.scanned()
         if self._asleep:
-            self._end_filling()
-        elif self._is_filled or not is_ready:
-            self._fill_ahead()
+            self._filler.end()
+        elif self._filler.is_at_work or not is_ready:
+            self._filler.fill()
         while self._mirroring.ready.is_set() and not (self._asleep or self._stopping.is_set()):
             self._bell.clear()
             if self._epoch == self._mirroring.epoch:
                 if self.generation >= self._mirroring.manifest.generation:
-                    self._end_filling()
+                    self._filler.end()
                     return
                 changes = self._mirroring.changes(self._client_id, self._epoch, self.generation)
             else:
-                offer = not self._is_filled
+                offer = not self._filler.is_at_work
                 changes = self._mirroring.changes(self._client_id, "", 0, offer=offer)
             self._send(changes)
             self._heard = time.monotonic()
-
-    def _fill_ahead(self) -> None:
-        """The first scan is under way: what an empty worker lacks of it so far goes already."""
-        while not (self._has_tree or self._asleep or self._stopping.is_set()):
-            if not self._is_filled:
-                self._is_filled = True
-                self._source.begin()
-            found = self._source.ahead.after(self._offered)
-            if found:
-                entries = [messages.Change(os.fsencode(path), entry) for path, entry in found]
-                self._waiting += self._client.lacking(
-                    messages.Changes(self._client_id, "", 0, 0, b"", entries)
-                )
-                self._offered += len(found)
-            ripe, self._waiting = self._source.ripe(self._waiting)
-            if not (found or ripe):
-                return
-            self._delivery.send(ripe)
-
-    def _end_filling(self) -> None:
-        if self._is_filled:
-            self._is_filled = False
-            self._waiting = []
-            self._source.end()
 
     def _send(self, changes: messages.Changes) -> None:
         # Counted before the worker has them: it may be at work with them before it answers.

@@ -94,7 +94,8 @@ class Service:
         while True:
             hosts = [self._progress(p, target) for p in self._parts.pushers]
             yield {"files": counts.files, "bytes": counts.size, "workers": hosts}
-            pending = [p for p in self._parts.pushers if p.up and p.generation < target]
+            pushers = (p for p in self._parts.pushers if p.up and not p.error)
+            pending = [pusher for pusher in pushers if pusher.generation < target]
             if not pending:
                 return
             pending[0].wait_for(target, PROGRESS_S)
@@ -103,7 +104,7 @@ class Service:
     def _progress(pusher: Pusher, target: int) -> dict[str, Any]:
         return {
             "worker": pusher.host,
-            "done": pusher.up and pusher.generation >= target,
+            "done": pusher.up and not pusher.error and pusher.generation >= target,
             "sent_files": pusher.sent_blobs,
             "sent_bytes": pusher.sent_bytes,
             "left_files": pusher.left_blobs,

@@ -223,6 +223,8 @@ class Agent:
         if result is None:
             self._leases.remove([run.job.lease_id])
         else:
+            if result.error:
+                self._shop.forest.heal()
             self._delivery.put(result)
 
     def _ended(self, run: Run, steps: Steps, stopped: str) -> None:

@@ -4,6 +4,7 @@ A result leaves at once while nothing else is on its way; those that become read
 the next request. Knows no job and no HTTP.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -116,20 +117,29 @@ class Delivery:
         return bool(self._ready) and (self._under_way == 0 or self._ready_bytes >= LARGE_BYTES)
 
     def _deliver(self, batch: Sequence[ResultRequest]) -> None:
-        """Try a few times; after that the leases run out at the syncer."""
-        pause = FIRST_PAUSE_S
+        """Try a few times; after that at least say so, so that the jobs go elsewhere."""
+        pause, why = FIRST_PAUSE_S, ""
         for _ in range(TRIES):
             try:
                 self._syncer.results(ResultBatch(list(batch)))
                 return
             except InfrastructureError as error:
                 _log.info("%d results not delivered: %s", len(batch), error)
+                why = str(error)
                 self._paused.wait(pause)
                 pause *= 2
             except DistBuildError as error:
                 self._refused(batch, error)
                 return
         _log.warning("gave up delivering %d results to %s", len(batch), self._syncer.url)
+        self._give_back(batch, why)
+
+    def _give_back(self, batch: Sequence[ResultRequest], why: str) -> None:
+        """What lets no large request pass may let a small one. Else the leases run out."""
+        error = f"its result does not get through: {why}"
+        given = [ResultRequest(result.lease_id, result.worker, error=error) for result in batch]
+        with contextlib.suppress(DistBuildError):
+            self._syncer.results(ResultBatch(given))
 
     def _refused(self, batch: Sequence[ResultRequest], error: DistBuildError) -> None:
         """One bad result must not take the others with it."""

@@ -1,5 +1,7 @@
 """The trees of all clients below one directory. Knows no entry and no network."""
 
+import contextlib
+import logging
 import os
 import threading
 from pathlib import Path
@@ -11,6 +13,8 @@ from distbuild.system_paths import FOLD, from_system
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.paths import check_client
 from distbuild.worker.tree import Tree, TreeStatus
+
+_log = logging.getLogger(__name__)
 
 #: Trees of an earlier process wait here to be deleted. No client can be called so.
 _TRASH = ".trash"
@@ -59,6 +63,17 @@ class Forest:
                 root = os.fsencode(from_system(str(self._root / client)))
                 self._trees[client] = Tree(root, self._store, self._own_files, self._fold)
             return self._trees[client]
+
+    def heal(self) -> None:
+        """If somebody has removed it all, plant it anew: what was mirrored is sent again."""
+        with self._lock:
+            if self.jobs.is_dir():
+                return
+            _log.warning("%s was removed; it is made anew", self._root)
+            for tree in self._trees.values():
+                tree.clean()
+            with contextlib.suppress(OSError):
+                self.jobs.mkdir(parents=True, exist_ok=True)
 
     def clean(self, client: str) -> None:
         """Remove what is mirrored for this client."""

@@ -152,7 +152,10 @@ class JobRunner:
     def _new_directory(self) -> bytes:
         """An empty one; used again, since making and removing one is what takes time."""
         with contextlib.suppress(IndexError):
-            return self._spare.pop()
+            while True:
+                directory = self._spare.pop()
+                if disk.isdir(directory):
+                    return directory
         with translated():
             while True:
                 directory = b"%s/%d" % (self._directory, next(self._numbers))

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.protocol.messages import Bundle, FileEntry
+from distbuild.protocol.messages import Bundle, Changes, ChangesReply, FileEntry
 from distbuild.syncer import ahead as ahead_module
 from distbuild.syncer import blobs as blobs_module
 from distbuild.syncer import groups as groups_module
@@ -160,6 +160,31 @@ def test_a_worker_that_goes_down_is_given_up_and_found_again(pushed: Pushed) -> 
     assert (pushed.pusher.up, pushed.pusher.error, pushed.lost) == (True, "", ["w1"])
 
 
+def test_a_worker_that_takes_no_changes_keeps_its_jobs(pushed: Pushed) -> None:
+    """Its disk is full, or something between resets what is large."""
+    pushed.start()
+    pushed.wait()
+
+    def refuse(changes: Changes) -> ChangesReply:
+        del changes
+        pushed.client.asked.append("refused")
+        raise InfrastructureError("w1:8443: 507: disk full")
+
+    take, pushed.client.changes = pushed.client.changes, refuse  # type: ignore[method-assign]
+    pushed.client.asked = []
+    pushed.write("y.h", "2")
+    pushed.client.wait_until(lambda: pushed.client.asked.count("status") >= 3)
+    assert (pushed.pusher.up, pushed.lost) == (True, [])
+    assert pushed.pusher.error == "w1:8443: 507: disk full"
+    assert pushed.client.asked.count("refused") >= 2
+    pushed.client.changes = take  # type: ignore[method-assign]
+    pushed.wait()
+    pushed.pusher.refresh(0)
+    pushed.client.asked = []
+    pushed.client.wait_until(lambda: "status" in pushed.client.asked)
+    assert pushed.pusher.error == ""
+
+
 def test_a_worker_that_restarts_empty_gets_everything_again(
     pushed: Pushed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,7 +307,7 @@ def test_a_status_of_a_worker_that_is_sent_contents_is_not_waited_for(pushed: Pu
     pusher._delivery.progress.left_blobs = 1
     assert pusher._may_be_shown(0.0)
     pusher._delivery.progress.left_blobs = 0
-    pusher._is_filled = True
+    pusher._filler.is_at_work = True
     assert pusher._may_be_shown(0.0)
 
 

@@ -4,7 +4,15 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from distbuild.protocol.messages import BATCH_BYTES, Blob, OutputFile, ResultRequest
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.messages import (
+    BATCH_BYTES,
+    Blob,
+    OutputFile,
+    ResultBatch,
+    ResultRequest,
+    ResultsReply,
+)
 from distbuild.worker import delivery
 from distbuild.worker.delivery import Delivery
 from distbuild.worker.pace import Pace
@@ -112,6 +120,24 @@ def test_a_syncer_that_stays_away_is_given_up(sending: Sending) -> None:
     sending.put("1")
     assert sending.gone.get(timeout=WAIT_S) == "1"
     assert sending.delivered() == []
+
+
+def test_a_result_that_does_not_get_through_is_given_back(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = sending.syncer.results
+
+    def pass_small(batch: ResultBatch) -> ResultsReply:
+        if any(result.outputs for result in batch.results):
+            raise InfrastructureError("connection reset")
+        return take(batch)
+
+    monkeypatch.setattr(sending.syncer, "results", pass_small)
+    sending.put("1")
+    assert sending.gone.get(timeout=WAIT_S) == "1"
+    given = sending.syncer.delivered.get(timeout=WAIT_S)
+    assert (given.lease_id, given.worker) == ("1", "w")
+    assert given.error == "its result does not get through: connection reset"
 
 
 def test_closing_delivers_what_is_left(sending: Sending) -> None:
