@@ -16,6 +16,9 @@ from distbuild.mirror.manifest import DIRECTORY, MAX_SYMLINKS, components
 from distbuild.mirror.policy import CLOSED_DIRECTORIES
 from distbuild.protocol.messages import Entry, SymlinkEntry
 
+#: The identity of what is there but is no directory. Its inode may have been one's until now.
+NO_DIRECTORY = (-1, -1)
+
 
 class Kind(enum.Enum):
     """How much of a root is mirrored."""
@@ -98,12 +101,12 @@ def link_entry(path: str, status: os.stat_result) -> SymlinkEntry:
 
 
 def identity(path: str) -> tuple[int, int] | None:
-    """Device and inode of the directory that a path leads to now; None: there is none."""
+    """Device and inode of the directory that a path leads to now; None: nothing is there."""
     try:
         status = disk.stat(path)
     except OSError:
         return None
-    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
+    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else NO_DIRECTORY
 
 
 def standing(path: str) -> tuple[int, int] | None:

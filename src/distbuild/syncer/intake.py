@@ -45,6 +45,8 @@ class Intake:
         self._apply(dict(way.entries))
         if now is None or way.real is None or not way.is_directory:
             self._ways.recheck_pinned()
+            if way.real is not None and not way.is_directory:
+                self._take_file(spelled, way.real)
             return
         if policy.is_kernels(way.real):
             return
@@ -62,6 +64,14 @@ class Intake:
             known = Root(way.real, Kind.SHALLOW if broad else Kind.DEEP, is_remote(way.real))
             self._place.roots.add(known)
         self.renew([known])
+
+    def _take_file(self, spelled: str, real: str) -> None:
+        """Compilers warn of a file among their directories."""
+        if policy.is_kernels(real):
+            return
+        self._ways.ask(spelled)  # no event would tell what becomes of it
+        if self._place.manifest.get(real) is None:
+            self._required.closed.add(spelled)
 
     def defer(self, real: str) -> None:
         """Watch a directory whose content the workers have already."""

@@ -10,7 +10,7 @@ from distbuild.mirror.roots import identity, inside, standing
 
 
 class Required:
-    """Directories with their (device, inode) when they were last taken in, None for an absent one.
+    """Directories with their (device, inode) when they were last taken in, None for absent ones.
 
     Those that are ``named`` are so by a job or the configuration, not by an earlier run's memory.
     """

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from distbuild.mirror.manifest import DIRECTORY
-from distbuild.mirror.roots import Kind, Root, Roots, Trace, identity, inside, trace
+from distbuild.mirror.roots import NO_DIRECTORY, Kind, Root, Roots, Trace, identity, inside, trace
 from distbuild.protocol.messages import Entry, SymlinkEntry
 from distbuild.syncer.survey import ancestors
 
@@ -64,7 +64,7 @@ def test_identity_is_of_directories_behind_links(base: Path) -> None:
     (base / "file").touch()
     (base / "link").symlink_to("d")
     status = (base / "d").stat()
-    expected = [(status.st_dev, status.st_ino)] * 2 + [None, None]
+    expected = [(status.st_dev, status.st_ino)] * 2 + [NO_DIRECTORY, None]
     assert [identity(f"{base}/{n}") for n in ("d", "link", "file", "none")] == expected
 
 

@@ -251,6 +251,14 @@ STEPS: dict[str, list[Step]] = {
         lambda b: switch(b / "o/on/m.h", f"{b}/o/files/f.h"),
         lambda b: write(b / "o/files/f.h", "3"),
     ],
+    "a file in the place of a required directory": [
+        lambda b: (b / "r").rmdir(),
+        lambda b: write(b / "r", "1"),
+        lambda b: write(b / "r", "22"),
+        lambda b: move(write(b / "o/new", "333"), b / "r"),
+        lambda b: (b / "r").unlink(),
+        lambda b: write(b / "r/x.h", "4"),
+    ],
     "odd names": [
         lambda b: write(b / "r/caf\udce9/$x: .h", "1"),
         lambda b: write(b / "r/caf\udce9/\udcff.h", "1"),
@@ -369,6 +377,21 @@ def test_a_named_directory_that_appears_later_is_taken_in(mirror: Mirror) -> Non
     write(base / "o/y.h", "2")
     mirror.job(base / "r/not/yet", base / "link")
     assert isinstance(mirror.mirroring.manifest.get(f"{base}/o/y.h"), FileEntry)
+
+
+def test_what_stands_in_the_place_of_a_directory_and_cannot_be_mirrored(mirror: Mirror) -> None:
+    place = mirror.base / "way/inc"
+    place.parent.mkdir()
+    mirror.job(place)
+    for make in (os.mkfifo, lambda path: write(path, "1"), os.mkfifo):
+        assert mirror.mirroring.closed([str(place)]) is None
+        make(place)
+        mirror.job(place)
+        assert (mirror.mirroring.closed([str(place)]) is None) == place.is_file()
+        place.unlink()
+        mirror.job(place)
+    mirror.mirroring.require(["/dev/null"])
+    assert mirror.mirroring.closed(["/dev/null"]) is None
 
 
 def test_an_ancestor_that_moved_takes_its_directories_along(mirror: Mirror) -> None:
