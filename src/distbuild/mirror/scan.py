@@ -72,6 +72,8 @@ class Scanner:
         # and inodes with a second name of which the first may be one that was read before.
         self._linked: dict[str, StatKey] = {}
         self._doubled: set[int] = set()
+        # Those by which what has them is not read, with their inodes: each is looked for once.
+        self._other_names: dict[str, int] = {}
         # What was read, and is too young to be remembered.
         self._young: dict[str, StatKey] = {}
         self.hashed_bytes = 0
@@ -105,6 +107,9 @@ class Scanner:
             return _symlink(path, status) if disk.is_link(status) else None
         too_large = status.st_size > self._max_file_bytes and not asked_for
         if how is Handling.WITHHOLD or too_large:
+            if status.st_nlink > 1 and self._other_names.get(path) != status.st_ino:
+                self._other_names[path] = status.st_ino
+                self._doubled.add(status.st_ino)
             return WITHHELD
         return self.file(path, status)
 

@@ -802,7 +802,7 @@ def test_a_link_in_the_place_of_a_directory_stays_one(mirror: Mirror) -> None:
         assert mirror.mirroring.manifest.get(f"{base}/other/inc/v.h") is not None
 
 
-@pytest.mark.parametrize("second", ["r/y.h", "o/y.h"])
+@pytest.mark.parametrize("second", ["r/y.h", "o/y.h", "r/y.c"])
 @pytest.mark.parametrize("is_young", [True, False])
 def test_a_file_is_written_under_a_name_that_it_got_later(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch, second: str, is_young: bool
