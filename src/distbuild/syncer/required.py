@@ -6,7 +6,8 @@ Knows which of them are not what they were when they were taken in; takes none i
 from collections.abc import Iterable, Iterator
 
 from distbuild import disk
-from distbuild.mirror.roots import identity, inside, standing
+from distbuild.mirror.roots import identity, inside, standing, trace
+from distbuild.protocol.messages import Entry, SymlinkEntry
 
 
 class Required:
@@ -20,6 +21,9 @@ class Required:
         # Where those stand that are spelled by way of a link: the directory may be moved, and the
         # link be made to lead to it again.
         self._real: dict[str, str] = {}
+        # The way of each that is absent and is spelled by way of a link, or with steps back: it may
+        # change, and what it led to be there again without being where it leads.
+        self._nowhere: dict[str, dict[str, Entry]] = {}
         self._named: set[str] = set()
         #: Those to which we may not go, so that nobody knows whether they are there.
         self.closed: set[str] = set()
@@ -28,7 +32,7 @@ class Required:
         self, directories: Iterable[str], *, named: bool
     ) -> Iterator[tuple[str, tuple[int, int] | None]]:
         """Those that have to be taken in, with what they are now. One ``stat`` each, and one more
-        behind a link."""
+        behind a link; a few for a link that leads nowhere."""
         if named:
             directories = list(directories)
             self._named.update(directories)
@@ -36,8 +40,13 @@ class Required:
             now = identity(spelled)
             real = self._real.get(spelled)
             has_moved = real is not None and now is not None and standing(real) != now
-            if has_moved or self._seen.get(spelled, ()) != now:
+            if has_moved or self._seen.get(spelled, ()) != now or self._strayed(spelled):
                 yield spelled, now
+
+    def _strayed(self, spelled: str) -> bool:
+        """Whether one that was absent has another way since then."""
+        way = self._nowhere.get(spelled)
+        return way is not None and trace(spelled).entries != way
 
     def note(self, spelled: str, now: tuple[int, int] | None) -> None:
         """A directory is being taken in as this."""
@@ -45,6 +54,11 @@ class Required:
         self.closed.discard(spelled)
         if now is None and not _may_go(spelled):
             self.closed.add(spelled)
+        self._nowhere.pop(spelled, None)
+        if now is None:
+            way = trace(spelled).entries
+            if "/../" in spelled or any(isinstance(e, SymlinkEntry) for e in way.values()):
+                self._nowhere[spelled] = way
         self._real.pop(spelled, None)
         if (real := disk.realpath(spelled)) != spelled:
             self._real[spelled] = real

@@ -106,12 +106,17 @@ class Ways:
         """Notice ancestors that moved, targets that came or went, and unwatched directories."""
         get = self._place.manifest.get
         self._part(self._alike.moved())
-        moved = []
+        moved, nowhere = [], []
         for path, before in list(self._outward.items()):
             if path not in self._asked and not isinstance(get(path), SymlinkEntry):
                 del self._outward[path]
             elif before != destination(path):
                 moved.append(path)
+            elif before is None and path not in self._asked:
+                nowhere.append(path)
+        # A link that led nowhere and is gone must not lead to what comes into being there.
+        now = {path: self._place.scanner.entry(path) for path in nowhere}
+        self._apply({path: entry for path, entry in now.items() if entry != get(path)})
         self._follow_each(moved)
         unwatched = list(filter(self._is_reached, self._loose.unwatched()))
         if unwatched:

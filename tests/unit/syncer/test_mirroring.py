@@ -447,6 +447,57 @@ def test_a_link_on_the_way_is_switched(mirror: Mirror) -> None:
     mirror.job(base / "now/inc")
 
 
+@pytest.mark.parametrize("spelled", ["p/cur", "p/cur/../inc"])
+def test_a_link_that_leads_nowhere_goes_before_its_target_is_there_again(
+    mirror: Mirror, spelled: str
+) -> None:
+    base = mirror.base
+    (base / "p").mkdir()
+    write(base / "gen/inc/x.h", "1")
+    (base / "p/cur").symlink_to("../gen/inc")
+    named = (base / spelled, base / "gen")
+    mirror.job(*named)
+    shutil.rmtree(base / "gen/inc")
+    mirror.job(*named)
+    (base / "p/cur").unlink()
+    mirror.job(*named)
+    write(base / "gen/inc/x.h", "2")
+    mirror.job(*named)
+    assert mirror.mirroring.manifest.resolve(str(base / spelled)) is None
+
+
+def test_a_link_in_a_chain_goes_before_its_target_is_there(mirror: Mirror) -> None:
+    base = mirror.base
+    file, middle, first = base / "r/y.h", base / "o/on/m.h", base / "r/l.h"
+    write(file, "1")
+    middle.parent.mkdir(parents=True)
+    middle.symlink_to(file)
+    first.symlink_to(middle)
+    mirror.job(base / "r")
+    for gone in (file, middle):
+        gone.unlink()
+        mirror.job(base / "r")
+    write(file, "2")
+    mirror.job(base / "r")
+    assert mirror.mirroring.manifest.resolve(str(first)) is None
+    middle.symlink_to(file)
+    mirror.job(base / "r")
+    assert mirror.mirroring.manifest.resolve(str(first)) == str(file)
+
+
+def test_a_step_back_from_a_directory_that_is_gone(mirror: Mirror) -> None:
+    base = mirror.base
+    named = (base / "p/a/../b", base / "p/c")
+    (base / "p/a").mkdir(parents=True)
+    (base / "p/c").mkdir()
+    mirror.job(*named)
+    (base / "p/a").rmdir()
+    mirror.job(*named)
+    (base / "p/b").mkdir()
+    mirror.job(*named)
+    assert mirror.mirroring.manifest.get(str(base / "p/a")) is None
+
+
 def test_roots_in_roots_and_in_closed_directories(mirror: Mirror) -> None:
     base = mirror.base
     inner, deep = base / "r/.git/inc", base / "r/sub/deep"
