@@ -179,6 +179,10 @@ class Scanner:
                 self._linked.setdefault(path, key)
         self._doubled.clear()
 
+    def has_new_names(self) -> bool:
+        """Whether files with several names were met that ``written_elsewhere`` has not told of."""
+        return bool(self._doubled)
+
     def written_elsewhere(self) -> list[str]:
         """Files with several names that are not as they were when last read. One stat each."""
         if self._doubled:

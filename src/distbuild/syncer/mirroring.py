@@ -123,15 +123,21 @@ class Mirroring:
         if not self._watcher.barrier():
             self._pending.overflowed()
         with self._lock:
-            for path in self._scanner.written_elsewhere():
-                self._pending.changed(path, is_directory=False)
+            self._look_at_other_names()
             for point in self._mounts.changed():
                 self._watcher.forget(point)
                 self._pending.changed(point, is_directory=True)
             self._drain()
+            if self._scanner.has_new_names():  # by which a file may have been written since then
+                self._look_at_other_names()
+                self._drain()
             self._list_polled(asked)
             self._look_for_moves()
             return self.manifest.generation
+
+    def _look_at_other_names(self) -> None:
+        for path in self._scanner.written_elsewhere():
+            self._pending.changed(path, is_directory=False)
 
     def _list_polled(self, asked: int) -> None:
         """List what no event tells of: once for all jobs that asked before the listing began."""

@@ -251,6 +251,12 @@ STEPS: dict[str, list[Step]] = {
         lambda b: switch(b / "o/on/m.h", f"{b}/o/files/f.h"),
         lambda b: write(b / "o/files/f.h", "3"),
     ],
+    "written at once under a new name": [
+        lambda b: write(b / "r/x.h", "1"),
+        lambda b: [os.link(b / "r/x.h", b / "r/y.h"), write(b / "r/y.h", "2")],
+        lambda b: [os.link(b / "r/x.h", b / "r/z.c"), write(b / "r/z.c", "3")],
+        lambda b: write(b / "r/x.h", "4"),
+    ],
     "a file in the place of a required directory": [
         lambda b: (b / "r").rmdir(),
         lambda b: write(b / "r", "1"),
