@@ -36,6 +36,10 @@ class MountWatch:
             self._fd = -1
             self._poll = None
 
+    def points(self) -> frozenset[str]:
+        """The mount points of which was last told."""
+        return frozenset(point for _, point in self._mounts)
+
     def changed(self) -> list[str]:
         """Mount points that came or went since the last call, outermost first."""
         if self._poll is None or not self._poll.poll(0):

@@ -67,6 +67,8 @@ class Scanner:
         self.homes: set[str] = set()
         #: Directories of which we may not see what is in them; a compiler of somebody else may.
         self.closed: set[str] = set()
+        #: Mount points. One may be a file, and then no event of its directory tells of a change.
+        self.mounted: frozenset[str] = frozenset()
         self._kernel_made: dict[int, bool] = {}
         # Files with another name, under which they can be written without an event for this one;
         # and inodes with a second name of which the first may be one that was read before.
@@ -129,7 +131,7 @@ class Scanner:
             return WITHHELD
         if known.binary and path not in self.wanted:
             return WITHHELD
-        if status.st_nlink > 1:
+        if status.st_nlink > 1 or path in self.mounted:
             self._note_linked(path, status)
         elif status.st_nlink:
             self._linked.pop(path, None)

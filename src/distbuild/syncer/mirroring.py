@@ -17,7 +17,7 @@ from distbuild.mirror.known import FileRead
 from distbuild.mirror.manifest import Manifest
 from distbuild.mirror.mounts import MountWatch
 from distbuild.mirror.pending import Pending
-from distbuild.mirror.roots import Kind, Roots, standing, trace
+from distbuild.mirror.roots import Kind, Roots, inside, standing, trace
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.spellings import Fold
 from distbuild.mirror.watch import Watcher
@@ -65,6 +65,7 @@ class Mirroring:
         self._required = Required()
         self._pending = Pending()
         self._mounts = MountWatch()
+        scanner.mounted = self._mounts.points()
         # Moments in their order, and that at which the last listing for jobs began.
         self._moments = itertools.count(1)
         self._polled_at = 0
@@ -125,8 +126,7 @@ class Mirroring:
         with self._lock:
             self._look_at_other_names()
             for point in self._mounts.changed():
-                self._watcher.forget(point)
-                self._pending.changed(point, is_directory=True)
+                self._look_behind(point)
             self._drain()
             if self._scanner.has_new_names():  # by which a file may have been written since then
                 self._look_at_other_names()
@@ -134,6 +134,15 @@ class Mirroring:
             self._list_polled(asked)
             self._look_for_moves()
             return self.manifest.generation
+
+    def _look_behind(self, point: str) -> None:
+        """Something was mounted or unmounted there: what was watched may be somewhere else now."""
+        self._scanner.mounted = self._mounts.points()
+        self._watcher.forget(point)
+        self._pending.changed(point, is_directory=True)
+        # One that was listed anew a moment ago has lost its watches with the others.
+        self._intake.renew(r for r in self.roots if r.path != point and inside(r.path, point))
+        self._ways.watch_again([point])
 
     def _look_at_other_names(self) -> None:
         for path in self._scanner.written_elsewhere():

@@ -4,6 +4,7 @@
 import os
 import random
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from distbuild.protocol.messages import FileEntry
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.syncer import survey as survey_module
 from tests.support.mirrored import LARGE, Mirror
+from tests.support.tools import absent
 
 
 @pytest.fixture(params=["inotify", "none"])
@@ -877,3 +879,51 @@ def test_a_file_is_written_under_a_name_that_it_got_later(
     (base / second).unlink()
     write(first, "4")
     mirror.job(base / "r", base / "o")
+
+
+# --- mounts ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mounts() -> Iterator[Callable[..., None]]:
+    """Mounts by the words of mount(8), the last of which is the place; unmounted in the end."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount")
+    places: list[str] = []
+
+    def mount(*words: str | Path) -> None:
+        done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            absent(f"mount: {done.stderr.strip()}")
+        places.append(str(words[-1]))
+
+    yield mount
+    for place in reversed(places):
+        subprocess.run(["umount", place], check=True)
+
+
+def test_what_is_mounted_above_a_root_is_watched(
+    mirror: Mirror, mounts: Callable[..., None]
+) -> None:
+    root, linked = mirror.base / "a/b/r", mirror.base / "a/o/x.h"
+    write(root / "x.h", "1")
+    write(linked, "1")
+    write(mirror.base / "l/y.h", "1")
+    (mirror.base / "l/l.h").symlink_to(linked)
+    mirror.job(root, mirror.base / "l")
+    mounts("-t", "tmpfs", "none", mirror.base / "a")
+    for text in ("2", "33", "444"):
+        write(root / "x.h", text)
+        write(linked, text)
+        mirror.job(root, mirror.base / "l")
+
+
+def test_a_file_that_is_mounted_is_looked_at(mirror: Mirror, mounts: Callable[..., None]) -> None:
+    outside, inside = write(mirror.base / "o/x.h", "1"), write(mirror.base / "r/x.h", "1")
+    mirror.job(inside.parent)
+    mounts("--bind", outside, inside)
+    for text in ("2", "33"):
+        write(outside, text)
+        mirror.job(inside.parent)
+        write(inside, text + "4")
+        mirror.job(inside.parent)
