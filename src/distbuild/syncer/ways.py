@@ -50,6 +50,8 @@ class Ways:
         self.pinned: set[str] = set()
         # Links and files asked for, as spelled -> (device, inode) that they led to.
         self._outward: dict[str, tuple[int, int] | None] = {}
+        # Of these the links that are in no root, or stand in the place of one: no event tells.
+        self._alone: set[str] = set()
         self._asked: set[str] = set()
         self._alike = AlikeLinks()
         self._loose = LooseFiles(place.watcher)
@@ -106,16 +108,18 @@ class Ways:
         """Notice ancestors that moved, targets that came or went, and unwatched directories."""
         get = self._place.manifest.get
         self._part(self._alike.moved())
-        moved, nowhere = [], []
+        moved, unseen = [], []
         for path, before in list(self._outward.items()):
             if path not in self._asked and not isinstance(get(path), SymlinkEntry):
                 del self._outward[path]
+                self._alone.discard(path)
             elif before != destination(path):
                 moved.append(path)
-            elif before is None and path not in self._asked:
-                nowhere.append(path)
-        # A link that led nowhere and is gone must not lead to what comes into being there.
-        now = {path: self._place.scanner.entry(path) for path in nowhere}
+            elif path in self._alone:
+                unseen.append(path)
+        # One that led nowhere and is gone must not lead to what comes into being there; and one
+        # that leads to the same by another way must not lead elsewhere once its old one does.
+        now = {path: self._place.scanner.entry(path) for path in unseen}
         self._apply({path: entry for path, entry in now.items() if entry != get(path)})
         self._follow_each(moved)
         unwatched = list(filter(self._is_reached, self._loose.unwatched()))
@@ -158,6 +162,9 @@ class Ways:
         before = self._outward.get(path)
         # Recorded before it is read: a switch during that then shows at the next job.
         self._outward[path] = destination(path)
+        root = self._place.roots.holding(path)
+        if path not in self._asked and (root is None or root.path == path):
+            self._alone.add(path)
         way = trace(path)
         self.pinned.update(way.entries)
         self._apply(dict(way.entries))

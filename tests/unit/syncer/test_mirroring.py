@@ -259,6 +259,14 @@ STEPS: dict[str, list[Step]] = {
         lambda b: [os.link(b / "r/x.h", b / "r/z.c"), write(b / "r/z.c", "3")],
         lambda b: write(b / "r/x.h", "4"),
     ],
+    "a link in the place of a root that leads nowhere": [
+        lambda b: write(b / "o/d/x.h", "1"),
+        lambda b: (b / "r/l").symlink_to("../o/d"),
+        lambda b: [shutil.rmtree(b / "o/d"), (b / "o/d").symlink_to("nowhere")],
+        lambda b: switch(b / "o/d", "nowhere else"),
+        lambda b: (b / "o/d").unlink(),
+        lambda b: write(b / "o/d/x.h", "2"),
+    ],
     "a file in the place of a required directory": [
         lambda b: (b / "r").rmdir(),
         lambda b: write(b / "r", "1"),
@@ -491,6 +499,23 @@ def test_a_link_in_a_chain_goes_before_its_target_is_there(mirror: Mirror) -> No
     middle.symlink_to(file)
     mirror.job(base / "r")
     assert mirror.mirroring.manifest.resolve(str(first)) == str(file)
+
+
+def test_a_link_that_leads_to_the_same_by_another_way(mirror: Mirror) -> None:
+    base = mirror.base
+    for name in ("d", "e"):
+        write(base / f"o/{name}/x.h", name)
+    (base / "o/on").mkdir()
+    (base / "o/on/now").symlink_to("was")
+    (base / "o/on/was").symlink_to("../d")
+    write(base / "r/y.h")
+    (base / "r/l").symlink_to(base / "o/on/now")
+    mirror.job(base / "r")
+    switch(base / "o/on/now", "../d")
+    mirror.job(base / "r")
+    switch(base / "o/on/was", "../e")
+    mirror.job(base / "r")
+    assert mirror.mirroring.manifest.resolve(f"{base}/r/l/x.h") == f"{base}/o/d/x.h"
 
 
 def test_a_step_back_from_a_directory_that_is_gone(mirror: Mirror) -> None:
