@@ -99,14 +99,16 @@ class Mirroring:
                 self._intake.take_in(spelled, now)
 
     def closed(self, directories: Iterable[str]) -> str | None:
-        """One of these required directories into which we may not look, though others may."""
-        if not (self._scanner.closed or self._required.closed):
+        """One of these required directories into which we may not look, though others may; or which
+        is a file that stands for others."""
+        required = self._required
+        if not (self._scanner.closed or required.closed or required.files):
             return None
         for spelled in directories:
             real = disk.realpath(spelled)
             if real in self._scanner.closed and disk.access(real, os.R_OK | os.X_OK):
                 self.recheck([real])
-            if spelled in self._required.closed or real in self._scanner.closed:
+            if required.is_closed(spelled) or real in self._scanner.closed:
                 return spelled
         return None
 

@@ -6,7 +6,7 @@ Knows which of them are not what they were when they were taken in; takes none i
 from collections.abc import Iterable, Iterator
 
 from distbuild import disk
-from distbuild.mirror.roots import identity, inside, standing, trace
+from distbuild.mirror.roots import NO_DIRECTORY, identity, inside, standing, trace
 from distbuild.protocol.messages import Entry, SymlinkEntry
 
 
@@ -27,6 +27,8 @@ class Required:
         self._named: set[str] = set()
         #: Those to which we may not go, so that nobody knows whether they are there.
         self.closed: set[str] = set()
+        #: Those that are no directories.
+        self.files: set[str] = set()
 
     def moved(
         self, directories: Iterable[str], *, named: bool
@@ -52,6 +54,9 @@ class Required:
         """A directory is being taken in as this."""
         self._seen[spelled] = now
         self.closed.discard(spelled)
+        self.files.discard(spelled)
+        if now == NO_DIRECTORY:
+            self.files.add(spelled)
         if now is None and not _may_go(spelled):
             self.closed.add(spelled)
         self._nowhere.pop(spelled, None)
@@ -62,6 +67,10 @@ class Required:
         self._real.pop(spelled, None)
         if (real := disk.realpath(spelled)) != spelled:
             self._real[spelled] = real
+
+    def is_closed(self, spelled: str) -> bool:
+        """Whether nobody knows what a compiler finds there."""
+        return spelled in self.closed or (spelled in self.files and _is_header_map(spelled))
 
     def forget_below(self, top: str) -> list[str]:
         """Have what leads to a place below ``top`` taken in again; returns it."""
@@ -75,6 +84,17 @@ class Required:
         """Those that exist and are named."""
         standing = [spelled for spelled, now in list(self._seen.items()) if now is not None]
         return [spelled for spelled in standing if spelled in self._named]
+
+
+def _is_header_map(path: str) -> bool:
+    """Whether clang would take a file for a list of headers that are anywhere."""
+    if not disk.isfile(path):  # a pipe's reader waits
+        return False
+    try:
+        with disk.open_to_read(path) as file:
+            return file.read(4) in (b"hmap", b"pamh")
+    except OSError:
+        return False
 
 
 def _may_go(path: str) -> bool:

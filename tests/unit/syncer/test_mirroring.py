@@ -406,6 +406,12 @@ def test_what_stands_in_the_place_of_a_directory_and_cannot_be_mirrored(mirror: 
         assert (mirror.mirroring.closed([str(place)]) is None) == place.is_file()
         place.unlink()
         mirror.job(place)
+        assert mirror.mirroring.closed([str(place)]) is None
+    write(place, "")
+    for text, is_closed in (("pamh of clang", True), ("a typing error", False), ("hmap", True)):
+        write(place, text)
+        mirror.job(place)
+        assert (mirror.mirroring.closed([str(place)]) is not None) == is_closed
     mirror.mirroring.require(["/dev/null"])
     assert mirror.mirroring.closed(["/dev/null"]) is None
 
