@@ -208,6 +208,29 @@ def test_a_header_edited_during_a_compile_is_compiled_again(
     assert (tmp_path / "long.o").read_bytes() == ours
 
 
+def test_what_builds_write_for_each_compile_is_no_reason_to_compile_again(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Of a compile that fails it is not known which files it read: each change would be one."""
+    by_products = [
+        tmp_path / "build" / name
+        for name in ("CMakeFiles/Progress/1", "CMakeFiles/Progress/count.txt", ".a.o.cmd", "a.loT")
+    ]
+    (tmp_path / "build/CMakeFiles/Progress").mkdir(parents=True)
+    slow = "\n".join(f"double f{i}(double x) {{ return x * {i}.5 + {i}; }}" for i in range(6000))
+    (tmp_path / "long.c").write_text(f"{slow}\nint x = y;\n")
+    argv = ["gcc", "-c", "../long.c", "-o", "long.o"]
+    cluster.run(argv, tmp_path / "build")
+    retried = cluster.jobs()["retried"]
+    with cluster.popen(argv, tmp_path / "build", DIST_BUILD_FALLBACK="0") as process:
+        while process.poll() is None:
+            for path in by_products:
+                path.write_text("1\n")
+                path.unlink()
+        assert process.returncode == 1, process.stderr.read()
+    assert cluster.jobs()["retried"] == retried
+
+
 def test_a_search_directory_that_vanishes_and_comes_back(cluster: Cluster, tmp_path: Path) -> None:
     project = Project(tmp_path / "p")
     project.write(project.early, 5)

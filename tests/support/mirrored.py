@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distbuild.mirror.known import DigestCache
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
-from distbuild.mirror.policy import CLOSED_DIRECTORIES, Handling, handling, is_binary
+from distbuild.mirror.policy import Handling, handling, is_binary, is_closed
 from distbuild.mirror.roots import Kind
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watch import InotifyWatcher, NoWatcher, Watcher
@@ -89,11 +89,7 @@ class Expected:
                 names_only = directory in self._shallow and os.path.isdir(path)
                 if path in self.entries and not names_only:
                     self._way(os.path.join(directory, os.readlink(path)))
-            elif (
-                os.path.isdir(path)
-                and name not in CLOSED_DIRECTORIES
-                and directory not in self._shallow
-            ):
+            elif os.path.isdir(path) and not is_closed(path) and directory not in self._shallow:
                 self._below(path)
 
 

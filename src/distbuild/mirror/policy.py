@@ -31,12 +31,13 @@ _WITHHELD_SUFFIXES = frozenset(
     " .rej .bak .gch .pch .pcm".split()
 )
 _IGNORED_SUFFIXES = frozenset(
-    ".o .lo .obj .a .la .lib .so .dylib .dll .exe .pdb .ilk .d .dwo .dwp .gcda .gcno .su .ci .pyc"
-    " .pyo .idb .iobj .ipdb .sbr .tlog .swp .swo .swx .tmp .po~ .Po .Plo .Tpo".split()
+    ".o .lo .loT .obj .a .la .lib .so .dylib .dll .exe .pdb .ilk .d .dwo .dwp .cmd .gcda .gcno .su"
+    " .ci .pyc .pyo .idb .iobj .ipdb .sbr .tlog .swp .swo .swx .tmp .po~ .Po .Plo .Tpo".split()
 )
 _IGNORED_PREFIXES = (".ninja_", ".#", ".nfs", ".dist_build.")
-#: Directories whose inside no include directive reaches; the name itself is mirrored.
-CLOSED_DIRECTORIES = frozenset({".git", ".hg", ".svn", "__pycache__", "node_modules", ".cache"})
+_CLOSED_DIRECTORIES = frozenset({".git", ".hg", ".svn", "__pycache__", "node_modules", ".cache"})
+#: In CMakeFiles: CMake's Makefiles have an empty file put there for each compile.
+_PROGRESS = "Progress"
 #: By this object clang recognises a gcc whose C++ headers it takes: it has to be seen, not read.
 GCC_MARK = "crtbegin.o"
 
@@ -73,10 +74,19 @@ def handling(name: str) -> Handling:
     return Handling.MIRROR
 
 
+def is_closed(directory: str) -> bool:
+    """Whether no include directive reaches the inside of a directory; its own name is mirrored."""
+    above, _, name = directory.rpartition("/")
+    return name in _CLOSED_DIRECTORIES or (
+        name == _PROGRESS and posixpath.basename(above) == "CMakeFiles"
+    )
+
+
 def is_unusual(operand: str) -> bool:
     """Whether an include operand names what a mirrored directory does not hold by itself."""
     *directories, name = operand.split("/")
-    return handling(name) is Handling.IGNORE or not CLOSED_DIRECTORIES.isdisjoint(directories)
+    closed = _CLOSED_DIRECTORIES | {_PROGRESS}
+    return handling(name) is Handling.IGNORE or not closed.isdisjoint(directories)
 
 
 def is_kernels(path: str) -> bool:

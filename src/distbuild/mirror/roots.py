@@ -13,7 +13,7 @@ import msgspec
 
 from distbuild import disk
 from distbuild.mirror.manifest import DIRECTORY, MAX_SYMLINKS, components
-from distbuild.mirror.policy import CLOSED_DIRECTORIES
+from distbuild.mirror.policy import is_closed
 from distbuild.protocol.messages import Entry, SymlinkEntry
 
 #: The identity of what is there but is no directory. Its inode may have been one's until now.
@@ -173,7 +173,7 @@ class Roots:
                     return root
                 if root.kind is Kind.DEFERRED or directory in (path, parent):
                     best = best or root
-            closed = directory != path and posixpath.basename(directory) in CLOSED_DIRECTORIES
+            closed = directory != path and is_closed(directory)
             above = posixpath.dirname(directory)
             if closed or above == directory:
                 return best

@@ -27,10 +27,10 @@ from distbuild.mirror.known import (
 )
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.policy import (
-    CLOSED_DIRECTORIES,
     Handling,
     handling,
     is_binary,
+    is_closed,
 )
 from distbuild.mirror.roots import link_entry
 from distbuild.protocol.messages import DirectoryEntry, Entry, FileEntry, SymlinkEntry
@@ -225,7 +225,7 @@ class Scanner:
 
     def enters(self, directory: str) -> bool:
         """Whether the inside of a directory is mirrored."""
-        return posixpath.basename(directory) not in CLOSED_DIRECTORIES
+        return not is_closed(directory)
 
     def _is_kernel_made(self, directory: str) -> bool:
         device = disk.stat(directory).st_dev

@@ -28,6 +28,8 @@ MIRROR, WITHHOLD, IGNORE = Handling.MIRROR, Handling.WITHHOLD, Handling.IGNORE
         ("a.json", WITHHOLD),
         ("a.o", IGNORE),
         ("a.d", IGNORE),
+        (".a.o.cmd", IGNORE),  # Kbuild
+        ("a.loT", IGNORE),  # libtool
         ("liba.so.1.2", IGNORE),
         ("a.h~", IGNORE),
         (".#a.h", IGNORE),

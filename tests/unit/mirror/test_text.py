@@ -23,6 +23,7 @@ from distbuild.mirror.text import (
         (b'#if __has_include("../x.h") || __has_include( <../y.h> )\n', ("../x.h", "../y.h")),
         (b'#if __has_include("x.o")\n', ("x.o",)),
         (b'#if __has_include("node_modules/x.h")\n', ("node_modules/x.h",)),
+        (b'#if __has_include("Progress/x.h")\n', ("Progress/x.h",)),
         (b'#include "../caf\xe9.h"\n', ("../caf\udce9.h",)),
         (b'#include "..x/y..h"\n', ()),
         (b'#embed "../blob"\n', ("../blob",)),
