@@ -44,6 +44,8 @@ class Scan(msgspec.Struct):
     #: The last value of each option by its canonical name, "-Wp,-MD" and "-Wp,-MMD" included.
     last: dict[str, str | None] = msgspec.field(default_factory=dict)
     obstacles: list[Local] = msgspec.field(default_factory=list)
+    #: Those that are none for assembler, where the original paths are there.
+    of_languages: list[Local] = msgspec.field(default_factory=list)
     #: Words of options that no row knows, with a value that might be a file's name.
     guessed: list[str] = msgspec.field(default_factory=list)
     original_paths: bool = False
@@ -57,7 +59,8 @@ def decide(scan: Scan, compiler: str, cwd: str) -> CompileCommand | Local:
     language = _language(scan, compiler)
     if isinstance(language, Local):
         return language
-    first = next(iter(scan.obstacles), None)
+    assembles = language in ("assembler", "assembler-with-cpp")
+    first = next(iter(scan.obstacles if assembles else scan.obstacles + scan.of_languages), None)
     obstacle = first or _bad_output(scan) or _bad_mix(scan.last) or unprefixed(scan.arguments)
     if obstacle:
         return obstacle
@@ -191,7 +194,9 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
     for option in ("-S", "-fsyntax-only"):
         if option in scan.last and language in ("assembler", "assembler-with-cpp"):
             return Local(LocalReason.UNSUPPORTED_OPTION, option)
-    tied = scan.original_paths or _is_tied_to_paths(scan.arguments, scan.family, cwd, language)
+    tied = bool(scan.original_paths or scan.of_languages) or _is_tied_to_paths(
+        scan.arguments, scan.family, cwd, language
+    )
     names = _names(scan.arguments, scan.last, source, cwd, tied=tied)
     if isinstance(names, Local):
         return names

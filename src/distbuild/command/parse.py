@@ -115,4 +115,5 @@ def _record(scan: Scan, option: Option, argument: Argument) -> None:
     if request := wrapped.dependency_request(argument):
         scan.last["-Wp," + request[0]] = request[1]
     elif obstacle := wrapped.obstacle(argument, scan.arguments[-2:-1]):
-        scan.obstacles.append(obstacle)
+        for_assembler = wrapped.is_for_assembler_sources(argument)
+        (scan.of_languages if for_assembler else scan.obstacles).append(obstacle)

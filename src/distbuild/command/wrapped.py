@@ -16,7 +16,7 @@ _PREPROCESSOR_FLAGS = frozenset(
     " -pedantic-errors -trigraphs -traditional-cpp -w".split()
 )
 #: GNU as: words that name no file and write none; "Command-Line Options" of its manual, 2.40. Not
-#: -a (a listing, with the name of a temporary file), -g (that name in the object), --MD, -o.
+#: -a (a listing, with the name of a temporary file), --MD, -o.
 _ASSEMBLER = (
     "--compress-debug-sections",
     "--elf-stt-common=",
@@ -37,6 +37,8 @@ _ASSEMBLER_FLAGS = frozenset(
 #: GNU as: options whose value is the next word. Only directives read files from an -I directory,
 #: and what has such directives stays local.
 _ASSEMBLER_VALUES = frozenset(("--defsym", "-I"))
+#: GNU as: line numbers of what it reads: of C, that is a temporary file, whose name they tell.
+_ASSEMBLER_DEBUG = re.compile(r"-g|--gen-debug|--?gdwarf-\w[\w=-]*")
 #: clang -cc1: words that name no file, of those that real builds pass; ``clang -cc1 --help``.
 _FRONTEND = ("-D", "-U", "-W", "-debug-info-kind=", "-fmessage-length=", "-std=", "-vectorize-")
 _FRONTEND_FLAGS = frozenset(
@@ -98,6 +100,16 @@ def obstacle(argument: Argument, before: Sequence[Argument] = ()) -> Local | Non
     loads = value.startswith(_LOADS_CODE)
     reason = LocalReason.RUNS_OTHER_CODE if loads else LocalReason.UNSUPPORTED_OPTION
     return Local(reason, " ".join(argument.tokens()))
+
+
+def is_for_assembler_sources(argument: Argument) -> bool:
+    """Whether an obstacle is none where what the assembler reads has the source's name."""
+    if argument.meaning not in ("-Wa,", "-Xassembler"):
+        return False
+    words = (
+        (argument.value or "").split(",") if argument.meaning == "-Wa," else [argument.value or ""]
+    )
+    return _are_for_assembler([word for word in words if not _ASSEMBLER_DEBUG.fullmatch(word)])
 
 
 def guess(argument: Argument) -> str:

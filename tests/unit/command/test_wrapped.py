@@ -28,6 +28,14 @@ def test_known_words_are_distributed(line: str) -> None:
     assert isinstance(command, CompileCommand)
 
 
+@pytest.mark.parametrize("words", ["-Wa,-gdwarf-2", "-Wa,-I,dir,--gdwarf-5", "-Xassembler -g"])
+@pytest.mark.parametrize("source", ["x.S", "x.s", "-x assembler-with-cpp x.c"])
+def test_line_numbers_of_assembler_sources_need_the_original_paths(words: str, source: str) -> None:
+    command = parse(["gcc", *words.split(), "-c", *source.split()], "/w", lambda _: None)
+    assert isinstance(command, CompileCommand)
+    assert command.needs_original_paths
+
+
 UNSUPPORTED, CODE = LocalReason.UNSUPPORTED_OPTION, LocalReason.RUNS_OTHER_CODE
 LOCAL = {
     "gcc -Wa,-a": UNSUPPORTED,
@@ -38,6 +46,8 @@ LOCAL = {
     "gcc -Wa,-MD,x.d": UNSUPPORTED,
     "gcc -Wa,--MD=x.d": UNSUPPORTED,
     "gcc -Wa,-g": UNSUPPORTED,
+    "gcc -Wa,-gdwarf-5,-al": UNSUPPORTED,
+    "gcc -Xassembler -gdwarf-2": UNSUPPORTED,
     "gcc -Wa,-o,x": UNSUPPORTED,
     "gcc -Wa,other.s": UNSUPPORTED,
     "gcc -Wa,-I": UNSUPPORTED,
