@@ -22,6 +22,7 @@ Confinement = Literal["auto", "namespace", "plain"]
 DEFAULT_SYNCER = "https://localhost:5000"
 DEFAULT_SYNCER_PORT = 5000
 MAX_PORT = 65535
+_MOST = 2**63 - 1  # that messages can carry
 
 #: A worker's blobs: some generations of the headers of a few large projects.
 DEFAULT_STORE_BYTES = 20 * 1024**3
@@ -157,11 +158,23 @@ def parse_host(text: str) -> tuple[str, int]:
     bracketed = host.startswith("[") and host.endswith("]")
     if bracketed:
         host = host[1:-1]
-    if not colon or not host or re.search(r"[\s/@\[\]]", host) or (":" in host) != bracketed:
+    if not colon or not _is_name(host) or re.search(r"[/@\[\]]", host):
+        raise ValueError(f"{text!r} is not host:port")
+    if (":" in host) != bracketed:
         raise ValueError(f"{text!r} is not host:port")
     if not re.fullmatch(r"[0-9]{1,5}", port_text) or not 1 <= int(port_text) <= MAX_PORT:
         raise ValueError(f"{text!r} has no port between 1 and {MAX_PORT}")
     return host, int(port_text)
+
+
+def _is_name(host: str) -> bool:
+    """Whether it may be asked for: what Python cannot even spell for the resolver is no OSError
+    there."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return bool(host) and not re.search(r"[\s\0]", host)
 
 
 def _decode(path: Path, data: bytes) -> Config:
@@ -206,11 +219,13 @@ def _check(path: Path, config: Config) -> None:
         value = getattr(config, key)
         if value is not None and value < 1:
             raise ConfigError(f'{path}: key "{key}": expected a number of at least 1, got {value}')
+        if value is not None and value > _MOST:
+            raise ConfigError(f'{path}: key "{key}": expected a smaller number, got {value}')
     if not 1 <= config.port <= MAX_PORT:
         raise ConfigError(
             f'{path}: key "port": expected a number between 1 and {MAX_PORT}, got {config.port}'
         )
-    if not config.bind or re.search(r"\s", config.bind):
+    if not _is_name(config.bind):
         raise ConfigError(f'{path}: key "bind": expected an address, got {config.bind!r}')
     for index, host in enumerate(config.hosts):
         try:
@@ -240,8 +255,8 @@ def _is_base_url(url: str) -> bool:
     except ValueError:
         return False
     bare = not (parts.path or parts.query or parts.fragment or parts.username)
-    clean = not re.search(r"\s", url)
-    return parts.scheme == "https" and bool(parts.hostname) and port != 0 and bare and clean
+    clean = _is_name(parts.hostname or "") and not re.search(r"\s", url)
+    return parts.scheme == "https" and port != 0 and bare and clean
 
 
 def _expand(path: Path, key: str, value: str, environ: Mapping[str, str]) -> str:
@@ -254,7 +269,7 @@ def _expand(path: Path, key: str, value: str, environ: Mapping[str, str]) -> str
         return environ[name]
 
     expanded = _expand_user(_VARIABLE.sub(of_variable, value), environ)
-    if not os.path.isabs(expanded):
+    if not os.path.isabs(expanded) or "\0" in expanded:
         raise ConfigError(f'{path}: key "{key}": expected an absolute path, got {value!r}')
     return from_system(os.path.normpath(expanded))
 

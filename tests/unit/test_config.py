@@ -124,6 +124,10 @@ def test_variables_and_home_are_expanded_in_directories(tmp_path: Path) -> None:
         ('{"dirs": ["$NOPE/include"]}', "key \"dirs\": '$NOPE/include' uses $NOPE, which is not"),
         ('{"copied_already": ["${NO}"]}', "key \"copied_already\": '${NO}' uses $NO, which is"),
         ('{"dirs": ["include"]}', "key \"dirs\": expected an absolute path, got 'include'"),
+        ('{"dirs": ["/a\\u0000"]}', "key \"dirs\": expected an absolute path, got '/a\\x00'"),
+        ('{"num_cores": 10000000000000000000}', 'key "num_cores": expected a smaller number'),
+        ('{"bind": ".."}', "key \"bind\": expected an address, got '..'"),
+        ('{"syncer": "https://a..b:1"}', 'key "syncer": expected a URL like'),
         ("[]", "Expected `object`, got `array`"),
         ('{\n  "port": 1,\n  oops\n}', "not valid JSON at line 3, column 3: "),
         ('{\n  "port": 1,\n}', "not valid JSON at line 3, column 1: "),
@@ -166,6 +170,7 @@ def test_host_and_port_are_parsed(text: str, expected: tuple[str, int]) -> None:
     [
         *("", "build1", ":8443", "build1:", "build1:0", "build1:65536", "build1:x", "build1:-1"),
         *("::1:8443", "[::1]", "[]:1", "[a:1", "a b:1", "https://a:1", "build1:1\n", "build1:¹"),
+        *("a..lan:1", ".:1", f"{'a' * 64}.lan:1", "a\0:1"),
     ],
 )
 def test_bad_host_is_refused(text: str) -> None:
