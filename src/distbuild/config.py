@@ -142,9 +142,9 @@ def load_config(home: Home, environ: Mapping[str, str] | None = None) -> Config:
 
 
 def syncer_urls(config: Config) -> tuple[str, ...]:
-    """The syncers' base URLs without a trailing slash."""
+    """The syncers' base URLs, each once, with a port and without a trailing slash."""
     named = [config.syncer] if isinstance(config.syncer, str) else config.syncer
-    return tuple(url.rstrip("/") for url in named)
+    return tuple(dict.fromkeys(_with_port(url.rstrip("/")) for url in named))
 
 
 def syncer_port(config: Config) -> int:
@@ -237,7 +237,7 @@ def _check(path: Path, config: Config) -> None:
 
 
 def _check_syncers(path: Path, config: Config) -> None:
-    urls = syncer_urls(config)
+    urls = [config.syncer] if isinstance(config.syncer, str) else config.syncer
     if not urls:
         raise ConfigError(f'{path}: key "syncer": expected at least one URL, got an empty list')
     for index, url in enumerate(urls):
@@ -248,13 +248,18 @@ def _check_syncers(path: Path, config: Config) -> None:
             )
 
 
+def _with_port(url: str) -> str:
+    # Not that of HTTPS, which clients would take: nobody listens there.
+    return url if urlsplit(url).port else f"{url.rstrip(':')}:{DEFAULT_SYNCER_PORT}"
+
+
 def _is_base_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         return False
-    bare = not (parts.path or parts.query or parts.fragment or parts.username)
+    bare = not (parts.path.strip("/") or parts.query or parts.fragment or parts.username)
     clean = _is_name(parts.hostname or "") and not re.search(r"\s", url)
     return parts.scheme == "https" and port != 0 and bare and clean
 

@@ -193,6 +193,21 @@ def test_syncer_listens_on_the_port_of_its_url(
     assert syncer_port(load(tmp_path, syncer=syncer)) == port
 
 
+@pytest.mark.parametrize(
+    ("syncer", "urls"),
+    [
+        ("https://dev", ("https://dev:5000",)),
+        ("https://dev:", ("https://dev:5000",)),
+        ("https://[::1]/", ("https://[::1]:5000",)),
+        (["https://a:1", "https://a:1/", "https://b:2"], ("https://a:1", "https://b:2")),
+    ],
+)
+def test_clients_take_the_port_that_the_syncer_listens_on(
+    tmp_path: Path, syncer: str | list[str], urls: tuple[str, ...]
+) -> None:
+    assert syncer_urls(load(tmp_path, syncer=syncer)) == urls
+
+
 @pytest.mark.parametrize("name", ["example_dev_config.json", "example_daemon_config.json"])
 def test_example_is_valid(tmp_path: Path, name: str) -> None:
     load_config(write(tmp_path, (REPOSITORY / name).read_bytes()), ENVIRON)
