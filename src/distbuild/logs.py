@@ -1,8 +1,10 @@
 """Where log lines go: a rotating file per process, and warnings to stderr. Decides no messages."""
 
+import contextlib
 import logging
 import logging.handlers
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 from distbuild.protocol.errors import ConfigError
@@ -25,7 +27,7 @@ def set_up_logging(logs_dir: Path, name: str, *, verbose: bool = False) -> Path:
     path = logs_dir / f"{name}.log"
     try:
         logs_dir.mkdir(parents=True, exist_ok=True)
-        in_file = logging.handlers.RotatingFileHandler(
+        in_file = _InFile(
             path, maxBytes=MAX_LOG_BYTES, backupCount=KEPT_LOGS, encoding="utf-8", errors="replace"
         )
     except OSError as error:
@@ -41,6 +43,19 @@ def set_up_logging(logs_dir: Path, name: str, *, verbose: bool = False) -> Path:
     return path
 
 
+class _InFile(logging.handlers.RotatingFileHandler):
+    """A file that may go, or have no room, while we run: its directory is made anew, and a line
+    that cannot be written is lost without a traceback for each on stderr."""
+
+    def _open(self) -> TextIOWrapper:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def close_logging() -> None:
     """Undo ``set_up_logging``: no handler, no open file."""
     _replace_handlers()
@@ -50,6 +65,7 @@ def _replace_handlers(*handlers: logging.Handler) -> None:
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
-        old.close()
+        with contextlib.suppress(OSError):  # what it still holds cannot be written
+            old.close()
     for new in handlers:
         root.addHandler(new)

@@ -1,0 +1,46 @@
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from distbuild.logs import close_logging, set_up_logging
+
+
+@pytest.fixture
+def log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Path]:
+    del capfd  # before the handlers, which write to the stderr of then
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    path = set_up_logging(tmp_path / "logs", "testd")
+    yield path
+    close_logging()
+    root.handlers, level = before
+    root.setLevel(level)
+
+
+def reopen() -> None:
+    """Each handler opens its file at the next line, as after granian has set up its own logging."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+
+
+def test_a_removed_directory_is_made_anew(log: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(log.parent)
+    reopen()
+    logging.getLogger("x").info("a line")
+    assert log.read_text().endswith("a line\n")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_line_that_cannot_be_written_is_no_traceback(
+    log: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log.unlink()
+    log.symlink_to("/dev/full")
+    reopen()
+    logging.getLogger("x").warning("a line")
+    assert capfd.readouterr().err == "testd: WARNING: a line\n"
+    log.unlink()
