@@ -20,6 +20,16 @@ CONNECT_TIMEOUT_S = 5.0
 MAX_HEAD_BYTES = 16 * 1024
 #: More than any message of ours may have.
 MAX_BODY_BYTES = 1024 * 1024 * 1024
+#: A connection that died without a word (an address changed, a NAT forgot it) is given up so soon,
+#: rather than when its answer is overdue: a lease lasts 15 s. Of a peer that is only slow the
+#: system still acknowledges what is sent.
+DEAD_S = 10
+_KEEPALIVE = (
+    ("TCP_KEEPIDLE", DEAD_S // 2),
+    ("TCP_KEEPINTVL", 1),
+    ("TCP_KEEPCNT", DEAD_S // 2),
+    ("TCP_USER_TIMEOUT", DEAD_S * 1000),
+)
 #: Connections that are kept.
 MAX_IDLE = 8
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?: |\r)")
@@ -94,11 +104,19 @@ class Connections:
             connection.close()
         bare = socket.create_connection(self._address, self._connect_timeout_s)
         try:
-            bare.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _set_up(bare)
             return Channel(bare, self._context, self._name)
         except BaseException:
             bare.close()
             raise
+
+
+def _set_up(bare: socket.socket) -> None:
+    bare.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    bare.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        if hasattr(socket, name):  # systems differ
+            bare.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _has_something(connection: Channel) -> bool:

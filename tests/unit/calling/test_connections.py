@@ -1,5 +1,6 @@
 """Requests over kept connections: to a server that answers, and to those that do not."""
 
+import os
 import socket
 import ssl
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.calling.connections import Connections
+from distbuild.calling.connections import DEAD_S, Connections
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.serving.transport import server_context
 from distbuild.tls import Credentials, load_credentials
@@ -181,6 +182,21 @@ def _is_readable(connections: Connections) -> bool:
     from distbuild.calling.connections import _has_something
 
     return _has_something(connections._idle[-1])
+
+
+def test_a_connection_that_dies_without_a_word_is_soon_given_up(
+    peer: MakePeer, reach: Reach
+) -> None:
+    connections = reach(peer(answering(OK)))
+    ask(connections)
+    with socket.socket(fileno=os.dup(connections._idle[-1].fileno())) as bare:
+        assert bare.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        told = [
+            bare.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+            for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+        ]
+    # Both while it waits for an answer and while it sends.
+    assert (told[0] + told[1] * told[2], told[3]) == (DEAD_S, DEAD_S * 1000)
 
 
 def test_a_server_that_will_close_is_not_asked_again(peer: MakePeer, reach: Reach) -> None:
