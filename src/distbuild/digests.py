@@ -28,8 +28,9 @@ class FileDigests:
         try:
             stat = os.stat(file)
             facts = (stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
+            name = os.fsencode(file)
             with self._lock:
-                known = self._known.get(file)
+                known = self._known.get(name)
             if known is not None and known[:4] == facts:
                 return known[4]
             with open(file, "rb") as opened:
@@ -37,7 +38,7 @@ class FileDigests:
         except OSError as error:
             raise InfrastructureError(f"cannot read {file}: {error.strerror}") from error
         with self._lock:
-            self._known[file] = (*facts, digest)
+            self._known[name] = (*facts, digest)
             self._save()
         return digest
 
@@ -46,13 +47,16 @@ class FileDigests:
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self._path.parent)
-            with os.fdopen(handle, "wb") as file:
-                file.write(msgspec.msgpack.encode(self._known))
-            os.replace(temporary, self._path)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(msgspec.msgpack.encode(self._known))
+                os.replace(temporary, self._path)
+            except OSError:
+                os.unlink(temporary)
 
 
-def _load(path: Path) -> dict[str, _Fact]:
+def _load(path: Path) -> dict[bytes, _Fact]:
     try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=dict[str, _Fact])
+        return msgspec.msgpack.decode(path.read_bytes(), type=dict[bytes, _Fact])
     except (OSError, msgspec.DecodeError):
         return {}
