@@ -20,15 +20,14 @@ CONNECT_TIMEOUT_S = 5.0
 MAX_HEAD_BYTES = 16 * 1024
 #: More than any message of ours may have.
 MAX_BODY_BYTES = 1024 * 1024 * 1024
-#: A connection that died without a word (an address changed, a NAT forgot it) is given up so soon,
-#: rather than when its answer is overdue: a lease lasts 15 s. Of a peer that is only slow the
-#: system still acknowledges what is sent.
+#: A connection that died without a word (an address changed, a NAT forgot it) is given up so soon
+#: while it waits, rather than when its answer is overdue: a lease lasts 15 s. Not with
+#: TCP_USER_TIMEOUT: that also ends one whose peer is only slow to take what is sent.
 DEAD_S = 10
 _KEEPALIVE = (
     ("TCP_KEEPIDLE", DEAD_S // 2),
     ("TCP_KEEPINTVL", 1),
     ("TCP_KEEPCNT", DEAD_S // 2),
-    ("TCP_USER_TIMEOUT", DEAD_S * 1000),
 )
 #: Connections that are kept.
 MAX_IDLE = 8

@@ -180,7 +180,8 @@ class Ways:
     def _join(self, path: str, file: str) -> None:
         """Look at a link together with others, if events tell what becomes of the file."""
         entry = self._place.manifest.get(path)
-        if path in self._asked or not isinstance(entry, SymlinkEntry):
+        apart = path in self._asked or path in self._alone  # looked at in more ways than one
+        if apart or not isinstance(entry, SymlinkEntry):
             return
         if self._loose.is_watched(file) and self._alike.add(path, entry, file):
             # Gone already where its new target was met on its own way, and followed there.
