@@ -170,9 +170,10 @@ class Scanner:
         return known
 
     def _note_linked(self, path: str, status: os.stat_result) -> None:
-        if path not in self._linked:
+        known, now = self._linked.get(path), stat_key(status)
+        if known is None or known[2] != now[2]:  # by its inode
             self._doubled.add(status.st_ino)
-        self._linked[path] = stat_key(status)
+        self._linked[path] = now
 
     def _find_first_names(self) -> None:
         """Of a file that gets a second name no event tells under its first."""

@@ -257,6 +257,9 @@ STEPS: dict[str, list[Step]] = {
         lambda b: write(b / "r/x.h", "1"),
         lambda b: [os.link(b / "r/x.h", b / "r/y.h"), write(b / "r/y.h", "2")],
         lambda b: [os.link(b / "r/x.h", b / "r/z.c"), write(b / "r/z.c", "3")],
+        lambda b: write(b / "r/w.h", "1"),
+        lambda b: [(b / "r/y.h").unlink(), os.link(b / "r/w.h", b / "r/y.h")],
+        lambda b: write(b / "r/y.h", "22"),
         lambda b: write(b / "r/x.h", "4"),
     ],
     "a link in the place of a root that leads nowhere": [
