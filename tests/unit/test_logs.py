@@ -1,5 +1,7 @@
+import io
 import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +11,16 @@ from distbuild.logs import close_logging, set_up_logging
 
 
 @pytest.fixture
-def log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Path]:
-    del capfd  # before the handlers, which write to the stderr of then
+def stderr(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What the handlers and their errors are written to."""
+    made = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", made)
+    return made
+
+
+@pytest.fixture
+def log(tmp_path: Path, stderr: io.StringIO) -> Iterator[Path]:
+    del stderr  # there before the handlers
     root = logging.getLogger()
     before = root.handlers[:], root.level
     path = set_up_logging(tmp_path / "logs", "testd")
@@ -27,20 +37,18 @@ def reopen() -> None:
             handler.close()
 
 
-def test_a_removed_directory_is_made_anew(log: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_removed_directory_is_made_anew(log: Path, stderr: io.StringIO) -> None:
     shutil.rmtree(log.parent)
     reopen()
     logging.getLogger("x").info("a line")
     assert log.read_text().endswith("a line\n")
-    assert capfd.readouterr().err == ""
+    assert stderr.getvalue() == ""
 
 
-def test_a_line_that_cannot_be_written_is_no_traceback(
-    log: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_line_that_cannot_be_written_is_no_traceback(log: Path, stderr: io.StringIO) -> None:
     log.unlink()
     log.symlink_to("/dev/full")
     reopen()
     logging.getLogger("x").warning("a line")
-    assert capfd.readouterr().err == "testd: WARNING: a line\n"
+    assert stderr.getvalue() == "testd: WARNING: a line\n"
     log.unlink()
