@@ -77,9 +77,10 @@ def test_a_link_where_a_by_product_goes(
     assert "there" in written or name == "a.i"
 
 
+@pytest.mark.parametrize("text", ["old", ""], ids=["full", "empty"])
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_old_outputs_keep_what_the_compiler_leaves_them(
-    cluster: Cluster, project: Path, compiler: str
+    cluster: Cluster, project: Path, compiler: str, text: str
 ) -> None:
     need("bwrap")  # for the by-products
     need(compiler)
@@ -90,7 +91,7 @@ def test_old_outputs_keep_what_the_compiler_leaves_them(
         for name in ("a.o", "a.d", "a.su", "a.dwo"):
             for old in (project / name, project / f"{name}, again"):
                 old.unlink(missing_ok=True)
-            (project / name).write_text("old")
+            (project / name).write_text(text)
             (project / name).chmod(0o600)
             os.link(project / name, project / f"{name}, again")
         assert run(argv, project).exit_code == 0

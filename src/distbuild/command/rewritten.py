@@ -12,10 +12,11 @@ _ASSEMBLERS = ("-fintegrated-as", "-integrated-as", "-fno-integrated-as", "-no-i
 _TEMPORARY = ("-save-temps", "--save-temps")
 
 
-def is_rewritten(command: CompileCommand, path: str) -> bool:
+def is_rewritten(command: CompileCommand, path: str, *, empty: bool = False) -> bool:
     """Whether the compiler opens an old file at ``path``, which it has written, and truncates it.
 
-    gcc's assembler and objcopy (.dwo) remove the old one. The cl family is taken to do so always.
+    GNU as and objcopy (.dwo) remove the old one, unless it is ``empty`` (``-o $(mktemp)``). The cl
+    family is taken to remove it always.
     """
     if command.family.speaks_cl:
         return False
@@ -25,10 +26,10 @@ def is_rewritten(command: CompileCommand, path: str) -> bool:
     is_main = name == _base(command.output)
     if command.family is Family.GCC:
         if is_main:
-            return any(argument.meaning == "-S" for argument in command.arguments)
-        return not name.endswith(".dwo")
+            return empty or any(argument.meaning == "-S" for argument in command.arguments)
+        return empty or not name.endswith(".dwo")
     if is_main:
-        return _is_assembled_by_clang(command)
+        return _is_assembled_by_clang(command) or (empty and _is_assembled_by_gnu_as(command))
     return not (name.endswith(_RENAMED) or _is_serialized(command, name))
 
 
@@ -37,11 +38,16 @@ def _is_assembled_by_clang(command: CompileCommand) -> bool:
     options = [argument.meaning for argument in command.arguments]
     if "-fno-temp-file" in options:
         return True
-    own = next((o for o in reversed(options) if o in _ASSEMBLERS), "-integrated-as")
     assembles = command.language in ("assembler", "assembler-with-cpp") or any(
         option.rstrip("=") in _TEMPORARY for option in options
     )
-    return assembles and "-no-" not in own and "-fno-" not in own and "-c" in options
+    return assembles and not _is_assembled_by_gnu_as(command) and "-c" in options
+
+
+def _is_assembled_by_gnu_as(command: CompileCommand) -> bool:
+    """Whether clang leaves it to another assembler."""
+    options = (argument.meaning for argument in reversed(command.arguments))
+    return next((o for o in options if o in _ASSEMBLERS), "").startswith(("-no-", "-fno-"))
 
 
 def _is_serialized(command: CompileCommand, name: str) -> bool:

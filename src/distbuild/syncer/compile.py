@@ -158,13 +158,21 @@ class Compiles:
             stderr=result.stderr,
             outputs=result.outputs,
             removed=_removed(command, result),
-            rewritten=[
-                file.path
-                for file in result.outputs
-                if is_rewritten(command, os.fsdecode(file.path))
-            ],
+            rewritten=[file.path for file in result.outputs if _is_rewritten(command, file.path)],
             worker=result.worker,
         )
+
+
+def _is_rewritten(command: CompileCommand, path: bytes) -> bool:
+    name = os.fsdecode(path)
+    if is_rewritten(command, name):
+        return True
+    if not is_rewritten(command, name, empty=True):
+        return False
+    try:
+        return disk.lstat(name).st_size == 0
+    except OSError:
+        return False
 
 
 def _speaks_of_itself(

@@ -25,6 +25,7 @@ LINES = {
         ("-c a.c -MD -fstack-usage --coverage", "a.o a.d a.su a.gcno"),
         ("-c a.c -g -gsplit-dwarf -save-temps", "a.o a.dwo a.i a.bc a.s"),
         ("-c a.c -save-temps -fno-integrated-as", "a.o a.i"),
+        ("-c a.c -fno-integrated-as -MD", "a.o a.d"),
         ("-S a.c -MD -MF x.bc", "a.s x.bc"),
         ("-S a.c -emit-llvm -o a.ll", "a.ll"),
         ("-c b.s", "b.o"),
@@ -38,11 +39,12 @@ LINES = {
 
 
 @pytest.mark.compiler
+@pytest.mark.parametrize("old", ["old", ""], ids=["full", "empty"])
 @pytest.mark.parametrize(
     ("compiler", "line", "names"), [(c, *row) for c, rows in LINES.items() for row in rows]
 )
 def test_the_compiler_keeps_the_old_file(
-    tmp_path: Path, compiler: str, line: str, names: str
+    tmp_path: Path, compiler: str, line: str, names: str, old: str
 ) -> None:
     need(compiler)
     (tmp_path / "a.c").write_text("int g; int f(int a) { return a > g ? a : g; }\n")
@@ -50,12 +52,12 @@ def test_the_compiler_keeps_the_old_file(
         (tmp_path / name).write_text(text)
     paths = [tmp_path / name for name in names.split()]
     for path in paths:
-        path.write_text("old")
+        path.write_text(old)
         os.link(path, tmp_path / f"{path.name}, again")
     subprocess.run([compiler, *shlex.split(line)], cwd=tmp_path, check=True)
 
     command = parse([compiler, *shlex.split(line)], str(tmp_path), lambda _: None)
     assert isinstance(command, CompileCommand)
-    assert all(path.read_bytes() != b"old" for path in paths)
+    assert all(path.read_bytes() != old.encode() for path in paths)
     kept = {path.name for path in paths if path.stat().st_nlink > 1}
-    assert kept == {path.name for path in paths if is_rewritten(command, str(path))}
+    assert kept == {path.name for path in paths if is_rewritten(command, str(path), empty=not old)}
