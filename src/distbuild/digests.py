@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from distbuild.mirror.known import stat_key
 from distbuild.protocol.errors import InfrastructureError
 
 _Fact = tuple[int, int, int, int, bytes]
@@ -26,8 +27,7 @@ class FileDigests:
     def of(self, file: str) -> bytes:
         """The SHA-256 of a file's bytes; raises InfrastructureError when it cannot be read."""
         try:
-            stat = os.stat(file)
-            facts = (stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
+            facts = stat_key(os.stat(file))
             name = os.fsencode(file)
             with self._lock:
                 known = self._known.get(name)

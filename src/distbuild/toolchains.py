@@ -17,6 +17,7 @@ from distbuild.command.driver import family_of
 from distbuild.command.model import Family
 from distbuild.digests import FileDigests
 from distbuild.drivers import SKIP
+from distbuild.mirror.known import StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError
 
 #: A compiler that does not answer what it is in this time is none.
@@ -39,8 +40,8 @@ _NUMBER = re.compile(r"\d+(\.\d+)*")
 _CLANG_VERSION = re.compile(r"\bclang version (\S+)")
 
 
-#: A file's size, times and inode; None: it is not there.
-State = tuple[int, int, int, int] | None
+#: How a file is; None: it is not there.
+State = StatKey | None
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -76,10 +77,9 @@ def are_as_identified(identities: Iterable[Identity]) -> bool:
 def state_of(path: str) -> State:
     """How a program or library is now."""
     try:
-        now = os.stat(path)
+        return stat_key(os.stat(path))
     except OSError:
         return None
-    return (now.st_size, now.st_mtime_ns, now.st_ino, now.st_ctime_ns)
 
 
 class Identifier:

@@ -1,7 +1,7 @@
 """What must hold in a job queue between two events."""
 
-from distbuild.syncer.job_queue import FINAL, JobQueue
-from distbuild.syncer.jobs import State
+from distbuild.syncer.job_queue import JobQueue
+from distbuild.syncer.jobs import FINAL, State
 
 
 def inconsistencies(queue: JobQueue) -> list[str]:

@@ -10,6 +10,7 @@ from distbuild.outputs import write_outputs
 from distbuild.protocol.blobs import pack, pack_output
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import MAX_BLOB_BYTES, Blob, OutputFile
+from tests.support.tools import absent
 
 UMASK = 0o022
 
@@ -39,7 +40,7 @@ def test_where_a_directory_says_the_rights_no_umask_counts(tmp_path: Path, umask
     try:
         os.setxattr(tmp_path, "system.posix_acl_default", struct.pack("<I", 2) + acl)
     except OSError:
-        pytest.skip("no access control lists here")
+        absent("no access control lists here")
     mask = os.umask(umask)
     try:
         (tmp_path / "compilers").touch()

@@ -12,6 +12,7 @@ import msgspec
 
 from distbuild.command import driver
 from distbuild.command.model import (
+    ASSEMBLER_LANGUAGES,
     Argument,
     CompileCommand,
     Dependencies,
@@ -59,7 +60,7 @@ def decide(scan: Scan, compiler: str, cwd: str) -> CompileCommand | Local:
     language = _language(scan, compiler)
     if isinstance(language, Local):
         return language
-    assembles = language in ("assembler", "assembler-with-cpp")
+    assembles = language in ASSEMBLER_LANGUAGES
     first = next(iter(scan.obstacles if assembles else scan.obstacles + scan.of_languages), None)
     obstacle = first or _bad_output(scan) or _bad_mix(scan.last) or unprefixed(scan.arguments)
     if obstacle:
@@ -192,7 +193,7 @@ def _names(
 def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileCommand | Local:
     source = scan.sources[0][0]
     for option in ("-S", "-fsyntax-only"):
-        if option in scan.last and language in ("assembler", "assembler-with-cpp"):
+        if option in scan.last and language in ASSEMBLER_LANGUAGES:
             return Local(LocalReason.UNSUPPORTED_OPTION, option)
     tied = bool(scan.original_paths or scan.of_languages) or _is_tied_to_paths(
         scan.arguments, scan.family, cwd, language

@@ -59,6 +59,8 @@ class LocalReason(enum.StrEnum):
         return self not in _FAILURES
 
 
+#: ``-x`` of what the assembler reads as it stands, or preprocessed.
+ASSEMBLER_LANGUAGES = ("assembler", "assembler-with-cpp")
 _FAILURES = frozenset(
     {
         LocalReason.OUTPUT_NOT_WRITTEN,

@@ -4,7 +4,7 @@ Duty: the rules of gcc 12 and clang 14, measured by inode, mode and links. A fil
 into keeps its mode, its owner and its other names. Unaware of the disk.
 """
 
-from distbuild.command.model import CompileCommand, Family
+from distbuild.command.model import ASSEMBLER_LANGUAGES, CompileCommand, Family
 
 #: clang: temporary files that are renamed; so are its main output and serialized diagnostics.
 _RENAMED = (".i", ".ii", ".mi", ".mii", ".s", ".bc", ".ll")
@@ -38,7 +38,7 @@ def _is_assembled_by_clang(command: CompileCommand) -> bool:
     options = [argument.meaning for argument in command.arguments]
     if "-fno-temp-file" in options:
         return True
-    assembles = command.language in ("assembler", "assembler-with-cpp") or any(
+    assembles = command.language in ASSEMBLER_LANGUAGES or any(
         option.rstrip("=") in _TEMPORARY for option in options
     )
     return assembles and not _is_assembled_by_gnu_as(command) and "-c" in options

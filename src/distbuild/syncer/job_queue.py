@@ -8,12 +8,14 @@ meets raises ``IllegalTransition`` and changes nothing.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import msgspec
 
 from distbuild.command.model import LocalReason
 from distbuild.syncer.jobs import (
+    FINAL,
+    TRANSITIONS,
     Action,
     Assign,
     CompileLocally,
@@ -39,18 +41,6 @@ MAX_TRIES = 3
 
 class IllegalTransition(Exception):
     """An event that the job's state does not allow: a bug of the caller. Nothing was changed."""
-
-
-_TRANSITIONS: Mapping[tuple[State, Event], State] = {
-    (State.QUEUED, Event.LEASE): State.LEASED,
-    (State.QUEUED, Event.GIVE_UP): State.LOCAL,
-    (State.QUEUED, Event.CANCEL): State.CANCELLED,
-    (State.LEASED, Event.REQUEUE): State.QUEUED,
-    (State.LEASED, Event.FINISH): State.DONE,
-    (State.LEASED, Event.GIVE_UP): State.LOCAL,
-    (State.LEASED, Event.CANCEL): State.CANCELLED,
-}
-FINAL = frozenset({State.DONE, State.LOCAL, State.CANCELLED})
 
 
 class JobQueue(msgspec.Struct):
@@ -287,7 +277,7 @@ class JobQueue(msgspec.Struct):
 
     def _move(self, job: Job, event: Event) -> None:
         """The one place where a job's state changes."""
-        target = _TRANSITIONS.get((job.state, event))
+        target = TRANSITIONS.get((job.state, event))
         if target is None:
             raise IllegalTransition(f"{event.name} of job {job.number}, which is {job.state.name}")
         if job.state is State.LEASED:

@@ -1,6 +1,7 @@
 """The values that the job queue works with: jobs, workers, events, and what is to be done."""
 
 import enum
+from collections.abc import Mapping
 
 import msgspec
 
@@ -25,6 +26,20 @@ class Event(enum.Enum):
     FINISH = "finish"
     GIVE_UP = "give_up"
     CANCEL = "cancel"
+
+
+#: Every change of a job's state that there is; all others are bugs of the caller.
+TRANSITIONS: Mapping[tuple[State, Event], State] = {
+    (State.QUEUED, Event.LEASE): State.LEASED,
+    (State.QUEUED, Event.GIVE_UP): State.LOCAL,
+    (State.QUEUED, Event.CANCEL): State.CANCELLED,
+    (State.LEASED, Event.REQUEUE): State.QUEUED,
+    (State.LEASED, Event.FINISH): State.DONE,
+    (State.LEASED, Event.GIVE_UP): State.LOCAL,
+    (State.LEASED, Event.CANCEL): State.CANCELLED,
+}
+#: The states in which a job is answered.
+FINAL = frozenset({State.DONE, State.LOCAL, State.CANCELLED})
 
 
 class Need(msgspec.Struct, frozen=True):

@@ -165,6 +165,8 @@ class Ways:
         root = self._place.roots.holding(path)
         if path not in self._asked and (root is None or root.path == path):
             self._alone.add(path)
+        else:
+            self._alone.discard(path)
         way = trace(path)
         self.pinned.update(way.entries)
         self._apply(dict(way.entries))

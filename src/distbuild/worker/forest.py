@@ -9,6 +9,7 @@ from pathlib import Path
 from distbuild import disk
 from distbuild.mirror.spellings import Fold
 from distbuild.mirror.store import Store, translated
+from distbuild.protocol.errors import InfrastructureError
 from distbuild.system_paths import FOLD, from_system
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.paths import check_client
@@ -65,15 +66,17 @@ class Forest:
             return self._trees[client]
 
     def heal(self) -> None:
-        """If somebody has removed it all, plant it anew: what was mirrored is sent again."""
-        with self._lock:
+        """If somebody has removed it all, plant it anew: what was mirrored is sent again.
+
+        Where that fails, the next job says so and comes here again.
+        """
+        with self._lock, contextlib.suppress(InfrastructureError), translated():
             if self.jobs.is_dir():
                 return
             _log.warning("%s was removed; it is made anew", self._root)
             for tree in self._trees.values():
                 tree.clean()
-            with contextlib.suppress(OSError):
-                self.jobs.mkdir(parents=True, exist_ok=True)
+            self.jobs.mkdir(parents=True, exist_ok=True)
 
     def clean(self, client: str) -> None:
         """Remove what is mirrored for this client."""

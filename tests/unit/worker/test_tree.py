@@ -1,5 +1,6 @@
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -514,6 +515,22 @@ def test_each_client_has_a_tree_of_its_own(forest: Forest, tmp_path: Path) -> No
     assert (tmp_path / "sandbox/one/a.h").read_bytes() == b"a\n"
     assert (tmp_path / "sandbox/two/a.h").read_bytes() == b"b\n"
     assert {name: status.files for name, status in forest.status().items()} == {"one": 1, "two": 1}
+
+
+def test_a_forest_that_cannot_be_healed_is_no_error_of_the_jobs(
+    forest: Forest, tmp_path: Path
+) -> None:
+    """Whoever asks for it has a result to deliver."""
+    forest.tree("one").apply(full({b"/a.h": A}))
+    root = tmp_path / "sandbox"
+    shutil.rmtree(root)
+    root.write_text("in its place")
+    forest.heal()
+    root.unlink()
+    forest.heal()
+    assert forest.jobs.is_dir()
+    forest.tree("one").apply(full({b"/a.h": A}))
+    assert (root / "one/a.h").read_bytes() == b"a\n"
 
 
 def test_cleaning_removes_a_client_s_tree_only(forest: Forest, tmp_path: Path) -> None:
