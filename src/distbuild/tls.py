@@ -125,11 +125,13 @@ class _Place:
             data = (self.path / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise self.error(name, "no such file", replace=self.path.exists()) from None
+        except PermissionError as error:
+            raise ConfigError(
+                f"{self.path / name}: cannot read it ({error.strerror}); run this as the user to"
+                f" whom {self.certs_dir} belongs, or give it to the user who runs this"
+            ) from error
         except OSError as error:
-            problem = (
-                f"cannot read it ({error.strerror}), it has to belong to the user who runs this"
-            )
-            raise self.error(name, problem) from error
+            raise self.error(name, f"cannot read it ({error.strerror})") from error
         if not data.strip():
             raise self.error(name, "is empty")
         return data

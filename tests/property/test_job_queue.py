@@ -166,7 +166,14 @@ class Queues(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.1, 2.0, WORKER_S, LEASE_S + 1]))
     def tick(self, seconds: float) -> None:
+        sooner = self.queue.tick(self.now)
+        self.take(sooner)
+        due = self.queue.due(self.now)
         self.now += seconds
+        if self.now < due:
+            untouched = copy.deepcopy(self.queue)
+            assert untouched.tick(self.now) == [a for a in sooner if isinstance(a, Wake)]
+            assert facts_of(untouched) == facts_of(self.queue)
         overdue = {le for le, (n, _) in self.leases.items() if self.deadline(n) < self.now}
         actions = self.queue.tick(self.now)
         assert {a.lease for a in actions if isinstance(a, EndLease)} == overdue

@@ -1,6 +1,7 @@
 """Credentials, tokens and sessions: who is believed, and what is said when nobody can be."""
 
 import contextlib
+import errno
 import http.server
 import shutil
 import ssl
@@ -292,3 +293,18 @@ def test_key_of_another_certificate_is_refused(own_copy: Path) -> None:
 def test_advice_for_bad_certificates_replaces_them(own_copy: Path) -> None:
     (own_copy / "dev" / "key.pem").unlink()
     assert problem(own_copy).endswith(f"{own_copy} --force")
+
+
+def test_who_may_not_read_the_files_is_not_told_to_replace_them(
+    own_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(ConfigError) as error:
+        load_credentials(own_copy, "dev")
+    said = str(error.value)
+    assert said.startswith(f"{own_copy / 'dev' / 'token'}: cannot read it (Permission denied); ")
+    assert f"as the user to whom {own_copy} belongs" in said
+    assert "--force" not in said

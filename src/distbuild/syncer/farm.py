@@ -4,6 +4,7 @@ Decides nothing itself: every event goes to ``JobQueue``, and the actions that c
 performed here, outside the lock where they could block. Knows no HTTP.
 """
 
+import math
 import os
 import threading
 import time
@@ -18,11 +19,14 @@ from distbuild.syncer.executor import Execution, Task
 from distbuild.syncer.job_queue import IllegalTransition, JobQueue
 from distbuild.syncer.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
 from distbuild.syncer.polls import Polls
+from distbuild.syncer.ticker import Ticker
 
 #: How long one long poll lasts at the most (seconds); shorter than a worker's silence may be.
 POLL_S = 10.0
 #: After the start jobs wait this long (seconds) for the first worker to report.
 GRACE_S = 5.0
+#: Leases with what is to be done under them.
+Given = list[tuple[str, Task]]
 
 
 class _Waiting(msgspec.Struct):
@@ -52,7 +56,7 @@ class Farm:
         self._started = now()
         self._expected = expected
         self._first = Signal()
-        self._ticker = threading.Thread(target=self._tick, name="leases", daemon=True)
+        self._ticker = Ticker(self._tick, "leases", now)
         self._ticker.start()
 
     def stop(self) -> None:
@@ -60,13 +64,11 @@ class Farm:
         self._stopping.set()
         self._first.set()
         with self._lock:
-            for waiting in self._waiting.values():
-                if not waiting.answered.is_set():
-                    waiting.outcome = Local(LocalReason.SYNCER_STOPPING)
-                    waiting.answered.set()
+            why = LocalReason.SYNCER_STOPPING
+            self._perform([CompileLocally(number, why) for number in self._waiting])
             self._polls.ring_all()
             self._renewals.ring_all()
-        self._ticker.join()
+        self._ticker.stop()
 
     # --- the executor's side --------------------------------------------------------------------
 
@@ -107,9 +109,7 @@ class Farm:
 
     # --- the workers' side ----------------------------------------------------------------------
 
-    def lease(
-        self, request: messages.LeaseRequest
-    ) -> Generator[Signal, None, list[tuple[str, Task]]]:
+    def lease(self, request: messages.LeaseRequest) -> Generator[Signal, None, Given]:
         """Jobs for a worker, by lease; waits for the first up to the time that it asked for.
 
         With ``slots`` 0 it only waits until there is a job that fits. A worker without toolchains
@@ -121,6 +121,7 @@ class Farm:
         deadline = self._now() + min(request.wait_s, POLL_S)
         with self._lock:
             poll = self._polls.enter(request.worker, request.slots + request.ahead, deadline)
+        self._ticker.sooner(deadline)
         try:
             while True:
                 with self._lock:
@@ -137,9 +138,7 @@ class Farm:
                 if self._polls.leave(request.worker, poll):
                     self._polls.ring_all()
 
-    def _look(
-        self, request: messages.LeaseRequest, now: float
-    ) -> tuple[list[tuple[str, Task]], bool]:
+    def _look(self, request: messages.LeaseRequest, now: float) -> tuple[Given, bool]:
         """The jobs for a worker that asks, and whether that is an answer."""
         worker = Worker(request.worker, self._identities(request), request.namespaces, now)
         self._queue.heard(worker)
@@ -163,7 +162,7 @@ class Farm:
             self._perform(self._queue.leave(worker, self._now()))
             self._polls.dismiss(worker)
 
-    def _assign(self, request: messages.LeaseRequest, now: float) -> list[tuple[str, Task]]:
+    def _assign(self, request: messages.LeaseRequest, now: float) -> Given:
         if self._stopping.is_set():
             return []
         self._free.pop(request.worker, None)
@@ -185,6 +184,7 @@ class Farm:
         deadline = self._now() + min(request.wait_s, POLL_S)
         with self._lock:
             poll = self._renewals.enter(request.worker, 0, deadline)
+        self._ticker.sooner(deadline)
         try:
             while True:
                 with self._lock:
@@ -271,7 +271,7 @@ class Farm:
                     self._polls.ring(workers)
                 case CompileLocally(number, reason, detail):
                     waiting = self._waiting.get(number)
-                    if waiting is not None:
+                    if waiting is not None and not waiting.answered.is_set():
                         waiting.outcome = Local(reason, detail)
                         waiting.answered.set()
                 case EndLease(worker, _):
@@ -279,17 +279,18 @@ class Farm:
                 case Assign():
                     raise IllegalTransition("a job was assigned that nobody asked for")
 
-    def _tick(self) -> None:
-        while not self._stopping.wait(1.0):
-            if self._now() - self._started >= GRACE_S:
-                self._first.set()
-            with self._lock:
-                now = self._now()
-                self._perform(self._queue.tick(now))
-                for name in self._advertised.keys() - self._queue.workers.keys():
-                    self._forget(name)
-                self._polls.ring_late(now)
-                self._renewals.ring_late(now)
+    def _tick(self) -> float:
+        """Time has passed; returns when it matters next."""
+        grace_ends = self._started + GRACE_S
+        if self._now() >= grace_ends:
+            self._first.set()
+        with self._lock:
+            now = self._now()
+            self._perform(self._queue.tick(now))
+            for name in self._advertised.keys() - self._queue.workers.keys():
+                self._forget(name)
+            polls = (self._polls.ring_late(now), self._renewals.ring_late(now))
+            return min(self._queue.due(now), *polls, math.inf if now > grace_ends else grace_ends)
 
 
 def _only_here(result: messages.ResultRequest) -> LocalReason | None:

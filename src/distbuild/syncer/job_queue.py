@@ -8,6 +8,7 @@ meets raises ``IllegalTransition`` and changes nothing.
 """
 
 import itertools
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -29,7 +30,7 @@ from distbuild.syncer.jobs import (
     Worker,
 )
 
-#: A lease that is not renewed for this long (seconds) is lost. Workers renew every two seconds.
+#: A lease that is not renewed for this long (seconds) is lost. Workers renew every five seconds.
 LEASE_S = 15.0
 #: A worker that was not heard of for this long (seconds) counts as down.
 WORKER_S = 15.0
@@ -219,6 +220,13 @@ class JobQueue(msgspec.Struct):
                 actions.extend(self.retry(lease, LocalReason.LEASES_LOST, detail, now))
         actions.extend(self._give_up_hopeless(now))
         return [*actions, *self._second_chances(now)]
+
+    def due(self, now: float) -> float:
+        """When ``tick`` has something to do at the earliest; infinity: as things stand, never."""
+        silent = [w.heard + WORKER_S for w in self.workers.values()] if self._queued else []
+        forgotten = [w.heard + FORGET_S for w in self.workers.values()]
+        lost = [self._jobs[number].deadline for number in self._leases.values()]
+        return min((*(at for at in silent if at >= now), *forgotten, *lost), default=math.inf)
 
     def _give_up_hopeless(self, now: float) -> list[Action]:
         """Queued jobs that no worker can take any more are answered."""

@@ -4,6 +4,7 @@ A job rings one worker, the one with the most slots to spare: to wake them all f
 more than the job where there are many.
 """
 
+import math
 from collections.abc import Iterable
 
 from distbuild.signals import Signal
@@ -82,11 +83,16 @@ class Polls:
         for poll in self._waiting.values():
             poll.ring()
 
-    def ring_late(self, now: float) -> None:
-        """Have the requests that have waited long enough look a last time."""
+    def ring_late(self, now: float) -> float:
+        """Have the requests that have waited long enough look a last time; returns when it is due
+        for the next one, infinity without any."""
+        due = math.inf
         for poll in self._waiting.values():
             if poll.deadline <= now:
                 poll.ring()
+            else:
+                due = min(due, poll.deadline)
+        return due
 
     def ring_one(self, worker: str) -> None:
         """Have a worker's request look again."""

@@ -10,6 +10,7 @@ import pytest
 from distbuild.command.model import Local, LocalReason
 from distbuild.protocol.messages import LeaseRequest, RenewRequest, ResultRequest, Toolchain
 from distbuild.syncer import farm as farm_module
+from distbuild.syncer import ticker
 from distbuild.syncer.executor import Task
 from distbuild.syncer.farm import Farm
 from distbuild.syncer.job_queue import FORGET_S
@@ -211,6 +212,19 @@ def test_silent_leases_run_out() -> None:
         lease_one(farm, asking("w1"))
         now[0] = 1000.0
         assert call.result() == Local(LocalReason.NO_WORKER, "w1 fell silent")
+    finally:
+        farm.stop()
+
+
+def test_short_polls_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ticker, "MAX_REST_S", 3600.0)
+    monkeypatch.setattr(farm_module, "GRACE_S", 0.0)
+    farm = Farm(expected=False)
+    try:
+        assert wait_until(lambda: farm._ticker._wakes_at > farm._now() + LONG_S, "it sleeps")
+        poll = InThread(lambda: leased(farm, asking("w1", 1, 0.2)))
+        renewal = InThread(lambda: renewed(farm, RenewRequest("w2", [], 0.2)))
+        assert (poll.result(), renewal.result()) == ([], [])
     finally:
         farm.stop()
 
