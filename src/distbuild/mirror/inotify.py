@@ -5,6 +5,7 @@ outside. Here reading and telling are one step under one lock, so that an empty 
 everything was told.
 """
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -38,6 +39,10 @@ class DrainableInotify(InotifyFD):
             self._is_reading = False
             if self._closed:
                 self._close_resources()
+
+    def silent(self) -> contextlib.AbstractContextManager[object]:
+        """While this is held nothing is told: what happens meanwhile is told afterwards."""
+        return self._telling
 
     def drain(self) -> None:
         """Tell every event that is in the queue; returns once no other thread is telling one."""

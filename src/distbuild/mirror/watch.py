@@ -108,18 +108,20 @@ class InotifyWatcher:
         if directory in self._watched:
             return True
         number = next(self._ids)
-        try:
-            wd = self._fd.add_callback(
-                os.fsencode(directory), self._mask, self, _callback_id(number)
-            )
-        except OSError as error:
-            log.warning("%s: cannot be watched: %s", directory, error.strerror or error)
-            return False
-        if wd < 0:
-            return False
-        with self._lock:
-            self._watched[directory] = (wd, number)
-            self._paths.setdefault(wd, set()).add(directory)
+        # A rename that is told before the watch stands here would leave it to another directory.
+        with self._fd.silent():
+            try:
+                wd = self._fd.add_callback(
+                    os.fsencode(directory), self._mask, self, _callback_id(number)
+                )
+            except OSError as error:
+                log.warning("%s: cannot be watched: %s", directory, error.strerror or error)
+                return False
+            if wd < 0:
+                return False
+            with self._lock:
+                self._watched[directory] = (wd, number)
+                self._paths.setdefault(wd, set()).add(directory)
         return True
 
     def forget(self, directory: str) -> None:

@@ -99,8 +99,7 @@ class JobQueue(msgspec.Struct):
     def offers(self, worker: Worker, now: float) -> bool:
         """Whether a queued job waits for a worker like this."""
         return any(
-            worker.fits(job.need) and not self._better_elsewhere(job, worker.name, now)
-            for job in map(self._jobs.__getitem__, self._queued)
+            self._is_for(worker, job, now) for job in map(self._jobs.__getitem__, self._queued)
         )
 
     # --- events ---------------------------------------------------------------------------------
@@ -111,9 +110,9 @@ class JobQueue(msgspec.Struct):
         reason = self.obstacle(need, now)
         if reason is not None:
             return number, [CompileLocally(number, reason, need.toolchain)]
-        self._jobs[number] = Job(number, need, since=now)
+        job = self._jobs[number] = Job(number, need, since=now)
         self._queued[number] = None
-        return number, self._wake(need)
+        return number, self._wake(job, now)
 
     def heard(self, worker: Worker) -> list[Action]:
         """A worker described itself."""
@@ -130,15 +129,19 @@ class JobQueue(msgspec.Struct):
             if len(actions) >= slots:
                 break
             job = self._jobs[number]
-            if worker.fits(job.need) and not self._better_elsewhere(job, name, now):
+            if self._is_for(worker, job, now):
                 actions.append(self._assign(job, name, now))
         return actions
 
-    def _better_elsewhere(self, job: Job, name: str, now: float) -> bool:
-        """Whether this worker failed the job before and another one, that did not, is there."""
-        return name in job.avoided and any(
-            w.fits(job.need) and n not in job.avoided and now - w.heard <= WORKER_S
-            for n, w in self.workers.items()
+    def _is_for(self, worker: Worker, job: Job, now: float) -> bool:
+        """Whether a worker may have a job: not if it failed it and another one, that did not, is
+        there."""
+        return worker.fits(job.need) and not (
+            worker.name in job.avoided
+            and any(
+                w.fits(job.need) and n not in job.avoided and now - w.heard <= WORKER_S
+                for n, w in self.workers.items()
+            )
         )
 
     def _assign(self, job: Job, worker: str, now: float) -> Assign:
@@ -180,7 +183,7 @@ class JobQueue(msgspec.Struct):
         if obstacle is not None:
             return self._give_up(job, obstacle, detail)
         self.counters.retried += 1
-        return self._wake(job.need)
+        return self._wake(job, now)
 
     def give_up(self, lease: str, reason: LocalReason, detail: str) -> list[Action]:
         """The job under this lease has to be compiled locally."""
@@ -259,9 +262,7 @@ class JobQueue(msgspec.Struct):
             name
             for name, worker in self.workers.items()
             if any(
-                name in job.avoided
-                and worker.fits(job.need)
-                and not self._better_elsewhere(job, name, now)
+                name in job.avoided and self._is_for(worker, job, now)
                 for job in map(self._jobs.__getitem__, self._queued)
             )
         )
@@ -269,8 +270,8 @@ class JobQueue(msgspec.Struct):
 
     # --- transitions ----------------------------------------------------------------------------
 
-    def _wake(self, need: Need) -> list[Action]:
-        names = tuple(n for n, w in self.workers.items() if w.fits(need))
+    def _wake(self, job: Job, now: float) -> list[Action]:
+        names = tuple(n for n, w in self.workers.items() if self._is_for(w, job, now))
         return [Wake(names)] if names else []
 
     def _holder(self, lease: str) -> Job:

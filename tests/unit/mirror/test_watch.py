@@ -319,3 +319,37 @@ def test_what_changes_in_the_root_directory_has_one_slash(watched: Watched) -> N
     assert watched.told == {"/new": False}
     watched.watcher.forget("/")
     assert watched.watcher._watched == {}
+
+
+@pytest.mark.parametrize("how", ["renamed", "removed"])
+def test_a_directory_that_goes_while_it_comes_to_be_watched_is_watched_once_it_is_back(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    above, directory = watched.root / "a", watched.root / "a" / "s"
+    directory.mkdir(parents=True)
+    assert watched.watcher.add(str(above))
+    reader = watched.watcher._fd
+    add_callback = reader.add_callback
+
+    def interrupted(*arguments: object) -> object:
+        wd = add_callback(*arguments)  # type: ignore[arg-type]
+        if how == "renamed":
+            above.rename(watched.root / "b")
+        else:
+            shutil.rmtree(above)
+        # Whoever waits at a barrier meanwhile has the events told, unless it has to wait for this.
+        teller = threading.Thread(target=watched.watcher.barrier)
+        teller.start()
+        teller.join(0.3)
+        return wd
+
+    monkeypatch.setattr(reader, "add_callback", interrupted)
+    watched.watcher.add(str(directory))
+    monkeypatch.undo()
+    watched.heard()
+    directory.mkdir(parents=True)
+    for again in (above, directory):
+        assert watched.watcher.add(str(again))
+    watched.heard()
+    (directory / "x.h").write_text("")
+    assert "a/s/x.h" in watched.heard()

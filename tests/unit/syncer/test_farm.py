@@ -216,6 +216,25 @@ def test_silent_leases_run_out() -> None:
         farm.stop()
 
 
+def test_a_failed_job_wakes_a_worker_that_may_have_it(farm: Farm) -> None:
+    """And not the one that failed it, though that one asked for more first."""
+    failed, better = (farm.lease(asking(name, 1, LONG_S)) for name in ("failed", "better"))
+    next(failed)
+    bell = next(better)
+    execution = farm.execute(task())
+    next(execution)
+    with pytest.raises(StopIteration) as ended:
+        next(failed)
+    [(lease, _)] = ended.value.value
+    again = farm.lease(asking("failed", 2, LONG_S))
+    next(again)
+    assert not bell.is_set()
+    assert farm.deliver(ResultRequest(lease, "failed", error="disk full"))
+    assert bell.is_set()
+    for open_one in (execution, again, better):
+        open_one.close()
+
+
 def test_short_polls_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ticker, "MAX_REST_S", 3600.0)
     monkeypatch.setattr(farm_module, "GRACE_S", 0.0)
