@@ -180,6 +180,99 @@ def test_what_lies_outside_the_mirrored_directories(
     assert_same(cluster, argv, root / "build")
 
 
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize(
+    ("how", "option"),
+    [
+        ("option", '-DCFG="{root}/cfg/l.h"'),
+        ("option", '-DCFG="../cfg/l.h"'),
+        ("option", "-DPLAIN={root}/cfg/l.h"),
+        ("header", ""),
+        ("wrapped", ""),
+    ],
+)
+def test_has_include_of_what_a_macro_names(
+    cluster: Cluster, tmp_path: Path, compiler: str, how: str, option: str
+) -> None:
+    root = tmp_path / "w"
+    ask = "#if __has_include(CFG)\n#include CFG\n#else\nint wrong;\n#endif\n"
+    write(root, cfg__l_h="int right;\n", src__a_c='#include "ask.h"\nint a;\n')
+    strings = "#define S_(x) #x\n#define S(x) S_(x)\n"
+    before = {
+        "option": f"#ifdef PLAIN\n{strings}#define CFG S(PLAIN)\n#endif\n",
+        "header": '#define CFG "../cfg/l.h"\n',
+        "wrapped": '#define HAS(x) __has_include(x)\n#define CFG "../cfg/l.h"\n',
+    }[how]
+    asks = ask.replace("__has_include", "HAS") if how == "wrapped" else ask
+    write(root, src__ask_h=before + asks)
+    options = [option.replace("{root}", str(root))] if option else []
+    argv = [compiler, "-g", "-MD", *options, "-c", "a.c", "-o", "a.o"]
+    assert_remote(cluster, argv, root / "src")
+    write(root, src__a_c=before + ask + "int b;\n")
+    assert_remote(cluster, argv, root / "src")
+    (root / "cfg" / "l.h").unlink()
+    assert_same(cluster, argv, root / "src")
+    write(root, cfg__l_h="int right_again;\n")
+    assert_remote(cluster, argv, root / "src")
+
+
+def test_has_include_below_a_directory_that_is_mirrored_in_part(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """``-I/`` is as wide as directories get; whatever is below it may be asked for."""
+    root = tmp_path / "w"
+    name = f"{root}/far/l.h".lstrip("/")
+    text = f"#if __has_include(<{name}>)\n#include <{name}>\n#endif\nint a;\n"
+    write(root, far__l_h="int right;\n", src__a_c=text, src__b_c='#include "h.h"\n', src__h_h=text)
+    for source in ("a.c", "b.c"):
+        argv = ["gcc", "-g", "-MD", "-I/", "-c", source, "-o", "o.o"]
+        assert_remote(cluster, argv, root / "src")
+    (root / "far" / "l.h").unlink()
+    assert_same(cluster, argv, root / "src")
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '#if __has_include("../../cfg/l.h")\n#include "../../cfg/l.h"\n'
+        '#else\n#include "nowhere.h"\n#endif\n',
+        '#if !__has_include("../../cfg/l.h")\n#error none\n#endif\n',
+        '#if __has_include("x.tmp")\nint yes;\n#else\n#include "nowhere.h"\n#endif\n',
+    ],
+)
+def test_a_compile_that_gave_up_over_has_include_is_no_verdict(
+    cluster: Cluster, tmp_path: Path, compiler: str, text: str
+) -> None:
+    root = tmp_path / "w" / "p"
+    write(root.parent, cfg__l_h="int cfg;\n")
+    write(root, src__a_c='#include "a.h"\n', inc__a_h=text)
+    (root / "inc" / "x.tmp").touch()
+    argv = [compiler, "-g", "-Wfatal-errors", "-Iinc", "-c", "src/a.c", "-o", "a.o"]
+    assert_remote(cluster, argv, root)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["gcc", "-c", "-include", "b.h", "src/a.c", "-o", "a.o"],
+        ["gcc", "-c", "-Iinc", "src/x.c", "-o", "a.o"],
+        ["gcc", "-c", "-Ia", "-Ib", "src/next.c", "-o", "a.o"],
+        ["gcc", "-c", "-Wfatal-errors", "src/line.c", "-o", "a.o"],
+        ["clang", "-c", "-include", "b.h", "src/a.c", "-o", "a.o"],
+    ],
+)
+def test_a_file_that_is_where_nobody_looks_is_missing(
+    cluster: Cluster, project: Path, argv: list[str]
+) -> None:
+    """What the local compiler says, and not a word more."""
+    write(project, src__a_c="int a;\n", src__b_h="int b;\n", src__x_c='#include "x.h"\n')
+    write(project, inc__x_h='#include "b.h"\n', src__next_c="#include <s.h>\n")
+    write(project, a__s_h="#include_next <s.h>\n", b__s_h="#include_next <s.h>\n")
+    write(project, src__line_c='#line 1 "h.h"\nint a = b;\n', h_h='#include "x.h"\n')
+    assert_same(cluster, argv, project)
+
+
 @pytest.mark.parametrize("wide", ["/usr", "/usr/lib", "/usr/share", "/usr/bin", "/etc", "/tmp"])
 def test_a_wide_search_directory_of_the_system(cluster: Cluster, project: Path, wide: str) -> None:
     write(project, a_c="#include <stdio.h>\nint a = EOF;\n")
@@ -283,8 +376,8 @@ def test_a_header_that_only_quotes_would_find(
 ) -> None:
     need(compiler)
     write(project, a_c="#include <beside.h>\n", beside_h="", b_c="#include <q.h>\n", quoted__q_h="")
-    assert_remote(cluster, [compiler, "-iquote", "quoted", "-c", "a.c"], project)
-    assert_remote(cluster, [compiler, "-iquote", "quoted", "-c", "b.c"], project)
+    assert_same(cluster, [compiler, "-iquote", "quoted", "-c", "a.c"], project)
+    assert_same(cluster, [compiler, "-iquote", "quoted", "-c", "b.c"], project)
     assert_remote(cluster, [compiler, "-iquote", "quoted", "-I.", "-c", "a.c"], project)
     assert_remote(cluster, [compiler, "-iquote", "quoted", "-c", "b.c"], project, CPATH="quoted")
 

@@ -149,7 +149,9 @@ def assert_same_on(
         return
     assert shown == local, farm.logs()
     assert after["retried"] == before["retried"]
-    assert after["done"] == before["done"] + 1
+    # A compiler that gives up in a text lists nothing: the local one has the last word.
+    gives_up = argv[0] in ("gcc", "g++") and "-fmax-errors=1" in argv
+    assert after["done"] == before["done"] + (not (gives_up or "-DMISSING" in argv))
 
 
 def is_tied(farm: Cluster, argv: list[str], env: Mapping[str, str]) -> bool:

@@ -52,8 +52,13 @@ def odd_operands(
 def _odd_name(operand: bytes, unusual: Callable[[str], bool], windows: bool) -> str:
     """The operand, if it is odd; else empty."""
     name = operand.decode("utf-8", "surrogateescape")
+    return name if is_odd(name, unusual, windows=windows) else ""
+
+
+def is_odd(name: str, unusual: Callable[[str], bool], *, windows: bool = WINDOWS) -> bool:
+    """Whether a name is absolute, climbs, or is ``unusual``."""
     plain = name.replace("\\", "/") if windows else name
-    return name if _leaves(plain, windows=windows) or unusual(plain) else ""
+    return _leaves(plain, windows=windows) or unusual(plain)
 
 
 def _operands(text: bytes, stem: bytes, rest: "re.Pattern[bytes]") -> Iterator[tuple[int, bytes]]:

@@ -28,6 +28,8 @@ class Task(msgspec.Struct, frozen=True):
     #: What ``-march=native`` means here; see ``command.native``.
     processor: tuple[str, ...]
     terminal: Terminal | None
+    #: The source has ``__has_include`` of what a macro names.
+    asks_by_macro: bool = False
 
 
 #: Yields what it waits for and goes on once that has happened; closing it cancels. Returns the

@@ -3,7 +3,6 @@
 What turns out to be missing is mirrored here, so that the next round finds it. Knows no queue.
 """
 
-import contextlib
 import io
 import logging
 import os
@@ -11,7 +10,7 @@ import posixpath
 from collections.abc import Iterable
 
 from distbuild import disk
-from distbuild.command.locations import blamed
+from distbuild.command.locations import blamed, places, plain
 from distbuild.command.missing import MissingInclude, missing_includes
 from distbuild.command.model import Family, Local, LocalReason
 from distbuild.command.searching import angle_dirs
@@ -22,7 +21,7 @@ from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest
 from distbuild.syncer import proof
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
-from distbuild.syncer.odd import cover_odd
+from distbuild.syncer.odd import cover_asked, cover_odd_files
 from distbuild.syncer.proved import Inputs, Proved
 from distbuild.syncer.texts import Texts
 
@@ -62,7 +61,9 @@ class Judge:
             return False
         # A dependency file that leaves out system headers does not list all that was read.
         if result.exit_code != 0 and (not inputs or _WITHHELD_MARK.encode() in result.stderr):
-            return self._judge_failure(task, result)
+            stands = self._judge_failure(task, result)
+            lists_none = not inputs and task.command.family is not Family.CL
+            return self._judge_unproved(task, result) if stands is True and lists_none else stands
         findings = self._examine(task, inputs, own)
         if findings.reads_more:
             return Local(LocalReason.ASSEMBLER_INPUT, findings.reads_more)
@@ -73,20 +74,21 @@ class Judge:
             self._mirror(findings.to_mirror())
             self._mirroring.recheck(findings.stale)
             self._mirroring.require(posixpath.dirname(p) for p in findings.stale)
-        return not (self._covered_more(task, findings.odd) or findings.in_doubt())
+        return not (self._covered_more(task, findings, inputs) or findings.in_doubt())
 
-    def _covered_more(self, task: Task, odd: list[str]) -> bool:
-        """Mirror what headers ask for outside the mirrored directories; whether that was new."""
-        before = self._mirroring.manifest.generation
-        for path in odd:
-            with contextlib.suppress(OSError), disk.open_to_read(path) as file:
-                cover_odd(self._mirroring, file.read(), posixpath.dirname(path), task.search_dirs)
-        return self._mirroring.manifest.generation > before
+    def _covered_more(self, task: Task, findings: proof.Findings, inputs: Inputs) -> bool:
+        """Mirror what texts ask for outside the mirrored directories; whether that was new."""
+        covered = cover_odd_files(self._mirroring, task, findings.odd)
+        partly = self._shallow_searched(task)
+        if partly or findings.asks_by_macro or task.asks_by_macro:
+            covered |= cover_asked(self._mirroring, self._texts, task, inputs.items(), partly)
+        return covered
 
     def _examine(self, task: Task, inputs: Inputs, own: dict[str, FileEntry]) -> proof.Findings:
         manifest = self._mirroring.manifest
         headers, shallow = self._unseen(task), self._shallow_searched(task)
-        if not (headers or shallow) and self._proved.knows(inputs, task.files, manifest):
+        is_asking = bool(headers or shallow) or task.asks_by_macro
+        if not is_asking and self._proved.knows(inputs, task.files, manifest):
             return proof.Findings()
         rest = self._proved.rest(inputs, {f.path for f in task.files}, manifest)
         findings = self._compared(rest, own)
@@ -148,10 +150,23 @@ class Judge:
                 if posixpath.dirname(path) in searched:
                     return Local(LocalReason.PRECOMPILED_HEADER, path)
         doubtful = bool(self._shallow_searched(task)) or (
-            _NOT_FOUND in result.stderr
-            and any(argument.option == _NO_PLACES for argument in task.command.arguments)
+            _NOT_FOUND in result.stderr and _hides_places(task)
         )
         return self._judge_missing(task, result, doubtful=doubtful)
+
+    def _judge_unproved(self, task: Task, result: ResultRequest) -> bool | Local:
+        """The compiler gave up before it listed what it had read. What it complains of may come of
+        an answer that it would not get here: the local one has the last word.
+
+        A complaint about no place in a text is one about the command line.
+        """
+        named = dict.fromkeys(path for path, _ in places(plain(result.stderr)))
+        files = [task.command.absolute(path) for path in named if not path.startswith("<")]
+        if not files and not _hides_places(task):
+            return True
+        if cover_odd_files(self._mirroring, task, files, by_macro=True):
+            return False
+        return Local(LocalReason.UNPROVED_FAILURE, task.command.source)
 
     def _shallow_searched(self, task: Task) -> list[str]:
         """Search directories of which only the top is mirrored."""
@@ -161,8 +176,12 @@ class Judge:
 
     def _judge_missing(self, task: Task, result: ResultRequest, *, doubtful: bool) -> bool | Local:
         candidates: list[str] = []
+        # Of a compiler that lists what it reads, what it does not list it is not believed.
+        lists_inputs = task.command.family is not Family.CL
         for missing in missing_includes(result.stderr, lambda p, n: self._line(task, p, n)):
             if missing.name is None:
+                if lists_inputs:
+                    continue
                 return Local(LocalReason.INPUT_NOT_MIRRORED, missing.includer)
             paths = [posixpath.join(place, missing.name) for place in _places(task, missing)]
             for path in paths:
@@ -174,9 +193,14 @@ class Judge:
         if candidates:
             if self._mirror(candidates):
                 return False
-            return Local(LocalReason.INPUT_NOT_MIRRORED, candidates[0])
+            held = self._mirroring.manifest.get
+            unheld = (p for p in candidates if not isinstance(held(disk.realpath(p)), FileEntry))
+            if path := next(unheld, ""):
+                return Local(LocalReason.INPUT_NOT_MIRRORED, path)
         # A file may be missing that is in a partly mirrored directory, or that was not named.
-        return Local(LocalReason.INPUT_NOT_MIRRORED, task.command.source) if doubtful else True
+        if doubtful and not lists_inputs:
+            return Local(LocalReason.INPUT_NOT_MIRRORED, task.command.source)
+        return True
 
     def _want_withheld(self, task: Task, result: ResultRequest) -> bool | Local:
         """The compiler ran into a placeholder, and says in which file."""
@@ -204,6 +228,10 @@ class Judge:
         except OSError:
             return None
         return None
+
+
+def _hides_places(task: Task) -> bool:
+    return any(argument.option == _NO_PLACES for argument in task.command.arguments)
 
 
 def _places(task: Task, missing: MissingInclude) -> list[str]:

@@ -17,6 +17,7 @@ from distbuild.command.recall import Recall
 from distbuild.command.searching import listed_dirs, quoted_dirs
 from distbuild.command.special import is_of_process
 from distbuild.command.terminal import asks_terminfo
+from distbuild.mirror.asked import asked
 from distbuild.mirror.known import FileRead, read_file
 from distbuild.mirror.roots import trace
 from distbuild.mirror.scan import MAX_MTIME_NS
@@ -83,13 +84,13 @@ class Preparer:
         self._mirroring.require((*searched, *_foreign_gcc(own.dirs)))
         if closed := self._mirroring.closed(searched):
             return Local(LocalReason.INPUT_NOT_MIRRORED, closed)
-        place = posixpath.dirname(source)
-        odd = () if text.is_plain else cover_odd(self._mirroring, text.read.data, place, searched)
+        odd, asks_by_macro = self._odd(text, posixpath.dirname(source), searched)
         generation = self._settled(command)
-        file = self._job_file(command, text, odd=bool(odd))
+        file = self._job_file(command, text, odd=bool(odd) or asks_by_macro)
         if file is None:  # gone by now
             return Local(LocalReason.SOURCE_MISSING, command.source)
-        if text.more or any(map(is_absolute, odd)) or self._is_tied(command, own, searched):
+        leads_out = bool(text.more) or asks_by_macro or any(map(is_absolute, odd))
+        if leads_out or self._is_tied(command, own, searched):
             command = msgspec.structs.replace(command, needs_original_paths=True)
         return Task(
             command=command,
@@ -103,7 +104,18 @@ class Preparer:
             output_dirs=tuple(filter(disk.isdir, dict.fromkeys(command.output_dirs))),
             processor=known.processor,
             terminal=submission.terminal,
+            asks_by_macro=asks_by_macro,
         )
+
+    def _odd(
+        self, text: _Text, place: str, searched: Iterable[str]
+    ) -> tuple[tuple[str, ...], bool]:
+        """What a source in ``place`` asks for outside the mirrored directories, and whether a macro
+        may have it ask for more."""
+        if text.is_plain:
+            return (), False
+        data = text.read.data
+        return cover_odd(self._mirroring, data, place, searched), asked(data).is_computed
 
     def _settled(self, command: CompileCommand) -> int:
         """The generation that has all changes up to now, and the files that the command names."""

@@ -24,6 +24,8 @@ class Findings(msgspec.Struct):
     shadowing: list[str] = msgspec.field(default_factory=list)
     #: Files that ask for names outside the mirrored directories.
     odd: list[str] = msgspec.field(default_factory=list)
+    #: One has ``__has_include`` of what a macro names.
+    asks_by_macro: bool = False
     #: An assembler directive in this file reads a file that no dependency list names.
     reads_more: str = ""
     #: A precompiled header that the compiler would have used here.
@@ -67,7 +69,9 @@ def _look_at(path: str, facts: Facts | None, findings: Findings) -> None:
     """What the text of an input adds to the findings; None: it is another one by now."""
     if facts is None:
         findings.stale.append(path)
-    elif facts.reads_more:
+        return
+    findings.asks_by_macro |= facts.asked.is_computed
+    if facts.reads_more:
         findings.reads_more = path
     elif facts.odd:
         findings.odd.append(path)

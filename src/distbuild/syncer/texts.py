@@ -11,6 +11,7 @@ import threading
 import msgspec
 
 from distbuild import disk
+from distbuild.mirror.asked import NOTHING, Asked, asked, names_in_directives
 from distbuild.mirror.policy import is_unusual
 from distbuild.mirror.text import assembler_reads_more, odd_operands
 from distbuild.protocol.messages import Digest
@@ -18,15 +19,17 @@ from distbuild.protocol.messages import Digest
 
 class Facts(msgspec.Struct, frozen=True):
     """``reads_more``: an assembler reads files that it names, which are in no dependency list.
-    ``odd``: it includes what may lie outside the mirrored directories."""
+    ``odd``: it includes what may lie outside the mirrored directories. ``asked``: what
+    ``__has_include`` asks for."""
 
     reads_more: bool = False
     odd: bool = False
+    asked: Asked = NOTHING
 
     @property
     def is_plain(self) -> bool:
         """Whether there is nothing more to look at."""
-        return not (self.reads_more or self.odd)
+        return not (self.reads_more or self.odd or self.asked.is_computed)
 
 
 class Texts:
@@ -35,20 +38,38 @@ class Texts:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[Digest, Facts] = {}
+        self._named: dict[Digest, tuple[str, ...]] = {}
 
     def about(self, path: str, digest: Digest) -> Facts | None:
         """The facts of the text with this digest, which is at ``path``; None: it is not, now."""
         known = self._known.get(digest)
         if known is not None:
             return known
-        try:
-            with disk.open_to_read(path) as file:
-                data = file.read()
-        except OSError:
+        data = _read(path, digest)
+        if data is None:
             return None
-        if hashlib.sha256(data).digest() != digest:
-            return None
-        facts = Facts(assembler_reads_more(data), bool(odd_operands(data, is_unusual)))
+        odd = bool(odd_operands(data, is_unusual))
+        facts = Facts(assembler_reads_more(data), odd, asked(data))
         with self._lock:
             self._known[digest] = facts
         return facts
+
+    def named(self, path: str, digest: Digest) -> tuple[str, ...]:
+        """What may be files' names in the directives of that text; as for ``about``, or nothing."""
+        known = self._named.get(digest)
+        if known is not None:
+            return known
+        names = names_in_directives(_read(path, digest) or b"")
+        with self._lock:
+            self._named[digest] = names
+        return names
+
+
+def _read(path: str, digest: Digest) -> bytes | None:
+    """What is at ``path``, if it has this digest."""
+    try:
+        with disk.open_to_read(path) as file:
+            data = file.read()
+    except OSError:
+        return None
+    return data if hashlib.sha256(data).digest() == digest else None

@@ -66,6 +66,9 @@ def local(reason: LocalReason, detail: str) -> SubmitReply:
     return SubmitReply("local", reason=str(reason), detail=detail, silent=reason.by_design)
 
 
+UNPROVED = local(LocalReason.UNPROVED_FAILURE, "x.c")
+
+
 def test_a_proven_result_is_the_answer(compiling: Compiling) -> None:
     assert compiling.compile(compiling.result("src/x.c", "inc/a.h")) == done()
     assert compiling.counted() == (1, 0, 0, {})
@@ -73,8 +76,30 @@ def test_a_proven_result_is_the_answer(compiling: Compiling) -> None:
 
 def test_a_genuine_failure_is_accepted_at_once(compiling: Compiling) -> None:
     said = b"x.c:2:1: error: no\n"
-    assert compiling.compile(compiling.result(exit_code=1, stderr=said)) == done(1, said)
+    failed = compiling.result("src/x.c", exit_code=1, stderr=said)
+    assert compiling.compile(failed) == done(1, said)
     assert compiling.counted() == (1, 1, 0, {})
+
+
+def test_a_failure_that_lists_no_inputs_is_left_to_the_local_compiler(compiling: Compiling) -> None:
+    failed = compiling.result(exit_code=1, stderr=b"x.c:2:1: fatal error: no\n")
+    assert compiling.compile(failed) == UNPROVED
+
+
+@pytest.mark.parametrize(
+    "text", ['#if __has_include("../cfg/l.h")\n', '#define L "../cfg/l.h"\n#include L\n']
+)
+def test_a_failure_that_a_file_outside_may_mend_is_compiled_again(
+    compiling: Compiling, text: str
+) -> None:
+    compiling.box.write("cfg/l.h", "")
+    compiling.box.write("src/x.c", '#include "a.h"\n')
+    compiling.box.write("inc/a.h", text)
+    said = f"{compiling.box.base}/inc/a.h:1:2: fatal error: no\n".encode()
+    failed = compiling.result(exit_code=1, stderr=said)
+    assert compiling.compile(failed, compiling.result("src/x.c", "inc/a.h")) == done()
+    assert compiling.held("cfg/l.h")
+    assert compiling.compile(failed) == UNPROVED
 
 
 def test_a_stale_input_is_compiled_again(compiling: Compiling) -> None:
@@ -173,21 +198,24 @@ def test_what_a_header_asks_for_elsewhere_is_mirrored_and_compiled_again(
     assert compiling.held("o/b.h")
 
 
-def test_a_missing_include_that_is_mirrored_already_makes_it_local(compiling: Compiling) -> None:
+def test_a_missing_include_that_is_mirrored_already_is_left_to_the_local_compiler(
+    compiling: Compiling,
+) -> None:
     answer = compiling.compile(compiling.result(exit_code=1, stderr=MISSING))
-    path = f"{compiling.box.base}/inc/a.h"
-    assert answer == local(LocalReason.INPUT_NOT_MIRRORED, path)
+    assert answer == UNPROVED
 
 
-def test_a_missing_include_that_does_not_exist_is_the_answer(compiling: Compiling) -> None:
+def test_a_missing_include_that_does_not_exist_is_left_to_the_local_compiler(
+    compiling: Compiling,
+) -> None:
     compiling.box.write("src/x.c", '#include "none.h"\n')
-    assert compiling.compile(compiling.result(exit_code=1, stderr=MISSING)) == done(1, MISSING)
+    assert compiling.compile(compiling.result(exit_code=1, stderr=MISSING)) == UNPROVED
 
 
 def test_a_missing_include_that_a_macro_names_makes_it_local(compiling: Compiling) -> None:
     compiling.box.write("src/x.c", "#include NAME\n")
     answer = compiling.compile(compiling.result(exit_code=1, stderr=MISSING))
-    assert answer == local(LocalReason.INPUT_NOT_MIRRORED, "x.c")
+    assert answer == UNPROVED
 
 
 NO_NAMESPACE = Local(LocalReason.NO_NAMESPACE)
@@ -255,7 +283,7 @@ def test_a_failure_where_a_precompiled_header_was_missing_is_compiled_again(
     compiling.box.write("inc/a.h.gch", "")
     failed = compiling.result(exit_code=1, stderr=b"inc/a.h:1:1: error: no\n")
     assert compiling.compile(failed, compiling.result("inc/a.h.gch")) == done()
-    assert compiling.compile(failed) == done(1, failed.stderr)
+    assert compiling.compile(failed) == UNPROVED
 
 
 def test_a_directory_of_precompiled_headers_makes_it_local(compiling: Compiling) -> None:
