@@ -37,6 +37,8 @@ _TMPFILE = getattr(os, "O_TMPFILE", 0)
 #: Bytes as they are, and not for the programs that are started meanwhile.
 _PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 _CLOSED = -1
+#: How often another one that writes the same file may come between.
+_TRIES = 20
 
 
 def write_outputs(
@@ -112,15 +114,18 @@ class _Written:
             os.replace(to_system(self._temporary), to_system(self._path))
             self._temporary = b""
             return
-        try:
-            self._link(self._path)
-        except FileExistsError:
+        for _ in range(_TRIES):
+            with contextlib.suppress(FileExistsError):
+                self._link(self._path)
+                return
             if self._is_in_old():
                 return
             # Not renamed over it: ext4 would write the new one to the disk at once, which costs
-            # more than all the rest. Compilers remove the old one as well.
-            os.unlink(self._path)
-            self._link(self._path)
+            # more than all the rest. Compilers remove the old one as well. Another compile that
+            # writes the same file may come between.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+        self._link(self._path)
 
     def _is_in_old(self) -> bool:
         """Write into the old file, if that shows: if one in its place would differ from it."""

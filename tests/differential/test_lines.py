@@ -98,7 +98,7 @@ def test_a_line_equals_the_local_one(
     outcome = outcomes[row].result()
 
     assert outcome.differences() == []
-    assert outcome.happened == rows(row[0])[row[1]].expected, outcome.said
+    assert outcome.fits(rows(row[0])[row[1]].expected), outcome.said
 
 
 @pytest.mark.compiler
@@ -138,8 +138,8 @@ def test_plain_workers_are_as_faithful(
         wrong = []
         for line in rows(compiler, project):
             outcome = compare(plain, project, line)
-            fits = outcome.happened == line.expected
-            if outcome.differences() or not (fits or outcome.happened == "no_namespace"):
+            fits = outcome.fits(line.expected) or outcome.happened == "no_namespace"
+            if outcome.differences() or not fits:
                 wrong.append((str(line), outcome.said, outcome.differences()))
         assert wrong == [], "\n".join(map(str, wrong))
         plain.stop()

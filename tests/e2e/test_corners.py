@@ -273,6 +273,21 @@ def test_a_file_that_is_where_nobody_looks_is_missing(
     assert_same(cluster, argv, project)
 
 
+@pytest.mark.parametrize(("compiler", "reason"), [("gcc", ""), ("clang", "hard_links")])
+@pytest.mark.parametrize("how", ["#pragma once\nint z = 1;\n", "int z;\n"])
+def test_headers_that_are_one_file(
+    cluster: Cluster, project: Path, compiler: str, reason: str, how: str
+) -> None:
+    write(project, a_h=how, m_c='#include "a.h"\n#import "b.h"\n')
+    os.link(project / "a.h", project / "b.h")
+    before = cluster.jobs()["local"]
+    assert_same(cluster, [compiler, "-g", "-w", "-c", "m.c", "-o", "m.o"], project)
+    after = cluster.jobs()["local"]
+    assert {r for r in after if after[r] != before.get(r)} == ({reason} if reason else set())
+    write(project, one_c='#include "a.h"\n')
+    assert_remote(cluster, [compiler, "-g", "-c", "one.c", "-o", "m.o"], project)
+
+
 @pytest.mark.parametrize("wide", ["/usr", "/usr/lib", "/usr/share", "/usr/bin", "/etc", "/tmp"])
 def test_a_wide_search_directory_of_the_system(cluster: Cluster, project: Path, wide: str) -> None:
     write(project, a_c="#include <stdio.h>\nint a = EOF;\n")

@@ -39,6 +39,12 @@ class Outcome:
     #: More about that, for people.
     said: str
 
+    def fits(self, expected: str) -> bool:
+        """Whether that happened which a row says. Of a compile that the compiler gives up, which
+        each does at other errors, a worker's word may not be enough."""
+        unproved = self.happened == "unproved_failure" and self.local.exit_code != 0
+        return self.happened == expected or (expected == "remote" and unproved)
+
     def differences(self) -> list[str]:
         """What is not equal, with both values; empty for a faithful compile.
 

@@ -2,6 +2,7 @@ import errno
 import os
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,18 @@ def test_an_output_with_a_checksum_is_held_against_it(tmp_path: Path) -> None:
         with pytest.raises(InfrastructureError):
             write_outputs([OutputFile(os.fsencode(tmp_path / "x.o"), 0o644, bad)], [], UMASK)
     assert (tmp_path / "x.o").read_bytes() == b"object" * 1000
+
+
+def test_many_may_write_the_same_file_at_the_same_time(tmp_path: Path) -> None:
+    path = tmp_path / "same.o"
+    texts = [bytes([n]) * 1000 for n in range(8)]
+
+    def write(text: bytes) -> None:
+        for _ in range(200):
+            write_outputs([output(path, text)], [], UMASK)
+
+    with ThreadPoolExecutor(len(texts)) as pool:
+        for done in [pool.submit(write, text) for text in texts]:
+            done.result()
+    assert path.read_bytes() in texts
+    assert listing(tmp_path).keys() == {"same.o"}

@@ -50,6 +50,7 @@ class LocalReason(enum.StrEnum):
     LEASES_LOST = "leases_lost"
     INPUTS_CHANGED = "inputs_changed"
     INPUT_NOT_MIRRORED = "input_not_mirrored"
+    HARD_LINKS = "hard_links"
     UNPROVED_FAILURE = "unproved_failure"
     SYNCER_ERROR = "syncer_error"
     SYNCER_STOPPING = "syncer_stopping"

@@ -10,6 +10,7 @@ import logging
 import os
 import posixpath
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -200,6 +201,12 @@ class Scanner:
             if now != key:
                 changed.append(path)
         return changed
+
+    def twins(self) -> dict[str, int]:
+        """Files that have another of their names in the mirror too, with their inodes."""
+        linked = {path: key[2] for path, key in list(self._linked.items())}
+        names = Counter(linked.values())
+        return {path: inode for path, inode in linked.items() if names[inode] > 1}
 
     def tree(self, root: str, enter: Callable[[str], None], limit: int) -> Tree:
         """Everything below ``root`` and ``root`` itself, which must be a directory.

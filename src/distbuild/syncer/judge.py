@@ -62,11 +62,13 @@ class Judge:
         # A dependency file that leaves out system headers does not list all that was read.
         if result.exit_code != 0 and (not inputs or _WITHHELD_MARK.encode() in result.stderr):
             stands = self._judge_failure(task, result)
-            lists_none = not inputs and task.command.family is not Family.CL
+            lists_none = not inputs and not task.command.family.speaks_cl
             return self._judge_unproved(task, result) if stands is True and lists_none else stands
         findings = self._examine(task, inputs, own)
         if findings.reads_more:
             return Local(LocalReason.ASSEMBLER_INPUT, findings.reads_more)
+        if findings.twin:
+            return Local(LocalReason.HARD_LINKS, findings.twin)
         if findings.precompiled:
             return Local(LocalReason.PRECOMPILED_HEADER, findings.precompiled)
         if findings.in_doubt():
@@ -87,7 +89,9 @@ class Judge:
     def _examine(self, task: Task, inputs: Inputs, own: dict[str, FileEntry]) -> proof.Findings:
         manifest = self._mirroring.manifest
         headers, shallow = self._unseen(task), self._shallow_searched(task)
-        is_asking = bool(headers or shallow) or task.asks_by_macro
+        # clang goes by inodes, of which a tree has one for each name.
+        twins = self._scanner.twins() if task.command.family.is_clang else {}
+        is_asking = bool(headers or shallow or twins) or task.asks_by_macro
         if not is_asking and self._proved.knows(inputs, task.files, manifest):
             return proof.Findings()
         rest = self._proved.rest(inputs, {f.path for f in task.files}, manifest)
@@ -101,6 +105,8 @@ class Judge:
             findings.shadowing = proof.shadowing(
                 inputs.paths(), searched, shallow, manifest.get, disk.exists
             )
+        if twins:
+            findings.twin = proof.twin(inputs.paths(), twins)
         return findings
 
     def _compared(self, inputs: list[InputFile], own: dict[str, FileEntry]) -> proof.Findings:
@@ -177,7 +183,7 @@ class Judge:
     def _judge_missing(self, task: Task, result: ResultRequest, *, doubtful: bool) -> bool | Local:
         candidates: list[str] = []
         # Of a compiler that lists what it reads, what it does not list it is not believed.
-        lists_inputs = task.command.family is not Family.CL
+        lists_inputs = not task.command.family.speaks_cl
         for missing in missing_includes(result.stderr, lambda p, n: self._line(task, p, n)):
             if missing.name is None:
                 if lists_inputs:

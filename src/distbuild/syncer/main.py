@@ -197,6 +197,14 @@ def _user_home() -> str:
     return disk.realpath(from_system(os.path.expanduser("~")))
 
 
+def _user() -> str:
+    """Who runs this; in a container it may be a number that no name is known of."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid()) if hasattr(os, "getuid") else "user"
+
+
 def read_client_id(home: Home) -> str:
     """The name under which workers keep this installation's tree; made once."""
     path = home.state / "client_id"
@@ -206,7 +214,7 @@ def read_client_id(home: Home) -> str:
             return known
     except (OSError, UnicodeDecodeError):
         log.debug("%s is made", path)
-    user = re.sub(r"[^A-Za-z0-9_]", "_", f"{getpass.getuser()}-{socket.gethostname()}")[:60]
+    user = re.sub(r"[^A-Za-z0-9_]", "_", f"{_user()}-{socket.gethostname()}")[:60]
     made = f"{user}-{os.urandom(4).hex()}"
     try:
         path.write_text(made + "\n", encoding="ascii")

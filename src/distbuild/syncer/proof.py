@@ -30,6 +30,8 @@ class Findings(msgspec.Struct):
     reads_more: str = ""
     #: A precompiled header that the compiler would have used here.
     precompiled: str = ""
+    #: Another name of a file that was read, which was read as well.
+    twin: str = ""
 
     def to_mirror(self) -> list[str]:
         """Files to add to the mirror by name before the job runs again."""
@@ -105,6 +107,18 @@ def precompiled(
                 end = "/" + plain[len(prefix) :]
                 if any(path.endswith(end) for path in read):
                     return header
+    return ""
+
+
+def twin(inputs: Iterable[str], inodes: Mapping[str, int]) -> str:
+    """An input that is the same file as one before it, or ""; ``inodes`` of those that may be."""
+    seen: set[int] = set()
+    for path in inputs:
+        inode = inodes.get(path)
+        if inode is not None and inode in seen:
+            return path
+        if inode is not None:
+            seen.add(inode)
     return ""
 
 

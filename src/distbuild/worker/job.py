@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from distbuild import disk
 from distbuild.command import native
 from distbuild.command.locations import blamed
-from distbuild.command.model import CompileCommand, Family, Local
+from distbuild.command.model import CompileCommand, Local
 from distbuild.command.recall import Recall
 from distbuild.command.terminal import on_terminal
 from distbuild.mirror.store import translated
@@ -171,7 +171,7 @@ class JobRunner:
         paths = [file.path for file in inputs]
         task.clock.check_inputs(task.job, task.command, task.tree, None if failed else paths)
         disturbed = task.tree.is_changed_since(revision, paths)
-        if answer.dependencies is None and task.command.family is Family.CL:
+        if answer.dependencies is None and task.command.family.speaks_cl:
             # It lists nothing when it fails. Of the others such a failure proves nothing anyway.
             disturbed = task.tree.revision() != revision
         return ResultRequest(

@@ -34,6 +34,7 @@ _MEANINGS: Mapping[LocalReason, str] = {
     LocalReason.OTHER_FILES: "the wrapper sees other files than the syncer (a container?)",
     LocalReason.FARM_FULL: "all workers were busy and a core of the dev box was idle",
     LocalReason.COMPILER_CRASHED: "the worker's compiler crashed; only the local one can tell why",
+    LocalReason.HARD_LINKS: "two of its headers are one file, which clang includes once",
     LocalReason.UNPROVED_FAILURE: "it failed before it could tell what it had read",
     LocalReason.NAMES_ITS_PLACE: "the object tells by which paths it was compiled",
     LocalReason.OUTPUT_NOT_WRITTEN: "the outputs could not be written",

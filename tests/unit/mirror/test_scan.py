@@ -271,3 +271,16 @@ def test_a_directory_is_closed_only_if_nothing_in_it_may_be_looked_at(
     monkeypatch.setattr(disk, "access", lambda *_: may_enter)
     assert scanner.children(str(tmp_path)) == {}
     assert scanner.closed == (set() if may_enter else {str(tmp_path)})
+
+
+def test_twins_are_files_with_two_names_here(base: Path, scanner: Scanner) -> None:
+    for name in ("a.h", "b.h", "alone.h"):
+        (base / name).write_text(name)
+    os.link(base / "a.h", base / "again.h")
+    os.link(base / "b.h", base.parent / "elsewhere.h")
+    scanner.children(str(base))
+    inode = (base / "a.h").stat().st_ino
+    assert scanner.twins() == {f"{base}/a.h": inode, f"{base}/again.h": inode}
+    (base / "again.h").unlink()
+    assert scanner.written_elsewhere() == [f"{base}/a.h"]
+    assert scanner.twins() == {}

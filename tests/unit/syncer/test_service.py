@@ -168,7 +168,7 @@ def test_a_lease_carries_the_job_and_the_changes_that_it_needs(serving: Serving)
     assert serving.service.deliver(messages.ResultRequest(job.lease_id, "w1", exit_code=1))
     answer = run(compiling)
     assert isinstance(answer, messages.SubmitReply)
-    assert (answer.outcome, answer.reason) == ("local", "unproved_failure")
+    assert (answer.outcome, answer.exit_code) == ("done", 1)
 
 
 @pytest.mark.parametrize("known", [False, True])

@@ -357,6 +357,27 @@ def test_a_change_of_an_input_while_the_compiler_runs_is_reported(
     assert result.disturbed
 
 
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_a_failed_compile_that_lists_its_inputs_is_disturbed_by_these_alone(
+    devbox: DevBox, project: Path, compiler: str
+) -> None:
+    class Meddler(PlainSandbox):
+        def prepare(self, task):
+            execution = super().prepare(task)
+            write(project / "inc" / self.changes, "#pragma once\n")
+            devbox.mirror(project)
+            return execution
+
+    write(project / "src/wrong.c", '#include "shape.h"\nint wrong = undeclared;\n')
+    devbox.mirror(project)
+    sandbox = Meddler(SEARCH_PATH)
+    for changes, disturbs in (("other.h", False), ("shape.h", True)):
+        sandbox.changes = changes
+        argv = [compiler, "-c", "../src/wrong.c", "-I../inc", "-o", "wrong.o"]
+        result = devbox.compile(sandbox, argv, project / "build")
+        assert (result.exit_code, result.disturbed) == (1, disturbs)
+
+
 def test_a_plain_worker_refuses_what_needs_the_original_paths(
     devbox: DevBox, project: Path
 ) -> None:
