@@ -105,6 +105,20 @@ def test_old_outputs_keep_what_the_compiler_leaves_them(
     assert cluster.jobs()["done"] == before + 1
 
 
+def test_a_name_with_a_newline_is_left_to_the_compiler(cluster: Cluster, project: Path) -> None:
+    write(project, a_c='#include "h.h"\n', h_h="")
+    odd = project / "a\nb"
+    shutil.copytree(project, odd)
+    shutil.copy(project / "a.c", project / "a\nb.c")
+    before = cluster.jobs()
+    for argv in (["-c", "a\nb.c", "-MD"], ["-c", "-Ia\nb", "a.c"]):
+        assert_same(cluster, ["gcc", *argv], project)
+    assert_same(cluster, ["gcc", "-c", "a.c", "-MD"], odd)
+    after = cluster.jobs()
+    assert after["local"]["special_input"] - before["local"].get("special_input", 0) == 3
+    assert after["retried"] == before["retried"]
+
+
 def test_a_device_among_the_inputs_is_left_to_the_compiler(cluster: Cluster, project: Path) -> None:
     for option in ("-include", "-imacros"):
         assert_same(cluster, ["gcc", option, "/dev/null", "-c", "a.c", "-o", "a.o"], project)

@@ -1,4 +1,5 @@
-"""Paths that lead each process somewhere else: what the syncer sees there is the syncer's own.
+"""Paths that nobody else can follow: those that lead each process somewhere else, where the syncer
+would see its own, and those of which no compiler can tell.
 
 Duty: strings. Links that lead to such a place are not seen here.
 """
@@ -18,9 +19,12 @@ def is_of_process(path: str) -> bool:
 
 
 def special_input(command: CompileCommand) -> Local | None:
-    """What the command reads, or where it is run, if only the compiler itself can find that."""
+    """What the command reads, or where it is run, if only the compiler itself can find that.
+
+    A name with a newline in it: no dependency file can tell of it.
+    """
     named = (command.source, *command.input_files, *command.search_dirs)
     for path in (command.cwd, *map(command.absolute, named)):
-        if is_of_process(path):
+        if "\n" in path or is_of_process(path):
             return Local(LocalReason.SPECIAL_INPUT, path)
     return None
