@@ -362,6 +362,8 @@ def test_a_failed_compile_that_lists_its_inputs_is_disturbed_by_these_alone(
     devbox: DevBox, project: Path, compiler: str
 ) -> None:
     class Meddler(PlainSandbox):
+        changes = ""
+
         def prepare(self, task):
             execution = super().prepare(task)
             write(project / "inc" / self.changes, "#pragma once\n")
