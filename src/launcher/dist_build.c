@@ -9,94 +9,21 @@
  */
 #define _GNU_SOURCE
 #include <strings.h>
-#include <sys/socket.h>
-#include <sys/uio.h>
-#include <sys/un.h>
+#include <time.h>
 
 #include "become.h"
 #include "request.h"
+#include "syncer.h"
 
 static const size_t MAX_HEAD = 16 * 1024;
 static const size_t MAX_BODY = 512 * 1024 * 1024;
+/* A syncer that ends without a word is perhaps started anew: it is waited for so long, so often.
+ * All wrappers that wait would else become as many Python processes at the same time. */
+static const int RESTARTS = 2, LOOKS = 30;
+static const struct timespec BETWEEN_LOOKS = {.tv_nsec = 100 * 1000 * 1000};
 
 /* Requests and answers mostly fit here: pages that are not touched cost nothing, malloc does. */
 static char room[64 * 1024];
-
-/* --- the syncer's socket --------------------------------------------------------------------- */
-
-/* DIST_BUILD_HOME as config.find_home has it; false: only Python knows. */
-static bool find_home(char *home)
-{
-    const char *named = getenv("DIST_BUILD_HOME"), *user = "";
-    if (named == NULL || *named == '\0')
-        named = "~/dist_build";
-    if (*named == '~') {
-        user = getenv("HOME");
-        named++;
-        if (user == NULL || *user == '\0' || (*named != '\0' && *named != '/'))
-            return false;
-    }
-    return snprintf(home, PATH_MAX, "%s%s", user, named) < PATH_MAX;
-}
-
-/* A socket that is not a standard stream which the build has closed: compilers write to those. */
-static int new_socket(void)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    if (fd < 0 || fd > STDERR_FILENO)
-        return fd;
-    int higher = fcntl(fd, F_DUPFD, STDERR_FILENO + 1);
-    (void)close(fd);
-    return higher;
-}
-
-static int connect_to_syncer(void)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    char home[PATH_MAX];
-    int fd = -1, directory = -1, failed;
-    if (!find_home(home) || (fd = new_socket()) < 0)
-        return -1;
-    if (strlen(home) + sizeof "/syncer.sock" <= sizeof address.sun_path) {
-        (void)stpcpy(stpcpy(address.sun_path, home), "/syncer.sock");
-    } else { /* the path of a socket has 107 bytes, the path of a home may have more */
-        directory = open(home, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        (void)snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/syncer.sock",
-                       directory);
-    }
-    do
-        failed = connect(fd, (const struct sockaddr *)&address, sizeof address);
-    while (failed && errno == EINTR);
-    if (directory >= 0)
-        (void)close(directory);
-    if (!failed)
-        return fd;
-    (void)close(fd);
-    return -1;
-}
-
-static bool send_request(int fd, const struct message *body)
-{
-    char head[160];
-    int length = snprintf(head, sizeof head,
-                          "POST /api/v1/run HTTP/1.1\r\nHost: syncer\r\n"
-                          "Content-Type: application/msgpack\r\nContent-Length: %zu\r\n\r\n",
-                          body->used);
-    struct iovec parts[2] = {{head, (size_t)length}, {body->data, body->used}};
-    struct msghdr rest = {.msg_iov = parts, .msg_iovlen = 2};
-    while (parts[0].iov_len + parts[1].iov_len > 0) {
-        ssize_t sent = sendmsg(fd, &rest, MSG_NOSIGNAL); /* a syncer that ends is not our end */
-        if (sent < 0 && errno != EINTR)
-            return false;
-        for (size_t i = 0; sent > 0; i++) {
-            size_t step = (size_t)sent < parts[i].iov_len ? (size_t)sent : parts[i].iov_len;
-            parts[i].iov_base = (char *)parts[i].iov_base + step;
-            parts[i].iov_len -= step;
-            sent -= (ssize_t)step;
-        }
-    }
-    return true;
-}
 
 /* --- the answer ------------------------------------------------------------------------------ */
 
@@ -107,6 +34,7 @@ static const char *const FIELD_NAMES[FIELDS] = {
 };
 
 struct answer {
+    bool is_none; /* the connection ended before its first byte */
     const char *fields[FIELDS]; /* "" where the header is missing */
     char *body;
     size_t length;
@@ -161,8 +89,10 @@ static bool receive_answer(int fd, struct answer *answer)
     char *end = NULL;
     while (end == NULL && used < MAX_HEAD) {
         size_t got = receive(fd, room + used, MAX_HEAD - used);
-        if (got == 0)
+        if (got == 0) {
+            answer->is_none = used == 0;
             return false;
+        }
         used += got;
         end = memmem(room, used, "\r\n\r\n", 4);
     }
@@ -226,21 +156,37 @@ static void compile_here(const struct answer *answer, char **words)
     become_compiler(program, words); /* the socket stays open: it holds a local slot */
 }
 
-/* Returns if there is no syncer or its answer is not understood. */
-static void ask_syncer(char **words)
+/* False: it ended without a word. */
+static bool ask(int fd, char **words)
 {
     struct message request = {.data = room, .size = sizeof room};
-    struct answer answer;
-    int fd = connect_to_syncer();
-    if (fd < 0)
-        return;
-    if (put_request(&request, words) && send_request(fd, &request) && receive_answer(fd, &answer)) {
+    struct answer answer = {.is_none = false};
+    if (!put_request(&request, words))
+        return true;
+    if (!send_request(fd, &request))
+        return false;
+    if (receive_answer(fd, &answer)) {
         if (strcmp(answer.fields[KIND], "done") == 0)
             give_back(&answer);
         else if (strcmp(answer.fields[KIND], "local") == 0)
             compile_here(&answer, words);
     }
-    (void)close(fd);
+    return !answer.is_none;
+}
+
+/* Returns if there is no syncer or its answer is not understood. */
+static void ask_syncer(char **words)
+{
+    int fd = connect_to_syncer();
+    for (int restarts = 0; fd >= 0; restarts++) {
+        bool is_answered = ask(fd, words);
+        (void)close(fd);
+        fd = -1;
+        for (int i = 0; !is_answered && restarts < RESTARTS && fd < 0 && i < LOOKS; i++) {
+            (void)nanosleep(&BETWEEN_LOOKS, NULL);
+            fd = connect_to_syncer();
+        }
+    }
 }
 
 /* --- the ladder ------------------------------------------------------------------------------ */

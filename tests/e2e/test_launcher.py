@@ -6,6 +6,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,25 @@ def test_local_work_takes_turns(
         own.kill()
 
 
+def test_without_a_syncer_local_work_takes_turns_too(
+    cluster: Cluster, project: Path, tmp_path: Path
+) -> None:
+    """As many at a time as there are cores, here one; what one of them calls runs in its turn."""
+    home = tmp_path / "home"
+    (home / "state").mkdir(parents=True)
+    log, bin_ = tmp_path / "log", tmp_path / "bin"
+    bin_.mkdir()
+    body = f"echo begin >>{log}\nsleep 0.1\n{{calls}}echo end >>{log}\n"
+    for name, calls in (("gcc", f"{EXECUTABLE} {bin_}/clang y.o\n"), ("clang", "")):
+        (bin_ / name).write_text("#!/bin/sh\n" + body.format(calls=calls))
+        (bin_ / name).chmod(0o755)
+    env = cluster.environment(DIST_BUILD_HOME=str(home))
+    words = ["taskset", "-c", "0", str(EXECUTABLE), f"{bin_}/gcc", "x.o"]
+    running = [subprocess.Popen(words, cwd=project, env=env) for _ in range(4)]
+    assert [process.wait(timeout=60) for process in running] == [0] * 4
+    assert log.read_text().split() == ["begin", "begin", "end", "end"] * 4
+
+
 def test_idle_cores_join_in_while_the_farm_is_full(
     tmp_path: Path, certs_dir: Path, project: Path
 ) -> None:
@@ -199,6 +219,41 @@ def test_a_syncer_that_is_killed_leaves_right_objects(
         assert {(project / n).read_bytes() for n in names} == {(project / "local.o").read_bytes()}
     finally:
         own.kill()
+
+
+def test_a_syncer_that_is_started_anew_is_asked_again(
+    tmp_path: Path, certs_dir: Path, project: Path, launcher: Path
+) -> None:
+    """By the launcher itself: all that wait would else become Python processes at once."""
+    alone = shutil.copy(launcher, tmp_path / "dist_build.exe")  # without the Python client beside
+    own = Cluster(tmp_path / "own", certs_dir, workers=[{}])
+    try:
+        own.syncer.start()
+        wait_until(own.syncer.answers, "the syncer answers")
+        waiting = [  # for the first worker
+            subprocess.Popen(
+                [alone, "gcc", "-c", "x.c", "-o", f"{n}.o"],
+                cwd=project,
+                env=own.environment(),
+                stderr=subprocess.PIPE,
+            )
+            for n in range(3)
+        ]
+        wait_until(lambda: all(_has_socket(p.pid) for p in waiting), "all are connected")
+        time.sleep(0.5)
+        own.syncer.kill()
+        own.start()
+        for process in waiting:
+            _, said = process.communicate(timeout=60)
+            assert (process.returncode, said) == (0, b"")
+        assert remote(own) == len(waiting)
+    finally:
+        own.kill()
+
+
+def _has_socket(pid: int) -> bool:
+    links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    return any(link.startswith("socket:") for link in links)
 
 
 def test_interrupted_while_it_waits_for_its_turn(

@@ -26,10 +26,13 @@ from distbuild.wrapper.local import run_locally
 from distbuild.wrapper.session import make_session
 from distbuild.wrapper.submit import SyncerConnection, request_of
 from distbuild.wrapper.terminal import find_terminal
+from distbuild.wrapper.turns import take_turn
 
 #: An infrastructure failure when DIST_BUILD_FALLBACK=0 forbids the local compile.
 NO_FALLBACK = 103
 USAGE = 2
+#: What is no compile; ``dist_build.exe make`` would wait for its own children.
+_TURNLESS = (LocalReason.NOT_A_COMPILER, LocalReason.INFORMATION)
 _OURSELVES = ("dist_build.exe", "dist_build")
 #: Windows' exit code of what Ctrl-C ended (0xC000013A).
 _CONTROL_C_EXIT = -1073741510
@@ -104,6 +107,9 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
             return _give_back(reply, verbose=verbose)
     except DistBuildError as error:
         reply = _without_syncer(argv, str(error))
+        may_run = reply.silent or env.get("DIST_BUILD_FALLBACK") != "0"
+        if may_run and reply.reason not in _TURNLESS:
+            env = take_turn(find_home().state / "turns", env)
     return _fall_back(reply, argv, env, verbose=verbose)
 
 

@@ -172,7 +172,6 @@ def test_a_syncer_that_ends_while_it_is_told_leaves_it_to_the_client(launcher: L
 
 _DONE = done(0, b"out")
 NOT_UNDERSTOOD = {
-    "end of file": b"",
     "half a head": _DONE[:40],
     "half a body": _DONE[:-1],
     "garbage": b"\0\xff" * 9000,
@@ -202,6 +201,15 @@ def test_what_is_not_understood_is_the_clients(launcher: Launcher, said: bytes) 
     with launcher.syncer(said, b"") as syncer:
         assert launcher.run(*GCC) == BY_CLIENT
     assert len(syncer.requests) == 1
+
+
+def test_a_syncer_that_ends_without_a_word_is_asked_again_but_not_for_ever(
+    launcher: Launcher,
+) -> None:
+    with launcher.syncer(b"") as syncer:
+        assert launcher.run(*GCC) == BY_CLIENT
+    assert len(syncer.requests) == 3
+    assert syncer.requests == syncer.requests[:1] * 3
 
 
 def test_without_a_client_a_subcommand_fails(launcher: Launcher) -> None:
