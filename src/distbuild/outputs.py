@@ -14,6 +14,8 @@ import stat
 import sys
 from collections.abc import Collection, Iterable, Sequence
 
+import msgspec
+
 from distbuild.protocol.blobs import unpack_output
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import OutputFile
@@ -37,25 +39,34 @@ _TMPFILE = getattr(os, "O_TMPFILE", 0)
 #: Bytes as they are, and not for the programs that are started meanwhile.
 _PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 _CLOSED = -1
+#: What new files belong to without more ado.
+_OUR_GROUPS = (-1, os.getegid() if sys.platform != "win32" else -1)
 #: How often another one that writes the same file may come between.
 _TRIES = 20
+
+
+class Rights(msgspec.Struct, frozen=True):
+    """The build's umask, and the group of its new files where that is not ours; -1: ours."""
+
+    umask: int
+    group: int = -1
 
 
 def write_outputs(
     outputs: Sequence[OutputFile],
     removed: Iterable[bytes],
-    umask: int,
+    rights: Rights,
     rewritten: Collection[bytes] = (),
 ) -> None:
     """Write and remove files; raises InfrastructureError and leaves nothing half.
 
-    ``umask`` is the build's: the mode bits are what open(2) would have given the compiler. Where
-    there is an old file, one of ``rewritten`` keeps its mode, its owner and its other names.
+    Mode bits and group are those that open(2) would have given the compiler. Where there is an
+    old file, one of ``rewritten`` keeps its mode, its owner and its other names.
     """
     written: list[_Written] = []
     try:
         for file in outputs:
-            written.append(_Written(file, umask, into_old=file.path in rewritten))  # noqa: PERF401 - one may fail
+            written.append(_Written(file, rights, into_old=file.path in rewritten))  # noqa: PERF401 - one may fail
         for one in written:
             one.put_in_place()
     except OSError as error:
@@ -69,7 +80,7 @@ def write_outputs(
 class _Written:
     """An output on its disk that has no name yet, or that of a temporary file."""
 
-    def __init__(self, file: OutputFile, umask: int, *, into_old: bool) -> None:
+    def __init__(self, file: OutputFile, rights: Rights, *, into_old: bool) -> None:
         try:
             data = unpack_output(file.blob)
         except ProtocolError as error:
@@ -80,14 +91,16 @@ class _Written:
         directory = file.path.rpartition(b"/")[0] or b"/"
         # As open(2) gives them to the compiler.
         full = 0o777 if file.mode & 0o111 else 0o666
-        self._mode = full & ~umask
+        self._mode = full & ~rights.umask
         self._for_old = data if into_old else None
-        masked = umask != _OUR_UMASK and not _has_default_acl(directory)
+        masked = rights.umask != _OUR_UMASK and not _has_default_acl(directory)
         self._handle = self._open(directory, self._mode if masked else full)
         try:
             _write_fully(self._handle, data)
             if masked and self._mode & _OUR_UMASK and sys.platform != "win32":
                 os.fchmod(self._handle, self._mode)
+            if rights.group not in _OUR_GROUPS and not _gives_its_group(directory):
+                os.fchown(self._handle, -1, rights.group)
         except OSError:
             self.close()
             raise
@@ -171,6 +184,11 @@ def _has_default_acl(directory: bytes) -> bool:
         return bool(os.getxattr(directory, "system.posix_acl_default"))
     except OSError:
         return False
+
+
+def _gives_its_group(directory: bytes) -> bool:
+    """Whether new files there get the directory's group, whoever makes them."""
+    return bool(os.stat(directory).st_mode & stat.S_ISGID)
 
 
 def _write_fully(handle: int, data: bytes) -> None:

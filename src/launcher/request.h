@@ -177,7 +177,7 @@ static bool put_request(struct message *message, char **words)
         count++;
     mode_t mask = umask(0);
     (void)umask(mask);
-    put_head(message, MAP, 7);
+    put_head(message, MAP, 8);
     put_key(message, "argv");
     put_head(message, ARRAY, count);
     for (size_t i = 0; i < count; i++)
@@ -186,6 +186,8 @@ static bool put_request(struct message *message, char **words)
     put_text(message, BYTES, cwd, strlen(cwd));
     put_key(message, "env");
     put_environment(message);
+    put_key(message, "group");
+    put_head(message, UINT32, getegid());
     put_key(message, "place");
     put_text(message, BYTES, place, describe_place(place, sizeof place));
     put_key(message, "terminal");

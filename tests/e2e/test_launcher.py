@@ -65,6 +65,18 @@ def test_called_as_gcc_it_is_gcc_and_distributed(
     assert (project / "x.so").exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root takes any group")
+def test_outputs_belong_to_the_builds_group(
+    cluster: Cluster, project: Path, launcher: Path
+) -> None:
+    done = remote(cluster)
+    subprocess.run(
+        [launcher, *ARGV], cwd=project, env=cluster.environment(), group=1234, check=True
+    )
+    assert {(project / name).stat().st_gid for name in ("x.o", "x.d")} == {1234}
+    assert remote(cluster) == done + 1
+
+
 def test_a_script_of_the_compilers_name_that_calls_us_is_no_loop(
     cluster: Cluster, project: Path, tmp_path: Path, launcher: Path
 ) -> None:

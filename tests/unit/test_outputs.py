@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.outputs import write_outputs
+from distbuild.outputs import Rights, write_outputs
 from distbuild.protocol.blobs import pack, pack_output
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import MAX_BLOB_BYTES, Blob, OutputFile
 from tests.support.tools import absent
 
-UMASK = 0o022
+RIGHTS = Rights(0o022)
 
 
 def output(path: Path, data: bytes = b"object", mode: int = 0o644) -> OutputFile:
@@ -29,7 +29,7 @@ def listing(directory: Path) -> dict[str, bytes]:
 def test_modes_are_those_of_the_builds_umask(
     tmp_path: Path, umask: int, mode: int, full: int
 ) -> None:
-    write_outputs([output(tmp_path / "x", mode=mode)], [], umask)
+    write_outputs([output(tmp_path / "x", mode=mode)], [], Rights(umask))
     assert (tmp_path / "x").stat().st_mode & 0o777 == full & ~umask
 
 
@@ -47,7 +47,7 @@ def test_where_a_directory_says_the_rights_no_umask_counts(tmp_path: Path, umask
         (tmp_path / "compilers").touch()
     finally:
         os.umask(mask)
-    write_outputs([output(tmp_path / "ours")], [], umask)
+    write_outputs([output(tmp_path / "ours")], [], Rights(umask))
     name = "system.posix_acl_access"
     rights = [(path.stat().st_mode, os.getxattr(path, name)) for path in tmp_path.iterdir()]
     assert rights[0] == rights[1]
@@ -61,7 +61,7 @@ def test_files_are_replaced_and_removed(tmp_path: Path) -> None:
         write_outputs(
             [output(old), output(tmp_path / "caf\udce9.d", b"")],
             [os.fsencode(tmp_path / "y.o"), os.fsencode(tmp_path / "none")],
-            UMASK,
+            RIGHTS,
         )
         assert still_open.read() == b"old"
     assert listing(tmp_path) == {"x.o": b"object", "caf\udce9.d": b""}
@@ -90,14 +90,14 @@ def test_a_damaged_output_is_refused_and_nothing_is_left(
     (tmp_path / "x.o").write_bytes(b"old")
     bad = OutputFile(os.fsencode(tmp_path / "x.d"), 0o644, harm(pack(b"object")))
     with pytest.raises(InfrastructureError, match=r"x\.d: "):
-        write_outputs([output(tmp_path / "x.o"), bad], [], UMASK)
+        write_outputs([output(tmp_path / "x.o"), bad], [], RIGHTS)
     assert listing(tmp_path) == {"x.o": b"old"}
 
 
 def test_a_missing_directory_leaves_nothing(tmp_path: Path) -> None:
     outputs = [output(tmp_path / "x.o"), output(tmp_path / "none/x.d")]
     with pytest.raises(InfrastructureError, match="No such file"):
-        write_outputs(outputs, [], UMASK)
+        write_outputs(outputs, [], RIGHTS)
     assert listing(tmp_path) == {}
 
 
@@ -106,13 +106,13 @@ def test_a_directory_in_an_outputs_place_leaves_no_temporary_file(tmp_path: Path
     (tmp_path / "d/full").touch()
     outputs = [output(tmp_path / "d"), output(tmp_path / "x.o")]
     with pytest.raises(InfrastructureError):
-        write_outputs(outputs, [], UMASK)
+        write_outputs(outputs, [], RIGHTS)
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
 
 def test_what_cannot_be_removed_breaks_no_build(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
-    write_outputs([], [os.fsencode(tmp_path / "d")], UMASK)
+    write_outputs([], [os.fsencode(tmp_path / "d")], RIGHTS)
     assert (tmp_path / "d").is_dir()
 
 
@@ -133,7 +133,7 @@ def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.usefixtures("_either_way")
 def test_either_way_files_come_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
     (tmp_path / "old.o").write_bytes(b"old")
-    write_outputs([output(tmp_path / "new.o"), output(tmp_path / "old.o")], [], 0o027)
+    write_outputs([output(tmp_path / "new.o"), output(tmp_path / "old.o")], [], Rights(0o027))
     assert listing(tmp_path) == {"new.o": b"object", "old.o": b"object"}
     modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert modes == {0o640}
@@ -151,7 +151,7 @@ def test_what_compilers_write_into_stays_the_file_that_it_is(
         path.chmod(mode)
         if is_linked:
             os.link(path, path.with_suffix(path.suffix + "2"))
-    write_outputs(list(map(output, paths)), [], UMASK, [os.fsencode(path) for path in paths[1:]])
+    write_outputs(list(map(output, paths)), [], RIGHTS, [os.fsencode(path) for path in paths[1:]])
     other = {"x.o2": b"old and longer", "x.d2": b"object"} if is_linked else {}
     assert listing(tmp_path) == {**{path.name: b"object" for path in paths}, **other}
     assert [path.stat().st_mode & 0o777 for path in paths] == [0o644, mode, 0o644]
@@ -172,20 +172,20 @@ def test_either_way_a_full_disk_leaves_nothing(
     (tmp_path / "x.o").write_bytes(b"old")
     monkeypatch.setattr("distbuild.outputs.os.write", full)
     with pytest.raises(InfrastructureError, match="No space left"):
-        write_outputs([output(tmp_path / "x.o"), output(tmp_path / "x.d")], [], UMASK)
+        write_outputs([output(tmp_path / "x.o"), output(tmp_path / "x.d")], [], RIGHTS)
     assert listing(tmp_path) == {"x.o": b"old"}
 
 
 def test_an_output_with_a_checksum_is_held_against_it(tmp_path: Path) -> None:
     good = pack_output(b"object" * 1000)
-    write_outputs([OutputFile(os.fsencode(tmp_path / "x.o"), 0o644, good)], [], UMASK)
+    write_outputs([OutputFile(os.fsencode(tmp_path / "x.o"), 0o644, good)], [], RIGHTS)
     assert (tmp_path / "x.o").read_bytes() == b"object" * 1000
     for at in range(len(good.data)):
         data = bytearray(good.data)
         data[at] ^= 1
         bad = Blob(good.digest, good.size, bytes(data))
         with pytest.raises(InfrastructureError):
-            write_outputs([OutputFile(os.fsencode(tmp_path / "x.o"), 0o644, bad)], [], UMASK)
+            write_outputs([OutputFile(os.fsencode(tmp_path / "x.o"), 0o644, bad)], [], RIGHTS)
     assert (tmp_path / "x.o").read_bytes() == b"object" * 1000
 
 
@@ -195,10 +195,23 @@ def test_many_may_write_the_same_file_at_the_same_time(tmp_path: Path) -> None:
 
     def write(text: bytes) -> None:
         for _ in range(200):
-            write_outputs([output(path, text)], [], UMASK)
+            write_outputs([output(path, text)], [], RIGHTS)
 
     with ThreadPoolExecutor(len(texts)) as pool:
         for done in [pool.submit(write, text) for text in texts]:
             done.result()
     assert path.read_bytes() in texts
     assert listing(tmp_path).keys() == {"same.o"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to any group")
+@pytest.mark.parametrize(("mode", "expected"), [(0o755, 1234), (0o2755, 5678)])
+def test_the_group_is_the_builds_or_the_directorys(
+    tmp_path: Path, mode: int, expected: int
+) -> None:
+    os.chown(tmp_path, -1, 5678)
+    tmp_path.chmod(mode)
+    write_outputs([output(tmp_path / "x.o")], [], Rights(0o022, 1234))
+    assert (tmp_path / "x.o").stat().st_gid == expected
+    write_outputs([output(tmp_path / "x.o")], [], Rights(0o022, os.getegid()))
+    assert (tmp_path / "x.o").stat().st_gid == (5678 if mode & 0o2000 else os.getegid())

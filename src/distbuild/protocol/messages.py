@@ -106,6 +106,8 @@ class SubmitRequest(Message, frozen=True):
     place: bytes = b""
     #: The build's umask; needed only where the syncer writes the outputs.
     umask: int = 0o022
+    #: The group that its new files belong to; -1: not told. Needed there too.
+    group: int = -1
 
 
 class OutputFile(Message, frozen=True):

@@ -11,7 +11,7 @@ import msgspec
 
 from distbuild.command.model import Local, LocalReason
 from distbuild.drivers import find_driver
-from distbuild.outputs import write_outputs
+from distbuild.outputs import Rights, write_outputs
 from distbuild.place import view_of_files
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import SubmitReply
@@ -27,9 +27,10 @@ _UNLIMITED = frozenset({LocalReason.NOT_A_COMPILER})
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """A wrapper on this machine: the build's umask, and what its paths mean (``place``)."""
+    """A wrapper on this machine: the build's umask and group, and what its paths mean."""
 
     umask: int
+    group: int
     view: bytes
 
 
@@ -75,7 +76,8 @@ class Here:
             return self._compiles.locally(Local(LocalReason.OTHER_FILES))
         try:
             reply = yield from self._compiles.compile(submission)
-            write_outputs(reply.outputs, reply.removed, caller.umask, reply.rewritten)
+            rights = Rights(caller.umask, caller.group)
+            write_outputs(reply.outputs, reply.removed, rights, reply.rewritten)
         except InfrastructureError as error:
             return self._compiles.locally(Local(LocalReason.OUTPUT_NOT_WRITTEN, str(error)))
         except Exception as error:

@@ -18,7 +18,7 @@ from distbuild.command.model import Local, LocalReason
 from distbuild.command.parse import parse
 from distbuild.config import find_home, load_config, syncer_urls
 from distbuild.drivers import passed
-from distbuild.outputs import write_outputs
+from distbuild.outputs import Rights, write_outputs
 from distbuild.protocol.errors import ConfigError, DistBuildError
 from distbuild.protocol.messages import SubmitReply
 from distbuild.tls import load_credentials
@@ -103,7 +103,7 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
     try:
         reply = connect().compile(request_of(argv, env, find_terminal()))
         if reply.outcome == "done":
-            write_outputs(reply.outputs, reply.removed, _umask(), reply.rewritten)
+            write_outputs(reply.outputs, reply.removed, Rights(_umask()), reply.rewritten)
             return _give_back(reply, verbose=verbose)
     except DistBuildError as error:
         reply = _without_syncer(argv, str(error))

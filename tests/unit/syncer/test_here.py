@@ -20,7 +20,7 @@ from distbuild.syncer.local_slots import LocalSlots
 from tests.support.tasks import run
 from tests.unit.syncer.test_compile import Compiling
 
-CALLER = Caller(0o027, view_of_files())
+CALLER = Caller(0o027, -1, view_of_files())
 
 
 class Serving:
@@ -73,7 +73,7 @@ def test_outputs_that_cannot_be_written_leave_a_local_compile(serving: Serving) 
 
 
 def test_a_wrapper_that_sees_other_files_compiles_itself(serving: Serving) -> None:
-    answer = serving.run(caller=Caller(0o022, b"mnt:[1] 1:2"))
+    answer = serving.run(caller=Caller(0o022, -1, b"mnt:[1] 1:2"))
     assert answer.reply.reason == LocalReason.OTHER_FILES
     assert serving.compiling.executor.tasks == []
 

@@ -96,6 +96,7 @@ def test_the_umask_is_told(launcher: Launcher) -> None:
     finally:
         os.umask(before)
     assert syncer.requests[0].umask == 0o027
+    assert syncer.requests[0].group == os.getegid()
 
 
 @pytest.mark.parametrize(
