@@ -170,7 +170,9 @@ class Judge:
         files = [task.command.absolute(path) for path in named if not path.startswith("<")]
         if not files and not _hides_places(task):
             return True
-        if cover_odd_files(self._mirroring, task, files, by_macro=True):
+        # A worker may name any file: only what it can have read is looked at here.
+        mirrored = [path for path in files if self._mirroring.manifest.resolve(path) is not None]
+        if cover_odd_files(self._mirroring, task, mirrored, by_macro=True):
             return False
         return Local(LocalReason.UNPROVED_FAILURE, task.command.source)
 

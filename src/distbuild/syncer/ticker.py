@@ -1,7 +1,7 @@
 """A thread that does what is due, when it is due. Knows nothing of what that is.
 
-A wake-up costs a dev box a tenth of what a job does, its caches being full of compilers: so it
-sleeps until there is something to do, not for a fixed time.
+A wake-up with cold caches costs a dev box a part of what a job does: so it sleeps until there is
+something to do, not for a fixed time.
 """
 
 import math
