@@ -18,11 +18,9 @@ from distbuild.command.parse import parse, scan
 #: Options whose values, as words of their own, name what is written.
 _NAMING = frozenset(("-o", "-MF", "-MT", "-MQ"))
 #: Names that are nothing but names: no option, response file, standard output, device, file of a
-#: process, directory, sysroot or way up.
-_ORDINARY = re.compile(
-    r"(?!/[/.]*(?:dev|proc)/)(?![-@=$])(?!(?:.*/)?\.\.(?:/|\Z)).*[^/]", re.DOTALL
-)
-_SOURCE = re.compile(r"[^-@].*(\.(?:c|cc|cpp|cxx|c\+\+|C|S|m|mm))", re.DOTALL)
+#: process, directory, sysroot or way up; in one line.
+_ORDINARY = re.compile(r"(?!/[/.]*(?:dev|proc)/)(?![-@=$])(?!(?:.*/)?\.\.(?:/|\Z)).*[^/\n]")
+_SOURCE = re.compile(r"[^-@\n].*(\.(?:c|cc|cpp|cxx|c\+\+|C|S|m|mm))")
 #: A build has a few dozens of them; what is more, is not a build's.
 MAX_KNOWN = 1000
 #: Commands that are remembered as a whole: whoever edits a file gives the same command again.
