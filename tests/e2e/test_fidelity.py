@@ -79,12 +79,14 @@ def compiles(compiler: str, lines: list[str]) -> list[tuple[str, str, str]]:
     return [(compiler, source, line) for line in lines]
 
 
-CASES = [
+ALL = [
     *compiles("gcc", LINES + GCC_ONLY),
     *compiles("g++", LINES[:4] + GCC_ONLY),
     *compiles("clang", LINES + CLANG_ONLY),
     *compiles("clang++", LINES[:4] + CLANG_ONLY),
 ]
+#: The quick run has every other one: tests/differential has the like of them all.
+CASES = [pytest.param(*c, marks=[pytest.mark.slow] if at % 2 else []) for at, c in enumerate(ALL)]
 
 
 def command(compiler: str, source: str, line: str) -> list[str]:
