@@ -87,7 +87,7 @@ commands = st.lists(extra, max_size=3).flatmap(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(commands, st.sampled_from(["/home/u", "/home/u", "/", "//", "/w/.."]), st.data())
 def test_other_names_give_what_parsing_gives(words, where, data):
     recall = Recall()

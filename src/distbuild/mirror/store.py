@@ -296,6 +296,5 @@ def translated() -> Iterator[None]:
 
 
 def _last_used(status: os.stat_result) -> float:
-    """When a blob was last linked or unlinked (Unix time); Windows keeps no time of that, so that
-    of the last access says it."""
+    """When a blob was last linked or unlinked (Unix time); on Windows, last read instead."""
     return status.st_atime if WINDOWS else status.st_ctime

@@ -199,7 +199,8 @@ class Judge:
                     return Local(LocalReason.PRECOMPILED_HEADER, precompiled)
             candidates.extend(p for p in paths if disk.isfile(p))
         if candidates:
-            if self._mirror(candidates):
+            # Another job may have had it mirrored since this one began.
+            if self._mirror(candidates) or self._came_later(task, candidates):
                 return False
             held = self._mirroring.manifest.get
             unheld = (p for p in candidates if not isinstance(held(disk.realpath(p)), FileEntry))
@@ -209,6 +210,11 @@ class Judge:
         if doubtful and not lists_inputs:
             return Local(LocalReason.INPUT_NOT_MIRRORED, task.command.source)
         return True
+
+    def _came_later(self, task: Task, paths: Iterable[str]) -> bool:
+        """Whether any of these files was not yet in the mirror, as it is, when the job began."""
+        is_newer = self._mirroring.manifest.is_newer
+        return any(is_newer(disk.realpath(path), task.generation) for path in paths)
 
     def _want_withheld(self, task: Task, result: ResultRequest) -> bool | Local:
         """The compiler ran into a placeholder, and says in which file."""

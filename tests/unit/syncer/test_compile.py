@@ -205,6 +205,20 @@ def test_a_missing_include_that_is_mirrored_already_is_left_to_the_local_compile
     assert answer == UNPROVED
 
 
+def test_a_missing_include_that_came_meanwhile_is_compiled_again(compiling: Compiling) -> None:
+    """Another job may have had it mirrored: this one has nothing to add any more."""
+
+    def meanwhile(task: Task) -> ResultRequest:
+        compiling.box.write("inc/b.h", "")
+        compiling.box.mirroring.settle()
+        assert compiling.held("inc/b.h")
+        return compiling.result(exit_code=1, stderr=MISSING.replace(b"a.h", b"b.h"))
+
+    compiling.box.write("src/x.c", '#include "b.h"\n')
+    again = compiling.compile(meanwhile, lambda _: compiling.result("src/x.c", "inc/b.h"))
+    assert again == done()
+
+
 def test_a_missing_include_that_does_not_exist_is_left_to_the_local_compiler(
     compiling: Compiling,
 ) -> None:
