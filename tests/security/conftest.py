@@ -21,9 +21,11 @@ def syncer(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterato
 
 
 @pytest.fixture
-def evil(syncer: Cluster, certs_dir: Path) -> HostileWorker:
+def evil(syncer: Cluster, certs_dir: Path) -> Iterator[HostileWorker]:
     """A stolen build machine: it has the worker's token."""
-    return HostileWorker(syncer.url, certs_dir)
+    made = HostileWorker(syncer.url, certs_dir)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What a stolen build machine can do to a developer: nothing but refuse to compile."""
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -190,9 +191,10 @@ def _blob(**fields: Any) -> Callable[[Job, ResultRequest], Any]:
     return lambda job, truth: _object(job, truth, **fields)
 
 
+@functools.cache
 def bomb(size: int) -> Blob:
-    """So many zeros in as few bytes as can be."""
-    packer = zstandard.ZstdCompressor(level=19).compressobj(size=size)
+    """So many zeros in a ten thousandth of the bytes."""
+    packer = zstandard.ZstdCompressor(level=1).compressobj(size=size)
     data, left = b"", size
     while left:
         part = min(left, 16 * MIB)
@@ -234,7 +236,6 @@ LIES: dict[str, Callable[[Job, ResultRequest], Any]] = {
     "a short digest, unpacked": _but(inputs=[{"path": b"/a.c", "digest": b"x"}]),
     "a long digest, unpacked": _but(inputs=[{"path": b"/a.c", "digest": b"x" * 33}]),
     "65 MiB printed": _but(stdout=b"x" * (40 * MIB), stderr=b"x" * (25 * MIB)),
-    "300 MiB printed": _but(stderr=b"x" * (300 * MIB)),
     "too many outputs": _but(outputs=lambda j, t: _object(j, t) * 2001),
     "an object of 1 GiB in 32 kB": _but(
         outputs=lambda j, t: _object(j, t, size=1024 * MIB, data=bomb(1024 * MIB).data)
@@ -252,7 +253,7 @@ LIES: dict[str, Callable[[Job, ResultRequest], Any]] = {
 def test_a_success_that_cannot_be_one_is_none(victim: Victim, name: str) -> None:
     victim.assert_unharmed(victim.build(LIES[name]))
     assert len(victim.evil.jobs) == 3
-    [refused] = [w for w in victim.syncer.status()["workers"].values() if "refused_why" in w]
+    [refused] = [w for w in victim.syncer.syncer.status()["workers"].values() if "refused_why" in w]
     assert refused["refused_results"] >= 3
     assert refused["refused_why"].isprintable()
 
@@ -296,6 +297,7 @@ def test_many_lies_at_once_take_no_memory(victim: Victim, certs_dir: Path) -> No
     """Six results of 300 MB, in 30 kB and less each."""
     assert victim.syncer.syncer.popen is not None
     process = psutil.Process(victim.syncer.syncer.popen.pid)
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # its peak begins anew: proc(5)
     before = process.memory_info().rss
     packed = bomb(300 * MIB)
     with victim.evil.answering(
@@ -336,6 +338,7 @@ def test_a_lease_is_answered_by_its_own_worker_alone(victim: Victim, certs_dir: 
         return truth
 
     done = victim.build(lie)
+    other.close()
     assert refused == [[False]]
     assert (done.exit_code, done.stderr, victim.evil.taken) == (0, b"", [True])
     assert (victim.project / "a.o").read_bytes() == victim.object
@@ -371,7 +374,7 @@ LEASES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("lie", LEASES, ids=repr)
+@pytest.mark.parametrize("lie", LEASES, ids=lambda value: repr(value)[:40])
 def test_a_request_for_work_that_cannot_be_meant_is_refused(
     evil: HostileWorker, lie: dict[str, Any]
 ) -> None:

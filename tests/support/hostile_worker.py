@@ -161,7 +161,10 @@ class HostileWorker:
             self._stop.set()
             self.say_farewell()
             thread.join()
-            self._connections.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connections.close()
 
     def _serve(self, lie: Lie) -> None:
         while not self._stop.is_set():

@@ -74,7 +74,7 @@ def _is_same_directory(real: str, named: str) -> bool:
         found = disk.realpath(named)
     except (OSError, ValueError):
         return False
-    return real.rstrip("/") == found.rstrip("/") or (WINDOWS and real.lower() == found.lower())
+    return real == found or (WINDOWS and real.lower() == found.lower())
 
 
 def _objection_to_inputs(inputs: list[InputFile]) -> str:

@@ -103,8 +103,8 @@ def _worker_table(workers: Mapping[str, Any]) -> list[str]:
                 _error_of(worker),
             )
         )
-    rows = [tuple(map(one_line, row)) for row in rows]  # a worker may say anything of itself
-    return ["  " + line for line in _aligned(rows)]
+    # A worker may say anything of itself.
+    return ["  " + line for line in _aligned([list(map(one_line, row)) for row in rows])]
 
 
 def _error_of(worker: Mapping[str, Any]) -> str:
