@@ -41,6 +41,8 @@ _PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, 
 _CLOSED = -1
 #: What new files belong to without more ado.
 _OUR_GROUPS = (-1, os.getegid() if sys.platform != "win32" else -1)
+#: What compilers ask for. A program is made by a linker, whatever a worker's disk says of modes.
+_FULL = 0o666
 #: How often another one that writes the same file may come between.
 _TRIES = 20
 
@@ -89,12 +91,11 @@ class _Written:
         self._path = file.path
         self._temporary = b""
         directory = file.path.rpartition(b"/")[0] or b"/"
-        # As open(2) gives them to the compiler.
-        full = 0o777 if file.mode & 0o111 else 0o666
-        self._mode = full & ~rights.umask
+        # As open(2) gives them to the compiler, which makes no programs.
+        self._mode = _FULL & ~rights.umask
         self._for_old = data if into_old else None
         masked = rights.umask != _OUR_UMASK and not _has_default_acl(directory)
-        self._handle = self._open(directory, self._mode if masked else full)
+        self._handle = self._open(directory, self._mode if masked else _FULL)
         try:
             _write_fully(self._handle, data)
             if masked and self._mode & _OUR_UMASK and sys.platform != "win32":

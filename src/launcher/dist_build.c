@@ -59,13 +59,15 @@ static bool read_number(const char *text, size_t most, size_t *value)
     return digit > text && *digit == '\0' && *value <= most;
 }
 
-/* Cuts the head into its fields, in place. */
+/* Cuts the head into its fields, in place. What is there twice was put there by somebody who had
+ * a say in one line only: such a head is not understood, nor one with the end of a string or half
+ * an end of a line in it. */
 static bool read_head(char *head, struct answer *answer)
 {
-    static const char ok[] = "HTTP/1.1 200 ";
+    static const char ok[] = "HTTP/1.1 200 ", none[] = "";
     char *line = strstr(head, "\r\n"), *next;
     for (size_t i = 0; i < FIELDS; i++)
-        answer->fields[i] = "";
+        answer->fields[i] = none;
     if (line == NULL || strncmp(head, ok, sizeof ok - 1) != 0)
         return false;
     for (line += 2; *line != '\0'; line = next) {
@@ -76,9 +78,15 @@ static bool read_head(char *head, struct answer *answer)
         *colon = *next = '\0';
         next += 2;
         const char *value = colon + 1 + strspn(colon + 1, " \t");
-        for (size_t i = 0; i < FIELDS; i++)
-            if (strcasecmp(line, FIELD_NAMES[i]) == 0)
-                answer->fields[i] = value;
+        if (strpbrk(line, "\r\n") != NULL || strpbrk(value, "\r\n") != NULL)
+            return false;
+        for (size_t i = 0; i < FIELDS; i++) {
+            if (strcasecmp(line, FIELD_NAMES[i]) != 0)
+                continue;
+            if (answer->fields[i] != none)
+                return false;
+            answer->fields[i] = value;
+        }
     }
     return true;
 }
@@ -100,7 +108,7 @@ static bool receive_answer(int fd, struct answer *answer)
         return false;
     answer->body = end + 4;
     end[2] = '\0';
-    if (!read_head(room, answer) ||
+    if (memchr(room, '\0', (size_t)(end - room)) != NULL || !read_head(room, answer) ||
         !read_number(answer->fields[LENGTH], MAX_BODY, &answer->length))
         return false;
     size_t have = used - (size_t)(answer->body - room);

@@ -64,7 +64,8 @@ class Queues(RuleBasedStateMachine):
                     assert self.leases.get(lease, (0, worker))[1] == worker
                 case Assign():
                     raise AssertionError("assigned although nobody asked")
-        for lease in [lease for lease in self.leases if self.queue.leased(lease) is None]:
+        holders = {lease: worker for lease, (_, worker) in self.leases.items()}
+        for lease in [le for le, worker in holders.items() if not self.queue.leased(le, worker)]:
             del self.leases[lease]
             self.over.append(lease)
 

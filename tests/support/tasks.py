@@ -51,6 +51,11 @@ def asking(
     return LeaseRequest(worker, slots, wait_s, [Toolchain(toolchain, toolchain)])
 
 
+def failed(lease: str, worker: str, stdout: bytes = b"") -> ResultRequest:
+    """A verdict that needs no object: the compiler refused the source."""
+    return ResultRequest(lease, worker, exit_code=1, stdout=stdout)
+
+
 def happened() -> Signal:
     """A signal of something that is over."""
     signal = Signal()

@@ -25,12 +25,10 @@ def listing(directory: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-@pytest.mark.parametrize(("mode", "full"), [(0o644, 0o666), (0o755, 0o777), (0o600, 0o666)])
-def test_modes_are_those_of_the_builds_umask(
-    tmp_path: Path, umask: int, mode: int, full: int
-) -> None:
+@pytest.mark.parametrize("mode", [0o644, 0o755, 0o600, 0o4755, -1])
+def test_modes_are_those_of_the_builds_umask(tmp_path: Path, umask: int, mode: int) -> None:
     write_outputs([output(tmp_path / "x", mode=mode)], [], Rights(umask))
-    assert (tmp_path / "x").stat().st_mode & 0o777 == full & ~umask
+    assert (tmp_path / "x").stat().st_mode & 0o7777 == 0o666 & ~umask
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])

@@ -1,17 +1,20 @@
-"""Which files a command writes besides those that it names: -save-temps, -gsplit-dwarf, dumps, ...
+"""Which files a command may write: those that it names, and by-products, whose names it implies.
 
-Duty: their possible names. gcc makes them of the output's name, clang of the source's or the
-output's; measured with gcc 12 and clang 14. Unaware of the disk: the caller lists directories.
+By-products are those of -save-temps, -gsplit-dwarf, dumps, ... gcc makes their names of the
+output's name, clang of the source's or the output's; measured with gcc 12 and clang 14. The syncer
+and the worker follow this one rule: what a worker delivers is what its command may write. Unaware
+of the disk: the caller lists directories, and says which of two names one directory has.
 """
 
 import posixpath
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from distbuild.command.model import CompileCommand
 
 _COVERAGE = (".gcno",)
 _STATISTICS = (".stats",)
-_TEMPORARY = (".i", ".ii", ".mi", ".mii", ".s", ".bc")
+_TEMPORARY = (".i", ".ii", ".mi", ".mii", ".s", ".bc", ".tmp.bc")
 _SUFFIXES = {
     "-coverage": _COVERAGE,
     "--coverage": _COVERAGE,
@@ -25,9 +28,28 @@ _SUFFIXES = {
     "-save-temps": _TEMPORARY,
     "--save-temps": _TEMPORARY,
 }
-#: Their names are many: a number and a pass, or with the source's suffix in the middle.
-_MANY = ("-d", "-fdump-", "--dump", "-fsave-optimization-record", "-fcompare-debug")
+#: Most names of dumps have the source's suffix in the middle.
+_SUFFIX = r"(?:\.[^./]+)?"
+#: ``out.c.252t.optimized``: a number with the kind of pass, and its name.
+_DUMP = _SUFFIX + r"\.\d{3}[a-z]\.[^/]+"
+#: Options whose by-products have many names, by how the option begins.
+_MANY = {
+    "-d": _DUMP,
+    "-fdump-": _DUMP,
+    "--dump": _DUMP,
+    "-fdump-ada-spec": r"_[^./]+\.ads",
+    "-fdump-analyzer": _SUFFIX + r"\.[a-z-]+(?:\.\d+)?\.(?:txt|dot|json\.gz)",
+    "-fdump-final-insns": _SUFFIX + r"\.gkd",
+    # ``out.c.opt-record.json.gz`` of gcc; ``out.opt.yaml`` and ``out.opt.bitstream`` of clang.
+    "-fsave-optimization-record": _SUFFIX + r"\.opt(?:-record)?\.[^/]+",
+    # The second compile of -fcompare-debug, with its own dumps and temporary files.
+    "-fcompare-debug": _SUFFIX + r"\.gk(?:d|\.[^/]+)",
+}
 _NAMING = ("-dumpbase", "-dumpdir", "--dumpbase", "--dumpdir")
+#: clang-cl hands the value of this one on as an option.
+_TO_CLANG = "-clang:"
+#: With these a successful compile leaves no object. gcc and clang name none then; cl's does.
+_WRITES_NOTHING = ("-fsyntax-only", "-Zs")
 
 
 def by_products(command: CompileCommand, listed: Callable[[str], Iterable[str]]) -> Iterator[str]:
@@ -35,22 +57,65 @@ def by_products(command: CompileCommand, listed: Callable[[str], Iterable[str]])
 
     ``listed`` gives the names in a directory.
     """
-    if not command.needs_original_paths:
-        return  # so is every option that makes one
-    suffixes, many = set[str](), False
-    for argument in command.arguments:
-        option = argument.option
-        if option.startswith("-"):
-            suffixes.update(_SUFFIXES.get(option.rstrip("="), ()))
-            many |= option.startswith(_MANY) and not option.startswith(_NAMING)
+    suffixes, many = _kinds(command)
     if not (suffixes or many):
         return
-    stems = _stems(command)
+    stems, pattern = _stems(command), by_product_names(command)
     for directory in command.output_dirs:
         yield from (f"{directory}/{stem}{suffix}" for stem in stems for suffix in suffixes)
         if many:
-            heads = tuple(f"{stem}." for stem in stems)
-            yield from (f"{directory}/{n}" for n in listed(directory) if n.startswith(heads))
+            names = (name for name in listed(directory) if pattern.fullmatch(name))
+            yield from (f"{directory}/{name}" for name in names)
+
+
+def by_product_names(command: CompileCommand) -> re.Pattern[str]:
+    """What the whole name of a by-product looks like."""
+    suffixes, many = _kinds(command)
+    ends = [*map(re.escape, sorted(suffixes)), *sorted(many)]
+    if not ends:
+        return _NO_NAME
+    stems = "|".join(map(re.escape, _stems(command)))
+    return re.compile(f"(?:{stems})(?:{'|'.join(ends)})")
+
+
+def may_write(command: CompileCommand, path: str, is_same: Callable[[str, str], bool]) -> bool:
+    """Whether ``command`` may write the file at ``path``.
+
+    ``is_same(DIRECTORY, NAMED)``: whether the directory in ``path`` is the one that the command
+    calls ``NAMED`` (absolute).
+    """
+    directory, _, name = path.rpartition("/")
+    for place in map(command.absolute, command.output_files()):
+        named, _, base = place.rpartition("/")
+        if base == name and is_same(directory, named):
+            return True
+    if not by_product_names(command).fullmatch(name):
+        return False
+    return any(is_same(directory, named) for named in command.output_dirs)
+
+
+def object_of(command: CompileCommand) -> str:
+    """The file that a successful compile has written, as the command names it; "": none."""
+    if any(argument.meaning in _WRITES_NOTHING for argument in command.arguments):
+        return ""
+    return command.output
+
+
+_NO_NAME = re.compile(r"(?!)")
+
+
+def _kinds(command: CompileCommand) -> tuple[set[str], set[str]]:
+    """The suffixes of its by-products, and the patterns of those that have many names."""
+    suffixes, many = set[str](), set[str]()
+    if not command.needs_original_paths:
+        return suffixes, many  # so is every option that makes one
+    for argument in command.arguments:
+        option = argument.option if argument.meaning != _TO_CLANG else argument.value or ""
+        if option.startswith("-"):
+            suffixes.update(_SUFFIXES.get(option.rstrip("="), ()))
+            if not option.startswith(_NAMING):
+                many.update(p for begin, p in _MANY.items() if option.startswith(begin))
+    return suffixes, many
 
 
 def _stems(command: CompileCommand) -> list[str]:

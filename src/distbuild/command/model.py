@@ -48,6 +48,7 @@ class LocalReason(enum.StrEnum):
     NO_TOOLCHAIN = "no_toolchain"
     NO_NAMESPACE = "no_namespace"
     LEASES_LOST = "leases_lost"
+    RESULT_REFUSED = "result_refused"
     INPUTS_CHANGED = "inputs_changed"
     INPUT_NOT_MIRRORED = "input_not_mirrored"
     HARD_LINKS = "hard_links"
@@ -70,6 +71,7 @@ _FAILURES = frozenset(
         LocalReason.NO_TOOLCHAIN,
         LocalReason.NO_NAMESPACE,
         LocalReason.LEASES_LOST,
+        LocalReason.RESULT_REFUSED,
         LocalReason.INPUTS_CHANGED,
         LocalReason.INPUT_NOT_MIRRORED,
         LocalReason.SYNCER_ERROR,

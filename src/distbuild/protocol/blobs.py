@@ -7,8 +7,16 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import zstandard
 
+from distbuild.protocol.coding import DIGEST_BYTES, FREE_EXPANSION_BYTES, MAX_EXPANSION
 from distbuild.protocol.errors import ProtocolError
-from distbuild.protocol.messages import MAX_BLOB_BYTES, Blob, Bundle, Digest, InputFile
+from distbuild.protocol.messages import (
+    MAX_BLOB_BYTES,
+    Blob,
+    Bundle,
+    Digest,
+    InputFile,
+    PackedInputs,
+)
 
 #: A list of inputs, plain: a hundred thousand of them.
 MAX_INPUTS_BYTES = 32 * 1024 * 1024
@@ -33,6 +41,9 @@ class _Contexts(threading.local):
 
 
 _contexts = _Contexts()
+_inputs_decoder = msgspec.msgpack.Decoder(PackedInputs)
+#: How long a digest is; one that is not known is empty.
+_DIGESTS = (0, DIGEST_BYTES)
 
 
 def pack(data: bytes, digest: Digest | None = None) -> Blob:
@@ -73,6 +84,12 @@ def unpack_output(blob: Blob) -> bytes:
     return _expand(blob) if checked else unpack(blob)
 
 
+def is_expanding(size: int, packed: int) -> bool:
+    """Whether outputs of ``size`` bytes came in so few that the machine which unpacks them is at
+    risk rather than served."""
+    return size > FREE_EXPANSION_BYTES and size > MAX_EXPANSION * packed
+
+
 def unpack(blob: Blob) -> bytes:
     """The plain bytes, of exactly the blob's size and digest; raises ProtocolError otherwise.
 
@@ -91,7 +108,7 @@ def _expand(blob: Blob) -> bytes:
 def plain_of(data: bytes, size: int, most: int) -> bytes:
     """The plain bytes of one frame, ``size`` of them and no more than ``most``; raises
     ProtocolError otherwise."""
-    if size > most:
+    if not 0 <= size <= most:
         raise ProtocolError(f"{size} bytes in one frame is more than is taken")
     try:
         if zstandard.frame_content_size(data) != size:
@@ -116,7 +133,11 @@ def unpack_inputs(data: bytes) -> list[InputFile]:
         if not 0 <= zstandard.frame_content_size(data) <= MAX_INPUTS_BYTES:
             raise ProtocolError("a list of inputs that is larger than is taken")
         plain = _contexts.decompressor.decompress(data, allow_extra_data=False)
-        pairs = msgspec.msgpack.decode(plain, type=list[tuple[bytes, bytes]])
+        pairs = _inputs_decoder.decode(plain)
     except (zstandard.ZstdError, msgspec.DecodeError) as error:
         raise ProtocolError(f"a list of inputs that cannot be unpacked: {error}") from error
+    if any(not path.startswith(b"/") or len(digest) not in _DIGESTS for path, digest in pairs):
+        raise ProtocolError("a list of inputs with one that is none")
+    if b"\0" in plain and any(b"\0" in path for path, _ in pairs):
+        raise ProtocolError("a list of inputs with a NUL in a path")
     return [InputFile(path, digest) for path, digest in pairs]

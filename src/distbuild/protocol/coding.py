@@ -3,7 +3,7 @@
 Bodies are MessagePack (``application/msgpack``).
 """
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -21,8 +21,17 @@ MAX_BLOB_BYTES = 1024 * 1024 * 1024
 BATCH_BYTES = 4 * 1024 * 1024
 #: Several contents in one frame, decompressed.
 MAX_BUNDLE_BYTES = 8 * 1024 * 1024
+#: What a compiler prints, on both streams. gcc prints at most some MB for the worst template error.
+MAX_PRINTED_BYTES = 64 * 1024 * 1024
+#: The dumps of all passes of gcc are some 350.
+MAX_OUTPUTS = 2000
+#: Output files up to this size, all together, may be packed as tightly as can be.
+FREE_EXPANSION_BYTES = 64 * 1024 * 1024
+#: Larger ones are at most so many times their packed size: objects shrink to a third or a tenth.
+MAX_EXPANSION = 100
 
-Digest = bytes
+#: SHA-256; empty: there is none.
+Digest = Annotated[bytes, msgspec.Meta(max_length=DIGEST_BYTES)]
 T = TypeVar("T")
 
 
@@ -38,7 +47,7 @@ def encode(message: Message) -> bytes:
     return _encoder.encode(message)
 
 
-def decode(data: bytes | bytearray, kind: type[T]) -> T:
+def decode(data: bytes | bytearray | msgspec.Raw, kind: type[T]) -> T:
     """Bytes as a message of ``kind``; raises ProtocolError, naming the field, for anything else."""
     try:
         return msgspec.msgpack.decode(data, type=kind)

@@ -3,7 +3,15 @@
 Part of ``messages``, which has them all.
 """
 
+from typing import Annotated
+
+import msgspec
+
 from distbuild.protocol.coding import Digest, Message
+
+#: Digests asked for in one request, at the most; the answer is closed by its size anyway.
+MAX_DIGESTS = 10_000
+MAX_EPOCH = 100
 
 
 class FileEntry(Message, frozen=True, tag="f"):
@@ -95,14 +103,14 @@ class BlobBatch(Message, frozen=True):
 class BlobRequest(Message, frozen=True):
     """A worker asks the syncer for the content of these digests."""
 
-    digests: list[Digest]
+    digests: Annotated[list[Digest], msgspec.Meta(max_length=MAX_DIGESTS)]
 
 
 class PullRequest(Message, frozen=True):
     """A worker asks for what it lacks between ``have`` (of ``epoch``) and now."""
 
-    epoch: str
-    have: int
+    epoch: Annotated[str, msgspec.Meta(max_length=MAX_EPOCH)]
+    have: Annotated[int, msgspec.Meta(ge=0)]
     summary: Digest = b""
 
 

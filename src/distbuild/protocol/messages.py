@@ -5,7 +5,8 @@ UTF-8. Digests are raw SHA-256 (32 bytes), so that the same blobs can serve a co
 another system. What is about the mirror stands in ``entries``.
 """
 
-from typing import Annotated
+import re
+from typing import Annotated, TypeGuard
 
 import msgspec
 
@@ -16,6 +17,8 @@ from distbuild.protocol.coding import (
     MAX_BLOB_BYTES,
     MAX_BODY_BYTES,
     MAX_BUNDLE_BYTES,
+    MAX_OUTPUTS,
+    MAX_PRINTED_BYTES,
     PROTOCOL_VERSION,
     Digest,
     Message,
@@ -48,6 +51,8 @@ __all__ = [
     "MAX_BLOB_BYTES",
     "MAX_BODY_BYTES",
     "MAX_BUNDLE_BYTES",
+    "MAX_OUTPUTS",
+    "MAX_PRINTED_BYTES",
     "PROTOCOL_VERSION",
     "Blob",
     "BlobBatch",
@@ -118,11 +123,17 @@ class OutputFile(Message, frozen=True):
     blob: Blob
 
 
+#: How a compiler ends; one that a signal or an exception ended has no exit code.
+MAX_EXIT_CODE = 255
+ExitCode = Annotated[int, msgspec.Meta(ge=0, le=MAX_EXIT_CODE)]
+Outputs = Annotated[list[OutputFile], msgspec.Meta(max_length=MAX_OUTPUTS)]
+
+
 class SubmitReply(Message, frozen=True):
     """``outcome``: ``done`` (the compiler's own answer) or ``local`` (compile here)."""
 
     outcome: str
-    exit_code: int = 0
+    exit_code: ExitCode = 0
     stdout: bytes = b""
     stderr: bytes = b""
     outputs: list[OutputFile] = []
@@ -148,15 +159,40 @@ class ExplainReply(Message, frozen=True):
 
 #: A worker's name, or its life's; the longest host name (RFC 1035) with a port is shorter.
 MAX_NAME = 300
+_WORKER_NAME = r"\A[A-Za-z0-9._:\[\]-]+\Z"
+#: It is shown, logged, and part of a header.
+WorkerName = Annotated[str, msgspec.Meta(max_length=MAX_NAME, pattern=_WORKER_NAME)]
+#: Text that somebody else made up, and that is compared, perhaps shown.
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
+#: More slots than any machine has.
+MAX_SLOTS = 10_000
+Slots = Annotated[int, msgspec.Meta(ge=0, le=MAX_SLOTS)]
+#: Seconds that an answer may be waited for; the syncer answers sooner.
+Wait = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+#: Of the mirror.
+Generation = Annotated[int, msgspec.Meta(ge=0)]
+MAX_TOOLCHAINS = 1000
+MAX_LEASES = 20_000
+#: A hundred thousand headers are more than any translation unit reads.
+MAX_INPUTS = 100_000
+
+
+def is_worker_name(name: object) -> TypeGuard[str]:
+    """Whether a worker may be called so."""
+    return isinstance(name, str) and len(name) <= MAX_NAME and bool(re.search(_WORKER_NAME, name))
+
+
+def worker_name(host: str, port: int) -> str:
+    """What a worker on this host calls itself: some systems allow more in a host's name."""
+    return f"{re.sub('[^A-Za-z0-9._-]', '-', host[:255])}:{port}"
 
 
 class Toolchain(Message, frozen=True):
     """A compiler as a worker or a job names it. ``identity`` is what has to agree."""
 
-    identity: str
-    name: str
-    version: str = ""
+    identity: Name
+    name: Name
+    version: Name = ""
 
 
 class Job(Message, frozen=True):
@@ -196,15 +232,15 @@ class LeaseRequest(Message, frozen=True):
     could start them now.
     """
 
-    worker: Name
-    slots: int
-    wait_s: float
-    toolchains: list[Toolchain]
-    epoch: str = ""
-    generation: int = 0
+    worker: WorkerName
+    slots: Slots
+    wait_s: Wait
+    toolchains: Annotated[list[Toolchain], msgspec.Meta(max_length=MAX_TOOLCHAINS)]
+    epoch: Name = ""
+    generation: Generation = 0
     namespaces: bool = False
     version: int = PROTOCOL_VERSION
-    ahead: int = 0
+    ahead: Slots = 0
     #: Another one after each start of the worker: its trees are gone then.
     life: Name = ""
 
@@ -224,9 +260,9 @@ class LeaseReply(Message, frozen=True):
 class RenewRequest(Message, frozen=True):
     """A worker says which leases it still works on, and listens for cancellations."""
 
-    worker: Name
-    leases: list[str]
-    wait_s: float
+    worker: WorkerName
+    leases: Annotated[list[Name], msgspec.Meta(max_length=MAX_LEASES)]
+    wait_s: Wait
 
 
 class RenewReply(Message, frozen=True):
@@ -242,16 +278,21 @@ class InputFile(Message, frozen=True):
     digest: Digest
 
 
+Inputs = Annotated[list[InputFile], msgspec.Meta(max_length=MAX_INPUTS)]
+#: As ``blobs.pack_inputs`` writes them.
+PackedInputs = Annotated[list[tuple[bytes, Digest]], msgspec.Meta(max_length=MAX_INPUTS)]
+
+
 class ResultRequest(Message, frozen=True):
     """A finished lease. ``error`` set: no verdict of the compiler, the job has to go elsewhere."""
 
-    lease_id: str
-    worker: Name
-    exit_code: int = 0
+    lease_id: Name
+    worker: WorkerName
+    exit_code: ExitCode = 0
     stdout: bytes = b""
     stderr: bytes = b""
-    outputs: list[OutputFile] = []
-    inputs: list[InputFile] = []
+    outputs: Outputs = []
+    inputs: Inputs = []
     #: More inputs, as ``blobs.pack_inputs`` makes them: hundreds of paths that begin alike.
     packed_inputs: bytes = b""
     #: Of those, in their order, as ``marks.pack_marks`` makes them; may be missing.
@@ -265,10 +306,28 @@ class ResultRequest(Message, frozen=True):
     named: bool = False
 
 
+#: Results in one request.
+MAX_RESULTS = 10_000
+
+
 class ResultBatch(Message, frozen=True):
     """Results that were ready at the same time."""
 
-    results: list[ResultRequest]
+    results: Annotated[list[ResultRequest], msgspec.Meta(max_length=MAX_RESULTS)]
+
+
+class ReceivedBatch(Message, frozen=True):
+    """The same as the syncer takes it: each is decoded for itself, so that one which is malformed
+    takes no other with it, and that many small parts of one are gone before the next."""
+
+    results: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_RESULTS)]
+
+
+class Claim(Message, frozen=True):
+    """What a result that is malformed may still tell: whose lease it is."""
+
+    lease_id: Name
+    worker: WorkerName
 
 
 class ResultsReply(Message, frozen=True):

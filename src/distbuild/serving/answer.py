@@ -1,5 +1,6 @@
 """Answers as bytes: of a WSGI app, or made whole. Knows no connection's state."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+_FORBIDDEN = re.compile(r"[\r\n\0]")
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -80,5 +83,9 @@ def _begin(lines: Sequence[str], *, keeps: bool, is_head: bool) -> tuple[bool, b
 
 
 def _head(lines: Sequence[str], *, keeps: bool) -> bytes:
+    """Raises ValueError for a line that would be more than one, or end the head: whoever made up a
+    part of it is not to write the rest as well."""
+    if any(map(_FORBIDDEN.search, lines)):
+        raise ValueError("a header with a line's end in it")
     last = ("", "") if keeps else ("Connection: close", "", "")
     return "\r\n".join(["HTTP/1.1 " + lines[0], *lines[1:], *last]).encode("latin-1", "replace")

@@ -14,11 +14,14 @@ import msgspec
 
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.protocol import messages
+from distbuild.protocol.text import one_line
 from distbuild.signals import Signal
+from distbuild.syncer.accept import objection
 from distbuild.syncer.executor import Execution, Task
 from distbuild.syncer.job_queue import IllegalTransition, JobQueue
 from distbuild.syncer.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
 from distbuild.syncer.polls import Polls
+from distbuild.syncer.refusals import Refusals, Refused
 from distbuild.syncer.ticker import Ticker
 
 #: How long one long poll lasts at the most (seconds); shorter than a worker's silence may be.
@@ -44,11 +47,13 @@ class Farm:
 
     def __init__(self, *, expected: bool, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._queue = JobQueue(life=os.urandom(4).hex() + ".")
+        # 128 random bits each: a lease can be answered by who has it, and by nobody else.
+        self._queue = JobQueue(salt=lambda: os.urandom(16).hex() + ".")
         self._lock = threading.Lock()
         self._waiting: dict[int, _Waiting] = {}
         self._polls = Polls()
         self._renewals = Polls()
+        self._refusals = Refusals()
         self._advertised: dict[str, tuple[list[messages.Toolchain], frozenset[str]]] = {}
         # Slots that each worker has free, as far as its requests and results tell.
         self._free: dict[str, int] = {}
@@ -202,31 +207,61 @@ class Farm:
     def deliver(
         self, result: messages.ResultRequest, tell: Callable[[Signal], None] = Signal.set
     ) -> bool:
-        """A worker's result. False: the lease is not valid any more and the result is dropped.
+        """A worker's result. False: the lease is not valid any more, or the result cannot be an
+        honest one, and it is dropped.
 
         ``tell`` sets the signal of the job that is answered, or has it set soon.
         """
         with self._lock:
-            number = self._queue.leased(result.lease_id)
             if result.worker in self._free:
                 self._free[result.worker] += 1
-            if number is None:
+            waiting = self._under(result)
+        # Not with the lock held: this may wait for a disk.
+        problem = objection(waiting.task, result) if waiting and not result.error else ""
+        with self._lock:
+            waiting = self._under(result)
+            if waiting is None:
                 return False
-            detail = f"{result.worker}: {result.error}"
-            reason = _only_here(result)
-            if result.error and reason is None:
-                self._perform(
-                    self._queue.retry(result.lease_id, LocalReason.LEASES_LOST, detail, self._now())
-                )
-                return True
-            self._perform(self._queue.finish(result.lease_id))
-            waiting = self._waiting.get(number)
-            if waiting is not None:
-                waiting.outcome = result
-                if reason is not None:
-                    waiting.outcome = Local(reason, detail)
-                tell(waiting.answered)
+            if problem:
+                self._refuse(result.lease_id, result.worker, problem)
+                return False
+            self._take(result, waiting, tell)
             return True
+
+    def refuse(self, lease: str, worker: str, problem: str) -> None:
+        """A worker has sent what is no result at all: its job goes elsewhere."""
+        with self._lock:
+            if self._queue.leased(lease, worker) is not None:
+                self._refuse(lease, worker, problem)
+
+    def _under(self, result: messages.ResultRequest) -> _Waiting | None:
+        """The job that a result answers; None: it is nobody's, or not this worker's."""
+        number = self._queue.leased(result.lease_id, result.worker)
+        return None if number is None else self._waiting.get(number)
+
+    def _take(
+        self, result: messages.ResultRequest, waiting: _Waiting, tell: Callable[[Signal], None]
+    ) -> None:
+        detail = f"{result.worker}: {one_line(result.error)}"
+        reason = _only_here(result)
+        if result.error and reason is None:
+            self._retry(result.lease_id, LocalReason.LEASES_LOST, detail)
+            return
+        self._perform(self._queue.finish(result.lease_id))
+        waiting.outcome = result if reason is None else Local(reason, detail)
+        tell(waiting.answered)
+
+    def _refuse(self, lease: str, worker: str, problem: str) -> None:
+        self._refusals.note(worker, problem)
+        self._retry(lease, LocalReason.RESULT_REFUSED, f"{worker}: {problem}")
+
+    def _retry(self, lease: str, reason: LocalReason, detail: str) -> None:
+        self._perform(self._queue.retry(lease, reason, detail, self._now()))
+
+    def refused(self) -> dict[str, Refused]:
+        """What was refused of each worker, by name."""
+        with self._lock:
+            return self._refusals.of_all()
 
     def lost(self, worker: str) -> None:
         """A worker does not answer. One that said farewell only finishes what it has."""

@@ -19,6 +19,8 @@ from distbuild.syncer.service import Service
 
 #: A worker with its compilers, of which some are kept.
 MAX_LEASE_BYTES = 1024 * 1024
+#: The names of its leases.
+MAX_RENEW_BYTES = 1024 * 1024
 #: A message that has to be waited for.
 Steps = Generator[Signal, None, messages.Message]
 
@@ -39,13 +41,15 @@ def make_handlers(service: Service, gate: Gate) -> dict[str, Handler]:
         return service.lease(message)
 
     def renew(call: Call) -> Steps:
+        if len(call.body) > MAX_RENEW_BYTES:
+            raise Refused(413, "more leases than any worker has")
         return service.renew(gate.message(call, "worker", messages.RenewRequest))
 
     def results(call: Call) -> Later:
-        batch = gate.message(call, "worker", messages.ResultBatch)
+        batch = gate.message(call, "worker", messages.ReceivedBatch)
         answered: list[Signal] = []
-        taken = [service.deliver(result, answered.append) for result in batch.results]
         try:
+            taken = [service.deliver(result, answered.append) for result in batch.results]
             yield _answer(messages.ResultsReply(taken))
         finally:
             # Only now: whoever is woken would fight this thread for Python's lock.

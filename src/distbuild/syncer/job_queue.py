@@ -9,7 +9,7 @@ meets raises ``IllegalTransition`` and changes nothing.
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -47,11 +47,12 @@ class IllegalTransition(Exception):
 class JobQueue(msgspec.Struct):
     """All jobs that are not answered yet, oldest first, and the workers heard of.
 
-    ``life`` begins every lease's name: what a worker still holds from an earlier run of the syncer
-    must not be taken for a lease of this one.
+    ``salt`` gives what each lease's name begins with. Who knows the name may answer for the job: in
+    earnest it is random, so that no worker can guess another's, and none is taken for one of this
+    run that an earlier run of the syncer has given.
     """
 
-    life: str = ""
+    salt: Callable[[], str] = str
     counters: Counters = msgspec.field(default_factory=Counters)
     workers: dict[str, Worker] = msgspec.field(default_factory=dict)
     _jobs: dict[int, Job] = msgspec.field(default_factory=dict)
@@ -59,6 +60,7 @@ class JobQueue(msgspec.Struct):
     _queued: dict[int, None] = msgspec.field(default_factory=dict)
     _leases: dict[str, int] = msgspec.field(default_factory=dict)
     _numbers: "itertools.count[int]" = msgspec.field(default_factory=lambda: itertools.count(1))
+
     _lease_numbers: "itertools.count[int]" = msgspec.field(
         default_factory=lambda: itertools.count(1)
     )
@@ -78,9 +80,10 @@ class JobQueue(msgspec.Struct):
         """Jobs leased to a worker."""
         return len(self._leases)
 
-    def leased(self, lease: str) -> int | None:
-        """The job under a lease that is still valid."""
-        return self._leases.get(lease)
+    def leased(self, lease: str, worker: str) -> int | None:
+        """The job under a lease that is still valid, and is this worker's."""
+        number = self._leases.get(lease)
+        return number if number is not None and self._jobs[number].worker == worker else None
 
     def job(self, number: int) -> Job | None:
         """The job, as long as it is not answered."""
@@ -147,7 +150,7 @@ class JobQueue(msgspec.Struct):
     def _assign(self, job: Job, worker: str, now: float) -> Assign:
         self._move(job, Event.LEASE)
         job.worker, job.deadline = worker, now + LEASE_S
-        job.lease = f"{self.life}{job.number}.{next(self._lease_numbers)}"
+        job.lease = f"{self.salt()}{job.number}.{next(self._lease_numbers)}"
         self._leases[job.lease] = job.number
         return Assign(job.number, worker, job.lease)
 

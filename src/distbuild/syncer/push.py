@@ -85,6 +85,12 @@ class Pusher:
         self._thread = threading.Thread(target=self._run, name=f"push {self.host}", daemon=True)
 
     @property
+    def name(self) -> str:
+        """What the worker calls itself, if that is a name; else its host in the configuration."""
+        told = self.status.get("name")
+        return told if messages.is_worker_name(told) else self.host
+
+    @property
     def sent_blobs(self) -> int:
         """Contents sent so far, also of a delivery under way."""
         return self._delivery.progress.sent_blobs
@@ -211,7 +217,7 @@ class Pusher:
         if not self.up:
             self.error = ""
             log.info("%s is up", self.host)
-            self._found(str(self.status.get("name", self.host)))
+            self._found(self.name)
         known = self.status.get("clients", {}).get(self._client_id)
         if known is None or known.get("epoch", self._epoch) != self._epoch:
             self._forget()
@@ -225,7 +231,7 @@ class Pusher:
         self._filler.end()
         if self.up:
             log.warning("%s is down: %s", self.host, error)
-            self._lost(str(self.status.get("name", self.host)))
+            self._lost(self.name)
         with self._news:
             self.up, self.error, self._epoch = False, error, ""
             self._news.notify_all()

@@ -14,7 +14,7 @@ import msgspec
 from distbuild import __version__
 from distbuild.command.model import Local, LocalReason
 from distbuild.protocol import messages
-from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.signals import Signal
 from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.compile import Compiles
@@ -24,6 +24,7 @@ from distbuild.syncer.freshness import refresh_all
 from distbuild.syncer.here import Answer, Caller, Here
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.push import Pusher
+from distbuild.syncer.refusals import Refused
 from distbuild.syncer.understand import Submission
 from distbuild.words import decoded, encoded
 
@@ -192,13 +193,17 @@ class Service:
             pusher.doubt()
 
     def _pushers_of(self, worker: str) -> list[Pusher]:
-        return [p for p in self._parts.pushers if p.status.get("name") == worker]
+        return [p for p in self._parts.pushers if p.name == worker]
 
-    def deliver(
-        self, result: messages.ResultRequest, tell: Callable[[Signal], None] = Signal.set
-    ) -> bool:
-        """Take a result; False when nobody waits for it any more. ``tell``: see Farm.deliver."""
-        return self._parts.farm.deliver(result, tell)
+    def deliver(self, result: msgspec.Raw, tell: Callable[[Signal], None] = Signal.set) -> bool:
+        """Take a result as it came; False when it was not taken. See Farm.deliver."""
+        try:
+            return self._parts.farm.deliver(messages.decode(result, messages.ResultRequest), tell)
+        except ProtocolError as error:
+            # Its job goes elsewhere, if it tells whose that is; else the lease runs out.
+            claim = messages.decode(result, messages.Claim)
+            self._parts.farm.refuse(claim.lease_id, claim.worker, str(error))
+            return False
 
     # --- for everybody --------------------------------------------------------------------------
 
@@ -234,26 +239,34 @@ class Service:
     def _workers(self) -> dict[str, Any]:
         shown: dict[str, Any] = {}
         refresh_all(self._parts.pushers, STATUS_AGE_S, STATUS_WAIT_S)
-        heard = self._parts.farm.workers()
+        heard, refused = self._parts.farm.workers(), self._parts.farm.refused()
         for pusher in self._parts.pushers:
-            name = str(pusher.status.get("name", pusher.host))
+            name = pusher.name
             asking = heard.pop(name, None)
             state = "down"
             if pusher.up:
                 state = "up" if asking is not None else "not asking for work"
             own = pusher.status if pusher.up else {}
             shown[pusher.host] = {
+                **own,
                 "state": state,
                 "error": pusher.error,
                 "mirrored_generation": pusher.generation,
-                **own,
                 "pushes": pusher.pushes,
                 "left_files": pusher.left_blobs,
                 "left_bytes": pusher.left_bytes,
+                **_refused(refused.pop(name, None)),
             }
         for name, silent in heard.items():
-            shown.setdefault(name, {"state": "up", "error": "", "silent_s": round(silent, 1)})
+            asking_only = {"state": "up", "error": "", "silent_s": round(silent, 1)}
+            shown.setdefault(name, {**asking_only, **_refused(refused.pop(name, None))})
+        for name, last in refused.items():
+            shown.setdefault(name, {"state": "down", "error": "", **_refused(last)})
         return shown
+
+
+def _refused(last: Refused | None) -> dict[str, Any]:
+    return {"refused_results": last.count, "refused_why": last.why} if last else {}
 
 
 def _submission(request: messages.SubmitRequest) -> Submission:

@@ -2,8 +2,10 @@
 
 import msgspec
 
-#: gcc prints at most some MB for the worst template error; more is a compiler gone wild.
-MAX_OUTPUT_BYTES = 64 * 1024 * 1024
+from distbuild.protocol.coding import MAX_PRINTED_BYTES
+
+#: More is a compiler gone wild.
+MAX_OUTPUT_BYTES = MAX_PRINTED_BYTES
 #: The longest translation units known (generated, -O3) take minutes.
 TIMEOUT_S = 30 * 60.0
 #: Stands for a descriptor's number; its NUL keeps it apart from every real argument.

@@ -9,17 +9,18 @@ import itertools
 import logging
 import os
 import posixpath
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
 from distbuild import disk
 from distbuild.command import native
+from distbuild.command.by_products import may_write
 from distbuild.command.locations import blamed
 from distbuild.command.model import CompileCommand, Local
 from distbuild.command.recall import Recall
 from distbuild.command.terminal import on_terminal
 from distbuild.mirror.store import translated
-from distbuild.protocol.blobs import pack_inputs, pack_output
+from distbuild.protocol.blobs import is_expanding, pack_inputs, pack_output
 from distbuild.protocol.errors import (
     CompilerCrashed,
     DistBuildError,
@@ -29,6 +30,9 @@ from distbuild.protocol.errors import (
 )
 from distbuild.protocol.marks import pack_marks
 from distbuild.protocol.messages import (
+    MAX_BLOB_BYTES,
+    MAX_EXIT_CODE,
+    MAX_PRINTED_BYTES,
     InputFile,
     Job,
     OutputFile,
@@ -164,6 +168,7 @@ class JobRunner:
                     return directory
 
     def _result(self, task: Task, answer: Answer, revision: int) -> ResultRequest:
+        _check(task, answer)
         inputs = _inputs(task, answer)
         failed = answer.exit_code != 0
         if answer.dependencies is None and not failed:
@@ -180,7 +185,7 @@ class JobRunner:
             exit_code=answer.exit_code,
             stdout=answer.stdout,
             stderr=answer.stderr,
-            outputs=[_output_file(file) for file in answer.written],
+            outputs=_packed(answer.written),
             packed_inputs=pack_inputs(inputs) if inputs else b"",
             marks=pack_marks(inputs),
             disturbed=disturbed,
@@ -198,8 +203,30 @@ def _for_processor(command: CompileCommand, job: Job) -> CompileCommand:
     return native.applied(command, words, os.fsdecode(SPECS))
 
 
-def _output_file(file: Written) -> OutputFile:
-    return OutputFile(file.path, file.mode, pack_output(file.content))
+def _check(task: Task, answer: Answer) -> None:
+    """Raises InfrastructureError for what the syncer would take of no honest worker."""
+    if not 0 <= answer.exit_code <= MAX_EXIT_CODE:
+        raise InfrastructureError(f"the compiler ended with {answer.exit_code}")
+    if len(answer.stdout) + len(answer.stderr) > MAX_PRINTED_BYTES:
+        raise InfrastructureError("the compiler printed too much")
+
+    def is_same(real: str, named: str) -> bool:
+        found = task.tree.resolve(named) or posixpath.normpath(named)
+        return real.rstrip("/") == found.rstrip("/")
+
+    for file in answer.written:
+        path = os.fsdecode(file.path)
+        if not may_write(task.command, path, is_same):
+            raise InfrastructureError(f"the compiler wrote {path}, which its command does not say")
+
+
+def _packed(written: Sequence[Written]) -> list[OutputFile]:
+    outputs = [OutputFile(file.path, file.mode, pack_output(file.content)) for file in written]
+    size = sum(output.blob.size for output in outputs)
+    packed = sum(len(output.blob.data) for output in outputs)
+    if size > MAX_BLOB_BYTES or is_expanding(size, packed):
+        raise InfrastructureError(f"the compiler wrote {size} bytes, packed in {packed}")
+    return outputs
 
 
 def _directories(job: Job, tree: Tree) -> list[bytes]:

@@ -17,7 +17,7 @@ from distbuild.digests import FileDigests
 from distbuild.logs import set_up_logging
 from distbuild.mirror.store import Store
 from distbuild.protocol.errors import ConfigError, InfrastructureError
-from distbuild.protocol.messages import MAX_BODY_BYTES
+from distbuild.protocol.messages import MAX_BODY_BYTES, worker_name
 from distbuild.serving import threaded
 from distbuild.serving.front import Site
 from distbuild.system_paths import from_system
@@ -141,7 +141,7 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
         raise ConfigError(f"{home.path}: {error}") from error
     sandbox, confined = _sandbox(config, search_path)
     compilers = Compilers(Identifier(FileDigests(home.state / "programs")), search_path)
-    name = f"{socket.gethostname()}:{config.port}"
+    name = worker_name(socket.gethostname(), config.port)
     cores = config.num_cores or os.cpu_count() or 1
     # A developer who is served alone can have jobs wait here for the next free slot: it then need
     # not wait for the way there and back. With several, one would keep the others' slots.

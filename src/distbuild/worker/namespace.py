@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from distbuild.command import native
+from distbuild.command.by_products import by_product_names
 from distbuild.command.driver import INCLUDES_NOTHING
 from distbuild.command.model import Family
 from distbuild.mirror.manifest import MAX_SYMLINKS
@@ -211,6 +212,7 @@ def _private_directories(task: Task) -> list[PrivateDirectory]:
     places = [tree.resolve(os.fsdecode(d)) for d in task.job.output_dirs]
     wanted = sorted({os.fsencode(place) for place in places if place is not None})
     outputs = _output_names(task)
+    by_product = by_product_names(task.command)
     found = []
     for number, path in enumerate(wanted):
         private = PrivateDirectory(check_path(path), b"%s/out%d" % (task.directory, number))
@@ -218,26 +220,18 @@ def _private_directories(task: Task) -> list[PrivateDirectory]:
         files = {out for out in here if isinstance(tree.lookup(os.fsdecode(out)), FileEntry)}
         absent = {os.path.basename(out) for out in here if out not in files}
         copied = {os.path.basename(out) for out in files}
-        private.fill(tree.ground.real(path), absent, copied, _stems(task))
+        private.fill(
+            tree.ground.real(path),
+            absent,
+            copied,
+            lambda name: by_product.fullmatch(os.fsdecode(name)) is not None,
+        )
         found.append(private)
     return found
 
 
 def _output_names(task: Task) -> set[bytes]:
     return {resolved(task, os.fsencode(name)) for name in task.command.output_files()}
-
-
-def _stems(task: Task) -> list[bytes]:
-    """How the names of by-products begin: as the output, the source or the -dump options say."""
-    dumps = {a.meaning: a.value for a in task.command.arguments if a.value is not None}
-    prefix = os.path.basename(dumps.get("-dumpdir", ""))
-    stems = {prefix} if prefix else set()
-    for name in (task.command.output, task.command.source, dumps.get("-dumpbase", "")):
-        base = os.path.basename(name)
-        stem = base.rpartition(".")[0] or base
-        if stem:
-            stems |= {stem + ".", stem + "-"}
-    return [os.fsencode(stem) for stem in stems]
 
 
 def find_bwrap(search_path: str) -> str | None:

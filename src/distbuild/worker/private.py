@@ -7,7 +7,7 @@ is an output.
 import contextlib
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import msgspec
 
@@ -45,22 +45,21 @@ class PrivateDirectory:
         original: bytes,
         absent: Collection[bytes],
         copied: Collection[bytes],
-        stems: Collection[bytes],
+        is_by_product: Callable[[bytes], bool],
     ) -> None:
         """Take over the names in ``original``, except ``absent``.
 
-        Files that are ``copied``, or whose name begins with one of ``stems``, may be outputs of an
-        earlier compile, which this one overwrites: they are copies that can be written to, the
-        others links.
+        Files that are ``copied``, or have the name of a by-product, may be outputs of an earlier
+        compile, which this one overwrites: they are copies that can be written to, the others
+        links.
         """
-        stems = tuple(stems)
         with os.scandir(original) as found:
             for entry in found:
                 if entry.is_dir(follow_symlinks=False):
                     disk.mkdir(self._at(entry.name))
                     self.directories.append(entry.name)
                 elif entry.name not in absent:
-                    writable = entry.name in copied or entry.name.startswith(stems)
+                    writable = entry.name in copied or is_by_product(entry.name)
                     self._take(entry, writable=writable)
 
     def written(self) -> Iterator[Written]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distbuild.command.model import LocalReason
+from distbuild.protocol.text import one_line
 
 _MEANINGS: Mapping[LocalReason, str] = {
     LocalReason.NOT_A_COMPILER: "the command is no gcc, clang or cl that is found here",
@@ -42,6 +43,7 @@ _MEANINGS: Mapping[LocalReason, str] = {
     LocalReason.NO_TOOLCHAIN: "no worker has exactly this compiler; see dist_build.exe status",
     LocalReason.NO_NAMESPACE: "only a worker with bubblewrap gives the same bytes here",
     LocalReason.LEASES_LOST: "the workers that took the job did not finish it",
+    LocalReason.RESULT_REFUSED: "the workers that took the job sent what cannot be its result",
     LocalReason.INPUTS_CHANGED: "its files kept changing while it was compiled",
     LocalReason.INPUT_NOT_MIRRORED: "it reads a file that could not be mirrored",
     LocalReason.SYNCER_ERROR: "a fault in the syncer; see logs/syncer.log",
@@ -98,10 +100,17 @@ def _worker_table(workers: Mapping[str, Any]) -> list[str]:
                 str(worker.get("running", "")),
                 str(worker.get("done", "")),
                 str((worker.get("sandbox") or {}).get("mode", "")),
-                str(worker.get("error", "")),
+                _error_of(worker),
             )
         )
-    return ["  " + line for line in _aligned(rows)]
+    # A worker may say anything of itself.
+    return ["  " + line for line in _aligned([list(map(one_line, row)) for row in rows])]
+
+
+def _error_of(worker: Mapping[str, Any]) -> str:
+    error = str(worker.get("error", ""))
+    count = worker.get("refused_results", 0)
+    return f"{count} results refused: {worker.get('refused_why')} {error}" if count else error
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

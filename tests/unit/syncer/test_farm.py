@@ -15,7 +15,7 @@ from distbuild.syncer.executor import Task
 from distbuild.syncer.farm import Farm
 from distbuild.syncer.job_queue import FORGET_S
 from tests.support.cluster import wait_until
-from tests.support.tasks import COMMAND, asking, leased, renewed, run, task
+from tests.support.tasks import COMMAND, asking, failed, leased, renewed, run, task
 
 LONG_S = 30.0
 
@@ -99,7 +99,7 @@ def test_a_waiting_worker_is_woken_by_a_task(farm: Farm, slots: int) -> None:
     assert isinstance(given, list)
     assert len(given) == slots
     [(lease, _)] = given or leased(farm, asking("w1"))
-    assert farm.deliver(ResultRequest(lease, "w1"))
+    assert farm.deliver(failed(lease, "w1"))
     call.result()
 
 
@@ -111,7 +111,7 @@ def test_a_worker_that_does_not_fit_is_not_woken(
     [call] = submitted(farm, 1, task())
     assert leased(farm, asking("w2", 1, LONG_S, "clang")) == []
     [(lease, _)] = leased(farm, asking("w1"))
-    farm.deliver(ResultRequest(lease, "w1"))
+    farm.deliver(failed(lease, "w1"))
     call.result()
 
 
@@ -129,8 +129,8 @@ def test_right_after_the_start_the_first_worker_is_waited_for() -> None:
         call = InThread(lambda: run(farm.execute(task())))
         assert call.is_waiting()
         [(lease, _)] = leased(farm, asking("w1", 1, LONG_S))
-        assert farm.deliver(ResultRequest(lease, "w1"))
-        assert call.result() == ResultRequest(lease, "w1")
+        assert farm.deliver(failed(lease, "w1"))
+        assert call.result() == failed(lease, "w1")
     finally:
         farm.stop()
 
@@ -154,7 +154,7 @@ def test_closing_a_task_ends_its_lease_and_wakes_the_renewal(farm: Farm) -> None
         assert renewal.is_waiting()
     execution.close()
     assert renewal.result() == [lease]
-    assert not farm.deliver(ResultRequest(lease, "w1"))
+    assert not farm.deliver(failed(lease, "w1"))
     assert farm.counts() == {"queued": 0, "running": 0, "cancelled": 1, "retried": 0}
 
 
@@ -174,7 +174,7 @@ def test_a_renewal_of_valid_leases_is_empty(farm: Farm, monkeypatch: pytest.Monk
     lease, _ = lease_one(farm, asking("w1"))
     assert renewed(farm, RenewRequest("w1", [lease], LONG_S)) == []
     assert renewed(farm, RenewRequest("w2", [lease], LONG_S)) == [lease]
-    farm.deliver(ResultRequest(lease, "w1"))
+    farm.deliver(failed(lease, "w1"))
     call.result()
 
 
@@ -198,9 +198,9 @@ def test_a_worker_that_went_loses_its_leases(farm: Farm) -> None:
     farm.lost("w1")
     given = poll.result()
     assert isinstance(given, list)
-    assert not farm.deliver(ResultRequest(late, "w1"))
-    assert farm.deliver(ResultRequest(given[0][0], "w2"))
-    assert call.result() == ResultRequest(given[0][0], "w2")
+    assert not farm.deliver(failed(late, "w1"))
+    assert farm.deliver(failed(given[0][0], "w2"))
+    assert call.result() == failed(given[0][0], "w2")
 
 
 def test_silent_leases_run_out() -> None:
@@ -307,7 +307,7 @@ def test_many_tasks_and_workers_lose_nothing(farm: Farm) -> None:
         while not stop.is_set():
             for lease, given in leased(farm, asking(name, 2, 0.05)):
                 text = (given.implicit_include or "").encode()
-                farm.deliver(ResultRequest(lease, name, stdout=text))
+                farm.deliver(failed(lease, name, text))
 
     for n in range(3):
         leased(farm, asking(f"w{n}"))
@@ -335,7 +335,7 @@ def test_a_full_farm_is_relieved_of_its_oldest_job(farm: Farm) -> None:
     assert first.result() == Local(LocalReason.FARM_FULL)
     lease, given = lease_one(farm, asking("w1"))
     assert given == task("b")
-    assert farm.deliver(ResultRequest(lease, "w1"))
+    assert farm.deliver(failed(lease, "w1"))
     second.result()
     assert not farm.relieve(0.0)
 
@@ -355,14 +355,14 @@ def test_jobs_ahead_are_given_only_while_nobody_else_is_free(farm: Farm) -> None
     assert leased(farm, ahead("w1", 1)) == []
     assert leased(farm, ahead("w2", 1)) == []
     calls = submitted(farm, 6, task())
-    taken = leased(farm, ahead("w1", 1))
+    taken = [("w1", lease) for lease, _ in leased(farm, ahead("w1", 1))]
     assert len(taken) == 1  # w2 has a free slot, and is about to ask
-    taken += leased(farm, ahead("w2", 1))
+    taken += [("w2", lease) for lease, _ in leased(farm, ahead("w2", 1))]
     assert len(taken) == 4
-    taken += leased(farm, ahead("w1", 0))
+    taken += [("w1", lease) for lease, _ in leased(farm, ahead("w1", 0))]
     assert len(taken) == 6
-    for lease, _ in taken:
-        assert farm.deliver(ResultRequest(lease, "w1"))
+    for worker, lease in taken:
+        assert farm.deliver(failed(lease, worker))
     for call in calls:
         call.result()
 

@@ -134,8 +134,8 @@ def test_names_have_a_limit(routes: Routes, path: str, field: str) -> None:
 
 
 def test_a_workers_compilers_have_a_limit(routes: Routes) -> None:
-    for length, code in ((MAX_LEASE_BYTES // 2, 200), (MAX_LEASE_BYTES, 413)):
-        toolchains = [messages.Toolchain("x" * length, "gcc")]
+    for count, code in ((500, 200), (2000, 400), (MAX_LEASE_BYTES // 300, 413)):
+        toolchains = [messages.Toolchain("x" * 300, "gcc")] * count
         request = msgspec.structs.replace(routes.serving.asking(), toolchains=toolchains)
         assert routes.ask("/api/v1/lease", messages.encode(request), "worker").code == code
 

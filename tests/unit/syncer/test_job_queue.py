@@ -290,9 +290,9 @@ def test_lease_by_an_unknown_worker_is_refused() -> None:
 
 
 def test_leases_of_another_run_of_the_syncer_are_not_taken_for_ours() -> None:
-    lives = [JobQueue(life=life) for life in ("a", "b")]
+    runs = [JobQueue(salt="a".lower), JobQueue(salt="b".lower)]
     leases: set[str] = set()
-    for queue in lives:
+    for queue in runs:
         queue.heard(worker("w1"))
         queue.submit(GCC, 0.0)
         leases.update(a.lease for a in queue.lease("w1", 1, 0.0) if isinstance(a, Assign))
@@ -319,3 +319,13 @@ def test_a_worker_that_is_silent_for_long_is_forgotten() -> None:
     assert queue.workers.keys() == {"w1", "w2"}
     assert queue.tick(FORGET_S + 1.0) == []
     assert queue.workers.keys() == {"w2"}
+
+
+def test_a_lease_is_only_its_worker_s() -> None:
+    queue = queue_with(worker("w1"), worker("w2"))
+    queue.submit(GCC, 0.0)
+    [assigned] = queue.lease("w1", 1, 0.0)
+    assert isinstance(assigned, Assign)
+    assert queue.leased(assigned.lease, "w1") == 1
+    assert queue.leased(assigned.lease, "w2") is None
+    assert queue.renew("w2", [assigned.lease], 1.0) == [assigned.lease]

@@ -165,7 +165,8 @@ def test_a_lease_carries_the_job_and_the_changes_that_it_needs(serving: Serving)
     assert reply.changes is not None
     assert (reply.changes.base, reply.changes.target) == (have, live.manifest.generation)
     assert serving.box.path("inc/new.h") in {c.path for c in reply.changes.entries or ()}
-    assert serving.service.deliver(messages.ResultRequest(job.lease_id, "w1", exit_code=1))
+    result = messages.encode(messages.ResultRequest(job.lease_id, "w1", exit_code=1))
+    assert serving.service.deliver(msgspec.Raw(result))
     answer = run(compiling)
     assert isinstance(answer, messages.SubmitReply)
     assert (answer.outcome, answer.exit_code) == ("done", 1)

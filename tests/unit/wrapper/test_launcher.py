@@ -170,6 +170,11 @@ def test_a_syncer_that_ends_while_it_is_told_leaves_it_to_the_client(launcher: L
     assert (code, out.count(b"\0"), err) == (42, 1 + len(words), b"")
 
 
+def forged(worker: str) -> bytes:
+    """An answer with what a worker calls itself, of which its body is a program's name."""
+    return done(0, b"/bin/true", worker=worker)
+
+
 _DONE = done(0, b"out")
 NOT_UNDERSTOOD = {
     "half a head": _DONE[:40],
@@ -189,6 +194,15 @@ NOT_UNDERSTOOD = {
     "a huge length": _DONE.replace(b"Content-Length: 3", b"Content-Length: " + b"9" * 30),
     "a line that is no field": _DONE.replace(b"Dist-Build-Worker: w1", b"w1"),
     "a NUL in the head": _DONE.replace(b"Dist-Build-Exit", b"\0Dist-Build-Exit"),
+    "a NUL behind all fields": _DONE.replace(b"\r\n\r\n", b"\r\n\0: x\r\n\r\n"),
+    "two lengths": _DONE.replace(b"Content-Length", b"Content-Length: 3\r\nContent-Length"),
+    "two exit codes": _DONE.replace(b"Dist-Build-Exit", b"dist-build-exit: 0\r\nDist-Build-Exit"),
+    "a second kind": forged(
+        "w1\r\nDist-Build: local\r\nDist-Build-Silent: 1\r\nDist-Build-Program: 9"
+    ),
+    "a second worker": forged("w1\r\nDist-Build-Worker: w2"),
+    "a carriage return in a name": forged("w1\rDist-Build: local"),
+    "a newline in a name": forged("w1\nDist-Build: local"),
     "no program": local(b""),
     "a program with a NUL": local(b"/bin/true\0"),
     "no word on silence": local(b"/bin/true").replace(b"Silent", b"Other"),

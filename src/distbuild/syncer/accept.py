@@ -1,0 +1,118 @@
+"""Whether a worker's result can be the honest one of its task, whatever the compiler said.
+
+What is refused here was sent by a broken worker or a hostile one: a file that the command does not
+write, a success without its object or its source, more than there is room for. Reads no content;
+looks at directories of the dev box. Whether a result is right is the judge's question.
+"""
+
+import os
+import posixpath
+import struct
+
+from distbuild import disk
+from distbuild.command.by_products import may_write, object_of
+from distbuild.protocol.blobs import is_expanding, unpack_inputs
+from distbuild.protocol.errors import ProtocolError
+from distbuild.protocol.marks import mark
+from distbuild.protocol.messages import (
+    DIGEST_BYTES,
+    MAX_BLOB_BYTES,
+    MAX_PRINTED_BYTES,
+    InputFile,
+    ResultRequest,
+)
+from distbuild.protocol.text import one_line
+from distbuild.syncer.executor import Task
+from distbuild.system_paths import WINDOWS
+
+_MARK = struct.Struct("<Q")
+
+
+def objection(task: Task, result: ResultRequest) -> str:
+    """What no honest worker says of this task; "": nothing of the kind."""
+    if len(result.stdout) + len(result.stderr) > MAX_PRINTED_BYTES:
+        return "it prints more than any compiler"
+    try:
+        return (
+            _objection_to_outputs(task, result)
+            or _objection_to_inputs(result.inputs)
+            or _objection_to_success(task, result)
+        )
+    except ProtocolError as error:
+        return str(error)
+
+
+def _objection_to_outputs(task: Task, result: ResultRequest) -> str:
+    own = {file.path for file in task.files}
+    seen = set[bytes]()
+    size = packed = 0
+    for file in result.outputs:
+        path = file.path
+        if not path.startswith(b"/") or b"\0" in path or path in own or path in seen:
+            return f"it writes {_shown(path)}"
+        if not may_write(task.command, os.fsdecode(path), _is_same_directory):
+            return f"it writes {_shown(path)}, which its command does not"
+        if not 0 <= file.blob.size <= MAX_BLOB_BYTES:
+            return f"it writes {file.blob.size} bytes"
+        seen.add(path)
+        size += file.blob.size
+        packed += len(file.blob.data)
+    if size > MAX_BLOB_BYTES or is_expanding(size, packed):
+        return f"it writes {size} bytes, packed in {packed}"
+    return ""
+
+
+def _is_same_directory(real: str, named: str) -> bool:
+    """Whether the dev box calls ``real`` what a command calls ``named``.
+
+    The name that a worker gives must be the real one: another way there may be turned elsewhere
+    between this look and the writing, by whoever owns a directory on it.
+    """
+    if real == named:
+        return True
+    try:
+        found = disk.realpath(named)
+    except (OSError, ValueError):
+        return False
+    return real == found or (WINDOWS and real.lower() == found.lower())
+
+
+def _objection_to_inputs(inputs: list[InputFile]) -> str:
+    for item in inputs:
+        if not item.path.startswith(b"/") or b"\0" in item.path:
+            return f"it read {_shown(item.path)}"
+        if len(item.digest) not in (0, DIGEST_BYTES):
+            return f"a digest of {len(item.digest)} bytes"
+    return ""
+
+
+def _objection_to_success(task: Task, result: ResultRequest) -> str:
+    """A disturbed result is none: its compile is repeated."""
+    if result.exit_code != 0 or result.disturbed:
+        return ""
+    made = object_of(task.command)
+    if made and not _writes(task, result, made):
+        return f"it succeeded without {one_line(made)}"
+    if task.files and not _lists_source(task, result):
+        return f"it succeeded without reading {one_line(task.command.source)}"
+    return ""
+
+
+def _writes(task: Task, result: ResultRequest, name: str) -> bool:
+    base = os.fsencode(posixpath.basename(task.command.absolute(name)))
+    return any(file.path.rpartition(b"/")[2] == base for file in result.outputs)
+
+
+def _lists_source(task: Task, result: ResultRequest) -> bool:
+    source = task.files[0]
+    if _MARK.pack(mark(source.path, source.entry.digest)) in result.marks:
+        return True
+    packed = unpack_inputs(result.packed_inputs) if result.packed_inputs else []
+    paths = [item.path for item in (*result.inputs, *packed)]
+    return source.path in paths or (
+        WINDOWS and source.path.lower() in (path.lower() for path in paths)
+    )
+
+
+def _shown(path: bytes) -> str:
+    return one_line(path.decode("utf-8", "replace"))
