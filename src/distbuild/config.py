@@ -80,6 +80,11 @@ class Home(msgspec.Struct, frozen=True):
         """What survives a restart: digest caches, identities."""
         return self.path / "state"
 
+    @property
+    def silent(self) -> Path:
+        """There from when a wrapper has found the syncer silent until that is heard again."""
+        return self.state / "silent"
+
 
 def find_home(option: str | None = None, environ: Mapping[str, str] | None = None) -> Home:
     """The home named by ``--home``, else by DIST_BUILD_HOME, else ``~/dist_build``; absolute."""

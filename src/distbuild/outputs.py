@@ -65,18 +65,69 @@ def write_outputs(
     Mode bits and group are those that open(2) would have given the compiler. Where there is an
     old file, one of ``rewritten`` keeps its mode, its owner and its other names.
     """
-    written: list[_Written] = []
+    prepared = PreparedOutputs(outputs, removed, rights, rewritten)
     try:
-        for file in outputs:
-            written.append(_Written(file, rights, into_old=file.path in rewritten))  # noqa: PERF401 - one may fail
-        for one in written:
-            one.put_in_place()
-    except OSError as error:
-        raise InfrastructureError(f"cannot write the result: {error.strerror}") from error
+        prepared.put_in_place()
     finally:
-        for one in written:
+        prepared.close()
+
+
+class PreparedOutputs:
+    """Outputs that are on their disks and have no names yet, or those of temporary files.
+
+    They are put in place here, or by the launcher, to which ``descriptors`` and ``listing`` go
+    (src/launcher/outputs.h). Raises InfrastructureError. See ``write_outputs``.
+    """
+
+    def __init__(
+        self,
+        outputs: Sequence[OutputFile],
+        removed: Iterable[bytes],
+        rights: Rights,
+        rewritten: Collection[bytes] = (),
+    ) -> None:
+        self._written: list[_Written] = []
+        self._removed = list(removed)
+        try:
+            for file in outputs:
+                self._written.append(_Written(file, rights, into_old=file.path in rewritten))
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise _not_written(error) from error
+            raise
+
+    def put_in_place(self) -> None:
+        """Give them their names, and remove what is to be removed."""
+        try:
+            for one in self._written:
+                one.put_in_place()
+        except OSError as error:
+            raise _not_written(error) from error
+        _remove(self._removed)
+
+    def descriptors(self) -> list[int]:
+        """Of the files, in the order of ``listing``. They are open until ``close``."""
+        return [one.descriptor for one in self._written]
+
+    def has_temporary(self) -> bool:
+        """Whether ``close`` would remove one that the launcher has not put in place yet."""
+        return any(one.is_temporary for one in self._written)
+
+    def listing(self) -> bytes:
+        """For the launcher, a record for each file and each path that is to be removed: a letter,
+        then the temporary file's name and the path, each with a NUL behind it."""
+        removed = [b"r\0%b\0" % path for path in self._removed]
+        return b"".join([*(one.record() for one in self._written), *removed])
+
+    def close(self) -> None:
+        """Let go of them; nothing is left of those that are not in their places."""
+        for one in self._written:
             one.close()
-    _remove(removed)
+
+
+def _not_written(error: OSError) -> InfrastructureError:
+    return InfrastructureError(f"cannot write the result: {error.strerror}")
 
 
 class _Written:
@@ -88,6 +139,8 @@ class _Written:
         except ProtocolError as error:
             name = os.fsdecode(file.path)
             raise InfrastructureError(f"{name}: damaged on the way: {error}") from error
+        if b"\0" in file.path:
+            raise InfrastructureError("cannot write the result: a path with a NUL")
         self._path = file.path
         self._temporary = b""
         directory = file.path.rpartition(b"/")[0] or b"/"
@@ -111,13 +164,28 @@ class _Written:
         # nothing of it is left whatever happens.
         if _TMPFILE:
             try:
-                return os.open(directory, _TMPFILE | os.O_WRONLY | _PLAIN, mode)
+                return os.open(directory, _TMPFILE | os.O_RDWR | _PLAIN, mode)
             except OSError as error:
                 if error.errno not in _NO_TMPFILE:
                     raise
         self._temporary = _temporary_name(directory)
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | _PLAIN
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | _PLAIN
         return os.open(to_system(self._temporary), flags, mode)
+
+    @property
+    def descriptor(self) -> int:
+        """Of the file, until it is let go of."""
+        return self._handle
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether it has a temporary name."""
+        return bool(self._temporary)
+
+    def record(self) -> bytes:
+        """See PreparedOutputs.listing. ``o``: into the old file, if that shows."""
+        kind = b"f" if self._for_old is None else b"o"
+        return b"%b%b\0%b\0" % (kind, self._temporary, self._path)
 
     def put_in_place(self) -> None:
         """Give it its name, in place of what has that name."""

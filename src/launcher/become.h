@@ -7,6 +7,9 @@
 
 enum { FAILED = 1, NO_FALLBACK = 103, NOT_RUNNABLE = 126, NOT_FOUND = 127 };
 
+/* For the client: why it is not to ask the syncer, as wrapper/main.py has it. */
+#define OBSTACLE "DIST_BUILD_OBSTACLE"
+
 /* Nobody stacks more wrappers of one name; more of them are a loop. */
 enum { MAX_PASSED = 16 };
 
@@ -106,6 +109,7 @@ static _Noreturn void become_client(char **words, bool is_compile)
         execve(client, line, environ);
     }
     const char *why = strerror(errno);
+    (void)unsetenv(OBSTACLE);
     if (!is_compile) {
         complain("%s: %s\n", client, why);
         exit(FAILED);

@@ -1,9 +1,9 @@
 /* dist_build.exe: the native front of dist_build, started once for every compile.
  *
- * Duty: hand the command to the syncer over its Unix socket, wait, give back what it answers; or
- * become the compiler that it names. Whatever it cannot do itself is left to the Python client
- * beside it, which has the whole ladder down to the local compile. Unaware of what a command means:
- * it parses no option, opens no source and writes no output.
+ * Duty: hand the command to the syncer over its Unix socket, wait, put the outputs in place and give
+ * back what it answers; or become the compiler that it names. Whatever it cannot do itself is left
+ * to the Python client beside it, which has the whole ladder down to the local compile. Unaware of
+ * what a command means: it parses no option, opens no source and knows no format of an output.
  *
  * Its death closes the socket, which cancels the job; so it handles no signal.
  */
@@ -12,6 +12,8 @@
 #include <time.h>
 
 #include "become.h"
+#include "once.h"
+#include "outputs.h"
 #include "request.h"
 #include "syncer.h"
 
@@ -19,35 +21,63 @@ static const size_t MAX_HEAD = 16 * 1024;
 static const size_t MAX_BODY = 512 * 1024 * 1024;
 /* A syncer that ends without a word is perhaps started anew: it is waited for so long, so often.
  * All wrappers that wait would else become as many Python processes at the same time. */
-static const int RESTARTS = 2, LOOKS = 30;
-static const struct timespec BETWEEN_LOOKS = {.tv_nsec = 100 * 1000 * 1000};
+static const int RESTARTS = 2, TRIES = 30;
+static const struct timespec BETWEEN_TRIES = {.tv_nsec = 100 * 1000 * 1000};
 
 /* Requests and answers mostly fit here: pages that are not touched cost nothing, malloc does. */
 static char room[64 * 1024];
 
 /* --- the answer ------------------------------------------------------------------------------ */
 
-enum field { KIND, LENGTH, EXIT, STDOUT, WORKER, SILENT, PROGRAM, FIELDS };
+enum field { KIND, LENGTH, EXIT, OUTPUTS, STDOUT, WORKER, SILENT, PROGRAM, FIELDS };
 static const char *const FIELD_NAMES[FIELDS] = {
-    "Dist-Build", "Content-Length", "Dist-Build-Exit", "Dist-Build-Stdout",
-    "Dist-Build-Worker", "Dist-Build-Silent", "Dist-Build-Program",
+    "Dist-Build", "Content-Length", "Dist-Build-Exit", "Dist-Build-Outputs",
+    "Dist-Build-Stdout", "Dist-Build-Worker", "Dist-Build-Silent", "Dist-Build-Program",
 };
+/* What Dist-Build-Silent says: a failure, by design, or by design but not what the user expects. */
+enum { FAILURE, BY_DESIGN, UNEXPECTED };
 
 struct answer {
     bool is_none; /* the connection ended before its first byte */
     const char *fields[FIELDS]; /* "" where the header is missing */
     char *body;
     size_t length;
+    int fds[MAX_OUTPUTS]; /* of the outputs */
+    size_t fd_count;
 };
 
-/* Up to SIZE bytes, as many as there are or at least one; 0: no more will come. */
-static size_t receive(int fd, char *data, size_t size)
+/* Why the client has to compile here, and need not ask; NULL: it may ask. */
+static const char *obstacle;
+
+static void take_fds(struct msghdr *message, struct answer *answer)
 {
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        if (count > MAX_OUTPUTS - answer->fd_count)
+            count = MAX_OUTPUTS - answer->fd_count; /* too few will be found there */
+        memcpy(answer->fds + answer->fd_count, CMSG_DATA(part), count * sizeof(int));
+        answer->fd_count += count;
+    }
+}
+
+/* Up to SIZE bytes, as many as there are or at least one; 0: no more will come. */
+static size_t receive(int fd, char *data, size_t size, struct answer *answer)
+{
+    static _Alignas(struct cmsghdr) char control[CMSG_SPACE(MAX_OUTPUTS * sizeof(int))];
+    struct iovec part = {data, size};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control};
     ssize_t got;
-    do
-        got = recv(fd, data, size, 0);
-    while (got < 0 && errno == EINTR);
-    return got < 0 ? 0 : (size_t)got;
+    do {
+        message.msg_controllen = sizeof control;
+        got = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+    } while (got < 0 && may_try_again(fd));
+    if (got <= 0)
+        return 0;
+    vain_looks = 0;
+    take_fds(&message, answer);
+    return (size_t)got;
 }
 
 /* A decimal number of at most MOST. */
@@ -91,17 +121,31 @@ static bool read_head(char *head, struct answer *answer)
     return true;
 }
 
+/* Drops the interim answers that the USED bytes begin with, by which the syncer says that it is
+ * there (RFC 9110, 15.2); returns how many bytes are left. */
+static size_t drop_interim(size_t used)
+{
+    static const char interim[] = "HTTP/1.1 1";
+    char *end;
+    while (used >= sizeof interim - 1 && memcmp(room, interim, sizeof interim - 1) == 0 &&
+           (end = memmem(room, used, "\r\n\r\n", 4)) != NULL) {
+        used -= (size_t)(end + 4 - room);
+        memmove(room, end + 4, used);
+    }
+    return used;
+}
+
 static bool receive_answer(int fd, struct answer *answer)
 {
     size_t used = 0;
     char *end = NULL;
     while (end == NULL && used < MAX_HEAD) {
-        size_t got = receive(fd, room + used, MAX_HEAD - used);
+        size_t got = receive(fd, room + used, MAX_HEAD - used, answer);
         if (got == 0) {
             answer->is_none = used == 0;
             return false;
         }
-        used += got;
+        used = drop_interim(used + got);
         end = memmem(room, used, "\r\n\r\n", 4);
     }
     if (end == NULL)
@@ -119,7 +163,7 @@ static bool receive_answer(int fd, struct answer *answer)
         answer->body = memcpy(larger, answer->body, have);
     }
     for (size_t got; have < answer->length; have += got)
-        if ((got = receive(fd, answer->body + have, answer->length - have)) == 0)
+        if ((got = receive(fd, answer->body + have, answer->length - have, answer)) == 0)
             return false;
     return true;
 }
@@ -127,17 +171,27 @@ static bool receive_answer(int fd, struct answer *answer)
 /* The compiler's own answer; returns only if it is not understood. */
 static void give_back(const struct answer *answer)
 {
-    size_t code, out;
+    size_t code, list = 0, out;
     if (!read_number(answer->fields[EXIT], 255, &code) ||
-        !read_number(answer->fields[STDOUT], answer->length, &out))
+        (*answer->fields[OUTPUTS] != '\0' &&
+         !read_number(answer->fields[OUTPUTS], answer->length, &list)) ||
+        !read_number(answer->fields[STDOUT], answer->length - list, &out))
         return;
+    if (!put_all_in_place(answer->body, list, answer->fds, answer->fd_count)) {
+        static char why[200];
+        obstacle = errno == EPROTO ? NULL : why; /* that is an answer that is not understood */
+        (void)snprintf(why, sizeof why, "output_not_written: cannot write the result: %s",
+                       strerror(errno));
+        return;
+    }
+    const char *text = answer->body + list;
     if (is_set("DIST_BUILD_VERBOSE", "1"))
         say("compiled by ", answer->fields[WORKER], strlen(answer->fields[WORKER]));
-    if (!write_fully(STDOUT_FILENO, answer->body, out) && errno != EBADF) { /* closed */
+    if (!write_fully(STDOUT_FILENO, text, out) && errno != EBADF) { /* closed */
         complain("standard output: %s\n", strerror(errno));
         code = code == 0 ? FAILED : code;
     }
-    (void)write_fully(STDERR_FILENO, answer->body + out, answer->length - out);
+    (void)write_fully(STDERR_FILENO, text + out, answer->length - list - out);
     exit((int)code);
 }
 
@@ -146,25 +200,27 @@ static void compile_here(const struct answer *answer, char **words)
 {
     size_t program_length, silent;
     if (!read_number(answer->fields[PROGRAM], answer->length, &program_length) ||
-        !read_number(answer->fields[SILENT], 1, &silent) || program_length == 0)
+        !read_number(answer->fields[SILENT], UNEXPECTED, &silent) || program_length == 0)
         return;
     char *program = strndup(answer->body, program_length);
     if (program == NULL || strlen(program) != program_length)
         return;
     const char *text = answer->body + program_length;
     size_t length = answer->length - program_length;
-    while (length > 0 && (text[length - 1] == ':' || text[length - 1] == ' '))
+    while (length > 0 && strchr(": \n", text[length - 1]) != NULL && text[length - 1] != '\0')
         length--; /* a reason without a detail */
-    if (!silent && is_set("DIST_BUILD_FALLBACK", "0")) {
+    if (silent == FAILURE && is_set("DIST_BUILD_FALLBACK", "0")) {
         say("not compiled: ", text, length);
         exit(NO_FALLBACK);
     }
-    if (!silent || is_set("DIST_BUILD_VERBOSE", "1"))
+    if (is_set("DIST_BUILD_VERBOSE", "1"))
         say("compiled locally: ", text, length);
+    else if (silent != BY_DESIGN)
+        say_once(text, length, silent == FAILURE);
     become_compiler(program, words); /* the socket stays open: it holds a local slot */
 }
 
-/* False: it ended without a word. */
+/* False: it ended, or went silent, without a word. */
 static bool ask(int fd, char **words)
 {
     struct message request = {.data = room, .size = sizeof room};
@@ -190,11 +246,14 @@ static void ask_syncer(char **words)
         bool is_answered = ask(fd, words);
         (void)close(fd);
         fd = -1;
-        for (int i = 0; !is_answered && restarts < RESTARTS && fd < 0 && i < LOOKS; i++) {
-            (void)nanosleep(&BETWEEN_LOOKS, NULL);
+        for (int i = 0; !is_answered && !is_silent && restarts < RESTARTS && fd < 0 && i < TRIES;
+             i++) {
+            (void)nanosleep(&BETWEEN_TRIES, NULL);
             fd = connect_to_syncer();
         }
     }
+    if (is_silent)
+        obstacle = "the syncer has said nothing for 10 s: it is stopped, or stuck";
 }
 
 /* --- the ladder ------------------------------------------------------------------------------ */
@@ -233,5 +292,6 @@ int main(int argc, char **argv)
     if (next_passed(&list, words[0], passed))
         go_on_behind(words);
     ask_syncer(words);
+    (void)(obstacle != NULL ? setenv(OBSTACLE, obstacle, 1) : unsetenv(OBSTACLE));
     become_client(words, true);
 }

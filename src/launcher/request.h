@@ -16,7 +16,7 @@ struct message {
     size_t used, size;
 };
 
-enum { STRING = 0xdb, BYTES = 0xc6, ARRAY = 0xdd, MAP = 0xdf, NIL = 0xc0, UINT32 = 0xce };
+enum { STRING = 0xdb, BYTES = 0xc6, ARRAY = 0xdd, MAP = 0xdf, NIL = 0xc0, TRUE = 0xc3, UINT32 = 0xce };
 
 static void put(struct message *message, const void *data, size_t length)
 {
@@ -177,7 +177,7 @@ static bool put_request(struct message *message, char **words)
         count++;
     mode_t mask = umask(0);
     (void)umask(mask);
-    put_head(message, MAP, 8);
+    put_head(message, MAP, 9);
     put_key(message, "argv");
     put_head(message, ARRAY, count);
     for (size_t i = 0; i < count; i++)
@@ -190,6 +190,8 @@ static bool put_request(struct message *message, char **words)
     put_head(message, UINT32, getegid());
     put_key(message, "place");
     put_text(message, BYTES, place, describe_place(place, sizeof place));
+    put_key(message, "places_outputs");
+    put(message, (const char[]){(char)TRUE}, 1);
     put_key(message, "terminal");
     put_terminal(message);
     put_key(message, "umask");

@@ -1,4 +1,6 @@
-/* The way to the syncer: its socket in DIST_BUILD_HOME, and a request sent there. */
+/* The way to the syncer: its socket in DIST_BUILD_HOME, a request sent there, and how long its
+ * silence is taken.
+ */
 #ifndef DIST_BUILD_SYNCER_H
 #define DIST_BUILD_SYNCER_H
 
@@ -6,6 +8,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 
@@ -24,6 +27,50 @@ static bool find_home(char *home)
             return false;
     }
     return snprintf(home, PATH_MAX, "%s%s", user, named) < PATH_MAX;
+}
+
+/* A syncer says every few seconds that it is there. One that says nothing in all these looks, ten
+ * seconds together, is stopped or stuck. Several looks, since a machine that was paused goes on with
+ * a clock that has jumped: that costs one of them. */
+static const struct timeval FIRST_LOOK = {.tv_usec = 300 * 1000},
+                            LOOK = {.tv_sec = 2, .tv_usec = 500 * 1000};
+enum { MAX_LOOKS = 5 };
+static int vain_looks;
+static bool is_silent;
+
+/* Has every call on the socket that waits give up after this time, with EAGAIN. */
+static void limit_waits(int fd, const struct timeval *limit)
+{
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, limit, sizeof *limit);
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, limit, sizeof *limit);
+}
+
+/* A wrapper that has found the syncer silent leaves this mark, which the syncer removes every few
+ * seconds. So only the first wrappers of a build wait for ten seconds. Whether it is there. */
+static bool open_mark(int flags)
+{
+    char home[PATH_MAX], path[PATH_MAX + 16];
+    if (!find_home(home))
+        return false;
+    (void)snprintf(path, sizeof path, "%s/state/silent", home);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | flags, 0600);
+    if (fd >= 0)
+        (void)close(fd);
+    return fd >= 0;
+}
+
+/* After a call that failed: whether to try it again. */
+static bool may_try_again(int fd)
+{
+    if (errno == EINTR)
+        return true;
+    if (errno != EAGAIN)
+        return false;
+    is_silent = ++vain_looks == MAX_LOOKS || open_mark(0);
+    if (is_silent)
+        (void)open_mark(O_CREAT);
+    limit_waits(fd, &LOOK);
+    return !is_silent;
 }
 
 /* A socket that is not a standard stream which the build has closed: compilers write to those. */
@@ -51,9 +98,10 @@ static int connect_to_syncer(void)
         (void)snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/syncer.sock",
                        directory);
     }
+    limit_waits(fd, &FIRST_LOOK);
     do
         failed = connect(fd, (const struct sockaddr *)&address, sizeof address);
-    while (failed && errno == EINTR);
+    while (failed && may_try_again(fd));
     if (directory >= 0)
         (void)close(directory);
     if (!failed)
@@ -73,7 +121,7 @@ static bool send_request(int fd, const struct message *body)
     struct msghdr rest = {.msg_iov = parts, .msg_iovlen = 2};
     while (parts[0].iov_len + parts[1].iov_len > 0) {
         ssize_t sent = sendmsg(fd, &rest, MSG_NOSIGNAL); /* a syncer that ends is not our end */
-        if (sent < 0 && errno != EINTR)
+        if (sent < 0 && !may_try_again(fd))
             return false;
         for (size_t i = 0; sent > 0; i++) {
             size_t step = (size_t)sent < parts[i].iov_len ? (size_t)sent : parts[i].iov_len;

@@ -61,6 +61,11 @@ class LocalReason(enum.StrEnum):
         """True when nothing went wrong: such a command runs locally without a word."""
         return self not in _FAILURES
 
+    @property
+    def is_said(self) -> bool:
+        """True for what is no failure, but not what the user expects: said once a build."""
+        return self is LocalReason.OTHER_FILES
+
 
 #: ``-x`` of what the assembler reads as it stands, or preprocessed.
 ASSEMBLER_LANGUAGES = ("assembler", "assembler-with-cpp")

@@ -113,6 +113,8 @@ class SubmitRequest(Message, frozen=True):
     umask: int = 0o022
     #: The group that its new files belong to; -1: not told. Needed there too.
     group: int = -1
+    #: The caller on the Unix socket takes the outputs as descriptors, and puts them in place.
+    places_outputs: bool = False
 
 
 class OutputFile(Message, frozen=True):

@@ -18,12 +18,18 @@ class Answer(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
     status: str = "200 OK"
+    #: Descriptors that go with it, on a Unix socket. They stay open until it is sent.
+    files: Sequence[int] = ()
 
     def encode(self, *, keeps: bool) -> bytes:
         """As it is sent; ``keeps``: another may follow on the connection."""
         lines = [f"{name}: {value}" for name, value in self.headers.items()]
         length = f"Content-Length: {len(self.body)}"
         return _head([self.status, *lines, length], keeps=keeps) + self.body
+
+
+#: Says that an answer will come; a client skips any number of them (RFC 9110, 15.2).
+INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n"
 
 
 def call(

@@ -24,6 +24,8 @@ class Connection(msgspec.Struct, eq=False):
     reader: RequestReader
     later: Later | None = None
     has_answered: bool = False
+    #: Nothing but the answer, or its rest, may be sent any more.
+    is_answering: bool = False
     #: The client takes another answer after this one.
     keeps: bool = False
     #: A thread has it in hand; it is closed when that is done.
@@ -54,6 +56,17 @@ class Connection(msgspec.Struct, eq=False):
             self.is_gone = True
             is_ours, self.is_running = not self.is_running, True
             return is_ours
+
+    def begin_answer(self) -> None:
+        """From now on nobody but the thread that has it in hand sends anything."""
+        with self.lock:
+            self.is_answering = True
+
+    def hint(self, data: bytes) -> None:
+        """Send something short, from any thread, as long as the answer is awaited."""
+        with self.lock:
+            if not self.is_answering:
+                self.transport.hint(data)
 
     def is_busy(self) -> bool:
         """Whether somebody waits for an answer."""

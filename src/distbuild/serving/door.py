@@ -27,9 +27,9 @@ class Door:
         self._inside = inside
         self._is_ending = is_ending
 
-    def come_in(self) -> Iterator[Connection]:
-        """All that wait, since no second event tells of them. Raises OSError when nobody can be
-        accepted any more."""
+    def come_in(self, *, waits: bool = True) -> Iterator[Connection]:
+        """All that wait, since no second event tells of them. ``waits``: until there are
+        descriptors for them. Raises OSError when nobody can be accepted any more."""
         while True:
             try:
                 accepted = self._front.listener.accept()[0]
@@ -38,7 +38,7 @@ class Door:
             except ConnectionAbortedError:
                 continue
             except OSError as error:
-                if error.errno in _NO_DESCRIPTOR and not self._is_ending.wait(RETRY_S):
+                if waits and error.errno in _NO_DESCRIPTOR and not self._is_ending.wait(RETRY_S):
                     log.warning("a client waits: %s", error.strerror)
                     continue
                 raise

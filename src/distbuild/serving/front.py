@@ -49,6 +49,9 @@ class Front(msgspec.Struct, frozen=True):
     max_connections: int
     #: A connection is given up when no whole request comes in this time (seconds); 0: never.
     patience_s: float = 0.0
+    #: Clients that wait are told every few seconds that the server lives, while their requests are
+    #: worked on too; this is called each time. None: they are not told.
+    beat: Callable[[], None] | None = None
     #: What goes on after a wait may be done by the thread of another server that let it happen, by
     #: so many at a time: to wake one of our own costs more, and it has nothing of it in its caches.
     guests: int = 0

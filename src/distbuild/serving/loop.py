@@ -5,12 +5,13 @@ generator that yields the ``Signal`` it waits for, and the connection's end clos
 answers the rest at its desk. Knows nothing of what any of them does.
 """
 
+import contextlib
 import logging
 import select
 import threading
 import time
 
-from distbuild.serving.answer import Answer
+from distbuild.serving.answer import INTERIM, Answer
 from distbuild.serving.connection import Connection
 from distbuild.serving.desk import Desk
 from distbuild.serving.door import Door
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 #: How often silent connections are looked for, and a server that stops looks whether it may.
 SWEEP_S = 5.0
+#: Who has waited for so long is told that the server lives, and again each time (seconds). Clients
+#: give up after ten (src/launcher/syncer.h).
+BEAT_S = 2.5
 DRAIN_POLL_S = 0.01
 #: What a server's thread does before it waits again.
 _own = threading.local()
@@ -50,6 +54,9 @@ class Server:
         if front.patience_s:
             sweeper = threading.Thread(target=self._sweep, name=f"{name} sweeper", daemon=True)
             self._threads.append(sweeper)
+        if front.beat is not None:
+            beater = threading.Thread(target=self._keep_beating, name=f"{name} beat", daemon=True)
+            self._threads.append(beater)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -125,6 +132,23 @@ class Server:
                 if is_due and connection.silent_since < oldest and connection.claim():
                     self._finish(connection)
 
+    def _keep_beating(self) -> None:
+        while not self._is_ending.wait(BEAT_S):
+            self._beat(time.monotonic() - BEAT_S)
+
+    def _beat(self, oldest: float) -> None:
+        """Tell those who wait since then that we live, whatever our other threads do: each may be
+        busy with a large directory, while new clients are not even accepted."""
+        with contextlib.suppress(OSError):  # the listener is closed
+            for connection in self._door.come_in(waits=False):
+                self._connections.add(connection)
+                self._events.put_due(connection, wake=True)
+        for connection in list(self._connections):
+            if connection.silent_since <= oldest:
+                connection.hint(INTERIM)
+        if self._front.beat is not None:
+            self._front.beat()
+
     # --- requests -------------------------------------------------------------------------------
 
     def _accept(self) -> None:
@@ -176,6 +200,7 @@ class Server:
         )
         handler = self._site.handlers.get(request.target) if request.method == "POST" else None
         if handler is None:
+            connection.begin_answer()
             self._desk.take(connection, request)
             return False
         same_user = connection.transport.is_same_user()
@@ -218,8 +243,10 @@ class Server:
                 return self._is_kept(connection)
             if isinstance(step, Answer):
                 connection.has_answered = True
+                connection.begin_answer()
+                data = step.encode(keeps=connection.keeps)
                 try:
-                    if not self._outbox.send(connection, step.encode(keeps=connection.keeps)):
+                    if not self._outbox.send(connection, data, step.files):
                         return False
                 except OSError as error:
                     self._vanished(connection, error)
@@ -279,6 +306,7 @@ class Server:
         self._outbox.forget(connection)
         connection.reader.close()
         self._connections.discard(connection)
+        connection.begin_answer()
         connection.transport.close()
 
 

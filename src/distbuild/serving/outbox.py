@@ -4,6 +4,7 @@ Knows no request. A client that takes nothing is looked for elsewhere: see ``sil
 """
 
 import time
+from collections.abc import Sequence
 
 from distbuild.serving.connection import Connection
 from distbuild.serving.events import Events
@@ -20,11 +21,11 @@ class Outbox:
         self._events = events
         self._strangers: set[Connection] = set()
 
-    def send(self, connection: Connection, data: bytes) -> bool:
-        """Whether all of it is on its way. If not, the connection belongs to nobody now, and some
-        thread is told once there is room for more. Raises OSError; the connection is then as it
-        was, and is to be closed."""
-        return connection.transport.offer(data) or self._wait(connection)
+    def send(self, connection: Connection, data: bytes, files: Sequence[int] = ()) -> bool:
+        """Send, with the descriptors ``files``. Whether all of it is on its way. If not, the
+        connection belongs to nobody now, and some thread is told once there is room for more.
+        Raises OSError; the connection is then as it was, and is to be closed."""
+        return connection.transport.offer(data, files) or self._wait(connection)
 
     def go_on(self, connection: Connection) -> bool:
         """Send what is left of an answer, if anything; otherwise as ``send``."""

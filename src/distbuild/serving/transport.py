@@ -11,6 +11,8 @@ import socket
 import ssl
 import struct
 import threading
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -63,6 +65,8 @@ class Plain:
         self._socket = connection
         #: What is still to be sent, as it goes on the wire.
         self._unsent = memoryview(b"")
+        #: Descriptors that go with its first byte.
+        self._files: Sequence[int] = ()
 
     def fileno(self) -> int:
         """Its descriptor."""
@@ -89,17 +93,24 @@ class Plain:
             self._wait_for_room()
             is_all = self.push()
 
-    def offer(self, data: bytes) -> bool:
+    def offer(self, data: bytes, files: Sequence[int] = ()) -> bool:
         """Send what there is room for, after what was left before, and keep the rest; whether
-        nothing is left. Raises OSError."""
+        nothing is left. ``files``: descriptors to send with it, once for a connection. Raises
+        OSError."""
+        self._files = files
         return self._put(data)
+
+    def hint(self, data: bytes) -> None:
+        """Send something short that is not missed where there is no room for it, or nobody."""
+        with contextlib.suppress(OSError):
+            self._socket.send(data, _AT_ONCE)
 
     def push(self) -> bool:
         """Send more of what is left; whether that was all. Raises OSError."""
         left = self._unsent
         try:
             while left:
-                left = left[self._socket.send(left, _AT_ONCE) :]
+                left = left[self._send(left) :]
         except BlockingIOError:
             pass
         self._unsent = left
@@ -110,13 +121,21 @@ class Plain:
             self._unsent = memoryview(self._unsent.tobytes() + data)
             return self.push()
         try:
-            sent = self._socket.send(data, _AT_ONCE)
+            sent = self._send(data)
         except BlockingIOError:
             sent = 0
         if sent == len(data):
             return True
         self._unsent = memoryview(data)[sent:]
         return self.push()
+
+    def _send(self, data: bytes | memoryview) -> int:
+        if not self._files:
+            return self._socket.send(data, _AT_ONCE)
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", self._files))
+        sent = self._socket.sendmsg([data], [rights], _AT_ONCE)
+        self._files = ()
+        return sent
 
     def _wait_for_room(self) -> None:
         room = select.poll()
@@ -215,8 +234,9 @@ class Tls(Plain):
             self._say()  # also of what is wrong
         return self.is_open
 
-    def offer(self, data: bytes) -> bool:
-        """See Plain."""
+    def offer(self, data: bytes, files: Sequence[int] = ()) -> bool:
+        """See Plain; descriptors do not go over a network."""
+        del files
         self._tls.write(data)
         return self._flush()
 

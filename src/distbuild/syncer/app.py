@@ -3,6 +3,7 @@
 import json
 import logging
 import struct
+import threading
 from collections.abc import Iterator, Mapping
 
 from flask import Flask, Response, jsonify, request
@@ -15,6 +16,7 @@ from distbuild.serving.connection import Later
 from distbuild.serving.desk import SAME_USER
 from distbuild.serving.front import Call, Handler
 from distbuild.serving.request import FREE_BODY_BYTES
+from distbuild.signals import Signal
 from distbuild.syncer.gate import Gate, Refused
 from distbuild.syncer.service import Service
 
@@ -109,27 +111,44 @@ def _add_wrapper_routes(app: Flask, gate: Gate, service: Service) -> None:
 
 
 def _streamed(service: Service, message: messages.SubmitRequest) -> Iterator[bytes]:
-    """Heartbeats while the job waits, then the answer. The server closes it if the client goes."""
+    """Heartbeats until there is an answer, then that. The server closes it if the client goes.
+
+    A thread of its own compiles: it may be busy for longer than the client bears silence.
+    """
+    gone, answered = Signal(), Signal()
+    replies: list[bytes] = []
+
+    def compile_it() -> None:
+        replies.append(_reply(service, message, gone))
+        answered.set()
+
+    threading.Thread(target=compile_it, name="wrapper", daemon=True).start()
+    try:
+        while not answered.wait(HEARTBEAT_S):
+            yield HEARTBEAT
+        yield FRAME.pack(len(replies[0])) + replies[0]
+    finally:
+        gone.set()
+
+
+def _reply(service: Service, message: messages.SubmitRequest, gone: Signal) -> bytes:
+    """The answer to a wrapper, or nothing for one that is ``gone``."""
     compiling = service.submit(message)
     try:
-        while True:
-            try:
-                signal = next(compiling)
-            except StopIteration as finished:
-                reply = messages.encode(finished.value)
-                break
-            except Exception as error:
-                log.exception("compile failed")
-                detail = f"{type(error).__name__}: {error}"
-                reply = messages.encode(
-                    messages.SubmitReply("local", reason="syncer_error", detail=detail)
-                )
-                break
-            while not signal.wait(HEARTBEAT_S):
-                yield HEARTBEAT
-        yield FRAME.pack(len(reply)) + reply
+        while not gone.is_set():
+            step, happened = next(compiling), threading.Event()
+            for signal in (step, gone):
+                signal.then(happened.set)
+            happened.wait()
+    except StopIteration as finished:
+        return messages.encode(finished.value)
+    except Exception as error:
+        log.exception("compile failed")
+        detail = f"{type(error).__name__}: {error}"
+        return messages.encode(messages.SubmitReply("local", reason="syncer_error", detail=detail))
     finally:
         compiling.close()
+    return b""
 
 
 def _add_worker_routes(app: Flask, gate: Gate, service: Service) -> None:

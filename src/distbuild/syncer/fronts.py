@@ -1,5 +1,6 @@
 """The two ways into the syncer: HTTPS for workers, the Unix socket for this machine's wrappers."""
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable
@@ -67,6 +68,10 @@ def _network(config: Config, credentials: Credentials, gate: Gate) -> Front:
 
 
 def _local(home: Home) -> Front:
+    def beat() -> None:
+        with contextlib.suppress(OSError):
+            home.silent.unlink()
+
     return Front(
         listen_unix(home.socket),
         Plain,
@@ -74,6 +79,7 @@ def _local(home: Home) -> Front:
         admits=lambda _: True,
         max_body=MAX_SOCKET_BODY_BYTES,
         max_connections=sys.maxsize,
+        beat=beat,
         # The workers' leases are renewed however slow the disk is that outputs are written to.
         guests=NETWORK_THREADS - 1,
     )

@@ -11,7 +11,7 @@ import msgspec
 
 from distbuild.command.model import Local, LocalReason
 from distbuild.drivers import find_driver
-from distbuild.outputs import Rights, write_outputs
+from distbuild.outputs import PreparedOutputs, Rights
 from distbuild.place import view_of_files
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import SubmitReply
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Commands that are no compiler may start whole builds, which must not wait for themselves.
 _UNLIMITED = frozenset({LocalReason.NOT_A_COMPILER})
+#: As many descriptors as the launcher takes (src/launcher/outputs.h).
+MAX_OUTPUTS = 250
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -32,17 +34,20 @@ class Caller(msgspec.Struct, frozen=True):
     umask: int
     group: int
     view: bytes
+    places_outputs: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):
     """What the wrapper has to do: say ``reply`` and exit, or become ``program`` (None: not found).
 
     ``holds_slot``: a local slot is the caller's, to be given back when the program has ended.
+    ``outputs``: files that the wrapper puts in place; to be closed after that.
     """
 
     reply: SubmitReply
     program: str | None = None
     holds_slot: bool = False
+    outputs: PreparedOutputs | None = None
 
 
 class Here:
@@ -59,9 +64,9 @@ class Here:
 
     def run(self, submission: Submission, caller: Caller) -> Generator[Signal, None, Answer]:
         """The answer to a wrapper; its outputs are written, or its local slot is taken."""
-        reply = yield from self._compile(submission, caller)
+        reply, outputs = yield from self._compile(submission, caller)
         if reply.outcome == "done":
-            return Answer(reply)
+            return Answer(reply, outputs=outputs)
         path = submission.env.get("PATH", os.defpath)
         program = find_driver(submission.argv[0], submission.cwd, path)
         holds = program is not None and reply.reason not in _UNLIMITED
@@ -71,17 +76,35 @@ class Here:
 
     def _compile(
         self, submission: Submission, caller: Caller
-    ) -> Generator[Signal, None, SubmitReply]:
+    ) -> Generator[Signal, None, tuple[SubmitReply, PreparedOutputs | None]]:
         if not self.sees_our_files(caller.view):
-            return self._compiles.locally(Local(LocalReason.OTHER_FILES))
+            return self._compiles.locally(Local(LocalReason.OTHER_FILES)), None
         try:
             reply = yield from self._compiles.compile(submission)
-            rights = Rights(caller.umask, caller.group)
-            write_outputs(reply.outputs, reply.removed, rights, reply.rewritten)
+            outputs = _write(reply, caller) if reply.outcome == "done" else None
         except InfrastructureError as error:
-            return self._compiles.locally(Local(LocalReason.OUTPUT_NOT_WRITTEN, str(error)))
+            return self._compiles.locally(Local(LocalReason.OUTPUT_NOT_WRITTEN, str(error))), None
         except Exception as error:
             log.exception("compile failed")
             detail = f"{type(error).__name__}: {error}"
-            return self._compiles.locally(Local(LocalReason.SYNCER_ERROR, detail))
-        return reply
+            return self._compiles.locally(Local(LocalReason.SYNCER_ERROR, detail)), None
+        return reply, outputs
+
+
+def _write(reply: SubmitReply, caller: Caller) -> PreparedOutputs | None:
+    """Write the outputs, and put them in place if the caller does not; raises InfrastructureError.
+
+    Who waits for them puts them in place. So a syncer that is stopped here, and goes on later,
+    cannot overwrite what was compiled locally meanwhile.
+    """
+    if caller.places_outputs and len(reply.outputs) > MAX_OUTPUTS:
+        raise InfrastructureError(f"cannot write the result: more than {MAX_OUTPUTS} files")
+    rights = Rights(caller.umask, caller.group)
+    outputs = PreparedOutputs(reply.outputs, reply.removed, rights, reply.rewritten)
+    if caller.places_outputs:
+        return outputs
+    try:
+        outputs.put_in_place()
+    finally:
+        outputs.close()
+    return None

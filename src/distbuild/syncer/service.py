@@ -72,7 +72,7 @@ class Service:
 
     def run(self, request: messages.SubmitRequest) -> Generator[Signal, None, Answer]:
         """Compile for a wrapper of this machine; see Here.run."""
-        caller = Caller(request.umask & 0o777, request.group, request.place)
+        caller = Caller(request.umask & 0o777, request.group, request.place, request.places_outputs)
         return self._parts.here.run(_submission(request), caller)
 
     def release(self) -> None:

@@ -19,15 +19,18 @@ from distbuild.command.parse import parse
 from distbuild.config import find_home, load_config, syncer_urls
 from distbuild.drivers import passed
 from distbuild.outputs import Rights, write_outputs
-from distbuild.protocol.errors import ConfigError, DistBuildError
+from distbuild.protocol.errors import ConfigError, DistBuildError, InfrastructureError
 from distbuild.protocol.messages import SubmitReply
 from distbuild.tls import load_credentials
 from distbuild.wrapper.local import run_locally
+from distbuild.wrapper.once import ADVICE, is_first
 from distbuild.wrapper.session import make_session
 from distbuild.wrapper.submit import SyncerConnection, request_of
 from distbuild.wrapper.terminal import find_terminal
 from distbuild.wrapper.turns import take_turn
 
+#: Set by the launcher: why the syncer is not to be asked.
+OBSTACLE = "DIST_BUILD_OBSTACLE"
 #: An infrastructure failure when DIST_BUILD_FALLBACK=0 forbids the local compile.
 NO_FALLBACK = 103
 USAGE = 2
@@ -100,7 +103,10 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
     if passed(argv[0], env):
         return run_locally(argv, env)
     verbose = env.get("DIST_BUILD_VERBOSE") == "1"
+    obstacle, env = env.get(OBSTACLE), {n: v for n, v in env.items() if n != OBSTACLE}
     try:
+        if obstacle is not None:
+            raise InfrastructureError(obstacle)
         reply = connect().compile(request_of(argv, env, find_terminal()))
         if reply.outcome == "done":
             write_outputs(reply.outputs, reply.removed, Rights(_umask()), reply.rewritten)
@@ -138,9 +144,19 @@ def _fall_back(
     if not reply.silent and env.get("DIST_BUILD_FALLBACK") == "0":
         _say(f"not compiled: {why.rstrip(': ')}")
         return NO_FALLBACK
-    if verbose or not reply.silent:
+    if verbose:
         _say(f"compiled locally: {why.rstrip(': ')}")
+    else:
+        _say_once(reply, why.rstrip(": "))
     return run_locally(argv, env)
+
+
+def _say_once(reply: SubmitReply, why: str) -> None:
+    """A failure, or what is by design but unexpected; each reason once a build."""
+    if reply.silent and reply.reason != LocalReason.OTHER_FILES:
+        return
+    if is_first(find_home().state / "said", reply.reason, unknown=not reply.silent):
+        _say(f"compiled locally: {why}{ADVICE}")
 
 
 def _umask() -> int:

@@ -13,9 +13,11 @@ from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.system_paths import WINDOWS, from_system
 
-#: Nothing is sent for longer than this (seconds) only by a syncer that is stuck: while a job waits
-#: there is a heartbeat twice a second, and the first scan of a large tree takes some seconds.
-SILENCE_S = 300.0
+#: Nothing is sent for longer than this (seconds) only by a syncer that is stopped or stuck: until a
+#: command is answered there is a heartbeat twice a second.
+SILENCE_S = 10.0
+#: Other answers have none, and may have to wait for the scan of a large tree.
+SLOW_S = 300.0
 CONNECT_S = 3.0
 _FRAME = struct.Struct("!I")
 
@@ -64,7 +66,7 @@ class SyncerConnection:
 
     def compile(self, request: messages.SubmitRequest) -> messages.SubmitReply:
         """Submit a command; blocks until it is answered."""
-        response = self._post("/api/v1/jobs", request, stream=True)
+        response = self._post("/api/v1/jobs", request, stream=True, silence_s=SILENCE_S)
         with response:
             return messages.decode(_last_frame(self._url, response), messages.SubmitReply)
 
@@ -89,11 +91,20 @@ class SyncerConnection:
         """Remove the sandboxes; JSON, host to error."""
         return bytes(self._send("POST", "/api/v1/clean", None, stream=False).content)
 
-    def _post(self, path: str, message: messages.Message, *, stream: bool) -> requests.Response:
-        return self._send("POST", path, messages.encode(message), stream=stream)
+    def _post(
+        self, path: str, message: messages.Message, *, stream: bool, silence_s: float = SLOW_S
+    ) -> requests.Response:
+        data = messages.encode(message)
+        return self._send("POST", path, data, stream=stream, silence_s=silence_s)
 
     def _send(
-        self, method: str, path: str, data: bytes | None, *, stream: bool
+        self,
+        method: str,
+        path: str,
+        data: bytes | None,
+        *,
+        stream: bool,
+        silence_s: float = SLOW_S,
     ) -> requests.Response:
         try:
             response = self._session.request(
@@ -102,7 +113,7 @@ class SyncerConnection:
                 data=data,
                 headers={"Content-Type": messages.CONTENT_TYPE},
                 stream=stream,
-                timeout=(CONNECT_S, SILENCE_S),
+                timeout=(CONNECT_S, silence_s),
             )
         except requests.RequestException as error:
             raise self._failed(error) from error
@@ -117,6 +128,8 @@ class SyncerConnection:
         text = str(error)
         if "Connection refused" in text or "NewConnectionError" in text:
             return InfrastructureError(f"no syncer at {self._url}; is syncer.py running?")
+        if isinstance(error, requests.Timeout) or "timed out" in text:
+            return InfrastructureError(f"syncer {self._url} says nothing: it is stopped, or stuck")
         if "certificate has expired" in text:
             return InfrastructureError(
                 f"the certificate of syncer {self._url} has expired; run gen_self_signed_certs.sh"
@@ -147,5 +160,9 @@ def _last_frame(url: str, response: requests.Response) -> bytes:
                 else:
                     break
     except requests.RequestException as error:
+        if "timed out" in str(error):
+            raise InfrastructureError(
+                f"syncer {url} says nothing: it is stopped, or stuck"
+            ) from error
         raise InfrastructureError(f"syncer {url}: connection lost: {error}") from error
     raise InfrastructureError(f"syncer {url}: connection closed before the answer")

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from distbuild.wrapper import once
 from tests.support.launcher import Launcher, compile_launcher, done, local, program
 from tests.support.tools import need
 
 pytestmark = pytest.mark.compiler
 
 GCC = ["gcc", "-c", "x.c"]
+ADVICE = once.ADVICE.encode() + b"\n"
 BY_CLIENT = (42, b"dist_build_client\0gcc\0-c\0x.c\0", b"")
 
 
@@ -79,8 +81,10 @@ COMPILER = '#!/bin/sh\necho "$*|$DIST_BUILD_SKIP"\nexit 9\n'
         (True, b"link: -o", {}, b""),
         (True, b"link: -o", {"DIST_BUILD_FALLBACK": "0"}, b""),
         (True, b"link: -o", {"DIST_BUILD_VERBOSE": "1"}, b"link: -o\n"),
-        (False, b"no_worker: ", {}, b"no_worker\n"),
-        (False, b"inputs_changed:  a\n b.c\n", {}, b"inputs_changed: a b.c\n"),
+        (False, b"no_worker: ", {}, b"no_worker" + ADVICE),
+        (False, b"no_worker: ", {"DIST_BUILD_VERBOSE": "1"}, b"no_worker\n"),
+        (False, b"inputs_changed:  a\n b.c\n", {}, b"inputs_changed: a b.c" + ADVICE),
+        (False, b"%s%n: \xff ", {}, b"%s%n: \xff" + ADVICE),
     ],
 )
 def test_the_real_compiler_takes_the_process_over(

@@ -11,7 +11,15 @@ from distbuild.protocol.errors import ConfigError, DistBuildError, Infrastructur
 from distbuild.protocol.messages import ExplainReply, OutputFile, SubmitReply, SubmitRequest
 from distbuild.wrapper import main as main_module
 from distbuild.wrapper import subcommands
-from distbuild.wrapper.main import NO_FALLBACK, USAGE, command_words, compile_command, main
+from distbuild.wrapper.main import (
+    NO_FALLBACK,
+    OBSTACLE,
+    USAGE,
+    command_words,
+    compile_command,
+    main,
+)
+from distbuild.wrapper.once import ADVICE
 
 ARGV = ["gcc", "-c", "x.c"]
 
@@ -35,29 +43,33 @@ class FakeConnection:
 
 
 class Ladder:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         self._monkeypatch = monkeypatch
+        self.connection = FakeConnection(DONE)
+        monkeypatch.setenv("DIST_BUILD_HOME", str(home))
         self.local: list[list[str]] = []
         monkeypatch.setattr(main_module, "run_locally", self._run_locally)
 
     def _run_locally(self, argv: list[str], env: dict[str, str]) -> NoReturn:
         self.local.append(argv)
+        assert OBSTACLE not in env
         raise Execed
 
     def climb(self, answer: SubmitReply | BaseException, **env: str) -> int | None:
         """The exit code, or None when the real compiler was run."""
-        connection = FakeConnection(answer)
-        self._monkeypatch.setattr(main_module, "connect", lambda: connection)
+        self.connection = FakeConnection(answer)
+        self._monkeypatch.setattr(main_module, "connect", lambda: self.connection)
         try:
             return compile_command(ARGV, {"PATH": "/bin", **env})
         except Execed:
-            assert self.local == [ARGV]
+            assert self.local.pop() == ARGV
             return None
 
 
 @pytest.fixture
-def ladder(monkeypatch: pytest.MonkeyPatch) -> Ladder:
-    return Ladder(monkeypatch)
+def ladder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ladder:
+    (tmp_path / "home/state").mkdir(parents=True)
+    return Ladder(monkeypatch, tmp_path / "home")
 
 
 DONE = SubmitReply("done", exit_code=3, stdout=b"out\xff", stderr=b"err\n", worker="w1")
@@ -78,12 +90,12 @@ VERBOSE = {"DIST_BUILD_VERBOSE": "1"}
         (SILENT, {}, None, ""),
         (SILENT, FORBIDDEN, None, ""),
         (SILENT, VERBOSE, None, "dist_build: compiled locally: link: -o\n"),
-        (LOUD, {}, None, "dist_build: compiled locally: no_worker\n"),
+        (LOUD, {}, None, f"dist_build: compiled locally: no_worker{ADVICE}\n"),
         (LOUD, FORBIDDEN, NO_FALLBACK, "dist_build: not compiled: no_worker\n"),
-        (CHANGED, {}, None, "dist_build: compiled locally: inputs_changed: a b.c\n"),
-        (UNREACHABLE, {}, None, f"dist_build: compiled locally: {UNREACHABLE}\n"),
+        (CHANGED, {}, None, f"dist_build: compiled locally: inputs_changed: a b.c{ADVICE}\n"),
+        (UNREACHABLE, {}, None, f"dist_build: compiled locally: {UNREACHABLE}{ADVICE}\n"),
         (UNREACHABLE, FORBIDDEN, NO_FALLBACK, f"dist_build: not compiled: {UNREACHABLE}\n"),
-        (ConfigError("no config"), {}, None, "dist_build: compiled locally: no config\n"),
+        (ConfigError("no config"), {}, None, f"dist_build: compiled locally: no config{ADVICE}\n"),
     ],
 )
 def test_the_ladder(
@@ -98,7 +110,32 @@ def test_the_ladder(
     captured = capfdbinary.readouterr()
     assert captured.err.decode() == said
     assert captured.out == (b"out\xff" if answer is DONE else b"")
-    assert bool(ladder.local) == (code is None)
+
+
+def test_a_build_says_each_reason_once(
+    ladder: Ladder, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    other_files = SubmitReply("local", reason="other_files", silent=True)
+    for answer in (LOUD, CHANGED, LOUD, UNREACHABLE, other_files, CHANGED, other_files, LOUD):
+        assert ladder.climb(answer) is None
+    said = capfdbinary.readouterr().err.decode().splitlines()
+    reasons = ("no_worker", "inputs_changed: a b.c", str(UNREACHABLE), "other_files")
+    assert said == [f"dist_build: compiled locally: {reason}{ADVICE}" for reason in reasons]
+    assert ladder.climb(LOUD, **VERBOSE) is None
+    assert ladder.climb(LOUD, **FORBIDDEN) == NO_FALLBACK
+    said = capfdbinary.readouterr().err.decode().splitlines()
+    assert said == [f"dist_build: {how}: no_worker" for how in ("compiled locally", "not compiled")]
+
+
+def test_a_syncer_that_the_launcher_found_silent_is_not_asked(
+    ladder: Ladder, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert ladder.climb(DONE, **{OBSTACLE: "it sleeps"}) is None
+    assert ladder.climb(DONE, **{OBSTACLE: "it sleeps", **FORBIDDEN}) == NO_FALLBACK
+    assert ladder.connection.requests == []
+    said = capfdbinary.readouterr().err.decode().splitlines()
+    forbidden = "dist_build: not compiled: it sleeps"
+    assert said == [f"dist_build: compiled locally: it sleeps{ADVICE}", forbidden]
 
 
 def test_outputs_are_written_before_anything_is_said(ladder: Ladder, tmp_path: Path) -> None:
