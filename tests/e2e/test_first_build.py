@@ -1,5 +1,7 @@
 """The first build of a project on workers that never saw it: nothing is to end on the dev box."""
 
+import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,3 +59,38 @@ def test_a_long_chain_of_withheld_sources(fresh: Cluster, project: Path) -> None
     assert compile_at_once(fresh, project, ["whole.c"]) == []
     assert fresh.jobs()["local"] == {}
     assert_same(fresh, ["gcc", "-g", "-MD", "-c", "whole.c", "-o", "whole.o"], project)
+
+
+def test_a_directory_that_changes_all_the_time(
+    tmp_path: Path, project: Path, certs_dir: Path
+) -> None:
+    """What was offered to a worker is another file, or gone, once the worker asks for it."""
+    for n in range(2000):
+        (project / f"h{n}.h").write_text(f"int h{n};\n" * 100)
+    (project / "log").write_text("begin\n")
+    (project / "x.c").write_text('#include "h0.h"\n')
+    only = [{"reuse_own_files": False}]
+    started = Cluster(tmp_path / "farm", certs_dir, only)
+    over = threading.Event()
+
+    def disturb() -> None:
+        for n in itertools.count():
+            if over.is_set():
+                return
+            (project / "log").write_text(f"{n}\n")
+            (project / f"new{n}.h").write_text(f"int new{n};\n")
+            (project / f"new{n - 20}.h").unlink(missing_ok=True)
+            over.wait(0.0005)
+
+    writer = threading.Thread(target=disturb)
+    writer.start()
+    try:
+        started.start()
+        for name in ("first.o", "second.o"):
+            done = started.run(["gcc", "-c", "x.c", "-o", name], project, DIST_BUILD_FALLBACK="0")
+            assert (done.exit_code, done.stderr) == (0, b""), started.logs()
+        started.stop()
+    finally:
+        over.set()
+        writer.join()
+        started.kill()
