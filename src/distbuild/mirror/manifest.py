@@ -191,6 +191,19 @@ class Manifest:
         """Whether the entry at a path was changed after ``generation``."""
         return self._changed.get(path, 0) > generation
 
+    def has_newer(self, path: str, generation: int) -> bool:
+        """Whether what ``path`` leads to, or a step on the way there, was changed after
+        ``generation``: a tree of that one led elsewhere, or nowhere."""
+        is_newer = False
+
+        def lookup(step: str) -> Entry | None:
+            nonlocal is_newer
+            is_newer = is_newer or self.is_newer(self.spelled(step), generation)
+            return self.get(step)
+
+        resolve(path, lookup)
+        return is_newer
+
     def paths_of(self, digest: bytes) -> frozenset[str]:
         """The files that have this content."""
         return frozenset(self._holders.get(digest, ()))

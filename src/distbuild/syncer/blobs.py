@@ -24,6 +24,10 @@ KEEP_BYTES = 40 * 1024 * 1024
 #: Contents that were just hashed wait up to this much (plain) for a sender to pack them. Beyond it
 #: whoever hashes packs the oldest group itself.
 RAW_BYTES = 16 * 1024 * 1024
+#: Contents that were hashed last are kept up to this much, if none is larger than a part of it: a
+#: worker asks for what it was offered a moment later, and by then a busy file is another one.
+RECENT_BYTES = 8 * 1024 * 1024
+MAX_RECENT_BYTES = 1024 * 1024
 
 
 class BlobSource:
@@ -38,11 +42,14 @@ class BlobSource:
         self._groups = Groups()
         # What was hashed last, and is no whole group yet.
         self._hashed = Filling()
+        self._recent: dict[Digest, bytes] = {}
+        self._recent_bytes = 0
         self.sent = 0
         self.sent_bytes = 0
 
     def read(self, digest: Digest) -> bytes | None:
-        """The content with this digest, or None when no mirrored file has it any more."""
+        """The content with this digest, or None when no mirrored file has it any more, nor had it a
+        moment ago."""
         for path, _ in self._files_of(digest):
             try:
                 with disk.open_to_read(path) as file:
@@ -52,7 +59,7 @@ class BlobSource:
                 continue
             if hashlib.sha256(data).digest() == digest:
                 return data
-        return None
+        return self._recent.get(digest)
 
     def _files_of(self, digest: Digest) -> Iterator[tuple[str, FileEntry]]:
         for path in self._manifest.paths_of(digest):
@@ -65,7 +72,8 @@ class BlobSource:
 
     def size_of(self, digest: Digest) -> int:
         """The plain size of a content of the mirror; 0 when no file has it any more."""
-        return next((entry.size for _, entry in self._files_of(digest)), 0)
+        recent = len(self._recent.get(digest, b""))
+        return next((entry.size for _, entry in self._files_of(digest)), recent)
 
     def requests(self, digests: Iterable[Digest]) -> Iterator[list[Group]]:
         """The digests in groups, some megabytes of plain content at a time, for ``bundles``.
@@ -138,12 +146,14 @@ class BlobSource:
                 self.ahead.forget()
 
     def hashed(self, digest: Digest, content: bytes) -> None:
-        """Content that was just read: not read again for whoever is sent something just now.
+        """Content that was just read: kept for a while, as its file may be another one soon, and
+        not read again for whoever is sent something just now.
 
         A thread that reads files beside the one that scans takes Python's lock from it at each of
         a dozen calls, and both are slower than one that does all.
         """
         with self._lock:
+            self._keep_recent(digest, content)
             groups = self._groups
             is_full = groups.packed_bytes + groups.raw_bytes >= KEEP_BYTES
             if not self._users or is_full or digest in groups or digest in self._hashed.contents:
@@ -153,6 +163,14 @@ class BlobSource:
             late = groups.oldest_raw() if groups.raw_bytes > RAW_BYTES else None
         if late is not None:
             self._bundle_of(late)
+
+    def _keep_recent(self, digest: Digest, content: bytes) -> None:
+        if len(content) > MAX_RECENT_BYTES or digest in self._recent:
+            return
+        self._recent[digest] = content
+        self._recent_bytes += len(content)
+        while self._recent_bytes > RECENT_BYTES:
+            self._recent_bytes -= len(self._recent.pop(next(iter(self._recent))))
 
     def _close_hashed(self) -> None:
         for group in self._hashed.close():
@@ -175,8 +193,8 @@ class BlobSource:
     def bundles(self, groups: Iterable[Group]) -> list[Bundle]:
         """The contents of ``groups`` that can be had, packed.
 
-        A file that changed since it was hashed is left out: its event is on the way, and with it
-        another generation.
+        A file that changed since it was hashed, and not just now, is left out: its event is on the
+        way, and with it another generation.
         """
         bundles = [bundle for group in groups if (bundle := self._bundle_of(group)).digests]
         with self._lock:

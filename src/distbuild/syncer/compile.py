@@ -23,7 +23,7 @@ from distbuild.mirror.scan import Scanner
 from distbuild.protocol.messages import ResultRequest, SubmitReply
 from distbuild.signals import Signal
 from distbuild.syncer.executor import Executor
-from distbuild.syncer.judge import Judge
+from distbuild.syncer.judge import Judge, Verdict
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.prepare import Preparer
 from distbuild.syncer.several import compile_several
@@ -37,8 +37,11 @@ _DRIVER_ERROR = re.compile(
 #: An error without a place: clang's own program refused its words, and read no source.
 _REFUSED = re.compile(rb"^(?:\x1b\[[0-9;]*m)*error: ", re.MULTILINE)
 _NO_PLACES = "-fno-show-source-location"
-#: A job whose inputs keep changing, or turn out not to be mirrored, runs at most this often.
+#: A job whose inputs keep changing runs at most this often.
 MAX_ROUNDS = 4
+#: Rounds after which the next one has a file that the job lacked do not count as such: a withheld
+#: source may include another one. This is their bound.
+MAX_ROUNDS_IN_ALL = 32
 
 
 class Compiles:
@@ -88,15 +91,16 @@ class Compiles:
         if not self._mirroring.ready.is_set():
             yield self._mirroring.ready
         obstacle = Local(LocalReason.INPUTS_CHANGED, known.command.source)
-        for _ in range(MAX_ROUNDS):
+        in_vain = 0
+        for _ in range(MAX_ROUNDS_IN_ALL):
             task = self._preparer.prepare(submission, known)
             if isinstance(task, Local):
                 return self.locally(task)
             result = yield from self._executor.execute(task)
             if isinstance(result, Local):
                 return self.locally(self._named(result, known))
-            verdict = self._judge.judge(task, result)
-            if verdict is True and _speaks_of_itself(submission, known.command, result):
+            verdict: Verdict | Local = self._judge.judge(task, result)
+            if verdict is Verdict.STANDS and _speaks_of_itself(submission, known.command, result):
                 verdict = Local(LocalReason.NOT_A_COMPILER, submission.argv[0])
             if isinstance(verdict, Local):
                 obstacle = verdict
@@ -104,10 +108,13 @@ class Compiles:
                 if tied is None:
                     break
                 known = tied
-            elif verdict:
+            elif verdict is Verdict.STANDS:
                 return self._remotely(known.command, result)
             with self._lock:
                 self.repeated += 1
+            in_vain += verdict is not Verdict.AGAIN_WITH_MORE
+            if in_vain == MAX_ROUNDS:
+                break
         return self.locally(obstacle)
 
     def _with_precompiled(self, known: Understood, local: Local) -> Understood | None:

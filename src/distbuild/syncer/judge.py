@@ -3,6 +3,7 @@
 What turns out to be missing is mirrored here, so that the next round finds it. Knows no queue.
 """
 
+import enum
 import io
 import logging
 import os
@@ -17,7 +18,7 @@ from distbuild.command.searching import angle_dirs
 from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.errors import ProtocolError
-from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest
+from distbuild.protocol.messages import Entry, FileEntry, InputFile, ResultRequest
 from distbuild.syncer import proof
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
@@ -33,6 +34,15 @@ _NO_PLACES = "-fno-show-source-location"
 _NOT_FOUND = b"file not found"
 
 
+class Verdict(enum.Enum):
+    """What becomes of a result that does not leave it to the local compiler."""
+
+    STANDS = "stands"
+    AGAIN = "compile again"
+    #: The next round has a file that this one lacked: it gets further.
+    AGAIN_WITH_MORE = "compile again, with more of the mirror"
+
+
 class Judge:
     """Holds results against the mirror."""
 
@@ -42,44 +52,50 @@ class Judge:
         self._texts = Texts()
         self._proved = Proved(self._texts)
 
-    def judge(self, task: Task, result: ResultRequest) -> bool | Local:
-        """True: the result is the local compiler's. False: compile again. Local: give it up."""
+    def judge(self, task: Task, result: ResultRequest) -> Verdict | Local:
+        """Whether the result is the local compiler's. Local: give it up."""
         try:
             return self._judge(task, result, Inputs(result))
         except ProtocolError as error:
             log.warning("compiled again: %s: %s", result.worker, error)
-            return False
+            return Verdict.AGAIN
 
-    def _judge(self, task: Task, result: ResultRequest, inputs: Inputs) -> bool | Local:
+    def _judge(self, task: Task, result: ResultRequest, inputs: Inputs) -> Verdict | Local:
         own = {os.fsdecode(f.path): f.entry for f in task.files}
         if result.disturbed or not self._sources_unchanged(own):
             what = "the tree" if result.disturbed else "the source"
             log.info("compiled again: %s changed meanwhile: %s", what, task.command.source)
+            lacking: list[str] = []
             if result.exit_code != 0:
                 # Else each round of a busy build is spent on the same placeholder.
-                self._mirror(self._compared(inputs.items(), own).withheld)
-            return False
+                lacking = [
+                    *self._compared(inputs.items(), own).withheld,
+                    *_blamed(task, result),
+                ]
+            return _again(with_more=self._bring(task, lacking))
         # A dependency file that leaves out system headers does not list all that was read.
         if result.exit_code != 0 and (not inputs or _WITHHELD_MARK.encode() in result.stderr):
             stands = self._judge_failure(task, result)
             lists_none = not inputs and not task.command.family.speaks_cl
-            return self._judge_unproved(task, result) if stands is True and lists_none else stands
+            if stands is Verdict.STANDS and lists_none:
+                return self._judge_unproved(task, result)
+            return stands
         findings = self._examine(task, inputs, own)
-        if findings.reads_more:
-            return Local(LocalReason.ASSEMBLER_INPUT, findings.reads_more)
-        if findings.twin:
-            return Local(LocalReason.HARD_LINKS, findings.twin)
-        if findings.precompiled:
-            return Local(LocalReason.PRECOMPILED_HEADER, findings.precompiled)
+        if obstacle := _obstacle(findings):
+            return obstacle
+        with_more = False
         if findings.in_doubt():
             log.info("compiled again: %s", findings)
-            self._mirror(findings.to_mirror())
+            with_more = self._bring(task, findings.to_mirror())
             self._mirroring.recheck(findings.stale)
             self._mirroring.require(posixpath.dirname(p) for p in findings.stale)
-        return not (self._covered_more(task, findings, inputs) or findings.in_doubt())
+        with_more |= self._covered_more(task, findings, inputs)
+        if with_more or findings.in_doubt():
+            return _again(with_more=with_more)
+        return Verdict.STANDS
 
     def _covered_more(self, task: Task, findings: proof.Findings, inputs: Inputs) -> bool:
-        """Mirror what texts ask for outside the mirrored directories; whether that was new."""
+        """Mirror what texts ask for outside the mirrored directories; whether that was lacking."""
         covered = cover_odd_files(self._mirroring, task, findings.odd)
         partly = self._shallow_searched(task)
         if partly or findings.asks_by_macro or task.asks_by_macro:
@@ -103,7 +119,7 @@ class Judge:
         if shallow:
             searched = self._spelled(task.search_dirs)
             findings.shadowing = proof.shadowing(
-                inputs.paths(), searched, shallow, manifest.get, disk.exists
+                inputs.paths(), searched, shallow, lambda p: self._had(task, p), disk.exists
             )
         if twins:
             findings.twin = proof.twin(inputs.paths(), twins)
@@ -144,7 +160,7 @@ class Judge:
                 return False
         return True
 
-    def _judge_failure(self, task: Task, result: ResultRequest) -> bool | Local:
+    def _judge_failure(self, task: Task, result: ResultRequest) -> Verdict | Local:
         """A failed compile lists no inputs. It stands unless a file of ours was missing."""
         if _WITHHELD_MARK.encode() in result.stderr:
             return self._want_withheld(task, result)
@@ -160,7 +176,7 @@ class Judge:
         )
         return self._judge_missing(task, result, doubtful=doubtful)
 
-    def _judge_unproved(self, task: Task, result: ResultRequest) -> bool | Local:
+    def _judge_unproved(self, task: Task, result: ResultRequest) -> Verdict | Local:
         """The compiler gave up before it listed what it had read. What it complains of may come of
         an answer that it would not get here: the local one has the last word.
 
@@ -169,11 +185,11 @@ class Judge:
         named = dict.fromkeys(path for path, _ in places(plain(result.stderr)))
         files = [task.command.absolute(path) for path in named if not path.startswith("<")]
         if not files and not _hides_places(task):
-            return True
+            return Verdict.STANDS
         # A worker may name any file: only what it can have read is looked at here.
         mirrored = [path for path in files if self._mirroring.manifest.resolve(path) is not None]
         if cover_odd_files(self._mirroring, task, mirrored, by_macro=True):
-            return False
+            return Verdict.AGAIN_WITH_MORE
         return Local(LocalReason.UNPROVED_FAILURE, task.command.source)
 
     def _shallow_searched(self, task: Task) -> list[str]:
@@ -182,7 +198,9 @@ class Judge:
         searched = {disk.realpath(d) for d in task.search_dirs} if shallow else set()
         return [path for path in shallow if path in searched]
 
-    def _judge_missing(self, task: Task, result: ResultRequest, *, doubtful: bool) -> bool | Local:
+    def _judge_missing(
+        self, task: Task, result: ResultRequest, *, doubtful: bool
+    ) -> Verdict | Local:
         candidates: list[str] = []
         # Of a compiler that lists what it reads, what it does not list it is not believed.
         lists_inputs = not task.command.family.speaks_cl
@@ -199,9 +217,8 @@ class Judge:
                     return Local(LocalReason.PRECOMPILED_HEADER, precompiled)
             candidates.extend(p for p in paths if disk.isfile(p))
         if candidates:
-            # Another job may have had it mirrored since this one began.
-            if self._mirror(candidates) or self._came_later(task, candidates):
-                return False
+            if self._bring(task, candidates):
+                return Verdict.AGAIN_WITH_MORE
             held = self._mirroring.manifest.get
             unheld = (p for p in candidates if not isinstance(held(disk.realpath(p)), FileEntry))
             if path := next(unheld, ""):
@@ -209,28 +226,32 @@ class Judge:
         # A file may be missing that is in a partly mirrored directory, or that was not named.
         if doubtful and not lists_inputs:
             return Local(LocalReason.INPUT_NOT_MIRRORED, task.command.source)
-        return True
+        return Verdict.STANDS
 
-    def _came_later(self, task: Task, paths: Iterable[str]) -> bool:
-        """Whether any of these files was not yet in the mirror, as it is, when the job began."""
-        is_newer = self._mirroring.manifest.is_newer
-        return any(is_newer(disk.realpath(path), task.generation) for path in paths)
-
-    def _want_withheld(self, task: Task, result: ResultRequest) -> bool | Local:
+    def _want_withheld(self, task: Task, result: ResultRequest) -> Verdict | Local:
         """The compiler ran into a placeholder, and says in which file."""
-        names = blamed(result.stderr, _WITHHELD_MARK)
-        paths = [task.command.absolute(name) for name in names]
-        if self._mirror(paths):
-            return False
+        paths = _blamed(task, result)
+        if self._bring(task, paths):
+            return Verdict.AGAIN_WITH_MORE
         return Local(LocalReason.INPUT_NOT_MIRRORED, ", ".join(paths[:1]))
 
-    def _mirror(self, paths: list[str]) -> bool:
-        """Add files, and the directories they are in, to the mirror; whether that changed it."""
-        before = self._mirroring.manifest.generation
-        self._mirroring.require(posixpath.dirname(path) for path in paths)
-        for path in paths:
+    def _bring(self, task: Task, paths: Iterable[str]) -> bool:
+        """Add files, and the directories they are in, to the mirror; whether the task lacked one.
+
+        Not whether that changed the mirror: another job may have had the same file mirrored since
+        this one began.
+        """
+        files = list(paths)
+        self._mirroring.require(posixpath.dirname(path) for path in files)
+        for path in files:
             self._mirroring.want(path)
-        return self._mirroring.manifest.generation > before
+        has_newer = self._mirroring.manifest.has_newer
+        return any(has_newer(path, task.generation) for path in files)
+
+    def _had(self, task: Task, path: str) -> Entry | None:
+        """What the task's tree had at a real path; None also where it may have had nothing yet."""
+        manifest = self._mirroring.manifest
+        return None if manifest.is_newer(path, task.generation) else manifest.get(path)
 
     @staticmethod
     def _line(task: Task, path: str, number: int) -> bytes | None:
@@ -242,6 +263,26 @@ class Judge:
         except OSError:
             return None
         return None
+
+
+def _obstacle(findings: proof.Findings) -> Local | None:
+    """What only the local compiler can do."""
+    if findings.reads_more:
+        return Local(LocalReason.ASSEMBLER_INPUT, findings.reads_more)
+    if findings.twin:
+        return Local(LocalReason.HARD_LINKS, findings.twin)
+    if findings.precompiled:
+        return Local(LocalReason.PRECOMPILED_HEADER, findings.precompiled)
+    return None
+
+
+def _again(*, with_more: bool) -> Verdict:
+    return Verdict.AGAIN_WITH_MORE if with_more else Verdict.AGAIN
+
+
+def _blamed(task: Task, result: ResultRequest) -> list[str]:
+    """The files in which the compiler met the text of a placeholder, as it says."""
+    return [task.command.absolute(name) for name in blamed(result.stderr, _WITHHELD_MARK)]
 
 
 def _hides_places(task: Task) -> bool:

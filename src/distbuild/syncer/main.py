@@ -85,8 +85,9 @@ class Syncer:
         self._saving = threading.Lock()
         self._memory = RootMemory(home.state / "roots.msgpack")
         source = BlobSource(self._mirroring.manifest)
+        scanner.hashed = source.hashed
         if config.hosts:
-            scanner.found, scanner.hashed = source.ahead.found, source.hashed
+            scanner.found = source.ahead.found
         self._farm = Farm(expected=bool(config.hosts))
         self._pushers: tuple[Pusher, ...] = ()
         compilers = Compilers(Identifier(FileDigests(home.state / "compilers.msgpack")))

@@ -97,9 +97,7 @@ def _cover(
             continue
         if not _holds(manifest, path):
             mirroring.want(path)
-        real = manifest.resolve(path)
-        ways = (path,) if real is None else (path, real)
-        is_new |= any(manifest.is_newer(way, since) for way in ways)
+        is_new |= manifest.has_newer(path, since)
     return is_new
 
 

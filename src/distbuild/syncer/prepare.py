@@ -120,8 +120,12 @@ class Preparer:
     def _settled(self, command: CompileCommand) -> int:
         """The generation that has all changes up to now, and the files that the command names."""
         generation = self._mirroring.settle()
-        if self._want_withheld(_inputs(command)):
-            return self._mirroring.manifest.generation
+        named = _inputs(command)
+        self._want_withheld(named)
+        manifest = self._mirroring.manifest
+        # Another job may have had them mirrored a moment ago.
+        if any(manifest.has_newer(path, generation) for path in named):
+            return manifest.generation
         return generation
 
     def _environment(self, submission: Submission, known: Understood) -> dict[str, str] | Local:
@@ -190,15 +194,13 @@ class Preparer:
         places = (command.cwd, *map(command.absolute, quoted_dirs(command)))
         return any(resolve(posixpath.join(place, name)) is not None for place in places)
 
-    def _want_withheld(self, paths: Iterable[str]) -> bool:
-        """Mirror what is not; whether that changed the mirror."""
-        changed = False
+    def _want_withheld(self, paths: Iterable[str]) -> None:
+        """Mirror what is not."""
         for path in paths:
             real = trace(path).real
             entry = self._mirroring.manifest.get(real) if real is not None else None
             if real is not None and (entry is None or isinstance(entry, WithheldEntry)):
-                changed |= self._mirroring.want(path)
-        return changed
+                self._mirroring.want(path)
 
 
 def _abbreviated(command: CompileCommand, env: Mapping[str, str]) -> Local | None:

@@ -177,7 +177,12 @@ class Service:
 
     def blobs(self, request: messages.BlobRequest) -> messages.BlobBatch:
         """The first batch of the contents that a worker asks for; it asks again for the rest."""
-        return messages.BlobBatch(next(self._parts.source.batches(request.digests), []))
+        batch = next(self._parts.source.batches(request.digests), [])
+        if not batch:
+            # Their files are not what was offered: what it is told next has to be what they are.
+            paths_of = self._parts.mirroring.manifest.paths_of
+            self._parts.mirroring.recheck(p for d in request.digests for p in paths_of(d))
+        return messages.BlobBatch(batch)
 
     def renew(self, request: messages.RenewRequest) -> Generator[Signal, None, messages.RenewReply]:
         """Extend leases."""

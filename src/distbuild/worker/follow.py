@@ -18,7 +18,8 @@ from distbuild.worker.tree import Tree
 MAX_DIGESTS = 1000
 #: A dev box that changes faster than it can be followed for so many rounds is not followed.
 MAX_ROUNDS = 8
-#: An event usually takes 0.3 ms (seconds).
+#: An event usually takes 0.3 ms (seconds); a file that is being written may take longer. Doubled
+#: each time.
 GONE_PAUSE_S = 0.02
 
 
@@ -30,6 +31,7 @@ def follow(tree: Tree, changes: Changes, syncer: Syncer, store: Store) -> None:
     leads to no end.
     """
     trouble = f"cannot follow the mirror of {syncer.url}"
+    pause = GONE_PAUSE_S
     for _ in range(MAX_ROUNDS):
         reply = tree.apply(changes)
         if reply.state == "applied":
@@ -38,7 +40,8 @@ def follow(tree: Tree, changes: Changes, syncer: Syncer, store: Store) -> None:
             changes = syncer.pull(PullRequest(epoch="", have=0))
         elif not fetch(reply.missing, syncer, store):
             trouble = f"{syncer.url} does not send what it offered"
-            time.sleep(GONE_PAUSE_S)
+            time.sleep(pause)
+            pause *= 2
             changes = syncer.pull(PullRequest(*tree.position()))
     raise InfrastructureError(trouble)
 

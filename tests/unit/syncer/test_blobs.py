@@ -160,7 +160,10 @@ def test_what_is_kept_for_others_is_bounded(
     assert source.reads == [digest_of(A), digest_of(B), digest_of(A)]
 
 
-def test_what_was_just_hashed_is_not_read_again(manifest: Manifest, tmp_path: Path) -> None:
+def test_what_was_just_hashed_is_not_read_again(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs_module, "MAX_RECENT_BYTES", 0)
     source = Slow(manifest)
     source.may_read.set()
     new = b"new" * 50
@@ -263,3 +266,26 @@ def test_a_file_that_was_away_for_a_moment_is_sent_once_it_is_back(
         (tmp_path / "away").rename(tmp_path / "b")
         assert brought(source, A, B) == [A, B]
         assert brought(source, B) == [B]
+
+
+def test_what_was_hashed_a_moment_ago_can_be_had_though_its_file_is_another_one(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    source = BlobSource(manifest)
+    source.hashed(digest_of(B), B)
+    (tmp_path / "b").write_bytes(b"changed")
+    assert brought(source, B) == [B]
+    manifest.apply({str(tmp_path / "b"): None})
+    assert brought(source, A, B) == [A, B]
+
+
+def test_no_more_is_kept_of_what_was_hashed_than_the_last(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blobs_module, "RECENT_BYTES", 10)
+    monkeypatch.setattr(blobs_module, "MAX_RECENT_BYTES", 4)
+    source = BlobSource(manifest)
+    for content in (b"1111", b"2222", b"2222", b"large", b"333"):
+        source.hashed(digest_of(content), content)
+    kept = [c for c in (b"1111", b"2222", b"large", b"333") if source.read(digest_of(c))]
+    assert kept == [b"2222", b"333"]

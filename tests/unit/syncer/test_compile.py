@@ -5,12 +5,13 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from distbuild.command.model import Local, LocalReason
 from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest, SubmitReply
 from distbuild.signals import Signal
-from distbuild.syncer.compile import MAX_ROUNDS, Compiles
+from distbuild.syncer.compile import MAX_ROUNDS, MAX_ROUNDS_IN_ALL, Compiles
 from distbuild.syncer.executor import Task
 from tests.support.preparing import IDENTITY, Box
 from tests.support.tasks import ScriptedExecutor, run
@@ -177,6 +178,103 @@ def test_a_placeholder_that_cannot_be_mirrored_makes_it_local(compiling: Compili
 
 
 MISSING = b"x.c:1:10: fatal error: a.h: No such file or directory\n"
+
+
+def test_a_placeholder_that_another_job_had_mirrored_meanwhile_is_compiled_again(
+    compiling: Compiling,
+) -> None:
+    compiling.box.write("inc/b.c", "int b;\n")
+    path = f"{compiling.box.base}/inc/b.c"
+
+    def meanwhile(task: Task) -> ResultRequest:
+        assert compiling.box.mirroring.want(path)
+        said = path.encode() + b":1:2: error: #error dist_build_withheld\n"
+        return compiling.result(exit_code=1, stderr=said)
+
+    assert compiling.compile(meanwhile, lambda _: compiling.result("inc/b.c")) == done()
+
+
+def test_a_file_that_comes_first_and_was_mirrored_meanwhile_is_compiled_again(
+    tmp_path: Path,
+) -> None:
+    """Another job had it mirrored: this one's compiler found the other file all the same."""
+    base = Path(os.path.realpath(tmp_path)) / "base"
+    base.mkdir()
+    compiling = Compiling(base, f"{base}/src")
+    try:
+        compiling.box.write("inc/sub/b.h", "")
+        compiling.box.write("src/sub/b.h", "")
+
+        def meanwhile(task: Task) -> ResultRequest:
+            assert compiling.box.mirroring.want(f"{base}/src/sub/b.h")
+            return compiling.result("src/x.c", "inc/sub/b.h")
+
+        again = compiling.compile(meanwhile, lambda _: compiling.result("src/sub/b.h"))
+        assert again == done()
+    finally:
+        compiling.box.stop()
+
+
+def test_what_a_link_leads_to_that_was_mirrored_meanwhile_is_compiled_again(
+    compiling: Compiling,
+) -> None:
+    """The file itself was mirrored before, and the link is what was missing."""
+    compiling.box.write("inc/a.h", '#if __has_include("../o/l/d.h")\n#endif\n')
+    compiling.box.write("inc/sub/d.h", "")
+    (compiling.box.base / "o").mkdir()
+    (compiling.box.base / "o/l").symlink_to("../inc/sub")
+    first, second = compiling.result("inc/a.h"), compiling.result("inc/a.h")
+    assert compiling.compile(first, second) == done()
+
+
+@pytest.mark.parametrize("is_disturbed", [False, True])
+def test_a_long_chain_of_placeholders_does_not_end_here(
+    compiling: Compiling, is_disturbed: bool
+) -> None:
+    def next_one(n: int) -> Callable[[Task], ResultRequest]:
+        compiling.box.write(f"inc/t{n}.c", "")
+        said = f"{compiling.box.base}/inc/t{n}.c:1:2: error: #error dist_build_withheld\n"
+        failed = compiling.result(exit_code=1, stderr=said.encode())
+        return lambda _: msgspec.structs.replace(failed, disturbed=is_disturbed)
+
+    chain = [next_one(n) for n in range(3 * MAX_ROUNDS)]
+    assert compiling.compile(*chain, lambda _: compiling.result("inc/t0.c")) == done()
+    assert compiling.counted() == (1, 0, len(chain), {})
+
+
+def test_a_file_that_is_lacking_in_each_round_makes_it_local_in_the_end(
+    compiling: Compiling,
+) -> None:
+    said = f"{compiling.box.base}/inc/t.c:1:2: error: #error dist_build_withheld\n"
+
+    def touched(task: Task) -> ResultRequest:
+        compiling.box.write("inc/t.c", f"{len(compiling.executor.script)}")
+        compiling.box.mirroring.settle()
+        return compiling.result(exit_code=1, stderr=said.encode())
+
+    answer = compiling.compile(*[touched] * MAX_ROUNDS_IN_ALL)
+    assert answer == local(LocalReason.INPUTS_CHANGED, "x.c")
+
+
+def test_a_named_file_that_another_job_has_mirrored_is_in_the_tree_that_the_job_asks_for(
+    compiling: Compiling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiling.box.write("src/first.c", "")
+    mirroring, settle = compiling.box.mirroring, compiling.box.mirroring.settle
+
+    def settle_and_be_overtaken() -> int:
+        generation = settle()
+        mirroring.want(f"{compiling.box.base}/src/first.c")
+        return generation
+
+    monkeypatch.setattr(mirroring, "settle", settle_and_be_overtaken)
+    compiling.executor.script = [compiling.result("src/x.c")]
+    assert (
+        run(compiling.compiles.compile(compiling.box.submission("-include", "first.c"))) == done()
+    )
+    (task,) = compiling.executor.tasks
+    path = f"{compiling.box.base}/src/first.c"
+    assert not mirroring.manifest.is_newer(path, task.generation)
 
 
 def test_what_a_source_includes_from_elsewhere_is_mirrored_before_it_is_compiled(

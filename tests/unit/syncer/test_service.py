@@ -204,6 +204,19 @@ def test_blobs_are_given_by_digest(serving: Serving) -> None:
     assert serving.service.blobs(messages.BlobRequest([])).bundles == []
 
 
+def test_a_content_that_is_not_there_any_more_is_looked_for_at_once(serving: Serving) -> None:
+    """The worker asks next what the file is, and would be offered the same as before."""
+    live = serving.box.mirroring
+    live.require([f"{serving.box.base}/inc"])
+    before = live.manifest.get(f"{serving.box.base}/inc/a.h")
+    assert isinstance(before, FileEntry)
+    serving.box.write("inc/a.h", "int another;\n")
+    assert serving.service.blobs(messages.BlobRequest([before.digest])).bundles == []
+    after = live.manifest.get(f"{serving.box.base}/inc/a.h")
+    assert isinstance(after, FileEntry)
+    assert after.digest != before.digest
+
+
 def test_explain_gives_the_reason(serving: Serving) -> None:
     explain = serving.service.explain
     assert explain(serving.request("-E")) == messages.ExplainReply("preprocess_only", "-E")
