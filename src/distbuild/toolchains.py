@@ -1,7 +1,7 @@
 """Which compiler a driver is: a digest that agrees on two machines when their outputs would.
 
-Asks the driver itself and hashes the programs behind it. Used by both the syncer and the worker.
-Knows no job, no queue and no network.
+Asks the driver itself; hashes the programs behind it, their libraries and their configuration.
+Used by both the syncer and the worker. Knows no job, no queue and no network.
 """
 
 import hashlib
@@ -9,12 +9,14 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from distbuild import compiler_files
 from distbuild.command.driver import family_of
 from distbuild.command.model import Family
+from distbuild.compiler_files import Found
 from distbuild.digests import FileDigests
 from distbuild.drivers import SKIP
 from distbuild.mirror.known import StatKey, stat_key
@@ -25,6 +27,9 @@ ASK_TIMEOUT_S = 30.0
 #: On Windows: who has no console would else show one for each program that it asks.
 NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 
+#: No directory: a compiler on a worker has no home, and so no configuration from there.
+NO_HOME = "/nonexistent"
+
 #: What a Microsoft compiler says before anything else, in the language of its installation.
 _MICROSOFT = re.compile(
     r"^.*Microsoft.*?(\d+\.\d+\.\d+(?:\.\d+)?)\D.*?(x64|x86|ARM64|ARM)\s*$", re.M
@@ -32,10 +37,10 @@ _MICROSOFT = re.compile(
 #: The programs and libraries in cl.exe's directory that decide what it writes.
 _MICROSOFT_PARTS = re.compile(r"(?:cl\.exe|c1\w*\.dll|c2\.dll|mspdb\w*\.dll|tbbmalloc\.dll)", re.I)
 _TARGET = re.compile(r"^Target: (\S+)", re.M)
-_PROGRAMS = ("cc1", "cc1plus", "as", "objcopy")
+#: Programs that gcc and clang find through PATH where they have none of their own.
+BY_PATH = ("as", "objcopy")
+_GCC_PROGRAMS = ("cc1", "cc1plus", *BY_PATH)
 _DIRECTORY = re.compile(r'^ (/.*?)$|^ignoring \w+ directory "(.*)"$', re.MULTILINE)
-_LDD = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x", re.MULTILINE)
-_LLVM = re.compile(r"/(?:libLLVM|libclang-cpp)[^/]*$")
 _NUMBER = re.compile(r"\d+(\.\d+)*")
 _CLANG_VERSION = re.compile(r"\bclang version (\S+)")
 
@@ -55,18 +60,35 @@ class Identity(msgspec.Struct, frozen=True):
     real_path: str
     c_dirs: tuple[str, ...]
     cxx_dirs: tuple[str, ...]
-    #: Programs and libraries that have to be there when it runs, behind all symlinks; and how each
-    #: was before it was read.
+    #: Programs, libraries and configuration files that have to be there when it runs.
     needs: tuple[str, ...] = ()
+    #: How each of ``needs`` and ``places`` was before it was read.
     states: tuple[State, ...] = ()
+    #: Paths, there or not, at which it shows that the compiler may read other files from now on.
+    places: tuple[str, ...] = ()
+
+
+class Around(msgspec.Struct, frozen=True):
+    """What of an environment decides which programs and libraries a driver finds: what PATH means
+    by the names in ``BY_PATH``, and the variables of the dynamic linker."""
+
+    programs: tuple[tuple[str, str], ...] = ()
+    linker: tuple[tuple[str, str], ...] = ()
+
+
+def found_by_path(search_path: str) -> tuple[tuple[str, str], ...]:
+    """The programs of ``BY_PATH`` that this PATH leads to."""
+    found = ((name, shutil.which(name, path=search_path)) for name in BY_PATH)
+    return tuple((name, path) for name, path in found if path)
 
 
 def are_as_identified(identities: Iterable[Identity]) -> bool:
-    """Whether the programs and libraries of these compilers are what they were: they are replaced
-    without their drivers at times."""
+    """Whether the files of these compilers are what they were, and none has appeared that counts:
+    they are replaced without their drivers at times."""
     seen: dict[str, State] = {}
     for identity in identities:
-        for path, before in zip(identity.needs, identity.states, strict=True):
+        watched = (*identity.needs, *identity.places)
+        for path, before in zip(watched, identity.states, strict=True):
             if path not in seen:
                 seen[path] = state_of(path)
             if seen[path] != before:
@@ -82,73 +104,150 @@ def state_of(path: str) -> State:
         return None
 
 
+class _Asked(msgspec.Struct, frozen=True):
+    """What a driver says of itself. ``files``: its programs, behind all symlinks. ``called``: the
+    paths by which it calls them, where these are others. ``find``: its configuration, as it is."""
+
+    family: Family
+    version: str
+    facts: list[str]
+    files: list[str]
+    searched: list[list[str]]
+    called: tuple[str, ...] = ()
+    find: Callable[[], Found] = lambda: Found((), ())
+
+
 class Identifier:
-    """Identifies drivers; remembers file digests in ``digests``."""
+    """Identifies drivers; remembers file digests in ``digests``. ``home``: the HOME of compiles,
+    in which a clang may look for configuration files."""
 
-    def __init__(self, digests: FileDigests) -> None:
+    def __init__(self, digests: FileDigests, home: str = NO_HOME) -> None:
         self._digests = digests
+        self._home = home
 
-    def identify(self, driver: str) -> Identity:
-        """The compiler at this path; raises InfrastructureError if it is none that we know."""
+    def identify(self, driver: str, around: Around | None = None) -> Identity:
+        """The compiler at this path in such an environment (None: this process's); raises
+        InfrastructureError if it is none that we know."""
+        if around is None:
+            around = Around(found_by_path(os.environ.get("PATH", os.defpath)))
         named = family_of(os.path.basename(driver))
         banner = _ask(driver, "--version")
         clang = _CLANG_VERSION.search(banner)
         if named is not None and named.speaks_cl:
-            return self._cl(driver, banner, clang[1] if clang else "")
-        number = clang[1] if clang else _ask(driver, "-dumpfullversion").strip()
-        if not _NUMBER.match(number):
-            raise InfrastructureError(f"{driver} is neither gcc nor clang")
-        machine = _ask(driver, "-dumpmachine").strip()
-        searched = [_search_dirs(driver, language) for language in ("c", "c++")]
-        # clang spells them by the path it is called by: /usr/bin/../lib, or what that link means.
-        places = [{os.path.normpath(directory) for directory in dirs} for dirs in searched]
-        facts = [machine, *(repr(sorted(found)) for found in places)]
-        real = os.path.realpath(driver)
-        if clang is not None:
-            family, version = Family.CLANG, f"clang {number} {machine}"
-            plus = os.path.basename(driver).rstrip("0123456789.-").endswith("++")
-            facts.append("g++" if plus else "gcc")
-            files = [real, *(lib for lib in _libraries(real) if _LLVM.search(lib))]
+            asked = self._cl(driver, banner, clang[1] if clang else "")
         else:
-            family, version = Family.GCC, f"gcc {number} {machine}"
-            facts.append(_ask(driver, "-dumpspecs"))
-            files = [real, *_programs(driver)]
-        return self._identity(family, version, real, facts, files, searched)
+            number = clang[1] if clang else _ask(driver, "-dumpfullversion").strip()
+            if not _NUMBER.match(number):
+                raise InfrastructureError(f"{driver} is neither gcc nor clang")
+            machine = _ask(driver, "-dumpmachine").strip()
+            searching = [self._search_text(driver, language) for language in ("c", "c++")]
+            ask = self._clang if clang is not None else self._gcc
+            asked = ask(driver, f"{number} {machine}", searching, around)
+        return self._identity(os.path.realpath(driver), asked, around)
 
-    def _cl(self, driver: str, banner: str, clang: str) -> Identity:
+    def _gcc(self, driver: str, version: str, searching: list[str], around: Around) -> _Asked:
+        real, machine = os.path.realpath(driver), version.rpartition(" ")[2]
+        called = _programs(driver, _GCC_PROGRAMS, around)
+        places = _ask(driver, "-print-search-dirs")
+        return _Asked(
+            Family.GCC,
+            f"gcc {version}",
+            [*_same_everywhere(machine, searching), _ask(driver, "-dumpspecs")],
+            [real, *map(os.path.realpath, called)],
+            list(map(_listed, searching)),
+            called,
+            lambda: compiler_files.gcc_configuration(real, machine, places),
+        )
+
+    def _clang(self, driver: str, version: str, searching: list[str], around: Around) -> _Asked:
+        machine = version.rpartition(" ")[2]
+        plus = os.path.basename(driver).rstrip("0123456789.-").endswith("++")
+        called = _programs(driver, BY_PATH, around)
+        return _Asked(
+            Family.CLANG,
+            f"clang {version}",
+            [*_same_everywhere(machine, searching), "g++" if plus else "gcc"],
+            [os.path.realpath(driver), *map(os.path.realpath, called)],
+            list(map(_listed, searching)),
+            called,
+            lambda: compiler_files.clang_configuration(driver, searching[0]),
+        )
+
+    def _cl(self, driver: str, banner: str, clang: str) -> _Asked:
         """A compiler that is called cl: clang-cl with this version of clang, or Microsoft's."""
         real = os.path.realpath(driver)
         if clang:
             target = _TARGET.search(banner)
             machine = target[1] if target else ""
-            searched = [_cl_search_dirs(driver, language) for language in ("/TC", "/TP")]
-            files = [real, *(lib for lib in _libraries(real) if _LLVM.search(lib))]
-            facts = [machine, *(repr(sorted(map(os.path.normpath, d))) for d in searched)]
-            version = f"clang-cl {clang} {machine}"
-            return self._identity(Family.CLANG_CL, version, real, facts, files, searched)
+            searching = [self._ask_home(driver, "/E", "-v", kind, "-") for kind in ("/TC", "/TP")]
+            facts = _same_everywhere(machine, searching)
+            return _Asked(
+                Family.CLANG_CL,
+                f"clang-cl {clang} {machine}",
+                facts,
+                [real],
+                list(map(_listed, searching)),
+                find=lambda: compiler_files.clang_configuration(driver, searching[0]),
+            )
         found = _MICROSOFT.search(banner) or _MICROSOFT.search(_ask(driver))
         if found is None:
             raise InfrastructureError(f"{driver} is neither Microsoft's cl nor clang-cl")
         version = f"cl {found[1]} {found[2]}"
         files = [real, *_microsoft_parts(os.path.dirname(real))]
-        return self._identity(Family.CL, version, real, [version], files, [[], []])
+        return _Asked(Family.CL, version, [version], files, [[], []])
 
-    def _identity(
-        self,
-        family: Family,
-        version: str,
-        real: str,
-        facts: list[str],
-        files: list[str],
-        searched: list[list[str]],
-    ) -> Identity:
-        needs = tuple(sorted({*files, *(lib for file in files for lib in _libraries(file))}))
-        states = tuple(map(state_of, needs))
-        digests = [self._digests.of(file).hex() for file in files]
-        text = "\0".join([family, *facts, *digests])
+    def _identity(self, real: str, asked: _Asked, around: Around) -> Identity:
+        linker = dict(around.linker)
+        found = _found(asked, linker)
+        needs = tuple(sorted({*asked.files, *asked.called, *(path for _, path in found.contents)}))
+        states = tuple(map(state_of, (*needs, *found.places)))
+        # What appeared before its place was looked at is found now.
+        if _found(asked, linker) != found:
+            raise InfrastructureError(f"{real} is being changed")
+        digests = [self._digests.of(file).hex() for file in asked.files]
+        read = [
+            f"{name} {self._digests.of(path).hex()}"
+            for name, path in found.contents
+            if compiler_files.has_effect(name)
+        ]
+        text = "\0".join([asked.family, *asked.facts, *digests, *read])
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape"))
-        c_dirs, cxx_dirs = (tuple(d for d in dirs if os.path.isdir(d)) for dirs in searched)
-        return Identity(digest.hexdigest(), family, version, real, c_dirs, cxx_dirs, needs, states)
+        c_dirs, cxx_dirs = (tuple(d for d in dirs if os.path.isdir(d)) for dirs in asked.searched)
+        return Identity(
+            digest.hexdigest(),
+            asked.family,
+            asked.version,
+            real,
+            c_dirs,
+            cxx_dirs,
+            needs,
+            states,
+            found.places,
+        )
+
+    def _search_text(self, driver: str, language: str) -> str:
+        """What the driver says of all directories that it tries, whether they exist or not."""
+        return self._ask_home(driver, "-E", "-v", "-x", language, "-")
+
+    def _ask_home(self, driver: str, *options: str) -> str:
+        return _ask(driver, *options, stdin="", home=self._home)
+
+
+def _found(asked: _Asked, linker: Mapping[str, str]) -> Found:
+    """The driver's configuration and libraries as they are now."""
+    configuration = asked.find()
+    libraries = compiler_files.libraries(asked.files, linker)
+    return Found(
+        (*configuration.contents, *libraries.contents),
+        (*configuration.places, *libraries.places),
+    )
+
+
+def _same_everywhere(machine: str, searching: Iterable[str]) -> list[str]:
+    """The machine and the directories that are searched."""
+    # clang spells them by the path it is called by: /usr/bin/../lib, or what that link means.
+    places = ({os.path.normpath(directory) for directory in _listed(text)} for text in searching)
+    return [machine, *(repr(sorted(found)) for found in places)]
 
 
 def _microsoft_parts(directory: str) -> list[str]:
@@ -162,7 +261,7 @@ def asking_environment(driver: str) -> dict[str, str]:
     return {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath), SKIP: driver, **kept}
 
 
-def _ask(driver: str, *options: str, stdin: str | None = None) -> str:
+def _ask(driver: str, *options: str, stdin: str | None = None, home: str = NO_HOME) -> str:
     try:
         done = subprocess.run(
             [driver, *options],
@@ -170,7 +269,7 @@ def _ask(driver: str, *options: str, stdin: str | None = None) -> str:
             stdin=subprocess.DEVNULL if stdin is None else None,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=asking_environment(driver),
+            env={**asking_environment(driver), "HOME": home},
             cwd="/",
             timeout=ASK_TIMEOUT_S,
             encoding="utf-8",
@@ -181,15 +280,6 @@ def _ask(driver: str, *options: str, stdin: str | None = None) -> str:
     except (OSError, subprocess.SubprocessError) as error:
         raise InfrastructureError(f"{driver} does not run: {error}") from error
     return done.stdout
-
-
-def _search_dirs(driver: str, language: str) -> list[str]:
-    """All directories that the driver tries, whether they exist here or not, in its order."""
-    return _listed(_ask(driver, "-E", "-v", "-x", language, "-", stdin=""))
-
-
-def _cl_search_dirs(driver: str, language: str) -> list[str]:
-    return _listed(_ask(driver, "/E", "-v", language, "-", stdin=""))
 
 
 def _listed(text: str) -> list[str]:
@@ -203,16 +293,20 @@ def _listed(text: str) -> list[str]:
     return [listed or tried for listed, tried in _DIRECTORY.findall(text[start:end])]
 
 
-def _programs(driver: str) -> Iterable[str]:
-    for name in _PROGRAMS:
-        answer = _ask(driver, f"-print-prog-name={name}").strip()
-        path = answer if os.path.isabs(answer) else shutil.which(answer)
-        if path and os.path.isfile(path):
-            yield os.path.realpath(path)
+def _programs(driver: str, names: Iterable[str], around: Around) -> tuple[str, ...]:
+    """The paths by which a driver calls its programs."""
+    asked = ((name, _ask(driver, f"-print-prog-name={name}").strip()) for name in names)
+    found = (_program(driver, name, answer, around) for name, answer in asked)
+    return tuple(path for path in found if path and os.path.isfile(path))
 
 
-def _libraries(program: str) -> list[str]:
-    """The shared libraries that a program is linked with, behind all symlinks."""
-    if not shutil.which("ldd"):
-        return []
-    return sorted({os.path.realpath(path) for path in _LDD.findall(_ask("ldd", program))})
+def _program(driver: str, name: str, answer: str, around: Around) -> str | None:
+    """The program that a driver names by this answer, or that PATH leads to."""
+    directory = os.path.dirname(answer)
+    # clang answers with what it found on the PATH that it was asked with.
+    if not directory or (
+        directory in os.environ.get("PATH", os.defpath).split(os.pathsep)
+        and directory != os.path.dirname(os.path.realpath(driver))
+    ):
+        return dict(around.programs).get(name)
+    return answer
