@@ -78,6 +78,8 @@ class Here:
             reply = yield from self._compiles.compile(submission)
             rights = Rights(caller.umask, caller.group)
             write_outputs(reply.outputs, reply.removed, rights, reply.rewritten)
+            # Their memory is not kept until the wrapper has taken its answer.
+            reply = msgspec.structs.replace(reply, outputs=[])
         except InfrastructureError as error:
             return self._compiles.locally(Local(LocalReason.OUTPUT_NOT_WRITTEN, str(error)))
         except Exception as error:
