@@ -16,9 +16,10 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from distbuild.protocol.blobs import unpack_output
+from distbuild.protocol.blobs import unpack_parts
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import OutputFile
+from distbuild.protocol.text import one_line
 from distbuild.system_paths import to_system
 
 _numbers = itertools.count()
@@ -134,30 +135,35 @@ class _Written:
     """An output on its disk that has no name yet, or that of a temporary file."""
 
     def __init__(self, file: OutputFile, rights: Rights, *, into_old: bool) -> None:
-        try:
-            data = unpack_output(file.blob)
-        except ProtocolError as error:
-            name = os.fsdecode(file.path)
-            raise InfrastructureError(f"{name}: damaged on the way: {error}") from error
         if b"\0" in file.path:
             raise InfrastructureError("cannot write the result: a path with a NUL")
+        self._file = file
         self._path = file.path
         self._temporary = b""
         directory = file.path.rpartition(b"/")[0] or b"/"
         # As open(2) gives them to the compiler, which makes no programs.
         self._mode = _FULL & ~rights.umask
-        self._for_old = data if into_old else None
+        self._into_old = into_old
         masked = rights.umask != _OUR_UMASK and not _has_default_acl(directory)
         self._handle = self._open(directory, self._mode if masked else _FULL)
         try:
-            _write_fully(self._handle, data)
+            self._write(self._handle)
             if masked and self._mode & _OUR_UMASK and sys.platform != "win32":
                 os.fchmod(self._handle, self._mode)
             if rights.group not in _OUR_GROUPS and not _gives_its_group(directory):
                 os.fchown(self._handle, -1, rights.group)
-        except OSError:
+        except (OSError, InfrastructureError):
             self.close()
             raise
+
+    def _write(self, handle: int) -> None:
+        """Unpacked again each time: a large one does not stay in memory."""
+        try:
+            for part in unpack_parts(self._file.blob):
+                _write_fully(handle, part)
+        except ProtocolError as error:
+            name = one_line(os.fsdecode(self._path))
+            raise InfrastructureError(f"{name}: damaged on the way: {error}") from error
 
     def _open(self, directory: bytes, mode: int) -> int:
         # What has no name makes no events, of which the mirror's watches would tell six, and
@@ -184,7 +190,7 @@ class _Written:
 
     def record(self) -> bytes:
         """See PreparedOutputs.listing. ``o``: into the old file, if that shows."""
-        kind = b"f" if self._for_old is None else b"o"
+        kind = b"o" if self._into_old else b"f"
         return b"%b%b\0%b\0" % (kind, self._temporary, self._path)
 
     def put_in_place(self) -> None:
@@ -211,7 +217,7 @@ class _Written:
 
     def _is_in_old(self) -> bool:
         """Write into the old file, if that shows: if one in its place would differ from it."""
-        if self._for_old is None or sys.platform == "win32":
+        if not self._into_old or sys.platform == "win32":
             return False
         try:
             old = os.lstat(self._path)
@@ -223,7 +229,7 @@ class _Written:
             return False
         handle = os.open(self._path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | _PLAIN)
         try:
-            _write_fully(handle, self._for_old)
+            self._write(handle)
         finally:
             os.close(handle)
         return True

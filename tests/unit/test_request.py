@@ -243,6 +243,18 @@ def test_all_bodies_under_way_share_an_allowance() -> None:
     assert announced(FIRST_BYTES, allowance).next() is None
 
 
+def test_a_body_in_hand_counts_until_it_was_answered() -> None:
+    allowance = Allowance(2 * FIRST_BYTES)
+    read = announced(2 * FIRST_BYTES, allowance)
+    fill(read, bytes(2 * FIRST_BYTES))
+    request = read.next()
+    assert request is not None
+    [refused] = all_of(announced(FIRST_BYTES, allowance))
+    assert refused.problem[:3] == "503"
+    assert read.next() is None  # the connection goes on
+    assert announced(FIRST_BYTES, allowance).next() is None
+
+
 @pytest.mark.parametrize("fed", [False, True])
 def test_a_body_that_outgrows_what_is_left_is_given_up(fed: bool) -> None:
     allowance = Allowance(3 * FIRST_BYTES)

@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import zstandard
@@ -20,6 +20,13 @@ from distbuild.protocol.messages import (
 
 #: A list of inputs, plain: a hundred thousand of them.
 MAX_INPUTS_BYTES = 32 * 1024 * 1024
+#: Larger outputs are unpacked in pieces of this size.
+PIECE_BYTES = 1024 * 1024
+#: What a frame may have its reader keep; our levels need 2 MiB.
+MAX_WINDOW_BYTES = 8 * 1024 * 1024
+#: A block that is one byte many times.
+_REPEATED = 1
+_CHECKSUM_BYTES = 4
 #: Level 3 is zstd's own default: above it time rises faster than size falls.
 COMPRESSION_LEVEL = 3
 #: For sources: less time on the dev box, and more bytes of what is little beside the output. And
@@ -82,6 +89,46 @@ def unpack_output(blob: Blob) -> bytes:
     except zstandard.ZstdError as error:
         raise ProtocolError(f"a blob that cannot be unpacked: {error}") from error
     return _expand(blob) if checked else unpack(blob)
+
+
+def unpack_parts(blob: Blob) -> Iterator[bytes]:
+    """As ``unpack_output``, piece by piece: a large output takes the memory of one piece.
+
+    Raises ProtocolError, also after the last piece: what came before is not to be used then.
+    """
+    if blob.size <= PIECE_BYTES:
+        yield unpack_output(blob)
+        return
+    if blob.size > MAX_BLOB_BYTES:
+        raise ProtocolError(f"{blob.size} bytes in one frame is more than is taken")
+    try:
+        facts = zstandard.get_frame_parameters(blob.data)
+        if facts.content_size != blob.size or _frame_bytes(blob.data, facts) != len(blob.data):
+            raise ProtocolError("a frame of another size than it says")
+        hasher = None if facts.has_checksum else hashlib.sha256()
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+        size = 0
+        with decompressor.stream_reader(blob.data) as reader:
+            while piece := reader.read(PIECE_BYTES):
+                size += len(piece)
+                if hasher is not None:
+                    hasher.update(piece)
+                yield piece
+    except zstandard.ZstdError as error:
+        raise ProtocolError(f"a frame that cannot be unpacked: {error}") from error
+    if size != blob.size or (hasher is not None and hasher.digest() != blob.digest):
+        raise ProtocolError("a blob of other content than it says")
+
+
+def _frame_bytes(data: bytes, facts: zstandard.FrameParameters) -> int:
+    """How long the frame at the beginning of ``data`` is (RFC 8878, 3.1.1), by what it says of its
+    blocks: a reader of pieces tells neither that its end is missing nor that more follows."""
+    at, is_last = zstandard.frame_header_size(data), False
+    while not is_last and at < len(data):
+        header = int.from_bytes(data[at : at + 3], "little")
+        is_last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
+        at += 3 + (1 if kind == _REPEATED else size)
+    return at + (_CHECKSUM_BYTES if facts.has_checksum else 0) if is_last else -1
 
 
 def is_expanding(size: int, packed: int) -> bool:

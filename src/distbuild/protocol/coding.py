@@ -15,6 +15,8 @@ CONTENT_TYPE = "application/msgpack"
 
 #: One request's body. An object file with debug information of a very large unit is some 100 MB.
 MAX_BODY_BYTES = 512 * 1024 * 1024
+#: One request's body to the syncer: results, packed. That object takes some 30 MB then.
+MAX_RESULTS_BYTES = 256 * 1024 * 1024
 #: One blob of the mirror or one output file, decompressed.
 MAX_BLOB_BYTES = 1024 * 1024 * 1024
 #: A batch of blobs or results is closed when it has grown past this.

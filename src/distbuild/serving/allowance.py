@@ -1,7 +1,7 @@
-"""How much memory the large bodies that are under way to one server may take together."""
+"""How much memory large bodies may take together, on their way to one server and in its hands."""
 
-#: A farm's results at once; a single body may have half of it.
-MAX_AWAITED_BYTES = 1024 * 1024 * 1024
+#: A farm's results at once. A single body may have all of it.
+MAX_AWAITED_BYTES = 512 * 1024 * 1024
 
 
 class Allowance:

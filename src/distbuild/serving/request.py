@@ -79,6 +79,8 @@ class RequestReader:
         self._filled = 0
         # Why the body cannot be taken.
         self._problem = ""
+        # A large body was handed on, and takes its memory until the next request is asked for.
+        self._is_in_hand = False
 
     def room(self) -> memoryview:
         """Where the next bytes go, as many as come; never empty."""
@@ -120,7 +122,13 @@ class RequestReader:
         self._allowance.give_back(self)
 
     def next(self) -> Request | None:
-        """A request once it is there as a whole; one with a ``problem`` for what cannot be one."""
+        """A request once it is there as a whole; one with a ``problem`` for what cannot be one.
+
+        The one before has been answered by now.
+        """
+        if self._is_in_hand:
+            self._is_in_hand = False
+            self._allowance.give_back(self)
         head = self._head
         if head is None:
             if not self._size:
@@ -171,7 +179,7 @@ class RequestReader:
             if self._filled < length:
                 return None
             body, self._body = self._body, None
-            self._allowance.give_back(self)
+            self._is_in_hand = True
             return body
         if self._size < length:
             return None

@@ -56,7 +56,7 @@ def drive(later: Later) -> Response:
 def make_app(service: Service, gate: Gate, handlers: Mapping[str, Handler]) -> Flask:
     """The WSGI app over a service; ``handlers`` are its routes, too."""
     app = Flask("syncer", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = messages.MAX_BODY_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = messages.MAX_RESULTS_BYTES
     _add_wrapper_routes(app, gate, service)
     _add_worker_routes(app, gate, service)
     for path, handler in handlers.items():

@@ -14,6 +14,7 @@ import msgspec
 
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.protocol import messages
+from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.text import one_line
 from distbuild.signals import Signal
 from distbuild.syncer.accept import objection
@@ -28,14 +29,22 @@ from distbuild.syncer.ticker import Ticker
 POLL_S = 10.0
 #: After the start jobs wait this long (seconds) for the first worker to report.
 GRACE_S = 5.0
+#: Results that were delivered, and that their compiles have not taken up yet, all together.
+MAX_HELD_BYTES = 256 * 1024 * 1024
 #: Leases with what is to be done under them.
 Given = list[tuple[str, Task]]
+
+
+class TooMuchAtOnce(InfrastructureError):
+    """More results than there is memory for: to be delivered again a little later."""
 
 
 class _Waiting(msgspec.Struct):
     task: Task
     answered: Signal = msgspec.field(default_factory=Signal)
     outcome: messages.ResultRequest | Local | None = None
+    #: What the outcome takes (bytes).
+    held: int = 0
 
 
 class Farm:
@@ -51,6 +60,7 @@ class Farm:
         self._queue = JobQueue(salt=lambda: os.urandom(16).hex() + ".")
         self._lock = threading.Lock()
         self._waiting: dict[int, _Waiting] = {}
+        self._held = 0
         self._polls = Polls()
         self._renewals = Polls()
         self._refusals = Refusals()
@@ -104,6 +114,7 @@ class Farm:
         finally:
             with self._lock:
                 self._waiting.pop(number, None)
+                self._held -= entry.held
         if entry.outcome is None:
             raise IllegalTransition(f"job {number} was answered with nothing")
         return entry.outcome
@@ -210,7 +221,8 @@ class Farm:
         """A worker's result. False: the lease is not valid any more, or the result cannot be an
         honest one, and it is dropped.
 
-        ``tell`` sets the signal of the job that is answered, or has it set soon.
+        ``tell`` sets the signal of the job that is answered, or has it set soon. Raises
+        TooMuchAtOnce where others have to be taken up first.
         """
         with self._lock:
             if result.worker in self._free:
@@ -247,6 +259,12 @@ class Farm:
         if result.error and reason is None:
             self._retry(result.lease_id, LocalReason.LEASES_LOST, detail)
             return
+        if reason is None:
+            size = _size(result)
+            if self._held and self._held + size > MAX_HELD_BYTES:
+                raise TooMuchAtOnce("too many results at once")
+            waiting.held = size
+            self._held += size
         self._perform(self._queue.finish(result.lease_id))
         waiting.outcome = result if reason is None else Local(reason, detail)
         tell(waiting.answered)
@@ -326,6 +344,11 @@ class Farm:
                 self._forget(name)
             polls = (self._polls.ring_late(now), self._renewals.ring_late(now))
             return min(self._queue.due(now), *polls, math.inf if now > grace_ends else grace_ends)
+
+
+def _size(result: messages.ResultRequest) -> int:
+    packed = sum(len(file.blob.data) for file in result.outputs)
+    return packed + len(result.stdout) + len(result.stderr) + len(result.packed_inputs)
 
 
 def _only_here(result: messages.ResultRequest) -> LocalReason | None:

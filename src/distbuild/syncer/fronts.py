@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from distbuild.config import Config, Home, syncer_port
-from distbuild.protocol.messages import MAX_BODY_BYTES
+from distbuild.protocol.messages import MAX_RESULTS_BYTES
 from distbuild.serving import run, threaded
 from distbuild.serving.front import Front, Site
 from distbuild.serving.listening import listen_port, listen_unix
@@ -59,7 +59,7 @@ def _network(config: Config, credentials: Credentials, gate: Gate) -> Front:
         partial(Tls, context=context),
         threads=NETWORK_THREADS,
         admits=lambda headers: gate.knows(headers.get("authorization")),
-        max_body=MAX_BODY_BYTES,
+        max_body=MAX_RESULTS_BYTES,
         # The wrappers' share of the descriptors is out of a stranger's reach.
         max_connections=_raise_limit() // 2,
         patience_s=PATIENCE_S,
@@ -92,7 +92,7 @@ def _port(config: Config, credentials: Credentials, gate: Gate) -> threaded.Port
         credentials.cert,
         credentials.key,
         admits=lambda headers: gate.knows(headers.get("authorization")),
-        max_body=MAX_BODY_BYTES,
+        max_body=MAX_RESULTS_BYTES,
     )
 
 

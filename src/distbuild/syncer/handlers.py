@@ -14,6 +14,7 @@ from distbuild.serving.connection import Later
 from distbuild.serving.front import Call, Handler
 from distbuild.signals import Signal
 from distbuild.syncer.answers import answers
+from distbuild.syncer.farm import TooMuchAtOnce
 from distbuild.syncer.gate import Gate, Refused, same_version
 from distbuild.syncer.service import Service
 
@@ -45,23 +46,28 @@ def make_handlers(service: Service, gate: Gate) -> dict[str, Handler]:
             raise Refused(413, "more leases than any worker has")
         return service.renew(gate.message(call, "worker", messages.RenewRequest))
 
-    def results(call: Call) -> Later:
-        batch = gate.message(call, "worker", messages.ReceivedBatch)
-        answered: list[Signal] = []
-        try:
-            taken = [service.deliver(result, answered.append) for result in batch.results]
-            yield _answer(messages.ResultsReply(taken))
-        finally:
-            # Only now: whoever is woken would fight this thread for Python's lock.
-            for signal in answered:
-                signal.set()
-
     return {
         "/api/v1/run": _guarded(run),
         "/api/v1/lease": _guarded(lambda call: _packed(lease(call))),
         "/api/v1/renew": _guarded(lambda call: _packed(renew(call))),
-        "/api/v1/results": _guarded(results),
+        "/api/v1/results": _guarded(lambda call: _take_results(service, gate, call)),
     }
+
+
+def _take_results(service: Service, gate: Gate, call: Call) -> Later:
+    batch = gate.message(call, "worker", messages.ReceivedBatch)
+    answered: list[Signal] = []
+    try:
+        taken = [service.deliver(result, answered.append) for result in batch.results]
+    except TooMuchAtOnce as error:
+        # Those that were taken are not taken again.
+        yield refused(Refused(503, str(error)))
+    else:
+        yield _answer(messages.ResultsReply(taken))
+    finally:
+        # Only now: whoever is woken would fight this thread for Python's lock.
+        for signal in answered:
+            signal.set()
 
 
 def _packed(steps: Steps) -> Later:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 #: Commands that are no compiler may start whole builds, which must not wait for themselves.
 _UNLIMITED = frozenset({LocalReason.NOT_A_COMPILER})
 #: As many descriptors as the launcher takes (src/launcher/outputs.h).
-MAX_OUTPUTS = 250
+MAX_PASSED = 250
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -82,6 +82,8 @@ class Here:
         try:
             reply = yield from self._compiles.compile(submission)
             outputs = _write(reply, caller) if reply.outcome == "done" else None
+            # Their memory is not kept until the wrapper has taken its answer.
+            reply = msgspec.structs.replace(reply, outputs=[])
         except InfrastructureError as error:
             return self._compiles.locally(Local(LocalReason.OUTPUT_NOT_WRITTEN, str(error))), None
         except Exception as error:
@@ -97,11 +99,9 @@ def _write(reply: SubmitReply, caller: Caller) -> PreparedOutputs | None:
     Who waits for them puts them in place. So a syncer that is stopped here, and goes on later,
     cannot overwrite what was compiled locally meanwhile.
     """
-    if caller.places_outputs and len(reply.outputs) > MAX_OUTPUTS:
-        raise InfrastructureError(f"cannot write the result: more than {MAX_OUTPUTS} files")
     rights = Rights(caller.umask, caller.group)
     outputs = PreparedOutputs(reply.outputs, reply.removed, rights, reply.rewritten)
-    if caller.places_outputs:
+    if caller.places_outputs and len(reply.outputs) <= MAX_PASSED:
         return outputs
     try:
         outputs.put_in_place()

@@ -33,6 +33,7 @@ from distbuild.protocol.messages import (
     MAX_BLOB_BYTES,
     MAX_EXIT_CODE,
     MAX_PRINTED_BYTES,
+    MAX_RESULTS_BYTES,
     InputFile,
     Job,
     OutputFile,
@@ -56,6 +57,8 @@ _WITHHELD = WITHHELD_TEXT.split()[-1].decode()
 
 _log = logging.getLogger(__name__)
 
+#: What its messages and its inputs take beside that fits into a request too.
+_MAX_PACKED = MAX_RESULTS_BYTES // 2
 #: A job on its way: see ``JobRunner.run``.
 Steps = Generator[Running, str, ResultRequest | None]
 
@@ -224,7 +227,7 @@ def _packed(written: Sequence[Written]) -> list[OutputFile]:
     outputs = [OutputFile(file.path, file.mode, pack_output(file.content)) for file in written]
     size = sum(output.blob.size for output in outputs)
     packed = sum(len(output.blob.data) for output in outputs)
-    if size > MAX_BLOB_BYTES or is_expanding(size, packed):
+    if size > MAX_BLOB_BYTES or packed > _MAX_PACKED or is_expanding(size, packed):
         raise InfrastructureError(f"the compiler wrote {size} bytes, packed in {packed}")
     return outputs
 

@@ -12,7 +12,7 @@ from distbuild.protocol.messages import LeaseRequest, RenewRequest, ResultReques
 from distbuild.syncer import farm as farm_module
 from distbuild.syncer import ticker
 from distbuild.syncer.executor import Task
-from distbuild.syncer.farm import Farm
+from distbuild.syncer.farm import Farm, TooMuchAtOnce
 from distbuild.syncer.job_queue import FORGET_S
 from tests.support.cluster import wait_until
 from tests.support.tasks import COMMAND, asking, failed, leased, renewed, run, task
@@ -386,3 +386,33 @@ def test_results_of_nobody_make_no_worker(farm: Farm) -> None:
     for name in ("nobody", "w1"):
         assert not farm.deliver(ResultRequest("none", name))
     assert farm._free == {"w1": 2}
+
+
+def test_results_that_nobody_takes_up_have_a_limit(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farm_module, "MAX_HELD_BYTES", 100)
+    leased(farm, asking("w1"))
+    calls = [farm.execute(task("a")), farm.execute(task("b"))]
+    for call in calls:
+        next(call)
+    [(first, _), (second, _)] = leased(farm, asking("w1", 2))
+    # One has all there is, however much it is; the next has to wait until that is taken up.
+    assert farm.deliver(failed(first, "w1", b"x" * 200))
+    with pytest.raises(TooMuchAtOnce):
+        farm.deliver(failed(second, "w1", b"x"))
+    run(calls[0])
+    assert farm.deliver(failed(second, "w1", b"x"))
+    run(calls[1])
+    assert farm._held == 0
+
+
+def test_what_a_cancelled_job_held_is_given_back(farm: Farm) -> None:
+    leased(farm, asking("w1"))
+    call = farm.execute(task("a"))
+    next(call)
+    [(lease, _)] = leased(farm, asking("w1"))
+    assert farm.deliver(failed(lease, "w1", b"x" * 200))
+    assert farm._held == 200
+    call.close()
+    assert farm._held == 0
