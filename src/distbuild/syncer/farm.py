@@ -16,7 +16,7 @@ from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.protocol import messages
 from distbuild.signals import Signal
 from distbuild.syncer.executor import Execution, Task
-from distbuild.syncer.job_queue import IllegalTransition, JobQueue
+from distbuild.syncer.job_queue import JOB_TIMEOUT_S, IllegalTransition, JobQueue
 from distbuild.syncer.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
 from distbuild.syncer.polls import Polls
 from distbuild.syncer.ticker import Ticker
@@ -39,12 +39,19 @@ class Farm:
     """An Executor over the workers that pull from this syncer.
 
     ``expected``: workers are configured, so that right after the start it is worth waiting for
-    the first to report. ``now`` is a monotonic clock in seconds.
+    the first to report. ``now`` is a monotonic clock in seconds. No worker has a job for longer
+    than ``job_timeout_s``.
     """
 
-    def __init__(self, *, expected: bool, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        expected: bool,
+        now: Callable[[], float] = time.monotonic,
+        job_timeout_s: float = JOB_TIMEOUT_S,
+    ) -> None:
         self._now = now
-        self._queue = JobQueue(life=os.urandom(4).hex() + ".")
+        self._queue = JobQueue(life=os.urandom(4).hex() + ".", job_timeout_s=job_timeout_s)
         self._lock = threading.Lock()
         self._waiting: dict[int, _Waiting] = {}
         self._polls = Polls()
@@ -84,10 +91,11 @@ class Farm:
         yield from self._await_first_worker()
         entry = _Waiting(task)
         need = Need(task.toolchain, task.command.needs_original_paths)
+        name = hash((task.command.cwd, task.command.source, task.command.output))
         with self._lock:
             if self._stopping.is_set():
                 return Local(LocalReason.SYNCER_STOPPING)
-            number, actions = self._queue.submit(need, self._now())
+            number, actions = self._queue.submit(need, self._now(), name)
             self._waiting[number] = entry
             self._perform(actions)
         try:
@@ -168,7 +176,7 @@ class Farm:
         self._free.pop(request.worker, None)
         # Another worker that could start a job at once is on its way to ask for it.
         ahead = 0 if any(free > 0 for free in self._free.values()) else request.ahead
-        actions = self._queue.lease(request.worker, request.slots + ahead, now)
+        actions = self._queue.lease(request.worker, request.slots, now, ahead)
         self._free[request.worker] = request.slots - len(actions)
         return [(a.lease, self._waiting[a.number].task) for a in actions if isinstance(a, Assign)]
 
@@ -212,6 +220,8 @@ class Farm:
                 self._free[result.worker] += 1
             if number is None:
                 return False
+            usable = not result.error and result.exit_code == 0
+            self._queue.ended(result.lease_id, self._now(), usable=usable)
             detail = f"{result.worker}: {result.error}"
             reason = _only_here(result)
             if result.error and reason is None:

@@ -87,7 +87,7 @@ class Syncer:
         source = BlobSource(self._mirroring.manifest)
         if config.hosts:
             scanner.found, scanner.hashed = source.ahead.found, source.hashed
-        self._farm = Farm(expected=bool(config.hosts))
+        self._farm = Farm(expected=bool(config.hosts), job_timeout_s=config.job_timeout_s)
         self._pushers: tuple[Pusher, ...] = ()
         compilers = Compilers(Identifier(FileDigests(home.state / "compilers.msgpack")))
         preparer = Preparer(compilers, self._mirroring)
