@@ -109,6 +109,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Syncer: links and fallbacks at the same time (None: one per core). Given, the dev box's own
     #: cores also compile what waits while the farm is full.
     local_slots: int | None = None
+    #: Syncer: no worker has a job for longer (seconds); then another one, then the dev box.
+    job_timeout_s: int = 1200
     #: Worker: the port it listens on.
     port: int = 8443
     #: Worker, syncer: the address to listen on.
@@ -220,7 +222,7 @@ def _name_position(message: str, data: bytes) -> str:
 
 
 def _check(path: Path, config: Config) -> None:
-    for key in ("num_cores", "local_slots", "store_bytes", "max_file_bytes"):
+    for key in ("num_cores", "local_slots", "job_timeout_s", "store_bytes", "max_file_bytes"):
         value = getattr(config, key)
         if value is not None and value < 1:
             raise ConfigError(f'{path}: key "{key}": expected a number of at least 1, got {value}')

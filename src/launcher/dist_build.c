@@ -16,6 +16,7 @@
 #include "outputs.h"
 #include "request.h"
 #include "syncer.h"
+#include "turns.h"
 
 static const size_t MAX_HEAD = 16 * 1024;
 static const size_t MAX_BODY = 512 * 1024 * 1024;
@@ -213,10 +214,8 @@ static void compile_here(const struct answer *answer, char **words)
         say("not compiled: ", text, length);
         exit(NO_FALLBACK);
     }
-    if (is_set("DIST_BUILD_VERBOSE", "1"))
-        say("compiled locally: ", text, length);
-    else if (silent != BY_DESIGN)
-        say_once(text, length, silent == FAILURE);
+    if (silent != BY_DESIGN || is_set("DIST_BUILD_VERBOSE", "1"))
+        say_once(NULL, text, length, silent == FAILURE);
     become_compiler(program, words); /* the socket stays open: it holds a local slot */
 }
 
@@ -238,6 +237,19 @@ static bool ask(int fd, char **words)
     return !answer.is_none;
 }
 
+/* Not by the client, which is a Python process: a build has many of these at the same moment. But it
+ * knows what may be compiled here although that is forbidden: links are local anyway. */
+static void compile_without_syncer(char **words)
+{
+    obstacle = "the syncer has said nothing for 10 s: it is stopped, or stuck";
+    if (is_set("DIST_BUILD_FALLBACK", "0"))
+        return;
+    say_once("unreachable", obstacle, strlen(obstacle), true);
+    if (looks_like_compiler(base(words[0]))) /* others may start whole builds */
+        take_turn();
+    go_on_behind(words);
+}
+
 /* Returns if there is no syncer or its answer is not understood. */
 static void ask_syncer(char **words)
 {
@@ -253,7 +265,7 @@ static void ask_syncer(char **words)
         }
     }
     if (is_silent)
-        obstacle = "the syncer has said nothing for 10 s: it is stopped, or stuck";
+        compile_without_syncer(words);
 }
 
 /* --- the ladder ------------------------------------------------------------------------------ */

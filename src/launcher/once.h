@@ -25,29 +25,36 @@ static int describe_build(char *text, size_t size)
     return snprintf(text, size, "%ld.%ld", (long)getsid(0), job);
 }
 
-/* A file for the reason that TEXT begins with; -1: there is no place for one. */
-static int open_reason(const char *text, size_t length)
+/* A file for a REASON; -1: there is no place for one. */
+static int open_reason(const char *reason, int length)
 {
     char home[PATH_MAX], path[PATH_MAX + 64];
-    size_t letters = 0;
-    while (letters < length && letters < 40 &&
-           ((text[letters] >= 'a' && text[letters] <= 'z') || text[letters] == '_'))
-        letters++;
-    if (letters == 0 || !find_home(home))
+    if (length == 0 || !find_home(home))
         return -1;
     (void)snprintf(path, sizeof path, "%s/state/said", home);
     (void)mkdir(path, 0700);
-    (void)snprintf(path, sizeof path, "%s/state/said/%.*s.%d", home, (int)letters, text,
+    (void)snprintf(path, sizeof path, "%s/state/said/%.*s.%d", home, length, reason,
                    (int)(getsid(0) % SHARES));
     return open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 }
 
+/* How many letters of a reason's name a text begins with. */
+static int name_length(const char *text, size_t length)
+{
+    enum { LONGEST = 40 };
+    int letters = 0;
+    while ((size_t)letters < length && letters < LONGEST &&
+           ((text[letters] >= 'a' && text[letters] <= 'z') || text[letters] == '_'))
+        letters++;
+    return letters;
+}
+
 /* Whether this build has not said it yet. UNKNOWN is the answer where that cannot be told. */
-static bool is_first(const char *text, size_t length, bool unknown)
+static bool is_first(const char *reason, int length, bool unknown)
 {
     char build[64], last[64];
     struct stat file;
-    int size = describe_build(build, sizeof build), fd = open_reason(text, length);
+    int size = describe_build(build, sizeof build), fd = open_reason(reason, length);
     if (fd < 0)
         return unknown;
     bool is_first = false; /* another one is just saying it */
@@ -62,13 +69,17 @@ static bool is_first(const char *text, size_t length, bool unknown)
     return is_first;
 }
 
-/* Why it is compiled here. MUST_SAY: even where it cannot be told whether it was said. */
-static void say_once(const char *text, size_t length, bool must_say)
+/* Why it is compiled here. REASON: its name; NULL: the text begins with that. MUST_SAY: even where it
+ * cannot be told whether it was said. */
+static void say_once(const char *reason, const char *text, size_t length, bool must_say)
 {
     static const char advice[] = "; run dist_build.exe doctor (said once a build)";
+    int letters = reason != NULL ? (int)strlen(reason) : name_length(text, length);
     char *line;
-    if (is_first(text, length, must_say) &&
-        asprintf(&line, "%.*s%s", (int)length, text, advice) > 0)
+    if (is_set("DIST_BUILD_VERBOSE", "1"))
+        say("compiled locally: ", text, length);
+    else if (is_first(reason != NULL ? reason : text, letters, must_say) &&
+             asprintf(&line, "%.*s%s", (int)length, text, advice) > 0)
         say("compiled locally: ", line, strlen(line));
 }
 

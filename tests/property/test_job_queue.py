@@ -24,6 +24,8 @@ from tests.support.queues import inconsistencies
 
 NAMES = ["w1", "w2", "w3"]
 TOOLCHAINS = ["gcc", "clang"]
+#: Less than a lease lasts with a renewal: jobs run for too long, too.
+JOB_S = LEASE_S + 5.0
 REASON = LocalReason.LEASES_LOST
 
 names = st.sampled_from(NAMES)
@@ -38,7 +40,7 @@ class Queues(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.queue = JobQueue()
+        self.queue = JobQueue(job_timeout_s=JOB_S)
         self.now = 1000.0
         self.needs: dict[int, Need] = {}
         self.answers: dict[int, str] = {}
@@ -82,9 +84,9 @@ class Queues(RuleBasedStateMachine):
 
     # --- events ---------------------------------------------------------------------------------
 
-    @rule(need=needs)
-    def submit(self, need: Need) -> None:
-        number, actions = self.queue.submit(need, self.now)
+    @rule(need=needs, name=st.integers(0, 2))
+    def submit(self, need: Need, name: int) -> None:
+        number, actions = self.queue.submit(need, self.now, name)
         self.needs[number] = need
         self.take(actions)
         if self.answers.get(number) != "local":
@@ -96,17 +98,18 @@ class Queues(RuleBasedStateMachine):
         toolchains, namespaces = self.described.setdefault(name, has)
         self.take(self.queue.heard(Worker(name, toolchains, namespaces, self.now)))
 
-    @rule(name=names, slots=st.integers(0, 3))
-    def lease(self, name: str, slots: int) -> None:
+    @rule(name=names, slots=st.integers(0, 3), ahead=st.integers(0, 2))
+    def lease(self, name: str, slots: int, ahead: int) -> None:
         worker = self.queue.workers.get(name)
         if worker is None:
             with pytest.raises(IllegalTransition):
-                self.queue.lease(name, slots, self.now)
+                self.queue.lease(name, slots, self.now, ahead)
             return
         line = [n for n in self.waiting() if worker.fits(self.needs[n])]
         offered = self.queue.offers(worker, self.now)
         fresh = [n for n in line if name not in self.queue._jobs[n].avoided]
-        given = self.queue.lease(name, slots, self.now)
+        given = self.queue.lease(name, slots, self.now, ahead)
+        slots += ahead
         assert len(given) <= slots
         numbers = []
         for action in given:
@@ -130,6 +133,12 @@ class Queues(RuleBasedStateMachine):
         some = data.draw(st.lists(st.sampled_from([*self.leases, *self.over, "?"]), max_size=3))
         ended = self.queue.renew(name, some, self.now)
         assert ended == [x for x in some if self.leases.get(x, (0, ""))[1] != name]
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), usable=st.booleans())
+    def ended(self, data: st.DataObject, usable: bool) -> None:
+        lease = data.draw(st.sampled_from(list(self.leases)))
+        self.queue.ended(lease, self.now, usable=usable)
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
@@ -175,7 +184,7 @@ class Queues(RuleBasedStateMachine):
             untouched = copy.deepcopy(self.queue)
             assert untouched.tick(self.now) == [a for a in sooner if isinstance(a, Wake)]
             assert facts_of(untouched) == facts_of(self.queue)
-        overdue = {le for le, (n, _) in self.leases.items() if self.deadline(n) < self.now}
+        overdue = {le for le, (n, _) in self.leases.items() if self.over_at(n) < self.now}
         actions = self.queue.tick(self.now)
         assert {a.lease for a in actions if isinstance(a, EndLease)} == overdue
         self.take(actions)
@@ -213,10 +222,10 @@ class Queues(RuleBasedStateMachine):
 
     # --- what always holds ----------------------------------------------------------------------
 
-    def deadline(self, number: int) -> float:
+    def over_at(self, number: int) -> float:
         job = self.queue.job(number)
         assert job is not None
-        return job.deadline
+        return min(job.deadline, job.ends)
 
     @invariant()
     def is_consistent(self) -> None:
@@ -239,6 +248,11 @@ class Queues(RuleBasedStateMachine):
     @invariant()
     def no_job_is_tried_too_often(self) -> None:
         assert all(tries <= MAX_TRIES for tries in getattr(self, "assigned", {}).values())
+
+    @invariant()
+    def no_lease_lasts_for_ever(self) -> None:
+        for number, _ in getattr(self, "leases", {}).values():
+            assert self.over_at(number) <= self.now + JOB_S
 
     @invariant()
     def the_counts_agree(self) -> None:

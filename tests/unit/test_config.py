@@ -83,6 +83,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         "dirs": ["/usr/include"],
         "copied_already": ["/opt/sdk"],
         "local_slots": 3,
+        "job_timeout_s": 600,
         "num_cores": 4,
         "port": 9443,
         "bind": "127.0.0.1",

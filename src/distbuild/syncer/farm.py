@@ -19,7 +19,7 @@ from distbuild.protocol.text import one_line
 from distbuild.signals import Signal
 from distbuild.syncer.accept import objection
 from distbuild.syncer.executor import Execution, Task
-from distbuild.syncer.job_queue import IllegalTransition, JobQueue
+from distbuild.syncer.job_queue import JOB_TIMEOUT_S, IllegalTransition, JobQueue
 from distbuild.syncer.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
 from distbuild.syncer.polls import Polls
 from distbuild.syncer.refusals import Refusals, Refused
@@ -51,13 +51,19 @@ class Farm:
     """An Executor over the workers that pull from this syncer.
 
     ``expected``: workers are configured, so that right after the start it is worth waiting for
-    the first to report. ``now`` is a monotonic clock in seconds.
+    the first to report. ``now`` is a monotonic clock in seconds. No worker has a job for longer
+    than ``job_timeout_s``.
     """
 
-    def __init__(self, *, expected: bool, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        expected: bool,
+        now: Callable[[], float] = time.monotonic,
+        job_timeout_s: float = JOB_TIMEOUT_S,
+    ) -> None:
         self._now = now
-        # 128 random bits each: a lease can be answered by who has it, and by nobody else.
-        self._queue = JobQueue(salt=lambda: os.urandom(16).hex() + ".")
+        self._queue = JobQueue(_random_salt, job_timeout_s)
         self._lock = threading.Lock()
         self._waiting: dict[int, _Waiting] = {}
         self._held = 0
@@ -99,10 +105,11 @@ class Farm:
         yield from self._await_first_worker()
         entry = _Waiting(task)
         need = Need(task.toolchain, task.command.needs_original_paths)
+        name = hash((task.command.cwd, task.command.source, task.command.output))
         with self._lock:
             if self._stopping.is_set():
                 return Local(LocalReason.SYNCER_STOPPING)
-            number, actions = self._queue.submit(need, self._now())
+            number, actions = self._queue.submit(need, self._now(), name)
             self._waiting[number] = entry
             self._perform(actions)
         try:
@@ -184,7 +191,7 @@ class Farm:
         self._free.pop(request.worker, None)
         # Another worker that could start a job at once is on its way to ask for it.
         ahead = 0 if any(free > 0 for free in self._free.values()) else request.ahead
-        actions = self._queue.lease(request.worker, request.slots + ahead, now)
+        actions = self._queue.lease(request.worker, request.slots, now, ahead)
         self._free[request.worker] = request.slots - len(actions)
         return [(a.lease, self._waiting[a.number].task) for a in actions if isinstance(a, Assign)]
 
@@ -257,6 +264,7 @@ class Farm:
         detail = f"{result.worker}: {one_line(result.error)}"
         reason = _only_here(result)
         if result.error and reason is None:
+            self._queue.ended(result.lease_id, self._now(), usable=False)
             self._retry(result.lease_id, LocalReason.LEASES_LOST, detail)
             return
         if reason is None:
@@ -265,12 +273,15 @@ class Farm:
                 raise TooMuchAtOnce("too many results at once")
             waiting.held = size
             self._held += size
+        usable = reason is None and result.exit_code == 0
+        self._queue.ended(result.lease_id, self._now(), usable=usable)
         self._perform(self._queue.finish(result.lease_id))
         waiting.outcome = result if reason is None else Local(reason, detail)
         tell(waiting.answered)
 
     def _refuse(self, lease: str, worker: str, problem: str) -> None:
         self._refusals.note(worker, problem)
+        self._queue.ended(lease, self._now(), usable=False)
         self._retry(lease, LocalReason.RESULT_REFUSED, f"{worker}: {problem}")
 
     def _retry(self, lease: str, reason: LocalReason, detail: str) -> None:
@@ -349,6 +360,11 @@ class Farm:
 def _size(result: messages.ResultRequest) -> int:
     packed = sum(len(file.blob.data) for file in result.outputs)
     return packed + len(result.stdout) + len(result.stderr) + len(result.packed_inputs)
+
+
+def _random_salt() -> str:
+    """128 random bits: a lease can be answered by the worker that has it, and by no other."""
+    return os.urandom(16).hex() + "."
 
 
 def _only_here(result: messages.ResultRequest) -> LocalReason | None:

@@ -9,6 +9,7 @@ meets raises ``IllegalTransition`` and changes nothing.
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -38,6 +39,15 @@ WORKER_S = 15.0
 FORGET_S = 60.0
 #: After so many lost leases or failed tries a job is compiled locally.
 MAX_TRIES = 3
+#: A job may run for so long (seconds), where nothing is configured.
+JOB_TIMEOUT_S = 1200.0
+#: One that is known, for so many times as long as it took before; but at least so long (seconds).
+LONGER = 10.0
+MIN_LIMIT_S = 60.0
+#: After so many runs that took too long a job is compiled locally.
+MAX_OVERRUNS = 2
+#: The durations of so many jobs are remembered, those that were used last.
+MAX_KNOWN = 20_000
 
 
 class IllegalTransition(Exception):
@@ -53,6 +63,7 @@ class JobQueue(msgspec.Struct):
     """
 
     salt: Callable[[], str] = str
+    job_timeout_s: float = JOB_TIMEOUT_S
     counters: Counters = msgspec.field(default_factory=Counters)
     workers: dict[str, Worker] = msgspec.field(default_factory=dict)
     _jobs: dict[int, Job] = msgspec.field(default_factory=dict)
@@ -64,6 +75,10 @@ class JobQueue(msgspec.Struct):
     _lease_numbers: "itertools.count[int]" = msgspec.field(
         default_factory=lambda: itertools.count(1)
     )
+    # Leases that wait for a slot of their worker, by worker, oldest first; also some that ended.
+    _ahead: dict[str, deque[str]] = msgspec.field(default_factory=dict)
+    # How long jobs took (seconds), by name; what was used last is at the end.
+    _took: dict[int, float] = msgspec.field(default_factory=dict)
 
     def __repr__(self) -> str:
         return (
@@ -107,13 +122,14 @@ class JobQueue(msgspec.Struct):
 
     # --- events ---------------------------------------------------------------------------------
 
-    def submit(self, need: Need, now: float) -> tuple[int, list[Action]]:
-        """A new job. With no worker that could take it, it is answered at once."""
+    def submit(self, need: Need, now: float, name: int = 0) -> tuple[int, list[Action]]:
+        """A new job. With no worker that could take it, it is answered at once. Its duration is
+        remembered under ``name``."""
         number = next(self._numbers)
         reason = self.obstacle(need, now)
         if reason is not None:
             return number, [CompileLocally(number, reason, need.toolchain)]
-        job = self._jobs[number] = Job(number, need, since=now)
+        job = self._jobs[number] = Job(number, need, since=now, name=name)
         self._queued[number] = None
         return number, self._wake(job, now)
 
@@ -122,19 +138,28 @@ class JobQueue(msgspec.Struct):
         self.workers[worker.name] = worker
         return []
 
-    def lease(self, name: str, slots: int, now: float) -> list[Action]:
-        """A worker asks for up to ``slots`` jobs; the oldest that fit are assigned to it."""
+    def lease(self, name: str, slots: int, now: float, ahead: int = 0) -> list[Action]:
+        """A worker asks for up to ``slots`` jobs, and so many more ``ahead``, to begin once a slot
+        is free; the oldest that fit are assigned to it."""
         worker = self.workers.get(name)
         if worker is None:
             raise IllegalTransition(f"lease by unknown worker {name}")
         actions: list[Action] = []
         for number in list(self._queued):
-            if len(actions) >= slots:
+            if len(actions) >= slots + ahead:
                 break
             job = self._jobs[number]
             if self._is_for(worker, job, now):
                 actions.append(self._assign(job, name, now))
+                if len(actions) > slots:
+                    self._wait_for_slot(job)
         return actions
+
+    def _wait_for_slot(self, job: Job) -> None:
+        """It has not begun: only the longest time that any job may take counts so far."""
+        job.ends = job.started + self.job_timeout_s
+        job.started = math.inf
+        self._ahead.setdefault(job.worker, deque()).append(job.lease)
 
     def _is_for(self, worker: Worker, job: Job, now: float) -> bool:
         """Whether a worker may have a job: not if it failed it and another one, that did not, is
@@ -152,7 +177,34 @@ class JobQueue(msgspec.Struct):
         job.worker, job.deadline = worker, now + LEASE_S
         job.lease = f"{self.salt()}{job.number}.{next(self._lease_numbers)}"
         self._leases[job.lease] = job.number
+        job.started, job.limit = now, self._limit(job)
+        job.ends = now + job.limit
         return Assign(job.number, worker, job.lease)
+
+    def _limit(self, job: Job) -> float:
+        """How long a job may run (seconds)."""
+        took = self._took.get(job.name)
+        usual = math.inf if took is None else max(LONGER * took, MIN_LIMIT_S)
+        return min(self.job_timeout_s, usual)
+
+    def ended(self, lease: str, now: float, *, usable: bool) -> None:
+        """The compiler under a lease has ended, before its result is taken: that of the next lease
+        begins. A ``usable`` result tells how long such a job takes."""
+        job = self._holder(lease)
+        if usable and job.name and job.started <= now:
+            self._took.pop(job.name, None)
+            self._took[job.name] = now - job.started
+            if len(self._took) > MAX_KNOWN:
+                del self._took[next(iter(self._took))]
+        waiting = self._ahead.get(job.worker, ())
+        while waiting:
+            number = self._leases.get(waiting.popleft())
+            if number is not None and number != job.number:
+                following = self._jobs[number]
+                following.started = now
+                following.ends = min(following.ends, now + following.limit)
+                return
+        self._ahead.pop(job.worker, None)
 
     def renew(self, name: str, leases: Iterable[str], now: float) -> list[str]:
         """A worker still works on these; returns those that are not its any more."""
@@ -218,20 +270,39 @@ class JobQueue(msgspec.Struct):
         for worker in list(self.workers.values()):
             if now - worker.heard > FORGET_S:
                 del self.workers[worker.name]
+                self._ahead.pop(worker.name, None)
         for lease, number in list(self._leases.items()):
             job = self._jobs[number]
             if job.deadline < now:
                 detail = f"{job.worker} fell silent"
                 actions.append(EndLease(job.worker, lease))
                 actions.extend(self.retry(lease, LocalReason.LEASES_LOST, detail, now))
+            elif job.ends < now:
+                actions.append(EndLease(job.worker, lease))
+                actions.extend(self._overrun(job, now))
         actions.extend(self._give_up_hopeless(now))
         return [*actions, *self._second_chances(now)]
+
+    def _overrun(self, job: Job, now: float) -> list[Action]:
+        """A compiler hangs, perhaps: the job goes elsewhere once, then to the dev box."""
+        detail = f"{job.worker} took longer than {job.limit:.0f} s"
+        job.overruns += 1
+        self._took.pop(job.name, None)  # it may take longer than before
+        avoided = job.avoided | {job.worker}
+        elsewhere = any(
+            w.fits(job.need) and name not in avoided and now - w.heard <= WORKER_S
+            for name, w in self.workers.items()
+        )
+        if job.overruns >= MAX_OVERRUNS or not elsewhere:
+            return self._give_up(job, LocalReason.LEASES_LOST, detail)
+        return self.retry(job.lease, LocalReason.LEASES_LOST, detail, now)
 
     def due(self, now: float) -> float:
         """When ``tick`` has something to do at the earliest; infinity: as things stand, never."""
         silent = [w.heard + WORKER_S for w in self.workers.values()] if self._queued else []
         forgotten = [w.heard + FORGET_S for w in self.workers.values()]
-        lost = [self._jobs[number].deadline for number in self._leases.values()]
+        leased = map(self._jobs.__getitem__, self._leases.values())
+        lost = [min(job.deadline, job.ends) for job in leased]
         return min((*(at for at in silent if at >= now), *forgotten, *lost), default=math.inf)
 
     def _give_up_hopeless(self, now: float) -> list[Action]:

@@ -1,6 +1,7 @@
 """The values that the job queue works with: jobs, workers, events, and what is to be done."""
 
 import enum
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -76,6 +77,15 @@ class Job(msgspec.Struct):
     avoided: frozenset[str] = frozenset()
     #: When it was submitted.
     since: float = 0.0
+    #: What its duration is remembered under; 0: it is not.
+    name: int = 0
+    #: When the compiler began, as far as is known; infinity: it waits for a slot of its worker.
+    started: float = 0.0
+    #: How long it may run (seconds), and when the lease ends for that, however often it is renewed.
+    limit: float = math.inf
+    ends: float = math.inf
+    #: How often it ran for too long.
+    overruns: int = 0
 
 
 # --- actions -----------------------------------------------------------------------------------

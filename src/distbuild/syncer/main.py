@@ -88,7 +88,7 @@ class Syncer:
         scanner.hashed = source.hashed
         if config.hosts:
             scanner.found = source.ahead.found
-        self._farm = Farm(expected=bool(config.hosts))
+        self._farm = Farm(expected=bool(config.hosts), job_timeout_s=config.job_timeout_s)
         self._pushers: tuple[Pusher, ...] = ()
         compilers = Compilers(Identifier(FileDigests(home.state / "compilers.msgpack")))
         preparer = Preparer(compilers, self._mirroring)

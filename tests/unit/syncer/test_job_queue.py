@@ -7,8 +7,11 @@ import pytest
 from distbuild.command.model import LocalReason
 from distbuild.syncer.job_queue import (
     FORGET_S,
+    JOB_TIMEOUT_S,
     LEASE_S,
+    MAX_KNOWN,
     MAX_TRIES,
+    MIN_LIMIT_S,
     WORKER_S,
     IllegalTransition,
     JobQueue,
@@ -71,6 +74,20 @@ def lost(name: str, now: float = 0.0) -> Callable[[JobQueue], list[Action]]:
     return lambda queue: queue.lost(name, now)
 
 
+def renewed(name: str, lease_id: str, begin: float, end: float) -> list[Step]:
+    """As a worker does while its compiler runs; all others are heard, too."""
+    times = [begin + LEASE_S * n for n in range(1, int((end - begin) / LEASE_S) + 1)]
+    steps: list[Step] = []
+    for now in times:
+        steps += [(renew(who, [lease_id] if who == name else [], now), []) for who in ("w1", "w2")]
+        steps.append((tick(now), []))
+    return steps
+
+
+def ended(lease_id: str, now: float, *, usable: bool = True) -> Callable[[JobQueue], None]:
+    return lambda queue: queue.ended(lease_id, now, usable=usable)
+
+
 ONE, TWO = (worker("w1"),), (worker("w1"), worker("w2"))
 SEQUENCES: dict[str, tuple[tuple[Worker, ...], list[Step]]] = {
     "a job runs through": (
@@ -120,6 +137,39 @@ SEQUENCES: dict[str, tuple[tuple[Worker, ...], list[Step]]] = {
             (lease("w1", 0), []),
             (lease("w1", 2), [Assign(1, "w1", "1.1"), Assign(2, "w1", "2.2")]),
             (lease("w1", 2), [Assign(3, "w1", "3.3")]),
+        ],
+    ),
+    "what takes too long goes elsewhere once, and then to the dev box": (
+        TWO,
+        [
+            (submit(GCC), (1, [Wake(("w1", "w2"))])),
+            (lease("w1"), [Assign(1, "w1", "1.1")]),
+            *renewed("w1", "1.1", 0.0, JOB_TIMEOUT_S),
+            (tick(JOB_TIMEOUT_S), []),
+            (tick(JOB_TIMEOUT_S + 1), [EndLease("w1", "1.1"), Wake(("w2",))]),
+            (renew("w1", ["1.1"], JOB_TIMEOUT_S + 1), ["1.1"]),
+            (lease("w1", 1, JOB_TIMEOUT_S + 1), []),
+            (lease("w2", 1, JOB_TIMEOUT_S + 1), [Assign(1, "w2", "1.2")]),
+            *renewed("w2", "1.2", JOB_TIMEOUT_S + 1, 2 * JOB_TIMEOUT_S + 1),
+            (
+                tick(2 * JOB_TIMEOUT_S + 2),
+                [
+                    EndLease("w2", "1.2"),
+                    CompileLocally(1, LOST, "w2 took longer than 1200 s"),
+                ],
+            ),
+        ],
+    ),
+    "what takes too long has nowhere to go but to the dev box": (
+        ONE,
+        [
+            (submit(GCC), (1, [Wake(("w1",))])),
+            (lease("w1"), [Assign(1, "w1", "1.1")]),
+            *renewed("w1", "1.1", 0.0, JOB_TIMEOUT_S),
+            (
+                tick(JOB_TIMEOUT_S + 1),
+                [EndLease("w1", "1.1"), CompileLocally(1, LOST, "w1 took longer than 1200 s")],
+            ),
         ],
     ),
     "a failed job goes elsewhere, and before younger ones": (
@@ -329,3 +379,101 @@ def test_a_lease_is_only_its_worker_s() -> None:
     assert queue.leased(assigned.lease, "w1") == 1
     assert queue.leased(assigned.lease, "w2") is None
     assert queue.renew("w2", [assigned.lease], 1.0) == [assigned.lease]
+
+
+# --- how long a job may run -----------------------------------------------------------------
+
+
+def run_once(queue: JobQueue, name: int, took: float, now: float, *, usable: bool = True) -> None:
+    """A job that w1 has for so long; it ends well."""
+    number, _ = queue.submit(GCC, now, name)
+    assert [type(action) for action in queue.lease("w1", 1, now)] == [Assign]
+    job = queue.job(number)
+    assert job is not None
+    queue.ended(job.lease, now + took, usable=usable)
+    queue.finish(job.lease)
+
+
+@pytest.mark.parametrize(
+    ("took", "limit"), [(0.1, MIN_LIMIT_S), (7.0, 70.0), (119.0, 1190.0), (300.0, JOB_TIMEOUT_S)]
+)
+def test_a_known_job_may_take_ten_times_as_long_as_before(took: float, limit: float) -> None:
+    queue = queue_with(*ONE)
+    run_once(queue, 7, took, 0.0)
+    number, _ = queue.submit(GCC, 0.0, 7)
+    queue.lease("w1", 1, 0.0)
+    job = queue.job(number)
+    assert job is not None
+    assert (job.limit, job.ends) == (limit, limit)
+    assert queue.due(0.0) == min(LEASE_S, limit)
+    job.deadline = limit
+    assert queue.due(0.0) == min(limit, FORGET_S)
+
+
+@pytest.mark.parametrize("name", [0, 8])
+def test_another_job_may_take_the_longest_time(name: int) -> None:
+    """Nameless ones are not known either, nor those that failed."""
+    queue = queue_with(*ONE)
+    run_once(queue, 0, 1.0, 0.0)
+    run_once(queue, 7, 1.0, 0.0)
+    run_once(queue, 8, 1.0, 0.0, usable=False)
+    number, _ = queue.submit(GCC, 0.0, name)
+    queue.lease("w1", 1, 0.0)
+    job = queue.job(number)
+    assert job is not None
+    assert job.limit == JOB_TIMEOUT_S
+
+
+def test_a_configured_time_is_never_exceeded() -> None:
+    queue = JobQueue(job_timeout_s=5.0)
+    queue.heard(worker("w1"))
+    run_once(queue, 7, 1.0, 0.0)
+    number, _ = queue.submit(GCC, 0.0, 7)
+    queue.lease("w1", 1, 0.0)
+    assert queue.tick(5.0) == []
+    assert queue.tick(5.5) == [
+        EndLease("w1", "2.2"),
+        CompileLocally(number, LOST, "w1 took longer than 5 s"),
+    ]
+
+
+def test_what_took_too_long_is_not_known_any_more() -> None:
+    """Its source may have grown."""
+    queue = queue_with(*ONE)
+    run_once(queue, 7, 1.0, 0.0)
+    queue.submit(GCC, 0.0, 7)
+    queue.lease("w1", 1, 0.0)
+    queue.renew("w1", ["2.2"], MIN_LIMIT_S)
+    assert queue.tick(MIN_LIMIT_S + 1)[0] == EndLease("w1", "2.2")
+    number, _ = queue.submit(GCC, MIN_LIMIT_S, 7)
+    queue.lease("w1", 1, MIN_LIMIT_S)
+    job = queue.job(number)
+    assert job is not None
+    assert job.limit == JOB_TIMEOUT_S
+
+
+def test_a_job_that_waits_for_a_slot_of_its_worker_takes_no_time() -> None:
+    queue = queue_with(*ONE)
+    for name in (7, 8, 9):
+        run_once(queue, name, 1.0, 0.0)
+    numbers = [queue.submit(GCC, 0.0, name)[0] for name in (7, 8, 9)]
+    queue.lease("w1", 1, 0.0, ahead=2)
+    jobs = [job for job in map(queue.job, numbers) if job is not None]
+    assert [job.ends for job in jobs] == [MIN_LIMIT_S, JOB_TIMEOUT_S, JOB_TIMEOUT_S]
+    queue.cancel(numbers[1])
+    queue.ended(jobs[0].lease, 50.0, usable=True)
+    queue.finish(jobs[0].lease)
+    assert (jobs[2].started, jobs[2].ends) == (50.0, 50.0 + MIN_LIMIT_S)
+    queue.ended(jobs[2].lease, 51.0, usable=True)
+    assert queue._took[9] == 1.0
+    assert queue._ahead == {}
+
+
+def test_the_durations_of_few_jobs_are_remembered() -> None:
+    queue = queue_with(*ONE)
+    for name in range(1, MAX_KNOWN + 3):
+        run_once(queue, name, 1.0, 0.0)
+    run_once(queue, 3, 2.0, 0.0)
+    assert len(queue._took) == MAX_KNOWN
+    assert next(iter(queue._took)) == 4
+    assert queue._took[3] == 2.0
