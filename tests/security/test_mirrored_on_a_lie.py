@@ -19,7 +19,6 @@ from distbuild.protocol.messages import (
     BlobRequest,
     Changes,
     InputFile,
-    Job,
     PullRequest,
     ResultRequest,
     decode,
@@ -98,23 +97,26 @@ def evil(syncer: Cluster, certs_dir: Path) -> Iterator[HostileWorker]:
 
 
 class Seen:
-    """What a worker with a token gets to know of the mirror."""
+    """What a worker with a token gets to know of the mirror from now on."""
 
     def __init__(self, evil: HostileWorker, syncer: Cluster) -> None:
-        status, body = evil.post("mirror/pull", PullRequest("", 0))
+        self._evil, self._syncer = evil, syncer
+        self._begin = self._pull("", 0)
+        self._roots = self._shown()
+
+    def _pull(self, epoch: str, have: int) -> Changes:
+        status, body = self._evil.post("mirror/pull", PullRequest(epoch, have))
         assert status == 200
-        self.entries = {c.path: c.entry for c in decode(body, Changes).entries or ()}
-        self.roots = syncer.syncer.status()["mirror"]["roots"]
+        return decode(body, Changes)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Seen) and vars(self) == vars(other)
+    def _shown(self) -> list[str]:
+        return list(self._syncer.syncer.status()["mirror"]["roots"])
 
-    def __repr__(self) -> str:
-        return f"{len(self.entries)} entries, roots {self.roots}"
-
-    def beyond(self, other: "Seen") -> list[bytes]:
-        """What is in here and not in ``other``."""
-        return [p for p, e in self.entries.items() if other.entries.get(p) != e]
+    def more(self) -> list[object]:
+        """What was mirrored since."""
+        entries = self._pull(self._begin.epoch, self._begin.target).entries or []
+        roots = [root for root in self._shown() if root not in self._roots]
+        return [*(change.path for change in entries), *roots]
 
 
 def said(stderr: str | bytes, **fields: object) -> Callable[[str], ResultRequest]:
@@ -146,17 +148,6 @@ def read(
         return ResultRequest("", "", exit_code, inputs=inputs, **fields)  # type: ignore[arg-type]
 
     return lie
-
-
-def about(
-    lie: Callable[[str], ResultRequest], path: str
-) -> Callable[[Job, ResultRequest], ResultRequest]:
-    """The same lie for any job."""
-
-    def lying(job: Job, truth: ResultRequest) -> ResultRequest:
-        return msgspec.structs.replace(lie(path), lease_id=truth.lease_id, worker=truth.worker)
-
-    return lying
 
 
 LIES: dict[str, Callable[[str], ResultRequest]] = {
@@ -216,21 +207,27 @@ def test_nothing_is_mirrored_because_a_worker_asks_for_it(
         assert syncer.run(ARGV, project).exit_code == 0
     assert run_here(ARGV, project).exit_code == 0
     expected = (project / "a.o").read_bytes()
-    before = Seen(evil, syncer)
-    for what, lie in LIES.items():
-        (project / "a.o").unlink()
-        with evil.answering(about(lie, asked_for)):
+    seen = Seen(evil, syncer)
+    for_now: list[ResultRequest] = []
+    with evil.answering(lambda job, truth: as_of(truth, for_now[0])):
+        for what, lie in LIES.items():
+            for_now[:] = [lie(asked_for)]
+            (project / "a.o").unlink()
             done = syncer.run(ARGV, project)
-        after = Seen(evil, syncer)
-        assert after == before, (what, after.beyond(before))
-        if done.exit_code != 0:
-            # As it may of any compile, a worker may say of this one that it failed.
-            assert what.startswith("no -include"), done
-            (project / "a.o").touch()
-            continue
-        assert (project / "a.o").read_bytes() == expected, (what, done)
+            assert seen.more() == [], what
+            if done.exit_code != 0:
+                # As it may of any compile, a worker may say of this one that it failed.
+                assert what.startswith("no -include"), done
+                (project / "a.o").touch()
+                continue
+            assert (project / "a.o").read_bytes() == expected, (what, done)
     assert not contents(evil, asked_for)
     assert "Traceback" not in syncer.syncer.output()
+
+
+def as_of(truth: ResultRequest, lie: ResultRequest) -> ResultRequest:
+    """A lie about the job of which that is the truth."""
+    return msgspec.structs.replace(lie, lease_id=truth.lease_id, worker=truth.worker)
 
 
 def contents(evil: HostileWorker, path: str) -> bool:
