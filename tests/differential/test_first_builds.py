@@ -46,10 +46,10 @@ PROJECTS = [
         "postgresql-15=15.18-0+deb12u1",
         f'CC="$CC" ./configure {_FLAGS} --without-readline --without-zlib'
         " && make -C src/backend generated-headers",
-        f"make {JOBS} -C src/backend && make {JOBS} -C src/bin/psql && make {JOBS} -C src/pl",
-        "make -C src/backend clean && make -C src/pl clean && make -C src/bin clean"
-        " && make -C src/common clean && make -C src/port clean && make -C src/interfaces clean"
-        " && make -C src/backend generated-headers",
+        # One after the other: each would else make the first two at the same time.
+        "for part in common port timezone backend interfaces/libpq bin/psql;"
+        f" do make {JOBS} -C src/$part || exit; done",
+        "make -s -C src clean && make -C src/backend generated-headers",
         700,
     ),
     Project(

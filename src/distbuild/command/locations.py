@@ -11,12 +11,14 @@ from typing import Any
 _COLOURS = re.compile(rb"\x1b\[[0-9;]*[mK]|\x1b\]8;[^\x07\x1b]*(?:\x07|\x1b\\)")
 _LOCATION = re.compile(
     rb"^(?P<path>.+?)(?:"
-    rb":(?P<line>[0-9]+)(?::[0-9]+)?(?::(?:\{[0-9:-]+\})+)?: "
-    rb"|\((?P<msvc>[0-9]+)(?:,[0-9]+)?\) ?: "
-    rb"| \+(?P<vi>[0-9]+)(?::[0-9]+)?: )"
+    rb":(?P<line>[0-9]{1,9})(?::[0-9]+)?(?::(?:\{[0-9:-]+\})+)?: "
+    rb"|\((?P<msvc>[0-9]{1,9})(?:,[0-9]+)?\) ?: "
+    rb"| \+(?P<vi>[0-9]{1,9})(?::[0-9]+)?: )"
 )
 #: gcc's JSON and SARIF are one line each.
 _MACHINE_READABLE = (b"[{", b'{"')
+#: No compiler's messages are nested deeper.
+_MAX_DEPTH = 100
 
 Place = tuple[str, int]
 
@@ -44,7 +46,7 @@ def blamed(stderr: bytes, word: str) -> list[str]:
             parsed = _parsed(line)
             messages = parsed if isinstance(parsed, list) else _results(parsed)
             for message in messages:
-                if word in json.dumps(message):
+                if _mentions(message, word):
                     found.update((path, None) for path, _ in _places_in(message))
             continue
         last = _place(line) or last
@@ -72,14 +74,24 @@ def _results(log: Any) -> list[Any]:
     """The messages of a SARIF log."""
     runs = log.get("runs") if isinstance(log, dict) else None
     runs = runs if isinstance(runs, list) else []
-    return [result for run in runs if isinstance(run, dict) for result in run.get("results") or []]
+    found = [run.get("results") for run in runs if isinstance(run, dict)]
+    return [result for results in found if isinstance(results, list) for result in results]
 
 
-def _places_in(value: Any) -> Iterator[Place]:
+def _mentions(message: Any, word: str) -> bool:
+    try:
+        return word in json.dumps(message)
+    except RecursionError:
+        return False
+
+
+def _places_in(value: Any, depth: int = _MAX_DEPTH) -> Iterator[Place]:
     """gcc: ``file`` and ``line``; SARIF: ``physicalLocation``."""
+    if depth == 0:
+        return
     if isinstance(value, list):
         for item in value:
-            yield from _places_in(item)
+            yield from _places_in(item, depth - 1)
     if not isinstance(value, dict):
         return
     match value:
@@ -90,4 +102,4 @@ def _places_in(value: Any) -> Iterator[Place]:
         case _:
             pass
     for item in value.values():
-        yield from _places_in(item)
+        yield from _places_in(item, depth - 1)

@@ -15,6 +15,11 @@ _ASKS = re.compile(
 _DIRECTIVE = re.compile(
     rb"^[ \t]*(?:#|%:|\?\?=)[ \t]*(?:define|if|elif)\b(?:[^\\\n]|\\.)*", re.MULTILINE | re.DOTALL
 )
+_ANY_DIRECTIVE = re.compile(
+    rb"^[ \t]*(?:#|%:|\?\?=)[ \t]*(?:define|if|elif|include|import|embed|pragma)"
+    rb"(?:[^\\\n]|\\.)*",
+    re.MULTILINE | re.DOTALL,
+)
 #: A name in quotes or brackets, or one that ``#`` makes a string of.
 _NAME = re.compile(rb"\"([^\"\n]+)\"|<([^>\n]+)>|([\w.+-]*/[\w./+-]+)")
 
@@ -42,6 +47,12 @@ def asked(text: bytes) -> Asked:
 def names_in_directives(text: bytes) -> tuple[str, ...]:
     """All that might be a file's name in what defines macros or asks for them."""
     lines = _DIRECTIVE.findall(text)
+    return tuple(dict.fromkeys(name for line in lines for name in _names(line)))
+
+
+def names_in_any_directive(text: bytes) -> tuple[str, ...]:
+    """The same in all directives that may name a file."""
+    lines = _ANY_DIRECTIVE.findall(text)
     return tuple(dict.fromkeys(name for line in lines for name in _names(line)))
 
 

@@ -13,6 +13,8 @@ from distbuild.windows_names import fold
 
 #: Larger files stay on the dev box until a compile asks for one.
 DEFAULT_MAX_FILE_BYTES = 16 * 1024 * 1024
+#: No system opens a longer path.
+MAX_PATH_BYTES = 32_000 if WINDOWS else 4096
 
 
 class Handling(enum.Enum):
@@ -36,6 +38,11 @@ _IGNORED_SUFFIXES = frozenset(
 )
 _IGNORED_PREFIXES = (".ninja_", ".#", ".nfs", ".dist_build.")
 _CLOSED_DIRECTORIES = frozenset({".git", ".hg", ".svn", "__pycache__", "node_modules", ".cache"})
+#: Where people keep keys and passwords.
+_SECRET_DIRECTORIES = frozenset(
+    ".ssh .gnupg .pki .aws .azure .kube .docker .password-store .mozilla .thunderbird keyrings"
+    " gcloud".split()
+)
 #: In CMakeFiles: CMake's Makefiles have an empty file put there for each compile.
 _PROGRESS = "Progress"
 #: By this object clang recognises a gcc whose C++ headers it takes: it has to be seen, not read.
@@ -80,6 +87,15 @@ def is_closed(directory: str) -> bool:
     return name in _CLOSED_DIRECTORIES or (
         name == _PROGRESS and posixpath.basename(above) == "CMakeFiles"
     )
+
+
+def is_secret(path: str, home: str) -> bool:
+    """Whether a path is where people keep what is nobody else's: keys, passwords, and what stands
+    directly in the ``home`` and begins with a dot."""
+    if not _SECRET_DIRECTORIES.isdisjoint(path.split("/")):
+        return True
+    above, _, name = path.rpartition("/")
+    return bool(home) and above == home and name.startswith(".")
 
 
 def is_unusual(operand: str) -> bool:

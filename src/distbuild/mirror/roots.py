@@ -15,6 +15,8 @@ from distbuild import disk
 from distbuild.mirror.manifest import DIRECTORY, MAX_SYMLINKS, components
 from distbuild.mirror.policy import is_closed
 from distbuild.protocol.messages import Entry, SymlinkEntry
+from distbuild.protocol.names import HOME_MARKER
+from distbuild.system_paths import WINDOWS
 
 #: The identity of what is there but is no directory. Its inode may have been one's until now.
 NO_DIRECTORY = (-1, -1)
@@ -126,6 +128,32 @@ def destination(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+#: What a home of a syncer or worker holds that is its own; a clone of this project may be one too.
+_OWN_NAMES = frozenset(("certs", "state", "logs", "sandbox", "store", "config.json"))
+
+
+def is_our_own(path: str) -> bool:
+    """Whether a real path is one of the files that a syncer or worker keeps in its home."""
+    above, name = posixpath.split(path)
+    while name:
+        if name in _OWN_NAMES and disk.lexists(posixpath.join(above, HOME_MARKER)):
+            return True
+        above, name = posixpath.split(above)
+    return False
+
+
+def is_everybodys(path: str) -> bool:
+    """Whether a file is one's own, or one that all users may read; as root only the latter."""
+    if WINDOWS:
+        return True
+    try:
+        status = disk.stat(path)
+    except OSError:
+        return False
+    user = os.geteuid()
+    return bool(status.st_mode & stat.S_IROTH) or (user != 0 and status.st_uid == user)
 
 
 def inside(path: str, directory: str) -> bool:

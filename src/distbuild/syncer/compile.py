@@ -22,7 +22,7 @@ from distbuild.command.rewritten import is_rewritten
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.messages import ResultRequest, SubmitReply
 from distbuild.signals import Signal
-from distbuild.syncer.executor import Executor
+from distbuild.syncer.executor import Executor, Task
 from distbuild.syncer.judge import Judge, Verdict
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.prepare import Preparer
@@ -104,7 +104,7 @@ class Compiles:
                 verdict = Local(LocalReason.NOT_A_COMPILER, submission.argv[0])
             if isinstance(verdict, Local):
                 obstacle = verdict
-                tied = self._with_precompiled(known, verdict)
+                tied = self._with_precompiled(known, task, verdict)
                 if tied is None:
                     break
                 known = tied
@@ -117,7 +117,7 @@ class Compiles:
                 break
         return self.locally(obstacle)
 
-    def _with_precompiled(self, known: Understood, local: Local) -> Understood | None:
+    def _with_precompiled(self, known: Understood, task: Task, local: Local) -> Understood | None:
         """The same command for a worker that has the precompiled header in question at its place.
 
         None: there is no such worker, or something else is in the way.
@@ -129,7 +129,7 @@ class Compiles:
             return None
         if self._executor.obstacle(command, known.identity.digest) is not None:
             return None
-        brought = self._judge.bring(local.detail)
+        brought = self._judge.bring(task, local.detail)
         return msgspec.structs.replace(known, command=command) if brought else None
 
     @staticmethod

@@ -8,7 +8,7 @@ import io
 import logging
 import os
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from distbuild import disk
 from distbuild.command.locations import blamed, places, plain
@@ -20,6 +20,7 @@ from distbuild.mirror.scan import Scanner
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import Entry, FileEntry, InputFile, ResultRequest
 from distbuild.syncer import proof
+from distbuild.syncer.derivable import Derivable
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.odd import cover_asked, cover_odd_files
@@ -65,17 +66,12 @@ class Judge:
         if result.disturbed or not self._sources_unchanged(own):
             what = "the tree" if result.disturbed else "the source"
             log.info("compiled again: %s changed meanwhile: %s", what, task.command.source)
-            lacking: list[str] = []
-            if result.exit_code != 0:
-                # Else each round of a busy build is spent on the same placeholder.
-                lacking = [
-                    *self._compared(inputs.items(), own).withheld,
-                    *_blamed(task, result),
-                ]
-            return _again(with_more=self._bring(task, lacking))
+            # Else each round of a busy build is spent on the same placeholder.
+            with_more = result.exit_code != 0 and self._bring_withheld(task, result, inputs)
+            return _again(with_more=with_more)
         # A dependency file that leaves out system headers does not list all that was read.
         if result.exit_code != 0 and (not inputs or _WITHHELD_MARK.encode() in result.stderr):
-            stands = self._judge_failure(task, result)
+            stands = self._judge_failure(task, result, inputs)
             lists_none = not inputs and not task.command.family.speaks_cl
             if stands is Verdict.STANDS and lists_none:
                 return self._judge_unproved(task, result)
@@ -83,16 +79,26 @@ class Judge:
         findings = self._examine(task, inputs, own)
         if obstacle := _obstacle(findings):
             return obstacle
-        with_more = False
         if findings.in_doubt():
-            log.info("compiled again: %s", findings)
-            with_more = self._bring(task, findings.to_mirror())
-            self._mirroring.recheck(findings.stale)
-            self._mirroring.require(posixpath.dirname(p) for p in findings.stale)
+            return self._mend(task, findings, inputs)
+        is_covered = not self._covered_more(task, findings, inputs)
+        return Verdict.STANDS if is_covered else Verdict.AGAIN_WITH_MORE
+
+    def _mend(self, task: Task, findings: proof.Findings, inputs: Inputs) -> Verdict | Local:
+        """Have the next round read what this one lacked or read wrongly."""
+        manifest = self._mirroring.manifest
+        unknown = [path for path in findings.stale if manifest.get(path) is None]
+        derivable = Derivable(task, self._mirroring, inputs.paths())
+        for path in (*findings.withheld, *unknown):
+            if not derivable.allows(path):
+                return _unfounded(task, result_says=path)
+        wanted = [*findings.withheld, *findings.shadowing, *unknown]
+        log.info("compiled again: %s", findings)
+        self._mirroring.recheck(path for path in findings.stale if path not in unknown)
+        self._bring(wanted, derivable)
+        with_more = self._lacked(task, wanted)
         with_more |= self._covered_more(task, findings, inputs)
-        if with_more or findings.in_doubt():
-            return _again(with_more=with_more)
-        return Verdict.STANDS
+        return _again(with_more=with_more)
 
     def _covered_more(self, task: Task, findings: proof.Findings, inputs: Inputs) -> bool:
         """Mirror what texts ask for outside the mirrored directories; whether that was lacking."""
@@ -148,8 +154,10 @@ class Judge:
             or manifest.is_newer(path, task.generation)
         ]
 
-    def bring(self, path: str) -> bool:
+    def bring(self, task: Task, path: str) -> bool:
         """Mirror a precompiled header; whether it is there now."""
+        if not Derivable(task, self._mirroring, ()).allows(path):
+            return False
         self._mirroring.want(path)
         return isinstance(self._mirroring.manifest.get(disk.realpath(path)), FileEntry)
 
@@ -160,10 +168,13 @@ class Judge:
                 return False
         return True
 
-    def _judge_failure(self, task: Task, result: ResultRequest) -> Verdict | Local:
+    def _judge_failure(self, task: Task, result: ResultRequest, inputs: Inputs) -> Verdict | Local:
         """A failed compile lists no inputs. It stands unless a file of ours was missing."""
         if _WITHHELD_MARK.encode() in result.stderr:
-            return self._want_withheld(task, result)
+            if self._bring_withheld(task, result, inputs):
+                return Verdict.AGAIN_WITH_MORE
+            named = (*self._blamed(task, result), task.command.source)
+            return Local(LocalReason.INPUT_NOT_MIRRORED, named[0])
         if b"ssembler messages" in result.stderr:
             return Local(LocalReason.ASSEMBLER_INPUT, task.command.source)
         if unseen := self._unseen(task):
@@ -187,7 +198,8 @@ class Judge:
         if not files and not _hides_places(task):
             return Verdict.STANDS
         # A worker may name any file: only what it can have read is looked at here.
-        mirrored = [path for path in files if self._mirroring.manifest.resolve(path) is not None]
+        own = _own_paths(task)
+        mirrored = [path for path in files if self._is_readable(path, own)]
         if cover_odd_files(self._mirroring, task, mirrored, by_macro=True):
             return Verdict.AGAIN_WITH_MORE
         return Local(LocalReason.UNPROVED_FAILURE, task.command.source)
@@ -201,60 +213,105 @@ class Judge:
     def _judge_missing(
         self, task: Task, result: ResultRequest, *, doubtful: bool
     ) -> Verdict | Local:
-        candidates: list[str] = []
-        # Of a compiler that lists what it reads, what it does not list it is not believed.
-        lists_inputs = not task.command.family.speaks_cl
-        for missing in missing_includes(result.stderr, lambda p, n: self._line(task, p, n)):
-            if missing.name is None:
-                if lists_inputs:
-                    continue
-                return Local(LocalReason.INPUT_NOT_MIRRORED, missing.includer)
-            paths = [posixpath.join(place, missing.name) for place in _places(task, missing)]
-            for path in paths:
-                precompiled = next((p for p in _beside(path) if disk.exists(p)), None)
-                if precompiled is not None:
-                    # A compiler takes it also where the header itself is missing.
-                    return Local(LocalReason.PRECOMPILED_HEADER, precompiled)
-            candidates.extend(p for p in paths if disk.isfile(p))
+        candidates = self._missed(task, result)
+        if isinstance(candidates, Local):
+            return candidates
         if candidates:
-            if self._bring(task, candidates):
+            self._bring(candidates, Derivable(task, self._mirroring, ()))
+            if self._lacked(task, candidates):
                 return Verdict.AGAIN_WITH_MORE
             held = self._mirroring.manifest.get
             unheld = (p for p in candidates if not isinstance(held(disk.realpath(p)), FileEntry))
             if path := next(unheld, ""):
                 return Local(LocalReason.INPUT_NOT_MIRRORED, path)
         # A file may be missing that is in a partly mirrored directory, or that was not named.
-        if doubtful and not lists_inputs:
+        if doubtful and task.command.family.speaks_cl:
             return Local(LocalReason.INPUT_NOT_MIRRORED, task.command.source)
         return Verdict.STANDS
 
-    def _want_withheld(self, task: Task, result: ResultRequest) -> Verdict | Local:
-        """The compiler ran into a placeholder, and says in which file."""
-        paths = _blamed(task, result)
-        if self._bring(task, paths):
-            return Verdict.AGAIN_WITH_MORE
-        return Local(LocalReason.INPUT_NOT_MIRRORED, ", ".join(paths[:1]))
+    def _missed(self, task: Task, result: ResultRequest) -> list[str] | Local:
+        """Files of the dev box that may be those that a compiler says it did not find."""
+        candidates: list[str] = []
+        # Of a compiler that lists what it reads, what it does not list it is not believed.
+        lists_inputs = not task.command.family.speaks_cl
+        derivable = Derivable(task, self._mirroring, ())
+        for missing in missing_includes(result.stderr, lambda p, n: self._line(task, p, n)):
+            if missing.name is None:
+                if lists_inputs:
+                    continue
+                return Local(LocalReason.INPUT_NOT_MIRRORED, missing.includer)
+            paths = [posixpath.join(place, missing.name) for place in _places(task, missing)]
+            if not missing.includer:
+                # The name is the worker's word; of others it stands in a text that was read here.
+                paths = list(filter(derivable.allows, paths))
+            for path in paths:
+                precompiled = next((p for p in _beside(path) if disk.exists(p)), None)
+                if precompiled is not None:
+                    # A compiler takes it also where the header itself is missing.
+                    return Local(LocalReason.PRECOMPILED_HEADER, precompiled)
+            candidates.extend(p for p in paths if disk.isfile(p))
+        return candidates
 
-    def _bring(self, task: Task, paths: Iterable[str]) -> bool:
-        """Add files, and the directories they are in, to the mirror; whether the task lacked one.
+    def _bring_withheld(self, task: Task, result: ResultRequest, inputs: Inputs) -> bool:
+        """Mirror the files whose placeholders the compiler met; whether the task lacked one."""
+        own = {os.fsdecode(f.path): f.entry for f in task.files}
+        listed = self._compared(inputs.items(), own).withheld
+        derivable = Derivable(task, self._mirroring, inputs.paths())
+        paths = [p for p in (*self._blamed(task, result), *listed) if derivable.allows(p)]
+        self._bring(paths, derivable)
+        return self._lacked(task, paths)
 
-        Not whether that changed the mirror: another job may have had the same file mirrored since
-        this one began.
-        """
-        files = list(paths)
-        self._mirroring.require(posixpath.dirname(path) for path in files)
-        for path in files:
+    def _blamed(self, task: Task, result: ResultRequest) -> list[str]:
+        """The files in which the compiler met the text of a placeholder, as it says, if they may
+        have been ones in the task's tree."""
+        manifest = self._mirroring.manifest
+        paths = [task.command.absolute(name) for name in blamed(result.stderr, _WITHHELD_MARK)]
+        found = []
+        for path in paths:
+            real = manifest.resolve(path)
+            is_held = real is not None and isinstance(manifest.get(real), FileEntry)
+            if real is not None and (not is_held or manifest.has_newer(path, task.generation)):
+                found.append(path)
+        return found
+
+    def _bring(self, paths: Iterable[str], derivable: Derivable) -> None:
+        """Add files to the mirror, and their directories where the command searches them."""
+        for path in paths:
+            directory = posixpath.dirname(path)
+            if derivable.is_searched(disk.realpath(directory)):
+                self._mirroring.require([directory])
             self._mirroring.want(path)
-        has_newer = self._mirroring.manifest.has_newer
-        return any(has_newer(path, task.generation) for path in files)
+
+    def _lacked(self, task: Task, paths: Iterable[str]) -> bool:
+        """Whether one of these files is mirrored now and the task's tree had not got it so.
+
+        Not whether this job changed the mirror: another one may have had the same file mirrored
+        since it began.
+        """
+        manifest = self._mirroring.manifest
+        return any(
+            manifest.has_newer(path, task.generation)
+            for path in paths
+            if (real := manifest.resolve(path)) is not None
+            and isinstance(manifest.get(real), FileEntry)
+        )
 
     def _had(self, task: Task, path: str) -> Entry | None:
         """What the task's tree had at a real path; None also where it may have had nothing yet."""
         manifest = self._mirroring.manifest
         return None if manifest.is_newer(path, task.generation) else manifest.get(path)
 
-    @staticmethod
-    def _line(task: Task, path: str, number: int) -> bytes | None:
+    def _is_readable(self, path: str, own: Collection[str]) -> bool:
+        """Whether the content of a file is in the task's tree."""
+        real = self._mirroring.manifest.resolve(path)
+        if real is None:
+            return False
+        return real in own or isinstance(self._mirroring.manifest.get(real), FileEntry)
+
+    def _line(self, task: Task, path: str, number: int) -> bytes | None:
+        """A line of a text that a worker names, if it can have read that."""
+        if not self._is_readable(task.command.absolute(path), _own_paths(task)):
+            return None
         try:
             with io.BufferedReader(disk.open_to_read(task.command.absolute(path))) as file:
                 for at, line in enumerate(file, start=1):
@@ -280,9 +337,15 @@ def _again(*, with_more: bool) -> Verdict:
     return Verdict.AGAIN_WITH_MORE if with_more else Verdict.AGAIN
 
 
-def _blamed(task: Task, result: ResultRequest) -> list[str]:
-    """The files in which the compiler met the text of a placeholder, as it says."""
-    return [task.command.absolute(name) for name in blamed(result.stderr, _WITHHELD_MARK)]
+def _own_paths(task: Task) -> list[str]:
+    """The files that came with the task."""
+    return [os.fsdecode(file.path) for file in task.files]
+
+
+def _unfounded(task: Task, result_says: str) -> Local:
+    """A worker named a file that nothing on the dev box leads to."""
+    log.warning("%s: a worker asks for %.200r: not given", task.command.source, result_says)
+    return Local(LocalReason.INPUT_NOT_MIRRORED, task.command.source)
 
 
 def _hides_places(task: Task) -> bool:

@@ -17,7 +17,15 @@ from distbuild.mirror.known import FileRead
 from distbuild.mirror.manifest import Manifest
 from distbuild.mirror.mounts import MountWatch
 from distbuild.mirror.pending import Pending
-from distbuild.mirror.roots import Kind, Roots, inside, standing, trace
+from distbuild.mirror.roots import (
+    Kind,
+    Roots,
+    inside,
+    is_everybodys,
+    is_our_own,
+    standing,
+    trace,
+)
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.spellings import Fold
 from distbuild.mirror.watch import Watcher
@@ -58,6 +66,7 @@ class Mirroring:
         self.ready = Signal()
         self.roots = Roots()
         self.epoch = os.urandom(8).hex()
+        self.home = home
         self.rescans = 0
         self._scanner = scanner
         self._on_change = on_change
@@ -163,13 +172,29 @@ class Mirroring:
         """Mirror one file whatever its name and size. False: it is there already, or cannot be."""
         with self._lock:
             way = trace(path)
-            if way.real is None or way.is_directory:
+            if way.real is None or way.is_directory or self._is_private(way.real):
                 return False
             before = self.manifest.get(way.real)
             self._scanner.wanted.add(way.real)
             self._ways.ask(path)
             entry = self.manifest.get(way.real)
             return entry is not None and entry != before
+
+    def _is_private(self, real: str) -> bool:
+        """Whether a file is not to be mirrored though a text names it."""
+        if self.is_secret(real):
+            return True
+        return self.roots.holding(real) is None and not is_everybodys(real)
+
+    def is_secret(self, real: str) -> bool:
+        """Whether a real path is never mirrored: our own keys, or where people keep theirs.
+
+        But for the latter if a command names a directory in there: that is the developer's word.
+        """
+        if not policy.is_secret(real, self.home):
+            return is_our_own(real)
+        root = self.roots.holding(real)
+        return root is None or not policy.is_secret(root.path, self.home)
 
     def learn(self, path: str, read: FileRead, digest: bytes) -> None:
         """A source was read: nobody has to do so a second time to know its digest."""

@@ -33,10 +33,6 @@ class Findings(msgspec.Struct):
     #: Another name of a file that was read, which was read as well.
     twin: str = ""
 
-    def to_mirror(self) -> list[str]:
-        """Files to add to the mirror by name before the job runs again."""
-        return [*self.withheld, *self.shadowing]
-
     def in_doubt(self) -> bool:
         """Whether the job has to run again."""
         return bool(self.stale or self.withheld or self.shadowing)

@@ -1,0 +1,107 @@
+"""Which files may be mirrored because a worker says that it lacked them.
+
+A worker's word may be a lie: the machine may have been stolen. So nothing is mirrored on it but
+what the dev box can derive itself: what lies where the command searches, and what is named by the
+command or by a text that the mirror holds anyway. Reads such texts; mirrors nothing.
+"""
+
+import os
+import posixpath
+from collections.abc import Iterable, Iterator
+
+from distbuild import disk
+from distbuild.command.style import HERE
+from distbuild.mirror import policy
+from distbuild.mirror.asked import names_in_any_directive, names_in_definition
+from distbuild.mirror.roots import inside
+from distbuild.protocol.messages import FileEntry
+from distbuild.syncer.executor import Task
+from distbuild.syncer.mirroring import Mirroring
+
+#: Of the texts that a worker says were read, so many are looked through for a name.
+MAX_TEXTS = 2000
+#: Whoever may use this machine may read what is there, as far as that is everybody's.
+_SYSTEM = ("/usr", "/lib", "/lib64")
+
+
+class Derivable:
+    """Of one result for ``task``. ``texts``: real paths that the worker says its compiler read."""
+
+    def __init__(self, task: Task, mirroring: Mirroring, texts: Iterable[str]) -> None:
+        self._task = task
+        self._mirroring = mirroring
+        self._texts = texts
+        self._searched = tuple(dict.fromkeys(map(disk.realpath, task.search_dirs)))
+
+    def allows(self, path: str) -> bool:
+        """Whether a file, by its absolute path as spelled, may be mirrored for this task."""
+        if not _is_path(path):
+            return False
+        real = disk.realpath(path)
+        if policy.is_kernels(real) or self._mirroring.is_secret(real):
+            return False
+        return self.is_searched(real) or self._is_reached(path) or self._is_named(path, real)
+
+    def is_searched(self, real: str) -> bool:
+        """Whether a real path lies where the command searches.
+
+        Below a directory like the home or ``/tmp``, that is only what is directly in it.
+        """
+        return any(self._is_below(real, directory) for directory in self._searched)
+
+    def _is_below(self, real: str, directory: str) -> bool:
+        if not inside(real, directory):
+            return False
+        if not policy.is_broad(directory, self._mirroring.home):
+            return True
+        return posixpath.dirname(real) == directory or any(inside(directory, s) for s in _SYSTEM)
+
+    def _is_reached(self, path: str) -> bool:
+        """Whether the developer has a link where the command searches that leads to a file."""
+        spelled = posixpath.normpath(path)
+        is_below = any(
+            inside(spelled, d) and not policy.is_broad(d, self._mirroring.home)
+            for d in (*self._searched, *self._task.search_dirs)
+        )
+        return is_below and self._mirroring.manifest.resolve(spelled) is not None
+
+    def _is_named(self, path: str, real: str) -> bool:
+        """Whether a text, or the command, names this file."""
+        bases = {posixpath.basename(path), posixpath.basename(real)}
+        for directory, names in self._names():
+            for name in names:
+                if HERE.base(name) not in bases:
+                    continue
+                places = (directory, *self._task.search_dirs)
+                if any(disk.realpath(HERE.absolute(p, name)) == real for p in places):
+                    return True
+        return False
+
+    def _names(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """What may be files' names in each text, and in the command, with their directory."""
+        command = self._task.command
+        for argument in command.arguments:
+            if argument.meaning == "-D" and argument.value is not None:
+                yield command.cwd, names_in_definition(argument.value)
+        yield command.cwd, command.input_files
+        own = [os.fsdecode(file.path) for file in self._task.files]
+        known = own + [path for path in self._texts if self._is_held(path)]
+        for path in dict.fromkeys(known[: MAX_TEXTS + len(own)]):
+            try:
+                with disk.open_to_read(path) as file:
+                    names = names_in_any_directive(file.read())
+            except OSError:
+                continue
+            yield posixpath.dirname(path), names
+
+    def _is_held(self, path: str) -> bool:
+        return isinstance(self._mirroring.manifest.get(path), FileEntry)
+
+
+def _is_path(path: str) -> bool:
+    if not path.startswith("/") or "\0" in path:
+        return False
+    try:
+        return len(os.fsencode(path)) <= policy.MAX_PATH_BYTES
+    except UnicodeError:
+        return False
