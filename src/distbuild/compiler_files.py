@@ -33,6 +33,8 @@ _LOADED = re.compile(r"^\s*(?:\S+ => )?(/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)
 #: Directories that a program's own RPATH or RUNPATH names; those of the system come after the
 #: linker's cache.
 _SEARCHED_FIRST = re.compile(r"search path=(.*?)\s*\((?:RPATH|RUNPATH|LD_LIBRARY_PATH)\b.*$", re.M)
+#: What the dynamic linker takes from a compile's environment.
+LINKER_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT")
 #: What decides which libraries are loaded.
 _LINKER = ("/etc/ld.so.cache", "/etc/ld.so.preload")
 #: Libraries that programs of compilers are linked with and that have no part in what they write:
@@ -42,6 +44,8 @@ _WITHOUT_EFFECT = re.compile(
     r"lib(?:bsd|edit|eatmydata|fakeroot\S*|ffi|icu\w+|jemalloc|lzma|md|mimalloc|ncursesw?|readline"
     r"|tcmalloc\w*|tinfow?|xml2)(?:-[\w.]+)?\.so[\w.]*"
 )
+#: Directories in one of libraries, for processors that have more than the first.
+_VARIANTS = ("glibc-hwcaps", "tls", "x86_64")
 _ELF, _PT_INTERP = b"\x7fELF", 3
 
 
@@ -107,6 +111,28 @@ def libraries(programs: Iterable[str], env: Mapping[str, str]) -> Found:
             searched.update(map(_nearest, text.split(os.pathsep)))
     named = sorted((os.path.basename(path), path) for path in found)
     return Found(tuple(named), (*_LINKER, *sorted(searched)) if named else ())
+
+
+def linker_environment(values: Iterable[str | None], cwd: str) -> tuple[tuple[str, str], ...]:
+    """``LINKER_VARIABLES`` with these values in a directory, without what leads to no library."""
+    library_path, *named = values
+    directories = (os.path.join(cwd, entry) for entry in re.split("[:;]", library_path or ""))
+    kept = [":".join(filter(_may_have_libraries, directories)) if library_path else ""]
+    for text in named:
+        # A name without a slash is searched for, as the program's own libraries are.
+        words = re.split("[: ]", text or "")
+        kept.append(":".join(os.path.join(cwd, w) if "/" in w else w for w in words if w))
+    return tuple((n, value) for n, value in zip(LINKER_VARIABLES, kept, strict=True) if value)
+
+
+def _may_have_libraries(directory: str) -> bool:
+    if "$" in directory:  # $ORIGIN and the like: the linker knows what that means
+        return True
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return False
+    return any(".so" in name or name in _VARIANTS for name in names)
 
 
 def has_effect(library: str) -> bool:

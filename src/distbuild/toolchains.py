@@ -4,6 +4,7 @@ Asks the driver itself; hashes the programs behind it, their libraries and their
 Used by both the syncer and the worker. Knows no job, no queue and no network.
 """
 
+import functools
 import hashlib
 import os
 import re
@@ -21,12 +22,15 @@ from distbuild.digests import FileDigests
 from distbuild.drivers import SKIP
 from distbuild.mirror.known import StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.system_paths import WINDOWS
 
 #: A compiler that does not answer what it is in this time is none.
 ASK_TIMEOUT_S = 30.0
 #: On Windows: who has no console would else show one for each program that it asks.
 NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 
+#: What PATH and the like lead to is looked at again after this (seconds).
+AROUND_S = 1.0
 #: No directory: a compiler on a worker has no home, and so no configuration from there.
 NO_HOME = "/nonexistent"
 
@@ -69,15 +73,50 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Around(msgspec.Struct, frozen=True):
-    """What of an environment decides which programs and libraries a driver finds: what PATH means
-    by the names in ``BY_PATH``, and the variables of the dynamic linker."""
+    """What of an environment decides which files a driver reads: what PATH means by the names in
+    ``BY_PATH``, the variables of the dynamic linker, and HOME."""
 
     programs: tuple[tuple[str, str], ...] = ()
     linker: tuple[tuple[str, str], ...] = ()
+    home: str = NO_HOME
 
 
-def found_by_path(search_path: str) -> tuple[tuple[str, str], ...]:
-    """The programs of ``BY_PATH`` that this PATH leads to."""
+def found_by_path(search_path: str) -> Around:
+    """The environment of a worker's compiles, which have this PATH."""
+    return Around(_by_path(search_path))
+
+
+def around(env: Mapping[str, str], cwd: str, now: float) -> Around:
+    """The same of an environment on the dev box and a directory in it. ``now``: in seconds; each
+    second the disk is looked at again."""
+    if WINDOWS:
+        return Around()
+    variables = tuple(map(env.get, ("PATH", "HOME", *compiler_files.LINKER_VARIABLES)))
+    is_tied = _names_relative(variables)
+    return _around(variables, cwd if is_tied else "/", int(now / AROUND_S))
+
+
+@functools.lru_cache(maxsize=100)
+def _names_relative(variables: tuple[str | None, ...]) -> bool:
+    """Whether a list of directories has one that depends on the directory of the compile."""
+    listed = (entry for text in variables if text for entry in re.split("[:;]", text))
+    return not all(entry.startswith("/") for entry in listed)
+
+
+@functools.lru_cache(maxsize=1000)
+def _around(variables: tuple[str | None, ...], cwd: str, _: int) -> Around:
+    path, home, *linker = variables
+    path = os.defpath if path is None else path
+    if home is None:
+        home = os.path.expanduser("~")
+    return Around(
+        _by_path(os.pathsep.join(os.path.join(cwd, entry) for entry in path.split(os.pathsep))),
+        compiler_files.linker_environment(linker, cwd),
+        home if os.path.isdir(home) else NO_HOME,
+    )
+
+
+def _by_path(search_path: str) -> tuple[tuple[str, str], ...]:
     found = ((name, shutil.which(name, path=search_path)) for name in BY_PATH)
     return tuple((name, path) for name, path in found if path)
 
@@ -118,29 +157,28 @@ class _Asked(msgspec.Struct, frozen=True):
 
 
 class Identifier:
-    """Identifies drivers; remembers file digests in ``digests``. ``home``: the HOME of compiles,
-    in which a clang may look for configuration files."""
+    """Identifies drivers; remembers file digests in ``digests``."""
 
-    def __init__(self, digests: FileDigests, home: str = NO_HOME) -> None:
+    def __init__(self, digests: FileDigests) -> None:
         self._digests = digests
-        self._home = home
 
     def identify(self, driver: str, around: Around | None = None) -> Identity:
-        """The compiler at this path in such an environment (None: this process's); raises
-        InfrastructureError if it is none that we know."""
+        """The compiler at this path in such an environment (None: it has this process's PATH);
+        raises InfrastructureError if it is none that we know."""
         if around is None:
-            around = Around(found_by_path(os.environ.get("PATH", os.defpath)))
+            around = found_by_path(os.environ.get("PATH", os.defpath))
         named = family_of(os.path.basename(driver))
         banner = _ask(driver, "--version")
         clang = _CLANG_VERSION.search(banner)
         if named is not None and named.speaks_cl:
-            asked = self._cl(driver, banner, clang[1] if clang else "")
+            asked = self._cl(driver, banner, clang[1] if clang else "", around.home)
         else:
             number = clang[1] if clang else _ask(driver, "-dumpfullversion").strip()
             if not _NUMBER.match(number):
                 raise InfrastructureError(f"{driver} is neither gcc nor clang")
             machine = _ask(driver, "-dumpmachine").strip()
-            searching = [self._search_text(driver, language) for language in ("c", "c++")]
+            options = [("-E", "-v", "-x", language, "-") for language in ("c", "c++")]
+            searching = [_ask(driver, *words, stdin="", home=around.home) for words in options]
             ask = self._clang if clang is not None else self._gcc
             asked = ask(driver, f"{number} {machine}", searching, around)
         return self._identity(os.path.realpath(driver), asked, around)
@@ -173,13 +211,14 @@ class Identifier:
             lambda: compiler_files.clang_configuration(driver, searching[0]),
         )
 
-    def _cl(self, driver: str, banner: str, clang: str) -> _Asked:
+    def _cl(self, driver: str, banner: str, clang: str, home: str) -> _Asked:
         """A compiler that is called cl: clang-cl with this version of clang, or Microsoft's."""
         real = os.path.realpath(driver)
         if clang:
             target = _TARGET.search(banner)
             machine = target[1] if target else ""
-            searching = [self._ask_home(driver, "/E", "-v", kind, "-") for kind in ("/TC", "/TP")]
+            options = [("/E", "-v", language, "-") for language in ("/TC", "/TP")]
+            searching = [_ask(driver, *words, stdin="", home=home) for words in options]
             facts = _same_everywhere(machine, searching)
             return _Asked(
                 Family.CLANG_CL,
@@ -224,13 +263,6 @@ class Identifier:
             states,
             found.places,
         )
-
-    def _search_text(self, driver: str, language: str) -> str:
-        """What the driver says of all directories that it tries, whether they exist or not."""
-        return self._ask_home(driver, "-E", "-v", "-x", language, "-")
-
-    def _ask_home(self, driver: str, *options: str) -> str:
-        return _ask(driver, *options, stdin="", home=self._home)
 
 
 def _found(asked: _Asked, linker: Mapping[str, str]) -> Found:

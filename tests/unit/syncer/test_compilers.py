@@ -24,7 +24,7 @@ def test_a_part_that_is_replaced_while_it_is_looked_at_is_noticed(tmp_path: Path
     cc1.write_text("1")
 
     class Identifier:
-        def identify(self, driver: str) -> Identity:
+        def identify(self, driver: str, around: object) -> Identity:
             found = identity_of(driver, cc1)
             cc1.write_text("22")
             return found
@@ -43,7 +43,7 @@ def test_a_part_that_is_replaced_makes_another_identity(tmp_path: Path) -> None:
     asked = []
 
     class Identifier:
-        def identify(self, driver: str) -> Identity:
+        def identify(self, driver: str, around: object) -> Identity:
             asked.append(driver)
             return identity_of(driver, cc1)
 
