@@ -266,12 +266,14 @@ class Identifier:
 
 
 def _found(asked: _Asked, linker: Mapping[str, str]) -> Found:
-    """The driver's configuration and libraries as they are now."""
+    """The driver's configuration, libraries and search directories as they are now."""
     configuration = asked.find()
     libraries = compiler_files.libraries(asked.files, linker)
+    # One that is made later is searched from then on.
+    absent = {place for dirs in asked.searched for place in dirs if not os.path.isdir(place)}
     return Found(
         (*configuration.contents, *libraries.contents),
-        (*configuration.places, *libraries.places),
+        (*configuration.places, *libraries.places, *sorted(absent)),
     )
 
 
@@ -334,10 +336,11 @@ def _programs(driver: str, names: Iterable[str], around: Around) -> tuple[str, .
 
 def _program(driver: str, name: str, answer: str, around: Around) -> str | None:
     """The program that a driver names by this answer, or that PATH leads to."""
-    directory = os.path.dirname(answer)
+    directory, base = os.path.split(answer)
     # clang answers with what it found on the PATH that it was asked with.
     if not directory or (
-        directory in os.environ.get("PATH", os.defpath).split(os.pathsep)
+        base == name
+        and directory in os.environ.get("PATH", os.defpath).split(os.pathsep)
         and directory != os.path.dirname(os.path.realpath(driver))
     ):
         return dict(around.programs).get(name)

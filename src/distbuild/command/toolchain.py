@@ -41,6 +41,7 @@ _PROBED = frozenset(
 )
 _PROBED_PREFIXES = ("-mabi=", "-march=", "-mcpu=", "-mfloat-abi=", "-mfpu=", "-mthumb", "-marm")
 
+_ABSENT = re.compile(r'^ignoring nonexistent directory "(.*)"$', re.MULTILINE)
 _BEGIN = re.compile(r"^#include <\.\.\.>.*:$")
 _IMPLICIT = re.compile(r'^# \d+ "(/[^"]*)" 1 3', re.MULTILINE)
 
@@ -156,6 +157,11 @@ def parse_search_dirs(stderr: str) -> tuple[str, ...]:
             break
         found.append(line.strip().removesuffix(" (framework directory)"))
     return tuple(found)
+
+
+def parse_absent_dirs(stderr: str) -> tuple[str, ...]:
+    """The directories that the compiler would search if they were there."""
+    return tuple(_ABSENT.findall(stderr))
 
 
 def parse_implicit_include(stdout: str) -> str | None:

@@ -42,6 +42,8 @@ class Search(msgspec.Struct, frozen=True):
 
     dirs: tuple[str, ...]
     implicit_include: str | None
+    #: Those that it would search if they were there.
+    absent: tuple[str, ...] = ()
 
 
 class Driver(msgspec.Struct, frozen=True):
@@ -99,7 +101,9 @@ class Compilers:
         if now - self._looked[driver] < LOOK_S:
             return False
         self._looked[driver] = now
-        return not are_as_identified([known])
+        searched = (search for (of, *_), search in self._search.items() if of == driver)
+        appeared = any(os.path.isdir(place) for search in searched for place in search.absent)
+        return appeared or not are_as_identified([known])
 
     def _forget(self, driver: Driver) -> None:
         del self._identities[driver]
@@ -137,6 +141,7 @@ class Compilers:
         return Search(
             toolchain.parse_search_dirs(done.stderr),
             toolchain.parse_implicit_include(done.stdout),
+            toolchain.parse_absent_dirs(done.stderr),
         )
 
 
