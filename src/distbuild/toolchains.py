@@ -44,6 +44,8 @@ _TARGET = re.compile(r"^Target: (\S+)", re.M)
 #: Programs that gcc and clang find through PATH where they have none of their own.
 BY_PATH = ("as", "objcopy")
 _GCC_PROGRAMS = ("cc1", "cc1plus", *BY_PATH)
+#: Most machines have none: they count for commands of that language alone.
+_OBJECTIVE_C = ("cc1obj", "cc1objplus")
 _DIRECTORY = re.compile(r'^ (/.*?)$|^ignoring \w+ directory "(.*)"$', re.MULTILINE)
 _NUMBER = re.compile(r"\d+(\.\d+)*")
 _CLANG_VERSION = re.compile(r"\bclang version (\S+)")
@@ -70,6 +72,17 @@ class Identity(msgspec.Struct, frozen=True):
     states: tuple[State, ...] = ()
     #: Paths, there or not, at which it shows that the compiler may read other files from now on.
     places: tuple[str, ...] = ()
+    #: The digest for Objective-C, where programs of its own compile that.
+    objective_c: str = ""
+
+    def digest_for(self, language: str) -> str:
+        """The digest that has to agree for a source in this language."""
+        is_own = language.startswith("objective-c") and self.objective_c
+        return self.objective_c if is_own else self.digest
+
+    def digests(self) -> tuple[str, ...]:
+        """For all languages."""
+        return (self.digest, self.objective_c) if self.objective_c else (self.digest,)
 
 
 class Around(msgspec.Struct, frozen=True):
@@ -145,7 +158,8 @@ def state_of(path: str) -> State:
 
 class _Asked(msgspec.Struct, frozen=True):
     """What a driver says of itself. ``files``: its programs, behind all symlinks. ``called``: the
-    paths by which it calls them, where these are others. ``find``: its configuration, as it is."""
+    paths by which it calls them, where these are others. ``objective_c``: more programs, for that
+    language. ``find``: its configuration, as it is."""
 
     family: Family
     version: str
@@ -153,6 +167,7 @@ class _Asked(msgspec.Struct, frozen=True):
     files: list[str]
     searched: list[list[str]]
     called: tuple[str, ...] = ()
+    objective_c: tuple[str, ...] = ()
     find: Callable[[], Found] = lambda: Found((), ())
 
 
@@ -194,6 +209,7 @@ class Identifier:
             [real, *map(os.path.realpath, called)],
             list(map(_listed, searching)),
             called,
+            tuple(map(os.path.realpath, _programs(driver, _OBJECTIVE_C, around))),
             lambda: compiler_files.gcc_configuration(real, machine, places),
         )
 
@@ -208,7 +224,7 @@ class Identifier:
             [os.path.realpath(driver), *map(os.path.realpath, called)],
             list(map(_listed, searching)),
             called,
-            lambda: compiler_files.clang_configuration(driver, searching[0]),
+            find=lambda: compiler_files.clang_configuration(driver, searching[0]),
         )
 
     def _cl(self, driver: str, banner: str, clang: str, home: str) -> _Asked:
@@ -238,7 +254,8 @@ class Identifier:
     def _identity(self, real: str, asked: _Asked, around: Around) -> Identity:
         linker = dict(around.linker)
         found = _found(asked, linker)
-        needs = tuple(sorted({*asked.files, *asked.called, *(path for _, path in found.contents)}))
+        own = (*asked.files, *asked.called, *asked.objective_c)
+        needs = tuple(sorted({*own, *(path for _, path in found.contents)}))
         states = tuple(map(state_of, (*needs, *found.places)))
         # What appeared before its place was looked at is found now.
         if _found(asked, linker) != found:
@@ -250,10 +267,10 @@ class Identifier:
             if compiler_files.has_effect(name)
         ]
         text = "\0".join([asked.family, *asked.facts, *digests, *read])
-        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape"))
+        more = "\0".join(self._digests.of(file).hex() for file in asked.objective_c)
         c_dirs, cxx_dirs = (tuple(d for d in dirs if os.path.isdir(d)) for dirs in asked.searched)
         return Identity(
-            digest.hexdigest(),
+            _sha256(text),
             asked.family,
             asked.version,
             real,
@@ -262,13 +279,18 @@ class Identifier:
             needs,
             states,
             found.places,
+            _sha256(f"{text}\0{more}") if more else "",
         )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _found(asked: _Asked, linker: Mapping[str, str]) -> Found:
     """The driver's configuration, libraries and search directories as they are now."""
     configuration = asked.find()
-    libraries = compiler_files.libraries(asked.files, linker)
+    libraries = compiler_files.libraries((*asked.files, *asked.objective_c), linker)
     # One that is made later is searched from then on.
     absent = {place for dirs in asked.searched for place in dirs if not os.path.isdir(place)}
     return Found(

@@ -17,7 +17,7 @@ from distbuild.compiler_files import (
 )
 from distbuild.digests import FileDigests
 from distbuild.toolchains import Around, Identifier, Identity, are_as_identified, around
-from tests.support.tools import need
+from tests.support.tools import need, need_configured
 
 pytestmark = pytest.mark.compiler
 
@@ -50,7 +50,7 @@ def copied_gcc(directory: Path) -> Path:
 
 def copied_clang(directory: Path) -> Path:
     (directory / "bin").mkdir(parents=True)
-    shutil.copy(Path(need("clang-16")).resolve(), directory / "bin/clang")
+    shutil.copy(Path(need(need_configured("clang"))).resolve(), directory / "bin/clang")
     return directory / "bin/clang"
 
 
@@ -134,8 +134,9 @@ def test_the_directories_that_are_compiled_in_count(tmp_path: Path) -> None:
     user = home / ".config/clang"
     for directory in (system, user):
         directory.mkdir(parents=True)
+    clang = need(need_configured("clang"))
     script.write_text(
-        f'#!/bin/sh\nexec {need("clang-16")} --config-system-dir="{system}" '
+        f'#!/bin/sh\nexec {clang} --config-system-dir="{system}" '
         '--config-user-dir="$HOME/.config/clang" "$@"\n'
     )
     script.chmod(0o755)

@@ -66,7 +66,7 @@ class Compilers:
 
     def find(self, identity: str, name: str) -> Driver | None:
         """The driver with this identity, the one called ``name`` if there are several."""
-        fitting = [d for d in self._current().values() if d.identity.digest == identity]
+        fitting = [d for d in self._current().values() if identity in d.identity.digests()]
         return next((d for d in fitting if d.name == name), fitting[0] if fitting else None)
 
     def is_same(self, driver: Driver) -> bool:
@@ -88,8 +88,9 @@ class Compilers:
                     self._times = times
                     self._drivers = self._look()
                     self._advertised = [
-                        Toolchain(driver.identity.digest, driver.name, driver.identity.version)
+                        Toolchain(digest, driver.name, driver.identity.version)
                         for driver in self._drivers.values()
+                        for digest in driver.identity.digests()
                     ]
             return self._drivers
 
