@@ -17,7 +17,11 @@ from distbuild.system_paths import WINDOWS
 #: A dynamic linker that does not answer in this time is broken.
 ASK_TIMEOUT_S = 30.0
 #: Where a clang says that it looks for configuration files besides its own directory.
-_CONFIGURED = re.compile(r"^(?:System|User) configuration file directory: (.+)$", re.MULTILINE)
+_CONFIGURED = re.compile(r"^(System|User) configuration file directory: (.+)$", re.MULTILINE)
+#: The installations of gcc from which a clang takes headers, the newest of its directory; and where
+#: distributions keep others, which come first.
+_GCC_INSTALLATION = re.compile(r"^Found candidate GCC installation: (.+)$", re.MULTILINE)
+_GCC_ELSEWHERE = ("/opt/rh", "/etc/env.d/gcc")
 #: What a configuration file includes. Also finds some that are quoted or in comments: one file
 #: too many in the identity does no harm.
 _INCLUDED = re.compile(rb"""(?:^|[\s"'])@([^\s"'#]+)""", re.MULTILINE)
@@ -33,6 +37,8 @@ _LOADED = re.compile(r"^\s*(?:\S+ => )?(/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)
 #: Directories that a program's own RPATH or RUNPATH names; those of the system come after the
 #: linker's cache.
 _SEARCHED_FIRST = re.compile(r"search path=(.*?)\s*\((?:RPATH|RUNPATH|LD_LIBRARY_PATH)\b.*$", re.M)
+#: What the dynamic linker takes from a compile's environment.
+LINKER_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT")
 #: What decides which libraries are loaded.
 _LINKER = ("/etc/ld.so.cache", "/etc/ld.so.preload")
 #: Libraries that programs of compilers are linked with and that have no part in what they write:
@@ -42,7 +48,10 @@ _WITHOUT_EFFECT = re.compile(
     r"lib(?:bsd|edit|eatmydata|fakeroot\S*|ffi|icu\w+|jemalloc|lzma|md|mimalloc|ncursesw?|readline"
     r"|tcmalloc\w*|tinfow?|xml2)(?:-[\w.]+)?\.so[\w.]*"
 )
+#: Directories in one of libraries, for processors that have more than the first.
+_VARIANTS = ("glibc-hwcaps", "tls", "x86_64")
 _ELF, _PT_INTERP = b"\x7fELF", 3
+_MAX_TABLE_BYTES = 1 << 16
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -60,8 +69,9 @@ def gcc_configuration(real: str, machine: str, search_dirs: str) -> Found:
     A superset of the places in which it looks, in its order.
     """
     listed = {kind: text.split(os.pathsep) for kind, text in _SEARCHED.findall(search_dirs)}
-    programs = [*listed.get("install", []), *listed.get("programs", [])]
-    above = [os.path.join(directory, "..") for directory in listed.get("install", [])]
+    installed = list(filter(None, listed.get("install", [])))
+    programs = [*installed, *listed.get("programs", [])]
+    above = [os.path.join(directory, "..") for directory in installed]
     own = [os.path.join(directory, machine) for directory in _compiled_in(real)]
     tried = [*programs, *above, *listed.get("libraries", []), *own]
     specs = [os.path.join(directory, "specs") for directory in _each_once(tried)]
@@ -78,18 +88,22 @@ def clang_configuration(driver: str, banner: str) -> Found:
     of them count.
     """
     # With -no-canonical-prefixes it looks beside the name that it is called by.
-    called = (os.path.realpath(driver), driver)
-    directories = _each_once([*map(os.path.dirname, called), *_CONFIGURED.findall(banner)])
+    called = {"": os.path.realpath(driver), "Called": driver}
+    directories = {role: os.path.dirname(path) for role, path in called.items()}
+    directories.update(_CONFIGURED.findall(banner))
     contents: list[tuple[str, str]] = []
-    places = list(directories)
-    for directory in directories:
+    places = [*dict.fromkeys(_gcc_places(banner)), *_GCC_ELSEWHERE]
+    for role, directory in directories.items():
+        if directory in places:
+            continue
+        places.append(directory)
         for name in _configuration_names(directory):
             path = os.path.join(directory, name)
-            contents.append((name, path))
+            contents.append((f"{role} {name}", path))
             for included in _included(path):
                 places.append(included)
                 if os.path.isfile(included):
-                    contents.append((f"{name} @", included))
+                    contents.append((f"{role} {name} @", included))
     return Found(tuple(contents), tuple(places))
 
 
@@ -109,9 +123,41 @@ def libraries(programs: Iterable[str], env: Mapping[str, str]) -> Found:
     return Found(tuple(named), (*_LINKER, *sorted(searched)) if named else ())
 
 
+def linker_environment(values: Iterable[str | None], cwd: str) -> tuple[tuple[str, str], ...]:
+    """``LINKER_VARIABLES`` with these values in a directory, without what leads to no library."""
+    library_path, *named = values
+    directories = (os.path.join(cwd, entry) for entry in re.split("[:;]", library_path or ""))
+    kept = [":".join(filter(_may_have_libraries, directories)) if library_path else ""]
+    for text in named:
+        # A name without a slash is searched for, as the program's own libraries are.
+        words = re.split("[: ]", text or "")
+        kept.append(":".join(os.path.join(cwd, w) if "/" in w else w for w in words if w))
+    return tuple((n, value) for n, value in zip(LINKER_VARIABLES, kept, strict=True) if value)
+
+
+def _may_have_libraries(directory: str) -> bool:
+    if "$" in directory:  # $ORIGIN and the like: the linker knows what that means
+        return True
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return False
+    return any(".so" in name or name in _VARIANTS for name in names)
+
+
 def has_effect(library: str) -> bool:
     """Whether what a compiler writes may depend on a library of this name."""
     return _WITHOUT_EFFECT.fullmatch(library) is None
+
+
+def _gcc_places(banner: str) -> Iterator[str]:
+    """Directories in which a clang would find a gcc besides those that it has found, and an
+    assembler of its tools."""
+    for installation in _GCC_INSTALLATION.findall(banner):
+        machine_dir = os.path.dirname(installation)
+        every = os.path.dirname(machine_dir)
+        yield from (machine_dir, every, os.path.join(os.path.dirname(every), "gcc-cross"))
+        yield os.path.join(installation, "../../../..", os.path.basename(machine_dir), "bin")
 
 
 def _each_once(directories: Iterable[str]) -> list[str]:
@@ -202,7 +248,7 @@ def _linker(program: str) -> str | None:
             start = struct.unpack_from(order + ("Q" if wide else "I"), head, 32 if wide else 28)[0]
             size, count = struct.unpack_from(order + "HH", head, 54 if wide else 42)
             file.seek(start)
-            for entry in _entries(file.read(size * count), size):
+            for entry in _entries(file.read(min(size * count, _MAX_TABLE_BYTES)), size):
                 kind = struct.unpack_from(order + "I", entry)[0]
                 if kind == _PT_INTERP:
                     where = ("Q", 8, 32) if wide else ("I", 4, 16)
@@ -210,7 +256,7 @@ def _linker(program: str) -> str | None:
                     length = struct.unpack_from(order + where[0], entry, where[2])[0]
                     file.seek(offset)
                     return os.fsdecode(file.read(min(length, 4096)).rstrip(b"\0"))
-    except (OSError, struct.error):
+    except (OSError, ValueError, struct.error):
         pass
     return None
 

@@ -4,6 +4,7 @@ Asks the driver itself; hashes the programs behind it, their libraries and their
 Used by both the syncer and the worker. Knows no job, no queue and no network.
 """
 
+import functools
 import hashlib
 import os
 import re
@@ -21,12 +22,15 @@ from distbuild.digests import FileDigests
 from distbuild.drivers import SKIP
 from distbuild.mirror.known import StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.system_paths import WINDOWS
 
 #: A compiler that does not answer what it is in this time is none.
 ASK_TIMEOUT_S = 30.0
 #: On Windows: who has no console would else show one for each program that it asks.
 NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 
+#: What PATH and the like lead to is looked at again after this (seconds).
+AROUND_S = 1.0
 #: No directory: a compiler on a worker has no home, and so no configuration from there.
 NO_HOME = "/nonexistent"
 
@@ -40,6 +44,8 @@ _TARGET = re.compile(r"^Target: (\S+)", re.M)
 #: Programs that gcc and clang find through PATH where they have none of their own.
 BY_PATH = ("as", "objcopy")
 _GCC_PROGRAMS = ("cc1", "cc1plus", *BY_PATH)
+#: Most machines have none: they count for commands of that language alone.
+_OBJECTIVE_C = ("cc1obj", "cc1objplus")
 _DIRECTORY = re.compile(r'^ (/.*?)$|^ignoring \w+ directory "(.*)"$', re.MULTILINE)
 _NUMBER = re.compile(r"\d+(\.\d+)*")
 _CLANG_VERSION = re.compile(r"\bclang version (\S+)")
@@ -66,18 +72,64 @@ class Identity(msgspec.Struct, frozen=True):
     states: tuple[State, ...] = ()
     #: Paths, there or not, at which it shows that the compiler may read other files from now on.
     places: tuple[str, ...] = ()
+    #: The digest for Objective-C, where programs of its own compile that.
+    objective_c: str = ""
+
+    def digest_for(self, language: str) -> str:
+        """The digest that has to agree for a source in this language."""
+        is_own = language.startswith("objective-c") and self.objective_c
+        return self.objective_c if is_own else self.digest
+
+    def digests(self) -> tuple[str, ...]:
+        """For all languages."""
+        return (self.digest, self.objective_c) if self.objective_c else (self.digest,)
 
 
 class Around(msgspec.Struct, frozen=True):
-    """What of an environment decides which programs and libraries a driver finds: what PATH means
-    by the names in ``BY_PATH``, and the variables of the dynamic linker."""
+    """What of an environment decides which files a driver reads: what PATH means by the names in
+    ``BY_PATH``, the variables of the dynamic linker, and HOME."""
 
     programs: tuple[tuple[str, str], ...] = ()
     linker: tuple[tuple[str, str], ...] = ()
+    home: str = NO_HOME
 
 
-def found_by_path(search_path: str) -> tuple[tuple[str, str], ...]:
-    """The programs of ``BY_PATH`` that this PATH leads to."""
+def found_by_path(search_path: str) -> Around:
+    """The environment of a worker's compiles, which have this PATH."""
+    return Around(_by_path(search_path))
+
+
+def around(env: Mapping[str, str], cwd: str, now: float) -> Around:
+    """The same of an environment on the dev box and a directory in it. ``now``: in seconds; each
+    second the disk is looked at again."""
+    if WINDOWS:
+        return Around()
+    variables = tuple(map(env.get, ("PATH", "HOME", *compiler_files.LINKER_VARIABLES)))
+    is_tied = _names_relative(variables)
+    return _around(variables, cwd if is_tied else "/", int(now / AROUND_S))
+
+
+@functools.lru_cache(maxsize=100)
+def _names_relative(variables: tuple[str | None, ...]) -> bool:
+    """Whether a list of directories has one that depends on the directory of the compile."""
+    listed = (entry for text in variables if text for entry in re.split("[:;]", text))
+    return not all(entry.startswith("/") for entry in listed)
+
+
+@functools.lru_cache(maxsize=1000)
+def _around(variables: tuple[str | None, ...], cwd: str, _: int) -> Around:
+    path, home, *linker = variables
+    path = os.defpath if path is None else path
+    if home is None:
+        home = os.path.expanduser("~")
+    return Around(
+        _by_path(os.pathsep.join(os.path.join(cwd, entry) for entry in path.split(os.pathsep))),
+        compiler_files.linker_environment(linker, cwd),
+        home if os.path.isdir(home) else NO_HOME,
+    )
+
+
+def _by_path(search_path: str) -> tuple[tuple[str, str], ...]:
     found = ((name, shutil.which(name, path=search_path)) for name in BY_PATH)
     return tuple((name, path) for name, path in found if path)
 
@@ -106,7 +158,8 @@ def state_of(path: str) -> State:
 
 class _Asked(msgspec.Struct, frozen=True):
     """What a driver says of itself. ``files``: its programs, behind all symlinks. ``called``: the
-    paths by which it calls them, where these are others. ``find``: its configuration, as it is."""
+    paths by which it calls them, where these are others. ``objective_c``: more programs, for that
+    language. ``find``: its configuration, as it is."""
 
     family: Family
     version: str
@@ -114,33 +167,33 @@ class _Asked(msgspec.Struct, frozen=True):
     files: list[str]
     searched: list[list[str]]
     called: tuple[str, ...] = ()
+    objective_c: tuple[str, ...] = ()
     find: Callable[[], Found] = lambda: Found((), ())
 
 
 class Identifier:
-    """Identifies drivers; remembers file digests in ``digests``. ``home``: the HOME of compiles,
-    in which a clang may look for configuration files."""
+    """Identifies drivers; remembers file digests in ``digests``."""
 
-    def __init__(self, digests: FileDigests, home: str = NO_HOME) -> None:
+    def __init__(self, digests: FileDigests) -> None:
         self._digests = digests
-        self._home = home
 
     def identify(self, driver: str, around: Around | None = None) -> Identity:
-        """The compiler at this path in such an environment (None: this process's); raises
-        InfrastructureError if it is none that we know."""
+        """The compiler at this path in such an environment (None: it has this process's PATH);
+        raises InfrastructureError if it is none that we know."""
         if around is None:
-            around = Around(found_by_path(os.environ.get("PATH", os.defpath)))
+            around = found_by_path(os.environ.get("PATH", os.defpath))
         named = family_of(os.path.basename(driver))
         banner = _ask(driver, "--version")
         clang = _CLANG_VERSION.search(banner)
         if named is not None and named.speaks_cl:
-            asked = self._cl(driver, banner, clang[1] if clang else "")
+            asked = self._cl(driver, banner, clang[1] if clang else "", around.home)
         else:
             number = clang[1] if clang else _ask(driver, "-dumpfullversion").strip()
             if not _NUMBER.match(number):
                 raise InfrastructureError(f"{driver} is neither gcc nor clang")
             machine = _ask(driver, "-dumpmachine").strip()
-            searching = [self._search_text(driver, language) for language in ("c", "c++")]
+            options = [("-E", "-v", "-x", language, "-") for language in ("c", "c++")]
+            searching = [_ask(driver, *words, stdin="", home=around.home) for words in options]
             ask = self._clang if clang is not None else self._gcc
             asked = ask(driver, f"{number} {machine}", searching, around)
         return self._identity(os.path.realpath(driver), asked, around)
@@ -156,6 +209,7 @@ class Identifier:
             [real, *map(os.path.realpath, called)],
             list(map(_listed, searching)),
             called,
+            tuple(map(os.path.realpath, _programs(driver, _OBJECTIVE_C, around))),
             lambda: compiler_files.gcc_configuration(real, machine, places),
         )
 
@@ -170,16 +224,17 @@ class Identifier:
             [os.path.realpath(driver), *map(os.path.realpath, called)],
             list(map(_listed, searching)),
             called,
-            lambda: compiler_files.clang_configuration(driver, searching[0]),
+            find=lambda: compiler_files.clang_configuration(driver, searching[0]),
         )
 
-    def _cl(self, driver: str, banner: str, clang: str) -> _Asked:
+    def _cl(self, driver: str, banner: str, clang: str, home: str) -> _Asked:
         """A compiler that is called cl: clang-cl with this version of clang, or Microsoft's."""
         real = os.path.realpath(driver)
         if clang:
             target = _TARGET.search(banner)
             machine = target[1] if target else ""
-            searching = [self._ask_home(driver, "/E", "-v", kind, "-") for kind in ("/TC", "/TP")]
+            options = [("/E", "-v", language, "-") for language in ("/TC", "/TP")]
+            searching = [_ask(driver, *words, stdin="", home=home) for words in options]
             facts = _same_everywhere(machine, searching)
             return _Asked(
                 Family.CLANG_CL,
@@ -199,7 +254,8 @@ class Identifier:
     def _identity(self, real: str, asked: _Asked, around: Around) -> Identity:
         linker = dict(around.linker)
         found = _found(asked, linker)
-        needs = tuple(sorted({*asked.files, *asked.called, *(path for _, path in found.contents)}))
+        own = (*asked.files, *asked.called, *asked.objective_c)
+        needs = tuple(sorted({*own, *(path for _, path in found.contents)}))
         states = tuple(map(state_of, (*needs, *found.places)))
         # What appeared before its place was looked at is found now.
         if _found(asked, linker) != found:
@@ -211,10 +267,10 @@ class Identifier:
             if compiler_files.has_effect(name)
         ]
         text = "\0".join([asked.family, *asked.facts, *digests, *read])
-        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape"))
+        more = "\0".join(self._digests.of(file).hex() for file in asked.objective_c)
         c_dirs, cxx_dirs = (tuple(d for d in dirs if os.path.isdir(d)) for dirs in asked.searched)
         return Identity(
-            digest.hexdigest(),
+            _sha256(text),
             asked.family,
             asked.version,
             real,
@@ -223,23 +279,23 @@ class Identifier:
             needs,
             states,
             found.places,
+            _sha256(f"{text}\0{more}") if more else "",
         )
 
-    def _search_text(self, driver: str, language: str) -> str:
-        """What the driver says of all directories that it tries, whether they exist or not."""
-        return self._ask_home(driver, "-E", "-v", "-x", language, "-")
 
-    def _ask_home(self, driver: str, *options: str) -> str:
-        return _ask(driver, *options, stdin="", home=self._home)
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _found(asked: _Asked, linker: Mapping[str, str]) -> Found:
-    """The driver's configuration and libraries as they are now."""
+    """The driver's configuration, libraries and search directories as they are now."""
     configuration = asked.find()
-    libraries = compiler_files.libraries(asked.files, linker)
+    libraries = compiler_files.libraries((*asked.files, *asked.objective_c), linker)
+    # One that is made later is searched from then on.
+    absent = {place for dirs in asked.searched for place in dirs if not os.path.isdir(place)}
     return Found(
         (*configuration.contents, *libraries.contents),
-        (*configuration.places, *libraries.places),
+        (*configuration.places, *libraries.places, *sorted(absent)),
     )
 
 
@@ -302,10 +358,11 @@ def _programs(driver: str, names: Iterable[str], around: Around) -> tuple[str, .
 
 def _program(driver: str, name: str, answer: str, around: Around) -> str | None:
     """The program that a driver names by this answer, or that PATH leads to."""
-    directory = os.path.dirname(answer)
+    directory, base = os.path.split(answer)
     # clang answers with what it found on the PATH that it was asked with.
     if not directory or (
-        directory in os.environ.get("PATH", os.defpath).split(os.pathsep)
+        base == name
+        and directory in os.environ.get("PATH", os.defpath).split(os.pathsep)
         and directory != os.path.dirname(os.path.realpath(driver))
     ):
         return dict(around.programs).get(name)

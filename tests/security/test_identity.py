@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.cluster import SRC, Cluster
 from tests.support.namespaces import HERE, added, replaced
-from tests.support.tools import absent, need
+from tests.support.tools import absent, need, need_configured
 
 pytestmark = pytest.mark.compiler
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from distbuild.digests import FileDigests
 from distbuild.toolchains import Identifier
 identifier = Identifier(FileDigests(Path(sys.argv[1])))
-print(identifier.identify(sys.argv[2]).digest)
+print(identifier.identify(sys.argv[2]).digests())
 """
 
 
@@ -50,6 +50,14 @@ def library(program: str, name: str) -> Path:
     return Path(str(found))
 
 
+def program(driver: str, name: str) -> Path:
+    """A gcc's own program of this name."""
+    path = Path(ask(driver, f"-print-prog-name={name}"))
+    if not path.is_absolute():
+        absent(f"{driver} has no {name}")
+    return path
+
+
 def parts(driver: str) -> Path:
     """The directory of a gcc's own parts."""
     return Path(ask(driver, "-print-libgcc-file-name")).parent
@@ -67,6 +75,12 @@ def tools(driver: str) -> Path:
 
 def beside(driver: str, name: str) -> Path:
     return Path(driver).resolve().parent / name
+
+
+def called(compiler: str) -> str:
+    """The compiler's name here; a configured one is the first that reads configuration files."""
+    kind, _, name = compiler.rpartition(" ")
+    return need_configured(name) if kind else name
 
 
 def one_byte_more(path: Path, directory: Path) -> Path:
@@ -91,6 +105,7 @@ CFG = "-DFROMCFG\n"
 #: What is changed, the compiler that reads it, its path, and what it is then.
 Case = tuple[str, Callable[[str], Path], Callable[[Path, Path], Path]]
 CASES: dict[str, Case] = {
+    "objective-c": ("gcc", lambda gcc: program(gcc, "cc1obj"), one_byte_more),
     "specs": ("gcc", lambda gcc: parts(gcc) / "specs", text(SPECS)),
     "specs of all versions": ("gcc", lambda gcc: above(gcc) / "specs", text(SPECS)),
     "specs of the tools": ("gcc", tools, text(SPECS)),
@@ -115,22 +130,26 @@ CASES: dict[str, Case] = {
     ),
     "libc of clang": ("clang", lambda clang: library(clang, "libc.so"), one_byte_more),
     "libstdc++ of clang": ("clang", lambda clang: library(clang, "libstdc++"), one_byte_more),
-    "clang.cfg": ("clang-16", lambda clang: beside(clang, "clang.cfg"), text(CFG)),
-    "clang++.cfg": ("clang++-16", lambda clang: beside(clang, "clang++.cfg"), text(CFG)),
+    "clang.cfg": ("configured clang", lambda clang: beside(clang, "clang.cfg"), text(CFG)),
+    "clang++.cfg": ("configured clang++", lambda clang: beside(clang, "clang++.cfg"), text(CFG)),
     "cfg of a triple": (
-        "clang-16",
+        "configured clang",
         lambda clang: beside(clang, "x86_64-pc-linux-gnu.cfg"),
         text(CFG),
     ),
     "cfg of another target": (
-        "clang-16",
+        "configured clang",
         lambda clang: beside(clang, "armv7-unknown-linux-gnueabihf-clang.cfg"),
         text(CFG),
     ),
-    "cfg of clang-cl": ("clang-cl-16", lambda clang: beside(clang, "clang-cl.cfg"), text(CFG)),
+    "cfg of clang-cl": (
+        "configured clang-cl",
+        lambda clang: beside(clang, "clang-cl.cfg"),
+        text(CFG),
+    ),
     # With -no-canonical-prefixes.
     "cfg beside the name": (
-        "clang-16",
+        "configured clang",
         lambda clang: Path(clang).with_name("clang.cfg"),
         text(CFG),
     ),
@@ -149,7 +168,7 @@ def test_a_file_that_the_compiler_reads_makes_it_another_one(
 ) -> None:
     need("bwrap")
     compiler, place, content = CASES[name]
-    driver = need(compiler)
+    driver = need(called(compiler))
     path = place(driver)
     words = (replaced if path.exists() else added)(path, content(path, tmp_path))
     here = identify(driver, memory, list(HERE))
@@ -159,15 +178,13 @@ def test_a_file_that_the_compiler_reads_makes_it_another_one(
 
 #: The compile that shows each difference.
 FOREIGN = {
-    name: [CASES[name][0], *more]
-    for name, more in {
-        "specs": ["-c", "x.c"],
-        "specs of g++": ["-c", "x.cc"],
-        "assembler": ["-c", "x.c"],
-        "libc": ["-c", "x.c"],
-        "clang.cfg": ["-c", "x.c"],
-        "clang++.cfg": ["-c", "x.cc"],
-    }.items()
+    "specs": ["-c", "x.c"],
+    "specs of g++": ["-c", "x.cc"],
+    "assembler": ["-c", "x.c"],
+    "objective-c": ["-c", "x.m"],
+    "libc": ["-c", "x.c"],
+    "clang.cfg": ["-c", "x.c"],
+    "clang++.cfg": ["-c", "x.cc"],
 }
 
 
@@ -178,12 +195,12 @@ def foreign(
     """A farm whose only worker differs from this machine in one file, and a compile."""
     need("bwrap")
     compiler, place, content = CASES[request.param]
-    path = place(need(compiler))
+    path = place(need(called(compiler)))
     words = (replaced if path.exists() else added)(path, content(path, tmp_path))
     farm = Cluster(tmp_path / "farm", certs_dir, [{}])
     farm.daemons[0].prefix = [*HERE, *words]
     try:
-        yield farm.start(), FOREIGN[request.param]
+        yield farm.start(), [called(compiler), *FOREIGN[request.param]]
         farm.stop()
     finally:
         farm.kill()

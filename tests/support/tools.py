@@ -1,9 +1,13 @@
 """Tools that a test needs and a machine may lack."""
 
 import os
+import re
 import shutil
+import subprocess
 
 import pytest
+
+FIRST_CONFIGURED = 16
 
 
 def need(name: str) -> str:
@@ -22,6 +26,23 @@ def need_versioned(name: str) -> str:
     if found is None:
         absent(f"{name} is not installed")
     return str(found)
+
+
+def need_configured(name: str) -> str:
+    """The name of a part of LLVM (clang, clang++, clang-cl) that reads configuration files by
+    itself, as it does from version 16 on."""
+    for version in ("", *(f"-{number}" for number in range(25, 15, -1))):
+        found = shutil.which(name + version)
+        if found and _clang_version(found) >= FIRST_CONFIGURED:
+            return name + version
+    absent(f"{name} of version {FIRST_CONFIGURED} or later is not installed")
+    raise AssertionError
+
+
+def _clang_version(path: str) -> int:
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"clang version (\d+)", done.stdout)
+    return int(found[1]) if found else 0
 
 
 def absent(what: str) -> None:

@@ -41,6 +41,7 @@ _PROBED = frozenset(
 )
 _PROBED_PREFIXES = ("-mabi=", "-march=", "-mcpu=", "-mfloat-abi=", "-mfpu=", "-mthumb", "-marm")
 
+_ABSENT = re.compile(r'^ignoring nonexistent directory "(.*)"$', re.MULTILINE)
 _BEGIN = re.compile(r"^#include <\.\.\.>.*:$")
 _IMPLICIT = re.compile(r'^# \d+ "(/[^"]*)" 1 3', re.MULTILINE)
 
@@ -73,8 +74,17 @@ ALLOWED_ENV_PREFIXES = ("LC_",)
 
 #: TERMINFO that is an entry itself, not a directory of this or that machine (ncurses(3), 6.1).
 _INLINE = ("b64:", "hex:")
-#: Where the dev box keeps entries; what they name stays there.
-_LOCATES = ("PATH", "TERMINFO", "TERMINFO_DIRS")
+#: Where the dev box keeps programs, libraries, configuration and the terminal's description; what
+#: they name stays there.
+_LOCATES = (
+    "HOME",
+    "LD_AUDIT",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "PATH",
+    "TERMINFO",
+    "TERMINFO_DIRS",
+)
 
 #: Bazel's PWD: whatever directory a process is in, and so it is recorded on each dev box alike.
 _CWD_OF_PROCESS = "/proc/self/cwd"
@@ -88,6 +98,7 @@ _RUNS_OTHER_CODE = (
     "COMPILER_PATH",
     "GCC_COMPARE_DEBUG",
     "GCC_EXEC_PREFIX",
+    "GCONV_PATH",
 )
 _WRITES_OR_MOVES = (
     "CC_LOG_DIAGNOSTICS",
@@ -95,7 +106,9 @@ _WRITES_OR_MOVES = (
     "CC_PRINT_INTERNAL_STAT",
     "CC_PRINT_OPTIONS",
     "CC_PRINT_PROC_STAT",
+    "CLANG_NO_DEFAULT_CONFIG",
     "DEPENDENCIES_OUTPUT",
+    "LOCPATH",
     "SDKROOT",
     "SUNPRO_DEPENDENCIES",
 )
@@ -146,6 +159,11 @@ def parse_search_dirs(stderr: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def parse_absent_dirs(stderr: str) -> tuple[str, ...]:
+    """The directories that the compiler would search if they were there."""
+    return tuple(_ABSENT.findall(stderr))
+
+
 def parse_implicit_include(stdout: str) -> str | None:
     """The header that the compiler includes by itself (glibc's stdc-predef.h), if there is one."""
     match = _IMPLICIT.search(stdout)
@@ -185,8 +203,8 @@ def allowed_environment(env: Mapping[str, str]) -> dict[str, str]:
 def telling_environment(env: Mapping[str, str]) -> dict[str, str]:
     """The part of ``env`` that decides how and where a command is compiled.
 
-    What reaches the compiler, what forbids to distribute, and where the driver is found and the
-    terminal described.
+    What reaches the compiler, what forbids to distribute, and where the driver and its parts are
+    found and the terminal is described.
     """
     names = {*_LOCATES, *_OBSTACLES, *_FINDS_VISUAL_STUDIO, *VARIABLES}
     more = {name: value for name, value in env.items() if name in names}

@@ -8,7 +8,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -20,15 +20,19 @@ from distbuild.protocol.errors import InfrastructureError
 from distbuild.system_paths import to_system
 from distbuild.toolchains import (
     NO_WINDOW,
+    Around,
     Identifier,
     Identity,
     are_as_identified,
+    around,
     asking_environment,
 )
 
 PROBE_TIMEOUT_S = 30.0
 #: A compiler's parts are looked at again after this (seconds); its driver for each job.
 LOOK_S = 1.0
+#: More compilers, and environments of them, than any machine has.
+_MAX_KEPT = 200
 _NAMES_DIRECTORY = re.compile("sysroot|-resource-dir")
 
 
@@ -38,20 +42,27 @@ class Search(msgspec.Struct, frozen=True):
 
     dirs: tuple[str, ...]
     implicit_include: str | None
+    #: Those that it would search if they were there.
+    absent: tuple[str, ...] = ()
 
 
 class Driver(msgspec.Struct, frozen=True):
-    """A compiler driver on the dev box's disk and the state it was in."""
+    """A compiler driver on the dev box's disk, the state it was in, and what the environment makes
+    it find besides."""
 
     path: str
     key: StatKey
+    around: Around = Around()
 
 
-def find(name: str, cwd: str, path: str) -> Driver | None:
+def find(name: str, cwd: str, env: Mapping[str, str]) -> Driver | None:
     """The driver that the shell would run for ``name``, with the state that it is in now."""
+    directory = to_system(cwd)
     try:
-        found = find_driver(name, to_system(cwd), path)
-        return None if found is None else Driver(found, stat_key(os.stat(found)))
+        found = find_driver(name, directory, env.get("PATH", os.defpath))
+        if found is None:
+            return None
+        return Driver(found, stat_key(os.stat(found)), around(env, directory, time.monotonic()))
     except OSError:
         return None
 
@@ -78,7 +89,10 @@ class Compilers:
                 self._forget(driver)
                 known = None
             if known is None:
-                known = self._identities[driver] = self._identifier.identify(driver.path)
+                if len(self._identities) >= _MAX_KEPT:
+                    self._forget(next(iter(self._identities)))
+                known = self._identifier.identify(driver.path, driver.around)
+                self._identities[driver] = known
                 self._looked[driver] = self._clock()
             return known
 
@@ -87,7 +101,9 @@ class Compilers:
         if now - self._looked[driver] < LOOK_S:
             return False
         self._looked[driver] = now
-        return not are_as_identified([known])
+        searched = (search for (of, *_), search in self._search.items() if of == driver)
+        appeared = any(os.path.isdir(place) for search in searched for place in search.absent)
+        return appeared or not are_as_identified([known])
 
     def _forget(self, driver: Driver) -> None:
         del self._identities[driver]
@@ -125,6 +141,7 @@ class Compilers:
         return Search(
             toolchain.parse_search_dirs(done.stderr),
             toolchain.parse_implicit_include(done.stdout),
+            toolchain.parse_absent_dirs(done.stderr),
         )
 
 
@@ -136,7 +153,7 @@ def _ask(
             [driver.path, *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env=asking_environment(driver.path),
+            env={**asking_environment(driver.path), "HOME": driver.around.home},
             cwd=cwd,
             timeout=PROBE_TIMEOUT_S,
             encoding="utf-8",

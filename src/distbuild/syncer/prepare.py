@@ -95,7 +95,7 @@ class Preparer:
         return Task(
             command=command,
             env=env,
-            toolchain=known.identity.digest,
+            toolchain=known.identity.digest_for(command.language),
             generation=generation,
             files=(file, *_travelling(text.more)),
             search_dirs=searched,

@@ -107,7 +107,7 @@ def _cl_family(submission: Submission, compilers: Compilers) -> Family | None:
 
 
 def _driver(submission: Submission) -> Driver | None:
-    return find(submission.argv[0], submission.cwd, submission.env.get("PATH", os.defpath))
+    return find(submission.argv[0], submission.cwd, submission.env)
 
 
 def _renamed(submission: Submission) -> tuple[str, ...]:

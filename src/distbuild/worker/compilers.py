@@ -5,18 +5,15 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Iterator
 
 import msgspec
 
 from distbuild.command.driver import family_of
+from distbuild.drivers import WRAPPERS
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Toolchain
-from distbuild.toolchains import Identifier, Identity, are_as_identified
-
-if TYPE_CHECKING:
-    from distbuild.command.model import Family
+from distbuild.toolchains import Identifier, Identity, are_as_identified, found_by_path
 
 #: PATH is looked at again at most so often.
 REFRESH_S = 10.0
@@ -25,7 +22,6 @@ _NAME = re.compile(
     r"(?:[\w.+]+-)*(?:gcc|g\+\+|cc|c\+\+|clang|clang\+\+|clang-cl)(?:-\d+(?:\.\d+)*)?(?:\.exe)?\Z"
     r"|cl(?:\.exe)?\Z"
 )
-_WRAPPERS = frozenset({"ccache", "distcc", "icecc", "sccache", "dist_build.exe"})
 _WRAPPER_DIR = re.compile(r"/(?:ccache|distcc|icecc|icecream|sccache)(?:/|\Z)")
 
 _log = logging.getLogger(__name__)
@@ -54,6 +50,7 @@ class Compilers:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._identifier = identifier
+        self._search_path = search_path
         self._directories = [d for d in search_path.split(os.pathsep) if os.path.isabs(d)]
         self._clock = clock
         self._lock = threading.Lock()
@@ -69,7 +66,7 @@ class Compilers:
 
     def find(self, identity: str, name: str) -> Driver | None:
         """The driver with this identity, the one called ``name`` if there are several."""
-        fitting = [d for d in self._current().values() if d.identity.digest == identity]
+        fitting = [d for d in self._current().values() if identity in d.identity.digests()]
         return next((d for d in fitting if d.name == name), fitting[0] if fitting else None)
 
     def is_same(self, driver: Driver) -> bool:
@@ -91,21 +88,23 @@ class Compilers:
                     self._times = times
                     self._drivers = self._look()
                     self._advertised = [
-                        Toolchain(driver.identity.digest, driver.name, driver.identity.version)
+                        Toolchain(digest, driver.name, driver.identity.version)
                         for driver in self._drivers.values()
+                        for digest in driver.identity.digests()
                     ]
             return self._drivers
 
     def _look(self) -> dict[str, Driver]:
         drivers: dict[str, Driver] = {}
-        known: dict[tuple[str, bool, Family | None], Identity] = {}
+        known: dict[Hashable, Identity] = {}
         for path in self._candidates():
             name = os.path.basename(path)
             if name in drivers:
                 continue
-            key = (os.path.realpath(path), "++" in name, family_of(name))
+            around = found_by_path(search_path_for(path, self._search_path))
+            key = (os.path.realpath(path), "++" in name, family_of(name), around)
             try:
-                identity = known.get(key) or self._identifier.identify(path)
+                identity = known.get(key) or self._identifier.identify(path, around)
             except InfrastructureError as error:
                 _log.debug("not a compiler: %s", error)
                 continue
@@ -125,6 +124,11 @@ class Compilers:
                     yield path
 
 
+def search_path_for(driver: str, search_path: str) -> str:
+    """The PATH of a compiler, which is found in it by its name."""
+    return f"{os.path.dirname(driver)}{os.pathsep}{search_path}"
+
+
 def is_program(path: str) -> bool:
     """Whether a file can be executed."""
     return os.path.isfile(path) and os.access(path, os.X_OK)
@@ -133,7 +137,7 @@ def is_program(path: str) -> bool:
 def is_wrapper(path: str) -> bool:
     """Whether a file that is called like a compiler only passes commands on to one."""
     real = os.path.realpath(path)
-    if os.path.basename(real) in _WRAPPERS:
+    if os.path.basename(real) in WRAPPERS:
         return True
     return any(_WRAPPER_DIR.search(os.path.dirname(p)) for p in (path, real))
 

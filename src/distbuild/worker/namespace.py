@@ -23,6 +23,7 @@ from distbuild.mirror.manifest import MAX_SYMLINKS
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError, NamesItsPlace
 from distbuild.protocol.messages import FileEntry, SymlinkEntry
+from distbuild.worker.compilers import search_path_for
 from distbuild.worker.observe import Observer, names, observe
 from distbuild.worker.paths import check_path
 from distbuild.worker.private import PrivateDirectory
@@ -114,7 +115,7 @@ class NamespaceSandbox:
         """
         named = os.fsdecode(task.job.argv[0])
         driver = task.driver
-        path = f"{os.path.dirname(driver.path)}:{self._search_path}"
+        path = search_path_for(driver.path, self._search_path)
         if "/" in named and named != driver.path and _leads_to_compiler(task, named):
             return os.fsencode(named), path
         _check_spelling(task)

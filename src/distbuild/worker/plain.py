@@ -18,6 +18,7 @@ from distbuild.command.relocate import Relocated, relocate, relocate_env
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.worker import plain_cl
+from distbuild.worker.compilers import search_path_for
 from distbuild.worker.observe import names
 from distbuild.worker.runner import Completed
 from distbuild.worker.sandbox import Answer, Execution, Task, Written, environment, resolved
@@ -53,7 +54,7 @@ class PlainSandbox:
         except ValueError as error:
             raise InfrastructureError(f"no namespaces here: {error}") from error
         argv = [task.driver.path, *moved.argv[1:]]
-        named = environment(task, self._search_path)
+        named = environment(task, search_path_for(task.driver.path, self._search_path))
         # A compiler that is killed removes no temporary files; these go with the directory.
         own = {"PWD": moved.cwd, "TMPDIR": os.fsdecode(task.directory)}
         env = {**relocate_env(named, os.fsdecode(tree)), **own}

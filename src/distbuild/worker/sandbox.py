@@ -13,6 +13,7 @@ import msgspec
 from distbuild.command.model import CompileCommand
 from distbuild.command.toolchain import allowed_environment
 from distbuild.protocol.messages import Job
+from distbuild.toolchains import NO_HOME
 from distbuild.worker.clock import Clock
 from distbuild.worker.compilers import Driver
 from distbuild.worker.runner import Completed
@@ -87,10 +88,13 @@ class Sandbox(Protocol):
 
 
 def environment(task: Task, search_path: str) -> dict[str, str]:
-    """The compiler's environment: what a job may set, and this worker's PATH."""
+    """The compiler's environment: what a job may set, and this worker's PATH.
+
+    No home: without HOME, clang would read the configuration of the worker's user.
+    """
     named = {name: os.fsdecode(value) for name, value in task.job.env.items()}
     pwd = os.fsdecode(task.job.cwd)
-    return {"PWD": pwd, **allowed_environment(named), "PATH": search_path}
+    return {"PWD": pwd, **allowed_environment(named), "PATH": search_path, "HOME": NO_HOME}
 
 
 def resolved(task: Task, path: bytes) -> bytes:

@@ -12,6 +12,7 @@ from distbuild.place import view_of_files
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.system_paths import WINDOWS, from_system
+from distbuild.wrapper.local import clean_environment
 
 #: Nothing is sent for longer than this (seconds) only by a syncer that is stopped or stuck: until a
 #: command is answered there is a heartbeat twice a second.
@@ -32,7 +33,7 @@ def request_of(
         # No compiler reads a variable whose name is not ASCII, and a message's names are UTF-8.
         env={
             name: os.fsencode(value)
-            for name, value in telling_environment(env).items()
+            for name, value in telling_environment(clean_environment(env)).items()
             if name.isascii()
         },
         terminal=terminal,

@@ -1,10 +1,14 @@
 """The dev box's compilers are identified anew when any part of them has changed."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
-from distbuild.command.model import Family
-from distbuild.syncer.compilers import LOOK_S, Compilers, Driver
-from distbuild.toolchains import Identity, state_of
+from distbuild.command.model import CompileCommand, Family
+from distbuild.command.parse import parse
+from distbuild.digests import FileDigests
+from distbuild.syncer.compilers import LOOK_S, Compilers, Driver, find
+from distbuild.toolchains import Identifier, Identity, state_of
 
 
 class Clock:
@@ -24,7 +28,7 @@ def test_a_part_that_is_replaced_while_it_is_looked_at_is_noticed(tmp_path: Path
     cc1.write_text("1")
 
     class Identifier:
-        def identify(self, driver: str) -> Identity:
+        def identify(self, driver: str, around: object) -> Identity:
             found = identity_of(driver, cc1)
             cc1.write_text("22")
             return found
@@ -43,7 +47,7 @@ def test_a_part_that_is_replaced_makes_another_identity(tmp_path: Path) -> None:
     asked = []
 
     class Identifier:
-        def identify(self, driver: str) -> Identity:
+        def identify(self, driver: str, around: object) -> Identity:
             asked.append(driver)
             return identity_of(driver, cc1)
 
@@ -59,3 +63,22 @@ def test_a_part_that_is_replaced_makes_another_identity(tmp_path: Path) -> None:
     clock.now = 3 * LOOK_S
     assert compilers.identity(gcc).digest == "22"
     assert len(asked) == 2
+
+
+def test_a_search_directory_that_is_made_later_is_searched(
+    tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
+    """As /usr/local/include/MACHINE is by the first package that installs headers there."""
+    clock = Clock()
+    require_tool("gcc")
+    gcc = find("gcc", "/", {"PATH": os.environ["PATH"]})
+    command = parse(["gcc", f"--sysroot={tmp_path}", "-c", "x.c"], str(tmp_path), lambda _: None)
+    assert gcc is not None
+    assert isinstance(command, CompileCommand)
+    compilers = Compilers(Identifier(FileDigests(tmp_path / "memory")), clock)
+    compilers.identity(gcc)
+    assert not any(d.startswith(str(tmp_path)) for d in compilers.search(gcc, command).dirs)
+    (tmp_path / "usr/include").mkdir(parents=True)
+    clock.now = LOOK_S
+    compilers.identity(gcc)
+    assert f"{tmp_path}/usr/include" in compilers.search(gcc, command).dirs

@@ -17,7 +17,7 @@ class FakeIdentifier:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def identify(self, driver: str) -> Identity:
+    def identify(self, driver: str, around: object) -> Identity:
         self.asked.append(os.path.basename(driver))
         digest = Path(driver).read_text()
         if digest == "no":
@@ -127,8 +127,8 @@ def test_a_part_of_a_compiler_that_is_replaced_is_noticed(directory: Path) -> No
     clock = Clock()
 
     class WithParts(FakeIdentifier):
-        def identify(self, driver: str) -> Identity:
-            found = super().identify(driver)
+        def identify(self, driver: str, around: object) -> Identity:
+            found = super().identify(driver, around)
             return msgspec.structs.replace(
                 found,
                 digest=found.digest + cc1.read_text(),

@@ -49,9 +49,7 @@ def _names() -> set[str]:
     telling |= {*toolchain._LOCATES, *toolchain._OBSTACLES, *toolchain._FOR_WINDOWS}
     alike = {f"X{name}" for name in telling} | {f"{name}X" for name in telling}
     alike |= {name[:-1] for name in telling} | {name.lower() for name in telling}
-    others = (
-        "CFLAGS CXXFLAGS LD_LIBRARY_PATH LIBRARY_PATH LIB INCLUDE CL COLLECT_GCC TMPDIR LC USER"
-    )
+    others = "CFLAGS CXXFLAGS LD_DEBUG LIBRARY_PATH LIB INCLUDE CL COLLECT_GCC TMPDIR LC USER"
     return telling | alike | set(others.split())
 
 
