@@ -9,8 +9,8 @@ import os
 import posixpath
 import struct
 
-from distbuild import disk
 from distbuild.command.by_products import may_write, object_of
+from distbuild.outputs import is_same_directory
 from distbuild.protocol.blobs import is_expanding, unpack_inputs
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.marks import mark
@@ -50,7 +50,7 @@ def _objection_to_outputs(task: Task, result: ResultRequest) -> str:
         path = file.path
         if not path.startswith(b"/") or b"\0" in path or path in own or path in seen:
             return f"it writes {_shown(path)}"
-        if not may_write(task.command, os.fsdecode(path), _is_same_directory):
+        if not may_write(task.command, os.fsdecode(path), is_same_directory):
             return f"it writes {_shown(path)}, which its command does not"
         if not 0 <= file.blob.size <= MAX_BLOB_BYTES:
             return f"it writes {file.blob.size} bytes"
@@ -60,21 +60,6 @@ def _objection_to_outputs(task: Task, result: ResultRequest) -> str:
     if size > MAX_BLOB_BYTES or is_expanding(size, packed):
         return f"it writes {size} bytes, packed in {packed}"
     return ""
-
-
-def _is_same_directory(real: str, named: str) -> bool:
-    """Whether the dev box calls ``real`` what a command calls ``named``.
-
-    The name that a worker gives must be the real one: another way there may be turned elsewhere
-    between this look and the writing, by whoever owns a directory on it.
-    """
-    if real == named:
-        return True
-    try:
-        found = disk.realpath(named)
-    except (OSError, ValueError):
-        return False
-    return real == found or (WINDOWS and real.lower() == found.lower())
 
 
 def _objection_to_inputs(inputs: list[InputFile]) -> str:

@@ -14,13 +14,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from distbuild.command.by_products import may_write
 from distbuild.command.model import Local, LocalReason
 from distbuild.command.parse import parse
 from distbuild.config import find_home, load_config, syncer_urls
 from distbuild.drivers import passed
-from distbuild.outputs import Rights, write_outputs
-from distbuild.protocol.errors import ConfigError, DistBuildError
+from distbuild.outputs import Rights, is_same_directory, write_outputs
+from distbuild.protocol.errors import ConfigError, DistBuildError, ProtocolError
 from distbuild.protocol.messages import SubmitReply
+from distbuild.protocol.text import one_line
 from distbuild.tls import load_credentials
 from distbuild.wrapper.local import run_locally
 from distbuild.wrapper.session import make_session
@@ -101,8 +103,10 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
         return run_locally(argv, env)
     verbose = env.get("DIST_BUILD_VERBOSE") == "1"
     try:
-        reply = connect().compile(request_of(argv, env, find_terminal()))
+        request = request_of(argv, env, find_terminal())
+        reply = connect().compile(request)
         if reply.outcome == "done":
+            _check(argv, os.fsdecode(request.cwd), reply)
             write_outputs(reply.outputs, reply.removed, Rights(_umask()), reply.rewritten)
             return _give_back(reply, verbose=verbose)
     except DistBuildError as error:
@@ -111,6 +115,20 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
         if may_run and reply.reason not in _TURNLESS:
             env = take_turn(find_home().state / "turns", env)
     return _fall_back(reply, argv, env, verbose=verbose)
+
+
+def _check(argv: Sequence[str], cwd: str, reply: SubmitReply) -> None:
+    """Raises ProtocolError where the syncer would have a file written that the command does not
+    write; of a command that only the syncer understands that is not known."""
+    command = parse(argv, cwd, lambda _: None)
+    if isinstance(command, Local):
+        return
+    for path in (*(file.path for file in reply.outputs), *reply.removed):
+        if not may_write(command, os.fsdecode(path), is_same_directory):
+            said = one_line(os.fsdecode(path))
+            raise ProtocolError(
+                f"the syncer answers with {said}, which this command does not write"
+            )
 
 
 def _give_back(reply: SubmitReply, *, verbose: bool) -> int:
