@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from distbuild.command.by_products import may_write
+from distbuild.command.by_products import Writable
 from distbuild.command.model import Local, LocalReason
 from distbuild.command.parse import parse
 from distbuild.config import find_home, load_config, syncer_urls
@@ -123,8 +123,9 @@ def _check(argv: Sequence[str], cwd: str, reply: SubmitReply) -> None:
     command = parse(argv, cwd, lambda _: None)
     if isinstance(command, Local):
         return
+    writable = Writable(command, is_same_directory)
     for path in (*(file.path for file in reply.outputs), *reply.removed):
-        if not may_write(command, os.fsdecode(path), is_same_directory):
+        if not writable.has(os.fsdecode(path)):
             said = one_line(os.fsdecode(path))
             raise ProtocolError(
                 f"the syncer answers with {said}, which this command does not write"
