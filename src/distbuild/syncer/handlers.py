@@ -19,7 +19,7 @@ from distbuild.syncer.gate import Gate, Refused, same_version
 from distbuild.syncer.service import Service
 
 #: A worker with its compilers, of which some are kept.
-MAX_LEASE_BYTES = 256 * 1024
+MAX_LEASE_BYTES = 512 * 1024
 #: The names of its leases.
 MAX_RENEW_BYTES = 1024 * 1024
 #: A message that has to be waited for.
