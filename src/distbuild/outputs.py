@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
+from distbuild import disk
 from distbuild.protocol.blobs import unpack_parts
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import OutputFile
@@ -42,6 +43,7 @@ _PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, 
 _CLOSED = -1
 #: What new files belong to without more ado.
 _OUR_GROUPS = (-1, os.getegid() if sys.platform != "win32" else -1)
+_DETOURS = frozenset((b"", b".", b".."))
 #: What compilers ask for. A program is made by a linker, whatever a worker's disk says of modes.
 _FULL = 0o666
 #: How often another one that writes the same file may come between.
@@ -131,12 +133,27 @@ def _not_written(error: OSError) -> InfrastructureError:
     return InfrastructureError(f"cannot write the result: {error.strerror}")
 
 
+def is_same_directory(real: str, named: str) -> bool:
+    """Whether ``real`` is what this machine calls the directory that a command calls ``named``.
+
+    It must be the real name, links followed: another way there may be turned elsewhere between
+    this look and the writing, by whoever owns a directory on it.
+    """
+    if real == named:
+        return True
+    try:
+        found = disk.realpath(named)
+    except (OSError, ValueError):
+        return False
+    return real == found or (sys.platform == "win32" and real.lower() == found.lower())
+
+
 class _Written:
     """An output on its disk that has no name yet, or that of a temporary file."""
 
     def __init__(self, file: OutputFile, rights: Rights, *, into_old: bool) -> None:
-        if b"\0" in file.path:
-            raise InfrastructureError("cannot write the result: a path with a NUL")
+        if not _is_plain(file.path):
+            raise InfrastructureError(f"{one_line(os.fsdecode(file.path))}: no path of an output")
         self._file = file
         self._path = file.path
         self._temporary = b""
@@ -249,6 +266,12 @@ class _Written:
         handle, self._handle = self._handle, _CLOSED
         if handle != _CLOSED:
             os.close(handle)
+
+
+def _is_plain(path: bytes) -> bool:
+    """Whether a path is absolute, and leads to a file without a detour."""
+    parts = path.split(b"/")
+    return parts[0] == b"" and b"\0" not in path and not _DETOURS.intersection(parts[1:])
 
 
 def _has_default_acl(directory: bytes) -> bool:

@@ -20,6 +20,17 @@ def syncer(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterato
         started.kill()
 
 
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterator[Cluster]:
+    """A syncer with one honest worker."""
+    started = Cluster(tmp_path_factory.mktemp("mixed"), certs_dir, [{"sandbox": "plain"}])
+    try:
+        yield started.start()
+        started.stop()
+    finally:
+        started.kill()
+
+
 @pytest.fixture
 def evil(syncer: Cluster, certs_dir: Path) -> Iterator[HostileWorker]:
     """A stolen build machine: it has the worker's token."""

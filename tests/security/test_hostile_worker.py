@@ -26,6 +26,14 @@ ARGV = ["gcc", "-c", "a.c", "-o", "a.o"]
 MIB = 1024 * 1024
 
 
+def local_object(project: Path) -> bytes:
+    """What the local compiler makes of it."""
+    assert run_here(ARGV, project).exit_code == 0
+    made = (project / "a.o").read_bytes()
+    (project / "a.o").unlink()
+    return made
+
+
 class Victim:
     """A developer's project, and what lies around it that nobody may touch."""
 
@@ -37,14 +45,8 @@ class Victim:
         (self.home / "keys").mkdir()
         (self.home / "keys/authorized_keys").write_text("mine\n")
         (project / "a.py").write_text("mine\n")
-        self.object = self._locally()
+        self.object = local_object(project)
         self.before = self.files()
-
-    def _locally(self) -> bytes:
-        assert run_here(ARGV, self.project).exit_code == 0
-        made = (self.project / "a.o").read_bytes()
-        (self.project / "a.o").unlink()
-        return made
 
     def files(self) -> dict[str, tuple[int, bytes]]:
         """Everything around, but the object."""
@@ -324,6 +326,38 @@ def _peak(process: psutil.Process) -> int:
     text = Path(f"/proc/{process.pid}/status").read_text()
     [line] = [line for line in text.splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
+
+
+def test_a_job_whose_result_is_refused_goes_to_another_worker(
+    mixed: Cluster, certs_dir: Path, project: Path
+) -> None:
+    before = mixed.jobs()
+    evil = HostileWorker(mixed.url, certs_dir)
+    victim = str(project / "evil.sh")
+
+    def lie(job: Job, truth: ResultRequest) -> ResultRequest:
+        return msgspec.structs.replace(truth, outputs=[output(victim, b"evil", 0o755)])
+
+    with evil.answering(lie):
+        while not evil.jobs:  # more at once than the other has slots
+            at_once = [
+                mixed.popen(["gcc", "-c", "a.c", "-o", f"a{n}.o"], project) for n in range(8)
+            ]
+            assert [one.communicate(timeout=60) for one in at_once] == [(b"", b"")] * 8
+            assert {one.returncode for one in at_once} == {0}
+    evil.close()
+    assert not os.path.exists(victim)
+    objects = {path.read_bytes() for path in project.glob("*.o")}
+    assert objects == {local_object(project)}
+    after = mixed.jobs()
+    assert after["local"] == before["local"]
+    assert after["retried"] > before["retried"]
+    worker = mixed.syncer.status()["workers"][evil.name]
+    assert worker["refused_results"] == len(evil.jobs)
+    assert worker["refused_why"].endswith("evil.sh, which its command does not")
+    log = (mixed.syncer.home / "logs/syncer.log").read_text()
+    warned = [line for line in log.splitlines() if f"a result of {evil.name} was refused" in line]
+    assert ["WARNING" in line for line in warned] == [n == 0 for n in range(len(evil.jobs))]
 
 
 # --- leases ------------------------------------------------------------------------------------

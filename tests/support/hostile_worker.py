@@ -8,10 +8,12 @@ import contextlib
 import functools
 import hashlib
 import os
+import socket
+import ssl
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -193,3 +195,56 @@ def read_input(path: str) -> InputFile:
     """A file as the compiler is said to have read it."""
     real = os.path.realpath(path)
     return InputFile(os.fsencode(real), hashlib.sha256(Path(real).read_bytes()).digest())
+
+
+class HostilePort:
+    """What listens where the syncer expects a worker, with a worker's certificate.
+
+    ``answers``: by path, a status line's rest with its headers and a body, as they are sent.
+    """
+
+    def __init__(self, certs: Path, port: int, answers: Mapping[str, bytes]) -> None:
+        self.port = port
+        self.answers = dict(answers)
+        #: The paths that were asked for.
+        self.asked: list[str] = []
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certs / "worker/cert.pem", certs / "worker/key.pem")
+        self._stop = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(OSError):
+                accepted, _ = self._listener.accept()
+                accepted.settimeout(WAIT_S)
+                with accepted, self._context.wrap_socket(accepted, server_side=True) as connection:
+                    self._talk(connection)
+
+    def _talk(self, connection: ssl.SSLSocket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            part = connection.recv(65536)
+            if not part:
+                return
+            head += part
+        path = head.split(b" ")[1].decode()
+        self.asked.append(path)
+        connection.sendall(b"HTTP/1.1 " + self.answers.get(path, said(b"", "404 Not Found")))
+
+
+def said(body: bytes, status: str = "200 OK", length: int | None = None) -> bytes:
+    """An answer for a HostilePort, as it is sent."""
+    size = len(body) if length is None else length
+    return f"{status}\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n".encode() + body

@@ -45,9 +45,11 @@ class Connections:
         expect: Server,
         url: str,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        max_answer: int = MAX_BODY_BYTES,
     ) -> None:
         parts = urlsplit(url)
         self._connect_timeout_s = connect_timeout_s
+        self._max_answer = max_answer
         self._address = (parts.hostname or "", parts.port or 443)
         self._context = make_client_context(credentials)
         self._name = SERVER_NAMES[expect]
@@ -73,7 +75,7 @@ class Connections:
         try:
             connection = self._take()
             connection.settimeout(timeout_s)
-            status, data, keeps = _answered(connection, request)
+            status, data, keeps = _answered(connection, request, self._max_answer)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -129,21 +131,21 @@ def _has_something(connection: Channel) -> bool:
     return bool(poll.poll(0))
 
 
-def _answered(connection: Channel, request: bytes) -> tuple[int, bytes, bool]:
+def _answered(connection: Channel, request: bytes, most: int) -> tuple[int, bytes, bool]:
     """What a request is answered: status, body, and whether the connection can be used again."""
     try:
         connection.send(request)
     except (BrokenPipeError, ConnectionResetError):
         # A server may refuse a body before all of it is there: what it said is worth more.
         with contextlib.suppress(OSError, InfrastructureError):
-            status, data, _ = _read_answer(connection)
+            status, data, _ = _read_answer(connection, most)
             return status, data, False
         raise
-    return _read_answer(connection)
+    return _read_answer(connection, most)
 
 
-def _read_answer(connection: Channel) -> tuple[int, bytes, bool]:
-    """Status, body, and whether the connection can be used again."""
+def _read_answer(connection: Channel, most: int) -> tuple[int, bytes, bool]:
+    """Status, body of no more than ``most`` bytes, and whether the connection can be used again."""
     received = bytearray()
     while (end := received.find(b"\r\n\r\n")) < 0:
         if len(received) > MAX_HEAD_BYTES:
@@ -153,7 +155,7 @@ def _read_answer(connection: Channel) -> tuple[int, bytes, bool]:
     status, length = _STATUS.match(head), _LENGTH.search(head)
     if status is None or length is None:
         raise InfrastructureError(f"no HTTP with a length: {head[:60]!r}")
-    if int(length[1]) > MAX_BODY_BYTES:
+    if int(length[1]) > most:
         raise InfrastructureError(f"an answer of {int(length[1]):,} bytes")
     del received[: end + 4]
     while len(received) < int(length[1]):

@@ -78,20 +78,38 @@ def by_product_names(command: CompileCommand) -> re.Pattern[str]:
     return re.compile(f"(?:{stems})(?:{'|'.join(ends)})")
 
 
-def may_write(command: CompileCommand, path: str, is_same: Callable[[str, str], bool]) -> bool:
-    """Whether ``command`` may write the file at ``path``.
+class Writable:
+    """Which files ``command`` may write.
 
-    ``is_same(DIRECTORY, NAMED)``: whether the directory in ``path`` is the one that the command
-    calls ``NAMED`` (absolute).
+    ``is_same(DIRECTORY, NAMED)``: whether a path's directory is the one that the command calls
+    ``NAMED`` (absolute).
     """
-    directory, _, name = path.rpartition("/")
-    for place in map(command.absolute, command.output_files()):
-        named, _, base = place.rpartition("/")
-        if base == name and is_same(directory, named):
-            return True
-    if not by_product_names(command).fullmatch(name):
-        return False
-    return any(is_same(directory, named) for named in command.output_dirs)
+
+    def __init__(self, command: CompileCommand, is_same: Callable[[str, str], bool]) -> None:
+        self._command = command
+        self._ask_same = is_same
+        self._known: dict[tuple[str, str], bool] = {}
+        # By the name of the file, the directories in which the command names one.
+        self._named: dict[str, list[str]] = {}
+        for place in map(command.absolute, command.output_files()):
+            directory, _, name = place.rpartition("/")
+            self._named.setdefault(name, []).append(directory)
+
+    def has(self, path: str) -> bool:
+        """Whether the file at ``path`` is one of them."""
+        directory, _, name = path.rpartition("/")
+        for named in self._named.get(name, ()):
+            if named == directory or self._is_same(directory, named):
+                return True
+        if not by_product_names(self._command).fullmatch(name):
+            return False
+        return any(self._is_same(directory, named) for named in self._command.output_dirs)
+
+    def _is_same(self, directory: str, named: str) -> bool:
+        known = self._known.get((directory, named))
+        if known is None:
+            known = self._known[directory, named] = self._ask_same(directory, named)
+        return known
 
 
 def object_of(command: CompileCommand) -> str:

@@ -140,7 +140,7 @@ class SubmitReply(Message, frozen=True):
     exit_code: ExitCode = 0
     stdout: bytes = b""
     stderr: bytes = b""
-    outputs: list[OutputFile] = []
+    outputs: Outputs = []
     #: Files that the compiler would have removed (clang: the outputs of a failed compile).
     removed: list[bytes] = []
     #: Outputs that the compiler would have written into the old file, had there been one.

@@ -6,11 +6,10 @@ looks at directories of the dev box. Whether a result is right is the judge's qu
 """
 
 import os
-import posixpath
 import struct
 
-from distbuild import disk
-from distbuild.command.by_products import may_write, object_of
+from distbuild.command.by_products import Writable, object_of
+from distbuild.outputs import is_same_directory
 from distbuild.protocol.blobs import is_expanding, unpack_inputs
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.marks import mark
@@ -44,13 +43,14 @@ def objection(task: Task, result: ResultRequest) -> str:
 
 def _objection_to_outputs(task: Task, result: ResultRequest) -> str:
     own = {file.path for file in task.files}
+    writable = Writable(task.command, is_same_directory)
     seen = set[bytes]()
     size = packed = 0
     for file in result.outputs:
         path = file.path
         if not path.startswith(b"/") or b"\0" in path or path in own or path in seen:
             return f"it writes {_shown(path)}"
-        if not may_write(task.command, os.fsdecode(path), _is_same_directory):
+        if not writable.has(os.fsdecode(path)):
             return f"it writes {_shown(path)}, which its command does not"
         if not 0 <= file.blob.size <= MAX_BLOB_BYTES:
             return f"it writes {file.blob.size} bytes"
@@ -60,21 +60,6 @@ def _objection_to_outputs(task: Task, result: ResultRequest) -> str:
     if size > MAX_BLOB_BYTES or is_expanding(size, packed):
         return f"it writes {size} bytes, packed in {packed}"
     return ""
-
-
-def _is_same_directory(real: str, named: str) -> bool:
-    """Whether the dev box calls ``real`` what a command calls ``named``.
-
-    The name that a worker gives must be the real one: another way there may be turned elsewhere
-    between this look and the writing, by whoever owns a directory on it.
-    """
-    if real == named:
-        return True
-    try:
-        found = disk.realpath(named)
-    except (OSError, ValueError):
-        return False
-    return real == found or (WINDOWS and real.lower() == found.lower())
 
 
 def _objection_to_inputs(inputs: list[InputFile]) -> str:
@@ -99,7 +84,7 @@ def _objection_to_success(task: Task, result: ResultRequest) -> str:
 
 
 def _writes(task: Task, result: ResultRequest, name: str) -> bool:
-    base = os.fsencode(posixpath.basename(task.command.absolute(name)))
+    base = os.fsencode(task.command.style.base(name))
     return any(file.path.rpartition(b"/")[2] == base for file in result.outputs)
 
 

@@ -29,6 +29,8 @@ from distbuild.syncer.ticker import Ticker
 POLL_S = 10.0
 #: After the start jobs wait this long (seconds) for the first worker to report.
 GRACE_S = 5.0
+#: One that takes another name each time is not to fill the memory: each name is kept for a minute.
+MAX_WORKERS = 1000
 #: Results that were delivered, and that their compiles have not taken up yet, all together.
 MAX_HELD_BYTES = 256 * 1024 * 1024
 #: Leases with what is to be done under them.
@@ -36,7 +38,7 @@ Given = list[tuple[str, Task]]
 
 
 class TooMuchAtOnce(InfrastructureError):
-    """More results than there is memory for: to be delivered again a little later."""
+    """More than there is memory for: to be asked again a little later."""
 
 
 class _Waiting(msgspec.Struct):
@@ -136,13 +138,17 @@ class Farm:
         """Jobs for a worker, by lease; waits for the first up to the time that it asked for.
 
         With ``slots`` 0 it only waits until there is a job that fits. A worker without toolchains
-        is saying farewell: an earlier poll of its still waiting here ends empty.
+        is saying farewell: an earlier poll of its still waiting here ends empty. Raises
+        TooMuchAtOnce for one worker too many.
         """
         if not request.toolchains:
             self._farewell(request.worker)
             return []
         deadline = self._now() + min(request.wait_s, POLL_S)
         with self._lock:
+            workers = self._queue.workers
+            if request.worker not in workers and len(workers) >= MAX_WORKERS:
+                raise TooMuchAtOnce(f"{MAX_WORKERS} workers are known already")
             poll = self._polls.enter(request.worker, request.slots + request.ahead, deadline)
         self._ticker.sooner(deadline)
         try:

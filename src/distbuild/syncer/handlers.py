@@ -19,7 +19,7 @@ from distbuild.syncer.gate import Gate, Refused, same_version
 from distbuild.syncer.service import Service
 
 #: A worker with its compilers, of which some are kept.
-MAX_LEASE_BYTES = 1024 * 1024
+MAX_LEASE_BYTES = 512 * 1024
 #: The names of its leases.
 MAX_RENEW_BYTES = 1024 * 1024
 #: A message that has to be waited for.
@@ -58,11 +58,8 @@ def _take_results(service: Service, gate: Gate, call: Call) -> Later:
     batch = gate.message(call, "worker", messages.ReceivedBatch)
     answered: list[Signal] = []
     try:
+        # Where there is too much at once those that were taken are not taken again.
         taken = [service.deliver(result, answered.append) for result in batch.results]
-    except TooMuchAtOnce as error:
-        # Those that were taken are not taken again.
-        yield refused(Refused(503, str(error)))
-    else:
         yield _answer(messages.ResultsReply(taken))
     finally:
         # Only now: whoever is woken would fight this thread for Python's lock.
@@ -88,6 +85,8 @@ def _guarded(handle: Callable[[Call], Later]) -> Handler:
             yield refused(refusal)
         except ProtocolError as error:
             yield refused(Refused(400, str(error)))
+        except TooMuchAtOnce as error:
+            yield refused(Refused(503, str(error)))
 
     return guarded
 

@@ -10,12 +10,16 @@ import msgspec
 from distbuild.calling.connections import Connections
 from distbuild.config import parse_host
 from distbuild.protocol import messages
-from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.errors import InfrastructureError, ProtocolError
+from distbuild.protocol.text import one_line
 from distbuild.tls import Credentials
 
 CONNECT_TIMEOUT_S = 3.0
 #: One request with a batch of some megabytes, or the removal of a large tree.
 REQUEST_TIMEOUT_S = 120.0
+#: The longest answer says which contents of a large tree a new worker lacks: 34 bytes each.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_SAID_BYTES = 2000
 
 
 class WorkerClient:
@@ -25,7 +29,11 @@ class WorkerClient:
         self.host = host
         self._address = parse_host(host)
         self._connections = Connections(
-            credentials, "worker", f"https://{host}", connect_timeout_s=CONNECT_TIMEOUT_S
+            credentials,
+            "worker",
+            f"https://{host}",
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+            max_answer=MAX_ANSWER_BYTES,
         )
 
     def probe(self) -> None:
@@ -42,18 +50,16 @@ class WorkerClient:
         body = self._said(lambda: self._connections.get("/status", REQUEST_TIMEOUT_S))
         try:
             return msgspec.json.decode(body, type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InfrastructureError(f"{self.host}: /status is no JSON: {error}") from error
 
     def changes(self, changes: messages.Changes) -> messages.ChangesReply:
         """Offer or send changes of the mirror."""
-        body = self._post("/api/v1/mirror/changes", changes)
-        return messages.decode(body, messages.ChangesReply)
+        return self._replied(self._post("/api/v1/mirror/changes", changes))
 
     def lacking(self, changes: messages.Changes) -> list[messages.Digest]:
         """Which contents of these entries would have to be sent; the tree stays as it is."""
-        body = self._post("/api/v1/mirror/lacking", changes)
-        return messages.decode(body, messages.ChangesReply).missing
+        return self._replied(self._post("/api/v1/mirror/lacking", changes)).missing
 
     def blobs(self, bundles: list[messages.Bundle]) -> None:
         """Send contents."""
@@ -67,6 +73,12 @@ class WorkerClient:
         kind, body = messages.CONTENT_TYPE, messages.encode(message)
         return self._said(lambda: self._connections.post(path, kind, body, REQUEST_TIMEOUT_S))
 
+    def _replied(self, body: bytes) -> messages.ChangesReply:
+        try:
+            return messages.decode(body, messages.ChangesReply)
+        except ProtocolError as error:
+            raise InfrastructureError(f"{self.host}: {one_line(str(error))}") from error
+
     def _said(self, ask: Callable[[], tuple[int, bytes]]) -> bytes:
         """The body of an answer that is none of an error."""
         try:
@@ -74,8 +86,8 @@ class WorkerClient:
         except InfrastructureError as error:
             raise InfrastructureError(f"{self.host}: {reason_of(str(error))}") from error
         if status != HTTPStatus.OK:
-            said = body.decode(errors="replace").strip().partition("\n")[0]
-            raise InfrastructureError(f"{self.host}: {status} {said}")
+            said = body[:_SAID_BYTES].decode(errors="replace").strip().partition("\n")[0]
+            raise InfrastructureError(f"{self.host}: {status} {one_line(said)}")
         return body
 
 
@@ -84,4 +96,4 @@ def reason_of(text: str) -> str:
     for known in ("Connection refused", "certificate verify failed", "timed out", "not known"):
         if known in text:
             return known.lower()
-    return text
+    return one_line(text)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from distbuild import disk
 from distbuild.command import native
-from distbuild.command.by_products import may_write
+from distbuild.command.by_products import Writable
 from distbuild.command.locations import blamed
 from distbuild.command.model import CompileCommand, Local
 from distbuild.command.recall import Recall
@@ -217,9 +217,10 @@ def _check(task: Task, answer: Answer) -> None:
         found = task.tree.resolve(named) or posixpath.normpath(named)
         return real.rstrip("/") == found.rstrip("/")
 
+    writable = Writable(task.command, is_same)
     for file in answer.written:
         path = os.fsdecode(file.path)
-        if not may_write(task.command, path, is_same):
+        if not writable.has(path):
             raise InfrastructureError(f"the compiler wrote {path}, which its command does not say")
 
 

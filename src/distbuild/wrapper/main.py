@@ -14,13 +14,20 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from distbuild.command.by_products import Writable
 from distbuild.command.model import Local, LocalReason
 from distbuild.command.parse import parse
 from distbuild.config import find_home, load_config, syncer_urls
 from distbuild.drivers import passed
-from distbuild.outputs import Rights, write_outputs
-from distbuild.protocol.errors import ConfigError, DistBuildError, InfrastructureError
+from distbuild.outputs import Rights, is_same_directory, write_outputs
+from distbuild.protocol.errors import (
+    ConfigError,
+    DistBuildError,
+    InfrastructureError,
+    ProtocolError,
+)
 from distbuild.protocol.messages import SubmitReply
+from distbuild.protocol.text import one_line
 from distbuild.tls import load_credentials
 from distbuild.wrapper.local import run_locally
 from distbuild.wrapper.once import ADVICE, is_first
@@ -107,8 +114,10 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
     try:
         if obstacle is not None:
             raise InfrastructureError(obstacle)
-        reply = connect().compile(request_of(argv, env, find_terminal()))
+        request = request_of(argv, env, find_terminal())
+        reply = connect().compile(request)
         if reply.outcome == "done":
+            _check(argv, os.fsdecode(request.cwd), reply)
             write_outputs(reply.outputs, reply.removed, Rights(_umask()), reply.rewritten)
             return _give_back(reply, verbose=verbose)
     except DistBuildError as error:
@@ -117,6 +126,21 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
         if may_run and reply.reason not in _TURNLESS:
             env = take_turn(find_home().state / "turns", env)
     return _fall_back(reply, argv, env, verbose=verbose)
+
+
+def _check(argv: Sequence[str], cwd: str, reply: SubmitReply) -> None:
+    """Raises ProtocolError where the syncer would have a file written that the command does not
+    write; of a command that only the syncer understands that is not known."""
+    command = parse(argv, cwd, lambda _: None)
+    if isinstance(command, Local):
+        return
+    writable = Writable(command, is_same_directory)
+    for path in (*(file.path for file in reply.outputs), *reply.removed):
+        if not writable.has(os.fsdecode(path)):
+            said = one_line(os.fsdecode(path))
+            raise ProtocolError(
+                f"the syncer answers with {said}, which this command does not write"
+            )
 
 
 def _give_back(reply: SubmitReply, *, verbose: bool) -> int:

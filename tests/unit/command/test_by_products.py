@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from distbuild.command.by_products import by_products, may_write, object_of
+from distbuild.command.by_products import Writable, by_products, object_of
 from distbuild.command.cl.parse import parse as parse_cl
 from distbuild.command.model import CompileCommand, Family
 from distbuild.command.parse import parse
@@ -86,11 +86,10 @@ NOT_WRITTEN = """
 
 @pytest.mark.parametrize(("line", "files"), WRITTEN)
 def test_a_command_may_write_what_it_writes_and_nothing_else(line: str, files: str) -> None:
-    command = _parsed(line)
+    writable = Writable(_parsed(line), lambda real, named: real == named)
 
     def may(name: str) -> bool:
-        path = name if name.startswith("/") else f"/w/{name}"
-        return may_write(command, path, lambda real, named: real == named)
+        return writable.has(name if name.startswith("/") else f"/w/{name}")
 
     assert [name for name in files.split() if not may(name)] == []
     assert [name for name in NOT_WRITTEN if may(name)] == []

@@ -416,3 +416,17 @@ def test_what_a_cancelled_job_held_is_given_back(farm: Farm) -> None:
     assert farm._held == 200
     call.close()
     assert farm._held == 0
+
+
+def test_a_worker_with_a_thousand_names_is_one_too_many(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farm_module, "MAX_WORKERS", 3)
+    for name in ("w1", "w2", "w3"):
+        leased(farm, asking(name))
+    with pytest.raises(TooMuchAtOnce):
+        leased(farm, asking("w4"))
+    assert leased(farm, asking("w1")) == []  # who is known goes on
+    assert farm.workers().keys() == {"w1", "w2", "w3"}
+    leased(farm, LeaseRequest("w2", 0, 0.0, []))
+    assert leased(farm, asking("w4")) == []

@@ -13,6 +13,7 @@ from distbuild.serving.desk import SAME_USER
 from distbuild.serving.front import Call
 from distbuild.serving.request import FREE_BODY_BYTES
 from distbuild.signals import Signal
+from distbuild.syncer import farm
 from distbuild.syncer.app import make_app
 from distbuild.syncer.gate import Gate
 from distbuild.syncer.handlers import MAX_LEASE_BYTES, make_handlers
@@ -134,10 +135,18 @@ def test_names_have_a_limit(routes: Routes, path: str, field: str) -> None:
 
 
 def test_a_workers_compilers_have_a_limit(routes: Routes) -> None:
-    for count, code in ((500, 200), (2000, 400), (MAX_LEASE_BYTES // 300, 413)):
+    for count, code in ((500, 200), (MAX_LEASE_BYTES // 300, 413)):
         toolchains = [messages.Toolchain("x" * 300, "gcc")] * count
         request = msgspec.structs.replace(routes.serving.asking(), toolchains=toolchains)
         assert routes.ask("/api/v1/lease", messages.encode(request), "worker").code == code
+
+
+def test_one_worker_too_many_is_told_to_ask_later(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farm, "MAX_WORKERS", 0)
+    told = routes.ask("/api/v1/lease", messages.encode(routes.serving.asking()), "worker")
+    assert told == Told(503, b"0 workers are known already\n")
 
 
 def test_another_protocol_is_refused_with_both_numbers(routes: Routes) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -19,7 +20,7 @@ from distbuild.worker.compilers import Driver
 from distbuild.worker.namespace import NamespaceSandbox
 from distbuild.worker.plain import PlainSandbox
 from distbuild.worker.runner import Cancellation
-from distbuild.worker.sandbox import Execution, Sandbox, Task
+from distbuild.worker.sandbox import Answer, Execution, Sandbox, Task, Written
 from tests.support.screen import Screen
 from tests.unit.worker.devbox import (
     SEARCH_PATH,
@@ -725,3 +726,67 @@ def test_a_job_directory_is_used_again_only_after_a_clean_end(
     assert first == second == third
     assert third != fourth == fifth
     assert not os.path.exists(first)
+
+
+class Wrapped:
+    """A sandbox whose answers are changed."""
+
+    def __init__(self, sandbox: Sandbox, change: Callable[[Answer], Answer]) -> None:
+        self.namespaces = sandbox.namespaces
+        self._sandbox, self._change = sandbox, change
+
+    def prepare(self, task):
+        execution = self._sandbox.prepare(task)
+        change = self._change
+
+        class Changed:
+            argv, cwd, env = execution.argv, execution.cwd, execution.env
+
+            def answer(self, completed):
+                return change(execution.answer(completed))
+
+        return Changed()
+
+
+def _with(*names: str, size: int = 0) -> Callable[[Answer], Answer]:
+    """More files beside the object, one of them of some size."""
+
+    def change(answer: Answer) -> Answer:
+        [made] = answer.written
+        place = made.path.rpartition(b"/")[0]
+        files = [Written(place + b"/" + os.fsencode(name), 0o644, bytes(size)) for name in names]
+        return msgspec.structs.replace(answer, written=(made, *files))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (_with("unit.py"), "wrote .*/build/unit.py, which its command does not say"),
+        (_with("../x"), "which its command does not say"),
+        (_with("unit.d", size=70_000_000), "wrote 7.* bytes, packed in"),
+        (lambda answer: msgspec.structs.replace(answer, exit_code=256), "ended with 256"),
+        (lambda answer: msgspec.structs.replace(answer, exit_code=-9), "ended with -9"),
+        (lambda answer: msgspec.structs.replace(answer, stderr=bytes(2**26 + 1)), "too much"),
+    ],
+)
+def test_what_the_syncer_would_not_take_is_no_verdict(
+    devbox: DevBox,
+    sandbox: Sandbox,
+    project: Path,
+    change: Callable[[Answer], Answer],
+    error: str,
+) -> None:
+    """A compiler newer than our tables, say; the worker is not to look like a hostile one."""
+    argv = ["gcc", "-c", "../src/unit.c", "-I../inc", "-o", "unit.o"]
+    if "packed" in error:
+        argv += ["-MD", "-MF", "unit.d", "-MT", "x"]
+
+        def without_old(answer: Answer, change: Callable[[Answer], Answer] = change) -> Answer:
+            kept = tuple(file for file in answer.written if file.path.endswith(b".o"))
+            return change(msgspec.structs.replace(answer, written=kept))
+
+        change = without_old
+    result = devbox.compile(Wrapped(sandbox, change), argv, project / "build")
+    assert re.search(error, result.error), result.error

@@ -138,16 +138,43 @@ def test_a_syncer_that_the_launcher_found_silent_is_not_asked(
     assert said == [f"dist_build: compiled locally: it sleeps{ADVICE}", forbidden]
 
 
-def test_outputs_are_written_before_anything_is_said(ladder: Ladder, tmp_path: Path) -> None:
-    file = OutputFile(os.fsencode(tmp_path / "x.o"), 0o644, pack(b"object"))
+@pytest.fixture
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of the build, and the present one."""
+    where = Path(os.path.realpath(tmp_path))
+    monkeypatch.chdir(where)
+    return where
+
+
+@pytest.mark.parametrize(
+    "name", [".bashrc", "x.c", "../x.o", "sub/x.o", "sub/../x.o", "/etc/x.o", "x.o\0", "", "y.o"]
+)
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_a_syncer_that_would_write_something_else_is_not_followed(
+    ladder: Ladder, build: Path, name: str, *, is_removed: bool
+) -> None:
+    (build / "sub").mkdir()
+    (build / "x.c").write_text("mine\n")
+    path = os.fsencode(name if name.startswith("/") else f"{build}/{name}")
+    outputs, removed = (
+        ([], [path]) if is_removed else ([OutputFile(path, 0o644, pack(b"evil"))], [])
+    )
+    assert ladder.climb(SubmitReply("done", outputs=outputs, removed=removed)) is None
+    assert (build / "x.c").read_text() == "mine\n"
+    assert sorted(os.listdir(build)) == ["sub", "x.c"]
+
+
+def test_outputs_are_written_before_anything_is_said(ladder: Ladder, build: Path) -> None:
+    file = OutputFile(os.fsencode(build / "x.o"), 0o644, pack(b"object"))
     assert ladder.climb(SubmitReply("done", outputs=[file])) == 0
-    assert (tmp_path / "x.o").read_bytes() == b"object"
+    assert (build / "x.o").read_bytes() == b"object"
 
 
 def test_outputs_that_cannot_be_written_lead_to_the_real_compiler(
-    ladder: Ladder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ladder: Ladder, build: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    file = OutputFile(os.fsencode(tmp_path / "none/x.o"), 0o644, pack(b"object"))
+    (build / "x.o").mkdir()
+    file = OutputFile(os.fsencode(build / "x.o"), 0o644, pack(b"object"))
     assert ladder.climb(SubmitReply("done", stdout=b"out", outputs=[file])) is None
     captured = capfd.readouterr()
     assert captured.out == ""
