@@ -155,6 +155,7 @@ def test_outputs_that_cannot_be_written_leave_a_local_compile(serving: Serving) 
 def test_a_wrapper_that_sees_other_files_compiles_itself(serving: Serving) -> None:
     answer = serving.run(caller=Caller(0o022, -1, b"mnt:[1] 1:2"))
     assert answer.reply.reason == LocalReason.OTHER_FILES
+    assert (answer.program, answer.holds_slot) == (None, True), "it finds its own compiler"
     assert serving.compiling.executor.tasks == []
 
 

@@ -18,6 +18,7 @@ from tests.unit.wrapper.test_launcher import ADVICE, BY_CLIENT, GCC
 
 pytestmark = pytest.mark.compiler
 
+OTHER_FILES = 2  # by design, but not what the user expects
 OBJECT = b"o\0\xff" * 1000
 
 
@@ -229,11 +230,24 @@ def test_what_runs_in_a_turn_takes_no_other(launcher: Launcher) -> None:
     assert not (launcher.home / "state/turns").exists()
 
 
+def test_who_sees_other_files_finds_the_compiler_itself(launcher: Launcher) -> None:
+    """Whatever the syncer has by that name and path."""
+    ours = program(launcher.directory / "bin/gcc", "#!/bin/sh\necho ours\n")
+    theirs = os.fsencode(program(launcher.directory / "gcc", "#!/bin/sh\necho theirs\n"))
+    for found in (theirs, b""):
+        (launcher.home / "syncer.sock").unlink(missing_ok=True)
+        with launcher.syncer(local(found, b"other_files", silent=OTHER_FILES)):
+            done = launcher.run(*GCC, env={"PATH": f"{ours.parent}:/bin"})
+        assert done == (0, b"ours\n", b"")
+
+
 # --- once a build -----------------------------------------------------------------------------
 
 
 def said(launcher: Launcher, why: bytes, silent: int = 0, **env: str) -> bytes:
     real = os.fsencode(program(launcher.directory / "gcc", "#!/bin/sh\n"))
+    if silent == OTHER_FILES:
+        env["PATH"], real = f"{launcher.directory}:/bin", b""
     (launcher.home / "syncer.sock").unlink(missing_ok=True)
     with launcher.syncer(local(real, why, silent=silent)):
         return launcher.run(*GCC, env=env)[2]
@@ -242,8 +256,8 @@ def said(launcher: Launcher, why: bytes, silent: int = 0, **env: str) -> bytes:
 def test_a_build_says_each_reason_once(launcher: Launcher) -> None:
     (launcher.home / "state").mkdir()
     lines = [said(launcher, why) for why in (b"no_worker", b"no_worker", b"leases_lost: a")]
-    lines += [said(launcher, b"leases_lost: b"), said(launcher, b"other_files", 2)]
-    lines += [said(launcher, b"other_files", 2), said(launcher, b"link: -o", 1)]
+    lines += [said(launcher, b"leases_lost: b"), said(launcher, b"other_files", OTHER_FILES)]
+    lines += [said(launcher, b"other_files", OTHER_FILES), said(launcher, b"link: -o", 1)]
     expected = [b"no_worker", b"", b"leases_lost: a", b"", b"other_files", b"", b""]
     begin = b"dist_build: compiled locally: "
     assert lines == [begin + line + ADVICE if line else b"" for line in expected]
@@ -265,4 +279,4 @@ def test_another_build_says_it_again_and_so_does_a_long_silence(launcher: Launch
 def test_without_a_place_to_remember_it_a_failure_is_always_said(launcher: Launcher) -> None:
     lines = [said(launcher, b"no_worker") for _ in range(2)]
     assert lines == [b"dist_build: compiled locally: no_worker" + ADVICE] * 2
-    assert said(launcher, b"other_files", 2) == b""
+    assert said(launcher, b"other_files", OTHER_FILES) == b""
