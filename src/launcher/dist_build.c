@@ -201,7 +201,8 @@ static void compile_here(const struct answer *answer, char **words)
 {
     size_t program_length, silent;
     if (!read_number(answer->fields[PROGRAM], answer->length, &program_length) ||
-        !read_number(answer->fields[SILENT], UNEXPECTED, &silent) || program_length == 0)
+        !read_number(answer->fields[SILENT], UNEXPECTED, &silent) ||
+        (program_length == 0 && silent != UNEXPECTED))
         return;
     char *program = strndup(answer->body, program_length);
     if (program == NULL || strlen(program) != program_length)
@@ -216,6 +217,8 @@ static void compile_here(const struct answer *answer, char **words)
     }
     if (silent != BY_DESIGN || is_set("DIST_BUILD_VERBOSE", "1"))
         say_once(NULL, text, length, silent == FAILURE);
+    if (silent == UNEXPECTED)
+        go_on_behind(words); /* the syncer sees other files: what it would find is not ours */
     become_compiler(program, words); /* the socket stays open: it holds a local slot */
 }
 

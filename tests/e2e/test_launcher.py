@@ -139,6 +139,42 @@ def test_the_socket_is_the_owners_alone_and_goes_with_the_syncer(
         own.kill()
 
 
+def test_a_wrapper_in_another_mount_namespace_says_once_that_it_compiles_locally(
+    tmp_path: Path, certs_dir: Path, project: Path, launcher: Path
+) -> None:
+    """With its own compiler: what the syncer finds by that path may be another one."""
+    elsewhere = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-rm"]
+    if not shutil.which("unshare") or subprocess.run([*elsewhere, "true"], check=False).returncode:
+        pytest.skip("no mount namespaces here")
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    (bin_ / "gcc").write_text('#!/bin/sh\ncp "$0" x.o\n')
+    (bin_ / "gcc").chmod(0o755)
+    script = f"mount --bind {bin_} {tmp_path}/over && exec {launcher} gcc -c x.c"
+    own = Cluster(tmp_path / "own", certs_dir, workers=[])
+    (tmp_path / "over").mkdir()
+    try:
+        own.start()
+        path = f"{tmp_path}/over:{os.environ['PATH']}"
+        said = []
+        for _ in range(3):
+            done = subprocess.run(
+                [*elsewhere, "sh", "-c", script],
+                cwd=project,
+                env=own.environment(PATH=path),
+                capture_output=True,
+                check=True,
+            )
+            said.append(done.stderr.decode())
+            assert (project / "x.o").read_bytes() == (bin_ / "gcc").read_bytes()
+        assert said[0].startswith("dist_build: compiled locally: other_files")
+        assert said[1:] == ["", ""]
+        assert own.jobs()["local"] == {"other_files": 3}
+        own.stop()
+    finally:
+        own.kill()
+
+
 def test_local_work_takes_turns(
     tmp_path: Path, certs_dir: Path, project: Path, launcher: Path
 ) -> None:

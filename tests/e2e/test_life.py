@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -86,6 +87,24 @@ def test_a_killed_worker_costs_a_second_compile_and_no_error(
         victim.start()
         started.wait_for_workers()
         assert_same(started, ARGV, project)
+        started.stop()
+    finally:
+        started.kill()
+
+
+def test_a_compiler_that_hangs_is_killed_and_tried_elsewhere_once(
+    tmp_path: Path, certs_dir: Path, project: Path
+) -> None:
+    started = Cluster(tmp_path / "farm", certs_dir, dev={"job_timeout_s": 1})
+    try:
+        started.start()
+        with started.popen(LONG_ARGV, project, DIST_BUILD_FALLBACK="0") as process:
+            _, err = process.communicate(timeout=60)
+            assert process.returncode == 103
+        assert re.search(rb"not compiled: leases_lost: \S+ took longer than 1 s\n", err), err
+        assert started.jobs()["retried"] == 1
+        wait_until(lambda: not running_compilers(), "the compilers are gone", timeout=10)
+        assert [daemon.status()["cancelled"] for daemon in started.daemons] == [1, 1]
         started.stop()
     finally:
         started.kill()

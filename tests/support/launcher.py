@@ -38,12 +38,15 @@ def program(path: Path, text: str) -> Path:
     return path
 
 
-def done(code: int = 0, out: bytes = b"", err: bytes = b"", worker: str = "w1") -> bytes:
-    """The syncer's answer to a command that a worker has compiled."""
-    return _answer("done", out + err, Exit=code, Stdout=len(out), Worker=worker)
+def done(
+    code: int = 0, out: bytes = b"", err: bytes = b"", worker: str = "w1", outputs: bytes = b""
+) -> bytes:
+    """The syncer's answer to a command that a worker has compiled; ``outputs`` is their list."""
+    fields = {"Exit": code, "Outputs": len(outputs), "Stdout": len(out), "Worker": worker}
+    return _answer("done", outputs + out + err, **fields)
 
 
-def local(real: bytes, why: bytes = b"link: -o", *, silent: bool = True) -> bytes:
+def local(real: bytes, why: bytes = b"link: -o", *, silent: int = 1) -> bytes:
     """The syncer's answer to a command that is to be run here."""
     return _answer("local", real + why, Silent=int(silent), Program=len(real))
 
@@ -60,6 +63,8 @@ class FakeSyncer:
 
     chunks: Sequence[bytes]
     reads: bool = True
+    #: Descriptors that go with the first chunk.
+    files: Sequence[int] = ()
     heads: list[bytes] = field(default_factory=list)
     requests: list[SubmitRequest] = field(default_factory=list)
     asked: threading.Event = field(default_factory=threading.Event)
@@ -86,8 +91,11 @@ class FakeSyncer:
         self.heads.append(head)
         self.requests.append(decode(body, SubmitRequest))
         self.asked.set()
-        for chunk in self.chunks:
-            connection.sendall(chunk)
+        for number, chunk in enumerate(self.chunks):
+            if self.files and number == 0:
+                socket.send_fds(connection, [chunk], self.files)
+            else:
+                connection.sendall(chunk)
         if self.chunks and self.chunks[-1] == b"":
             return  # told to hang up
         assert connection.recv(1) == b""
@@ -156,10 +164,14 @@ class Launcher:
 
     @contextlib.contextmanager
     def syncer(
-        self, *chunks: bytes, home: Path | None = None, reads: bool = True
+        self,
+        *chunks: bytes,
+        home: Path | None = None,
+        reads: bool = True,
+        files: Sequence[int] = (),
     ) -> Iterator[FakeSyncer]:
         """A syncer at the socket that gives this answer."""
-        fake = FakeSyncer(chunks, reads)
+        fake = FakeSyncer(chunks, reads, files)
         directory = os.open(home or self.home, os.O_PATH)
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(f"/proc/self/fd/{directory}/syncer.sock")

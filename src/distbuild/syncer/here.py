@@ -38,7 +38,8 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What the wrapper has to do: say ``reply`` and exit, or become ``program`` (None: not found).
+    """What the wrapper has to do: say ``reply`` and exit, or become ``program`` (None: not found,
+    or not looked for, since the wrapper has another view of the files).
 
     ``holds_slot``: a local slot is the caller's, to be given back when the program has ended.
     ``outputs``: files that the wrapper puts in place; to be closed after that.
@@ -67,9 +68,11 @@ class Here:
         reply, outputs = yield from self._compile(submission, caller)
         if reply.outcome == "done":
             return Answer(reply, outputs=outputs)
+        # In another view of the files the wrapper alone can find its compiler.
+        is_elsewhere = reply.reason == LocalReason.OTHER_FILES
         path = submission.env.get("PATH", os.defpath)
-        program = find_driver(submission.argv[0], submission.cwd, path)
-        holds = program is not None and reply.reason not in _UNLIMITED
+        program = None if is_elsewhere else find_driver(submission.argv[0], submission.cwd, path)
+        holds = (program is not None or is_elsewhere) and reply.reason not in _UNLIMITED
         if holds:
             yield from self.slots.acquire()
         return Answer(reply, program, holds)

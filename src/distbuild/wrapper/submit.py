@@ -129,7 +129,7 @@ class SyncerConnection:
         text = str(error)
         if "Connection refused" in text or "NewConnectionError" in text:
             return InfrastructureError(f"no syncer at {self._url}; is syncer.py running?")
-        if isinstance(error, requests.Timeout) or "timed out" in text:
+        if isinstance(error, requests.ReadTimeout):
             return InfrastructureError(f"syncer {self._url} says nothing: it is stopped, or stuck")
         if "certificate has expired" in text:
             return InfrastructureError(

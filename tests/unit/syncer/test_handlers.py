@@ -1,5 +1,6 @@
 """The routes of each job: the same answers past Flask and through it, and who may ask."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from distbuild.serving.front import Call
 from distbuild.serving.request import FREE_BODY_BYTES
 from distbuild.signals import Signal
 from distbuild.syncer import farm
-from distbuild.syncer.app import make_app
+from distbuild.syncer.app import HEARTBEAT, make_app
 from distbuild.syncer.gate import Gate
 from distbuild.syncer.handlers import MAX_LEASE_BYTES, make_handlers
 from distbuild.tls import load_credentials
@@ -104,6 +105,33 @@ def test_others_are_refused(routes: Routes, path: str, role: str) -> None:
     elif role != "worker":
         told = routes.ask(path, body, role, same_user=True)
         assert told == Told(401, b"a worker token is needed\n")
+
+
+def test_a_heartbeat_goes_out_while_the_syncer_itself_is_busy(
+    routes: Routes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client gives up when it hears nothing for ten seconds."""
+    go_on, ended = threading.Event(), threading.Event()
+
+    def busy(request: object) -> Iterator[Signal]:
+        try:
+            go_on.wait(20)
+            yield Signal()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(routes.serving.service, "submit", busy)
+    answer = routes.client.post(
+        "/api/v1/jobs",
+        data=messages.encode(routes.serving.request()),
+        headers={"Authorization": routes.tokens["dev"]},
+        buffered=False,
+    )
+    frames = iter(answer.response)
+    assert [next(frames), next(frames)] == [HEARTBEAT] * 2
+    answer.close()
+    go_on.set()
+    assert ended.wait(10), "who is gone is not worked for"
 
 
 @pytest.mark.parametrize("path", PATHS)

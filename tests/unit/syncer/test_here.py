@@ -8,14 +8,15 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from distbuild import outputs
 from distbuild.command.model import Local, LocalReason
 from distbuild.place import view_of_files
 from distbuild.protocol.blobs import pack
-from distbuild.protocol.messages import OutputFile
+from distbuild.protocol.messages import OutputFile, SubmitReply
 from distbuild.serving.answer import Answer as HttpAnswer
 from distbuild.signals import Signal
 from distbuild.syncer.answers import answers
-from distbuild.syncer.here import Answer, Caller, Here
+from distbuild.syncer.here import MAX_OUTPUTS, Answer, Caller, Here
 from distbuild.syncer.local_slots import LocalSlots
 from tests.support.tasks import run
 from tests.unit.syncer.test_compile import Compiling
@@ -62,6 +63,85 @@ def test_outputs_are_written_with_the_builds_umask(serving: Serving) -> None:
     assert (made.read_bytes(), made.stat().st_mode & 0o777) == (b"object", 0o640)
 
 
+def test_who_puts_outputs_in_place_itself_gets_them_open(serving: Serving) -> None:
+    """What this process does later, when it was stopped here, overwrites nothing."""
+    box = serving.compiling.box
+    result = serving.compiling.result("src/x.c", "inc/a.h")
+    written = OutputFile(box.path("src/x.o"), 0o644, pack(b"object"))
+    serving.compiling.executor.script = [replace(result, outputs=[written])]
+    answer = serving.run(caller=replace(CALLER, places_outputs=True))
+    assert answer.outputs is not None
+    assert not (box.base / "src/x.o").exists()
+    steps = answers(FakeService(answer), None)  # type: ignore[arg-type]
+    sent = next(steps)
+    assert isinstance(sent, HttpAnswer)
+    record = b"f\0" + box.path("src/x.o") + b"\0"
+    assert (sent.body, sent.headers["Dist-Build-Outputs"]) == (record + b"out", str(len(record)))
+    (descriptor,) = sent.files
+    assert os.pread(descriptor, 100, 0) == b"object"
+    assert os.fstat(descriptor).st_mode & 0o777 == 0o640
+    assert list(steps) == []
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(descriptor)
+    assert not (box.base / "src/x.o").exists()
+
+
+def test_temporary_files_last_as_long_as_the_connection(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system without nameless files the wrapper renames them."""
+    monkeypatch.setattr(outputs, "_TMPFILE", 0)
+    box = serving.compiling.box
+    result = serving.compiling.result("src/x.c", "inc/a.h")
+    files = [OutputFile(box.path(f"src/x.{n}"), 0o644, pack(b"object")) for n in "od"]
+    serving.compiling.executor.script = [replace(result, outputs=files)]
+    before = set((box.base / "src").iterdir())
+    steps = answers(FakeService(serving.run(caller=replace(CALLER, places_outputs=True))), None)  # type: ignore[arg-type]
+    sent = next(steps)
+    assert isinstance(sent, HttpAnswer)
+    assert isinstance(next(steps), Signal)
+    first, second = set((box.base / "src").iterdir()) - before
+    first.rename(box.base / "src/x.o")
+    steps.close()
+    assert not second.exists()
+    assert (box.base / "src/x.o").read_bytes() == b"object"
+
+
+def test_more_outputs_than_a_message_carries_leave_a_local_compile(serving: Serving) -> None:
+    result = serving.compiling.result("src/x.c", "inc/a.h")
+    files = [
+        OutputFile(serving.compiling.box.path(f"src/{n}"), 0o644, pack(b""))
+        for n in range(MAX_OUTPUTS + 1)
+    ]
+    serving.compiling.executor.script = [replace(result, outputs=files)]
+    answer = serving.run(caller=replace(CALLER, places_outputs=True))
+    assert answer.reply.reason == LocalReason.OUTPUT_NOT_WRITTEN
+
+
+@pytest.mark.parametrize("places", [True, False])
+def test_a_path_with_a_nul_is_refused(serving: Serving, places: bool) -> None:
+    """It would end a record of the list."""
+    box = serving.compiling.box
+    result = serving.compiling.result("src/x.c", "inc/a.h")
+    written = OutputFile(box.path("src/x.o") + b"\0r\0/etc/passwd", 0o644, pack(b"object"))
+    serving.compiling.executor.script = [replace(result, outputs=[written])]
+    answer = serving.run(caller=replace(CALLER, places_outputs=places))
+    assert (answer.reply.reason, answer.outputs) == (LocalReason.OUTPUT_NOT_WRITTEN, None)
+
+
+@pytest.mark.parametrize(
+    ("reason", "silent", "expected"),
+    [("no_worker", False, "0"), ("link", True, "1"), ("other_files", True, "2")],
+)
+def test_what_is_by_design_but_not_expected_is_told_apart(
+    reason: str, silent: bool, expected: str
+) -> None:
+    reply = SubmitReply("local", reason=reason, silent=silent)
+    sent = next(answers(FakeService(Answer(reply, "/bin/gcc")), None))  # type: ignore[arg-type]
+    assert isinstance(sent, HttpAnswer)
+    assert sent.headers["Dist-Build-Silent"] == expected
+
+
 def test_outputs_that_cannot_be_written_leave_a_local_compile(serving: Serving) -> None:
     result = serving.compiling.result("src/x.c", "inc/a.h")
     nowhere = OutputFile(serving.compiling.box.path("none/x.o"), 0o644, pack(b"object"))
@@ -75,6 +155,7 @@ def test_outputs_that_cannot_be_written_leave_a_local_compile(serving: Serving) 
 def test_a_wrapper_that_sees_other_files_compiles_itself(serving: Serving) -> None:
     answer = serving.run(caller=Caller(0o022, -1, b"mnt:[1] 1:2"))
     assert answer.reply.reason == LocalReason.OTHER_FILES
+    assert (answer.program, answer.holds_slot) == (None, True), "it finds its own compiler"
     assert serving.compiling.executor.tasks == []
 
 
