@@ -238,3 +238,30 @@ def contents(evil: HostileWorker, path: str) -> bool:
     status, body = evil.post("mirror/blobs", BlobRequest([hashlib.sha256(data).digest()]))
     assert status == 200
     return bool(decode(body, BlobBatch).bundles)
+
+
+def test_what_a_compile_in_the_home_itself_mirrors(
+    syncer: Cluster, evil: HostileWorker, home: Path
+) -> None:
+    """Of the home's own files those that begin with a dot are mirrored by name alone."""
+    (home / "hello.c").write_text('#include "hello.h"\n#include ".hidden.h"\n')
+    (home / "hello.h").write_text("int hello;\n")
+    (home / ".hidden.h").write_text("int hidden;\n")
+    words = ["gcc", "-c", "hello.c", "-o", "hello.o"]
+    with evil.answering(lambda job, truth: truth):
+        assert syncer.run(words, home).exit_code == 0
+    assert contents(evil, f"{home}/hello.h")
+    for name in (".bash_history", ".netrc", ".hidden.h", ".ssh/id_rsa", ".aws/credentials"):
+        assert not contents(evil, f"{home}/{name}"), name
+
+
+def test_what_a_command_names_is_mirrored_all_the_same(
+    syncer: Cluster, evil: HostileWorker, home: Path, project: Path
+) -> None:
+    """That is the developer's word."""
+    (home / ".aws/sdk").mkdir()
+    (home / ".aws/sdk/a.h").write_text("#define A 7\n")
+    with evil.answering(lambda job, truth: truth):
+        assert syncer.run(["gcc", f"-I{home}/.aws/sdk", *ARGV[1:]], project).exit_code == 0
+    assert contents(evil, f"{home}/.aws/sdk/a.h")
+    assert not contents(evil, f"{home}/.aws/credentials")

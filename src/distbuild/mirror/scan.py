@@ -66,6 +66,8 @@ class Scanner:
         self._max_file_bytes = max_file_bytes
         self.wanted: set[str] = set()
         self.homes: set[str] = set()
+        #: The user's: of its own files that begin with a dot only the names are mirrored.
+        self.home = ""
         #: Directories of which we may not see what is in them; a compiler of somebody else may.
         self.closed: set[str] = set()
         #: Mount points. One may be a file, and then no event of its directory tells of a change.
@@ -103,7 +105,7 @@ class Scanner:
         if not regular and stat.S_ISDIR(status.st_mode) and not disk.is_link(status):
             return DIRECTORY
         asked_for = path in self.wanted
-        how = Handling.MIRROR if asked_for else handling(posixpath.basename(path))
+        how = Handling.MIRROR if asked_for else self._handling(path)
         if how is Handling.IGNORE:
             return None
         if not regular:
@@ -115,6 +117,13 @@ class Scanner:
                 self._doubled.add(status.st_ino)
             return WITHHELD
         return self.file(path, status)
+
+    def _handling(self, path: str) -> Handling:
+        how = handling(posixpath.basename(path))
+        if how is Handling.MIRROR and self.home and path.startswith(self.home + "/."):
+            # What a directory there holds is another matter: a command names it, or it is no root.
+            return Handling.WITHHOLD if "/" not in path[len(self.home) + 1 :] else how
+        return how
 
     def forget(self, paths: Iterable[str]) -> None:
         """Have these files read again, however unchanged they look."""

@@ -22,7 +22,6 @@ from distbuild.mirror.roots import (
     Roots,
     inside,
     is_everybodys,
-    is_our_own,
     standing,
     trace,
 )
@@ -75,12 +74,14 @@ class Mirroring:
         self._pending = Pending()
         self._mounts = MountWatch()
         scanner.mounted = self._mounts.points()
+        scanner.home = home
         # Moments in their order, and that at which the last listing for jobs began.
         self._moments = itertools.count(1)
         self._polled_at = 0
         self._stopping = threading.Event()
         self._watcher = make_watcher(self._changed, self._pending.overflowed)
         place = Place(self.manifest, self.roots, scanner, self._watcher, home)
+        self._place = place
         self._ways = Ways(place, self._apply, lambda d: self.require([d], named=False))
         self._intake = Intake(place, self._ways, self._required, self._pending, self._apply)
         self._thread = threading.Thread(target=self._keep_up, name="mirror", daemon=True)
@@ -187,14 +188,8 @@ class Mirroring:
         return self.roots.holding(real) is None and not is_everybodys(real)
 
     def is_secret(self, real: str) -> bool:
-        """Whether a real path is never mirrored: our own keys, or where people keep theirs.
-
-        But for the latter if a command names a directory in there: that is the developer's word.
-        """
-        if not policy.is_secret(real, self.home):
-            return is_our_own(real)
-        root = self.roots.holding(real)
-        return root is None or not policy.is_secret(root.path, self.home)
+        """See Place."""
+        return self._place.is_secret(real)
 
     def learn(self, path: str, read: FileRead, digest: bytes) -> None:
         """A source was read: nobody has to do so a second time to know its digest."""

@@ -12,7 +12,7 @@ import msgspec
 
 from distbuild.mirror import policy
 from distbuild.mirror.manifest import Manifest
-from distbuild.mirror.roots import Kind, Roots, destination, inside, trace
+from distbuild.mirror.roots import Kind, Roots, destination, inside, is_our_own, trace
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watch import Watcher
 from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry, WithheldEntry
@@ -31,6 +31,16 @@ class Place(msgspec.Struct, frozen=True):
     scanner: Scanner
     watcher: Watcher
     home: str
+
+    def is_secret(self, real: str) -> bool:
+        """Whether a real path is never mirrored: our own keys, or where people keep theirs.
+
+        But for the latter if a command names a directory in there: that is the developer's word.
+        """
+        if not policy.is_secret(real, self.home):
+            return is_our_own(real)
+        root = self.roots.holding(real)
+        return root is None or not policy.is_secret(root.path, self.home)
 
 
 class Ways:
@@ -194,11 +204,12 @@ class Ways:
         root = self._place.roots.holding(link)
         if root is not None and root.kind is Kind.SHALLOW:
             return
-        if not policy.is_broad(real, self._place.home) and not policy.is_kernels(real):
+        is_wide = policy.is_broad(real, self._place.home)
+        if not (is_wide or policy.is_kernels(real) or self._place.is_secret(real)):
             self._require(real)
 
     def _follow_file(self, real: str) -> None:
-        if policy.is_kernels(real):
+        if policy.is_kernels(real) or self._place.is_secret(real):
             return
         self.pinned.add(real)
         root = self._place.roots.holding(real)
