@@ -109,7 +109,7 @@ class SubmitRequest(Message, frozen=True):
     terminal: Terminal | None = None
     version: int = PROTOCOL_VERSION
     #: Where paths mean what they mean to the wrapper: its mount namespace and root directory, as
-    #: ``names.place`` has them; empty: not told.
+    #: ``place.view_of_files`` has them; empty: not told.
     place: bytes = b""
     #: The build's umask; needed only where the syncer writes the outputs.
     umask: int = 0o022

@@ -96,7 +96,7 @@ def _add_wrapper_routes(app: Flask, gate: Gate, service: Service) -> None:
 
     @app.post("/api/v1/explain")
     def explain() -> Response:
-        return packed(service.explain(gate.message(the_call(gate), "dev", messages.SubmitRequest)))
+        return packed(service.explain(gate.submitted(the_call(gate))))
 
     @app.post("/api/v1/install")
     def install() -> Response:

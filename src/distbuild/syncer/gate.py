@@ -47,6 +47,11 @@ class Gate:
         same_version(message.version)
         if not message.argv or not message.cwd.startswith(b"/"):
             raise Refused(400, "argv and an absolute cwd are needed")
+        # No process has such a word, path or variable, and no system call takes one.
+        values = b"".join((message.cwd, *message.argv, *message.env.values()))
+        names = "".join(message.env)
+        if b"\0" in values or "\0" in names or "=" in names:
+            raise Refused(400, "argv, cwd or env: a NUL, or a variable's name with '='")
         return message
 
 

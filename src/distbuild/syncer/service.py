@@ -68,7 +68,8 @@ class Service:
         """Compile; see Compiles.compile."""
         if request.place and not self._parts.here.sees_our_files(request.place):
             return self.compiles.locally(Local(LocalReason.OTHER_FILES))
-        return (yield from self.compiles.compile(_submission(request)))
+        reply = yield from self.compiles.compile(_submission(request))
+        return msgspec.structs.replace(reply, detail=_shown(reply.detail))
 
     def run(self, request: messages.SubmitRequest) -> Generator[Signal, None, Answer]:
         """Compile for a wrapper of this machine; see Here.run."""
@@ -83,7 +84,7 @@ class Service:
         """Whether a command would be distributed."""
         local = self.compiles.explain(_submission(request))
         if isinstance(local, Local):
-            return messages.ExplainReply(str(local.reason), local.detail)
+            return messages.ExplainReply(str(local.reason), _shown(local.detail))
         return messages.ExplainReply()
 
     def install(self) -> Iterator[dict[str, Any]]:
@@ -282,5 +283,5 @@ def _submission(request: messages.SubmitRequest) -> Submission:
 
 
 def _shown(path: str) -> str:
-    """A path for JSON: what is no UTF-8 in it becomes a replacement character."""
+    """A path for JSON and messages: what is no UTF-8 in it becomes a replacement character."""
     return os.fsencode(path).decode("utf-8", "replace")

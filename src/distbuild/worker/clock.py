@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from distbuild import disk
 from distbuild.command.model import CompileCommand, Family
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Job
@@ -62,7 +63,7 @@ class Clock(msgspec.Struct, frozen=True):
     def _check_files(self, paths: Iterable[bytes], tree: Tree) -> None:
         for path in paths:
             try:
-                with open(tree.ground.real(path), "rb") as file:
+                with disk.open_to_read(tree.ground.real(path)) as file:
                     tells = _tells_time(file.read())
             except OSError:
                 tells = True  # gone by now: it cannot be known

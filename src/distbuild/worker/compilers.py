@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterator
 import msgspec
 
 from distbuild.command.driver import family_of
-from distbuild.drivers import WRAPPERS
+from distbuild.drivers import is_wrapper as only_passes_on
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Toolchain
 from distbuild.toolchains import Identifier, Identity, are_as_identified, found_by_path
@@ -136,9 +136,9 @@ def is_program(path: str) -> bool:
 
 def is_wrapper(path: str) -> bool:
     """Whether a file that is called like a compiler only passes commands on to one."""
-    real = os.path.realpath(path)
-    if os.path.basename(real) in WRAPPERS:
+    if only_passes_on(path):
         return True
+    real = os.path.realpath(path)
     return any(_WRAPPER_DIR.search(os.path.dirname(p)) for p in (path, real))
 
 

@@ -86,11 +86,12 @@ def show(plan: MountPlan, task: Task) -> None:
     for path in gathered(over, inside, task.tree, needs):
         _lay_over(plan, path, task.tree, needs)
     for need in needs:
-        if not _is_system_s(need) and os.path.exists(need):
+        if not _is_system_s(need) and os.path.exists(need) and not os.path.islink(need):
             plan.bind(need, need)
-    for link in _links(os.fsencode(driver.path)):
-        if not plan.is_shown(link, link):
-            plan.show(link, link)
+    for path in (os.fsencode(driver.path), *needs):
+        for link in _links(path):
+            if not plan.is_shown(link, link):
+                plan.show(link, link)
 
 
 def _lay_over(plan: MountPlan, path: bytes, tree: Tree, needs: tuple[bytes, ...]) -> None:
@@ -134,7 +135,7 @@ def _is_system_s(path: bytes) -> bool:
 
 
 def _links(path: bytes) -> Iterator[bytes]:
-    """The symlinks that lead from a compiler's name to the compiler."""
+    """The symlinks that lead from a name of a compiler's program to the program."""
     for _ in range(MAX_SYMLINKS):
         if not os.path.islink(path):
             return

@@ -1,10 +1,15 @@
 """A worker whose clock is wrong says so instead of answering what tells the time."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from distbuild import disk
+from distbuild.command.model import CompileCommand
+from distbuild.command.parse import parse
+from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import ResultRequest
 from distbuild.worker.clock import Clock, off_by
 from distbuild.worker.runner import Cancellation
@@ -100,3 +105,23 @@ def test_a_time_from_the_environment_needs_no_clock(
 
 def test_a_right_clock_tells_the_time(devbox: DevBox, sandbox: Sandbox, top: Path) -> None:
     assert run(devbox, sandbox, top, "gcc -c header.c", off_s=0.0).error == ""
+
+
+def test_inputs_are_opened_by_paths_of_the_internal_form(
+    devbox: DevBox, top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which only the disk module knows to translate on Windows."""
+    opened: list[bytes] = []
+
+    def converted(path: bytes) -> io.BytesIO:
+        opened.append(path)
+        return io.BytesIO(TELLS.encode())
+
+    monkeypatch.setattr(disk, "open_to_read", converted)
+    devbox.mirror(top)
+    job, tree = devbox.job(["gcc", "-c", "plain.c"], top), devbox.tree
+    command = parse(["gcc", "-c", "plain.c"], str(top), lambda _: None)
+    assert isinstance(command, CompileCommand)
+    with pytest.raises(InfrastructureError, match="tells the time"):
+        Clock(WRONG).check_inputs(job, command, tree, [b"/C/p/x.h"])
+    assert opened == [tree.ground.real(b"/C/p/x.h")]

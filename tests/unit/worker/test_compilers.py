@@ -5,6 +5,7 @@ import msgspec
 import pytest
 
 from distbuild.command.model import Family
+from distbuild.drivers import WRAPPERS
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Toolchain
 from distbuild.toolchains import Identity, state_of
@@ -101,6 +102,10 @@ def test_wrappers_are_passed_over(directory: Path, tmp_path: Path) -> None:
     assert is_wrapper("/usr/lib/ccache/gcc")
     assert is_wrapper("/usr/lib/distcc/bin/gcc")
     assert not is_wrapper("/home/distccfan/bin/gcc")
+    for name in WRAPPERS:
+        add(tmp_path, name, "wrapper")
+        (directory / f"{name}-gcc").symlink_to(tmp_path / name)
+        assert is_wrapper(str(directory / f"{name}-gcc")), name
     compilers, _ = make(str(directory))
     assert compilers.advertised() == []
 
