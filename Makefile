@@ -1,46 +1,52 @@
 # Everything below makes its own virtual environment in .venv first; nothing has to be set up before.
 
 PYTHON := .venv/bin/python
+# What running and building need, and what tests, checks and benchmarks need besides.
 STAMP := .venv/.complete
+DEV_STAMP := .venv/.complete-dev
 TESTS ?=
 # What the type checker does not look into where it is told of another system.
 FOR_WINDOWS := $(wildcard src/distbuild/windows_*.py src/distbuild/*/windows_*.py)
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-windows check bench exe venv clean
+.PHONY: FORCE help demo test test-windows check bench exe venv clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST))
 
-$(STAMP): requirements.txt requirements-dev.txt
+# The script looks by itself whether anything is to be done.
+$(STAMP): FORCE
 	@tools/venv.sh
+
+$(DEV_STAMP): FORCE $(STAMP)
+	@tools/venv.sh dev
 
 venv: $(STAMP) ## only the virtual environment: what a build machine needs
 
-exe: $(STAMP) ## build src/dist/dist_build.exe if the sources are newer
+exe: ## build src/dist/dist_build.exe if the sources are newer
 	@./generate_dist_build_executable.sh
 
 demo: exe ## a syncer and two workers on this machine compile a small project
 	@$(PYTHON) tools/demo.py
 
-test: exe ## all tests but the slow ones; TESTS="tests/unit -k config" for some
+test: $(DEV_STAMP) exe ## all tests but the slow ones; TESTS="tests/unit -k config" for some
 	@$(PYTHON) -m pytest -q -m "not slow and not windows" $(TESTS)
 
-check: exe ## format, lint, types, then the tests
+check: $(DEV_STAMP) exe ## format, lint, types, then the tests
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m mypy --platform win32 --follow-imports silent $(FOR_WINDOWS)
 	@$(PYTHON) -m pytest -q -m "not slow and not windows" $(TESTS)
 
-test-windows: $(STAMP) ## the tests of Windows, in a wine that is set up first (about 500 MB, once)
+test-windows: $(DEV_STAMP) ## the tests of Windows, in a wine that is set up first (about 500 MB, once)
 	@$(PYTHON) tools/windows/setup.py
 	@DIST_BUILD_REQUIRE_WINDOWS=1 $(PYTHON) -m pytest -q -m windows tests/windows $(TESTS)
 
-bench: exe ## measure, beside other tools on this machine; BENCH="cost --quick" for some
+bench: $(DEV_STAMP) exe ## measure, beside other tools on this machine; BENCH="cost --quick" for some
 	@$(PYTHON) -m bench $(BENCH)
 
 clean: ## remove .venv and whatever was built
 	rm -rf .venv build src/dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests bench tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,22 +1,27 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # Builds src/dist/dist_build.exe, the program that is put before the compiler: a small native one
 # from src/launcher, because it is started for every compile. Beside it the Python client that it
 # leaves all else to, src/dist/dist_build_client, with PyInstaller: as a folder (src/dist/_internal),
 # because one file that unpacks itself costs half a second of CPU. Without a C compiler, or with
 # DIST_BUILD_NO_LAUNCHER=1, dist_build.exe is the client. Builds only what is older than its
 # sources; --force builds all.
-set -euo pipefail
+#
+# The Python is that of the active virtual environment, if requirements.txt is installed there, else
+# that of .venv, which is made when it is not there. POSIX sh.
+set -eu
 
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
-readonly TARGET=src/dist/dist_build.exe CLIENT=src/dist/dist_build_client
+cd -- "$(dirname -- "$0")"
+. tools/common.sh
+TARGET=src/dist/dist_build.exe
+CLIENT=src/dist/dist_build_client
 # What only the servers import.
-readonly EXCLUDED=(
+EXCLUDED='
     flask werkzeug jinja2 markupsafe itsdangerous click blinker granian watchdog
     distbuild.syncer distbuild.worker distbuild.mirror distbuild.serving
     zstandard._cffi zstandard.backend_cffi
     tkinter unittest pydoc doctest pdb lib2to3 test xmlrpc curses sqlite3 asyncio multiprocessing
     setuptools pkg_resources pip pytest _pytest hypothesis psutil
-)
+'
 
 fail() { printf 'generate_dist_build_executable.sh: %s\n' "$*" >&2; exit 1; }
 
@@ -27,24 +32,44 @@ case ${1-} in
     *) fail "usage: generate_dist_build_executable.sh [--force]" ;;
 esac
 
-tools/venv.sh
+# Whether a virtual environment can build the client.
+has_requirements() {
+    "$1/bin/python" -c 'import sys
+import PyInstaller, cryptography, msgspec, requests, zstandard
+sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+# The Python to build with, as an absolute path, and a file that is newer when it was installed anew.
+if [ -n "${VIRTUAL_ENV-}" ] && ! [ "$VIRTUAL_ENV" -ef .venv ] && has_requirements "$VIRTUAL_ENV"; then
+    python=$VIRTUAL_ENV/bin/python
+    installed=requirements.txt
+else
+    tools/venv.sh
+    python=$PWD/.venv/bin/python
+    installed=.venv/.complete
+fi
+
+# A client that runs from source names the clone's place.
+runs_elsewhere() { [ "$(head -c 2 "$CLIENT")" = '#!' ] && ! grep -qF "$(quoted "$PWD")" "$CLIENT"; }
+
+# $1 as a word of the shell
+quoted() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
 
 client_is_up_to_date() {
-    [ -x "$CLIENT" ] && [ -z "$(find src/dist_build.py src/distbuild .venv/.complete \
+    [ -x "$CLIENT" ] && ! runs_elsewhere && [ -z "$(find src/dist_build.py src/distbuild "$installed" \
         generate_dist_build_executable.sh \
         \( -name __pycache__ -o -path src/distbuild/syncer -o -path src/distbuild/worker -o -path src/distbuild/mirror \) -prune \
-        -o -type f -newer "$CLIENT" -print -quit)" ]
+        -o -type f -newer "$CLIENT" -print)" ]
 }
 
 launcher_is_up_to_date() {
     if [ "${DIST_BUILD_NO_LAUNCHER-}" = 1 ]; then [ "$TARGET" -ef "$CLIENT" ]; return; fi
     [ -x "$TARGET" ] && [ ! "$TARGET" -ef "$CLIENT" ] && [ -z "$(find src/launcher \
-        generate_dist_build_executable.sh -type f -newer "$TARGET" -print -quit)" ]
+        generate_dist_build_executable.sh -type f -newer "$TARGET")" ]
 }
 
 # Makes $1 with the first compiler whose program runs here; it ends with 1 where it has no client.
 compile_launcher() {
-    local compiler linking
     for compiler in "${CC-}" cc gcc clang; do
         # One that is linked statically starts in three quarters of the time.
         for linking in -static ''; do
@@ -55,14 +80,17 @@ compile_launcher() {
             fi
         done
     done
-    echo "$TARGET starts Python for every compile: no C compiler works here" >&2
+    echo "$TARGET starts Python for every compile: no C compiler works here;" \
+        "run: sudo apt-get install $(c_packages)" >&2
     return 1
 }
 
 # Puts dist_build.exe beside the client in the directory $1, in one step.
 add_launcher() {
-    local made=$work/dist_build.exe
+    made=$work/dist_build.exe
     if [ "${DIST_BUILD_NO_LAUNCHER-}" = 1 ] || ! compile_launcher "$made"; then
+        # One that is linked to the client already stays: mv refuses to replace a file by itself.
+        if [ "$1/dist_build.exe" -ef "$1/dist_build_client" ]; then return; fi
         rm -f -- "$made"
         ln -- "$1/dist_build_client" "$made"
     else
@@ -95,50 +123,40 @@ echo "building $TARGET"
 started=$(mktemp build/started.XXXXXX)
 work=$(mktemp -d "$PWD/build/exe.XXXXXX")
 trap 'rm -rf -- "$work" "$started"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 if [ "$force" = no ] && client_is_up_to_date; then
     add_launcher src/dist
     exit 0
 fi
 
-# Debian's python3 comes without the shared library that a frozen program needs.
-has_shared_python() {
-    .venv/bin/python - <<'PY'
-import ctypes.util, sys, sysconfig
-from pathlib import Path
-name = "python%d.%d" % sys.version_info[:2]
-places = [sysconfig.get_config_var(v) for v in ("LIBDIR", "LIBPL")] + [sys.base_prefix + "/lib"]
-near = any(p and list(Path(p).glob("libpython*.so*")) for p in places)
-sys.exit(not (near or ctypes.util.find_library(name)))
-PY
-}
-
-if ! has_shared_python; then
-    package=libpython$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        echo "installing $package"
-        DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=500 install -qy "$package" \
-            >"$work/apt.log" 2>&1 || { cat "$work/apt.log" >&2; fail "cannot install $package"; }
-    else
-        # Slower by Python's own start, and otherwise the same.
-        echo "$package is missing: $TARGET runs from source; sudo apt-get install $package" >&2
-        mkdir -p "$work/dist"
-        quoted="'${PWD//\'/\'\\\'\'}"
-        printf '#!/bin/sh\ncase ${0##*/} in dist_build*) ;; *) set -- "${0##*/}" "$@" ;; esac\n' \
-            >"$work/dist/dist_build_client"
-        printf "exec %s/.venv/bin/python' %s/src/dist_build.py' \"\$@\"\n" "$quoted" "$quoted" \
-            >>"$work/dist/dist_build_client"
-        chmod 755 "$work/dist/dist_build_client"
-        finish "$work/dist"
-    fi
+# What is missing on the system, in one step.
+missing=
+[ "${DIST_BUILD_NO_LAUNCHER-}" = 1 ] || missing=$(c_packages)
+has_shared_python "$python" || missing="libpython$(python_version "$python")${missing:+ $missing}"
+if [ -n "$missing" ] && can_install; then
+    # shellcheck disable=SC2086 # several packages
+    install_packages "$work/apt.log" $missing || echo "cannot install $missing" >&2
 fi
-excludes=()
-for module in "${EXCLUDED[@]}"; do excludes+=(--exclude-module "$module"); done
-log=$work/log
-.venv/bin/python -m PyInstaller --onedir --noconfirm --clean --log-level WARN \
-    --name dist_build_client --contents-directory _internal --paths src \
+if ! has_shared_python "$python"; then
+    # Slower by Python's own start, and otherwise the same.
+    echo "libpython$(python_version "$python") is missing: $TARGET runs from source; run: sudo apt-get install $missing" >&2
+    mkdir -p "$work/dist"
+    {
+        printf '#!/bin/sh\ncase ${0##*/} in dist_build*) ;; *) set -- "${0##*/}" "$@" ;; esac\n'
+        printf 'exec %s %s/src/dist_build.py "$@"\n' "$(quoted "$python")" "$(quoted "$PWD")"
+    } >"$work/dist/dist_build_client"
+    chmod 755 "$work/dist/dist_build_client"
+    finish "$work/dist"
+fi
+set --
+for module in $EXCLUDED; do set -- "$@" --exclude-module "$module"; done
+echo "  with PyInstaller; about half a minute"
+quietly_with_progress "$work/log" "$python" -m PyInstaller --onedir --noconfirm --clean \
+    --log-level INFO --name dist_build_client --contents-directory _internal --paths src \
     --distpath "$work/dist" --workpath "$work/work" --specpath "$work" \
-    "${excludes[@]}" src/dist_build.py >"$log" 2>&1 || { cat "$log" >&2; fail "PyInstaller failed"; }
+    "$@" src/dist_build.py || { tail -n 20 "$work/log" >&2; fail "PyInstaller failed"; }
 
 built=$work/dist/dist_build_client
-[ -x "$built/dist_build_client" ] || { cat "$log" >&2; fail "PyInstaller made no executable"; }
+[ -x "$built/dist_build_client" ] || { tail -n 20 "$work/log" >&2; fail "PyInstaller made no executable"; }
 finish "$built"

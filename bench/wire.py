@@ -53,7 +53,7 @@ def _measured(
 def _ours(options: Options, load: LoadGenerator, commands: Sequence[Command]) -> Traffic:
     """The daemon's connections to the syncer: leases with sources one way, results the other."""
     with counting() as link:
-        daemon = {"syncer": f"https://localhost:{link.port}"}
+        daemon = {"syncer": f"https://127.0.0.1:{link.port}"}
         with farm(options.work, [daemon]) as cluster:
             link.target = cluster.syncer.port
             cluster.start()

@@ -1,17 +1,30 @@
-#!/usr/bin/env bash
-# Makes .venv in the repository, with everything that running, testing and building needs, unless it
-# is there and newer than the requirements. Several of these may run at the same time.
-set -euo pipefail
+#!/bin/sh
+# Makes .venv in the repository, unless it is there and newer than the requirements:
+#
+#   tools/venv.sh       with requirements.txt: what running dist_build and building its executable need
+#   tools/venv.sh dev   with requirements-dev.txt: also what tests, checks and benchmarks need
+#
+# Several of these may run at the same time. POSIX sh.
+set -eu
 
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-readonly STAMP=.venv/.complete
+cd -- "$(dirname -- "$0")/.."
+. tools/common.sh
 
 fail() { printf 'tools/venv.sh: %s\n' "$*" >&2; exit 1; }
 
+case ${1-} in
+    '') requirements=requirements.txt stamp=.venv/.complete ;;
+    dev) requirements=requirements-dev.txt stamp=.venv/.complete-dev ;;
+    *) fail "usage: tools/venv.sh [dev]" ;;
+esac
+
+# Newer than all that it was made from, and its Python still finds its packages: after an upgrade
+# of the system's Python it does not.
 is_complete() {
-    [ -e "$STAMP" ] && [ -x .venv/bin/python ] && [ ! requirements.txt -nt "$STAMP" ] &&
-        [ ! requirements-dev.txt -nt "$STAMP" ] && [ "$(cat "$STAMP")" = "$PWD" ]
+    [ -e "$stamp" ] && [ -z "$(find requirements.txt "$requirements" -newer "$stamp")" ] && is_usable
 }
+
+is_usable() { .venv/bin/python -c 'import msgspec' 2>/dev/null; }
 
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
@@ -30,9 +43,9 @@ is_linked = sysconfig.get_config_var("Py_ENABLE_SHARED") and sys.prefix != "/usr
 sys.exit(not (is_linked or ctypes.util.find_library("python%d.%d" % sys.version_info[:2])))' 2>/dev/null
 }
 
-# The first that is tuned and complete, else the first.
+# The first that is tuned and complete, else the first; nothing where none is new enough.
 find_python() {
-    local name path first=
+    first=
     for name in python3 /usr/bin/python3 python3.14 python3.13 python3.12 python3.11; do
         if path=$(command -v "$name") && is_new_enough "$path"; then
             : "${first:=$path}"
@@ -42,37 +55,43 @@ find_python() {
             fi
         fi
     done
-    [ -n "$first" ] || fail "Python 3.11 or newer is needed, found: $(python3 --version 2>&1 || true)"
     echo "$first"
 }
 
-# Debian and Ubuntu ship Python without what makes environments.
+# Debian and Ubuntu ship Python without what makes environments. Whoever has to type a command for it
+# is told of all other packages that will be missed as well.
 install_ensurepip() {
-    local package
-    package=python$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv
+    package=python$(python_version "$1")-venv
     [ "$1" != /usr/bin/python3 ] || package=python3-venv
     command -v apt-get >/dev/null || fail "$1 has no ensurepip; install Python's venv module"
-    [ "$(id -u)" = 0 ] || fail "$1 has no ensurepip; run: sudo apt-get install $package"
-    echo "installing $package"
-    local log
-    log=$({ apt-get -o DPkg::Lock::Timeout=500 update -q &&
-        DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=500 install -qy "$package"; } 2>&1) ||
-        { printf '%s\n' "$log" >&2; fail "apt-get install $package failed"; }
+    if ! can_install; then
+        others=$(c_packages)
+        has_shared_python "$1" || others="libpython$(python_version "$1") $others"
+        fail "$1 has no ensurepip; run: sudo apt-get install $package${others:+ $others}"
+    fi
+    install_packages build/apt.log "$package" || fail "apt-get install $package failed"
 }
 
-is_complete && exit 0
+if is_complete; then exit 0; fi
+mkdir -p build
 if command -v flock >/dev/null; then
-    mkdir -p build
     exec 9>build/venv.lock
     flock 9
-    is_complete && exit 0
+    if is_complete; then exit 0; fi
 fi
 
-python=$(find_python)
-"$python" -c 'import ensurepip, venv' 2>/dev/null || install_ensurepip "$python"
-echo "making .venv with $("$python" --version), $python (once)"
-rm -f "$STAMP"
-"$python" -m venv --clear .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
-    -r requirements-dev.txt || fail "pip could not install requirements-dev.txt, see above"
-printf '%s\n' "$PWD" >"$STAMP"
+if ! is_usable; then
+    python=$(find_python)
+    [ -n "$python" ] || fail "Python 3.11 or newer is needed, found: $(python3 --version 2>&1 || true)"
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || install_ensurepip "$python"
+    echo "making .venv with $("$python" --version), $python (once)"
+    rm -f .venv/.complete .venv/.complete-dev
+    quietly_with_progress build/venv.log "$python" -m venv --clear .venv ||
+        { cat build/venv.log >&2; fail "$python cannot make .venv"; }
+fi
+echo "installing $requirements into .venv (downloads; about half a minute)"
+rm -f "$stamp"
+quietly_with_progress build/pip.log .venv/bin/python -m pip install --progress-bar off \
+    --disable-pip-version-check --no-input -r "$requirements" ||
+    { tail -n 15 build/pip.log >&2; fail "pip could not install $requirements, see above"; }
+: >"$stamp"

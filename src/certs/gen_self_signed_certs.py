@@ -1,17 +1,21 @@
-"""Makes a private CA for one dist_build installation: the twin of gen_self_signed_certs.sh.
-
-For systems without bash and openssl. Both make the same files, and each keeps the other's:
+"""Makes a private CA for one dist_build installation, both roles' certificates and their tokens.
 
     python gen_self_signed_certs.py [OUT] [--force]
 
-OUT defaults to $DIST_BUILD_HOME/certs, and that to ~/dist_build/certs.
+    OUT/ca/      ca.pem, ca.key: the CA. Its key is only needed to make further certificates.
+    OUT/dev/     for the dev box (wrapper and syncer)
+    OUT/worker/  for the build machines (daemon)
+
+OUT defaults to $DIST_BUILD_HOME/certs, and that to ~/dist_build/certs. What exists is kept unless
+--force is given. The side that verifies a token holds only its SHA-256.
 """
 
 import argparse
 import hashlib
 import os
 import secrets
-import shutil
+import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -164,7 +168,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def _obstacle(out: Path, *, force: bool) -> str:
     """Why ``out`` is not to be touched; empty when it may be."""
-    if not out.exists():
+    if not os.path.lexists(out):
         return ""
     if not out.is_dir():
         return f"{out} exists and is not a directory"
@@ -178,39 +182,79 @@ def _obstacle(out: Path, *, force: bool) -> str:
     return ""
 
 
-def _say_what_to_do(out: Path) -> None:
-    there = (
-        "%DIST_BUILD_HOME%\\certs\\worker" if os.name == "nt" else "$DIST_BUILD_HOME/certs/worker"
-    )
-    print(f"dev box:       keep {out / 'dev'} (wrapper and syncer read it)")
-    print(f"build machine: copy {out / 'worker'} to {there} there, and nothing else")
-
-
-def main(words: Sequence[str]) -> int:
-    """Make what is not there; the exit code."""
-    parser = argparse.ArgumentParser(prog="gen_self_signed_certs.py", description=__doc__)
-    parser.add_argument("out", nargs="?", metavar="OUT")
-    parser.add_argument("--force", action="store_true", help="replace what is there")
-    options = parser.parse_args(words)
-    home = os.environ.get("DIST_BUILD_HOME") or os.path.join(os.path.expanduser("~"), "dist_build")
-    out = Path(os.path.abspath(options.out or os.path.join(home, "certs")))
-    if not options.force and is_complete(out):
-        print(f"{out} exists already; --force makes a new CA, certificates and tokens")
-        _say_what_to_do(out)
-        return 0
-    if obstacle := _obstacle(out, force=options.force):
-        print(f"gen_self_signed_certs.py: {obstacle}", file=sys.stderr)
-        return 1
+def _replace(out: Path) -> None:
+    """Make all files beside ``out``, then rename: a run that is cut off leaves it as it was."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Everything is made beside OUT and renamed at the end.
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".certs-") as directory:
         made, old = Path(directory, "certs"), Path(directory, "old")
         made.mkdir(mode=0o700)
         write_installation(made)
-        if out.exists():
-            shutil.move(out, old)
-        shutil.move(made, out)
-    print(f"made a CA (valid {CA_DAYS} days), certificates ({LEAF_DAYS} days) and tokens in {out}")
+        try:
+            if out.exists():
+                out.rename(old)
+            made.rename(out)
+        except BaseException:
+            if old.exists() and not out.exists():
+                old.rename(out)
+            raise
+
+
+def _end_in_order(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _say_what_to_do(out: Path) -> None:
+    worker = out / "worker"
+    there = (
+        "%DIST_BUILD_HOME%\\certs\\worker" if os.name == "nt" else "$DIST_BUILD_HOME/certs/worker"
+    )
+    print(f"dev box:       keep {out / 'dev'} (wrapper and syncer read it)")
+    print(f"build machine: copy {worker} to {there} there, and nothing else")
+    if os.name != "nt":
+        print(
+            "               ssh BUILD1 'mkdir -p -m 700 dist_build/certs' &&"
+            f" scp -rp {shlex.quote(str(worker))} BUILD1:dist_build/certs/"
+        )
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="gen_self_signed_certs",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("out", nargs="?", metavar="OUT")
+    parser.add_argument("--force", action="store_true", help="replace what is there")
+    options = parser.parse_args(words)
+    if options.out == "":
+        parser.error("OUT is empty")
+    return options
+
+
+def main(words: Sequence[str]) -> int:
+    """Make what is not there; the exit code."""
+    options = _parse(words)
+    home = os.environ.get("DIST_BUILD_HOME") or os.path.join(os.path.expanduser("~"), "dist_build")
+    out = Path(os.path.abspath(options.out or os.path.join(home, "certs")))
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has fewer
+            signal.signal(getattr(signal, name), _end_in_order)
+    try:
+        if not options.force and is_complete(out):
+            print(f"{out} exists already; --force makes a new CA, certificates and tokens")
+        elif obstacle := _obstacle(out, force=options.force):
+            print(f"gen_self_signed_certs: {obstacle}", file=sys.stderr)
+            return 1
+        else:
+            _replace(out)
+            print(
+                f"made a CA (valid {CA_DAYS} days), certificates ({LEAF_DAYS} days)"
+                f" and tokens in {out}"
+            )
+    except OSError as error:
+        print(f"gen_self_signed_certs: {error.filename or out}: {error.strerror}", file=sys.stderr)
+        return 1
     _say_what_to_do(out)
     return 0
 

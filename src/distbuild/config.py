@@ -51,12 +51,38 @@ class Home(msgspec.Struct, frozen=True):
         """Certificates and tokens, a directory per role."""
         return self.path / "certs"
 
+    @property
+    def is_clone(self) -> bool:
+        """Whether it is a clone of this repository, as ``git clone`` makes in the user's home."""
+        return (self.path / "src" / "distbuild" / "config.py").exists()
+
+    @property
+    def notice(self) -> str:
+        """What the user should know of the home; "" where it is an ordinary one."""
+        if not self.is_clone:
+            return ""
+        return (
+            f"{self.path} is a clone of dist_build and also the home: configuration, certificates"
+            " and state stay in it, ignored by git (DIST_BUILD_HOME names another home)"
+        )
+
     def prepare(self) -> None:
-        """Make the home's directories, for their owner alone: they hold sources and headers."""
+        """Make the home's directories, for their owner alone: they hold sources and headers.
+
+        What is marked is not mirrored: all of the home. In a clone that is only what is private,
+        for its sources may be compiled.
+        """
+        private = (self.certs, self.logs, self.state, self.sandbox, self.store)
         try:
             for directory in (self.path, self.logs, self.state):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self.path / HOME_MARKER).touch()
+            if not self.is_clone:
+                (self.path / HOME_MARKER).touch()
+                return
+            (self.path / HOME_MARKER).unlink(missing_ok=True)
+            for directory in private:
+                directory.mkdir(mode=0o700, exist_ok=True)
+                (directory / HOME_MARKER).touch()
         except OSError as error:
             raise ConfigError(f"{error.filename}: cannot be written: {error.strerror}") from error
 
@@ -74,6 +100,11 @@ class Home(msgspec.Struct, frozen=True):
     def sandbox(self) -> Path:
         """A worker's trees, one per client."""
         return self.path / "sandbox"
+
+    @property
+    def store(self) -> Path:
+        """A worker's blobs: the contents of all trees."""
+        return self.path / "store"
 
     @property
     def state(self) -> Path:

@@ -263,7 +263,7 @@ def test_one_worker_serves_two_developers_in_turn(
 ) -> None:
     first = Cluster(tmp_path / "first", certs_dir, [{"num_cores": 1}])
     (daemon,) = first.daemons
-    hosts = {"hosts": [f"localhost:{daemon.port}"]}
+    hosts = {"hosts": [f"127.0.0.1:{daemon.port}"]}
     second = Cluster(tmp_path / "second", certs_dir, [], dev=hosts)
     config = json.loads((daemon.home / "config.json").read_text())
     config["syncer"] = [first.url, second.url]

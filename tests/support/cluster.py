@@ -150,10 +150,10 @@ class Cluster:
         dev: Mapping[str, Any] | None = None,
     ) -> None:
         ports = free_ports(1 + len(workers))
-        self.url = f"https://localhost:{ports[0]}"
+        self.url = f"https://127.0.0.1:{ports[0]}"
         self.root = root
         self._certs = certs
-        hosts = [f"localhost:{port}" for port in ports[1:]]
+        hosts = [f"127.0.0.1:{port}" for port in ports[1:]]
         self.syncer = self._home(
             "syncer", ports[0], {"hosts": hosts, "syncer": self.url, **(dev or {})}
         )

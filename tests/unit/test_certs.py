@@ -1,11 +1,13 @@
-"""The script that makes the CA, the roles' certificates and their tokens."""
+"""The programs that make the CA, the roles' certificates and their tokens."""
 
 import hashlib
 import os
 import shutil
+import signal
 import ssl
 import stat
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from distbuild.tls import Role, load_credentials
 
 SCRIPT = Path(__file__).parents[2] / "src" / "certs" / "gen_self_signed_certs.sh"
 FILES = {
@@ -65,6 +69,17 @@ def test_only_the_owner_can_read_anything(certs_dir: Path) -> None:
         for path in [certs_dir, *certs_dir.rglob("*")]
     }
     assert modes == {(True, 0o700), (False, 0o600)}
+
+
+@pytest.mark.parametrize("role", ["dev", "worker"])
+def test_a_role_can_use_them(certs_dir: Path, role: Role) -> None:
+    load_credentials(certs_dir, role)
+
+
+def test_each_side_knows_the_others_token(certs_dir: Path) -> None:
+    dev, worker = load_credentials(certs_dir, "dev"), load_credentials(certs_dir, "worker")
+    assert dev.verify_token(f"Bearer {worker.token}", "worker")
+    assert worker.verify_token(f"Bearer {dev.token}", "dev")
 
 
 def test_private_key_of_the_ca_is_in_no_role(certs_dir: Path) -> None:
@@ -163,44 +178,104 @@ def test_says_what_to_copy_where(tmp_path: Path) -> None:
     assert "and nothing else" in said
 
 
-def tools_without_openssl(tmp_path: Path, fake_openssl: str = "") -> str:
+def without_cryptography(tmp_path: Path, *, ready: bool) -> Path:
+    """A clone whose only Python with cryptography is that of a .venv that exists, or is made."""
+    clone = tmp_path / "my clone"
+    (clone / "tools").mkdir(parents=True)
+    shutil.copytree(SCRIPT.parent, clone / "src" / "certs")
+    made = f'#!/bin/sh\nexec {sys.executable} "$@"\n'
+    (clone / "python").write_text(made)
+    (clone / "python").chmod(0o755)
+    (clone / "tools" / "venv.sh").write_text(
+        "#!/bin/sh\necho making .venv\nmkdir -p .venv/bin && cp python .venv/bin/python\n"
+        if not ready
+        else "#!/bin/sh\nexit 9\n"
+    )
+    (clone / "tools" / "venv.sh").chmod(0o755)
+    if ready:
+        (clone / ".venv" / "bin").mkdir(parents=True)
+        shutil.copy(clone / "python", clone / ".venv" / "bin" / "python")
+    return clone
+
+
+def poor_path(tmp_path: Path) -> str:
+    """A PATH with what a minimal system has, and a python3 that lacks everything."""
     directory = tmp_path / "bin"
     directory.mkdir()
-    for name in ("bash", "env", "ls", "dirname", "mkdir", "mktemp", "rm", "mv", "cp", "cat", "tr"):
+    for name in ("sh", "dirname", "mkdir", "cp"):
         path = shutil.which(name)
         assert path is not None
         (directory / name).symlink_to(path)
-    if fake_openssl:
-        (directory / "openssl").write_text(fake_openssl)
-        (directory / "openssl").chmod(0o755)
+    (directory / "python3").write_text("#!/bin/sh\nexit 1\n")
+    (directory / "python3").chmod(0o755)
     return str(directory)
 
 
-def test_missing_openssl_is_one_clear_line(tmp_path: Path) -> None:
-    ran = run(tmp_path / "certs", PATH=tools_without_openssl(tmp_path))
+@pytest.mark.parametrize("ready", [True, False], ids=["has .venv", "makes .venv"])
+def test_a_system_python_without_cryptography_is_passed_over(tmp_path: Path, ready: bool) -> None:
+    clone = without_cryptography(tmp_path, ready=ready)
+    ran = subprocess.run(
+        [clone / "src" / "certs" / SCRIPT.name, tmp_path / "certs"],
+        env={"PATH": poor_path(tmp_path)},
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert set(snapshot(tmp_path / "certs")) == FILES
+    assert ran.stdout.startswith("made a CA")
+
+
+def test_active_virtual_environment_is_used(tmp_path: Path) -> None:
+    active = tmp_path / "active"
+    (active / "bin").mkdir(parents=True)
+    (active / "bin" / "python").write_text(
+        f'#!/bin/sh\n>>{active}/used\nexec {sys.executable} "$@"\n'
+    )
+    (active / "bin" / "python").chmod(0o755)
+    assert run(tmp_path / "certs", VIRTUAL_ENV=str(active)).returncode == 0
+    assert (active / "used").exists()
+
+
+def test_a_place_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    ran = run(tmp_path / "file" / "certs")
     assert ran.returncode == 1
     assert ran.stderr.count("\n") == 1
-    assert "openssl is not installed" in ran.stderr
-    assert_nothing_else_in(tmp_path, "bin")
+    assert f"{tmp_path}/file" in ran.stderr
+    assert_nothing_else_in(tmp_path, "file")
 
 
-def test_failing_openssl_leaves_nothing_behind(tmp_path: Path) -> None:
-    fake = '#!/bin/bash\n[ "$1" = ecparam ] && exec /usr/bin/env -i {} "$@"\necho no >&2; exit 3\n'
-    path = tools_without_openssl(tmp_path, fake.format(shutil.which("openssl")))
-    ran = run(tmp_path / "certs", PATH=path)
-    assert ran.returncode == 1
-    assert "failed: openssl req" in ran.stderr
-    assert_nothing_else_in(tmp_path, "bin")
-
-
-def test_interrupted_run_with_force_keeps_what_was_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_interrupted_run_with_force_keeps_what_was_there(
+    tmp_path: Path, step: int, number: signal.Signals
+) -> None:
     run(tmp_path / "certs")
     before = snapshot(tmp_path / "certs")
-    fake = '#!/bin/bash\n[ "$1" = req ] && kill -TERM $PPID\nexec /usr/bin/env -i {} "$@"\n'
-    path = tools_without_openssl(tmp_path, fake.format(shutil.which("openssl")))
-    assert run(tmp_path / "certs", "--force", PATH=path).returncode != 0
+    code = (
+        "import os, pathlib, runpy, sys\n"
+        "renamed, count = pathlib.Path.rename, 0\n"
+        "def rename(path, to):\n"
+        "    global count\n"
+        "    count += 1\n"
+        f"    if count == {step}: os.kill(os.getpid(), {int(number)})\n"
+        "    return renamed(path, to)\n"
+        "pathlib.Path.rename = rename\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    script = SCRIPT.with_suffix(".py")
+    done = subprocess.run(
+        [sys.executable, "-c", code, script, tmp_path / "certs", "--force"],
+        capture_output=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert done.returncode != 0
     assert snapshot(tmp_path / "certs") == before
-    assert_nothing_else_in(tmp_path, "bin", "certs")
+    assert_nothing_else_in(tmp_path, "certs")
 
 
 def test_incomplete_certificates_are_not_taken_for_good(tmp_path: Path) -> None:
@@ -223,5 +298,5 @@ def test_directory_with_other_things_is_never_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [("--frce",), ("a", "b"), ("",)])
 def test_wrong_arguments_are_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    assert run(*arguments, cwd=str(tmp_path)).returncode == 1
+    assert run(*arguments, cwd=str(tmp_path)).returncode == 2
     assert_nothing_else_in(tmp_path)

@@ -1,6 +1,8 @@
 """The configuration file: what is read, and the one line for every mistake."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from distbuild.config import (
     syncer_urls,
 )
 from distbuild.protocol.errors import ConfigError
+from distbuild.protocol.names import HOME_MARKER
 
 REPOSITORY = Path(__file__).parents[2]
 ENVIRON = {"HOME": "/home/dev", "SRC": "/my space/src", "EMPTY": ""}
@@ -212,3 +215,51 @@ def test_clients_take_the_port_that_the_syncer_listens_on(
 @pytest.mark.parametrize("name", ["example_dev_config.json", "example_daemon_config.json"])
 def test_example_is_valid(tmp_path: Path, name: str) -> None:
     load_config(write(tmp_path, (REPOSITORY / name).read_bytes()), ENVIRON)
+
+
+def make_clone(path: Path) -> Home:
+    (path / "src" / "distbuild").mkdir(parents=True)
+    (path / "src" / "distbuild" / "config.py").touch()
+    return Home(path)
+
+
+def test_an_ordinary_home_is_marked_as_a_whole(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    assert not home.notice
+    assert [str(p.relative_to(home.path)) for p in home.path.rglob(HOME_MARKER)] == [HOME_MARKER]
+
+
+def test_in_a_clone_that_is_the_home_only_what_is_private_is_marked(tmp_path: Path) -> None:
+    home = make_clone(tmp_path)
+    (tmp_path / HOME_MARKER).touch()  # of a version that marked all
+    home.prepare()
+    assert {p.parent for p in home.path.rglob(HOME_MARKER)} == {
+        home.certs,
+        home.logs,
+        home.state,
+        home.sandbox,
+        home.store,
+    }
+    assert str(tmp_path) in home.notice
+    assert "\n" not in home.notice
+
+
+def test_git_ignores_all_that_a_home_has(tmp_path: Path) -> None:
+    ignored = Path(__file__).parents[2] / ".gitignore"
+    if not shutil.which("git"):
+        pytest.skip("git is not installed")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    shutil.copy(ignored, tmp_path)
+    home = make_clone(tmp_path)
+    home.prepare()
+    home.config_path.touch()
+    home.socket.touch()
+    listed = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=all"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert sorted(listed.splitlines()) == ["?? .gitignore", "?? src/distbuild/config.py"]

@@ -20,7 +20,7 @@ def test_a_worker_of_another_system_takes_no_compile_of_cl(
         daemon = cluster.daemons[1]
         wait_until(lambda: daemon.status()["clients"], "the mirror has reached it")
         cluster.daemons[0].kill()
-        gone = f"localhost:{cluster.daemons[0].port}"
+        gone = f"127.0.0.1:{cluster.daemons[0].port}"
         wait_until(
             lambda: cluster.syncer.status()["workers"][gone]["state"] != "up", "it is missed", 60.0
         )
@@ -36,7 +36,7 @@ def test_a_worker_of_windows_serves_the_status_to_a_syncer_of_this_system(
     wine: Wine, certs_dir: Path
 ) -> None:
     with running_cluster(wine, "foreign", certs_dir, here=["syncer"], workers=[{}]) as cluster:
-        host = f"localhost:{cluster.daemons[0].port}"
+        host = f"127.0.0.1:{cluster.daemons[0].port}"
 
         def compilers() -> list[str]:
             worker = cluster.syncer.status()["workers"][host]

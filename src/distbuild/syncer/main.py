@@ -8,6 +8,7 @@ import os
 import posixpath
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -49,6 +50,8 @@ def run(home: Home, *, verbose: bool) -> None:
     config = load_config(home)
     credentials = load_credentials(home.certs, "dev")
     home.prepare()
+    if home.notice:
+        print(f"syncer: {home.notice}", file=sys.stderr)  # noqa: T201 - the user's one line
     set_up_logging(home.logs, "syncer", verbose=verbose)
     client_id = read_client_id(home)
     lock = claim(home)

@@ -10,6 +10,7 @@ from distbuild import disk
 from distbuild.mirror.spellings import Fold
 from distbuild.mirror.store import Store, translated
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.names import HOME_MARKER
 from distbuild.system_paths import FOLD, from_system
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.paths import check_client
@@ -48,7 +49,7 @@ class Forest:
         with translated():
             trash.mkdir(exist_ok=True)
             for number, name in enumerate(os.listdir(self._root)):
-                if name != _TRASH:
+                if name not in (_TRASH, HOME_MARKER):
                     os.rename(self._root / name, trash / f"{os.getpid()}-{number}-{name}"[:200])
             self.jobs.mkdir()
 

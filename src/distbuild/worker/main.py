@@ -53,6 +53,8 @@ def run(home_option: str | None, *, verbose: bool) -> int:
         config = load_config(home)
         credentials = load_credentials(home.certs, "worker")
         home.prepare()
+        if home.notice:
+            print(f"daemon: {home.notice}", file=sys.stderr)  # noqa: T201 - the user's one line
         set_up_logging(home.logs, "daemon", verbose=verbose)
         _serve(lambda stop: start(home, config, credentials, stop), config, credentials)
     except ConfigError as error:
@@ -133,7 +135,7 @@ def start(
 def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
     search_path = os.environ.get("PATH", os.defpath)
     try:
-        store = Store(home.path / "store")
+        store = Store(home.store)
         own_files = OwnFiles(store, enabled=config.reuse_own_files)
         forest = Forest(home.sandbox, store, own_files)
         forest.set_aside_old()

@@ -45,7 +45,7 @@ class _Advice(Exception):
 def _config() -> Iterator[str]:
     home = find_home()
     load_config(home)
-    yield str(home.config_path)
+    yield str(home.config_path) + (" (the home is a clone of dist_build)" if home.is_clone else "")
 
 
 def _certificates() -> Iterator[str]:
