@@ -148,6 +148,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bind: str = "0.0.0.0"  # noqa: S104 - a build machine serves its network; every request is authenticated
     #: Worker: how compilers are confined. ``auto``: namespaces where they work, else plain.
     sandbox: Confinement = "auto"
+    #: Worker: may run as root without namespaces.
+    allow_root: bool = False
+    #: Worker: may run compilers that can open whatever the worker's user may.
+    allow_unconfined: bool = False
     #: Worker: take identical files of its own disk instead of asking for them.
     reuse_own_files: bool = True
     #: Worker: upper bound of its store of blobs.

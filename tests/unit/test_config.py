@@ -91,6 +91,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         "port": 9443,
         "bind": "127.0.0.1",
         "sandbox": "plain",
+        "allow_root": True,
+        "allow_unconfined": True,
         "reuse_own_files": False,
         "store_bytes": 10**9,
         "max_file_bytes": 10**6,
@@ -108,7 +110,10 @@ def test_variables_and_home_are_expanded_in_directories(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"prot": 1}', "unknown key 'prot'; expected one of bind, copied_already, dirs, hosts"),
+        (
+            '{"prot": 1}',
+            "unknown key 'prot'; expected one of allow_root, allow_unconfined, bind, ",
+        ),
         ('{"num_cores": "four"}', 'key "num_cores": expected `int | null`, got `str`'),
         ('{"hosts": "build1:8443"}', 'key "hosts": expected `array`, got `str`'),
         ('{"dirs": ["/a", 3]}', 'key "dirs[1]": expected `str`, got `int`'),

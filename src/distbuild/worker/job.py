@@ -114,7 +114,9 @@ class JobRunner:
                 task = Task(job, command, driver, tree, directory, clock)
                 revision = tree.revision()
                 execution = self._sandbox.prepare(task)
-                running = start(execution.argv, execution.cwd, execution.env, job.terminal)
+                running = start(
+                    execution.argv, execution.cwd, execution.env, job.terminal, execution.reach
+                )
                 stopped = "cancelled"
                 try:
                     stopped = yield running

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from distbuild.mirror.manifest import MAX_SYMLINKS
+from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import SymlinkEntry, WithheldEntry
 from distbuild.worker.compilers import Driver
 from distbuild.worker.gather import crowded, gathered
@@ -23,7 +24,24 @@ TOP = re.compile(rb"bin|sbin|lib\w*")
 #: Where a compiler that is installed in a directory of its own has its parts. Not all of that
 #: directory: it may be somebody's home.
 _PARTS = (b"bin", b"lib", b"lib32", b"lib64", b"libexec")
+#: Of /etc, what compilers and the dynamic linker read.
+_ETC = (b"alternatives", b"ld.so.cache", b"ld.so.conf", b"ld.so.conf.d")
 _MAX_KEPT = 64
+
+
+def system_paths() -> list[bytes]:
+    """What every compiler may see of this machine, beside its own installation."""
+    top = sorted(b"/" + name for name in os.listdir(b"/") if TOP.fullmatch(name))
+    etc = (b"/etc/" + name for name in _ETC)
+    return [b"/usr", *top, *filter(os.path.exists, etc)]
+
+
+def check_apart(parts: Iterable[bytes], own: bytes) -> None:
+    """Raise InfrastructureError if one of the directories that are lent has this worker's files."""
+    real = os.path.realpath(own)
+    for part in parts:
+        if is_within(real, os.path.realpath(part)):
+            raise InfrastructureError(f"{os.fsdecode(part)} holds this worker's own files")
 
 
 def own_parts(driver: Driver) -> tuple[bytes, ...]:
@@ -78,6 +96,7 @@ def show(plan: MountPlan, task: Task) -> None:
     """
     driver = task.driver
     parts = own_parts(driver)
+    check_apart(parts, task.directory)
     for part in parts:
         plan.bind(part, part)
     needs = tuple(map(os.fsencode, driver.identity.needs))

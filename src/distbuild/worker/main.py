@@ -20,9 +20,10 @@ from distbuild.protocol.errors import ConfigError, InfrastructureError
 from distbuild.protocol.messages import MAX_BODY_BYTES, worker_name
 from distbuild.serving import threaded
 from distbuild.serving.front import Site
-from distbuild.system_paths import from_system
+from distbuild.system_paths import WINDOWS, from_system
 from distbuild.tls import Credentials, load_credentials
 from distbuild.toolchains import Identifier
+from distbuild.worker import landlock, lent
 from distbuild.worker.agent import Agent, Run, Workshop
 from distbuild.worker.app import make_app
 from distbuild.worker.client import HttpSyncer
@@ -141,7 +142,7 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
         forest.set_aside_old()
     except InfrastructureError as error:
         raise ConfigError(f"{home.path}: {error}") from error
-    sandbox, confined = _sandbox(config, search_path)
+    sandbox, confined = _sandbox(home, config, search_path)
     compilers = Compilers(Identifier(FileDigests(home.state / "programs")), search_path)
     name = worker_name(socket.gethostname(), config.port)
     cores = config.num_cores or os.cpu_count() or 1
@@ -169,17 +170,49 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
     )
 
 
-def _sandbox(config: Config, search_path: str) -> tuple[Sandbox, Confined]:
+def _sandbox(home: Home, config: Config, search_path: str) -> tuple[Sandbox, Confined]:
     """The sandbox that the configuration asks for, or the best that works here."""
+    if not WINDOWS:
+        _check_place(home)
     if config.sandbox == "plain":
-        return PlainSandbox(search_path), Confined("plain", "asked for in config.json")
+        return _plain(home, config, search_path, "asked for in config.json")
     bwrap = find_bwrap(search_path)
     obstacle = probe(bwrap)
     if bwrap is not None and not obstacle:
         return NamespaceSandbox(bwrap, search_path), Confined("namespace", "bubblewrap works")
     if config.sandbox == "namespace":
         raise ConfigError(f'"sandbox" is "namespace", but {obstacle}')
-    return PlainSandbox(search_path), Confined("plain", obstacle)
+    return _plain(home, config, search_path, obstacle)
+
+
+def _plain(home: Home, config: Config, search_path: str, why: str) -> tuple[Sandbox, Confined]:
+    """Raises ConfigError where compilers would open more than theirs, unless that is allowed."""
+    if WINDOWS:
+        return PlainSandbox(search_path, confined=False), Confined("plain", why)
+    if os.geteuid() == 0 and not config.allow_root:
+        raise ConfigError(
+            f"{home.config_path}: no namespaces here ({why}), and a worker without them does not"
+            ' run as root: install bubblewrap, run it as another user, or set "allow_root": true'
+        )
+    hindered = landlock.obstacle()
+    if hindered and not config.allow_unconfined:
+        raise ConfigError(
+            f"{home.config_path}: no namespaces here ({why}), and {hindered}: compilers could open"
+            ' every file that this user may; install bubblewrap, or set "allow_unconfined": true'
+        )
+    how = f"not confined: {hindered}" if hindered else "confined by Landlock"
+    return PlainSandbox(search_path, confined=not hindered), Confined("plain", f"{why}; {how}")
+
+
+def _check_place(home: Home) -> None:
+    """Raise ConfigError for a home that compilers may read, in every sandbox."""
+    for own in (home.path, home.certs, home.sandbox, home.path / "store"):
+        try:
+            lent.check_apart(lent.system_paths(), os.fsencode(own))
+        except InfrastructureError as error:
+            raise ConfigError(
+                f"{home.path}: compilers may read this place ({error}); use another --home"
+            ) from error
 
 
 def _clean_up(workshop: Workshop, config: Config) -> None:

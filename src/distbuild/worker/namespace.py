@@ -154,6 +154,7 @@ class _NamespaceExecution:
     directories: list[PrivateDirectory]
     observer: Observer
     cwd: bytes = b"/"
+    reach: None = None
 
     def answer(self, completed: Completed) -> Answer:
         """Everything as the compiler said it."""

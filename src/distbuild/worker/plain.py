@@ -1,11 +1,14 @@
 """Runs a command relocated into the client's tree, as a plain process with limits.
 
-For workers without namespaces. Refuses what is only exact at the original paths.
+For workers without namespaces. Refuses what is only exact at the original paths. The command opens
+nothing but the tree, its private directory and the compiler's installation (Landlock): an
+assembler's directives take in any file that they name.
 """
 
 import functools
 import os
 import posixpath
+import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,23 +20,34 @@ from distbuild.command.outputs import unmap_dependency_file, unmap_text
 from distbuild.command.relocate import Relocated, relocate, relocate_env
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.worker import plain_cl
+from distbuild.worker import lent, plain_cl
 from distbuild.worker.compilers import search_path_for
+from distbuild.worker.landlock import Reach
 from distbuild.worker.observe import names
+from distbuild.worker.paths import MAX_PATH_BYTES, is_within
 from distbuild.worker.runner import Completed
 from distbuild.worker.sandbox import Answer, Execution, Task, Written, environment, resolved
 
 #: A shell that cannot execute what it is to execute says so with these.
 _NOT_EXECUTED = (126, 127)
+_NULL = b"/dev/null"
+#: In diagnostics; also the quotation marks of UTF-8.
+_BETWEEN_NAMES = re.compile(rb"[\s'\"`:;,<>()\[\]]+|\xe2\x80[\x98\x99\x9c\x9d]")
+_MAX_SEARCHED = 1024 * 1024
+_RANDOM = (b"/dev/urandom", b"/dev/random", b"/dev/zero")
 
 
 class PlainSandbox:
-    """Compilers see this machine; ``search_path`` is their PATH."""
+    """Compilers see this machine's paths; ``search_path`` is their PATH.
+
+    ``confined`` False: they also open whatever this process may.
+    """
 
     namespaces = False
 
-    def __init__(self, search_path: str) -> None:
+    def __init__(self, search_path: str, *, confined: bool = True) -> None:
         self._search_path = search_path
+        self._confined = confined
         # A tree's root without symlinks, which does not change while the worker runs.
         self._canonical: Callable[[bytes], bytes] = functools.cache(disk.realpath)
 
@@ -65,7 +79,24 @@ class PlainSandbox:
             {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
             moved,
             tree,
+            _reach(task, tree) if self._confined else None,
         )
+
+
+def _reach(task: Task, tree: bytes) -> Reach:
+    """The client's tree, the compiler's installation as a namespace lends it, and what is private.
+
+    Only the last is for writing, and nothing in the two that come with jobs is for executing.
+    """
+    driver = task.driver
+    parts = lent.own_parts(driver)
+    lent.check_apart(parts, task.directory)
+    own = map(os.fsencode, (driver.path, driver.identity.real_path, *driver.identity.needs))
+    return Reach(
+        read=(tree, *_RANDOM),
+        run=(*lent.system_paths(), *parts, *own),
+        write=(task.directory, _NULL),
+    )
 
 
 @dataclass(frozen=True)
@@ -77,6 +108,7 @@ class _PlainExecution:
     moved: Relocated
     #: The tree's root, canonical.
     tree: bytes
+    reach: Reach | None
 
     def answer(self, completed: Completed) -> Answer:
         """Everything with the tree's prefix taken off."""
@@ -88,6 +120,7 @@ class _PlainExecution:
             written, dependencies = self._written(os.fsdecode(self.tree))
         if completed.status != 0:  # then there may be no list of what it read
             self._check_read(os.fsencode(path) for path, _ in places(plain(completed.stderr)))
+            self._check_denied(plain(completed.stderr))
         return Answer(
             completed.status,
             unmap_text(completed.stdout, self.tree),
@@ -121,6 +154,20 @@ class _PlainExecution:
             elif path != moved.dependency_path:
                 raise InfrastructureError(f"the compiler wrote {name!r} unasked")
         return tuple(written), dependencies
+
+    def _check_denied(self, stderr: bytes) -> None:
+        """Refuse the verdict on a file of this machine that was not opened: the dev box has the
+        last word on what it has there."""
+        reach = self.reach
+        if reach is None:
+            return
+        for name in set(_BETWEEN_NAMES.split(stderr[:_MAX_SEARCHED])):
+            if b"/" not in name or len(name) > MAX_PATH_BYTES or b"\0" in name:
+                continue
+            path = os.path.normpath(os.path.join(self.cwd, name))
+            known = any(is_within(path, p) for p in (*reach.read, *reach.run, *reach.write))
+            if not known and os.path.isfile(path):
+                raise InfrastructureError(f"{os.fsdecode(path)!r} is outside the mirror")
 
     def _check_read(self, paths: Iterable[bytes]) -> None:
         """Refuse what was made of files of this machine, which the dev box's have nothing to do

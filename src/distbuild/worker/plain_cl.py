@@ -76,6 +76,7 @@ class ClExecution:
     env: Mapping[bytes, bytes]
     moved: Moved
     unmapper: Unmapper
+    reach: None = None
 
     def answer(self, completed: Completed) -> Answer:
         """Everything in the dev box's terms."""

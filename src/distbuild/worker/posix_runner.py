@@ -17,6 +17,7 @@ from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Terminal
 from distbuild.worker import spawn
 from distbuild.worker.completed import MAX_OUTPUT_BYTES, REPORT, Completed
+from distbuild.worker.landlock import Reach
 from distbuild.worker.terminal import Ends, open_terminal
 
 _READ_BYTES = 65536
@@ -53,12 +54,13 @@ def start(
     cwd: bytes | str,
     env: Mapping[bytes, bytes],
     terminal: Terminal | None = None,
+    reach: Reach | None = None,
 ) -> "Running":
     """Start ``argv`` in a process group of its own, which has to be brought to its end.
 
     Its errors, and its input, go to a terminal like ``terminal``. The word ``REPORT`` in ``argv``
-    becomes the number of a descriptor whose content is returned as ``report``. Raises
-    InfrastructureError when the program cannot be started.
+    becomes the number of a descriptor whose content is returned as ``report``. ``reach``: see
+    ``spawn.start``. Raises InfrastructureError when the program cannot be started.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.ExitStack() as writers:
@@ -67,7 +69,7 @@ def start(
             report = reports[0].writer if reports else None
             words = [str(report).encode() if word == REPORT else word for word in argv]
             try:
-                process = spawn.start(words, cwd, env, streams.given, report)
+                process = spawn.start(words, cwd, env, streams.given, report, reach)
             except (OSError, ValueError) as error:
                 raise InfrastructureError(f"cannot start {argv[0]!r}: {error}") from error
         readers = [*streams.readers, *(pipe.reader for pipe in reports)]

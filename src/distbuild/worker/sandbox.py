@@ -16,6 +16,7 @@ from distbuild.protocol.messages import Job
 from distbuild.toolchains import NO_HOME
 from distbuild.worker.clock import Clock
 from distbuild.worker.compilers import Driver
+from distbuild.worker.landlock import Reach
 from distbuild.worker.runner import Completed
 from distbuild.worker.tree import Tree
 
@@ -67,6 +68,11 @@ class Execution(Protocol):
     @property
     def env(self) -> Mapping[bytes, bytes]:
         """The whole environment."""
+        ...
+
+    @property
+    def reach(self) -> Reach | None:
+        """What of this machine the process may open; None: the words see to that."""
         ...
 
     def answer(self, completed: Completed) -> Answer:

@@ -14,6 +14,8 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 
+from distbuild.worker.landlock import Reach, within
+
 #: Large translation units take some GiB; ninja's own rule of thumb for heavy C++ is 2 per job.
 MIN_ADDRESS_SPACE = 8 * 1024**3
 MAX_CPU_S = 30 * 60
@@ -52,13 +54,22 @@ def start(
     env: Mapping[bytes, bytes],
     streams: tuple[int, int, int],
     passed: int | None = None,
+    reach: Reach | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start ``argv`` with these descriptors as its standard input, output and error.
 
     The input may be ``subprocess.DEVNULL``. ``passed`` is a further descriptor that it gets under
-    the same number. Raises OSError or ValueError when the program cannot be started.
+    the same number. ``reach``: what it may open, None: not restricted here. Raises OSError or
+    ValueError when the program cannot be started.
     """
-    process = _spawn(argv, cwd, env, streams, passed)
+
+    def launch(words: Sequence[bytes]) -> subprocess.Popen[bytes]:
+        if reach is None:
+            return _spawn(words, cwd, env, streams, passed)
+        # The restriction is the starting thread's, and lasts as long: hence a thread for each.
+        return within(reach, lambda: _spawn(words, cwd, env, streams, passed))
+
+    process = launch(argv)
     try:
         confine(process.pid)
     except PermissionError:
@@ -66,7 +77,7 @@ def start(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        return _spawn(limited(argv), cwd, env, streams, passed)
+        return launch(limited(argv))
     return process
 
 

@@ -21,8 +21,6 @@ OURS = b"/.dist_build"
 SPECS = OURS + b"/native.specs"
 #: What no dev box directory is shown in.
 _KERNEL_S = (b"proc", b"sys")
-#: Of /etc, what compilers and the dynamic linker read.
-_ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d")
 #: Directories that a job may not write in, nor in what they are in.
 _NEVER_PRIVATE = (b"/usr", b"/etc", b"/proc", b"/dev")
 #: The worker's own directories are looked at again after this, as its compilers are.
@@ -136,15 +134,9 @@ def _show_private(plan: MountPlan, task: Task, directory: PrivateDirectory) -> N
 def base_plan() -> MountPlan:
     """What every sandbox has of the worker, its kernel's file systems, and an empty /tmp."""
     plan = MountPlan()
-    plan.bind(b"/usr", b"/usr")
-    for name in os.listdir(b"/"):
-        if lent.TOP.fullmatch(name):
-            path = b"/" + name
-            plan.show(path, path)
-    for etc in _ETC:
-        path = b"/etc/" + etc.encode()
-        if os.path.exists(path):
-            plan.bind(path, path)
+    for path in lent.system_paths():
+        place = plan.bind if path.startswith(b"/etc/") else plan.show
+        place(path, path)
     plan.special(b"/proc", "proc")
     plan.special(b"/dev", "dev")
     plan.special(b"/tmp", "tmpfs")

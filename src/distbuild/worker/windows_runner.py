@@ -61,12 +61,14 @@ def start(
     cwd: bytes | str,
     env: Mapping[bytes, bytes],
     terminal: Terminal | None = None,
+    reach: None = None,
 ) -> "Running":
-    """Start ``argv``, which has to be brought to its end.
+    """Start ``argv``, which has to be brought to its end. ``reach``: there is no such thing here.
 
     Raises InfrastructureError when the program cannot be started, and for a terminal: there is
     none for others to write to.
     """
+    del reach
     if terminal is not None or REPORT in argv:
         raise InfrastructureError("this system has neither terminals nor reports for compilers")
     given = {os.fsdecode(name).upper(): os.fsdecode(value) for name, value in env.items()}
