@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ class Victim:
     def build(self, lie: Callable[[Job, ResultRequest], Any], *argv: str) -> Done:
         """A compile whose only worker lies; the answer."""
         with self.evil.answering(lie):
+            # As another build, to which a reason is said anew.
+            shutil.rmtree(self.syncer.syncer.home / "state/said", ignore_errors=True)
             return self.syncer.run(list(argv) or ARGV, self.project)
 
     def assert_unharmed(self, done: Done, why: str = "result_refused") -> None:

@@ -16,7 +16,7 @@ from distbuild.protocol.messages import OutputFile, SubmitReply
 from distbuild.serving.answer import Answer as HttpAnswer
 from distbuild.signals import Signal
 from distbuild.syncer.answers import answers
-from distbuild.syncer.here import MAX_OUTPUTS, Answer, Caller, Here
+from distbuild.syncer.here import MAX_PASSED, Answer, Caller, Here
 from distbuild.syncer.local_slots import LocalSlots
 from tests.support.tasks import run
 from tests.unit.syncer.test_compile import Compiling
@@ -107,15 +107,16 @@ def test_temporary_files_last_as_long_as_the_connection(
     assert (box.base / "src/x.o").read_bytes() == b"object"
 
 
-def test_more_outputs_than_a_message_carries_leave_a_local_compile(serving: Serving) -> None:
+def test_more_outputs_than_a_message_carries_are_put_in_place_here(serving: Serving) -> None:
     result = serving.compiling.result("src/x.c", "inc/a.h")
     files = [
         OutputFile(serving.compiling.box.path(f"src/{n}"), 0o644, pack(b""))
-        for n in range(MAX_OUTPUTS + 1)
+        for n in range(MAX_PASSED + 1)
     ]
     serving.compiling.executor.script = [replace(result, outputs=files)]
     answer = serving.run(caller=replace(CALLER, places_outputs=True))
-    assert answer.reply.reason == LocalReason.OUTPUT_NOT_WRITTEN
+    assert (answer.reply.outcome, answer.outputs) == ("done", None)
+    assert (serving.compiling.box.base / f"src/{MAX_PASSED}").exists()
 
 
 @pytest.mark.parametrize("places", [True, False])
