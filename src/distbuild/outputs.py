@@ -21,7 +21,8 @@ from distbuild.protocol.blobs import unpack_parts
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import OutputFile
 from distbuild.protocol.text import one_line
-from distbuild.system_paths import to_system
+from distbuild.system_paths import WINDOWS, to_system
+from distbuild.windows_names import fold
 
 _numbers = itertools.count()
 
@@ -145,7 +146,7 @@ def is_same_directory(real: str, named: str) -> bool:
         found = disk.realpath(named)
     except (OSError, ValueError):
         return False
-    return real == found or (sys.platform == "win32" and real.lower() == found.lower())
+    return real == found or (WINDOWS and fold(real) == fold(found))
 
 
 class _Written:

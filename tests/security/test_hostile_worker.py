@@ -252,6 +252,8 @@ LIES: dict[str, Callable[[Job, ResultRequest], Any]] = {
     "an object of 2^63 bytes": _but(outputs=_blob(size=2**63)),
     "outputs as text": _but(outputs="a.o"),
     "no outputs at all": _but(outputs=None),
+    "too many marks": _but(marks=bytes(800_008)),
+    "packed inputs of 33 MiB": _but(packed_inputs=bytes(33 * MIB)),
     "marks of another size": _but(packed_inputs=b"", marks=b"x" * 7),
 }
 

@@ -179,6 +179,8 @@ MAX_TOOLCHAINS = 1000
 MAX_LEASES = 20_000
 #: A hundred thousand headers are more than any translation unit reads.
 MAX_INPUTS = 100_000
+MAX_PACKED_INPUTS = 32 * 1024 * 1024
+MAX_MARKS_BYTES = 8 * MAX_INPUTS
 
 
 def is_worker_name(name: object) -> TypeGuard[str]:
@@ -298,9 +300,9 @@ class ResultRequest(Message, frozen=True):
     outputs: Outputs = []
     inputs: Inputs = []
     #: More inputs, as ``blobs.pack_inputs`` makes them: hundreds of paths that begin alike.
-    packed_inputs: bytes = b""
+    packed_inputs: Annotated[bytes, msgspec.Meta(max_length=MAX_PACKED_INPUTS)] = b""
     #: Of those, in their order, as ``marks.pack_marks`` makes them; may be missing.
-    marks: bytes = b""
+    marks: Annotated[bytes, msgspec.Meta(max_length=MAX_MARKS_BYTES)] = b""
     #: The tree changed under the compiler in a way that may have touched what it read.
     disturbed: bool = False
     error: str = ""

@@ -23,6 +23,7 @@ from distbuild.protocol.messages import (
 from distbuild.protocol.text import one_line
 from distbuild.syncer.executor import Task
 from distbuild.system_paths import WINDOWS
+from distbuild.windows_names import fold
 
 _MARK = struct.Struct("<Q")
 
@@ -94,9 +95,10 @@ def _lists_source(task: Task, result: ResultRequest) -> bool:
         return True
     packed = unpack_inputs(result.packed_inputs) if result.packed_inputs else []
     paths = [item.path for item in (*result.inputs, *packed)]
-    return source.path in paths or (
-        WINDOWS and source.path.lower() in (path.lower() for path in paths)
-    )
+    if not WINDOWS:
+        return source.path in paths
+    # Microsoft's compiler lists paths in lower case.
+    return fold(os.fsdecode(source.path)) in {fold(os.fsdecode(path)) for path in paths}
 
 
 def _shown(path: bytes) -> str:
