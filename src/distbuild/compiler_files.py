@@ -6,6 +6,7 @@ dynamic linker chooses the libraries. Asks the dynamic linker. Knows no job and 
 
 import os
 import re
+import shlex
 import struct
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
@@ -61,6 +62,8 @@ class Found(msgspec.Struct, frozen=True):
 
     contents: tuple[tuple[str, str], ...]
     places: tuple[str, ...]
+    #: The options that it adds to every command, or to some.
+    options: tuple[str, ...] = ()
 
 
 def gcc_configuration(real: str, machine: str, search_dirs: str) -> Found:
@@ -104,7 +107,8 @@ def clang_configuration(driver: str, banner: str) -> Found:
                 places.append(included)
                 if os.path.isfile(included):
                     contents.append((f"{role} {name} @", included))
-    return Found(tuple(contents), tuple(places))
+    options = (word for _, path in contents for word in _options(path))
+    return Found(tuple(contents), tuple(places), tuple(dict.fromkeys(options)))
 
 
 def libraries(programs: Iterable[str], env: Mapping[str, str]) -> Found:
@@ -199,6 +203,15 @@ def _included(path: str) -> list[str]:
                 found.append(there)
                 pending.append(there)
     return found
+
+
+def _options(path: str) -> list[str]:
+    text = os.fsdecode(_text(path)).replace("<CFGDIR>", os.path.dirname(path))
+    try:
+        words = shlex.split(text, comments=True)
+    except ValueError:
+        return [text]  # no option that anybody knows
+    return [word for word in words if not word.startswith("@")]
 
 
 def _text(path: str) -> bytes:

@@ -72,6 +72,8 @@ class Identity(msgspec.Struct, frozen=True):
     states: tuple[State, ...] = ()
     #: Paths, there or not, at which it shows that the compiler may read other files from now on.
     places: tuple[str, ...] = ()
+    #: Options that its configuration adds to every command, or to some.
+    options: tuple[str, ...] = ()
     #: The digest for Objective-C, where programs of its own compile that.
     objective_c: str = ""
 
@@ -279,6 +281,7 @@ class Identifier:
             needs,
             states,
             found.places,
+            found.options,
             _sha256(f"{text}\0{more}") if more else "",
         )
 
@@ -296,6 +299,7 @@ def _found(asked: _Asked, linker: Mapping[str, str]) -> Found:
     return Found(
         (*configuration.contents, *libraries.contents),
         (*configuration.places, *libraries.places, *sorted(absent)),
+        configuration.options,
     )
 
 

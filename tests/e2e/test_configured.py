@@ -37,6 +37,14 @@ def _clang(kit: Path) -> None:
     (kit / "bin/more.txt").write_text("-DFROM_CONFIGURATION=2\n")
 
 
+def _with_outputs(kit: Path) -> None:
+    """One whose configuration has each compile write more than its command says."""
+    shutil.copytree(kit / "bin", kit.parent / "more/bin")
+    (kit.parent / "more/bin/more.txt").write_text("-save-temps\n")
+    (kit.parent / "more/bin/clang-98").rename(kit.parent / "more/bin/clang-97")
+    (kit / "bin/clang-97").symlink_to(kit.parent / "more/bin/clang-97")
+
+
 def _elsewhere(kit: Path) -> None:
     """A stand-in for a clang that is built with a directory for its configuration."""
     clang, system = need(need_configured("clang")), kit.parent / "etc" / "clang"
@@ -51,7 +59,7 @@ def _elsewhere(kit: Path) -> None:
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("configured") / "kit"
     (made / "bin").mkdir(parents=True)
-    for make in (_gcc, _clang, _elsewhere):
+    for make in (_gcc, _clang, _with_outputs, _elsewhere):
         make(made)
     return made
 
@@ -100,6 +108,17 @@ def test_configuration_that_both_have(
         done = assert_same(farm, [name, *words], tmp_path)
         assert done.exit_code == 0
     assert farm.jobs()["done"] == before + 2
+
+
+def test_configuration_that_makes_another_command_of_it(
+    farm: Cluster, kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"/usr/bin:/bin:{kit / 'bin'}")
+    (tmp_path / "x.c").write_text("int x;\n")
+    done = assert_same(farm, ["clang-97", "-c", "x.c"], tmp_path)
+    assert "x.s" in done.files
+    said = farm.run(["clang-97", "-c", "x.c"], tmp_path, DIST_BUILD_VERBOSE="1").stderr
+    assert b"-save-temps, from its configuration" in said
 
 
 #: What of the dev box's environment makes it another compiler, or one that only it can run.

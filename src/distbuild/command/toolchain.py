@@ -128,6 +128,8 @@ _OBSTACLES = frozenset((*_RUNS_OTHER_CODE, *_NOT_MODELLED))
 #: Where a clang for Windows finds headers (clang's MSVC.cpp), whatever its command line's language.
 _FINDS_VISUAL_STUDIO = ("VCINSTALLDIR", "VCToolsInstallDir")
 _FOR_WINDOWS = ("EXTERNAL_INCLUDE", "INCLUDE", *_FINDS_VISUAL_STUDIO)
+_ASSEMBLER_APART = ("-no-integrated-as", "-fno-integrated-as")
+_NAMES_TARGET = re.compile(".+-clang")
 _WINDOWS_TARGET = re.compile("windows|msvc|win32", re.IGNORECASE)
 
 
@@ -243,6 +245,19 @@ def target_obstacle(command: CompileCommand, name: str, env: Mapping[str, str]) 
     asked = (a.value or "" for a in command.arguments if a.meaning == "-target")
     if any(_WINDOWS_TARGET.search(word) for word in (posixpath.basename(name), *asked)):
         return Local(LocalReason.UNSUPPORTED_OPTION, found)
+    return None
+
+
+def assembler_obstacle(command: CompileCommand, name: str) -> Local | None:
+    """Why a compile by another machine's assembler stays local: a clang's identity has its own
+    machine's alone. ``name``: what the compiler was called by."""
+    if command.family is not Family.CLANG:
+        return None
+    options = [a.option for a in command.arguments]
+    found = next((option for option in _ASSEMBLER_APART if option in options), None)
+    targeted = any(a.meaning == "-target" for a in command.arguments)
+    if found and (targeted or _NAMES_TARGET.match(posixpath.basename(name))):
+        return Local(LocalReason.UNSUPPORTED_OPTION, f"{found} for another machine")
     return None
 
 

@@ -14,6 +14,7 @@ from distbuild.command import native, toolchain
 from distbuild.command.by_products import by_products
 from distbuild.command.cl import parse as cl
 from distbuild.command.cl.words import VARIABLES, with_environment
+from distbuild.command.configured import configured_obstacle
 from distbuild.command.driver import family_of
 from distbuild.command.guesses import unknown_file
 from distbuild.command.line_table import with_line_table
@@ -74,7 +75,9 @@ def understand(submission: Submission, compilers: Compilers, recall: Recall) -> 
     command = with_line_table(command, identity.version)
     if submission.terminal is not None:
         command = on_terminal(command, submission.env, identity.version)
-    obstacle = toolchain.target_obstacle(command, argv[0], submission.env)
+    obstacle = configured_obstacle(identity.options, identity.family)
+    obstacle = obstacle or toolchain.target_obstacle(command, argv[0], submission.env)
+    obstacle = obstacle or toolchain.assembler_obstacle(command, argv[0])
     obstacle = obstacle or unknown_file(command, disk.lexists) or _output_obstacle(command)
     return obstacle or Understood(command, driver, identity, processor)
 

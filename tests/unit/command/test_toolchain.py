@@ -6,6 +6,7 @@ from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.command.parse import parse
 from distbuild.command.toolchain import (
     allowed_environment,
+    assembler_obstacle,
     environment_obstacle,
     parse_implicit_include,
     parse_search_dirs,
@@ -135,3 +136,20 @@ def test_what_clang_reads_for_windows_only_keeps_such_a_compile_local(line, env,
     assert isinstance(command, CompileCommand)
     expected = obstacle and Local(LocalReason.UNSUPPORTED_OPTION, obstacle)
     assert target_obstacle(command, words[0], env) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "stays"),
+    [
+        ("clang -no-integrated-as -c x.c", False),
+        ("clang --target=aarch64-linux-gnu -c x.c", False),
+        ("clang --target=aarch64-linux-gnu -no-integrated-as -c x.c", True),
+        ("clang -target aarch64-linux-gnu -fno-integrated-as -c x.c", True),
+        ("aarch64-linux-gnu-clang -no-integrated-as -c x.c", True),
+        ("gcc -c x.c", False),
+    ],
+)
+def test_another_machines_assembler_is_not_in_a_clangs_identity(words: str, stays: bool):
+    command = parse(words.split(), "/w", lambda _: None)
+    assert isinstance(command, CompileCommand)
+    assert (assembler_obstacle(command, words.split()[0]) is not None) is stays
