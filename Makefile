@@ -8,6 +8,10 @@ TESTS ?=
 # What the type checker does not look into where it is told of another system.
 FOR_WINDOWS := $(wildcard src/distbuild/windows_*.py src/distbuild/*/windows_*.py)
 BENCH ?=
+# Tests wait more than they compute, so a few processes share few cores. What shares a farm is in one file.
+TEST_PROCESSES ?= 4
+PARALLEL := -n $(TEST_PROCESSES) --dist loadfile
+QUIETLY := -q -p tests.support.summary
 
 .DEFAULT_GOAL := help
 .PHONY: FORCE help demo test test-windows check bench exe venv clean
@@ -27,22 +31,22 @@ venv: $(STAMP) ## only the virtual environment: what a build machine needs
 exe: ## build src/dist/dist_build.exe if the sources are newer
 	@./generate_dist_build_executable.sh
 
-demo: exe ## a syncer and two workers on this machine compile a small project
+demo: $(STAMP) exe ## a syncer and two workers on this machine compile a small project
 	@$(PYTHON) tools/demo.py
 
 test: $(DEV_STAMP) exe ## all tests but the slow ones; TESTS="tests/unit -k config" for some
-	@$(PYTHON) -m pytest -q -m "not slow and not windows" $(TESTS)
+	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows" $(TESTS)
 
 check: $(DEV_STAMP) exe ## format, lint, types, then the tests
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m mypy --platform win32 --follow-imports silent $(FOR_WINDOWS)
-	@$(PYTHON) -m pytest -q -m "not slow and not windows" $(TESTS)
+	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows" $(TESTS)
 
 test-windows: $(DEV_STAMP) ## the tests of Windows, in a wine that is set up first (about 500 MB, once)
 	@$(PYTHON) tools/windows/setup.py
-	@DIST_BUILD_REQUIRE_WINDOWS=1 $(PYTHON) -m pytest -q -m windows tests/windows $(TESTS)
+	@DIST_BUILD_REQUIRE_WINDOWS=1 $(PYTHON) -m pytest $(QUIETLY) -m windows tests/windows $(TESTS)
 
 bench: $(DEV_STAMP) exe ## measure, beside other tools on this machine; BENCH="cost --quick" for some
 	@$(PYTHON) -m bench $(BENCH)

@@ -410,7 +410,11 @@ def test_a_client_that_vanishes_over_tls_closes_what_waits(tls: ServedTls) -> No
 # --- strangers ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", os.urandom(99)])
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", os.urandom(99)],
+    ids=["nothing", "HTTP", "cut off", "noise"],
+)
 def test_what_is_no_tls_harms_nobody(tls: ServedTls, said: bytes) -> None:
     with tls.connect_bare() as connection:
         connection.sendall(said)

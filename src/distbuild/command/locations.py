@@ -6,7 +6,7 @@ Unaware of what the messages mean, of their language, and of the file system.
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 _COLOURS = re.compile(rb"\x1b\[[0-9;]*[mK]|\x1b\]8;[^\x07\x1b]*(?:\x07|\x1b\\)")
 _LOCATION = re.compile(
@@ -15,12 +15,20 @@ _LOCATION = re.compile(
     rb"|\((?P<msvc>[0-9]{1,9})(?:,[0-9]+)?\) ?: "
     rb"| \+(?P<vi>[0-9]{1,9})(?::[0-9]+)?: )"
 )
-#: gcc's JSON and SARIF are one line each.
+#: How gcc's JSON and SARIF begin: a line each, from gcc 14 on many, indented.
 _MACHINE_READABLE = (b"[{", b'{"')
 #: No compiler's messages are nested deeper.
 _MAX_DEPTH = 100
+#: A compiler writes one document. Each that is tried may cost as much as all of the text.
+_MAX_DOCUMENTS = 16
 
 Place = tuple[str, int]
+
+
+class _Document(NamedTuple):
+    """A part of diagnostics that is JSON; None where it is broken."""
+
+    value: Any
 
 
 def plain(stderr: bytes) -> bytes:
@@ -30,10 +38,10 @@ def plain(stderr: bytes) -> bytes:
 
 def places(stderr: bytes) -> Iterator[Place]:
     """(path as spelled, line) of the places that plain diagnostics name; the first line is 1."""
-    for line in stderr.splitlines():
-        if line.startswith(_MACHINE_READABLE):
-            yield from _places_in(_parsed(line))
-        elif place := _place(line):
+    for part in _parts(stderr):
+        if isinstance(part, _Document):
+            yield from _places_in(part.value)
+        elif place := _place(part):
             yield place
 
 
@@ -41,18 +49,32 @@ def blamed(stderr: bytes, word: str) -> list[str]:
     """The files in whose messages ``word`` stands, which a width may have moved to another line."""
     found: dict[str, None] = {}
     last: Place | None = None
-    for line in plain(stderr).splitlines():
-        if line.startswith(_MACHINE_READABLE):
-            parsed = _parsed(line)
-            messages = parsed if isinstance(parsed, list) else _results(parsed)
+    for part in _parts(plain(stderr)):
+        if isinstance(part, _Document):
+            messages = part.value if isinstance(part.value, list) else _results(part.value)
             for message in messages:
                 if _mentions(message, word):
                     found.update((path, None) for path, _ in _places_in(message))
             continue
-        last = _place(line) or last
-        if last is not None and word.encode() in line:
+        last = _place(part) or last
+        if last is not None and word.encode() in part:
             found[last[0]] = None
     return list(found)
+
+
+def _parts(stderr: bytes) -> Iterator[bytes | _Document]:
+    """Lines, and the documents among them."""
+    start = end_of_document = documents = 0
+    for line in stderr.splitlines(keepends=True):
+        if start >= end_of_document:
+            if line.startswith(_MACHINE_READABLE) and documents < _MAX_DOCUMENTS:
+                documents += 1
+                value, size = _parsed(stderr[start:])
+                end_of_document = start + size
+                yield _Document(value)
+            else:
+                yield line.rstrip(b"\r\n")
+        start += len(line)
 
 
 def _place(line: bytes) -> Place | None:
@@ -63,11 +85,14 @@ def _place(line: bytes) -> Place | None:
     return match["path"].decode("utf-8", "surrogateescape"), int(number)
 
 
-def _parsed(line: bytes) -> Any:
+def _parsed(text: bytes) -> tuple[Any, int]:
+    """The document at the beginning, and its size in bytes; (None, 0) for what is none."""
+    decoded = text.decode("utf-8", "surrogateescape")
     try:
-        return json.loads(line.decode("utf-8", "surrogateescape"))
+        value, end = json.JSONDecoder().raw_decode(decoded)
     except (ValueError, RecursionError):
-        return None
+        return None, 0
+    return value, len(decoded[:end].encode("utf-8", "surrogateescape"))
 
 
 def _results(log: Any) -> list[Any]:

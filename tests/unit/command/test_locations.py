@@ -1,5 +1,6 @@
 """Places that diagnostics name, in every format that compilers have."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -40,6 +41,12 @@ SARIF = (
 )
 
 
+def indented(document: bytes) -> bytes:
+    """As gcc 14 and later write it."""
+    text = json.dumps(json.loads(document), indent=1)
+    return b"{" + text.encode().lstrip(b"{\n ") + b"\n"
+
+
 @pytest.mark.compiler
 @pytest.mark.parametrize(
     ("driver", "options"), [(driver, line) for driver, lines in FORMATS.items() for line in lines]
@@ -68,6 +75,8 @@ def test_an_error_is_found_in_every_format(driver, options, tmp_path, require_to
         (b'{"runs": [null, {"results": null}], "a": "the_word"}\n', []),
         (b"[{" * 100_000 + b"\n", []),
         (SARIF, ["a.h"]),
+        (b"note\n" + indented(SARIF) + b"b.h:1: error: the_word\n", ["a.h", "b.h"]),
+        (b"[{}]\n" * 100 + indented(SARIF), []),  # more documents than a compiler writes
         (b"\xff.h:1:2: error: the_word\n", ["\udcff.h"]),
     ],
 )
