@@ -193,7 +193,7 @@ class LeaseRequest(Message, frozen=True):
     """An idle worker asks for up to ``slots`` jobs and waits ``wait_s`` seconds for the first.
 
     ``ahead`` more are welcome that start as soon as a slot is free: given only if nobody else
-    could start them now.
+    could start them now. ``worker`` is one process's own name, see ``names.worker_name``.
     """
 
     worker: Name
@@ -207,6 +207,8 @@ class LeaseRequest(Message, frozen=True):
     ahead: int = 0
     #: Another one after each start of the worker: its trees are gone then.
     life: Name = ""
+    #: What people know the worker by (HOST:PORT); several may have the same one. Empty: ``worker``.
+    label: Name = ""
 
 
 class LeaseReply(Message, frozen=True):

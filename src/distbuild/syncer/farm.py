@@ -25,8 +25,19 @@ from distbuild.syncer.ticker import Ticker
 POLL_S = 10.0
 #: After the start jobs wait this long (seconds) for the first worker to report.
 GRACE_S = 5.0
+_NOTHING: tuple[list[messages.Toolchain], frozenset[str]] = ([], frozenset())
 #: Leases with what is to be done under them.
 Given = list[tuple[str, Task]]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A worker as its requests show it: what people know it by, the seconds since it was last
+    heard of, its compilers, and how many jobs it has."""
+
+    label: str
+    silent_s: float
+    toolchains: list[messages.Toolchain]
+    running: int
 
 
 class _Waiting(msgspec.Struct):
@@ -50,6 +61,8 @@ class Farm:
         self._polls = Polls()
         self._renewals = Polls()
         self._advertised: dict[str, tuple[list[messages.Toolchain], frozenset[str]]] = {}
+        # Where the configuration has the workers that answered there.
+        self._hosts: dict[str, str] = {}
         # Slots that each worker has free, as far as its requests and results tell.
         self._free: dict[str, int] = {}
         self._stopping = threading.Event()
@@ -140,7 +153,8 @@ class Farm:
 
     def _look(self, request: messages.LeaseRequest, now: float) -> tuple[Given, bool]:
         """The jobs for a worker that asks, and whether that is an answer."""
-        worker = Worker(request.worker, self._identities(request), request.namespaces, now)
+        label = self._hosts.get(request.worker) or request.label or request.worker
+        worker = Worker(request.worker, self._identities(request), request.namespaces, now, label)
         self._queue.heard(worker)
         if not self._first.is_set():
             self._first.set()
@@ -212,7 +226,9 @@ class Farm:
                 self._free[result.worker] += 1
             if number is None:
                 return False
-            detail = f"{result.worker}: {result.error}"
+            job = self._queue.job(number)
+            label = job.label if job is not None else result.worker
+            detail = f"{label}: {result.error}"
             reason = _only_here(result)
             if result.error and reason is None:
                 self._perform(
@@ -222,7 +238,7 @@ class Farm:
             self._perform(self._queue.finish(result.lease_id))
             waiting = self._waiting.get(number)
             if waiting is not None:
-                waiting.outcome = result
+                waiting.outcome = msgspec.structs.replace(result, worker=label)
                 if reason is not None:
                     waiting.outcome = Local(reason, detail)
                 tell(waiting.answered)
@@ -232,12 +248,15 @@ class Farm:
         """A worker does not answer. One that said farewell only finishes what it has."""
         with self._lock:
             self._forget(worker)
+            self._hosts.pop(worker, None)
             if worker in self._queue.workers:
                 self._perform(self._queue.lost(worker, self._now()))
 
-    def found(self, worker: str) -> None:
-        """A worker answers again. If it asks for jobs all the while, that is to count at once."""
+    def found(self, worker: str, host: str) -> None:
+        """A worker answers at the configured ``host`` (HOST:PORT), which it is shown as from now
+        on. If it asks for jobs all the while, that is to count at once."""
         with self._lock:
+            self._hosts[worker] = host
             self._polls.ring_one(worker)
 
     def _forget(self, worker: str) -> None:
@@ -255,11 +274,20 @@ class Farm:
                 "retried": counters.retried,
             }
 
-    def workers(self) -> dict[str, float]:
-        """Seconds since each worker was last heard of."""
+    def workers(self) -> dict[str, Seen]:
+        """The workers heard of, by name."""
         with self._lock:
             now = self._now()
-            return {name: now - w.heard for name, w in self._queue.workers.items()}
+            held = self._queue.held()
+            return {
+                name: Seen(
+                    self._hosts.get(name, worker.label),
+                    now - worker.heard,
+                    self._advertised.get(name, _NOTHING)[0],
+                    held[name],
+                )
+                for name, worker in self._queue.workers.items()
+            }
 
     # --- actions --------------------------------------------------------------------------------
 

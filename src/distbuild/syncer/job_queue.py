@@ -9,6 +9,7 @@ meets raises ``IllegalTransition`` and changes nothing.
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -78,6 +79,10 @@ class JobQueue(msgspec.Struct):
         """Jobs leased to a worker."""
         return len(self._leases)
 
+    def held(self) -> Counter[str]:
+        """How many jobs each worker has."""
+        return Counter(self._jobs[number].worker for number in self._leases.values())
+
     def leased(self, lease: str) -> int | None:
         """The job under a lease that is still valid."""
         return self._leases.get(lease)
@@ -130,7 +135,7 @@ class JobQueue(msgspec.Struct):
                 break
             job = self._jobs[number]
             if self._is_for(worker, job, now):
-                actions.append(self._assign(job, name, now))
+                actions.append(self._assign(job, worker, now))
         return actions
 
     def _is_for(self, worker: Worker, job: Job, now: float) -> bool:
@@ -144,18 +149,19 @@ class JobQueue(msgspec.Struct):
             )
         )
 
-    def _assign(self, job: Job, worker: str, now: float) -> Assign:
+    def _assign(self, job: Job, worker: Worker, now: float) -> Assign:
         self._move(job, Event.LEASE)
-        job.worker, job.deadline = worker, now + LEASE_S
+        job.worker, job.label = worker.name, worker.label or worker.name
+        job.deadline = now + LEASE_S
         job.lease = f"{self.life}{job.number}.{next(self._lease_numbers)}"
         self._leases[job.lease] = job.number
-        return Assign(job.number, worker, job.lease)
+        return Assign(job.number, worker.name, job.lease)
 
     def renew(self, name: str, leases: Iterable[str], now: float) -> list[str]:
         """A worker still works on these; returns those that are not its any more."""
         worker = self.workers.get(name)
         if worker is not None:
-            self.workers[name] = Worker(name, worker.toolchains, worker.namespaces, now)
+            self.workers[name] = msgspec.structs.replace(worker, heard=now)
         ended = []
         for lease in leases:
             number = self._leases.get(lease)
@@ -218,7 +224,7 @@ class JobQueue(msgspec.Struct):
         for lease, number in list(self._leases.items()):
             job = self._jobs[number]
             if job.deadline < now:
-                detail = f"{job.worker} fell silent"
+                detail = f"{job.label} fell silent"
                 actions.append(EndLease(job.worker, lease))
                 actions.extend(self.retry(lease, LocalReason.LEASES_LOST, detail, now))
         actions.extend(self._give_up_hopeless(now))
@@ -251,8 +257,9 @@ class JobQueue(msgspec.Struct):
         self.workers.pop(name, None)
         actions: list[Action] = []
         for lease, number in list(self._leases.items()):
-            if self._jobs[number].worker == name:
-                detail = f"{name} went away"
+            job = self._jobs[number]
+            if job.worker == name:
+                detail = f"{job.label} went away"
                 actions.extend(self.retry(lease, LocalReason.LEASES_LOST, detail, now))
         return [*actions, *self._second_chances(now)]
 
@@ -291,7 +298,7 @@ class JobQueue(msgspec.Struct):
             raise IllegalTransition(f"{event.name} of job {job.number}, which is {job.state.name}")
         if job.state is State.LEASED:
             del self._leases[job.lease]
-            job.lease, job.worker = "", ""
+            job.lease, job.worker, job.label = "", "", ""
         self._queued.pop(job.number, None)
         job.state = target
         if target is State.QUEUED:

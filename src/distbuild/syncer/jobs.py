@@ -50,12 +50,13 @@ class Need(msgspec.Struct, frozen=True):
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """A worker as it last described itself."""
+    """A worker as it last described itself. ``label`` is what people know it by."""
 
     name: str
     toolchains: frozenset[str]
     namespaces: bool
     heard: float
+    label: str = ""
 
     def fits(self, need: Need) -> bool:
         """Whether it can do what a job needs."""
@@ -63,7 +64,7 @@ class Worker(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct):
-    """One job's state. ``lease`` and ``worker`` are set only while LEASED."""
+    """One job's state. ``lease``, ``worker`` and its ``label`` are set only while LEASED."""
 
     number: int
     need: Need
@@ -71,6 +72,7 @@ class Job(msgspec.Struct):
     tries: int = 0
     lease: str = ""
     worker: str = ""
+    label: str = ""
     deadline: float = 0.0
     #: Workers that failed it; others are preferred.
     avoided: frozenset[str] = frozenset()

@@ -40,7 +40,8 @@ class _NotTaken(InfrastructureError):
 class Pusher:
     """One worker, kept up to date from a thread of its own.
 
-    ``lost`` and ``found`` are told its name when it ceases to answer, and when it does again.
+    ``lost`` is called with its name when it ceases to answer, ``found`` with its name and its host
+    when it does again, and when another process answers in its place.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Pusher:
         mirroring: Mirroring,
         source: BlobSource,
         lost: Callable[[str], None],
-        found: Callable[[str], None],
+        found: Callable[[str, str], None],
     ) -> None:
         self.host = client.host
         self._client = client
@@ -66,6 +67,8 @@ class Pusher:
         self.up = False
         self.error = "not reached yet"
         self.status: dict[str, Any] = {}
+        #: The name by which the worker that last answered here asks for jobs.
+        self.worker = ""
         self.generation = 0
         self.sent_entries = 0
         #: Requests with changes, so far.
@@ -208,10 +211,13 @@ class Pusher:
 
     def _set_up(self) -> None:
         """It answered just now; an older status says nothing of what was pushed since."""
-        if not self.up:
-            self.error = ""
+        worker = str(self.status.get("worker") or self.status.get("name") or self.host)
+        if self.up and worker != self.worker:
+            self._lost(self.worker)
+        if not self.up or worker != self.worker:
+            self.error, self.worker = "", worker
             log.info("%s is up", self.host)
-            self._found(str(self.status.get("name", self.host)))
+            self._found(worker, self.host)
         known = self.status.get("clients", {}).get(self._client_id)
         if known is None or known.get("epoch", self._epoch) != self._epoch:
             self._forget()
@@ -225,7 +231,7 @@ class Pusher:
         self._filler.end()
         if self.up:
             log.warning("%s is down: %s", self.host, error)
-            self._lost(str(self.status.get("name", self.host)))
+            self._lost(self.worker)
         with self._news:
             self.up, self.error, self._epoch = False, error, ""
             self._news.notify_all()

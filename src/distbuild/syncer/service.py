@@ -3,10 +3,11 @@
 Knows no HTTP.
 """
 
+import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from distbuild import __version__
 from distbuild.command.model import Local, LocalReason
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.names import identity_of
 from distbuild.signals import Signal
 from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.compile import Compiles
@@ -131,7 +133,7 @@ class Service:
             known = self._parts.farm.workers()
             self._lives = {n: life for n, life in list(self._lives.items()) if n in known}
             self._lives[request.worker] = request.life
-            for pusher in self._pushers_of(request.worker):
+            for pusher in self._pushers_of(request.worker) or self._may_be(request.worker, known):
                 pusher.refresh(0)  # it was started anew
         try:
             given = yield from self._parts.farm.lease(request)
@@ -192,7 +194,14 @@ class Service:
             pusher.doubt()
 
     def _pushers_of(self, worker: str) -> list[Pusher]:
-        return [p for p in self._parts.pushers if p.status.get("name") == worker]
+        return [p for p in self._parts.pushers if p.worker == worker]
+
+    def _may_be(self, worker: str, known: Collection[str]) -> list[Pusher]:
+        """Where a process may answer that was not heard of before."""
+        same = identity_of(worker)
+        return [
+            p for p in self._parts.pushers if p.worker not in known or same == identity_of(p.worker)
+        ]
 
     def deliver(
         self, result: messages.ResultRequest, tell: Callable[[Signal], None] = Signal.set
@@ -236,8 +245,7 @@ class Service:
         refresh_all(self._parts.pushers, STATUS_AGE_S, STATUS_WAIT_S)
         heard = self._parts.farm.workers()
         for pusher in self._parts.pushers:
-            name = str(pusher.status.get("name", pusher.host))
-            asking = heard.pop(name, None)
+            asking = heard.get(pusher.worker)
             state = "down"
             if pusher.up:
                 state = "up" if asking is not None else "not asking for work"
@@ -251,8 +259,15 @@ class Service:
                 "left_files": pusher.left_blobs,
                 "left_bytes": pusher.left_bytes,
             }
-        for name, silent in heard.items():
-            shown.setdefault(name, {"state": "up", "error": "", "silent_s": round(silent, 1)})
+        configured = {pusher.worker for pusher in self._parts.pushers}
+        for name, seen in heard.items():
+            if name in configured:
+                continue
+            shown[_unique(seen.label, shown)] = {
+                "state": "up",
+                "error": "",
+                "silent_s": round(seen.silent_s, 1),
+            }
         return shown
 
 
@@ -261,6 +276,12 @@ def _submission(request: messages.SubmitRequest) -> Submission:
     count = len(request.argv)
     env = dict(zip(request.env, words[count:], strict=True))
     return Submission(tuple(words[:count]), cwd, env, request.terminal)
+
+
+def _unique(label: str, taken: Collection[str]) -> str:
+    """A label with a number where others have the same."""
+    numbered = (f"{label}-{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain([label], numbered) if name not in taken)
 
 
 def _shown(path: str) -> str:

@@ -56,7 +56,9 @@ class Workshop(msgspec.Struct, frozen=True):
     """What all agents of a worker share. A few threads start compilers, one waits for them, a few
     take in what they leave."""
 
+    #: This process's own, by which syncers know it, and what people know it by (HOST:PORT).
     name: str
+    label: str
     forest: Forest
     store: Store
     compilers: Compilers
@@ -164,6 +166,7 @@ class Agent:
                 generation=generation,
                 namespaces=self._shop.namespaces,
                 life=self._life,
+                label=self._shop.label,
             )
         )
         if len(reply.jobs) > offer.slots + offer.ahead:

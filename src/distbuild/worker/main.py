@@ -1,6 +1,7 @@
 """Builds a worker from its parts and serves it."""
 
 import os
+import re
 import socket
 import sys
 import threading
@@ -18,6 +19,7 @@ from distbuild.logs import set_up_logging
 from distbuild.mirror.store import Store
 from distbuild.protocol.errors import ConfigError, InfrastructureError
 from distbuild.protocol.messages import MAX_BODY_BYTES
+from distbuild.protocol.names import worker_name
 from distbuild.serving import threaded
 from distbuild.serving.front import Site
 from distbuild.system_paths import from_system
@@ -42,6 +44,7 @@ from distbuild.worker.watcher import Watcher
 FAREWELL_S = 2.0
 _SLOTS_PER_JOB_AHEAD = 4
 _CONFIG_ERROR = 2
+_MAX_HOST = 253  # RFC 1035
 #: That start compilers, and as many that take in what those leave: some may wait for the disk.
 MIN_THREADS = 4
 
@@ -141,7 +144,7 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
         raise ConfigError(f"{home.path}: {error}") from error
     sandbox, confined = _sandbox(config, search_path)
     compilers = Compilers(Identifier(FileDigests(home.state / "programs")), search_path)
-    name = f"{socket.gethostname()}:{config.port}"
+    name = worker_name(read_identity(home), os.urandom(8).hex())
     cores = config.num_cores or os.cpu_count() or 1
     # A developer who is served alone can have jobs wait here for the next free slot: it then need
     # not wait for the way there and back. With several, one would keep the others' slots.
@@ -152,6 +155,7 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
     return (
         Workshop(
             name=name,
+            label=_label(config),
             forest=forest,
             store=store,
             compilers=compilers,
@@ -165,6 +169,32 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
         ),
         confined,
     )
+
+
+def read_identity(home: Home) -> str:
+    """What tells this installation from others, 32 hexadecimal digits; made once."""
+    path = home.state / "identity"
+    try:
+        known = path.read_text(encoding="ascii").strip()
+        if re.fullmatch("[0-9a-f]{32}", known):
+            return known
+    except (OSError, UnicodeDecodeError):
+        pass  # made below, or it cannot be
+    made = os.urandom(16).hex()
+    try:
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(made + "\n")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    return made
+
+
+def _label(config: Config) -> str:
+    """What people know this worker by. Host names are not all made as RFC 1035 has them."""
+    host = re.sub(r"[^A-Za-z0-9._-]", "_", socket.gethostname())[:_MAX_HOST]
+    return f"{host}:{config.port}"
 
 
 def _sandbox(config: Config, search_path: str) -> tuple[Sandbox, Confined]:

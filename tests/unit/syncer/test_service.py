@@ -141,6 +141,25 @@ def test_status_shows_each_worker_with_its_own_status(serving: Serving) -> None:
     }
 
 
+def test_workers_of_one_label_are_all_shown(serving: Serving) -> None:
+    for name in ("a" * 32 + ".1", "b" * 32 + ".1", "b" * 32 + ".2"):
+        asking = LeaseRequest(name, 0, 0.0, [Toolchain("gcc", "gcc")], label="box:8443")
+        leased(serving.farm, asking)
+    shown = serving.service.status()["workers"]
+    assert shown.keys() - {"w1:8443"} == {"box:8443", "box:8443-2", "box:8443-3"}
+
+
+def test_where_a_new_process_may_answer_is_asked_at_once(serving: Serving) -> None:
+    """Only its status tells which of the configured hosts it is."""
+    serving.pusher.start()
+    serving.client.wait_until(lambda: serving.pusher.up)
+    serving.client.asked, serving.client.name = [], "a.2"
+    request = LeaseRequest("a.2", 0, 0.0, [Toolchain("gcc", "gcc")], life="2")
+    run(serving.service.lease(request))
+    serving.client.wait_until(lambda: serving.pusher.worker == "a.2")
+    assert serving.service.status()["workers"].keys() == {"w1:8443"}
+
+
 def test_paths_that_are_no_utf8_can_be_shown(serving: Serving) -> None:
     (serving.box.base / "caf\udce9").mkdir()
     serving.box.mirroring.require([f"{serving.box.base}/caf\udce9"])

@@ -32,6 +32,7 @@ class Worker:
         self.stop = threading.Event()
         self.shop = Workshop(
             name="w",
+            label="w:8443",
             forest=forest,
             store=store,
             compilers=FakeCompilers(),  # type: ignore[arg-type]
