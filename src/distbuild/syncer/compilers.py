@@ -3,12 +3,13 @@
 Runs the compilers. Remembers by file state, so that an upgrade shows at the next job.
 """
 
+import contextlib
 import os
 import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -24,6 +25,7 @@ from distbuild.toolchains import (
     Identity,
     are_as_identified,
     asking_environment,
+    state_of,
 )
 
 PROBE_TIMEOUT_S = 30.0
@@ -81,6 +83,21 @@ class Compilers:
                 known = self._identities[driver] = self._identifier.identify(driver.path)
                 self._looked[driver] = self._clock()
             return known
+
+    def look_for(self, names: Iterable[str], path: str) -> None:
+        """Identify the compilers that a shell with this PATH runs for ``names``; they are ``seen``
+        from then on."""
+        for name in names:
+            driver = find(name, "/", path)
+            with contextlib.suppress(InfrastructureError):
+                if driver is not None:
+                    self.identity(driver)
+
+    def seen(self) -> list[tuple[str, Identity]]:
+        """The compilers that commands have called so far, each with its path."""
+        with self._lock:
+            known = list(self._identities.items())
+        return [(d.path, identity) for d, identity in known if state_of(d.path) == d.key]
 
     def _has_changed(self, driver: Driver, known: Identity) -> bool:
         now = self._clock()

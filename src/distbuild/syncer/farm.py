@@ -96,7 +96,7 @@ class Farm:
         """See Executor."""
         yield from self._await_first_worker()
         entry = _Waiting(task)
-        need = Need(task.toolchain, task.command.needs_original_paths)
+        need = Need(task.toolchain, task.command.needs_original_paths, task.worker)
         with self._lock:
             if self._stopping.is_set():
                 return Local(LocalReason.SYNCER_STOPPING)

@@ -94,6 +94,8 @@ class JobQueue(msgspec.Struct):
     def obstacle(self, need: Need, now: float) -> LocalReason | None:
         """Why no worker can ever take such a job, as things stand; None: one can."""
         up = [w for w in self.workers.values() if now - w.heard <= WORKER_S]
+        if need.worker:
+            up = [worker for worker in up if worker.name == need.worker]
         if not up:
             return LocalReason.NO_WORKER
         able = [w for w in up if need.toolchain in w.toolchains]

@@ -43,10 +43,11 @@ FINAL = frozenset({State.DONE, State.LOCAL, State.CANCELLED})
 
 
 class Need(msgspec.Struct, frozen=True):
-    """What a worker must have to take a job."""
+    """What a worker must have to take a job. ``worker``: it must be this one; "": any."""
 
     toolchain: str
     namespaces: bool = False
+    worker: str = ""
 
 
 class Worker(msgspec.Struct, frozen=True):
@@ -60,7 +61,11 @@ class Worker(msgspec.Struct, frozen=True):
 
     def fits(self, need: Need) -> bool:
         """Whether it can do what a job needs."""
-        return need.toolchain in self.toolchains and (self.namespaces or not need.namespaces)
+        return (
+            need.toolchain in self.toolchains
+            and (self.namespaces or not need.namespaces)
+            and need.worker in ("", self.name)
+        )
 
 
 class Job(msgspec.Struct):

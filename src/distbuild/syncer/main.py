@@ -107,9 +107,9 @@ class Syncer:
         slots = LocalSlots(config.local_slots or os.cpu_count() or 1)
         self._relief = Relief(self._farm, slots) if config.local_slots else None
         here = Here(compiles, slots)
-        self.service = Service(
-            Parts(client_id, self._farm, self._mirroring, source, compiles, self._pushers, here)
-        )
+        state = disk.realpath(from_system(str(home.state)))
+        parts = (source, compiles, compilers, self._pushers, here)
+        self.service = Service(Parts(client_id, state, self._farm, self._mirroring, *parts))
 
     def start(self, stop: threading.Event) -> None:
         """Mirror what the configuration and the last run name, and begin to push."""

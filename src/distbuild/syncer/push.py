@@ -67,15 +67,12 @@ class Pusher:
         self.up = False
         self.error = "not reached yet"
         self.status: dict[str, Any] = {}
-        #: The name by which the worker that last answered here asks for jobs.
-        self.worker = ""
-        self.generation = 0
-        self.sent_entries = 0
-        #: Requests with changes, so far.
-        self.pushes = 0
+        self.worker = ""  # the name by which the one that last answered asks for jobs
+        #: ``pushes``: requests with changes, so far.
+        self.generation = self.sent_entries = self.pushes = 0
         self._asleep, self._epoch = False, ""
-        # When the worker last answered anything, and when it last told its status.
-        self._heard = self._told = 0.0
+        # When it last answered anything, told its status, and began to owe one; 0: never.
+        self._heard = self._told = self._asked = 0.0
         self._wanted = self._is_doubted = False
         self._filler = Filler(
             client,
@@ -128,6 +125,7 @@ class Pusher:
         With 0 also the word that it may have been started anew: what it lacks is then sent.
         """
         if not self._is_fresh(max_age_s):
+            self._asked = self._asked or time.monotonic()
             self._wanted = True
             self._bell.set()
 
@@ -143,6 +141,15 @@ class Pusher:
         """Have its port looked at now."""
         self._is_doubted = True
         self._bell.set()
+
+    def silent_s(self) -> float:
+        """For how long (seconds) an answer is overdue; 0: none is, or it is busy with contents."""
+        is_filled = self._filler.is_at_work or self.left_blobs > 0
+        return 0.0 if is_filled or not self._asked else time.monotonic() - self._asked
+
+    def answered_s(self) -> float | None:
+        """How long ago (seconds) it last answered; None: it never did."""
+        return time.monotonic() - self._heard if self._heard else None
 
     def _may_be_shown(self, max_age_s: float) -> bool:
         return self._filler.is_at_work or self.left_blobs > 0 or self._is_fresh(max_age_s)
@@ -223,7 +230,7 @@ class Pusher:
             self._forget()
         self._filler.has_tree = bool(known and known.get("files", 1))
         with self._news:
-            self.up = True
+            self.up, self._asked = True, 0.0
             self._told = self._heard = time.monotonic()
             self._news.notify_all()
 
@@ -233,7 +240,7 @@ class Pusher:
             log.warning("%s is down: %s", self.host, error)
             self._lost(self.worker)
         with self._news:
-            self.up, self.error, self._epoch = False, error, ""
+            self.up, self.error, self._epoch, self._asked = False, error, "", 0.0
             self._news.notify_all()
 
     def _set_behind(self, error: str) -> None:

@@ -3,7 +3,6 @@
 Knows no HTTP.
 """
 
-import itertools
 import logging
 import os
 import time
@@ -19,14 +18,16 @@ from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.names import identity_of
 from distbuild.signals import Signal
 from distbuild.syncer.blobs import BlobSource
+from distbuild.syncer.checks import check_workers
 from distbuild.syncer.compile import Compiles
+from distbuild.syncer.compilers import Compilers
 from distbuild.syncer.executor import Task
 from distbuild.syncer.farm import Farm
-from distbuild.syncer.freshness import refresh_all
 from distbuild.syncer.here import Answer, Caller, Here
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.push import Pusher
 from distbuild.syncer.understand import Submission
+from distbuild.syncer.worker_view import WorkerView, shown_path
 from distbuild.words import decoded, encoded
 
 log = logging.getLogger(__name__)
@@ -34,19 +35,19 @@ log = logging.getLogger(__name__)
 #: A lease carries the changes that the worker lacks up to this many; more are pulled.
 MAX_CHANGES_WITH_LEASE = 2000
 PROGRESS_S = 0.2
-#: A worker's status is shown when it is no older; for a new one is waited so long (seconds).
-STATUS_AGE_S = 1.0
-STATUS_WAIT_S = 0.5
 
 
 class Parts(msgspec.Struct, frozen=True):
     """The parts of a running syncer."""
 
     client_id: str
+    #: A directory of the syncer's own, an absolute path.
+    state: str
     farm: Farm
     mirroring: Mirroring
     source: BlobSource
     compiles: Compiles
+    compilers: Compilers
     pushers: tuple[Pusher, ...]
     here: Here
 
@@ -59,6 +60,7 @@ class Service:
         self._clock = clock
         self._started = time.monotonic()
         self._lives: dict[str, str] = {}
+        self._view = WorkerView(parts.farm, parts.pushers, parts.compilers)
         self.compiles = parts.compiles
 
     # --- for the wrapper ------------------------------------------------------------------------
@@ -112,6 +114,18 @@ class Service:
             "left_files": pusher.left_blobs,
             "left_bytes": pusher.left_bytes,
             "error": pusher.error,
+        }
+
+    def check(self) -> dict[str, Any]:
+        """Test every worker, for ``doctor``: what came of it is shown with each. Takes some seconds
+        at most."""
+        view, farm = self._view, self._parts.farm
+        view.begin_check(os.environ.get("PATH", os.defpath))
+        return {
+            "version": __version__,
+            "uptime_s": self._uptime_s(),
+            "compilers": view.compilers(),
+            "workers": view.workers(check_workers(farm, view.testable(), self._parts.state)),
         }
 
     def clean(self) -> dict[str, str]:
@@ -209,6 +223,9 @@ class Service:
         """Take a result; False when nobody waits for it any more. ``tell``: see Farm.deliver."""
         return self._parts.farm.deliver(result, tell)
 
+    def _uptime_s(self) -> float:
+        return round(time.monotonic() - self._started, 1)
+
     # --- for everybody --------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
@@ -221,54 +238,25 @@ class Service:
         jobs["local"] = dict(sorted(self.compiles.local.items()))
         return {
             "version": __version__,
-            "uptime_s": round(time.monotonic() - self._started, 1),
+            "uptime_s": self._uptime_s(),
             "client": self._parts.client_id,
             "jobs": jobs,
             "local": self._parts.here.slots.counts(),
+            "compilers": self._view.compilers(),
             "mirror": {
                 "generation": mirroring.manifest.generation,
                 "files": counts.files,
                 "bytes": counts.size,
-                "roots": [_shown(root.path) for root in mirroring.roots],
-                "partly": [_shown(path) for path in mirroring.roots.shallow()],
-                "polled": [_shown(root.path) for root in mirroring.roots if root.polled],
+                "roots": [shown_path(root.path) for root in mirroring.roots],
+                "partly": [shown_path(path) for path in mirroring.roots.shallow()],
+                "polled": [shown_path(root.path) for root in mirroring.roots if root.polled],
                 **mirroring.effort(),
                 "sent_entries": sum(p.sent_entries for p in self._parts.pushers),
                 "sent_blobs": self._parts.source.sent,
                 "sent_bytes": self._parts.source.sent_bytes,
             },
-            "workers": self._workers(),
+            "workers": self._view.workers(),
         }
-
-    def _workers(self) -> dict[str, Any]:
-        shown: dict[str, Any] = {}
-        refresh_all(self._parts.pushers, STATUS_AGE_S, STATUS_WAIT_S)
-        heard = self._parts.farm.workers()
-        for pusher in self._parts.pushers:
-            asking = heard.get(pusher.worker)
-            state = "down"
-            if pusher.up:
-                state = "up" if asking is not None else "not asking for work"
-            own = pusher.status if pusher.up else {}
-            shown[pusher.host] = {
-                "state": state,
-                "error": pusher.error,
-                "mirrored_generation": pusher.generation,
-                **own,
-                "pushes": pusher.pushes,
-                "left_files": pusher.left_blobs,
-                "left_bytes": pusher.left_bytes,
-            }
-        configured = {pusher.worker for pusher in self._parts.pushers}
-        for name, seen in heard.items():
-            if name in configured:
-                continue
-            shown[_unique(seen.label, shown)] = {
-                "state": "up",
-                "error": "",
-                "silent_s": round(seen.silent_s, 1),
-            }
-        return shown
 
 
 def _submission(request: messages.SubmitRequest) -> Submission:
@@ -276,14 +264,3 @@ def _submission(request: messages.SubmitRequest) -> Submission:
     count = len(request.argv)
     env = dict(zip(request.env, words[count:], strict=True))
     return Submission(tuple(words[:count]), cwd, env, request.terminal)
-
-
-def _unique(label: str, taken: Collection[str]) -> str:
-    """A label with a number where others have the same."""
-    numbered = (f"{label}-{number}" for number in itertools.count(2))
-    return next(name for name in itertools.chain([label], numbered) if name not in taken)
-
-
-def _shown(path: str) -> str:
-    """A path for JSON: what is no UTF-8 in it becomes a replacement character."""
-    return os.fsencode(path).decode("utf-8", "replace")

@@ -14,6 +14,9 @@ from distbuild.protocol.errors import InfrastructureError
 from distbuild.tls import Credentials
 
 CONNECT_TIMEOUT_S = 3.0
+#: A worker whose process is frozen, or whose network was cut, accepts or keeps a connection and
+#: says nothing. One under the heaviest load answers in far less.
+STATUS_TIMEOUT_S = 10.0
 #: One request with a batch of some megabytes, or the removal of a large tree.
 REQUEST_TIMEOUT_S = 120.0
 
@@ -39,7 +42,7 @@ class WorkerClient:
 
     def status(self) -> dict[str, Any]:
         """The worker's own ``/status``."""
-        body = self._said(lambda: self._connections.get("/status", REQUEST_TIMEOUT_S))
+        body = self._said(lambda: self._connections.get("/status", STATUS_TIMEOUT_S))
         try:
             return msgspec.json.decode(body, type=dict[str, Any])
         except msgspec.DecodeError as error:

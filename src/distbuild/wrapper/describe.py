@@ -67,6 +67,24 @@ def size(count: int) -> str:
     return f"{value:.1f} GB"
 
 
+def ago(seconds: float | None) -> str:
+    """How long ago something was."""
+    return "never" if seconds is None else f"{seconds:.0f} s ago"
+
+
+def versions(paths: Sequence[str], compilers: Sequence[Mapping[str, str]]) -> str:
+    """Compilers by name and version: "gcc and g++ 12.2.0, clang 14.0.6"."""
+    names: dict[str, list[str]] = {}
+    for compiler in compilers:
+        if compiler["path"] in paths:
+            number = next(iter(compiler["version"].split()[1:2]), "")
+            names.setdefault(number, []).append(compiler["path"].rpartition("/")[2])
+    return ", ".join(
+        " and ".join(dict.fromkeys(called)) + f" {number}".rstrip()
+        for number, called in names.items()
+    )
+
+
 def status_lines(status: Mapping[str, Any]) -> list[str]:
     """The syncer's status as lines of a table."""
     jobs, mirror = status["jobs"], status["mirror"]
@@ -82,26 +100,47 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         f"  {size(mirror['bytes'])}  {len(mirror['roots'])} roots"
     )
     lines.extend(f"  polled  {root}" for root in mirror.get("polled", ()))
-    return [*lines, "workers", *_worker_table(status["workers"])]
+    compilers = status.get("compilers", ())
+    return [*lines, "workers", *_worker_table(status["workers"], compilers)]
 
 
-def _worker_table(workers: Mapping[str, Any]) -> list[str]:
+_COLUMNS = (
+    "host",
+    "state",
+    "heard",
+    "slots",
+    "running",
+    "done",
+    "free",
+    "sandbox",
+    "compilers",
+    "",
+)
+
+
+def _worker_table(workers: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -> list[str]:
     if not workers:
         return ['  none: "hosts" in config.json is empty and no worker has asked for work']
-    rows = [("host", "state", "slots", "running", "done", "sandbox", "")]
-    for host, worker in workers.items():
-        rows.append(
-            (
-                host,
-                str(worker.get("state", "")),
-                str(worker.get("num_cores", "")),
-                str(worker.get("running", "")),
-                str(worker.get("done", "")),
-                str((worker.get("sandbox") or {}).get("mode", "")),
-                str(worker.get("error", "")),
-            )
-        )
-    return ["  " + line for line in _aligned(rows)]
+    rows = [_row(host, worker, compilers) for host, worker in workers.items()]
+    return ["  " + line for line in _aligned([_COLUMNS, *rows])]
+
+
+def _row(
+    host: str, worker: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]
+) -> tuple[str, ...]:
+    heard = [s for s in (worker.get("answered_s"), worker.get("asked_s")) if s is not None]
+    free = (worker.get("store") or {}).get("free_bytes")
+    has = versions(worker.get("compilers", ()), compilers)
+    return (
+        host,
+        str(worker.get("state", "")),
+        ago(min(heard, default=None)),
+        *(str(worker.get(name, "")) for name in ("num_cores", "running", "done")),
+        size(free) if isinstance(free, int) else "",
+        str((worker.get("sandbox") or {}).get("mode", "")),
+        has or ("none of yours" if compilers and worker.get("asked_s") is not None else ""),
+        str(worker.get("error", "")),
+    )
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

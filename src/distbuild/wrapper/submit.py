@@ -17,6 +17,8 @@ from distbuild.system_paths import WINDOWS, from_system
 #: there is a heartbeat twice a second, and the first scan of a large tree takes some seconds.
 SILENCE_S = 300.0
 CONNECT_S = 3.0
+#: What is asked for by people is answered within a second, a check within some.
+ANSWER_S = 10.0
 _FRAME = struct.Struct("!I")
 
 
@@ -75,7 +77,11 @@ class SyncerConnection:
 
     def status(self) -> bytes:
         """The JSON of /status."""
-        return bytes(self._send("GET", "/status", None, stream=False).content)
+        return bytes(self._send("GET", "/status", None, timeout_s=ANSWER_S).content)
+
+    def check(self) -> bytes:
+        """Test every worker; JSON."""
+        return bytes(self._send("POST", "/api/v1/check", None, timeout_s=ANSWER_S).content)
 
     def install(self) -> Iterator[bytes]:
         """One line of JSON for each step of the installation."""
@@ -93,7 +99,13 @@ class SyncerConnection:
         return self._send("POST", path, messages.encode(message), stream=stream)
 
     def _send(
-        self, method: str, path: str, data: bytes | None, *, stream: bool
+        self,
+        method: str,
+        path: str,
+        data: bytes | None,
+        *,
+        stream: bool = False,
+        timeout_s: float = SILENCE_S,
     ) -> requests.Response:
         try:
             response = self._session.request(
@@ -102,7 +114,7 @@ class SyncerConnection:
                 data=data,
                 headers={"Content-Type": messages.CONTENT_TYPE},
                 stream=stream,
-                timeout=(CONNECT_S, SILENCE_S),
+                timeout=(CONNECT_S, timeout_s),
             )
         except requests.RequestException as error:
             raise self._failed(error) from error
@@ -117,6 +129,11 @@ class SyncerConnection:
         text = str(error)
         if "Connection refused" in text or "NewConnectionError" in text:
             return InfrastructureError(f"no syncer at {self._url}; is syncer.py running?")
+        if isinstance(error, requests.ReadTimeout):
+            return InfrastructureError(
+                f"syncer {self._url} does not answer: is its process stopped, or its machine"
+                " overloaded? See logs/syncer.log, and start it anew"
+            )
         if "certificate has expired" in text:
             return InfrastructureError(
                 f"the certificate of syncer {self._url} has expired; run gen_self_signed_certs.sh"

@@ -45,10 +45,12 @@ class Serving:
         self.service = Service(
             Parts(
                 "me",
+                "/home/me/state",
                 self.farm,
                 self.box.mirroring,
                 source,
                 compiles,
+                self.box.compilers,  # type: ignore[arg-type]
                 (self.pusher,),
                 Here(compiles, LocalSlots(2)),
             ),
@@ -104,6 +106,9 @@ def test_status_has_the_documented_shape(serving: Serving) -> None:
             "w1:8443": {
                 "state": "down",
                 "error": "not reached yet",
+                "answered_s": None,
+                "asked_s": None,
+                "compilers": [],
                 "mirrored_generation": 0,
                 "pushes": 0,
                 "left_files": 0,
