@@ -80,6 +80,19 @@ def test_a_worker_that_is_well_compiles_a_test(begin: Begin, tmp_path: Path) -> 
     assert re.search(r"localhost:\d+ +up +\d s ago +2 +0 +1 +\d+\.\d GB .*gcc", shown), shown
 
 
+def test_both_servers_say_in_one_line_where_they_are_and_what_comes_next(begin: Begin) -> None:
+    cluster = begin()
+    (daemon,) = cluster.daemons
+    assert (cluster.syncer.home / "output").read_text() == (
+        f"syncer: https://127.0.0.1:{cluster.syncer.port}, home {cluster.syncer.home}, workers:"
+        f" localhost:{daemon.port}; put dist_build.exe before the compiler (make -j8"
+        ' CC="dist_build.exe gcc"); dist_build.exe doctor checks the set-up\n'
+    )
+    [line] = (daemon.home / "output").read_text().splitlines()
+    assert line.startswith(f"daemon: https://127.0.0.1:{daemon.port}, home {daemon.home}, 2 slots,")
+    assert f" takes jobs from {cluster.url}; " in line
+
+
 def test_a_frozen_worker_is_said_to_be_silent(begin: Begin, tmp_path: Path) -> None:
     cluster = begin()
     cluster.wait_for_workers()

@@ -93,10 +93,11 @@ class Service:
         """Bring every worker to the mirror's present state; yields the progress until it is."""
         target = self._parts.mirroring.settle()
         counts = self._parts.mirroring.manifest.counts()
+        before = {p.host: (p.sent_blobs, p.sent_bytes) for p in self._parts.pushers}
         for pusher in self._parts.pushers:
             pusher.ring()
         while True:
-            hosts = [self._progress(p, target) for p in self._parts.pushers]
+            hosts = [self._progress(p, target, *before[p.host]) for p in self._parts.pushers]
             yield {"files": counts.files, "bytes": counts.size, "workers": hosts}
             pushers = (p for p in self._parts.pushers if p.up and not p.error)
             pending = [pusher for pusher in pushers if pusher.generation < target]
@@ -105,12 +106,13 @@ class Service:
             pending[0].wait_for(target, PROGRESS_S)
 
     @staticmethod
-    def _progress(pusher: Pusher, target: int) -> dict[str, Any]:
+    def _progress(pusher: Pusher, target: int, blobs: int, size: int) -> dict[str, Any]:
+        """How far a worker is; ``blobs`` and ``size``: what was sent before."""
         return {
             "worker": pusher.host,
             "done": pusher.up and not pusher.error and pusher.generation >= target,
-            "sent_files": pusher.sent_blobs,
-            "sent_bytes": pusher.sent_bytes,
+            "sent_files": pusher.sent_blobs - blobs,
+            "sent_bytes": pusher.sent_bytes - size,
             "left_files": pusher.left_blobs,
             "left_bytes": pusher.left_bytes,
             "error": pusher.error,

@@ -13,9 +13,9 @@ import flask
 
 import distbuild
 from distbuild.calling.connections import Connections
-from distbuild.config import Config, Home, find_home, load_config, syncer_urls
+from distbuild.config import Config, Home, find_home, listening_url, load_config, syncer_urls
 from distbuild.digests import FileDigests
-from distbuild.logs import set_up_logging
+from distbuild.logs import announce, set_up_logging
 from distbuild.mirror.store import Store
 from distbuild.protocol.errors import ConfigError, InfrastructureError
 from distbuild.protocol.messages import MAX_BODY_BYTES
@@ -129,8 +129,18 @@ def start(
         for agent in agents:
             agent.finish(FAREWELL_S)
 
+    announce(_first_words(home, config, workshop, confined))
     status = WorkerStatus(workshop, confined, distbuild.__version__)
     return make_app(workshop.forest, workshop.store, credentials, status), finish
+
+
+def _first_words(home: Home, config: Config, workshop: Workshop, confined: Confined) -> str:
+    """That the worker runs, and what comes next."""
+    return (
+        f"daemon: {listening_url(config, config.port)}, home {home.path}, {workshop.slots.total}"
+        f" slots, sandbox {confined.mode}, takes jobs from {', '.join(syncer_urls(config))};"
+        f' there it is to be in "hosts" of config.json (as {workshop.label})'
+    )
 
 
 def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:

@@ -1,9 +1,16 @@
 """Words and tables for people. Pure."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distbuild.command.driver import family_of
 from distbuild.command.model import LocalReason
+
+SUBCOMMANDS = ("status", "install", "clean", "doctor", "explain", "version", "help")
+_COMPILERS = ("gcc", "g++", "cc", "c++", "clang", "clang++", "cl", "clang-cl")
+#: How much of a word has to be right (difflib's ratio).
+_LIKE = 0.7
 
 _MEANINGS: Mapping[LocalReason, str] = {
     LocalReason.NOT_A_COMPILER: "the command is no gcc, clang or cl that is found here",
@@ -55,6 +62,23 @@ def meaning(reason: str) -> str:
         return _MEANINGS[LocalReason(reason)]
     except ValueError:
         return ""
+
+
+def meant(word: str) -> str:
+    """The subcommand that a word may be a slip for; "" for one that is more like a compiler's name,
+    or like nothing."""
+    is_none = "/" in word or len(word) > 2 * max(map(len, SUBCOMMANDS))
+    if is_none or family_of(word) is not None:
+        return ""
+    best = difflib.get_close_matches(word.lower(), SUBCOMMANDS, 1, _LIKE)
+    rivals = difflib.get_close_matches(word.lower(), _COMPILERS, 1, _LIKE)
+    if not best or (rivals and _likeness(word, rivals[0]) >= _likeness(word, best[0])):
+        return ""
+    return best[0]
+
+
+def _likeness(word: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, word.lower()).ratio()
 
 
 def size(count: int) -> str:

@@ -77,11 +77,11 @@ class SyncerConnection:
 
     def status(self) -> bytes:
         """The JSON of /status."""
-        return bytes(self._send("GET", "/status", None, timeout_s=ANSWER_S).content)
+        return bytes(self._send("GET", "/status", None, silence_s=ANSWER_S).content)
 
     def check(self) -> bytes:
         """Test every worker; JSON."""
-        return bytes(self._send("POST", "/api/v1/check", None, timeout_s=ANSWER_S).content)
+        return bytes(self._send("POST", "/api/v1/check", None, silence_s=ANSWER_S).content)
 
     def install(self) -> Iterator[bytes]:
         """One line of JSON for each step of the installation."""
@@ -105,7 +105,7 @@ class SyncerConnection:
         data: bytes | None,
         *,
         stream: bool = False,
-        timeout_s: float = SILENCE_S,
+        silence_s: float = SILENCE_S,
     ) -> requests.Response:
         try:
             response = self._session.request(
@@ -114,7 +114,7 @@ class SyncerConnection:
                 data=data,
                 headers={"Content-Type": messages.CONTENT_TYPE},
                 stream=stream,
-                timeout=(CONNECT_S, timeout_s),
+                timeout=(CONNECT_S, silence_s),
             )
         except requests.RequestException as error:
             raise self._failed(error) from error
@@ -129,11 +129,8 @@ class SyncerConnection:
         text = str(error)
         if "Connection refused" in text or "NewConnectionError" in text:
             return InfrastructureError(f"no syncer at {self._url}; is syncer.py running?")
-        if isinstance(error, requests.ReadTimeout):
-            return InfrastructureError(
-                f"syncer {self._url} does not answer: is its process stopped, or its machine"
-                " overloaded? See logs/syncer.log, and start it anew"
-            )
+        if isinstance(error, requests.Timeout) or "timed out" in text:
+            return InfrastructureError(f"syncer {self._url} says nothing: it is stopped, or stuck")
         if "certificate has expired" in text:
             return InfrastructureError(
                 f"the certificate of syncer {self._url} has expired; run gen_self_signed_certs.sh"

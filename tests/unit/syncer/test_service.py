@@ -255,6 +255,18 @@ def test_install_reports_until_every_reachable_worker_is_done(serving: Serving) 
     assert serving.client.generation == serving.box.mirroring.manifest.generation
 
 
+def test_install_tells_what_this_call_sends(serving: Serving) -> None:
+    serving.box.mirroring.require([f"{serving.box.base}/inc"])
+    serving.pusher.start()
+    serving.client.wait_until(lambda: serving.pusher.up)
+    [*_, first] = serving.service.install()
+    assert serving.pusher.sent_blobs == 1
+    [*_, second] = serving.service.install()
+    assert first["workers"][0]["sent_files"] <= 1
+    assert (second["workers"][0]["sent_files"], second["workers"][0]["sent_bytes"]) == (0, 0)
+    assert second["workers"][0]["done"]
+
+
 def test_clean_tells_which_workers_it_did_not_reach(serving: Serving) -> None:
     assert serving.service.clean() == {"w1:8443": ""}
     serving.client.down = True

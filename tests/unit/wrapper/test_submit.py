@@ -104,7 +104,7 @@ def test_an_answer_is_read_from_any_pieces(beats: int, cuts: list[int], more: by
             requests.exceptions.SSLError("certificate verify failed: unable to get local issuer"),
             "has a certificate of another installation",
         ),
-        (requests.ReadTimeout("Pool: Read timed out."), "5000 does not answer: is its"),
+        (requests.ReadTimeout("Pool: Read timed out."), "says nothing: it is stopped, or stuck"),
     ],
 )
 def test_without_an_answer_there_is_one_line_of_reason(
