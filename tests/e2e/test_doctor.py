@@ -122,10 +122,15 @@ def test_a_network_that_is_cut_is_said(begin: Begin, tmp_path: Path, cut: str) -
         cut_off = {"to the worker": cables[:1], "to the syncer": cables[1:], "both": cables}[cut]
         for cable in cut_off:
             cable.cut()
-        said = fault(cluster, tmp_path)
-        expected = "no result of a test" if cut == "to the syncer" else "does not answer"
-        assert expected in said
+        code, [said], took = doctor(cluster, tmp_path)
+        expected = {
+            "to the worker": (0, r"warn  .*: it compiled a test, but .* does not answer \("),
+            "to the syncer": (1, r"FAIL  .*: it gave no result of a test compile within 3 s \("),
+            "both": (1, r"FAIL  .*: it accepts a connection and does not answer \("),
+        }[cut]
+        assert (code, bool(re.match(expected[1], said))) == (expected[0], True), said
         assert "is the network cut" in said
+        assert took < SOON_S
     finally:
         for cable in cables:
             cable.__exit__()

@@ -122,12 +122,12 @@ class Service:
         """Test every worker, for ``doctor``: what came of it is shown with each. Takes some seconds
         at most."""
         view, farm = self._view, self._parts.farm
-        view.begin_check(os.environ.get("PATH", os.defpath))
+        began = view.begin_check(os.environ.get("PATH", os.defpath))
         return {
             "version": __version__,
             "uptime_s": self._uptime_s(),
             "compilers": view.compilers(),
-            "workers": view.workers(check_workers(farm, view.testable(), self._parts.state)),
+            "workers": view.workers(check_workers(farm, view.testable(), self._parts.state), began),
         }
 
     def clean(self) -> dict[str, str]:

@@ -6,6 +6,7 @@ jobs (the farm). Neither says the other: a network may be cut in one direction.
 
 import itertools
 import os
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -43,11 +44,14 @@ class WorkerView:
             for path, found in self._compilers.seen()
         ]
 
-    def begin_check(self, path: str) -> None:
-        """Find the compilers on this PATH, and have every worker asked how it is."""
+    def begin_check(self, path: str) -> float:
+        """Find the compilers on this PATH, and have every worker asked how it is; returns when that
+        was, on the monotonic clock."""
+        began = time.monotonic()
         for pusher in self._pushers:
             pusher.refresh(0)
         self._compilers.look_for(NAMES, path)
+        return began
 
     def testable(self) -> dict[str, tuple[str, Identity]]:
         """For each worker that has one, a compiler of the dev box: its name and identity."""
@@ -59,9 +63,15 @@ class WorkerView:
                     found.setdefault(name, (os.path.basename(path), identity))
         return found
 
-    def workers(self, checked: Mapping[str, Checked] | None = None) -> dict[str, dict[str, Any]]:
-        """Each worker by its host, or by its label; with what its test came to."""
-        refresh_all(self._pushers, STATUS_AGE_S, STATUS_WAIT_S)
+    def workers(
+        self, checked: Mapping[str, Checked] | None = None, since: float | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Each worker by its host, or by its label; with what its test came to.
+
+        ``since``: what it said of itself before (on the monotonic clock) is too old.
+        """
+        age_s = STATUS_AGE_S if since is None else time.monotonic() - since
+        refresh_all(self._pushers, age_s, STATUS_WAIT_S)
         heard = self._farm.workers()
         names = {pusher.host: pusher.worker for pusher in self._pushers}
         shown = {p.host: self._configured(p, heard.get(p.worker)) for p in self._pushers}

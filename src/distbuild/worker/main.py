@@ -139,7 +139,7 @@ def _first_words(home: Home, config: Config, workshop: Workshop, confined: Confi
     return (
         f"daemon: {listening_url(config, config.port)}, home {home.path}, {workshop.slots.total}"
         f" slots, sandbox {confined.mode}, takes jobs from {', '.join(syncer_urls(config))};"
-        f' there it is to be in "hosts" of config.json (as {workshop.label})'
+        f' name it there in "hosts" of config.json ("{workshop.label}")'
     )
 
 

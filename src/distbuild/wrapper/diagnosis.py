@@ -32,17 +32,23 @@ class Finding(msgspec.Struct, frozen=True):
 def findings(
     workers: Mapping[str, Mapping[str, Any]], compilers: Sequence[Mapping[str, str]]
 ) -> Iterator[Finding]:
-    """A line for each worker. Faults are failures only where no worker is left."""
+    """A line for each worker. Faults are failures only where no worker compiles."""
     if not workers:
         yield Finding(WARN, 'none: name them in "hosts" of config.json')
         return
     faults = {host: next(_faults(w, compilers), "") for host, w in workers.items()}
-    level = FAIL if all(faults.values()) else WARN
+    is_used = {host: _compiles(w) or not faults[host] for host, w in workers.items()}
+    level = WARN if any(is_used.values()) else FAIL
     for host, worker in workers.items():
         if fault := faults[host]:
-            yield Finding(level, f"{host}: {fault}")
+            but = "it compiled a test, but " if _compiles(worker) else ""
+            yield Finding(level, f"{host}: {but}{fault}")
         else:
             yield Finding(OK, f"{host}: {_state(worker, compilers)}")
+
+
+def _compiles(worker: Mapping[str, Any]) -> bool:
+    return (worker.get("check") or {}).get("outcome") == "compiled"
 
 
 def _faults(worker: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -> Iterator[str]:
@@ -110,7 +116,7 @@ def _why_untested(worker: Mapping[str, Any]) -> str:
 def _state(worker: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -> str:
     """What a worker that can be used is like."""
     check = worker.get("check") or {}
-    if check.get("outcome") == "compiled":
+    if _compiles(worker):
         said = f"compiled a test in {check['seconds']:.2f} s"
     else:
         why = _why_untested(worker) or "neither gcc nor clang is on the syncer's PATH"

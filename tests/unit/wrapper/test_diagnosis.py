@@ -141,11 +141,18 @@ RESTART = "is the network cut, or its process stopped? Restart daemon.py there"
     ],
 )
 def test_a_fault_has_its_remedy(changes: dict[str, Any], text: str) -> None:
-    assert said(**changes) == Finding(FAIL, text)
+    untested = {"check": None, **changes}
+    assert said(**untested) == Finding(FAIL, text)
+
+
+def test_a_worker_that_compiles_in_spite_of_a_fault_is_of_use() -> None:
+    finding = said(state="not answering")
+    assert finding.level == WARN
+    assert finding.text.startswith("it compiled a test, but it accepts a connection and does not ")
 
 
 def test_a_fault_is_no_failure_while_another_worker_is_there() -> None:
-    down = worker(state="down", error="connection refused")
+    down = worker(state="down", error="connection refused", check=None)
     levels = [finding.level for finding in findings({"a": down, "b": worker(), "c": down}, MINE)]
     assert levels == [WARN, OK, WARN]
 
