@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from distbuild import __version__
 from distbuild.worker.main import run
 
 
@@ -11,6 +12,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="dist_build worker: compiles for other machines")
     parser.add_argument("--home", help="default: $DIST_BUILD_HOME or ~/dist_build")
     parser.add_argument("-v", "--verbose", action="store_true", help="log everything")
+    parser.add_argument("--version", action="version", version=f"dist_build {__version__}")
     arguments = parser.parse_args()
     return run(arguments.home, verbose=arguments.verbose)
 

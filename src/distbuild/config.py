@@ -194,6 +194,12 @@ def syncer_port(config: Config) -> int:
     return urlsplit(syncer_urls(config)[0]).port or DEFAULT_SYNCER_PORT
 
 
+def listening_url(config: Config, port: int) -> str:
+    """Where a server of this machine listens, for people."""
+    address = f"[{config.bind}]" if ":" in config.bind else config.bind
+    return f"https://{address}:{port}"
+
+
 def parse_host(text: str) -> tuple[str, int]:
     """``build1:8443`` or ``[::1]:8443`` as (host, port); raises ValueError."""
     host, colon, port_text = text.rpartition(":")

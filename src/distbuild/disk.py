@@ -10,6 +10,7 @@ import os
 import posixpath
 import shutil
 import stat as modes
+import sys
 import time
 from collections.abc import Callable, Iterable
 from io import FileIO
@@ -26,6 +27,8 @@ T = TypeVar("T")
 _PASSING = frozenset({32, 33})
 _PASSING_FOR_WRITERS = _PASSING | {5}
 _MAX_LINKS = 63
+#: A disk that takes no more files than this counts as full.
+_FEW_FILES = 100
 #: Read at a time of a file that has grown, or is larger than one call reads.
 _REST_BYTES = 16 * 1024 * 1024
 #: Not for the programs that are started; on Windows also without a change to line ends.
@@ -106,6 +109,17 @@ chmod = _for_writing(os.chmod)
 copyfile = _for_writing(shutil.copyfile, 2)
 copy2 = _for_writing(shutil.copy2, 2)
 rmtree = _for_writing(shutil.rmtree)
+
+
+def free_bytes(path: bytes) -> int:
+    """How much an ordinary user may still write on this path's disk; 0 also where it takes no
+    further file."""
+    named = to_system(os.fsdecode(path))
+    if sys.platform == "win32":
+        return shutil.disk_usage(named).free
+    status = os.statvfs(named)
+    takes_none = status.f_files > 0 and status.f_favail < _FEW_FILES
+    return 0 if takes_none else status.f_bavail * status.f_frsize
 
 
 def discard(path: bytes) -> None:

@@ -43,6 +43,16 @@ def set_up_logging(logs_dir: Path, name: str, *, verbose: bool = False) -> Path:
     return path
 
 
+def announce(text: str) -> None:
+    """One line for whoever has started this process, and for the log: that it serves, and where."""
+    line = " ".join(text.splitlines())
+    logging.getLogger(__name__).info("%s", line)
+    if sys.stdout is not None:
+        encoding = sys.stdout.encoding or "utf-8"
+        with contextlib.suppress(OSError, ValueError):  # closed, or its reader has gone
+            print(line.encode(encoding, "replace").decode(encoding), flush=True)  # noqa: T201
+
+
 class _InFile(logging.handlers.RotatingFileHandler):
     """A file that may go, or have no room, while we run: its directory is made anew, and a line
     that cannot be written is lost without a traceback for each on stderr."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from distbuild.protocol.messages import is_worker_name, worker_name
+from distbuild.protocol.messages import is_worker_name, worker_label
 from tests.support.cluster import SRC, Cluster, free_ports, run_here, wait_until
 from tests.support.hostile_worker import HostilePort, said
 
@@ -90,5 +90,5 @@ def test_what_a_port_says_is_shown_and_no_more(
     ],
 )
 def test_a_host_s_name_becomes_a_worker_s(host: str, name: str) -> None:
-    assert worker_name(host, 8443) == name
+    assert worker_label(host, 8443) == name
     assert is_worker_name(name)

@@ -31,12 +31,12 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def get_status(port: int) -> dict[str, Any]:
+def get_status(port: int, address: str = "127.0.0.1") -> dict[str, Any]:
     """``/status`` as ``curl -k`` sees it."""
     context = create_default_context()
     context.check_hostname, context.verify_mode = False, CERT_NONE
     with urllib.request.urlopen(
-        f"https://127.0.0.1:{port}/status", context=context, timeout=5
+        f"https://{address}:{port}/status", context=context, timeout=5
     ) as answer:
         return dict(json.load(answer))
 
@@ -68,6 +68,8 @@ class Process:
     home: Path
     port: int
     script: str
+    #: Where it listens.
+    address: str = "127.0.0.1"
     #: Words before the command, to run it in another view of the file system.
     prefix: list[str] = field(default_factory=list)
     popen: "subprocess.Popen[bytes] | None" = None
@@ -114,7 +116,7 @@ class Process:
             self.popen.wait()
 
     def status(self) -> dict[str, Any]:
-        return get_status(self.port)
+        return get_status(self.port, self.address)
 
     def answers(self) -> bool:
         assert self.popen is None or self.popen.poll() is None, self.output()
@@ -140,7 +142,10 @@ class Done:
 
 
 class Cluster:
-    """Started with ``start``; ``stop`` ends everything. ``root`` is the cluster's own directory."""
+    """Started with ``start``; ``stop`` ends everything. ``root`` is the cluster's own directory.
+
+    A worker's configuration may name its own ``bind`` and ``port``.
+    """
 
     def __init__(
         self,
@@ -153,7 +158,9 @@ class Cluster:
         self.url = f"https://127.0.0.1:{ports[0]}"
         self.root = root
         self._certs = certs
-        hosts = [f"127.0.0.1:{port}" for port in ports[1:]]
+        ports[1:] = [c.get("port", port) for c, port in zip(workers, ports[1:], strict=True)]
+        names = [config.get("bind", "127.0.0.1") for config in workers]
+        hosts = [f"{name}:{port}" for name, port in zip(names, ports[1:], strict=True)]
         self.syncer = self._home(
             "syncer", ports[0], {"hosts": hosts, "syncer": self.url, **(dev or {})}
         )
@@ -174,7 +181,7 @@ class Cluster:
             config = {"bind": "127.0.0.1", **config}
         (home / "config.json").write_text(json.dumps(config))
         script = "syncer.py" if name == "syncer" else "daemon.py"
-        return Process(name, home, port, script)
+        return Process(name, home, port, script, config["bind"])
 
     def start(self) -> Self:
         for process in self.processes():

@@ -1,6 +1,7 @@
 """A dev box with a project, a compiler that is never run, and what makes commands ready there."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from distbuild.command.model import CompileCommand, Family
@@ -23,6 +24,12 @@ class FakeCompilers:
 
     def identity(self, driver: Driver) -> Identity:
         return IDENTITY
+
+    def look_for(self, names: Iterable[str], path: str) -> None:
+        pass
+
+    def seen(self) -> list[tuple[str, Identity]]:
+        return [("/usr/bin/gcc", IDENTITY)]
 
     def search(self, driver: Driver, command: CompileCommand) -> Search:
         return Search(self.dirs, self.implicit_include)

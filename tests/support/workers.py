@@ -13,6 +13,8 @@ class FakeWorkerClient:
 
     def __init__(self, host: str = "w1:8443") -> None:
         self.host = host
+        #: By which it asks for jobs.
+        self.name = "w1"
         self.asked: list[str] = []
         self.down = False
         self.blobs_held: set[Digest] = set()
@@ -52,7 +54,8 @@ class FakeWorkerClient:
         with self._lock:
             self._note("status")
             clients = {"me": {"epoch": self.epoch, "generation": self.generation}}
-            return {"name": "w1", "num_cores": 2, "clients": clients if self.known else {}}
+            clients = clients if self.known else {}
+            return {"name": "w1", "worker": self.name, "num_cores": 2, "clients": clients}
 
     def changes(self, changes: Changes) -> ChangesReply:
         with self._lock:

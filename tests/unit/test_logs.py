@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.logs import close_logging, set_up_logging
+from distbuild.logs import announce, close_logging, set_up_logging
 
 
 @pytest.fixture
@@ -52,3 +52,29 @@ def test_a_line_that_cannot_be_written_is_no_traceback(log: Path, stderr: io.Str
     logging.getLogger("x").warning("a line")
     assert stderr.getvalue() == "testd: WARNING: a line\n"
     log.unlink()
+
+
+def test_what_is_announced_is_one_line_for_people_and_for_the_log(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    announce("syncer: here,\nhome /x")
+    assert capsys.readouterr().out == "syncer: here, home /x\n"
+    assert log.read_text().endswith("syncer: here, home /x\n")
+
+
+class Broken(io.StringIO):
+    """Its reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("stream", [None, Broken(), io.TextIOWrapper(io.BytesIO(), "ascii")])
+def test_an_announcement_that_cannot_be_read_does_no_harm(
+    log: Path, monkeypatch: pytest.MonkeyPatch, stream: io.TextIOBase | None
+) -> None:
+    monkeypatch.setattr(sys, "stdout", stream)
+    announce("home /gr\u00fc\udce9n")
+    assert "home /gr" in log.read_text()
+    if isinstance(stream, io.TextIOWrapper):
+        assert stream.buffer.getvalue() == b"home /gr??n\n"

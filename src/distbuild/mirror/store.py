@@ -25,15 +25,19 @@ from distbuild.system_paths import WINDOWS, from_system
 
 #: A blob that no tree has linked for so long is removed at the next start.
 KEEP_UNUSED_S = 14 * 24 * 3600
+#: With less left on the disk (bytes) it counts as full: sources, objects and headers need some.
+MIN_FREE_BYTES = 64 * 1024**2
 #: The last is FAT's answer on Windows.
 _NO_LINK = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EINVAL})
 
 
 class StoreStatus(msgspec.Struct, frozen=True):
-    """What the store holds, for /status."""
+    """What the store holds, and what its disk still takes, for /status."""
 
     files: int
     bytes: int
+    free_bytes: int
+    is_full: bool
 
 
 class Store:
@@ -143,7 +147,21 @@ class Store:
 
     def status(self) -> StoreStatus:
         """How much is held."""
-        return StoreStatus(self._files, self._bytes)
+        free = self.free_bytes()
+        return StoreStatus(self._files, self._bytes, free, free < MIN_FREE_BYTES)
+
+    def free_bytes(self) -> int:
+        """How much its disk still takes; 0 for a disk that fails."""
+        try:
+            return disk.free_bytes(self._root)
+        except FileNotFoundError:
+            return MIN_FREE_BYTES  # the store was removed; what comes next makes it anew
+        except OSError:
+            return 0
+
+    def is_full(self) -> bool:
+        """Whether its disk has too little left for jobs."""
+        return self.free_bytes() < MIN_FREE_BYTES
 
     def _link(self, source: bytes, entry: FileEntry, destination: bytes) -> bool:
         with self._lock:

@@ -166,6 +166,9 @@ MAX_NAME = 300
 _WORKER_NAME = r"\A[A-Za-z0-9._:\[\]-]+\Z"
 #: It is shown, logged, and part of a header.
 WorkerName = Annotated[str, msgspec.Meta(max_length=MAX_NAME, pattern=_WORKER_NAME)]
+_LABEL = r"\A[A-Za-z0-9._:\[\]-]*\Z"
+#: What people know a worker by; empty: it does not say.
+Label = Annotated[str, msgspec.Meta(max_length=MAX_NAME, pattern=_LABEL)]
 #: Text that somebody else made up, and that is compared, perhaps shown.
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 #: More slots than any machine has.
@@ -188,8 +191,8 @@ def is_worker_name(name: object) -> TypeGuard[str]:
     return isinstance(name, str) and len(name) <= MAX_NAME and bool(re.search(_WORKER_NAME, name))
 
 
-def worker_name(host: str, port: int) -> str:
-    """What a worker on this host calls itself: some systems allow more in a host's name."""
+def worker_label(host: str, port: int) -> str:
+    """What people know a worker on this host by: some systems allow more in a host's name."""
     return f"{re.sub('[^A-Za-z0-9._-]', '-', host[:255])}:{port}"
 
 
@@ -235,7 +238,7 @@ class LeaseRequest(Message, frozen=True):
     """An idle worker asks for up to ``slots`` jobs and waits ``wait_s`` seconds for the first.
 
     ``ahead`` more are welcome that start as soon as a slot is free: given only if nobody else
-    could start them now.
+    could start them now. ``worker`` is one process's own name, see ``names.worker_name``.
     """
 
     worker: WorkerName
@@ -249,6 +252,8 @@ class LeaseRequest(Message, frozen=True):
     ahead: Slots = 0
     #: Another one after each start of the worker: its trees are gone then.
     life: Name = ""
+    #: What people know the worker by (HOST:PORT); several may have the same one. Empty: ``worker``.
+    label: Label = ""
 
 
 class LeaseReply(Message, frozen=True):

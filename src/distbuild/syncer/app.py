@@ -104,6 +104,11 @@ def _add_wrapper_routes(app: Flask, gate: Gate, service: Service) -> None:
         lines = (json.dumps(step) + "\n" for step in service.install())
         return Response(lines, content_type="application/x-ndjson")
 
+    @app.post("/api/v1/check")
+    def check() -> Response:
+        gate.admit(the_call(gate), "dev")
+        return jsonify(service.check())
+
     @app.post("/api/v1/clean")
     def clean() -> Response:
         gate.admit(the_call(gate), "dev")

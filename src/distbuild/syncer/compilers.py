@@ -3,12 +3,13 @@
 Runs the compilers. Remembers by file state, so that an upgrade shows at the next job.
 """
 
+import contextlib
 import os
 import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -26,6 +27,7 @@ from distbuild.toolchains import (
     are_as_identified,
     around,
     asking_environment,
+    state_of,
 )
 
 PROBE_TIMEOUT_S = 30.0
@@ -95,6 +97,22 @@ class Compilers:
                 self._identities[driver] = known
                 self._looked[driver] = self._clock()
             return known
+
+    def look_for(self, names: Iterable[str], path: str) -> None:
+        """Identify the compilers that a shell with this PATH runs for ``names``; they are ``seen``
+        from then on."""
+        for name in names:
+            driver = find(name, "/", {"PATH": path})
+            with contextlib.suppress(InfrastructureError):
+                if driver is not None:
+                    self.identity(driver)
+
+    def seen(self) -> list[tuple[str, Identity]]:
+        """The compilers that commands have called so far, each with its path, and once."""
+        with self._lock:
+            known = list(self._identities.items())
+        found = {(d.path, i.digest): i for d, i in known if state_of(d.path) == d.key}
+        return [(path, identity) for (path, _), identity in found.items()]
 
     def _has_changed(self, driver: Driver, known: Identity) -> bool:
         now = self._clock()

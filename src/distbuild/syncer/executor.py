@@ -30,6 +30,8 @@ class Task(msgspec.Struct, frozen=True):
     terminal: Terminal | None
     #: The source has ``__has_include`` of what a macro names.
     asks_by_macro: bool = False
+    #: The only worker that may take it; "": any.
+    worker: str = ""
 
 
 #: Yields what it waits for and goes on once that has happened; closing it cancels. Returns the

@@ -33,12 +33,23 @@ GRACE_S = 5.0
 MAX_WORKERS = 1000
 #: Results that were delivered, and that their compiles have not taken up yet, all together.
 MAX_HELD_BYTES = 256 * 1024 * 1024
+_NOTHING: tuple[list[messages.Toolchain], frozenset[str]] = ([], frozenset())
 #: Leases with what is to be done under them.
 Given = list[tuple[str, Task]]
 
 
 class TooMuchAtOnce(InfrastructureError):
     """More than there is memory for: to be asked again a little later."""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A worker as its requests show it: what people know it by, the seconds since it was last
+    heard of, its compilers, and how many jobs it has."""
+
+    label: str
+    silent_s: float
+    toolchains: list[messages.Toolchain]
+    running: int
 
 
 class _Waiting(msgspec.Struct):
@@ -73,6 +84,8 @@ class Farm:
         self._renewals = Polls()
         self._refusals = Refusals()
         self._advertised: dict[str, tuple[list[messages.Toolchain], frozenset[str]]] = {}
+        # Where the configuration has the workers that answered there.
+        self._hosts: dict[str, str] = {}
         # Slots that each worker has free, as far as its requests and results tell.
         self._free: dict[str, int] = {}
         self._stopping = threading.Event()
@@ -106,7 +119,7 @@ class Farm:
         """See Executor."""
         yield from self._await_first_worker()
         entry = _Waiting(task)
-        need = Need(task.toolchain, task.command.needs_original_paths)
+        need = Need(task.toolchain, task.command.needs_original_paths, task.worker)
         name = hash((task.command.cwd, task.command.source, task.command.output))
         with self._lock:
             if self._stopping.is_set():
@@ -169,7 +182,8 @@ class Farm:
 
     def _look(self, request: messages.LeaseRequest, now: float) -> tuple[Given, bool]:
         """The jobs for a worker that asks, and whether that is an answer."""
-        worker = Worker(request.worker, self._identities(request), request.namespaces, now)
+        label = self._hosts.get(request.worker) or request.label or request.worker
+        worker = Worker(request.worker, self._identities(request), request.namespaces, now, label)
         self._queue.heard(worker)
         if not self._first.is_set():
             self._first.set()
@@ -267,7 +281,8 @@ class Farm:
     def _take(
         self, result: messages.ResultRequest, waiting: _Waiting, tell: Callable[[Signal], None]
     ) -> None:
-        detail = f"{result.worker}: {one_line(result.error)}"
+        label = self._label(result.lease_id)
+        detail = f"{label}: {one_line(result.error)}"
         reason = _only_here(result)
         if result.error and reason is None:
             self._queue.ended(result.lease_id, self._now(), usable=False)
@@ -282,13 +297,21 @@ class Farm:
         usable = reason is None and result.exit_code == 0
         self._queue.ended(result.lease_id, self._now(), usable=usable)
         self._perform(self._queue.finish(result.lease_id))
-        waiting.outcome = result if reason is None else Local(reason, detail)
+        shown = msgspec.structs.replace(result, worker=label)
+        waiting.outcome = shown if reason is None else Local(reason, detail)
         tell(waiting.answered)
 
     def _refuse(self, lease: str, worker: str, problem: str) -> None:
-        self._refusals.note(worker, problem)
+        label = self._label(lease)
+        self._refusals.note(worker, label, problem)
         self._queue.ended(lease, self._now(), usable=False)
-        self._retry(lease, LocalReason.RESULT_REFUSED, f"{worker}: {problem}")
+        self._retry(lease, LocalReason.RESULT_REFUSED, f"{label}: {problem}")
+
+    def _label(self, lease: str) -> str:
+        """What people know the worker by that has a lease."""
+        number = self._queue.number(lease)
+        job = None if number is None else self._queue.job(number)
+        return "" if job is None else job.label
 
     def _retry(self, lease: str, reason: LocalReason, detail: str) -> None:
         self._perform(self._queue.retry(lease, reason, detail, self._now()))
@@ -302,12 +325,15 @@ class Farm:
         """A worker does not answer. One that said farewell only finishes what it has."""
         with self._lock:
             self._forget(worker)
+            self._hosts.pop(worker, None)
             if worker in self._queue.workers:
                 self._perform(self._queue.lost(worker, self._now()))
 
-    def found(self, worker: str) -> None:
-        """A worker answers again. If it asks for jobs all the while, that is to count at once."""
+    def found(self, worker: str, host: str) -> None:
+        """A worker answers at the configured ``host`` (HOST:PORT), which it is shown as from now
+        on. If it asks for jobs all the while, that is to count at once."""
         with self._lock:
+            self._hosts[worker] = host
             self._polls.ring_one(worker)
 
     def _forget(self, worker: str) -> None:
@@ -325,11 +351,20 @@ class Farm:
                 "retried": counters.retried,
             }
 
-    def workers(self) -> dict[str, float]:
-        """Seconds since each worker was last heard of."""
+    def workers(self) -> dict[str, Seen]:
+        """The workers heard of, by name."""
         with self._lock:
             now = self._now()
-            return {name: now - w.heard for name, w in self._queue.workers.items()}
+            held = self._queue.held()
+            return {
+                name: Seen(
+                    self._hosts.get(name, worker.label),
+                    now - worker.heard,
+                    self._advertised.get(name, _NOTHING)[0],
+                    held[name],
+                )
+                for name, worker in self._queue.workers.items()
+            }
 
     # --- actions --------------------------------------------------------------------------------
 

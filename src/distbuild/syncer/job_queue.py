@@ -9,7 +9,7 @@ meets raises ``IllegalTransition`` and changes nothing.
 
 import itertools
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -95,10 +95,18 @@ class JobQueue(msgspec.Struct):
         """Jobs leased to a worker."""
         return len(self._leases)
 
+    def held(self) -> Counter[str]:
+        """How many jobs each worker has."""
+        return Counter(self._jobs[number].worker for number in self._leases.values())
+
     def leased(self, lease: str, worker: str) -> int | None:
         """The job under a lease that is still valid, and is this worker's."""
         number = self._leases.get(lease)
         return number if number is not None and self._jobs[number].worker == worker else None
+
+    def number(self, lease: str) -> int | None:
+        """The job under a lease that is still valid, whoever has it."""
+        return self._leases.get(lease)
 
     def job(self, number: int) -> Job | None:
         """The job, as long as it is not answered."""
@@ -107,6 +115,8 @@ class JobQueue(msgspec.Struct):
     def obstacle(self, need: Need, now: float) -> LocalReason | None:
         """Why no worker can ever take such a job, as things stand; None: one can."""
         up = [w for w in self.workers.values() if now - w.heard <= WORKER_S]
+        if need.worker:
+            up = [worker for worker in up if worker.name == need.worker]
         if not up:
             return LocalReason.NO_WORKER
         able = [w for w in up if need.toolchain in w.toolchains]
@@ -150,7 +160,7 @@ class JobQueue(msgspec.Struct):
                 break
             job = self._jobs[number]
             if self._is_for(worker, job, now):
-                actions.append(self._assign(job, name, now))
+                actions.append(self._assign(job, worker, now))
                 if len(actions) > slots:
                     self._wait_for_slot(job)
         return actions
@@ -172,14 +182,15 @@ class JobQueue(msgspec.Struct):
             )
         )
 
-    def _assign(self, job: Job, worker: str, now: float) -> Assign:
+    def _assign(self, job: Job, worker: Worker, now: float) -> Assign:
         self._move(job, Event.LEASE)
-        job.worker, job.deadline = worker, now + LEASE_S
+        job.worker, job.label = worker.name, worker.label or worker.name
+        job.deadline = now + LEASE_S
         job.lease = f"{self.salt()}{job.number}.{next(self._lease_numbers)}"
         self._leases[job.lease] = job.number
         job.started, job.limit = now, self._limit(job)
         job.ends = now + job.limit
-        return Assign(job.number, worker, job.lease)
+        return Assign(job.number, worker.name, job.lease)
 
     def _limit(self, job: Job) -> float:
         """How long a job may run (seconds)."""
@@ -210,7 +221,7 @@ class JobQueue(msgspec.Struct):
         """A worker still works on these; returns those that are not its any more."""
         worker = self.workers.get(name)
         if worker is not None:
-            self.workers[name] = Worker(name, worker.toolchains, worker.namespaces, now)
+            self.workers[name] = msgspec.structs.replace(worker, heard=now)
         ended = []
         for lease in leases:
             number = self._leases.get(lease)
@@ -274,7 +285,7 @@ class JobQueue(msgspec.Struct):
         for lease, number in list(self._leases.items()):
             job = self._jobs[number]
             if job.deadline < now:
-                detail = f"{job.worker} fell silent"
+                detail = f"{job.label} fell silent"
                 actions.append(EndLease(job.worker, lease))
                 actions.extend(self.retry(lease, LocalReason.LEASES_LOST, detail, now))
             elif job.ends < now:
@@ -325,8 +336,9 @@ class JobQueue(msgspec.Struct):
         self.workers.pop(name, None)
         actions: list[Action] = []
         for lease, number in list(self._leases.items()):
-            if self._jobs[number].worker == name:
-                detail = f"{name} went away"
+            job = self._jobs[number]
+            if job.worker == name:
+                detail = f"{job.label} went away"
                 actions.extend(self.retry(lease, LocalReason.LEASES_LOST, detail, now))
         return [*actions, *self._second_chances(now)]
 
@@ -365,7 +377,7 @@ class JobQueue(msgspec.Struct):
             raise IllegalTransition(f"{event.name} of job {job.number}, which is {job.state.name}")
         if job.state is State.LEASED:
             del self._leases[job.lease]
-            job.lease, job.worker = "", ""
+            job.lease, job.worker, job.label = "", "", ""
         self._queued.pop(job.number, None)
         job.state = target
         if target is State.QUEUED:

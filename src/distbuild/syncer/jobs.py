@@ -44,27 +44,33 @@ FINAL = frozenset({State.DONE, State.LOCAL, State.CANCELLED})
 
 
 class Need(msgspec.Struct, frozen=True):
-    """What a worker must have to take a job."""
+    """What a worker must have to take a job. ``worker``: it must be this one; "": any."""
 
     toolchain: str
     namespaces: bool = False
+    worker: str = ""
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """A worker as it last described itself."""
+    """A worker as it last described itself. ``label`` is what people know it by."""
 
     name: str
     toolchains: frozenset[str]
     namespaces: bool
     heard: float
+    label: str = ""
 
     def fits(self, need: Need) -> bool:
         """Whether it can do what a job needs."""
-        return need.toolchain in self.toolchains and (self.namespaces or not need.namespaces)
+        return (
+            need.toolchain in self.toolchains
+            and (self.namespaces or not need.namespaces)
+            and need.worker in ("", self.name)
+        )
 
 
 class Job(msgspec.Struct):
-    """One job's state. ``lease`` and ``worker`` are set only while LEASED."""
+    """One job's state. ``lease``, ``worker`` and its ``label`` are set only while LEASED."""
 
     number: int
     need: Need
@@ -72,6 +78,7 @@ class Job(msgspec.Struct):
     tries: int = 0
     lease: str = ""
     worker: str = ""
+    label: str = ""
     deadline: float = 0.0
     #: Workers that failed it; others are preferred.
     avoided: frozenset[str] = frozenset()

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from typing import IO
 
 from distbuild import disk
-from distbuild.config import Config, Home, load_config
+from distbuild.config import Config, Home, listening_url, load_config, syncer_port
 from distbuild.digests import FileDigests
 from distbuild.locks import hold
-from distbuild.logs import set_up_logging
+from distbuild.logs import announce, set_up_logging
 from distbuild.mirror import policy, scan
 from distbuild.mirror.known import DigestCache, rules_of
 from distbuild.mirror.scan import Scanner
@@ -59,10 +59,22 @@ def run(home: Home, *, verbose: bool) -> None:
     def start(stop: threading.Event) -> tuple[Service, Callable[[], None]]:
         syncer = Syncer(home, config, credentials, client_id)
         syncer.start(stop)
+        announce(_first_words(home, config))
         return syncer.service, syncer.stop
 
     serve_syncer(start, home, config, credentials)
     lock.close()
+
+
+def _first_words(home: Home, config: Config) -> str:
+    """That the syncer runs, and what comes next."""
+    where = f"syncer: {listening_url(config, syncer_port(config))}, home {home.path}"
+    if not config.hosts:
+        return f'{where}, workers: none; name them in "hosts" of {home.config_path}'
+    return (
+        f"{where}, workers: {', '.join(config.hosts)}; put dist_build.exe before the compiler"
+        ' (make -j8 CC="dist_build.exe gcc"); dist_build.exe doctor checks the set-up'
+    )
 
 
 def claim(home: Home) -> IO[bytes]:
@@ -111,9 +123,9 @@ class Syncer:
         slots = LocalSlots(config.local_slots or os.cpu_count() or 1)
         self._relief = Relief(self._farm, slots) if config.local_slots else None
         here = Here(compiles, slots)
-        self.service = Service(
-            Parts(client_id, self._farm, self._mirroring, source, compiles, self._pushers, here)
-        )
+        state = disk.realpath(from_system(str(home.state)))
+        parts = (source, compiles, compilers, self._pushers, here)
+        self.service = Service(Parts(client_id, state, self._farm, self._mirroring, *parts))
 
     def start(self, stop: threading.Event) -> None:
         """Mirror what the configuration and the last run name, and begin to push."""

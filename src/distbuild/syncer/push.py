@@ -40,7 +40,8 @@ class _NotTaken(InfrastructureError):
 class Pusher:
     """One worker, kept up to date from a thread of its own.
 
-    ``lost`` and ``found`` are told its name when it ceases to answer, and when it does again.
+    ``lost`` is called with its name when it ceases to answer, ``found`` with its name and its host
+    when it does again, and when another process answers in its place.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Pusher:
         mirroring: Mirroring,
         source: BlobSource,
         lost: Callable[[str], None],
-        found: Callable[[str], None],
+        found: Callable[[str, str], None],
     ) -> None:
         self.host = client.host
         self._client = client
@@ -66,13 +67,12 @@ class Pusher:
         self.up = False
         self.error = "not reached yet"
         self.status: dict[str, Any] = {}
-        self.generation = 0
-        self.sent_entries = 0
-        #: Requests with changes, so far.
-        self.pushes = 0
+        self.worker = ""  # the name by which the one that last answered asks for jobs
+        #: ``pushes``: requests with changes, so far.
+        self.generation = self.sent_entries = self.pushes = 0
         self._asleep, self._epoch = False, ""
-        # When the worker last answered anything, and when it last told its status.
-        self._heard = self._told = 0.0
+        # When it last answered anything, told its status, and began to owe one; 0: never.
+        self._heard = self._told = self._asked = 0.0
         self._wanted = self._is_doubted = False
         self._filler = Filler(
             client,
@@ -83,12 +83,6 @@ class Pusher:
         )
         source.ahead.listen(self._bell)
         self._thread = threading.Thread(target=self._run, name=f"push {self.host}", daemon=True)
-
-    @property
-    def name(self) -> str:
-        """What the worker calls itself, if that is a name; else its host in the configuration."""
-        told = self.status.get("name")
-        return told if messages.is_worker_name(told) else self.host
 
     @property
     def sent_blobs(self) -> int:
@@ -131,6 +125,7 @@ class Pusher:
         With 0 also the word that it may have been started anew: what it lacks is then sent.
         """
         if not self._is_fresh(max_age_s):
+            self._asked = self._asked or time.monotonic()
             self._wanted = True
             self._bell.set()
 
@@ -146,6 +141,15 @@ class Pusher:
         """Have its port looked at now."""
         self._is_doubted = True
         self._bell.set()
+
+    def silent_s(self) -> float:
+        """For how long (seconds) an answer is overdue; 0: none is, or it is busy with contents."""
+        is_filled = self._filler.is_at_work or self.left_blobs > 0
+        return 0.0 if is_filled or not self._asked else time.monotonic() - self._asked
+
+    def answered_s(self) -> float | None:
+        """How long ago (seconds) it last answered; None: it never did."""
+        return time.monotonic() - self._heard if self._heard else None
 
     def _may_be_shown(self, max_age_s: float) -> bool:
         return self._filler.is_at_work or self.left_blobs > 0 or self._is_fresh(max_age_s)
@@ -214,16 +218,20 @@ class Pusher:
 
     def _set_up(self) -> None:
         """It answered just now; an older status says nothing of what was pushed since."""
-        if not self.up:
-            self.error = ""
+        told = (self.status.get("worker"), self.status.get("name"))
+        worker = next(filter(messages.is_worker_name, told), self.host)
+        if self.up and worker != self.worker:
+            self._lost(self.worker)
+        if not self.up or worker != self.worker:
+            self.error, self.worker = "", worker
             log.info("%s is up", self.host)
-            self._found(self.name)
+            self._found(worker, self.host)
         known = self.status.get("clients", {}).get(self._client_id)
         if known is None or known.get("epoch", self._epoch) != self._epoch:
             self._forget()
         self._filler.has_tree = bool(known and known.get("files", 1))
         with self._news:
-            self.up = True
+            self.up, self._asked = True, 0.0
             self._told = self._heard = time.monotonic()
             self._news.notify_all()
 
@@ -231,9 +239,9 @@ class Pusher:
         self._filler.end()
         if self.up:
             log.warning("%s is down: %s", self.host, error)
-            self._lost(self.name)
+            self._lost(self.worker)
         with self._news:
-            self.up, self.error, self._epoch = False, error, ""
+            self.up, self.error, self._epoch, self._asked = False, error, "", 0.0
             self._news.notify_all()
 
     def _set_behind(self, error: str) -> None:

@@ -12,8 +12,9 @@ MAX_WORKERS = 100
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """So many results, and why the last."""
+    """So many results of the worker that people know by ``label``, and why the last."""
 
+    label: str
     count: int
     why: str
 
@@ -24,12 +25,12 @@ class Refusals:
     def __init__(self) -> None:
         self._of: dict[str, Refused] = {}
 
-    def note(self, worker: str, why: str) -> None:
+    def note(self, worker: str, label: str, why: str) -> None:
         """A result was refused; the first of a worker is worth a warning."""
         before = self._of.pop(worker, None)
         level = logging.WARNING if before is None else logging.INFO
-        log.log(level, "a result of %s was refused: %s", worker, why)
-        self._of[worker] = Refused(before.count + 1 if before else 1, why)
+        log.log(level, "a result of %s was refused: %s", label, why)
+        self._of[worker] = Refused(label, before.count + 1 if before else 1, why)
         if len(self._of) > MAX_WORKERS:
             del self._of[next(iter(self._of))]
 

@@ -6,7 +6,7 @@ Knows no HTTP.
 import logging
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from typing import Any
 
 import msgspec
@@ -15,17 +15,19 @@ from distbuild import __version__
 from distbuild.command.model import Local, LocalReason
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
+from distbuild.protocol.names import identity_of
 from distbuild.signals import Signal
 from distbuild.syncer.blobs import BlobSource
+from distbuild.syncer.checks import check_workers
 from distbuild.syncer.compile import Compiles
+from distbuild.syncer.compilers import Compilers
 from distbuild.syncer.executor import Task
 from distbuild.syncer.farm import Farm
-from distbuild.syncer.freshness import refresh_all
 from distbuild.syncer.here import Answer, Caller, Here
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.push import Pusher
-from distbuild.syncer.refusals import Refused
 from distbuild.syncer.understand import Submission
+from distbuild.syncer.worker_view import WorkerView, shown_path
 from distbuild.words import decoded, encoded
 
 log = logging.getLogger(__name__)
@@ -33,19 +35,19 @@ log = logging.getLogger(__name__)
 #: A lease carries the changes that the worker lacks up to this many; more are pulled.
 MAX_CHANGES_WITH_LEASE = 2000
 PROGRESS_S = 0.2
-#: A worker's status is shown when it is no older; for a new one is waited so long (seconds).
-STATUS_AGE_S = 1.0
-STATUS_WAIT_S = 0.5
 
 
 class Parts(msgspec.Struct, frozen=True):
     """The parts of a running syncer."""
 
     client_id: str
+    #: A directory of the syncer's own, an absolute path.
+    state: str
     farm: Farm
     mirroring: Mirroring
     source: BlobSource
     compiles: Compiles
+    compilers: Compilers
     pushers: tuple[Pusher, ...]
     here: Here
 
@@ -58,6 +60,7 @@ class Service:
         self._clock = clock
         self._started = time.monotonic()
         self._lives: dict[str, str] = {}
+        self._view = WorkerView(parts.farm, parts.pushers, parts.compilers)
         self.compiles = parts.compiles
 
     # --- for the wrapper ------------------------------------------------------------------------
@@ -69,7 +72,7 @@ class Service:
         if request.place and not self._parts.here.sees_our_files(request.place):
             return self.compiles.locally(Local(LocalReason.OTHER_FILES))
         reply = yield from self.compiles.compile(_submission(request))
-        return msgspec.structs.replace(reply, detail=_shown(reply.detail))
+        return msgspec.structs.replace(reply, detail=shown_path(reply.detail))
 
     def run(self, request: messages.SubmitRequest) -> Generator[Signal, None, Answer]:
         """Compile for a wrapper of this machine; see Here.run."""
@@ -84,17 +87,18 @@ class Service:
         """Whether a command would be distributed."""
         local = self.compiles.explain(_submission(request))
         if isinstance(local, Local):
-            return messages.ExplainReply(str(local.reason), _shown(local.detail))
+            return messages.ExplainReply(str(local.reason), shown_path(local.detail))
         return messages.ExplainReply()
 
     def install(self) -> Iterator[dict[str, Any]]:
         """Bring every worker to the mirror's present state; yields the progress until it is."""
         target = self._parts.mirroring.settle()
         counts = self._parts.mirroring.manifest.counts()
+        before = {p.host: (p.sent_blobs, p.sent_bytes) for p in self._parts.pushers}
         for pusher in self._parts.pushers:
             pusher.ring()
         while True:
-            hosts = [self._progress(p, target) for p in self._parts.pushers]
+            hosts = [self._progress(p, target, *before[p.host]) for p in self._parts.pushers]
             yield {"files": counts.files, "bytes": counts.size, "workers": hosts}
             pushers = (p for p in self._parts.pushers if p.up and not p.error)
             pending = [pusher for pusher in pushers if pusher.generation < target]
@@ -103,15 +107,28 @@ class Service:
             pending[0].wait_for(target, PROGRESS_S)
 
     @staticmethod
-    def _progress(pusher: Pusher, target: int) -> dict[str, Any]:
+    def _progress(pusher: Pusher, target: int, blobs: int, size: int) -> dict[str, Any]:
+        """How far a worker is; ``blobs`` and ``size``: what was sent before."""
         return {
             "worker": pusher.host,
             "done": pusher.up and not pusher.error and pusher.generation >= target,
-            "sent_files": pusher.sent_blobs,
-            "sent_bytes": pusher.sent_bytes,
+            "sent_files": pusher.sent_blobs - blobs,
+            "sent_bytes": pusher.sent_bytes - size,
             "left_files": pusher.left_blobs,
             "left_bytes": pusher.left_bytes,
             "error": pusher.error,
+        }
+
+    def check(self) -> dict[str, Any]:
+        """Test every worker, for ``doctor``: what came of it is shown with each. Takes some seconds
+        at most."""
+        view, farm = self._view, self._parts.farm
+        began = view.begin_check(os.environ.get("PATH", os.defpath))
+        return {
+            "version": __version__,
+            "uptime_s": self._uptime_s(),
+            "compilers": view.compilers(),
+            "workers": view.workers(check_workers(farm, view.testable(), self._parts.state), began),
         }
 
     def clean(self) -> dict[str, str]:
@@ -133,7 +150,7 @@ class Service:
             known = self._parts.farm.workers()
             self._lives = {n: life for n, life in list(self._lives.items()) if n in known}
             self._lives[request.worker] = request.life
-            for pusher in self._pushers_of(request.worker):
+            for pusher in self._pushers_of(request.worker) or self._may_be(request.worker, known):
                 pusher.refresh(0)  # it was started anew
         try:
             given = yield from self._parts.farm.lease(request)
@@ -199,7 +216,14 @@ class Service:
             pusher.doubt()
 
     def _pushers_of(self, worker: str) -> list[Pusher]:
-        return [p for p in self._parts.pushers if p.name == worker]
+        return [p for p in self._parts.pushers if p.worker == worker]
+
+    def _may_be(self, worker: str, known: Collection[str]) -> list[Pusher]:
+        """Where a process may answer that was not heard of before."""
+        same = identity_of(worker)
+        return [
+            p for p in self._parts.pushers if p.worker not in known or same == identity_of(p.worker)
+        ]
 
     def deliver(self, result: msgspec.Raw, tell: Callable[[Signal], None] = Signal.set) -> bool:
         """Take a result as it came; False when it was not taken. See Farm.deliver."""
@@ -210,6 +234,9 @@ class Service:
             claim = messages.decode(result, messages.Claim)
             self._parts.farm.refuse(claim.lease_id, claim.worker, str(error))
             return False
+
+    def _uptime_s(self) -> float:
+        return round(time.monotonic() - self._started, 1)
 
     # --- for everybody --------------------------------------------------------------------------
 
@@ -223,56 +250,25 @@ class Service:
         jobs["local"] = dict(sorted(self.compiles.local.items()))
         return {
             "version": __version__,
-            "uptime_s": round(time.monotonic() - self._started, 1),
+            "uptime_s": self._uptime_s(),
             "client": self._parts.client_id,
             "jobs": jobs,
             "local": self._parts.here.slots.counts(),
+            "compilers": self._view.compilers(),
             "mirror": {
                 "generation": mirroring.manifest.generation,
                 "files": counts.files,
                 "bytes": counts.size,
-                "roots": [_shown(root.path) for root in mirroring.roots],
-                "partly": [_shown(path) for path in mirroring.roots.shallow()],
-                "polled": [_shown(root.path) for root in mirroring.roots if root.polled],
+                "roots": [shown_path(root.path) for root in mirroring.roots],
+                "partly": [shown_path(path) for path in mirroring.roots.shallow()],
+                "polled": [shown_path(root.path) for root in mirroring.roots if root.polled],
                 **mirroring.effort(),
                 "sent_entries": sum(p.sent_entries for p in self._parts.pushers),
                 "sent_blobs": self._parts.source.sent,
                 "sent_bytes": self._parts.source.sent_bytes,
             },
-            "workers": self._workers(),
+            "workers": self._view.workers(),
         }
-
-    def _workers(self) -> dict[str, Any]:
-        shown: dict[str, Any] = {}
-        refresh_all(self._parts.pushers, STATUS_AGE_S, STATUS_WAIT_S)
-        heard, refused = self._parts.farm.workers(), self._parts.farm.refused()
-        for pusher in self._parts.pushers:
-            name = pusher.name
-            asking = heard.pop(name, None)
-            state = "down"
-            if pusher.up:
-                state = "up" if asking is not None else "not asking for work"
-            own = pusher.status if pusher.up else {}
-            shown[pusher.host] = {
-                **own,
-                "state": state,
-                "error": pusher.error,
-                "mirrored_generation": pusher.generation,
-                "pushes": pusher.pushes,
-                "left_files": pusher.left_blobs,
-                "left_bytes": pusher.left_bytes,
-                **_refused(refused.pop(name, None)),
-            }
-        for name, silent in heard.items():
-            asking_only = {"state": "up", "error": "", "silent_s": round(silent, 1)}
-            shown.setdefault(name, {**asking_only, **_refused(refused.pop(name, None))})
-        for name, last in refused.items():
-            shown.setdefault(name, {"state": "down", "error": "", **_refused(last)})
-        return shown
-
-
-def _refused(last: Refused | None) -> dict[str, Any]:
-    return {"refused_results": last.count, "refused_why": last.why} if last else {}
 
 
 def _submission(request: messages.SubmitRequest) -> Submission:
@@ -280,8 +276,3 @@ def _submission(request: messages.SubmitRequest) -> Submission:
     count = len(request.argv)
     env = dict(zip(request.env, words[count:], strict=True))
     return Submission(tuple(words[:count]), cwd, env, request.terminal)
-
-
-def _shown(path: str) -> str:
-    """A path for JSON and messages: what is no UTF-8 in it becomes a replacement character."""
-    return os.fsencode(path).decode("utf-8", "replace")

@@ -15,6 +15,9 @@ from distbuild.protocol.text import one_line
 from distbuild.tls import Credentials
 
 CONNECT_TIMEOUT_S = 3.0
+#: A worker whose process is frozen, or whose network was cut, accepts or keeps a connection and
+#: says nothing. One under the heaviest load answers in far less.
+STATUS_TIMEOUT_S = 10.0
 #: One request with a batch of some megabytes, or the removal of a large tree.
 REQUEST_TIMEOUT_S = 120.0
 #: The longest answer says which contents of a large tree a new worker lacks: 34 bytes each.
@@ -47,7 +50,7 @@ class WorkerClient:
 
     def status(self) -> dict[str, Any]:
         """The worker's own ``/status``."""
-        body = self._said(lambda: self._connections.get("/status", REQUEST_TIMEOUT_S))
+        body = self._said(lambda: self._connections.get("/status", STATUS_TIMEOUT_S))
         try:
             return msgspec.json.decode(body, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

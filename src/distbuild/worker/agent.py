@@ -36,6 +36,8 @@ FIRST_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 5.0
 #: Pause after a syncer said that it has work and then had none: another worker was faster.
 EMPTY_TURN_S = 0.1
+#: How often a worker whose disk is full looks whether there is room again.
+FULL_PAUSE_S = 1.0
 _STOPPING = "this worker is stopping"
 
 _log = logging.getLogger(__name__)
@@ -56,7 +58,9 @@ class Workshop(msgspec.Struct, frozen=True):
     """What all agents of a worker share. A few threads start compilers, one waits for them, a few
     take in what they leave."""
 
+    #: This process's own, by which syncers know it, and what people know it by (HOST:PORT).
     name: str
+    label: str
     forest: Forest
     store: Store
     compilers: Compilers
@@ -96,6 +100,7 @@ class Agent:
         self._life = os.urandom(8).hex()
         self._backoff_s = FIRST_BACKOFF_S
         self._is_off = False
+        self._is_full = False
         self._asking = _thread(self._serve, f"agent {syncer.url}")
         self._renewing = _thread(self._leases.keep, f"leases {syncer.url}")
 
@@ -132,6 +137,9 @@ class Agent:
 
     def _turn(self) -> None:
         """Ask once for jobs and have them run."""
+        if self._has_no_room():
+            self._stop.wait(FULL_PAUSE_S)
+            return
         if not self._alone:
             # Without slots in hand, so that they are free for whoever has work first.
             self._shop.slots.wait_free()
@@ -151,6 +159,17 @@ class Agent:
         if not self._alone and not runs:
             self._stop.wait(EMPTY_TURN_S)
 
+    def _has_no_room(self) -> bool:
+        """Whether the disk is full: then jobs are better off elsewhere, and the syncer is told."""
+        was_full, self._is_full = self._is_full, self._shop.store.is_full()
+        if self._is_full and not was_full:
+            free = self._shop.store.free_bytes()
+            _log.warning("no jobs are taken: the disk is full, %d bytes are free", free)
+            self._say_farewell()
+        elif was_full and not self._is_full:
+            _log.warning("jobs are taken again: the disk has room")
+        return self._is_full
+
     def _ask(self, offer: Offer, wait_s: float) -> LeaseReply:
         epoch, generation = self._position
         reply = self._syncer.lease(
@@ -164,6 +183,7 @@ class Agent:
                 generation=generation,
                 namespaces=self._shop.namespaces,
                 life=self._life,
+                label=self._shop.label,
             )
         )
         if len(reply.jobs) > offer.slots + offer.ahead:

@@ -1,6 +1,7 @@
 """Builds a worker from its parts and serves it."""
 
 import os
+import re
 import socket
 import sys
 import threading
@@ -12,12 +13,13 @@ import flask
 
 import distbuild
 from distbuild.calling.connections import Connections
-from distbuild.config import Config, Home, find_home, load_config, syncer_urls
+from distbuild.config import Config, Home, find_home, listening_url, load_config, syncer_urls
 from distbuild.digests import FileDigests
-from distbuild.logs import set_up_logging
+from distbuild.logs import announce, set_up_logging
 from distbuild.mirror.store import Store
 from distbuild.protocol.errors import ConfigError, InfrastructureError
-from distbuild.protocol.messages import MAX_BODY_BYTES, worker_name
+from distbuild.protocol.messages import MAX_BODY_BYTES, worker_label
+from distbuild.protocol.names import worker_name
 from distbuild.serving import threaded
 from distbuild.serving.front import Site
 from distbuild.system_paths import WINDOWS, from_system
@@ -43,6 +45,7 @@ from distbuild.worker.watcher import Watcher
 FAREWELL_S = 2.0
 _SLOTS_PER_JOB_AHEAD = 4
 _CONFIG_ERROR = 2
+_MAX_HOST = 253  # RFC 1035
 #: That start compilers, and as many that take in what those leave: some may wait for the disk.
 MIN_THREADS = 4
 
@@ -129,8 +132,18 @@ def start(
         for agent in agents:
             agent.finish(FAREWELL_S)
 
+    announce(_first_words(home, config, workshop, confined))
     status = WorkerStatus(workshop, confined, distbuild.__version__)
     return make_app(workshop.forest, workshop.store, credentials, status), finish
+
+
+def _first_words(home: Home, config: Config, workshop: Workshop, confined: Confined) -> str:
+    """That the worker runs, and what comes next."""
+    return (
+        f"daemon: {listening_url(config, config.port)}, home {home.path}, {workshop.slots.total}"
+        f" slots, sandbox {confined.mode}, takes jobs from {', '.join(syncer_urls(config))};"
+        f' name it there in "hosts" of config.json ("{workshop.label}")'
+    )
 
 
 def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
@@ -144,7 +157,7 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
         raise ConfigError(f"{home.path}: {error}") from error
     sandbox, confined = _sandbox(home, config, search_path)
     compilers = Compilers(Identifier(FileDigests(home.state / "programs")), search_path)
-    name = worker_name(socket.gethostname(), config.port)
+    name = worker_name(read_identity(home), os.urandom(8).hex())
     cores = config.num_cores or os.cpu_count() or 1
     # A developer who is served alone can have jobs wait here for the next free slot: it then need
     # not wait for the way there and back. With several, one would keep the others' slots.
@@ -155,6 +168,7 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
     return (
         Workshop(
             name=name,
+            label=worker_label(socket.gethostname(), config.port),
             forest=forest,
             store=store,
             compilers=compilers,
@@ -168,6 +182,26 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
         ),
         confined,
     )
+
+
+def read_identity(home: Home) -> str:
+    """What tells this installation from others, 32 hexadecimal digits; made once."""
+    path = home.state / "identity"
+    try:
+        known = path.read_text(encoding="ascii").strip()
+        if re.fullmatch("[0-9a-f]{32}", known):
+            return known
+    except (OSError, UnicodeDecodeError):
+        pass  # made below, or it cannot be
+    made = os.urandom(16).hex()
+    try:
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(made + "\n")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    return made
 
 
 def _sandbox(home: Home, config: Config, search_path: str) -> tuple[Sandbox, Confined]:

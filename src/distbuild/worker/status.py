@@ -31,7 +31,8 @@ class WorkerStatus:
         shop = self._shop
         return {
             "version": self._version,
-            "name": shop.name,
+            "name": shop.label,
+            "worker": shop.name,
             "num_cores": shop.slots.total,
             **shop.tally.counts(),
             "uptime_s": round(time.monotonic() - self._started, 1),

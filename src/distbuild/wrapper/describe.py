@@ -1,10 +1,17 @@
 """Words and tables for people. Pure."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distbuild.command.driver import family_of
 from distbuild.command.model import LocalReason
 from distbuild.protocol.text import one_line
+
+SUBCOMMANDS = ("status", "install", "clean", "doctor", "explain", "version", "help")
+_COMPILERS = ("gcc", "g++", "cc", "c++", "clang", "clang++", "cl", "clang-cl")
+#: How much of a word has to be right (difflib's ratio).
+_LIKE = 0.7
 
 _MEANINGS: Mapping[LocalReason, str] = {
     LocalReason.NOT_A_COMPILER: "the command is no gcc, clang or cl that is found here",
@@ -59,6 +66,23 @@ def meaning(reason: str) -> str:
         return ""
 
 
+def meant(word: str) -> str:
+    """The subcommand that a word may be a slip for; "" for one that is more like a compiler's name,
+    or like nothing."""
+    is_none = "/" in word or len(word) > 2 * max(map(len, SUBCOMMANDS))
+    if is_none or family_of(word) is not None:
+        return ""
+    best = difflib.get_close_matches(word.lower(), SUBCOMMANDS, 1, _LIKE)
+    rivals = difflib.get_close_matches(word.lower(), _COMPILERS, 1, _LIKE)
+    if not best or (rivals and _likeness(word, rivals[0]) >= _likeness(word, best[0])):
+        return ""
+    return best[0]
+
+
+def _likeness(word: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, word.lower()).ratio()
+
+
 def size(count: int) -> str:
     """Bytes in the largest unit that keeps the number above one."""
     value = float(count)
@@ -67,6 +91,24 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} GB"
+
+
+def ago(seconds: float | None) -> str:
+    """How long ago something was."""
+    return "never" if seconds is None else f"{seconds:.0f} s ago"
+
+
+def versions(paths: Sequence[str], compilers: Sequence[Mapping[str, str]]) -> str:
+    """Compilers by name and version: "gcc and g++ 12.2.0, clang 14.0.6"."""
+    names: dict[str, list[str]] = {}
+    for compiler in compilers:
+        if compiler["path"] in paths:
+            number = next(iter(compiler["version"].split()[1:2]), "")
+            names.setdefault(number, []).append(compiler["path"].rpartition("/")[2])
+    return ", ".join(
+        " and ".join(dict.fromkeys(called)) + f" {number}".rstrip()
+        for number, called in names.items()
+    )
 
 
 def status_lines(status: Mapping[str, Any]) -> list[str]:
@@ -84,27 +126,50 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         f"  {size(mirror['bytes'])}  {len(mirror['roots'])} roots"
     )
     lines.extend(f"  polled  {root}" for root in mirror.get("polled", ()))
-    return [*lines, "workers", *_worker_table(status["workers"])]
+    compilers = status.get("compilers", ())
+    return [*lines, "workers", *_worker_table(status["workers"], compilers)]
 
 
-def _worker_table(workers: Mapping[str, Any]) -> list[str]:
+_COLUMNS = (
+    "host",
+    "state",
+    "heard",
+    "slots",
+    "running",
+    "done",
+    "free",
+    "sandbox",
+    "compilers",
+    "",
+)
+
+
+def _worker_table(workers: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -> list[str]:
     if not workers:
         return ['  none: "hosts" in config.json is empty and no worker has asked for work']
-    rows = [("host", "state", "slots", "running", "done", "sandbox", "")]
-    for host, worker in workers.items():
-        rows.append(
-            (
-                host,
-                str(worker.get("state", "")),
-                str(worker.get("num_cores", "")),
-                str(worker.get("running", "")),
-                str(worker.get("done", "")),
-                str((worker.get("sandbox") or {}).get("mode", "")),
-                _error_of(worker),
-            )
-        )
+    rows = [_row(host, worker, compilers) for host, worker in workers.items()]
     # A worker may say anything of itself.
-    return ["  " + line for line in _aligned([list(map(one_line, row)) for row in rows])]
+    return [
+        "  " + line for line in _aligned([list(map(one_line, row)) for row in (_COLUMNS, *rows)])
+    ]
+
+
+def _row(
+    host: str, worker: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]
+) -> tuple[str, ...]:
+    heard = [s for s in (worker.get("answered_s"), worker.get("asked_s")) if s is not None]
+    free = (worker.get("store") or {}).get("free_bytes")
+    has = versions(worker.get("compilers", ()), compilers)
+    return (
+        host,
+        str(worker.get("state", "")),
+        ago(min(heard, default=None)),
+        *(str(worker.get(name, "")) for name in ("num_cores", "running", "done")),
+        size(free) if isinstance(free, int) else "",
+        str((worker.get("sandbox") or {}).get("mode", "")),
+        has or ("none of yours" if compilers and worker.get("asked_s") is not None else ""),
+        _error_of(worker),
+    )
 
 
 def _error_of(worker: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Checks the set-up step by step, from this process outwards, and advises on each fault."""
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -7,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from distbuild.config import find_home, load_config
-from distbuild.protocol import messages
 from distbuild.protocol.errors import DistBuildError, InfrastructureError
 from distbuild.tls import load_credentials
+from distbuild.wrapper.diagnosis import FAIL, OK, WARN, Finding, findings
 from distbuild.wrapper.main import USAGE, connect
 
 _WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
@@ -22,86 +23,77 @@ def run(words: Sequence[str]) -> int:
     if words:
         print("usage: dist_build.exe doctor", file=sys.stderr)
         return USAGE
-    healthy = True
-    for name, check in _CHECKS:
-        if sys.platform == "win32" and name in _NOT_ON_WINDOWS:
+    asked = _Asked()
+    for topic, check in _CHECKS:
+        if sys.platform == "win32" and topic in _NOT_ON_WINDOWS:
             continue
+        has_failed = False
         try:
-            for said in check():
-                print(f"ok    {name}: {said}")
-        except _Advice as advice:
-            print(f"warn  {name}: {advice}")
+            for finding in check(asked):
+                print(f"{finding.level:5} {topic}: {finding.text}")
+                has_failed |= finding.level == FAIL
         except DistBuildError as error:
-            healthy = False
-            print(f"FAIL  {name}: {error}")
-            break
-    return 0 if healthy else 1
+            print(f"{FAIL:5} {topic}: {error}")
+            has_failed = True
+        if has_failed:
+            return 1
+    return 0
 
 
-class _Advice(Exception):
-    """Something that works but could be better."""
+class _Asked:
+    """What the syncer said when it was asked to check its workers; it is asked once."""
+
+    @functools.cached_property
+    def answer(self) -> dict[str, Any]:
+        """Raises InfrastructureError."""
+        answer = json.loads(connect().check())
+        if not isinstance(answer, dict):
+            raise InfrastructureError("the syncer's answer is no JSON object")
+        return answer
 
 
-def _config() -> Iterator[str]:
+def _config(_: _Asked) -> Iterator[Finding]:
     home = find_home()
     load_config(home)
-    yield str(home.config_path) + (" (the home is a clone of dist_build)" if home.is_clone else "")
+    clone = " (the home is a clone of dist_build)" if home.is_clone else ""
+    yield Finding(OK, f"{home.config_path}{clone}")
 
 
-def _certificates() -> Iterator[str]:
+def _certificates(_: _Asked) -> Iterator[Finding]:
     home = find_home()
     load_credentials(home.certs, "dev")
-    yield str(home.certs / "dev")
+    yield Finding(OK, str(home.certs / "dev"))
 
 
-def _watches() -> Iterator[str]:
+def _watches(_: _Asked) -> Iterator[Finding]:
     try:
         allowed = int(_WATCHES.read_text(encoding="ascii"))
     except (OSError, ValueError):
-        raise _Advice("this system has no inotify: directories are listed for each job") from None
+        yield Finding(WARN, "this system has no inotify: directories are listed for each job")
+        return
     if allowed < _FEW_WATCHES:
-        raise _Advice(
+        yield Finding(
+            WARN,
             f"only {allowed} directories can be watched; for large projects:"
-            " sudo sysctl fs.inotify.max_user_watches=524288"
+            " sudo sysctl fs.inotify.max_user_watches=524288",
         )
-    yield f"up to {allowed} directories can be watched"
+    else:
+        yield Finding(OK, f"up to {allowed} directories can be watched")
 
 
-def _syncer() -> Iterator[str]:
-    status = _status()
-    # Everybody may ask for the status: this shows whether our token is the right one.
-    connect().explain(messages.SubmitRequest([b"true"], b"/", {}))
-    yield f"version {status['version']}, up {status['uptime_s']:.0f} s"
+def _syncer(asked: _Asked) -> Iterator[Finding]:
+    answer = asked.answer
+    yield Finding(OK, f"version {answer['version']}, up {answer['uptime_s']:.0f} s")
 
 
-def _workers() -> Iterator[str]:
-    workers = _status()["workers"]
-    if not workers:
-        raise _Advice('none: name them in "hosts" of config.json')
-    down = [f"{host} ({w['error'] or w['state']})" for host, w in workers.items() if not _up(w)]
-    if len(down) == len(workers):
-        raise InfrastructureError("none is usable: " + "; ".join(down))
-    for host, worker in workers.items():
-        if _up(worker):
-            slots = f", {worker['num_cores']} slots" if "num_cores" in worker else ""
-            yield f"{host}{slots}"
-    if down:
-        raise _Advice("not usable: " + "; ".join(down))
-
-
-def _up(worker: dict[str, Any]) -> bool:
-    return bool(worker["state"] == "up")
-
-
-def _status() -> dict[str, Any]:
-    status: dict[str, Any] = json.loads(connect().status())
-    return status
+def _workers(asked: _Asked) -> Iterator[Finding]:
+    yield from findings(asked.answer["workers"], asked.answer["compilers"])
 
 
 #: Windows has no such limit.
 _NOT_ON_WINDOWS = frozenset({"change notification"})
 
-_CHECKS: tuple[tuple[str, Callable[[], Iterator[str]]], ...] = (
+_CHECKS: tuple[tuple[str, Callable[[_Asked], Iterator[Finding]]], ...] = (
     ("configuration", _config),
     ("certificates", _certificates),
     ("change notification", _watches),

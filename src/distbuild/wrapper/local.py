@@ -14,6 +14,7 @@ from distbuild.protocol.errors import InfrastructureError
 
 NOT_FOUND = 127
 NOT_RUNNABLE = 126
+MISTYPED = 2
 _SHELL = "/bin/sh"
 
 
@@ -25,6 +26,7 @@ def run_locally(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
     except InfrastructureError as error:
         _end(str(error), NOT_FOUND)
     if program is None:
+        _end_if_subcommand(argv[0])
         tried = f"no compiler behind the wrappers on PATH (tried {env.get(SKIP)})"
         what = tried if passed(argv[0], env) else "command not found"
         _end(f"{argv[0]}: {what}", NOT_FOUND)
@@ -36,6 +38,16 @@ def run_locally(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
         _become(program, words, with_passed(program, clean_environment(env)))
     except OSError as error:
         _end(f"{program}: {error.strerror}", NOT_RUNNABLE)
+
+
+def _end_if_subcommand(word: str) -> None:
+    """Say so where a word that is no program is a slip for one of our own."""
+    from distbuild.wrapper.describe import SUBCOMMANDS, meant  # of no use to a compile
+
+    if like := meant(word):
+        known = ", ".join(SUBCOMMANDS)
+        what = f"no such program or subcommand; did you mean {like}? Subcommands: {known}"
+        _end(f"{word}: {what}", MISTYPED)
 
 
 def _become(program: str, words: list[str], env: Mapping[str, str]) -> NoReturn:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from distbuild import __version__
 from distbuild.command.by_products import Writable
 from distbuild.command.model import Local, LocalReason
 from distbuild.command.parse import parse
@@ -52,14 +53,17 @@ _USAGE = """usage: dist_build.exe COMPILER ARGS...            compile on the far
        dist_build.exe install                     copy what "dirs" reach to the workers
        dist_build.exe clean                       remove the sandboxes from the workers
        dist_build.exe doctor                      check the set-up, step by step
-       dist_build.exe explain -- COMPILER ARGS... would it be distributed, and why not"""
+       dist_build.exe explain -- COMPILER ARGS... would it be distributed, and why not
+       dist_build.exe version                     which version this is
+       dist_build.exe help                        this text"""
+_HELP = ("help", "-h", "--help")
+_VERSION = ("version", "--version")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the wrapper with the words after its name; returns the exit code unless it execs."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_USAGE, file=sys.stderr)
-        return USAGE if not arguments else 0
+    if not arguments or arguments[0].startswith("-") or arguments[0] in (*_HELP, *_VERSION):
+        return _about(arguments)
     subcommand = _subcommand(arguments[0])
     try:
         if subcommand is not None:
@@ -70,6 +74,15 @@ def main(arguments: Sequence[str]) -> int:
     except DistBuildError as error:
         print(f"dist_build: {error}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError) else 1
+
+
+def _about(words: Sequence[str]) -> int:
+    """What asks for no work: the help, the version, or nothing that is known."""
+    if len(words) == 1 and words[0] in (*_HELP, *_VERSION):
+        print(_USAGE if words[0] in _HELP else f"dist_build {__version__}")
+        return 0
+    print(_USAGE, file=sys.stderr)
+    return USAGE
 
 
 def command_words(argv: Sequence[str]) -> list[str]:

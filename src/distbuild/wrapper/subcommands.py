@@ -56,7 +56,7 @@ def install(words: Sequence[str]) -> int:
     print(f"{last.get('files', 0)} files, {describe.size(last.get('bytes', 0))}")
     for worker in workers:
         state = "up to date" if worker["done"] else f"not reached: {worker['error']}"
-        sent = f"{worker['sent_files']} files, {describe.size(worker['sent_bytes'])} sent"
+        sent = f"{worker['sent_files']} files, {describe.size(worker['sent_bytes'])} sent now"
         print(f"  {worker['worker']}: {state} ({sent})")
     if not workers:
         print('no workers: "hosts" in config.json is empty', file=sys.stderr)

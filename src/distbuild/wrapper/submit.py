@@ -20,6 +20,8 @@ SILENCE_S = 10.0
 #: Other answers have none, and may have to wait for the scan of a large tree.
 SLOW_S = 300.0
 CONNECT_S = 3.0
+#: What is asked for by people is answered within a second, a check within some.
+ANSWER_S = 10.0
 _FRAME = struct.Struct("!I")
 
 
@@ -78,7 +80,11 @@ class SyncerConnection:
 
     def status(self) -> bytes:
         """The JSON of /status."""
-        return bytes(self._send("GET", "/status", None, stream=False).content)
+        return bytes(self._send("GET", "/status", None, silence_s=ANSWER_S).content)
+
+    def check(self) -> bytes:
+        """Test every worker; JSON."""
+        return bytes(self._send("POST", "/api/v1/check", None, silence_s=ANSWER_S).content)
 
     def install(self) -> Iterator[bytes]:
         """One line of JSON for each step of the installation."""
@@ -104,7 +110,7 @@ class SyncerConnection:
         path: str,
         data: bytes | None,
         *,
-        stream: bool,
+        stream: bool = False,
         silence_s: float = SLOW_S,
     ) -> requests.Response:
         try:

@@ -5,6 +5,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
 
 from distbuild.command.model import Local, LocalReason
@@ -13,7 +14,7 @@ from distbuild.syncer import farm as farm_module
 from distbuild.syncer import ticker
 from distbuild.syncer.executor import Task
 from distbuild.syncer.farm import Farm, TooMuchAtOnce
-from distbuild.syncer.job_queue import FORGET_S
+from distbuild.syncer.job_queue import FORGET_S, MAX_TRIES
 from tests.support.cluster import wait_until
 from tests.support.tasks import COMMAND, asking, failed, leased, renewed, run, task
 
@@ -264,7 +265,7 @@ def test_a_worker_that_was_lost_counts_again_while_its_request_waits() -> None:
         assert poll.is_waiting()
     farm.lost("w1")
     assert farm.workers() == {}
-    farm.found("w1")
+    farm.found("w1", "w1:8443")
     while not farm.workers():
         assert poll.is_waiting()
     farm.stop()
@@ -430,3 +431,39 @@ def test_a_worker_with_a_thousand_names_is_one_too_many(
     assert farm.workers().keys() == {"w1", "w2", "w3"}
     leased(farm, LeaseRequest("w2", 0, 0.0, []))
     assert leased(farm, asking("w4")) == []
+
+
+def test_workers_of_one_label_are_two_and_are_shown_as_the_configuration_has_them(
+    farm: Farm,
+) -> None:
+    for name in ("a.1", "a.2", "b.1"):
+        leased(farm, msgspec.structs.replace(asking(name), label="box:8443"))
+    farm.found("a.2", "build2:8443")
+    assert {name: seen.label for name, seen in farm.workers().items()} == {
+        "a.1": "box:8443",
+        "a.2": "build2:8443",
+        "b.1": "box:8443",
+    }
+
+
+def test_who_compiled_is_told_by_label(farm: Farm) -> None:
+    request = msgspec.structs.replace(asking("a.1"), label="box:8443")
+    leased(farm, request)
+    [call] = submitted(farm, 1, task())
+    lease, _ = lease_one(farm, request)
+    assert farm.deliver(ResultRequest(lease, "a.1", exit_code=1))
+    assert call.result() == ResultRequest(lease, "box:8443", exit_code=1)
+
+
+def test_who_failed_is_told_by_label(farm: Farm) -> None:
+    request = msgspec.structs.replace(asking("a.1"), label="box:8443")
+    leased(farm, request)
+    [call] = submitted(farm, 1, task())
+    for _ in range(MAX_TRIES):
+        lease, _ = lease_one(farm, request)
+        assert farm.deliver(ResultRequest(lease, "a.1", error="disk full"))
+    assert call.result() == Local(LocalReason.LEASES_LOST, "box:8443: disk full")
+    [call] = submitted(farm, 1, task())
+    lease_one(farm, request)
+    farm.lost("a.1")
+    assert call.result() == Local(LocalReason.NO_WORKER, "box:8443 went away")

@@ -36,7 +36,7 @@ class Pushed:
         self.mirroring._on_change = lambda: self.pusher.ring()
         self.client = FakeWorkerClient()
         self.lost: list[str] = []
-        self.found: list[str] = []
+        self.found: list[tuple[str, str]] = []
         source = BlobSource(self.mirroring.manifest)
         self.pusher = Pusher(
             self.client,  # type: ignore[arg-type]
@@ -44,7 +44,7 @@ class Pushed:
             self.mirroring,
             source,
             self.lost.append,
-            self.found.append,
+            lambda worker, host: self.found.append((worker, host)),
         )
         self.write("x.h", "1")
 
@@ -160,6 +160,18 @@ def test_a_worker_that_goes_down_is_given_up_and_found_again(pushed: Pushed) -> 
     assert (pushed.pusher.up, pushed.pusher.error, pushed.lost) == (True, "", ["w1"])
 
 
+def test_a_worker_that_was_started_anew_is_another_one(pushed: Pushed) -> None:
+    """Its old self is not waited for: what was leased to that is lost."""
+    pushed.client.name = "a.1"
+    pushed.start()
+    pushed.wait()
+    pushed.client.name = "a.2"
+    pushed.pusher.refresh(0)
+    pushed.client.wait_until(lambda: len(pushed.found) == 2)
+    assert (pushed.lost, pushed.found) == (["a.1"], [("a.1", "w1:8443"), ("a.2", "w1:8443")])
+    assert pushed.pusher.worker == "a.2"
+
+
 def test_a_worker_that_takes_no_changes_keeps_its_jobs(pushed: Pushed) -> None:
     """Its disk is full, or something between resets what is large."""
     pushed.start()
@@ -225,7 +237,7 @@ def test_a_worker_that_is_emptied_during_a_push_stays_up(
     pushed.write("large.h", "x" * (WITH_CHANGES_BYTES + 1))
     pushed.wait()
     assert pushed.lost == []
-    assert pushed.found == ["w1"]
+    assert pushed.found == [("w1", "w1:8443")]
 
 
 def test_a_cleaned_worker_is_filled_again(pushed: Pushed) -> None:

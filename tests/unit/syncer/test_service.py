@@ -45,10 +45,12 @@ class Serving:
         self.service = Service(
             Parts(
                 "me",
+                "/home/me/state",
                 self.farm,
                 self.box.mirroring,
                 source,
                 compiles,
+                self.box.compilers,  # type: ignore[arg-type]
                 (self.pusher,),
                 Here(compiles, LocalSlots(2)),
             ),
@@ -104,6 +106,9 @@ def test_status_has_the_documented_shape(serving: Serving) -> None:
             "w1:8443": {
                 "state": "down",
                 "error": "not reached yet",
+                "answered_s": None,
+                "asked_s": None,
+                "compilers": [],
                 "mirrored_generation": 0,
                 "pushes": 0,
                 "left_files": 0,
@@ -139,6 +144,25 @@ def test_status_shows_each_worker_with_its_own_status(serving: Serving) -> None:
         "w1:8443": "up",
         "w2": "up",
     }
+
+
+def test_workers_of_one_label_are_all_shown(serving: Serving) -> None:
+    for name in ("a" * 32 + ".1", "b" * 32 + ".1", "b" * 32 + ".2"):
+        asking = LeaseRequest(name, 0, 0.0, [Toolchain("gcc", "gcc")], label="box:8443")
+        leased(serving.farm, asking)
+    shown = serving.service.status()["workers"]
+    assert shown.keys() - {"w1:8443"} == {"box:8443", "box:8443-2", "box:8443-3"}
+
+
+def test_where_a_new_process_may_answer_is_asked_at_once(serving: Serving) -> None:
+    """Only its status tells which of the configured hosts it is."""
+    serving.pusher.start()
+    serving.client.wait_until(lambda: serving.pusher.up)
+    serving.client.asked, serving.client.name = [], "a.2"
+    request = LeaseRequest("a.2", 0, 0.0, [Toolchain("gcc", "gcc")], life="2")
+    run(serving.service.lease(request))
+    serving.client.wait_until(lambda: serving.pusher.worker == "a.2")
+    assert serving.service.status()["workers"].keys() == {"w1:8443"}
 
 
 def test_paths_that_are_no_utf8_can_be_shown(serving: Serving) -> None:
@@ -243,6 +267,18 @@ def test_install_reports_until_every_reachable_worker_is_done(serving: Serving) 
     assert last["files"] == 1
     assert last["workers"][0]["done"]
     assert serving.client.generation == serving.box.mirroring.manifest.generation
+
+
+def test_install_tells_what_this_call_sends(serving: Serving) -> None:
+    serving.box.mirroring.require([f"{serving.box.base}/inc"])
+    serving.pusher.start()
+    serving.client.wait_until(lambda: serving.pusher.up)
+    [*_, first] = serving.service.install()
+    assert serving.pusher.sent_blobs == 1
+    [*_, second] = serving.service.install()
+    assert first["workers"][0]["sent_files"] <= 1
+    assert (second["workers"][0]["sent_files"], second["workers"][0]["sent_bytes"]) == (0, 0)
+    assert second["workers"][0]["done"]
 
 
 def test_clean_tells_which_workers_it_did_not_reach(serving: Serving) -> None:

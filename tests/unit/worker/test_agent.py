@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from distbuild.mirror.manifest import Summary
-from distbuild.mirror.store import Store
+from distbuild.mirror.store import MIN_FREE_BYTES, Store
 from distbuild.protocol.messages import Change, Changes, FileEntry, Job, ResultRequest
+from distbuild.worker import agent as agent_module
 from distbuild.worker import leases
 from distbuild.worker.agent import Agent, Workshop
 from distbuild.worker.forest import Forest
@@ -32,6 +33,7 @@ class Worker:
         self.stop = threading.Event()
         self.shop = Workshop(
             name="w",
+            label="w:8443",
             forest=forest,
             store=store,
             compilers=FakeCompilers(),  # type: ignore[arg-type]
@@ -136,6 +138,25 @@ def test_a_request_says_what_the_worker_is(start: Start, syncer: FakeSyncer) -> 
     asked = syncer.wait_asked(lambda r: True)
     assert (asked.worker, asked.slots, asked.namespaces) == ("w", 3, True)
     assert [toolchain.name for toolchain in asked.toolchains] == ["gcc"]
+
+
+def test_a_worker_whose_disk_is_full_takes_its_leave_until_there_is_room(
+    start: Start, at_zero: FakeSyncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [MIN_FREE_BYTES - 1]
+    monkeypatch.setattr("distbuild.mirror.store.disk.free_bytes", lambda _: free[0])
+    monkeypatch.setattr(agent_module, "FULL_PAUSE_S", 0.01)
+    at_zero.add(job("1"))
+    worker = start(1, at_zero)
+    farewell = at_zero.wait_asked(lambda r: not r.toolchains)
+    assert (farewell.worker, len(at_zero.asked), worker.shop.store.status().is_full) == (
+        "w",
+        1,
+        True,
+    )
+    free[0] += 1
+    assert worker.running() == "1"
+    assert not worker.shop.store.status().is_full
 
 
 def test_changes_with_the_lease_are_applied_with_their_blobs(

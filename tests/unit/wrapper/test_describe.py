@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from distbuild.command.model import LocalReason
-from distbuild.wrapper.describe import meaning, size, status_lines
+from distbuild.wrapper.describe import meaning, size, status_lines, versions
 
 
 def test_every_reason_has_a_meaning_of_its_own() -> None:
@@ -56,14 +56,45 @@ def test_a_status_is_a_table() -> None:
     ]
 
 
+COMPILERS = [
+    {"path": "/usr/bin/gcc", "version": "gcc 12.2.0 x86_64-linux-gnu", "identity": "a"},
+    {"path": "/usr/bin/g++", "version": "gcc 12.2.0 x86_64-linux-gnu", "identity": "a"},
+    {"path": "/usr/bin/clang", "version": "clang 14.0.6 x86_64-pc-linux-gnu", "identity": "b"},
+    {"path": "/opt/gcc", "version": "odd", "identity": "c"},
+]
+
+
 def test_workers_stand_in_columns() -> None:
     workers = {
-        "w1:8443": {"state": "up", "num_cores": 4, "running": 1, "done": 10, "sandbox": None},
-        "longer:8443": {"state": "down", "error": "connection refused"},
+        "w1:8443": {
+            "state": "up",
+            "num_cores": 4,
+            "running": 1,
+            "done": 10,
+            "sandbox": None,
+            "answered_s": 61.4,
+            "asked_s": 0.3,
+            "compilers": ["/usr/bin/gcc", "/usr/bin/clang", "/usr/bin/g++"],
+            "store": {"free_bytes": 2_000_000_000},
+        },
+        "w2:8443": {"state": "up", "asked_s": 0.0, "compilers": []},
+        "longer:8443": {"state": "down", "error": "connection refused", "asked_s": None},
     }
-    lines = status_lines(document(workers=workers))[-3:]
-    assert lines == [
-        "  host         state  slots  running  done  sandbox",
-        "  w1:8443      up     4      1        10",
-        "  longer:8443  down                                  connection refused",
+    assert status_lines(document(workers=workers, compilers=COMPILERS))[-4:] == [
+        "  host         state  heard    slots  running  done  free    sandbox  compilers",
+        "  w1:8443      up     0 s ago  4      1        10    2.0 GB           gcc and g++ 12.2.0,"
+        " clang 14.0.6",
+        "  w2:8443      up     0 s ago                                         none of yours",
+        "  longer:8443  down   never                                                              "
+        "               connection refused",
     ]
+
+
+def test_without_compilers_of_ones_own_none_are_missed() -> None:
+    workers = {"w1:8443": {"state": "up", "asked_s": 0.0, "compilers": []}}
+    assert status_lines(document(workers=workers))[-1] == "  w1:8443  up     0 s ago"
+
+
+def test_compilers_are_named_by_version() -> None:
+    assert versions([], COMPILERS) == ""
+    assert versions(["/usr/bin/g++", "/opt/gcc"], COMPILERS) == "g++ 12.2.0, gcc"

@@ -150,7 +150,10 @@ def test_a_program_that_does_not_run_is_said(launcher: Launcher, name: str) -> N
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["-h"], ["--help"], ["status", "--json"], ["install"], ["clean"], ["doctor"], ["explain"]],
+    [
+        *([], ["-h"], ["--help"], ["help"], ["--version"], ["version"]),
+        *(["status", "--json"], ["install"], ["clean"], ["doctor"], ["explain"]),
+    ],
 )
 def test_subcommands_are_the_clients(launcher: Launcher, words: list[str]) -> None:
     expected = "\0".join(["dist_build_client", *words, ""]).encode()

@@ -121,3 +121,48 @@ def test_what_cannot_be_run_is_said(tmp_path: Path, name: str, code: int, said: 
     program(tmp_path / "broken", "#!/no/such/shell\n")
     done = run_locally(tmp_path, name, path="/bin")
     assert (done.returncode, done.stderr) == (code, said.format(tmp=os.path.realpath(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("statsu", "status"),
+        ("stat", "status"),
+        ("Doctor", "doctor"),
+        ("docter", "doctor"),
+        ("instal", "install"),
+        ("explane", "explain"),
+        ("versoin", "version"),
+    ],
+)
+def test_a_mistyped_subcommand_is_said(tmp_path: Path, word: str, meant: str) -> None:
+    done = run_locally(tmp_path, word, "x", path="/no/such/directory")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"dist_build: {word}: no such program or subcommand; did you mean {meant}?"
+        " Subcommands: status, install, clean, doctor, explain, version, help\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "clan",
+        "clang",
+        "gcc-99",
+        "x86_64-linux-gnu-gcc",
+        "nosuch",
+        "./status",
+        "/bin/statsu",
+        "\xe9",
+        "s" * 5000,
+    ],
+)
+def test_a_compiler_that_is_not_there_is_no_subcommand(tmp_path: Path, word: str) -> None:
+    done = run_locally(tmp_path, word, "-c", "x.c", path="/no/such/directory")
+    assert (done.returncode, done.stderr) == (127, f"dist_build: {word}: command not found\n")
+
+
+def test_a_program_is_run_though_its_name_is_like_a_subcommand(tmp_path: Path) -> None:
+    program(tmp_path / "bin/stats", "#!/bin/sh\nexit 4\n")
+    assert run_locally(tmp_path, "stats", path=f"{tmp_path}/bin:/bin").returncode == 4

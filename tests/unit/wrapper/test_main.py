@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import pytest
 
+from distbuild import __version__
 from distbuild.protocol.blobs import pack
 from distbuild.protocol.errors import ConfigError, DistBuildError, InfrastructureError
 from distbuild.protocol.messages import ExplainReply, OutputFile, SubmitReply, SubmitRequest
@@ -229,8 +230,8 @@ def test_a_link_called_as_a_compiler_stands_for_it(argv: list[str], words: list[
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [([], USAGE), (["--help"], 0), (["-h"], 0), (["status", "x"], USAGE), (["install", "x"], USAGE)]
-    + [([word, "x"], USAGE) for word in ("clean", "doctor")]
+    [([], USAGE), (["status", "x"], USAGE), (["install", "x"], USAGE), (["-V"], USAGE)]
+    + [([word, "x"], USAGE) for word in ("clean", "doctor", "version", "help", "--version", "-h")]
     + [(["explain"], USAGE), (["explain", "--"], USAGE)],
 )
 def test_wrong_words_are_answered_with_the_usage(
@@ -238,6 +239,23 @@ def test_wrong_words_are_answered_with_the_usage(
 ) -> None:
     assert main(words) == code
     assert "usage: dist_build.exe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_that_was_asked_for_names_every_subcommand(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    for known in ("status", "install", "clean", "doctor", "explain", "version", "help"):
+        assert f"dist_build.exe {known} " in said.out
+
+
+@pytest.mark.parametrize("word", ["--version", "version"])
+def test_the_version_is_one_line(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word]) == 0
+    assert capsys.readouterr() == (f"dist_build {__version__}\n", "")
 
 
 def test_a_subcommand_without_a_set_up_ends_with_one_line(
