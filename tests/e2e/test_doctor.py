@@ -160,12 +160,14 @@ def test_another_cc1_is_said(begin: Begin, tmp_path: Path) -> None:
     fake.parent.mkdir()
     fake.write_text('#!/bin/sh\nexec /usr/bin/gcc "$@"\n')
     fake.chmod(0o755)
+    if bwrap := shutil.which("bwrap"):
+        (fake.parent / "bwrap").symlink_to(bwrap)
 
     def mislead(cluster: Cluster) -> None:
         (daemon,) = cluster.daemons
         daemon.prefix = ["env", f"PATH={fake.parent}"]
 
-    cluster = begin(mislead, sandbox="plain")
+    cluster = begin(mislead)
     cluster.wait_for_workers()
     said = fault(cluster, tmp_path)
     assert "it has none of your compilers: " in said

@@ -149,6 +149,8 @@ class ExplainReply(Message, frozen=True):
 #: A worker's name, or its life's; the longest host name (RFC 1035) with a port is shorter.
 MAX_NAME = 300
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
+#: What is shown to people, and stands in a header and in logs.
+Label = Annotated[str, msgspec.Meta(max_length=MAX_NAME, pattern=r"\A[A-Za-z0-9._:\[\]-]*\Z")]
 
 
 class Toolchain(Message, frozen=True):
@@ -208,7 +210,7 @@ class LeaseRequest(Message, frozen=True):
     #: Another one after each start of the worker: its trees are gone then.
     life: Name = ""
     #: What people know the worker by (HOST:PORT); several may have the same one. Empty: ``worker``.
-    label: Name = ""
+    label: Label = ""
 
 
 class LeaseReply(Message, frozen=True):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from distbuild.config import Config, Home
-from distbuild.protocol.errors import ConfigError
+from distbuild.protocol.errors import ConfigError, ProtocolError
+from distbuild.protocol.messages import LeaseRequest, decode, encode
 from distbuild.protocol.names import identity_of, worker_name
 from distbuild.worker.main import _label, read_identity
 
@@ -67,3 +68,11 @@ def test_a_label_is_made_of_letters_digits_and_a_few_signs(
     assert re.fullmatch(r"[A-Za-z0-9._:-]{1,300}", _label(Config(port=8443)))
     monkeypatch.setattr("socket.gethostname", lambda: "build1")
     assert _label(Config(port=8443)) == "build1:8443"
+
+
+@pytest.mark.parametrize("label", ["x\r\nDist-Build: local", "a b", "\0", "ü", "x\n", "x" * 301])
+def test_a_label_that_is_none_is_refused(label: str) -> None:
+    """It stands in a header of the launcher's answer."""
+    request = LeaseRequest("a.1", 1, 0.0, [], label=label)
+    with pytest.raises(ProtocolError):
+        decode(encode(request), LeaseRequest)
