@@ -169,6 +169,7 @@ def test_another_cc1_is_said(begin: Begin, tmp_path: Path) -> None:
 
     cluster = begin(mislead)
     cluster.wait_for_workers()
+    doctor(cluster, tmp_path)  # the first of a syncer also asks the compilers what they are
     said = fault(cluster, tmp_path)
     assert "it has none of your compilers: " in said
     assert re.search(r"it has gcc \d+\.\d+\.\d+ \S+ \(of another build\)\. Install the same", said)
