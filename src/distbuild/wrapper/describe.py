@@ -12,6 +12,7 @@ SUBCOMMANDS = ("status", "install", "clean", "doctor", "explain", "version", "he
 _COMPILERS = ("gcc", "g++", "cc", "c++", "clang", "clang++", "cl", "clang-cl")
 #: How much of a word has to be right (difflib's ratio).
 _LIKE = 0.7
+_MAX_SHOWN = 300
 
 _MEANINGS: Mapping[LocalReason, str] = {
     LocalReason.NOT_A_COMPILER: "the command is no gcc, clang or cl that is found here",
@@ -93,6 +94,18 @@ def size(count: int) -> str:
     return f"{value:.1f} GB"
 
 
+def part(worker: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of a worker's own status, of which nothing is sure."""
+    found = worker.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def shown(value: object) -> str:
+    """What somebody else made up, for a terminal: nothing in it moves the cursor."""
+    text = str("" if value is None else value)[:_MAX_SHOWN]
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def ago(seconds: float | None) -> str:
     """How long ago something was."""
     return "never" if seconds is None else f"{seconds:.0f} s ago"
@@ -127,7 +140,7 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
     )
     lines.extend(f"  polled  {root}" for root in mirror.get("polled", ()))
     compilers = status.get("compilers", ())
-    return [*lines, "workers", *_worker_table(status["workers"], compilers)]
+    return [*lines, "workers", *worker_table(status["workers"], compilers)]
 
 
 _COLUMNS = (
@@ -144,7 +157,8 @@ _COLUMNS = (
 )
 
 
-def _worker_table(workers: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -> list[str]:
+def worker_table(workers: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -> list[str]:
+    """A line for each worker, below a line of headings."""
     if not workers:
         return ['  none: "hosts" in config.json is empty and no worker has asked for work']
     rows = [_row(host, worker, compilers) for host, worker in workers.items()]
@@ -158,15 +172,15 @@ def _row(
     host: str, worker: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]
 ) -> tuple[str, ...]:
     heard = [s for s in (worker.get("answered_s"), worker.get("asked_s")) if s is not None]
-    free = (worker.get("store") or {}).get("free_bytes")
+    free = part(worker, "store").get("free_bytes")
     has = versions(worker.get("compilers", ()), compilers)
     return (
         host,
         str(worker.get("state", "")),
         ago(min(heard, default=None)),
-        *(str(worker.get(name, "")) for name in ("num_cores", "running", "done")),
+        *(shown(worker.get(name)) for name in ("num_cores", "running", "done")),
         size(free) if isinstance(free, int) else "",
-        str((worker.get("sandbox") or {}).get("mode", "")),
+        shown(part(worker, "sandbox").get("mode")),
         has or ("none of yours" if compilers and worker.get("asked_s") is not None else ""),
         _error_of(worker),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from distbuild.wrapper.describe import ago, size, versions
+from distbuild.wrapper.describe import ago, part, shown, size, versions
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 #: What a connection's failure means, by what the syncer says of it.
@@ -19,6 +19,7 @@ _UNREACHABLE = (
     ("certificate", "copy certs/worker from here to it, and restart daemon.py"),
     ("401", "copy certs/worker from here to it, and restart daemon.py"),
 )
+_MAX_NAMED = 10
 _LOOK = "look at logs/daemon.log there"
 
 
@@ -53,7 +54,7 @@ def _compiles(worker: Mapping[str, Any]) -> bool:
 
 def _faults(worker: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -> Iterator[str]:
     """What keeps this worker from being used, each with its remedy, the first cause first."""
-    state, error = worker["state"], worker["error"]
+    state, error = worker["state"], shown(worker["error"])
     if state == "down":
         yield f"down: {error}; {_remedy(error)}"
     if state == "not answering":
@@ -72,7 +73,7 @@ def _faults(worker: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -
         said = f"it gave no result of a test compile within {check['seconds']:.0f} s"
         yield f"{said} ({_heard(worker)}); {_RESTART}"
     if check.get("outcome") in ("failed", "refused"):
-        yield f"a test compile failed: {check['detail']}; {_LOOK}"
+        yield f"a test compile failed: {shown(check['detail'])}; {_LOOK}"
     if error:
         yield f"it takes no changes of headers: {error}; {_LOOK}"
 
@@ -85,8 +86,8 @@ def _remedy(error: str) -> str:
 
 
 def _full(worker: Mapping[str, Any], error: str) -> str:
-    free = (worker.get("store") or {}).get("free_bytes")
-    left = error if free is None else f"{size(free)} are free"
+    free = part(worker, "store").get("free_bytes")
+    left = f"{size(free)} are free" if isinstance(free, int) else error
     return (
         f"its disk is full ({left}), so it takes no jobs; make room there, or set a smaller"
         ' "store_bytes" in its config.json and restart daemon.py'
@@ -94,7 +95,9 @@ def _full(worker: Mapping[str, Any], error: str) -> str:
 
 
 def _another_compiler(worker: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -> str:
-    theirs = sorted({str(t.get("version")) for t in worker.get("toolchains") or ()})
+    listed = worker.get("toolchains")
+    told = [t for t in listed if isinstance(t, dict)] if isinstance(listed, list) else []
+    theirs = sorted({shown(compiler.get("version")) for compiler in told})[:_MAX_NAMED]
     mine = sorted({compiler["version"] for compiler in compilers})
     differs = " (of another build)" if set(mine) & set(theirs) else ""
     return (
@@ -123,13 +126,13 @@ def _state(worker: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) ->
         said = f"not tested, {why}"
     parts = [said]
     if "num_cores" in worker:
-        parts.append(f"{worker['num_cores']} slots")
+        parts.append(f"{shown(worker['num_cores'])} slots")
     if worker["compilers"]:
         parts.append("has " + versions(worker["compilers"], compilers))
         lacking = [c["path"] for c in compilers if c["path"] not in worker["compilers"]]
         if lacking:
             parts.append("lacks " + versions(lacking, compilers))
-    free = (worker.get("store") or {}).get("free_bytes")
+    free = part(worker, "store").get("free_bytes")
     if isinstance(free, int):
         parts.append(f"{size(free)} free")
     return ", ".join(parts)

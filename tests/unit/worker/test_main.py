@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from distbuild.config import Home
-from distbuild.protocol.errors import ConfigError
-from distbuild.protocol.messages import worker_label
+from distbuild.protocol.errors import ConfigError, ProtocolError
+from distbuild.protocol.messages import LeaseRequest, decode, encode, worker_label
 from distbuild.protocol.names import identity_of, worker_name
 from distbuild.worker.main import read_identity
 
@@ -64,3 +64,11 @@ def test_copies_of_one_home_have_one_identity_and_two_names() -> None:
 def test_a_label_is_made_of_letters_digits_and_a_few_signs(host: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9._:-]{1,300}", worker_label(host, 8443))
     assert worker_label("build1", 8443) == "build1:8443"
+
+
+@pytest.mark.parametrize("label", ["x\r\nDist-Build: local", "a b", "\0", "ü", "x\n", "x" * 301])
+def test_a_label_that_is_none_is_refused(label: str) -> None:
+    """It stands in a header of the launcher's answer."""
+    request = LeaseRequest("a.1", 1, 0.0, [], label=label)
+    with pytest.raises(ProtocolError):
+        decode(encode(request), LeaseRequest)

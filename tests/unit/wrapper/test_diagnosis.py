@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from distbuild.wrapper.describe import worker_table
 from distbuild.wrapper.diagnosis import FAIL, OK, WARN, Finding, findings
 
 MINE = [
@@ -167,3 +168,14 @@ def test_a_worker_that_the_configuration_does_not_name_tells_less() -> None:
     assert list(findings({"box:1": tested}, MINE[:1])) == [
         Finding(OK, "box:1: compiled a test in 3.00 s, has gcc 12.2.0")
     ]
+
+
+@pytest.mark.parametrize("odd", [None, 7, "x", [1], {"free_bytes": "x", "mode": "\x1b[2J"}, {}])
+@pytest.mark.parametrize("name", ["store", "sandbox", "toolchains", "num_cores", "running", "done"])
+def test_a_worker_that_lies_in_its_status_harms_nobody(name: str, odd: Any) -> None:
+    cases: list[dict[str, Any]] = [{}, {"compilers": []}, {"state": "full"}]
+    for changes in (*cases, {"check": checked("silent")}):
+        lies = {"w1:8443": worker(**{name: odd, **changes})}
+        for finding in findings(lies, MINE):
+            assert finding.text.isprintable()
+        assert all(line.isprintable() for line in worker_table(lies, MINE))
