@@ -131,6 +131,7 @@ LOCAL = {
     "CLANG_NO_DEFAULT_CONFIG": ("1", "unsupported_option"),
     "GCC_EXEC_PREFIX": ("{bin}/", "runs_other_code"),
     "GCONV_PATH": ("{bin}", "runs_other_code"),
+    "LD_AUDIT": ("{lib}/libmpfr.so.6", "runs_other_code"),
     "LOCPATH": ("{bin}", "unsupported_option"),
 }
 
