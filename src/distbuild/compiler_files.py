@@ -25,7 +25,7 @@ _GCC_INSTALLATION = re.compile(r"^Found candidate GCC installation: (.+)$", re.M
 _GCC_ELSEWHERE = ("/opt/rh", "/etc/env.d/gcc")
 #: What a configuration file includes. Also finds some that are quoted or in comments: one file
 #: too many in the identity does no harm.
-_INCLUDED = re.compile(rb"""(?:^|[\s"'])@([^\s"'#]+)""", re.MULTILINE)
+_INCLUDED = re.compile(rb"""(?:^|[\s"'])@([^\s"'#\0]+)""", re.MULTILINE)
 _MAX_INCLUDED = 100
 _MAX_CONFIG_BYTES = 1 << 20
 
@@ -38,8 +38,9 @@ _LOADED = re.compile(r"^\s*(?:\S+ => )?(/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)
 #: Directories that a program's own RPATH or RUNPATH names; those of the system come after the
 #: linker's cache.
 _SEARCHED_FIRST = re.compile(r"search path=(.*?)\s*\((?:RPATH|RUNPATH|LD_LIBRARY_PATH)\b.*$", re.M)
-#: What the dynamic linker takes from a compile's environment.
-LINKER_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT")
+#: What the dynamic linker takes from a compile's environment. Not LD_AUDIT: asked what it would
+#: load, it runs the code of such a library.
+LINKER_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD")
 #: What decides which libraries are loaded.
 _LINKER = ("/etc/ld.so.cache", "/etc/ld.so.preload")
 #: Libraries that programs of compilers are linked with and that have no part in what they write:
@@ -78,7 +79,7 @@ def gcc_configuration(real: str, machine: str, search_dirs: str) -> Found:
     own = [os.path.join(directory, machine) for directory in _compiled_in(real)]
     tried = [*programs, *above, *listed.get("libraries", []), *own]
     specs = [os.path.join(directory, "specs") for directory in _each_once(tried)]
-    contents = tuple(("specs", path) for path in specs if os.path.isfile(path))
+    contents = tuple(("specs", path) for path in specs if _is_readable(path))
     # In a directory of programs an assembler may appear that comes before the present one.
     return Found(contents, (*_each_once(programs), *specs))
 
@@ -102,10 +103,11 @@ def clang_configuration(driver: str, banner: str) -> Found:
         places.append(directory)
         for name in _configuration_names(directory):
             path = os.path.join(directory, name)
-            contents.append((f"{role} {name}", path))
+            if _is_readable(path):
+                contents.append((f"{role} {name}", path))
             for included in _included(path):
                 places.append(included)
-                if os.path.isfile(included):
+                if _is_readable(included):
                     contents.append((f"{role} {name} @", included))
     options = (word for _, path in contents for word in _options(path))
     return Found(tuple(contents), tuple(places), tuple(dict.fromkeys(options)))
@@ -129,13 +131,14 @@ def libraries(programs: Iterable[str], env: Mapping[str, str]) -> Found:
 
 def linker_environment(values: Iterable[str | None], cwd: str) -> tuple[tuple[str, str], ...]:
     """``LINKER_VARIABLES`` with these values in a directory, without what leads to no library."""
-    library_path, *named = values
+    library_path, preload = values
     directories = (os.path.join(cwd, entry) for entry in re.split("[:;]", library_path or ""))
-    kept = [":".join(filter(_may_have_libraries, directories)) if library_path else ""]
-    for text in named:
+    words = filter(None, re.split("[: ]", preload or ""))
+    kept = (
+        ":".join(filter(_may_have_libraries, directories)) if library_path else "",
         # A name without a slash is searched for, as the program's own libraries are.
-        words = re.split("[: ]", text or "")
-        kept.append(":".join(os.path.join(cwd, w) if "/" in w else w for w in words if w))
+        ":".join(os.path.join(cwd, word) if "/" in word else word for word in words),
+    )
     return tuple((n, value) for n, value in zip(LINKER_VARIABLES, kept, strict=True) if value)
 
 
@@ -162,6 +165,10 @@ def _gcc_places(banner: str) -> Iterator[str]:
         every = os.path.dirname(machine_dir)
         yield from (machine_dir, every, os.path.join(os.path.dirname(every), "gcc-cross"))
         yield os.path.join(installation, "../../../..", os.path.basename(machine_dir), "bin")
+
+
+def _is_readable(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def _each_once(directories: Iterable[str]) -> list[str]:
@@ -215,6 +222,8 @@ def _options(path: str) -> list[str]:
 
 
 def _text(path: str) -> bytes:
+    if not _is_readable(path):  # a pipe would have us wait
+        return b""
     try:
         with open(path, "rb") as file:
             return file.read(_MAX_CONFIG_BYTES)

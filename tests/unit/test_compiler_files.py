@@ -204,12 +204,12 @@ def test_what_is_preloaded_counts_unless_it_has_no_effect(
 def test_directories_without_libraries_leave_no_trace(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib/libx.so").touch()
-    kept = linker_environment((f"/etc/init.d:{tmp_path}:lib:", "x.so ./y.so", ""), str(tmp_path))
+    kept = linker_environment((f"/etc/init.d:{tmp_path}:lib:", "x.so ./y.so"), str(tmp_path))
     assert kept == (
         ("LD_LIBRARY_PATH", f"{tmp_path}/lib"),
         ("LD_PRELOAD", f"x.so:{tmp_path}/./y.so"),
     )
-    assert linker_environment((None, None, None), "/") == ()
+    assert linker_environment((None, None), "/") == ()
     assert Around() == around({"PATH": "/no/such", "HOME": "/no/such"}, "/", 1e9)
 
 
@@ -250,3 +250,33 @@ def test_answers_that_are_none_name_no_places(tmp_path: Path) -> None:
     found = gcc_configuration(str(tmp_path / "gcc"), "m", "")
     assert found.places == ("/nowhere/lib/gcc/m/specs",)
     assert gcc_configuration("/no/such", "m", "install: \nprograms: =\n").places == ()
+
+
+def test_odd_files_among_the_configuration_are_passed_over(tmp_path: Path) -> None:
+    driver = copied_clang(tmp_path / "kit")
+    plain = identify(str(driver))
+    (driver.parent / "a.cfg").mkdir()
+    os.mkfifo(driver.parent / "b.cfg")
+    (driver.parent / "c.cfg").symlink_to("/no/such")
+    (driver.parent / "d.cfg").symlink_to("d.cfg")
+    assert identify(str(driver)).digest == plain.digest
+    (driver.parent / "e.cfg").write_bytes(b"@\0 @" + b"x" * 5000 + b" @e.cfg \xff '")
+    (driver.parent / "\udcff.cfg").write_bytes(b"-DX")
+    found = identify(str(driver))
+    assert found.digest != plain.digest
+    assert are_as_identified([found])
+
+
+def test_a_preloaded_library_is_not_run(tmp_path: Path) -> None:
+    """The syncer asks what would be loaded, for whoever may have it compile."""
+    source, ran = tmp_path / "x.c", tmp_path / "ran"
+    source.write_text(
+        "#include <fcntl.h>\n"
+        f'__attribute__((constructor)) static void f(void) {{ open("{ran}", O_CREAT, 0600); }}\n'
+        f'unsigned la_version(unsigned v) {{ open("{ran}", O_CREAT, 0600); return v; }}\n'
+    )
+    library = tmp_path / "libx.so"
+    subprocess.run([need("gcc"), "-shared", "-fPIC", source, "-o", library], check=True)
+    env = dict.fromkeys(("LD_PRELOAD", "LD_AUDIT"), str(library))
+    assert str(library) in identify(need("gcc"), env).needs
+    assert not ran.exists()

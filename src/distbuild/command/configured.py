@@ -11,6 +11,8 @@ from distbuild.command.model import Family, Local, LocalReason
 from distbuild.command.parse import parse
 
 _DIRECTORY, _SOURCE, _OUTPUT = "/x", "x.c", "x.o"
+#: So much of the options is told.
+_MAX_SAID = 200
 #: What distributions write there and older clangs do not know: which gcc's headers are taken, which
 #: is asked of the compiler, and what is linked.
 _CHOOSES_LIBRARIES = ("--gcc-triple=", "--gcc-install-dir=", "--unwindlib=")
@@ -26,7 +28,7 @@ def configured_obstacle(options: tuple[str, ...], family: Family) -> Local | Non
     words = ["clang", *added, "-c", _SOURCE, "-o", _OUTPUT]
     command = parse(words, _DIRECTORY, lambda _: None, Family.CLANG)
     if isinstance(command, Local):
-        return Local(command.reason, f"{command.detail}, from its configuration")
+        return Local(command.reason, f"{command.detail[:_MAX_SAID]}, from its configuration")
     changes = (
         command.needs_original_paths
         or command.dependencies is not None
@@ -35,6 +37,6 @@ def configured_obstacle(options: tuple[str, ...], family: Family) -> Local | Non
         or native.is_wanted(command)
     )
     if changes or family is not Family.CLANG:
-        said = " ".join(options)
+        said = " ".join(options)[:_MAX_SAID]
         return Local(LocalReason.UNSUPPORTED_OPTION, f"{said}, from its configuration")
     return None

@@ -78,7 +78,6 @@ _INLINE = ("b64:", "hex:")
 #: they name stays there.
 _LOCATES = (
     "HOME",
-    "LD_AUDIT",
     "LD_LIBRARY_PATH",
     "LD_PRELOAD",
     "PATH",
@@ -99,6 +98,7 @@ _RUNS_OTHER_CODE = (
     "GCC_COMPARE_DEBUG",
     "GCC_EXEC_PREFIX",
     "GCONV_PATH",
+    "LD_AUDIT",
 )
 _WRITES_OR_MOVES = (
     "CC_LOG_DIAGNOSTICS",

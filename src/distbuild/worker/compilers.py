@@ -5,7 +5,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 
 import msgspec
 
@@ -87,11 +87,7 @@ class Compilers:
                 if times != self._times or not are_as_identified(parts):
                     self._times = times
                     self._drivers = self._look()
-                    self._advertised = [
-                        Toolchain(digest, driver.name, driver.identity.version)
-                        for driver in self._drivers.values()
-                        for digest in driver.identity.digests()
-                    ]
+                    self._advertised = _toolchains(self._drivers.values())
             return self._drivers
 
     def _look(self) -> dict[str, Driver]:
@@ -122,6 +118,14 @@ class Compilers:
                 path = os.path.join(directory, name)
                 if _NAME.match(name) and is_program(path) and not is_wrapper(path):
                     yield path
+
+
+def _toolchains(drivers: Collection[Driver]) -> list[Toolchain]:
+    """Each compiler by each of its names; for Objective-C, which few ask for, by one of them."""
+    offered = [Toolchain(d.identity.digest, d.name, d.identity.version) for d in drivers]
+    more = {d.identity.objective_c: d for d in drivers if d.identity.objective_c}
+    offered += (Toolchain(digest, d.name, d.identity.version) for digest, d in more.items())
+    return offered
 
 
 def search_path_for(driver: str, search_path: str) -> str:

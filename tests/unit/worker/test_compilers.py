@@ -155,3 +155,18 @@ def test_a_part_of_a_compiler_that_is_replaced_is_noticed(directory: Path) -> No
     cc1.write_text("3")
     assert not compilers.is_same(driver)
     assert [t.identity for t in compilers.advertised()] == ["old3"]
+
+
+def test_objective_c_is_offered_once_for_all_names(directory: Path) -> None:
+    add(directory, "gcc-12", "id")
+    (directory / "gcc").symlink_to("gcc-12")
+
+    class WithObjectiveC(FakeIdentifier):
+        def identify(self, driver: str, around: object) -> Identity:
+            return msgspec.structs.replace(super().identify(driver, around), objective_c="objc")
+
+    compilers = Compilers(WithObjectiveC(), str(directory), Clock())  # type: ignore[arg-type]
+    assert [t.identity for t in compilers.advertised()] == ["id", "id", "objc"]
+    found = compilers.find("objc", "gcc")
+    assert found is not None
+    assert found.name == "gcc"
