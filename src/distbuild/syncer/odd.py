@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable
 from distbuild import disk
 from distbuild.command.style import HERE
 from distbuild.mirror.asked import names_in_definition, names_in_directives
-from distbuild.mirror.manifest import Manifest
 from distbuild.mirror.policy import is_unusual
 from distbuild.mirror.text import is_odd, odd_operands
 from distbuild.protocol.messages import FileEntry, InputFile
@@ -95,16 +94,20 @@ def _cover(
     for path in dict.fromkeys(HERE.absolute(place, n) for n in names for place in around):
         if not disk.isfile(path):
             continue
-        if not _holds(manifest, path):
+        if not _holds(mirroring, path):
             mirroring.want(path)
         is_new |= manifest.has_newer(path, since)
     return is_new
 
 
-def _holds(manifest: Manifest, path: str) -> bool:
-    """Whether the mirror leads to a file's content by this path."""
+def _holds(mirroring: Mirroring, path: str) -> bool:
+    """Whether the mirror leads to a file's content by this path, and to what is beside it."""
+    manifest = mirroring.manifest
     real = manifest.resolve(path)
-    return real is not None and isinstance(manifest.get(real), FileEntry)
+    if real is None or not isinstance(manifest.get(real), FileEntry):
+        return False
+    directory = manifest.resolve(posixpath.dirname(path))
+    return directory is not None and mirroring.roots.holds_files_of(directory)
 
 
 def _defined(task: Task) -> Iterable[str]:
