@@ -61,7 +61,14 @@ def cover_asked(
     directory in it is one that may be missing. Where a macro gives the name, every value that the
     texts and the command give to macros may be meant.
     """
-    read = [(os.fsdecode(item.path), item.digest) for item in inputs]
+    # What else a worker says was read may be no file at all.
+    known = {os.fsdecode(file.path) for file in task.files}
+    read = [
+        (path, item.digest)
+        for item in inputs
+        if (path := os.fsdecode(item.path)) in known
+        or isinstance(mirroring.manifest.get(path), FileEntry)
+    ]
     asking, is_new = [], False
     for path, digest in read:
         facts = texts.about(path, digest)
