@@ -195,6 +195,24 @@ def test_a_withheld_source_that_is_included_is_fetched(cluster: Cluster, tmp_pat
     assert (after["done"] - before["done"], after["local"]) == (1, before["local"])
 
 
+@pytest.mark.parametrize("name", ["w.h", "sub/w.h"])
+@pytest.mark.parametrize("lead", ["x.c", "lead.h"])
+def test_what_a_single_file_of_another_directory_includes_is_found_beside_it_first(
+    cluster: Cluster, tmp_path: Path, lead: str, name: str
+) -> None:
+    project = tmp_path / "project"
+    for directory, value in (("other/sub", 1), ("inc/sub", 2), ("project", 0)):
+        (tmp_path / directory).mkdir(parents=True)
+        if value:
+            (tmp_path / directory / "../w.h").write_text(f"#define W {value}\n")
+            (tmp_path / directory / "w.h").write_text(f"#define W {value}0\n")
+    (tmp_path / "other/v.h").write_text(f'#include "{name}"\nint v = W;\n')
+    (project / "x.c").write_text('#include "lead.h"\n')
+    (project / lead).write_text(f'#include "{tmp_path}/other/v.h"\n')
+    for _ in range(2):
+        assert_same(cluster, ["gcc", "-c", f"-I{tmp_path}/inc", "x.c", "-o", "x.o"], project)
+
+
 def test_a_withheld_source_in_a_system_directory_is_fetched_though_no_list_names_it(
     cluster: Cluster, tmp_path: Path
 ) -> None:

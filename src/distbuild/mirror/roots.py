@@ -40,6 +40,8 @@ class Root(msgspec.Struct):
     path: str
     kind: Kind
     polled: bool = False
+    #: Taken in because of a single file in it; a command that names it may have all of it.
+    for_a_file: bool = False
     listed: tuple[int, int] | None = None
 
 
@@ -214,6 +216,10 @@ class Roots:
     def shallow(self) -> list[str]:
         """Paths of the roots of which only the top is mirrored."""
         return [root.path for root in self if root.kind is Kind.SHALLOW]
+
+    def wide(self) -> list[str]:
+        """Of these only those that commands name, and that are too wide to mirror as a whole."""
+        return [r.path for r in self if r.kind is Kind.SHALLOW and not r.for_a_file]
 
     def nested(self, path: str) -> list[str]:
         """Paths of the roots strictly below ``path``."""

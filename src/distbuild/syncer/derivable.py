@@ -40,14 +40,15 @@ class Derivable:
         real = disk.realpath(path)
         if policy.is_kernels(real) or self._mirroring.is_secret(real):
             return False
-        return self.is_searched(real) or self._is_reached(path) or self._is_named(path, real)
+        return self.is_searched(real) or self._is_reached(path, real) or self._is_named(path, real)
 
     def is_searched(self, real: str) -> bool:
-        """Whether a real path lies where the command searches.
+        """Whether a real path lies where the command searches, and is nobody's secret.
 
         Below a directory like the home or ``/tmp``, that is only what is directly in it.
         """
-        return any(self._is_below(real, directory) for directory in self._searched)
+        is_below = any(self._is_below(real, directory) for directory in self._searched)
+        return is_below and not self._mirroring.is_secret(real)
 
     def _is_below(self, real: str, directory: str) -> bool:
         if not inside(real, directory):
@@ -56,9 +57,11 @@ class Derivable:
             return True
         return posixpath.dirname(real) == directory or any(inside(directory, s) for s in _SYSTEM)
 
-    def _is_reached(self, path: str) -> bool:
+    def _is_reached(self, path: str, real: str) -> bool:
         """Whether the developer has a link where the command searches that leads to a file."""
         spelled = posixpath.normpath(path)
+        if disk.realpath(spelled) != real:
+            return False  # a ".." behind a link
         is_below = any(
             inside(spelled, d) and not policy.is_broad(d, self._mirroring.home)
             for d in (*self._searched, *self._task.search_dirs)

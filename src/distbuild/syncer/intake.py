@@ -57,13 +57,25 @@ class Intake:
                 if missed:
                     self._pending.changed(way.real, is_directory=True)
                 return
-            if known.path == way.real and known.kind is Kind.SHALLOW:
+            if known.path == way.real and known.kind is Kind.SHALLOW and not known.for_a_file:
                 return
         if known is None or known.kind is not Kind.DEEP:
             broad = policy.is_broad(way.real, self._place.home)
             known = Root(way.real, Kind.SHALLOW if broad else Kind.DEEP, is_remote(way.real))
             self._place.roots.add(known)
         self.renew([known])
+
+    def surround(self, spelled: str) -> None:
+        """Mirror what is directly in a directory, of which a file is mirrored by name: what that
+        includes by quotes is looked for there first."""
+        real = disk.realpath(spelled)
+        if self._place.roots.holds_files_of(real) or not disk.isdir(real):
+            return
+        if policy.is_kernels(real) or self._place.is_secret(real):
+            return
+        root = Root(real, Kind.SHALLOW, is_remote(real), for_a_file=True)
+        self._place.roots.add(root)
+        self.renew([root])
 
     def _take_file(self, spelled: str, real: str) -> None:
         """Compilers warn of a file among their directories."""

@@ -111,17 +111,22 @@ class Judge:
     def _examine(self, task: Task, inputs: Inputs, own: dict[str, FileEntry]) -> proof.Findings:
         manifest = self._mirroring.manifest
         headers, shallow = self._unseen(task), self._shallow_searched(task)
+        all_shallow = frozenset(self._mirroring.roots.shallow())
         # clang goes by inodes, of which a tree has one for each name.
         twins = self._scanner.twins() if task.command.family.is_clang else {}
         is_asking = bool(headers or shallow or twins) or task.asks_by_macro
         if not is_asking and self._proved.knows(inputs, task.files, manifest):
             return proof.Findings()
-        rest = self._proved.rest(inputs, {f.path for f in task.files}, manifest)
+        rest = self._proved.rest(inputs, {f.path for f in task.files}, manifest, all_shallow)
         findings = self._compared(rest, own)
         if headers:
             findings.precompiled = proof.precompiled(
                 inputs.paths(), self._spelled(task.search_dirs), headers, manifest.resolve
             )
+        if all_shallow:
+            # Where one of them was read, what it includes by quotes is looked for first.
+            around = {posixpath.dirname(os.fsdecode(item.path)) for item in rest}
+            shallow = list(dict.fromkeys([*shallow, *(all_shallow & around)]))
         if shallow:
             searched = self._spelled(task.search_dirs)
             findings.shadowing = proof.shadowing(
@@ -206,7 +211,7 @@ class Judge:
 
     def _shallow_searched(self, task: Task) -> list[str]:
         """Search directories of which only the top is mirrored."""
-        shallow = self._mirroring.roots.shallow()
+        shallow = self._mirroring.roots.wide()
         searched = {disk.realpath(d) for d in task.search_dirs} if shallow else set()
         return [path for path in shallow if path in searched]
 

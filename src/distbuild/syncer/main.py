@@ -165,7 +165,11 @@ class Syncer:
             if not disk.isdir(directory):
                 log.warning('%s: named by "dirs" in config.json, but no such directory', directory)
         self._mirroring.require(self._config.dirs)
-        self._mirroring.require(self._memory.load(), named=False)
+        remembered = self._memory.load()
+        is_secret = self._mirroring.is_secret
+        self._mirroring.require(
+            (d for d in remembered if not is_secret(disk.realpath(d))), named=False
+        )
         for file in self._memory.files:
             self._mirroring.want(file)
         self._mirroring.ready.set()

@@ -170,7 +170,8 @@ class Mirroring:
                 self._intake.rescan(root)
 
     def want(self, path: str) -> bool:
-        """Mirror one file whatever its name and size. False: it is there already, or cannot be."""
+        """Mirror one file whatever its name and size, and what is beside it. False: it is there
+        already, or cannot be."""
         with self._lock:
             way = trace(path)
             if way.real is None or way.is_directory or self._is_private(way.real):
@@ -178,6 +179,7 @@ class Mirroring:
             before = self.manifest.get(way.real)
             self._scanner.wanted.add(way.real)
             self._ways.ask(path)
+            self._intake.surround(posixpath.dirname(path))
             entry = self.manifest.get(way.real)
             return entry is not None and entry != before
 

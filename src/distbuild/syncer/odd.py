@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable
 from distbuild import disk
 from distbuild.command.style import HERE
 from distbuild.mirror.asked import names_in_definition, names_in_directives
-from distbuild.mirror.manifest import Manifest
 from distbuild.mirror.policy import is_unusual
 from distbuild.mirror.text import is_odd, odd_operands
 from distbuild.protocol.messages import FileEntry, InputFile
@@ -62,7 +61,14 @@ def cover_asked(
     directory in it is one that may be missing. Where a macro gives the name, every value that the
     texts and the command give to macros may be meant.
     """
-    read = [(os.fsdecode(item.path), item.digest) for item in inputs]
+    # What else a worker says was read may be no file at all.
+    known = {os.fsdecode(file.path) for file in task.files}
+    read = [
+        (path, item.digest)
+        for item in inputs
+        if (path := os.fsdecode(item.path)) in known
+        or isinstance(mirroring.manifest.get(path), FileEntry)
+    ]
     asking, is_new = [], False
     for path, digest in read:
         facts = texts.about(path, digest)
@@ -95,16 +101,20 @@ def _cover(
     for path in dict.fromkeys(HERE.absolute(place, n) for n in names for place in around):
         if not disk.isfile(path):
             continue
-        if not _holds(manifest, path):
+        if not _holds(mirroring, path):
             mirroring.want(path)
         is_new |= manifest.has_newer(path, since)
     return is_new
 
 
-def _holds(manifest: Manifest, path: str) -> bool:
-    """Whether the mirror leads to a file's content by this path."""
+def _holds(mirroring: Mirroring, path: str) -> bool:
+    """Whether the mirror leads to a file's content by this path, and to what is beside it."""
+    manifest = mirroring.manifest
     real = manifest.resolve(path)
-    return real is not None and isinstance(manifest.get(real), FileEntry)
+    if real is None or not isinstance(manifest.get(real), FileEntry):
+        return False
+    directory = manifest.resolve(posixpath.dirname(path))
+    return directory is not None and mirroring.roots.holds_files_of(directory)
 
 
 def _defined(task: Task) -> Iterable[str]:

@@ -5,6 +5,7 @@ paths to unpack, unless an earlier job has read the same.
 """
 
 import os
+import posixpath
 import threading
 from collections.abc import Collection, Sequence
 
@@ -65,16 +66,27 @@ class Proved:
             self._renew(manifest)
             return marks.difference(came) <= self._right
 
-    def rest(self, inputs: Inputs, own: Collection[bytes], manifest: Manifest) -> list[InputFile]:
-        """Those that have to be looked at; what came with the job, by path, always. Raises
-        ProtocolError."""
+    def rest(
+        self,
+        inputs: Inputs,
+        own: Collection[bytes],
+        manifest: Manifest,
+        shallow: Collection[str] = (),
+    ) -> list[InputFile]:
+        """Those that have to be looked at; what came with the job, by path, and what is directly in
+        one of the ``shallow`` directories always. Raises ProtocolError."""
         marked = inputs.marked()
         with self._lock:
             self._renew(manifest)
             right = self._right
             new = [(at, item) for at, item in marked if at not in right]
             rest = [i for at, i in marked if at not in right or i.path in own]
-        plain = [at for at, item in new if self._is_plainly_right(at, item, manifest)]
+        plain = [
+            at
+            for at, item in new
+            if self._is_plainly_right(at, item, manifest)
+            and not (shallow and posixpath.dirname(os.fsdecode(item.path)) in shallow)
+        ]
         with self._lock:
             right.update(plain)  # of the generation in which this began
         return rest

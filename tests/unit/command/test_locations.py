@@ -86,3 +86,21 @@ def test_a_word_is_blamed_on_the_file_in_front_of_it(stderr, found):
 
 def test_the_places_of_a_sarif_log_are_found():
     assert list(places(SARIF)) == [("a.h", 1)]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"[{" + b'"a": [{' * 900 + b'"m": "the_word"' + b"}]" * 900 + b"}]\n",
+        b"[{" * 100_000 + b"\n",
+        b'{"runs": [{"results": 7}, 3, {"results": {"a": 1}}]}\n',
+        b'{"runs": {"results": []}}\n',
+        b"x.c:" + b"9" * 5000 + b": error: the_word\n",
+        b'[{"file": 7, "line": "the_word"}, null, "the_word"]\n',
+    ],
+    ids=["deep", "deeper", "no list", "no runs", "a long number", "other types"],
+)
+def test_what_no_compiler_says_names_no_place(said: bytes) -> None:
+    """A worker may say anything."""
+    assert blamed(said, "the_word") == []
+    assert list(places(said)) == []

@@ -1,6 +1,6 @@
 import pytest
 
-from distbuild.mirror.policy import Handling, handling, is_binary, is_broad
+from distbuild.mirror.policy import Handling, handling, is_binary, is_broad, is_secret
 
 MIRROR, WITHHOLD, IGNORE = Handling.MIRROR, Handling.WITHHOLD, Handling.IGNORE
 
@@ -91,3 +91,26 @@ def test_projects_on_windows_are_not(path: str) -> None:
 
 def test_a_directory_of_one_letter_is_no_drive_elsewhere() -> None:
     assert not is_broad("/C", "/home/me", windows=False)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/home/me/.netrc", True),
+        ("/home/me/.ssh/id_rsa", True),
+        ("/home/other/.gnupg/x", True),
+        ("/root/.aws/credentials", True),
+        ("/home/me/.cache/build/x.h", False),
+        ("/home/me/project/.hidden.h", False),
+        ("/home/me/project/x.h", False),
+        ("/home/mean/.netrc", False),
+        ("/usr/include/x.h", False),
+    ],
+)
+def test_what_is_nobody_elses(path: str, expected: bool) -> None:
+    assert is_secret(path, "/home/me") == expected
+
+
+def test_without_a_home_directories_of_keys_are_secret_all_the_same() -> None:
+    assert is_secret("/home/me/.ssh/id_rsa", "")
+    assert not is_secret("/.netrc", "")

@@ -709,6 +709,61 @@ def test_wanted_files_are_mirrored_and_followed(mirror: Mirror) -> None:
     assert isinstance(mirror.mirroring.manifest.get(str(foreign)), FileEntry)
 
 
+def test_of_a_wanted_files_directory_the_top_is_mirrored_until_a_job_names_it(
+    mirror: Mirror,
+) -> None:
+    base, get = mirror.base, mirror.mirroring.manifest.get
+    for name in ("o/x.h", "o/beside.h", "o/sub/y.h"):
+        write(base / name, "1")
+    (base / "r").mkdir()
+    mirror.job(base / "r")
+    assert mirror.mirroring.want(f"{base}/o/x.h")
+    mirror.job(base / "r")
+    assert isinstance(get(f"{base}/o/beside.h"), FileEntry)
+    assert (get(f"{base}/o/sub"), get(f"{base}/o/sub/y.h")) == (DIRECTORY, None)
+    assert (mirror.mirroring.roots.shallow(), mirror.mirroring.roots.wide()) == ([f"{base}/o"], [])
+    write(base / "o/new.h", "1")
+    mirror.job(base / "r")
+    assert isinstance(get(f"{base}/o/new.h"), FileEntry)
+    mirror.job(base / "o")
+    assert isinstance(get(f"{base}/o/sub/y.h"), FileEntry)
+    assert mirror.mirroring.roots.shallow() == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "home/.netrc",
+        "home/.ssh/key.h",
+        "o/.aws/key.h",
+        "ours/certs/dev/token",
+        "ours/state/x.h",
+        "home/link.h",
+        "home/inside/x.h",
+    ],
+)
+def test_no_keys_are_mirrored_whatever_asks_for_them(mirror: Mirror, name: str) -> None:
+    base = mirror.base
+    for secret in ("home/.netrc", "home/.ssh/key.h", "o/.aws/key.h", "ours/certs/dev/token"):
+        write(base / secret, "1")
+    write(base / "ours/state/x.h", "1")
+    (base / "ours" / HOME_MARKER).touch()
+    (base / "home/link.h").symlink_to(".ssh/key.h")
+    (base / "home/inside").symlink_to("../ours/state")
+    mirror.mirroring.require([f"{base}/home"])
+    assert not mirror.mirroring.want(f"{base}/{name}")
+    manifest = mirror.mirroring.manifest
+    held = [p for p in manifest.below("/") if isinstance(manifest.get(p), FileEntry)]
+    assert held == []
+
+
+def test_a_directory_of_keys_that_a_job_names_is_mirrored(mirror: Mirror) -> None:
+    path = mirror.base / "home/.ssh/x.h"
+    write(path, "1")
+    mirror.mirroring.require([str(path.parent)])
+    assert isinstance(mirror.mirroring.manifest.get(str(path)), FileEntry)
+
+
 def test_a_wanted_file_whose_ancestor_moved(mirror: Mirror) -> None:
     base = mirror.base
     write(base / "o/deep/y.c", "1")
