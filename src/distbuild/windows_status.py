@@ -60,7 +60,9 @@ class Facts:
         times = [(time - _EPOCH) * 100 for time in (self.accessed, self.written, self.changed)]
         whole = [time // 10**9 for time in times]
         extra = dict(zip(("st_atime_ns", "st_mtime_ns", "st_ctime_ns"), times, strict=True))
-        more = {"st_file_attributes": self.attributes, "st_reparse_tag": self.tag}
+        # Fields of Windows alone; Python 3.13 refuses those that a system does not have.
+        special = {"st_file_attributes": self.attributes, "st_reparse_tag": self.tag}
+        more = {n: value for n, value in special.items() if hasattr(os.stat_result, n)}
         numbers = (mode, self.number, self.device, self.links, 0, 0, self.size)
         return os.stat_result((*numbers, *whole), {**extra, **more})
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.cluster import Cluster, Done, wrapper_command
 from tests.support.screen import Screen
+from tests.support.tools import need
 
 pytestmark = pytest.mark.compiler
 
@@ -135,6 +136,7 @@ def assert_same_on(
     screen: Screen, farm: Cluster, argv: list[str], cwd: Path, env: Mapping[str, str]
 ) -> None:
     """The wrapper shows what the compiler shows, from one run on a worker."""
+    need(argv[0])
     env = {"PATH": os.environ["PATH"], **env}
     before = farm.jobs()
     local = screen.run(argv, cwd, env)
@@ -168,6 +170,7 @@ def is_tied(farm: Cluster, argv: list[str], env: Mapping[str, str]) -> bool:
 
 
 def piped(argv: list[str], cwd: Path, env: Mapping[str, str]) -> Done:
+    need(argv[0])
     done = subprocess.run(
         argv,
         cwd=cwd,

@@ -1,9 +1,11 @@
 """Compares what two commands left behind, byte for byte: the local compiler defines truth."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.support.cluster import Cluster, Done, run_here
+from tests.support.tools import absent
 
 
 def files_below(directory: Path) -> dict[str, bytes]:
@@ -34,8 +36,12 @@ def assert_same(
 ) -> Done:
     """The command leaves in ``project`` through the wrapper what it leaves without it."""
     where = cwd or project
+    if "/" not in argv[0] and not shutil.which(argv[0], path=env.get("PATH")):
+        absent(f"{argv[0]} is not installed")
     local = left_by(lambda: run_here(argv, where, **env), project)
     ours = left_by(lambda: cluster.run(argv, where, DIST_BUILD_FALLBACK="0", **env), project)
+    if b": no_namespace: " in ours.stderr and not shutil.which("bwrap"):
+        absent("bwrap is not installed")
     assert ours == local, f"{argv}\n{_told(local)}\n{_told(ours)}\n{cluster.logs()}"
     return local
 

@@ -115,7 +115,7 @@ def test_a_peer_that_is_no_tls_is_an_error(ends: Ends) -> None:
 
         def speak(words: bytes = words) -> None:
             with ends.listener.accept()[0] as connection:
-                connection.recv(1000)
+                connection.recv(100_000)
                 connection.sendall(words)
 
         done = ends.pool.submit(speak)

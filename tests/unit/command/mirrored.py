@@ -79,6 +79,11 @@ class Mirrored:
             passed += f"/{part}"
             os.makedirs(passed, exist_ok=True)
         subprocess.run(["cp", "-an", f"{directory}/.", passed], check=True, capture_output=True)
+        # Debian 13 has the kernel's headers elsewhere, and a link to them in /usr/include.
+        for entry in os.scandir(directory):
+            target = os.path.realpath(entry)
+            if entry.is_symlink() and entry.is_dir() and not target.startswith(directory):
+                self.mirror_builtin(target)
 
     def parsed(self, argv: list[str]) -> CompileCommand:
         """``argv`` as a command that can be distributed."""

@@ -37,12 +37,26 @@ CLANG_HIDDEN += (
     "--sysroot --stdlib --rtlib --undefine-macro --prefix -target -working-directory".split()
 )
 
+#: clang 14 takes the next word for their value, clang 19 only what stands in the same word.
+NO_LONGER_APART = {"-Tbss", "-Tdata", "-Ttext"}
+NO_LONGER_APART |= {row.spelling for row in ROWS if row.spelling.startswith("-fxray-")}
+#: Rightly guesses: what they name may be a file.
+MAY_NAME_A_FILE = (
+    "-fexperimental-sanitize-metadata-ignorelist=v -mllvm=v -mxcoff-build-id=v".split()
+)
+MAY_NAME_A_FILE += "-mzos-hlq-clang=v -mzos-hlq-csslib=v -mzos-hlq-le=v -mzos-sys-include=v".split()
+
 
 def said(*words: str, cwd: Path | None = None) -> str:
     done = subprocess.run(
         words, capture_output=True, text=True, errors="replace", cwd=cwd, check=False
     )
     return done.stdout + done.stderr
+
+
+def is_newer(program: str) -> bool:
+    """Whether it is a clang after the 14th."""
+    return program == "clang" and int(said("clang", "-dumpversion").partition(".")[0]) > 14
 
 
 @functools.cache
@@ -157,7 +171,7 @@ def test_rows_that_take_the_next_word_are_no_flags() -> None:
             refused = ("missing", "unrecognized", "unknown argument", "unsupported option")
             if not any(word in text for word in refused):
                 wrong.append(row.spelling)
-        assert wrong == []
+        assert set(wrong) <= (NO_LONGER_APART if is_newer(program) else set())
 
 
 def names_path(name: str, text: str) -> bool:
@@ -193,7 +207,7 @@ def valued() -> Iterator[tuple[Family, str]]:
 def test_no_reported_option_with_a_value_is_a_guess() -> None:
     words = {(family, re.sub("=.*", "=v", n)) for family, n in valued() if n.startswith(PLAIN)}
     wide = [w for f, w in words if "=" in w and (o := found(f, w)) is not None and o.guessed]
-    assert sorted(wide) == []
+    assert sorted(set(wide) - set(MAY_NAME_A_FILE)) == []
 
 
 def accepted(program: str, words: list[str], cwd: Path) -> str:
