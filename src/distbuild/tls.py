@@ -4,9 +4,12 @@ A client accepts only a certificate of this installation's CA for the role that 
 host name or address is part of any certificate. Knows no routes and no messages.
 """
 
+import contextlib
 import hashlib
 import hmac
+import os
 import re
+import secrets
 import shlex
 import ssl
 import sys
@@ -33,6 +36,8 @@ SERVER_NAMES: Final[dict[Server, str]] = {
 ACCEPTED_ROLES: Final[dict[Role, tuple[Role, ...]]] = {"dev": ("dev", "worker"), "worker": ("dev",)}
 
 MIN_TOKEN_LENGTH = 32
+_SECRET_DIGITS = 64
+_SECRET = re.compile(rb"[0-9a-f]{64}")
 #: What stands before a token in an Authorization header (RFC 6750).
 SCHEME = "Bearer "
 
@@ -57,6 +62,33 @@ class Credentials:
             return False
         shown = header_value[len(SCHEME) :].strip().encode("utf-8", "surrogatepass")
         return hmac.compare_digest(hashlib.sha256(shown).digest(), expected)
+
+
+def own_secret(path: Path) -> str:
+    """A secret of this home, made once: 64 hexadecimal digits, for the home's owner alone.
+
+    One that others could read, or of another form, is replaced. Raises ConfigError.
+    """
+    try:
+        with open(path, "rb") as file:
+            exposed = sys.platform != "win32" and os.fstat(file.fileno()).st_mode & 0o077
+            known = file.read(_SECRET_DIGITS + 2).strip()
+        if not exposed and _SECRET.fullmatch(known):
+            return known.decode("ascii")
+    except OSError:
+        pass  # it is made
+    made = secrets.token_hex(_SECRET_DIGITS // 2)
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        new.unlink(missing_ok=True)
+        with open(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(made + "\n")
+        os.replace(new, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    return made
 
 
 def load_credentials(

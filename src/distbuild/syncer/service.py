@@ -15,6 +15,7 @@ from distbuild import __version__
 from distbuild.command.model import Local, LocalReason
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.names import client_label
 from distbuild.signals import Signal
 from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.compile import Compiles
@@ -213,7 +214,7 @@ class Service:
         return {
             "version": __version__,
             "uptime_s": round(time.monotonic() - self._started, 1),
-            "client": self._parts.client_id,
+            "client": client_label(self._parts.client_id),
             "jobs": jobs,
             "local": self._parts.here.slots.counts(),
             "mirror": {

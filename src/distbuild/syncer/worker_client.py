@@ -18,6 +18,13 @@ CONNECT_TIMEOUT_S = 3.0
 REQUEST_TIMEOUT_S = 120.0
 
 
+class _StatusParts(msgspec.Struct):
+    """What the syncer itself reads of a worker's status."""
+
+    clients: dict[str, dict[str, Any]] = {}
+    name: str = ""
+
+
 class WorkerClient:
     """The routes of one worker's HTTP interface; every failure is an InfrastructureError."""
 
@@ -38,12 +45,14 @@ class WorkerClient:
             raise InfrastructureError(f"{self.host}: {error.strerror or error}") from error
 
     def status(self) -> dict[str, Any]:
-        """The worker's own ``/status``."""
+        """The worker's own ``/status``, with ``_StatusParts`` or without."""
         body = self._said(lambda: self._connections.get("/status", REQUEST_TIMEOUT_S))
         try:
-            return msgspec.json.decode(body, type=dict[str, Any])
-        except msgspec.DecodeError as error:
-            raise InfrastructureError(f"{self.host}: /status is no JSON: {error}") from error
+            found = msgspec.json.decode(body, type=dict[str, Any])
+            msgspec.convert(found, _StatusParts)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InfrastructureError(f"{self.host}: /status makes no sense: {error}") from error
+        return found
 
     def changes(self, changes: messages.Changes) -> messages.ChangesReply:
         """Offer or send changes of the mirror."""
