@@ -97,6 +97,11 @@ class Home(msgspec.Struct, frozen=True):
         return self.path / "syncer.sock"
 
     @property
+    def user_token(self) -> Path:
+        """The secret by which a wrapper shows a syncer that it runs for the same user."""
+        return self.state / "user_token"
+
+    @property
     def sandbox(self) -> Path:
         """A worker's trees, one per client."""
         return self.path / "sandbox"
@@ -148,6 +153,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bind: str = "0.0.0.0"  # noqa: S104 - a build machine serves its network; every request is authenticated
     #: Worker: how compilers are confined. ``auto``: namespaces where they work, else plain.
     sandbox: Confinement = "auto"
+    #: Syncer: takes commands over TLS too, of whoever shows the token of its own user.
+    remote_compiles: bool = False
     #: Worker: may run as root without namespaces.
     allow_root: bool = False
     #: Worker: may run compilers that can open whatever the worker's user may.

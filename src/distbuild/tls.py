@@ -4,9 +4,12 @@ A client accepts only a certificate of this installation's CA for the role that 
 host name or address is part of any certificate. Knows no routes and no messages.
 """
 
+import contextlib
 import hashlib
 import hmac
+import os
 import re
+import secrets
 import shlex
 import ssl
 import sys
@@ -30,9 +33,13 @@ SERVER_NAMES: Final[dict[Server, str]] = {
     "worker": "worker.dist-build",
 }
 #: The roles whose tokens a role has to recognise.
-ACCEPTED_ROLES: Final[dict[Role, tuple[Role, ...]]] = {"dev": ("dev", "worker"), "worker": ("dev",)}
+ACCEPTED_ROLES: Final[dict[Role, tuple[Role, ...]]] = {"dev": ("worker",), "worker": ("dev",)}
+#: The name of the one token that all holders of a role have at present.
+SHARED = "shared"
 
 MIN_TOKEN_LENGTH = 32
+_SECRET_DIGITS = 64
+_SECRET = re.compile(rb"[0-9a-f]{64}")
 #: What stands before a token in an Authorization header (RFC 6750).
 SCHEME = "Bearer "
 
@@ -47,16 +54,62 @@ class Credentials:
     key: Path
     #: The token that this role shows to others.
     token: str = field(repr=False)
-    #: SHA-256 (raw) of the tokens that this role accepts, by the role that shows them.
-    accepted: dict[Role, bytes] = field(repr=False)
+    #: SHA-256 (raw) of the tokens that this role accepts, by the role that shows them and the name
+    #: of the holder.
+    accepted: dict[Role, dict[str, bytes]] = field(repr=False)
 
     def verify_token(self, header_value: str | None, role: Role) -> bool:
         """Whether an Authorization header carries ``role``'s token; takes the same time for all."""
-        expected = self.accepted.get(role)
-        if expected is None or header_value is None or not header_value.startswith(SCHEME):
-            return False
-        shown = header_value[len(SCHEME) :].strip().encode("utf-8", "surrogatepass")
-        return hmac.compare_digest(hashlib.sha256(shown).digest(), expected)
+        return self.holder(header_value, role) is not None
+
+    def holder(self, header_value: str | None, role: Role) -> str | None:
+        """The name of the holder whose token an Authorization header carries; None: of nobody."""
+        matches = [
+            name
+            for name, digest in self.accepted.get(role, {}).items()
+            if carries(header_value, digest)
+        ]
+        return matches[0] if matches else None
+
+
+def carries(header_value: str | None, digest: bytes) -> bool:
+    """Whether an Authorization header carries the token with this SHA-256; constant time."""
+    if header_value is None or not header_value.startswith(SCHEME):
+        return False
+    shown = header_value[len(SCHEME) :].strip().encode("utf-8", "surrogatepass")
+    return hmac.compare_digest(hashlib.sha256(shown).digest(), digest)
+
+
+def own_secret(path: Path) -> str:
+    """A secret of this home, made once: 64 hexadecimal digits, for the home's owner alone.
+
+    One that others could read, or of another form, is replaced. Raises ConfigError.
+    """
+    if known := known_secret(path):
+        return known
+    made = secrets.token_hex(_SECRET_DIGITS // 2)
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        new.unlink(missing_ok=True)
+        with open(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(made + "\n")
+        os.replace(new, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    return made
+
+
+def known_secret(path: Path) -> str:
+    """What ``own_secret`` has made there; "" if there is none that counts."""
+    try:
+        with open(path, "rb") as file:
+            exposed = sys.platform != "win32" and os.fstat(file.fileno()).st_mode & 0o077
+            known = file.read(_SECRET_DIGITS + 2).strip()
+    except OSError:
+        return ""
+    return known.decode("ascii") if _SECRET.fullmatch(known) and not exposed else ""
 
 
 def load_credentials(
@@ -74,7 +127,7 @@ def load_credentials(
         cert=where.path / "cert.pem",
         key=where.path / "key.pem",
         token=_read_token(where),
-        accepted={other: _read_digest(where, other) for other in ACCEPTED_ROLES[role]},
+        accepted={other: {SHARED: _read_digest(where, other)} for other in ACCEPTED_ROLES[role]},
     )
     for name in ("ca.pem", "cert.pem", "key.pem"):
         where.read(name)

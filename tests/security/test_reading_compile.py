@@ -14,6 +14,7 @@ import pytest
 
 from distbuild.mirror.unpacking import expand
 from distbuild.protocol.messages import ResultRequest, SymlinkEntry
+from distbuild.protocol.names import client_label
 from distbuild.worker import landlock
 from distbuild.worker.namespace import NamespaceSandbox, find_bwrap, probe
 from distbuild.worker.plain import PlainSandbox
@@ -48,7 +49,7 @@ class Hostile:
         for name in ("certs/worker/key.pem", "certs/worker/token", "config.json", "logs/log"):
             self.plant(self.home / name)
         self.box.forest.tree("other")
-        self.plant(self.home / "sandbox/other/src/secret.h")
+        self.plant(self.home / "sandbox" / client_label("other") / "src/secret.h")
         self.plant(self.home / "sandbox/.jobs/99/x.o")
         self.plant(self.home / "store/ab/cdef")
         self.plant(top / "elsewhere")
@@ -105,7 +106,7 @@ def wanted(hostile: Hostile) -> list[str]:
     found += [climb[:-1] + str(path) for path in secrets]
     found += [f"{top}/p/../home/certs/worker/key.pem", "../home/certs/worker/token"]
     # From the client's tree, where a plain worker runs the compiler.
-    here = home / "sandbox" / "dev" / str(hostile.project).lstrip("/")
+    here = home / "sandbox" / client_label("dev") / str(hostile.project).lstrip("/")
     found += [os.path.relpath(path, here) for path in secrets]
     found += [str(top / "elsewhere"), "link", "climbing", "directory/certs/worker/key.pem"]
     pid = hostile.environ.pid

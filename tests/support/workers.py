@@ -6,6 +6,7 @@ from typing import Any
 from distbuild.mirror.manifest import Summary
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Bundle, Change, Changes, ChangesReply, Digest, FileEntry
+from distbuild.protocol.names import client_label
 
 
 class FakeWorkerClient:
@@ -53,7 +54,7 @@ class FakeWorkerClient:
     def status(self) -> dict[str, Any]:
         with self._lock:
             self._note("status")
-            clients = {"me": {"epoch": self.epoch, "generation": self.generation}}
+            clients = {client_label("me"): {"epoch": self.epoch, "generation": self.generation}}
             clients = clients if self.known else {}
             return {"name": "w1", "worker": self.name, "num_cores": 2, "clients": clients}
 

@@ -91,6 +91,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         "port": 9443,
         "bind": "127.0.0.1",
         "sandbox": "plain",
+        "remote_compiles": True,
         "allow_root": True,
         "allow_unconfined": True,
         "reuse_own_files": False,

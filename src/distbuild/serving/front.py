@@ -21,6 +21,8 @@ class Call(msgspec.Struct, frozen=True):
     body: bytes | bytearray
     #: The kernel says that it comes from this very user.
     is_same_user: bool = False
+    #: It came over the Unix socket, whoever sent it.
+    is_local: bool = False
 
 
 #: Answers a POST without blocking: what it waits for costs no thread.

@@ -40,7 +40,13 @@ def the_call(gate: Gate) -> Call:
     shown = request.headers.get("Authorization")
     if (request.content_length or 0) > FREE_BODY_BYTES and not gate.knows(shown):
         raise Refused(401, "a token is needed")
-    return Call(shown, request.get_data(cache=False), bool(request.environ.get(SAME_USER)))
+    return Call(
+        shown,
+        request.get_data(cache=False),
+        bool(request.environ.get(SAME_USER)),
+        # The server says so, not the client: only the Unix socket is without TLS.
+        is_local=request.environ["wsgi.url_scheme"] == "http",
+    )
 
 
 def drive(later: Later) -> Response:
@@ -100,18 +106,18 @@ def _add_wrapper_routes(app: Flask, gate: Gate, service: Service) -> None:
 
     @app.post("/api/v1/install")
     def install() -> Response:
-        gate.admit(the_call(gate), "dev")
+        gate.admit_user(the_call(gate))
         lines = (json.dumps(step) + "\n" for step in service.install())
         return Response(lines, content_type="application/x-ndjson")
 
     @app.post("/api/v1/check")
     def check() -> Response:
-        gate.admit(the_call(gate), "dev")
+        gate.admit_user(the_call(gate))
         return jsonify(service.check())
 
     @app.post("/api/v1/clean")
     def clean() -> Response:
-        gate.admit(the_call(gate), "dev")
+        gate.admit_user(the_call(gate))
         return jsonify(service.clean())
 
 

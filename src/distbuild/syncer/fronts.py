@@ -1,6 +1,7 @@
 """The two ways into the syncer: HTTPS for workers, the Unix socket for this machine's wrappers."""
 
 import contextlib
+import hashlib
 import sys
 import threading
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from distbuild.serving.transport import Plain, Tls, server_context
 from distbuild.syncer.gate import Gate
 from distbuild.syncer.handlers import make_handlers
 from distbuild.syncer.service import Service
-from distbuild.tls import Credentials
+from distbuild.tls import Credentials, own_secret
 
 #: A command line, with its environment.
 MAX_SOCKET_BODY_BYTES = 32 * 1024 * 1024
@@ -30,7 +31,10 @@ Start = Callable[[threading.Event], tuple[Service, Callable[[], None]]]
 
 def serve_syncer(start: Start, home: Home, config: Config, credentials: Credentials) -> None:
     """Serve until told to stop. Raises ConfigError."""
-    gate = Gate(credentials)
+    user = hashlib.sha256(own_secret(home.user_token).encode()).digest()
+    # Where there is no Unix socket, wrappers of this machine have no other way.
+    remote = config.remote_compiles or not run.is_supported()
+    gate = Gate(credentials, user, remote=remote)
 
     def make_site(stop: threading.Event) -> Site:
         service, end = start(stop)

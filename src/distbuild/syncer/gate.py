@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from distbuild.protocol import messages
 from distbuild.serving.front import Call
-from distbuild.tls import Credentials, Role
+from distbuild.tls import Credentials, Role, carries
 
 T = TypeVar("T")
 
@@ -19,22 +19,40 @@ class Refused(Exception):
 
 
 class Gate:
-    """Lets in whoever shows the right token."""
+    """Lets in whoever shows the right token.
 
-    def __init__(self, credentials: Credentials) -> None:
+    ``user``: SHA-256 of the token of the syncer's own user. A command may run programs and read
+    files as that user, so that no token that others hold as well is enough for one. ``remote``:
+    that token counts over TLS too.
+    """
+
+    def __init__(self, credentials: Credentials, user: bytes, *, remote: bool = False) -> None:
         self._credentials = credentials
+        self._user = user
+        self._remote = remote
 
     def knows(self, authorization: str | None) -> bool:
-        """Whether a token of any role is shown."""
-        credentials = self._credentials
-        return any(credentials.verify_token(authorization, role) for role in credentials.accepted)
+        """Whether a token of any role, or of our user, is shown."""
+        known = self._credentials
+        return carries(authorization, self._user) or any(
+            known.verify_token(authorization, role) for role in known.accepted
+        )
 
     def admit(self, call: Call, role: Role) -> None:
-        """Raises Refused unless the request carries the role's token, or comes from our user."""
-        if role == "dev" and call.is_same_user:
-            return
+        """Raises Refused unless the request carries the role's token."""
         if not self._credentials.verify_token(call.authorization, role):
             raise Refused(401, f"a {role} token is needed")
+
+    def admit_user(self, call: Call) -> None:
+        """Raises Refused unless the request comes from our own user."""
+        if call.is_same_user:
+            return
+        if not (call.is_local or self._remote):
+            raise Refused(
+                403, 'only over the Unix socket, unless "remote_compiles" is set in config.json'
+            )
+        if not carries(call.authorization, self._user):
+            raise Refused(401, "the token of the syncer's user is needed (state/user_token)")
 
     def message(self, call: Call, role: Role, kind: type[T]) -> T:
         """The body as a message, for an admitted sender. Raises Refused and ProtocolError."""
@@ -42,8 +60,9 @@ class Gate:
         return messages.decode(call.body, kind)
 
     def submitted(self, call: Call) -> messages.SubmitRequest:
-        """A developer's command. Raises Refused and ProtocolError."""
-        message = self.message(call, "dev", messages.SubmitRequest)
+        """A command of our user's to compile. Raises Refused and ProtocolError."""
+        self.admit_user(call)
+        message = messages.decode(call.body, messages.SubmitRequest)
         same_version(message.version)
         if not message.argv or not message.cwd.startswith(b"/"):
             raise Refused(400, "argv and an absolute cwd are needed")

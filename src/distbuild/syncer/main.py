@@ -2,12 +2,9 @@
 
 import functools
 import gc
-import getpass
 import logging
 import os
 import posixpath
-import re
-import socket
 import sys
 import threading
 import time
@@ -39,7 +36,7 @@ from distbuild.syncer.relief import Relief
 from distbuild.syncer.service import Parts, Service
 from distbuild.syncer.worker_client import WorkerClient
 from distbuild.system_paths import from_system
-from distbuild.tls import Credentials, load_credentials
+from distbuild.tls import Credentials, load_credentials, own_secret
 from distbuild.toolchains import Identifier
 
 log = logging.getLogger(__name__)
@@ -217,27 +214,6 @@ def _user_home() -> str:
     return disk.realpath(from_system(os.path.expanduser("~")))
 
 
-def _user() -> str:
-    """Who runs this; in a container it may be a number that no name is known of."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid()) if hasattr(os, "getuid") else "user"
-
-
 def read_client_id(home: Home) -> str:
-    """The name under which workers keep this installation's tree; made once."""
-    path = home.state / "client_id"
-    try:
-        known = path.read_text(encoding="ascii").strip()
-        if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", known):
-            return known
-    except (OSError, UnicodeDecodeError):
-        log.debug("%s is made", path)
-    user = re.sub(r"[^A-Za-z0-9_]", "_", f"{_user()}-{socket.gethostname()}")[:60]
-    made = f"{user}-{os.urandom(4).hex()}"
-    try:
-        path.write_text(made + "\n", encoding="ascii")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
-    return made
+    """The id by which workers know this installation's tree: whoever has it has the tree."""
+    return own_secret(home.state / "client_id")

@@ -14,6 +14,7 @@ import msgspec
 
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.names import client_label
 from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.delivery import Delivery
 from distbuild.syncer.filler import Filler
@@ -226,7 +227,7 @@ class Pusher:
             self.error, self.worker = "", worker
             log.info("%s is up", self.host)
             self._found(worker, self.host)
-        known = self.status.get("clients", {}).get(self._client_id)
+        known = self.status.get("clients", {}).get(client_label(self._client_id))
         if known is None or known.get("epoch", self._epoch) != self._epoch:
             self._forget()
         self._filler.has_tree = bool(known and known.get("files", 1))

@@ -15,7 +15,7 @@ from distbuild import __version__
 from distbuild.command.model import Local, LocalReason
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
-from distbuild.protocol.names import identity_of
+from distbuild.protocol.names import client_label, identity_of
 from distbuild.signals import Signal
 from distbuild.syncer.blobs import BlobSource
 from distbuild.syncer.checks import check_workers
@@ -251,7 +251,7 @@ class Service:
         return {
             "version": __version__,
             "uptime_s": self._uptime_s(),
-            "client": self._parts.client_id,
+            "client": client_label(self._parts.client_id),
             "jobs": jobs,
             "local": self._parts.here.slots.counts(),
             "compilers": self._view.compilers(),

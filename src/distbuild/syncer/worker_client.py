@@ -25,6 +25,13 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _SAID_BYTES = 2000
 
 
+class _StatusParts(msgspec.Struct):
+    """What the syncer itself reads of a worker's status."""
+
+    clients: dict[str, dict[str, Any]] = {}
+    name: str = ""
+
+
 class WorkerClient:
     """The routes of one worker's HTTP interface; every failure is an InfrastructureError."""
 
@@ -49,12 +56,14 @@ class WorkerClient:
             raise InfrastructureError(f"{self.host}: {error.strerror or error}") from error
 
     def status(self) -> dict[str, Any]:
-        """The worker's own ``/status``."""
+        """The worker's own ``/status``, with ``_StatusParts`` or without."""
         body = self._said(lambda: self._connections.get("/status", STATUS_TIMEOUT_S))
         try:
-            return msgspec.json.decode(body, type=dict[str, Any])
+            found = msgspec.json.decode(body, type=dict[str, Any])
+            msgspec.convert(found, _StatusParts)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InfrastructureError(f"{self.host}: /status is no JSON: {error}") from error
+            raise InfrastructureError(f"{self.host}: /status makes no sense: {error}") from error
+        return found
 
     def changes(self, changes: messages.Changes) -> messages.ChangesReply:
         """Offer or send changes of the mirror."""

@@ -188,6 +188,8 @@ class Agent:
         )
         if len(reply.jobs) > offer.slots + offer.ahead:
             raise ProtocolError(f"{self._syncer.url} gave {len(reply.jobs)} jobs for {offer}")
+        if not self._leases.are_new([job.lease_id for job in reply.jobs]):
+            raise ProtocolError(f"{self._syncer.url} gave two jobs under one lease")
         return reply
 
     def _accept(self, reply: LeaseReply) -> list[Run]:
@@ -200,11 +202,13 @@ class Agent:
             return []
         tree, error = None, ""
         try:
-            tree = self._shop.forest.tree(reply.client)
+            tree = self._shop.forest.tree_for(self._syncer.url, reply.client)
             if reply.changes is not None:
                 follow(tree, reply.changes, self._syncer, self._shop.store)
             self._position = tree.position()[:2]
         except DistBuildError as failure:
+            if not reply.jobs:
+                raise
             error = str(failure)
         return [Run(job, ended, tree, reply.epoch, error, clock) for job, ended in held]
 

@@ -1,4 +1,8 @@
-"""The trees of all clients below one directory. Knows no entry and no network."""
+"""The trees of all clients below one directory. Knows no entry and no network.
+
+A client's id is a secret that its syncer and its workers share: it opens the tree. On disk and in
+messages for people stands its label.
+"""
 
 import contextlib
 import logging
@@ -9,8 +13,8 @@ from pathlib import Path
 from distbuild import disk
 from distbuild.mirror.spellings import Fold
 from distbuild.mirror.store import Store, translated
-from distbuild.protocol.errors import InfrastructureError
-from distbuild.protocol.names import HOME_MARKER
+from distbuild.protocol.errors import InfrastructureError, ProtocolError
+from distbuild.protocol.names import HOME_MARKER, client_label
 from distbuild.system_paths import FOLD, from_system
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.paths import check_client
@@ -35,6 +39,8 @@ class Forest:
         self._own_files = own_files
         self._lock = threading.Lock()
         self._trees: dict[str, Tree] = {}
+        # Client -> the syncer that named it first when it was asked for jobs.
+        self._syncers: dict[str, str] = {}
         with translated():
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -58,13 +64,25 @@ class Forest:
         disk.remove_tree(from_system(str(self._root / _TRASH)))
 
     def tree(self, client: str) -> Tree:
-        """The client's tree; raises ProtocolError for an id that is no directory name."""
+        """The tree of the client with this id; raises ProtocolError for what cannot be one."""
         check_client(client)
         with self._lock:
             if client not in self._trees:
-                root = os.fsencode(from_system(str(self._root / client)))
+                root = os.fsencode(from_system(str(self._root / client_label(client))))
                 self._trees[client] = Tree(root, self._store, self._own_files, self._fold)
             return self._trees[client]
+
+    def tree_for(self, syncer: str, client: str) -> Tree:
+        """The client's tree for jobs of the syncer at this URL.
+
+        Raises ProtocolError for a client that another syncer named first: two developers share no
+        tree.
+        """
+        tree = self.tree(client)
+        with self._lock:
+            if self._syncers.setdefault(client, syncer) != syncer:
+                raise ProtocolError(f"{syncer} names another syncer's client")
+        return tree
 
     def heal(self) -> None:
         """If somebody has removed it all, plant it anew: what was mirrored is sent again.
@@ -84,7 +102,7 @@ class Forest:
         self.tree(client).clean()
 
     def status(self) -> dict[str, TreeStatus]:
-        """Every client and what is mirrored for it."""
+        """What is mirrored for every client, by its label."""
         with self._lock:
             trees = dict(self._trees)
-        return {client: tree.status() for client, tree in trees.items()}
+        return {client_label(client): tree.status() for client, tree in trees.items()}

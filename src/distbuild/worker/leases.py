@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from distbuild.protocol.errors import DistBuildError
 from distbuild.protocol.messages import RenewRequest
@@ -34,6 +34,11 @@ class Leases:
             cancellation = self._held[lease_id] = Cancellation()
             self._changed.notify_all()
             return cancellation
+
+    def are_new(self, lease_ids: Sequence[str]) -> bool:
+        """Whether these are all different and none of them is held."""
+        with self._changed:
+            return len({*lease_ids} - self._held.keys()) == len(lease_ids)
 
     def remove(self, lease_ids: Iterable[str]) -> None:
         """Hold them no more."""

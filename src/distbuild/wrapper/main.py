@@ -29,10 +29,11 @@ from distbuild.protocol.errors import (
 )
 from distbuild.protocol.messages import SubmitReply
 from distbuild.protocol.text import one_line
-from distbuild.tls import load_credentials
+from distbuild.system_paths import WINDOWS
+from distbuild.tls import known_secret, load_credentials
 from distbuild.wrapper.local import run_locally
 from distbuild.wrapper.once import ADVICE, is_first
-from distbuild.wrapper.session import make_session
+from distbuild.wrapper.session import make_session, use_socket
 from distbuild.wrapper.submit import SyncerConnection, request_of
 from distbuild.wrapper.terminal import find_terminal
 from distbuild.wrapper.turns import take_turn
@@ -114,8 +115,16 @@ def connect() -> SyncerConnection:
     home = find_home()
     config = load_config(home)
     credentials = load_credentials(home.certs, "dev", check_certificate=False)
-    session = make_session(credentials, "syncer", pool_size=1)
-    return SyncerConnection(session, syncer_urls(config)[0])
+    url = syncer_urls(config)[0]
+    is_local = not WINDOWS and home.socket.exists()
+    # Over TLS whoever has this installation's certificate of a syncer could take it down: it is
+    # shown there only where the syncer takes it at all.
+    shows = is_local or WINDOWS or config.remote_compiles
+    token = known_secret(home.user_token) if shows else ""
+    session = make_session(credentials, "syncer", pool_size=1, token=token)
+    if is_local:
+        use_socket(session, url, home.socket)
+    return SyncerConnection(session, url)
 
 
 def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:

@@ -12,6 +12,7 @@ import pytest
 from distbuild.mirror.manifest import Summary
 from distbuild.mirror.store import MIN_FREE_BYTES, Store
 from distbuild.protocol.messages import Change, Changes, FileEntry, Job, ResultRequest
+from distbuild.protocol.names import client_label
 from distbuild.worker import agent as agent_module
 from distbuild.worker import leases
 from distbuild.worker.agent import Agent, Workshop
@@ -168,7 +169,7 @@ def test_changes_with_the_lease_are_applied_with_their_blobs(
     worker.running()
     assert worker.runner.generations == [4]
     assert syncer.pulled == []
-    assert (tmp_path / "sandbox/dev/a.h").read_bytes() == b"int a;\n"
+    assert (tmp_path / "sandbox" / client_label("dev") / "a.h").read_bytes() == b"int a;\n"
 
 
 def test_missing_changes_are_pulled_before_the_job_starts(start: Start, syncer: FakeSyncer) -> None:
@@ -208,7 +209,7 @@ def test_a_file_that_goes_before_it_is_sent_is_no_trouble(
     worker = start(1, syncer)
     worker.running()
     assert worker.runner.generations == [5]
-    assert (tmp_path / "sandbox/dev/a.h").read_bytes() == b"int newer;\n"
+    assert (tmp_path / "sandbox" / client_label("dev") / "a.h").read_bytes() == b"int newer;\n"
 
 
 def test_an_ended_lease_frees_the_slot_and_gives_no_result(
@@ -284,7 +285,8 @@ def test_jobs_of_several_syncers_run_in_trees_of_their_own(start: Start, tmp_pat
     worker.runner.release.set()
     order = [worker.running()[:4] for _ in range(6)]
     assert sorted(order) == ["dev0"] * 3 + ["dev1"] * 3
-    assert {path.name[:4] for path in (tmp_path / "sandbox").iterdir()} >= {"dev0", "dev1"}
+    trees = {client_label(one.client) for one in syncers}
+    assert {path.name for path in (tmp_path / "sandbox").iterdir()} >= trees
 
 
 def test_the_tally_keeps_a_sample_per_change(start: Start, at_zero: FakeSyncer) -> None:

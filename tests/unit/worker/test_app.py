@@ -20,6 +20,7 @@ from distbuild.protocol.messages import (
     decode,
     encode,
 )
+from distbuild.protocol.names import client_label
 from distbuild.tls import Credentials, load_credentials
 from distbuild.worker.app import make_app
 from distbuild.worker.forest import Forest
@@ -77,9 +78,9 @@ def test_changes_ask_for_blobs_and_then_apply(
     assert post(client, "/api/v1/mirror/blobs", batch, dev).status_code == 200
     answer = post(client, "/api/v1/mirror/changes", listing(), dev)
     assert decode(answer.data, ChangesReply) == ChangesReply("applied", 3)
-    assert (tmp_path / "sandbox/dev/d/a.h").read_bytes() == CONTENT
+    assert (tmp_path / "sandbox" / client_label("dev") / "d/a.h").read_bytes() == CONTENT
     assert post(client, "/api/v1/clean", CleanRequest("dev"), dev).status_code == 200
-    assert list((tmp_path / "sandbox/dev").iterdir()) == []
+    assert list((tmp_path / "sandbox" / client_label("dev")).iterdir()) == []
 
 
 def test_changes_may_bring_their_contents_along(
@@ -88,7 +89,7 @@ def test_changes_may_bring_their_contents_along(
     changes = msgspec.structs.replace(listing(), bundles=[bundle({ENTRY.digest: CONTENT})])
     answer = post(client, "/api/v1/mirror/changes", changes, dev)
     assert decode(answer.data, ChangesReply) == ChangesReply("applied", 3)
-    assert (tmp_path / "sandbox/dev/d/a.h").read_bytes() == CONTENT
+    assert (tmp_path / "sandbox" / client_label("dev") / "d/a.h").read_bytes() == CONTENT
 
 
 def test_what_is_lacking_is_told_and_the_tree_stays_as_it_is(
@@ -100,7 +101,7 @@ def test_what_is_lacking_is_told_and_the_tree_stays_as_it_is(
     assert post(client, "/api/v1/mirror/blobs", batch, dev).status_code == 200
     answer = post(client, "/api/v1/mirror/lacking", listing(), dev)
     assert decode(answer.data, ChangesReply) == ChangesReply("need_blobs", 0, [])
-    assert list((tmp_path / "sandbox/dev").iterdir()) == []
+    assert list((tmp_path / "sandbox" / client_label("dev")).iterdir()) == []
 
 
 @pytest.mark.parametrize(

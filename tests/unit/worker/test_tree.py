@@ -21,6 +21,7 @@ from distbuild.protocol.messages import (
     JobFile,
     SymlinkEntry,
 )
+from distbuild.protocol.names import client_label
 from distbuild.worker.forest import Forest
 from distbuild.worker.ground import WITHHELD_TEXT
 from distbuild.worker.ownfiles import OwnFiles
@@ -501,6 +502,9 @@ def test_a_job_s_file_with_another_content_is_refused(tree: Tree) -> None:
 # --- the forest ---------------------------------------------------------------------------------
 
 
+ONE, TWO = client_label("one"), client_label("two")
+
+
 @pytest.fixture
 def forest(tmp_path: Path, store: Store) -> Iterator[Forest]:
     made = Forest(tmp_path / "sandbox", store, OwnFiles(store, enabled=False))
@@ -512,9 +516,9 @@ def forest(tmp_path: Path, store: Store) -> Iterator[Forest]:
 def test_each_client_has_a_tree_of_its_own(forest: Forest, tmp_path: Path) -> None:
     forest.tree("one").apply(full({b"/a.h": A}))
     forest.tree("two").apply(full({b"/a.h": B}))
-    assert (tmp_path / "sandbox/one/a.h").read_bytes() == b"a\n"
-    assert (tmp_path / "sandbox/two/a.h").read_bytes() == b"b\n"
-    assert {name: status.files for name, status in forest.status().items()} == {"one": 1, "two": 1}
+    assert (tmp_path / "sandbox" / ONE / "a.h").read_bytes() == b"a\n"
+    assert (tmp_path / "sandbox" / TWO / "a.h").read_bytes() == b"b\n"
+    assert {name: status.files for name, status in forest.status().items()} == {ONE: 1, TWO: 1}
 
 
 def test_a_forest_that_cannot_be_healed_is_no_error_of_the_jobs(
@@ -530,15 +534,15 @@ def test_a_forest_that_cannot_be_healed_is_no_error_of_the_jobs(
     forest.heal()
     assert forest.jobs.is_dir()
     forest.tree("one").apply(full({b"/a.h": A}))
-    assert (root / "one/a.h").read_bytes() == b"a\n"
+    assert (root / ONE / "a.h").read_bytes() == b"a\n"
 
 
 def test_cleaning_removes_a_client_s_tree_only(forest: Forest, tmp_path: Path) -> None:
     forest.tree("one").apply(full({b"/a.h": A}))
     forest.tree("two").apply(full({b"/a.h": B}))
     forest.clean("one")
-    assert list((tmp_path / "sandbox/one").iterdir()) == []
-    assert (tmp_path / "sandbox/two/a.h").exists()
+    assert list((tmp_path / "sandbox" / ONE).iterdir()) == []
+    assert (tmp_path / "sandbox" / TWO / "a.h").exists()
     assert forest.tree("one").apply(full({b"/a.h": A}, 2)).state == "applied"
 
 
