@@ -32,3 +32,7 @@ class NamesItsPlace(InfrastructureError):
 
 class Unauthorized(ProtocolError):
     """The peer has no token, or a wrong one, for the role that this request needs."""
+
+
+class TooMuchAtOnce(InfrastructureError):
+    """More than there is memory for: to be asked again a little later."""

@@ -9,6 +9,7 @@ import os
 import struct
 
 from distbuild.command.by_products import Writable, object_of
+from distbuild.command.model import LocalReason
 from distbuild.outputs import is_same_directory
 from distbuild.protocol.blobs import is_expanding, unpack_inputs
 from distbuild.protocol.errors import ProtocolError
@@ -40,6 +41,19 @@ def objection(task: Task, result: ResultRequest) -> str:
         )
     except ProtocolError as error:
         return str(error)
+
+
+def size_of(result: ResultRequest) -> int:
+    """The memory that a result takes until it is used (bytes)."""
+    packed = sum(len(file.blob.data) for file in result.outputs)
+    return packed + len(result.stdout) + len(result.stderr) + len(result.packed_inputs)
+
+
+def only_here(result: ResultRequest) -> LocalReason | None:
+    """Why another worker would fare no better; None: it may, or there was no error."""
+    if result.crashed:
+        return LocalReason.COMPILER_CRASHED
+    return LocalReason.NAMES_ITS_PLACE if result.named else None
 
 
 def _objection_to_outputs(task: Task, result: ResultRequest) -> str:

@@ -117,8 +117,6 @@ def _judged(outcome: ResultRequest | Local, seconds: float) -> Checked:
         return Checked("refused" if outcome.reason in _REFUSALS else "failed", seconds, why)
     if outcome.exit_code != 0:
         return Checked("failed", seconds, _first_line(outcome.stderr))
-    if not any(posixpath.basename(file.path) == _OUTPUT.encode() for file in outcome.outputs):
-        return Checked("failed", seconds, "it gave no object")
     return Checked("compiled", seconds)
 
 

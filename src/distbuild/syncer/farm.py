@@ -14,10 +14,10 @@ import msgspec
 
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.protocol import messages
-from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.errors import TooMuchAtOnce
 from distbuild.protocol.text import one_line
 from distbuild.signals import Signal
-from distbuild.syncer.accept import objection
+from distbuild.syncer.accept import objection, only_here, size_of
 from distbuild.syncer.executor import Execution, Task
 from distbuild.syncer.job_queue import JOB_TIMEOUT_S, IllegalTransition, JobQueue
 from distbuild.syncer.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
@@ -36,10 +36,6 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 _NOTHING: tuple[list[messages.Toolchain], frozenset[str]] = ([], frozenset())
 #: Leases with what is to be done under them.
 Given = list[tuple[str, Task]]
-
-
-class TooMuchAtOnce(InfrastructureError):
-    """More than there is memory for: to be asked again a little later."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -283,13 +279,13 @@ class Farm:
     ) -> None:
         label = self._label(result.lease_id)
         detail = f"{label}: {one_line(result.error)}"
-        reason = _only_here(result)
+        reason = only_here(result)
         if result.error and reason is None:
             self._queue.ended(result.lease_id, self._now(), usable=False)
             self._retry(result.lease_id, LocalReason.LEASES_LOST, detail)
             return
         if reason is None:
-            size = _size(result)
+            size = size_of(result)
             if self._held and self._held + size > MAX_HELD_BYTES:
                 raise TooMuchAtOnce("too many results at once")
             waiting.held = size
@@ -302,8 +298,7 @@ class Farm:
         tell(waiting.answered)
 
     def _refuse(self, lease: str, worker: str, problem: str) -> None:
-        label = self._label(lease)
-        self._refusals.note(worker, label, problem)
+        self._refusals.note(worker, label := self._label(lease), problem)
         self._queue.ended(lease, self._now(), usable=False)
         self._retry(lease, LocalReason.RESULT_REFUSED, f"{label}: {problem}")
 
@@ -398,18 +393,6 @@ class Farm:
             return min(self._queue.due(now), *polls, math.inf if now > grace_ends else grace_ends)
 
 
-def _size(result: messages.ResultRequest) -> int:
-    packed = sum(len(file.blob.data) for file in result.outputs)
-    return packed + len(result.stdout) + len(result.stderr) + len(result.packed_inputs)
-
-
 def _random_salt() -> str:
     """128 random bits: a lease can be answered by the worker that has it, and by no other."""
     return os.urandom(16).hex() + "."
-
-
-def _only_here(result: messages.ResultRequest) -> LocalReason | None:
-    """Why another worker would fare no better; None: it may, or there was no error."""
-    if result.crashed:
-        return LocalReason.COMPILER_CRASHED
-    return LocalReason.NAMES_ITS_PLACE if result.named else None

@@ -8,13 +8,12 @@ from collections.abc import Callable, Generator
 from http import HTTPStatus
 
 from distbuild.protocol import messages
-from distbuild.protocol.errors import ProtocolError
+from distbuild.protocol.errors import ProtocolError, TooMuchAtOnce
 from distbuild.serving.answer import Answer
 from distbuild.serving.connection import Later
 from distbuild.serving.front import Call, Handler
 from distbuild.signals import Signal
 from distbuild.syncer.answers import answers
-from distbuild.syncer.farm import TooMuchAtOnce
 from distbuild.syncer.gate import Gate, Refused, same_version
 from distbuild.syncer.service import Service
 

@@ -8,17 +8,18 @@ import pytest
 
 from distbuild.command.model import Family
 from distbuild.protocol.blobs import pack_output
-from distbuild.protocol.messages import OutputFile, ResultRequest
+from distbuild.protocol.messages import InputFile, OutputFile, ResultRequest
 from distbuild.syncer.checks import check_workers, task_for
 from distbuild.syncer.farm import Farm
 from distbuild.toolchains import Identity
 from tests.support.cluster import wait_until
-from tests.support.tasks import asking, leased, run, task
+from tests.support.tasks import asking, failed, leased, run, task
 
 GCC = ("gcc", Identity("gcc", Family.GCC, "gcc 12.2.0 x", "/usr/bin/gcc", (), ()))
 DIRECTORY = "/home/me/state"
 #: For a test that is not to end by itself.
 LONG_S = 30.0
+SOURCE = InputFile(b"/home/me/state/check.c", bytes(32))
 OBJECT = OutputFile(b"/home/me/state/check.o", 0o644, pack_output(b"object"))
 
 
@@ -49,7 +50,7 @@ def answering(
 
 
 def compiled(worker: str) -> Callable[[str], ResultRequest]:
-    return lambda lease: ResultRequest(lease, worker, outputs=[OBJECT])
+    return lambda lease: ResultRequest(lease, worker, outputs=[OBJECT], inputs=[SOURCE])
 
 
 def test_each_worker_compiles_its_own_test(farm: Farm) -> None:
@@ -64,7 +65,6 @@ def test_each_worker_compiles_its_own_test(farm: Farm) -> None:
 @pytest.mark.parametrize(
     ("result", "detail"),
     [
-        (ResultRequest("", "w1"), "it gave no object"),
         (ResultRequest("", "w1", exit_code=1, stderr=b"x: bad\nmore"), "x: bad"),
         (
             ResultRequest("", "w1", exit_code=1, stderr=b"\xff" * 5000),
@@ -109,7 +109,7 @@ def test_a_test_is_no_job_for_another_worker(farm: Farm) -> None:
     assert leased(farm, asking("w2")) == []
     assert [t.worker for _, t in leased(farm, asking("w1"))] == ["w1"]
     pinned.close()
-    farm.deliver(ResultRequest(lease, "w2"))
+    assert farm.deliver(failed(lease, "w2"))
     run(other)
 
 

@@ -9,11 +9,12 @@ import msgspec
 import pytest
 
 from distbuild.command.model import Local, LocalReason
+from distbuild.protocol.errors import TooMuchAtOnce
 from distbuild.protocol.messages import LeaseRequest, RenewRequest, ResultRequest, Toolchain
 from distbuild.syncer import farm as farm_module
 from distbuild.syncer import ticker
 from distbuild.syncer.executor import Task
-from distbuild.syncer.farm import Farm, TooMuchAtOnce
+from distbuild.syncer.farm import Farm
 from distbuild.syncer.job_queue import FORGET_S, MAX_TRIES
 from tests.support.cluster import wait_until
 from tests.support.tasks import COMMAND, asking, failed, leased, renewed, run, task
