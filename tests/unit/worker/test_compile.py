@@ -741,6 +741,7 @@ class Wrapped:
 
         class Changed:
             argv, cwd, env = execution.argv, execution.cwd, execution.env
+            reach = execution.reach
 
             def answer(self, completed):
                 return change(execution.answer(completed))
