@@ -43,6 +43,7 @@ from distbuild.protocol.messages import (
 from distbuild.worker.clock import Clock
 from distbuild.worker.compilers import Compilers, Driver
 from distbuild.worker.ground import WITHHELD_TEXT
+from distbuild.worker.paths import check_job
 from distbuild.worker.private import empty, remove
 from distbuild.worker.runner import Cancellation, Running, start
 from distbuild.worker.sandbox import Answer, Sandbox, Task, Written
@@ -101,6 +102,7 @@ class JobRunner:
         return ResultRequest(job.lease_id, self._name, error=said, crashed=crashed, named=named)
 
     def _run(self, job: Job, tree: Tree, cancellation: Cancellation, clock: Clock) -> Steps:
+        check_job(job)
         driver = self._driver(job)
         command = self._command(job, driver)
         directory = self._new_directory()

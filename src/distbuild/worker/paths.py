@@ -13,6 +13,7 @@ from distbuild.protocol.messages import (
     DirectoryEntry,
     Entry,
     FileEntry,
+    Job,
     SymlinkEntry,
 )
 from distbuild.system_paths import WINDOWS
@@ -22,6 +23,9 @@ from distbuild.windows_names import is_nameable_path
 MAX_NAME_BYTES = 255
 #: Windows: 32,767 characters with the prefix for long paths; names are 255 characters there.
 MAX_PATH_BYTES = 32_000 if WINDOWS else 4096
+
+#: Directories above one another: what makes and removes them calls itself for each.
+MAX_DEPTH = 400
 
 _CLIENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\Z")
 
@@ -58,13 +62,32 @@ def _is_nameable(path: bytes) -> bool:
 
 def fits(path: bytes, entry: Entry, root: bytes) -> bool:
     """Whether this system can have the entry at ``path`` below ``root``."""
-    if len(root) + len(path) >= MAX_PATH_BYTES:
+    if len(root) + len(path) >= MAX_PATH_BYTES or path.count(b"/") > MAX_DEPTH:
         return False
     if len(path) > MAX_NAME_BYTES and any(len(part) > MAX_NAME_BYTES for part in path.split(b"/")):
         return False
     if isinstance(entry, SymlinkEntry):
         return len(rerooted_target(path, entry.target)) < MAX_PATH_BYTES
     return True
+
+
+def check_job(job: Job) -> None:
+    """Refuse, with ProtocolError, a job with words and paths that no process could have.
+
+    Its directories may have ``..`` in them, as compilers take them; what becomes of those is
+    checked where they are followed.
+    """
+    files = (file.path for file in job.files)
+    implicit = [job.implicit_include] if job.implicit_include else []
+    paths = [job.cwd, *job.output_dirs, *job.builtin_dirs, *implicit, *files]
+    for path in paths:
+        if not path.startswith(b"/"):
+            raise ProtocolError(f"no absolute path: {path[:200]!r}")
+        if len(path) >= MAX_PATH_BYTES or path.count(b"/") > MAX_DEPTH:
+            raise ProtocolError(f"too long or too deep a path: {path[:200]!r}")
+    for word in (*paths, *job.argv, *job.env.values()):
+        if b"\0" in word:
+            raise ProtocolError(f"a NUL in {word[:200]!r}")
 
 
 def check_entry(path: bytes, entry: Entry) -> None:
