@@ -247,7 +247,7 @@ def make_project(top: Path) -> Path:
         "std::vector<std::string> names() { int unused; return {__FILE__, std::to_string(g)}; }\n",
     )
     write(top / "src/bad.c", '#include "local.h"\n#include "no_such.h"\nint x;\n')
-    write(top / "src/warn.c", '#include "local.h"\nint h(void) { int a; return 1 + LOCAL; }\n')
+    write(top / "src/warn.c", '#include "local.h"\nint h(void) { int a; LOCAL + 1; return 1; }\n')
     write(top / "src/asm.S", '#include "local.h"\n.globl q\nq: nop\n')
     (top / "build").mkdir()
     return top
