@@ -11,6 +11,7 @@ from distbuild.command.outputs import unmap_dependency_file, unmap_text
 from distbuild.command.parse import parse
 from distbuild.command.relocate import relocate, relocate_env
 from distbuild.command.toolchain import parse_implicit_include, parse_search_dirs, search_probe
+from tests.support.system_headers import linked_directories
 
 FILES = {
     "app/a.S": '#include "asm.h"\n.globl VALUE\nVALUE:\n\tnop\n',
@@ -79,11 +80,8 @@ class Mirrored:
             passed += f"/{part}"
             os.makedirs(passed, exist_ok=True)
         subprocess.run(["cp", "-an", f"{directory}/.", passed], check=True, capture_output=True)
-        # Debian 13 has the kernel's headers elsewhere, and a link to them in /usr/include.
-        for entry in os.scandir(directory):
-            target = os.path.realpath(entry)
-            if entry.is_symlink() and entry.is_dir() and not target.startswith(directory):
-                self.mirror_builtin(target)
+        for target in linked_directories(directory):
+            self.mirror_builtin(target)
 
     def parsed(self, argv: list[str]) -> CompileCommand:
         """``argv`` as a command that can be distributed."""

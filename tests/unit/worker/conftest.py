@@ -1,3 +1,4 @@
+import glob
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,11 +10,12 @@ from distbuild.worker.plain import PlainSandbox
 from distbuild.worker.sandbox import Sandbox
 from tests.unit.worker.devbox import SEARCH_PATH, DevBox
 
+GCC = sorted(glob.glob("/usr/lib/gcc/*/*/include"))
 SYSTEM_ROOTS = (
     "/usr/include",
     "/usr/local/include",
-    "/usr/lib/gcc/x86_64-linux-gnu/12/include",
-    "/usr/lib/llvm-14/lib/clang/14.0.6/include",
+    *GCC,
+    *map(os.path.realpath, glob.glob("/usr/lib/llvm-*/lib/clang/*/include")),
 )
 
 
@@ -23,7 +25,10 @@ def devbox(tmp_path_factory: pytest.TempPathFactory) -> DevBox:
     box = DevBox(tmp_path_factory.mktemp("worker"))
     box.mirror(*filter(os.path.isdir, SYSTEM_ROOTS))
     # clang spells its C++ directories with ".." through these.
-    box.mirror_way("/usr/bin/../lib/gcc/x86_64-linux-gnu/12/../../../../include/c++/12")
+    for directory in map(os.path.dirname, GCC):
+        version = os.path.basename(directory)
+        way = f"/usr/bin/..{directory.removeprefix('/usr')}/../../../../include/c++/{version}"
+        box.mirror_way(way)
     return box
 
 

@@ -34,6 +34,7 @@ from distbuild.worker.job import JobRunner
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.runner import Cancellation
 from distbuild.worker.sandbox import Sandbox
+from tests.support.system_headers import linked_directories
 from tests.support.tools import need
 from tests.unit.worker.fakes import finished
 
@@ -66,13 +67,6 @@ def listing(top: Path | str) -> dict[bytes, Entry]:
         if str(parent) != "/":
             found[os.fsencode(parent)] = DIRECTORY
     return found
-
-
-def linked_directories(top: Path | str) -> list[str]:
-    """Directories outside of ``top`` that symlinks directly in it lead to."""
-    below = os.path.realpath(top) + "/"
-    found = {os.path.realpath(entry) for entry in os.scandir(top) if entry.is_symlink()}
-    return sorted(t for t in found if os.path.isdir(t) and not f"{t}/".startswith(below))
 
 
 def summary_of(entries: Mapping[bytes, Entry]) -> bytes:
@@ -114,7 +108,6 @@ class DevBox:
             wanted = {path: entry for path, entry in wanted.items() if not path.startswith(prefix)}
             wanted |= listing(top)
             self.roots.add(os.fsencode(top))
-            # Debian 13 has the kernel's headers elsewhere, and a link to them in /usr/include.
             for target in linked_directories(top):
                 wanted |= listing(target)
                 self.roots.add(os.fsencode(target))
@@ -254,7 +247,7 @@ def make_project(top: Path) -> Path:
         "std::vector<std::string> names() { int unused; return {__FILE__, std::to_string(g)}; }\n",
     )
     write(top / "src/bad.c", '#include "local.h"\n#include "no_such.h"\nint x;\n')
-    write(top / "src/warn.c", '#include "local.h"\nint h(void) { int a; return 1 + LOCAL; }\n')
+    write(top / "src/warn.c", '#include "local.h"\nint h(void) { int a; LOCAL + 1; return 1; }\n')
     write(top / "src/asm.S", '#include "local.h"\n.globl q\nq: nop\n')
     (top / "build").mkdir()
     return top

@@ -73,6 +73,10 @@ AT_ORIGINAL_PATHS = [
 ]
 
 
+#: gcc's name with its version, as Debian has it.
+VERSIONED = os.path.basename(os.path.realpath("/usr/bin/gcc")).removeprefix("x86_64-linux-gnu-")
+
+
 def command(driver: str, arguments: str, top: Path) -> list[str]:
     """A command line; ``@`` is the project."""
     return [driver, *(word.replace("@", str(top)) for word in arguments.split(" "))]
@@ -590,7 +594,7 @@ def test_an_output_may_go_to_the_directory_of_temporary_files(
 
 
 @pytest.mark.parametrize(
-    "name", ["/usr/bin/gcc", "/usr/bin/cc", "gcc-12", "/usr/lib/llvm-14/bin/clang"]
+    "name", ["/usr/bin/gcc", "/usr/bin/cc", VERSIONED, os.path.realpath("/usr/bin/clang")]
 )
 def test_the_compiler_may_be_named_in_any_way(
     name: str, devbox: DevBox, sandbox: Sandbox, project: Path, require_tool: Callable[[str], str]
