@@ -256,6 +256,9 @@ class ResultRequest(Message, frozen=True):
     packed_inputs: bytes = b""
     #: Of those, in their order, as ``marks.pack_marks`` makes them; may be missing.
     marks: bytes = b""
+    #: What the assembler read by its own directives, which no dependency file lists; without a
+    #: digest where that is no file of the mirror. There may be one too many among them.
+    assembled: list[InputFile] = []
     #: The tree changed under the compiler in a way that may have touched what it read.
     disturbed: bool = False
     error: str = ""
@@ -263,6 +266,8 @@ class ResultRequest(Message, frozen=True):
     crashed: bool = False
     #: The error is that the object would name the worker's own paths: only the dev box's has none.
     named: bool = False
+    #: The error is that the worker cannot tell what the assembler read: the dev box compiles.
+    unseen: bool = False
 
 
 class ResultBatch(Message, frozen=True):

@@ -297,4 +297,6 @@ def _only_here(result: messages.ResultRequest) -> LocalReason | None:
     """Why another worker would fare no better; None: it may, or there was no error."""
     if result.crashed:
         return LocalReason.COMPILER_CRASHED
+    if result.unseen:
+        return LocalReason.ASSEMBLER_INPUT
     return LocalReason.NAMES_ITS_PLACE if result.named else None

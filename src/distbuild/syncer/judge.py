@@ -18,7 +18,7 @@ from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest
-from distbuild.syncer import proof
+from distbuild.syncer import assembled, proof
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.odd import cover_asked, cover_odd_files
@@ -64,19 +64,36 @@ class Judge:
             stands = self._judge_failure(task, result)
             lists_none = not inputs and not task.command.family.speaks_cl
             return self._judge_unproved(task, result) if stands is True and lists_none else stands
+        if result.exit_code != 0 and assembled.is_of_assembler(task.command, result.stderr):
+            return Local(LocalReason.ASSEMBLER_INPUT, task.command.source)
         findings = self._examine(task, inputs, own)
-        if findings.reads_more:
-            return Local(LocalReason.ASSEMBLER_INPUT, findings.reads_more)
-        if findings.twin:
-            return Local(LocalReason.HARD_LINKS, findings.twin)
-        if findings.precompiled:
-            return Local(LocalReason.PRECOMPILED_HEADER, findings.precompiled)
+        if obstacle := _obstacle(findings):
+            return obstacle
         if findings.in_doubt():
             log.info("compiled again: %s", findings)
             self._mirror(findings.to_mirror())
             self._mirroring.recheck(findings.stale)
             self._mirroring.require(posixpath.dirname(p) for p in findings.stale)
-        return not (self._covered_more(task, findings, inputs) or findings.in_doubt())
+        is_in_doubt = self._covered_more(task, findings, inputs) or findings.in_doubt()
+        stands = self._judge_assembled(task, result, own) if result.assembled else True
+        return not is_in_doubt if stands is True else stands
+
+    def _judge_assembled(
+        self, task: Task, result: ResultRequest, own: dict[str, FileEntry]
+    ) -> bool | Local:
+        """The same for what the assembler has read, which no dependency file names."""
+        manifest = self._mirroring.manifest
+        found = assembled.examine(result.assembled, task.command, manifest.get, own)
+        if found.obstacle:
+            return found.obstacle
+        if found.withheld or found.stale:
+            log.info("compiled again: %s", found)
+        self._mirroring.recheck(found.stale)
+        for path in found.withheld:
+            self._mirroring.want(path)
+            if not isinstance(manifest.get(path), FileEntry):
+                return Local(LocalReason.ASSEMBLER_INPUT, path)
+        return not (found.withheld or found.stale)
 
     def _covered_more(self, task: Task, findings: proof.Findings, inputs: Inputs) -> bool:
         """Mirror what texts ask for outside the mirrored directories; whether that was new."""
@@ -148,7 +165,7 @@ class Judge:
         """A failed compile lists no inputs. It stands unless a file of ours was missing."""
         if _WITHHELD_MARK.encode() in result.stderr:
             return self._want_withheld(task, result)
-        if b"ssembler messages" in result.stderr:
+        if assembled.speaks(result.stderr):
             return Local(LocalReason.ASSEMBLER_INPUT, task.command.source)
         if unseen := self._unseen(task):
             searched = {disk.realpath(d) for d in task.search_dirs}
@@ -242,6 +259,15 @@ class Judge:
         except OSError:
             return None
         return None
+
+
+def _obstacle(findings: proof.Findings) -> Local | None:
+    """What only the local compiler can do."""
+    if findings.twin:
+        return Local(LocalReason.HARD_LINKS, findings.twin)
+    if findings.precompiled:
+        return Local(LocalReason.PRECOMPILED_HEADER, findings.precompiled)
+    return None
 
 
 def _hides_places(task: Task) -> bool:

@@ -12,6 +12,8 @@ import posixpath
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from distbuild import disk
 from distbuild.command import native
 from distbuild.command.locations import blamed
@@ -26,6 +28,7 @@ from distbuild.protocol.errors import (
     InfrastructureError,
     NamesItsPlace,
     ProtocolError,
+    UnseenInputs,
 )
 from distbuild.protocol.marks import pack_marks
 from distbuild.protocol.messages import (
@@ -48,7 +51,8 @@ from distbuild.worker.view import SPECS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_WITHHELD = WITHHELD_TEXT.split()[-1].decode()
+_MARK = WITHHELD_TEXT.split()[-1]
+_WITHHELD = _MARK.decode()
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +88,8 @@ class JobRunner:
             if crashed:
                 _log.warning("%s crashed: %s", os.fsdecode(job.argv[0]), error)
             named = isinstance(error, NamesItsPlace)
-            return self.failed(job, str(error), crashed=crashed, named=named)
+            failed = self.failed(job, str(error), crashed=crashed, named=named)
+            return msgspec.structs.replace(failed, unseen=isinstance(error, UnseenInputs))
 
     def failed(
         self, job: Job, error: str, *, crashed: bool = False, named: bool = False
@@ -165,12 +170,17 @@ class JobRunner:
 
     def _result(self, task: Task, answer: Answer, revision: int) -> ResultRequest:
         inputs = _inputs(task, answer)
+        listed = {file.path for file in inputs}
+        assembled = [path for path in answer.assembled if path not in listed]
         failed = answer.exit_code != 0
         if answer.dependencies is None and not failed:
             raise InfrastructureError("the compiler wrote no dependency file")
         paths = [file.path for file in inputs]
         task.clock.check_inputs(task.job, task.command, task.tree, None if failed else paths)
-        disturbed = task.tree.is_changed_since(revision, paths)
+        more = [InputFile(path, task.tree.digest_at(path)) for path in assembled]
+        if all(file.digest for file in (*inputs, *more)):
+            _refuse_placeholders(answer)
+        disturbed = task.tree.is_changed_since(revision, [*paths, *assembled])
         if answer.dependencies is None and task.command.family.speaks_cl:
             # It lists nothing when it fails. Of the others such a failure proves nothing anyway.
             disturbed = task.tree.revision() != revision
@@ -183,6 +193,7 @@ class JobRunner:
             outputs=[_output_file(file) for file in answer.written],
             packed_inputs=pack_inputs(inputs) if inputs else b"",
             marks=pack_marks(inputs),
+            assembled=more,
             disturbed=disturbed,
         )
 
@@ -196,6 +207,13 @@ def _for_processor(command: CompileCommand, job: Job) -> CompileCommand:
     except ValueError as error:
         raise ProtocolError(f"refused: {error}") from error
     return native.applied(command, words, os.fsdecode(SPECS))
+
+
+def _refuse_placeholders(answer: Answer) -> None:
+    """Raise UnseenInputs where a placeholder's text is in an output, though no list names it."""
+    for file in answer.written:
+        if _MARK in file.content:
+            raise UnseenInputs(f"a placeholder's text is in {os.fsdecode(file.path)}")
 
 
 def _output_file(file: Written) -> OutputFile:

@@ -22,6 +22,7 @@ from distbuild.mirror.manifest import MAX_SYMLINKS
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError, NamesItsPlace
 from distbuild.protocol.messages import FileEntry, SymlinkEntry
+from distbuild.worker import assembler
 from distbuild.worker.observe import Observer, names, observe
 from distbuild.worker.paths import check_path
 from distbuild.worker.private import PrivateDirectory
@@ -37,6 +38,11 @@ from distbuild.worker.sandbox import (
 from distbuild.worker.view import OURS, SPECS, Views, base_plan
 
 _DEPENDENCIES = b"deps.d"
+_ASSEMBLED = b"assembled.d"
+#: Has gcc's assembler write that.
+_ASKING = b"asking.specs"
+#: Where nothing is but what the tree has, and what the compile itself has left.
+_TEMPORARY = (b"/tmp", OURS)
 _CONFINED = b"--unshare-all --die-with-parent --new-session --cap-drop ALL".split()
 _PROBE_TIMEOUT_S = 20.0
 _ENV = b"/usr/bin/env"
@@ -89,6 +95,7 @@ class NamespaceSandbox:
                 os.mkdir(_ours(task))
             if native.is_wanted(task.command):
                 _write_specs(task)
+            asking = _asking(task)
             directories = _private_directories(task)
             try:
                 mounts = self._views.arguments(task, directories, _ours(task))
@@ -97,7 +104,7 @@ class NamespaceSandbox:
         argv0, path = self._argv0(task)
         observer = observe(task.command, os.fsdecode(OURS + b"/" + _DEPENDENCIES))
         named = {**environment(task, path), **observer.env}
-        words = _run([argv0, *map(os.fsencode, observer.argv[1:])], observer)
+        words = _run([argv0, *asking, *map(os.fsencode, observer.argv[1:])], observer)
         if named["PWD"] != os.fsdecode(task.job.cwd):
             # bubblewrap sets it to the directory that it changes to.
             words = [_ENV, b"PWD=" + os.fsencode(named["PWD"]), *words]
@@ -159,7 +166,16 @@ class _NamespaceExecution:
         with translated():
             written = tuple(file for d in self.directories for file in d.written())
             dependencies = self._dependencies(written)
-        return Answer(exit_code, completed.stdout, completed.stderr, written, dependencies)
+            assembled = self._assembled(written) if exit_code == 0 else ()
+        return Answer(
+            exit_code, completed.stdout, completed.stderr, written, dependencies, assembled
+        )
+
+    def _assembled(self, written: tuple[Written, ...]) -> tuple[bytes, ...]:
+        if not assembler.is_asked(self.task.command):
+            return ()
+        names = assembler.listed(_ours(self.task) + b"/" + _ASSEMBLED)
+        return assembler.in_namespace(self.task, names, {f.path for f in written}, _TEMPORARY)
 
     def _dependencies(self, written: tuple[Written, ...]) -> tuple[bytes, ...] | None:
         command = self.task.command
@@ -180,6 +196,15 @@ def _run(words: list[bytes], observer: Observer) -> list[bytes]:
         return words
     again = " ".join(map(shlex.quote, observer.again))
     return [b"/bin/sh", b"-c", _TWICE % os.fsencode(again), b"sh", *words]
+
+
+def _asking(task: Task) -> list[bytes]:
+    """Words that have the assembler list what it reads."""
+    if not assembler.is_asked(task.command):
+        return []
+    with open(_ours(task) + b"/" + _ASKING, "wb") as file:
+        file.write(assembler.specs(OURS + b"/" + _ASSEMBLED))
+    return [b"-specs=" + OURS + b"/" + _ASKING]
 
 
 def _write_specs(task: Task) -> None:

@@ -17,7 +17,7 @@ from distbuild.command.outputs import unmap_dependency_file, unmap_text
 from distbuild.command.relocate import Relocated, relocate, relocate_env
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.worker import plain_cl
+from distbuild.worker import assembler, plain_cl
 from distbuild.worker.observe import names
 from distbuild.worker.runner import Completed
 from distbuild.worker.sandbox import Answer, Execution, Task, Written, environment, resolved
@@ -52,7 +52,12 @@ class PlainSandbox:
             )
         except ValueError as error:
             raise InfrastructureError(f"no namespaces here: {error}") from error
-        argv = [task.driver.path, *moved.argv[1:]]
+        specs, listing = _beside(moved) if assembler.is_asked(task.command) else ("", "")
+        if specs:
+            with translated(), open(specs, "wb") as file:
+                file.write(assembler.specs(os.fsencode(listing)))
+        asking = [f"-specs={specs}"] if specs else []
+        argv = [task.driver.path, *asking, *moved.argv[1:]]
         named = environment(task, self._search_path)
         # A compiler that is killed removes no temporary files; these go with the directory.
         own = {"PWD": moved.cwd, "TMPDIR": os.fsdecode(task.directory)}
@@ -64,6 +69,8 @@ class PlainSandbox:
             {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
             moved,
             tree,
+            specs,
+            listing,
         )
 
 
@@ -76,6 +83,9 @@ class _PlainExecution:
     moved: Relocated
     #: The tree's root, canonical.
     tree: bytes
+    #: What has the assembler list what it has read, and where it does; "": it does not.
+    specs: str = ""
+    listing: str = ""
 
     def answer(self, completed: Completed) -> Answer:
         """Everything with the tree's prefix taken off."""
@@ -85,6 +95,11 @@ class _PlainExecution:
             raise InfrastructureError(f"cannot run {self.task.driver.path}")
         with translated():
             written, dependencies = self._written(os.fsdecode(self.tree))
+        assembled: tuple[bytes, ...] = ()
+        if self.listing and completed.status == 0:
+            names = assembler.listed(os.fsencode(self.listing))
+            left = {file.path for file in written}
+            assembled = assembler.relocated(self.task, names, self.cwd, self.tree, left)
         if completed.status != 0:  # then there may be no list of what it read
             self._check_read(os.fsencode(path) for path, _ in places(plain(completed.stderr)))
         return Answer(
@@ -93,6 +108,7 @@ class _PlainExecution:
             unmap_text(completed.stderr, self.tree),
             written,
             dependencies,
+            assembled,
         )
 
     def _written(self, tree: str) -> tuple[tuple[Written, ...], tuple[bytes, ...] | None]:
@@ -105,6 +121,8 @@ class _PlainExecution:
         out = posixpath.dirname(moved.output_path)
         for name in sorted(disk.listdir(out)):
             path = posixpath.join(out, name)
+            if path in (self.specs, self.listing):
+                continue
             status = disk.lstat(path)
             if not stat.S_ISREG(status.st_mode):
                 raise InfrastructureError(f"the compiler left {name!r}, which is no output")
@@ -131,3 +149,11 @@ class _PlainExecution:
             alien = path.startswith(b"/") and not (moved or own)
             if alien or climbs_out(self.task.command.cwd, os.fsdecode(known)):
                 raise InfrastructureError(f"{os.fsdecode(path)!r} was read outside the mirror")
+
+
+def _beside(moved: Relocated) -> tuple[str, str]:
+    """Two names in the output directory that are none of the outputs'."""
+    directory = posixpath.dirname(moved.output_path)
+    names = (posixpath.join(directory, name) for name in ("a", "aa", "aaa", "aaaa"))
+    free = (path for path in names if path not in (moved.output_path, moved.dependency_path))
+    return next(free), next(free)

@@ -41,13 +41,15 @@ class Written(msgspec.Struct, frozen=True):
 
 class Answer(msgspec.Struct, frozen=True):
     """The compiler's verdict in dev box terms. ``dependencies``: what it read, as it spelled the
-    paths; None when it wrote no dependency file."""
+    paths; None when it wrote no dependency file. ``assembled``: files of the tree that the
+    assembler read by itself, by their real paths."""
 
     exit_code: int
     stdout: bytes
     stderr: bytes
     written: tuple[Written, ...] = ()
     dependencies: tuple[bytes, ...] | None = None
+    assembled: tuple[bytes, ...] = ()
 
 
 class Execution(Protocol):
