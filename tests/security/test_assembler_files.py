@@ -201,7 +201,7 @@ SPELLINGS = {
     ),
     "none": Spelling("int none;\n"),
 }
-COMPILERS = ("gcc",)
+COMPILERS = ("gcc", "clang")
 
 
 class Both(msgspec.Struct):

@@ -1,19 +1,23 @@
 """How a compile is made to say which files its assembler reads by itself (``.incbin``,
 ``.include``): no dependency file lists them, and no text shows them, since macros make directives.
 
-GNU as lists them when asked. Unaware of how processes are started.
+gcc's, GNU as, lists them when asked. clang's is part of it and lists nothing: most of its sources
+have no assembler, and prove that by compiling where it is an error; for the others the kernel tells
+which files are opened. Unaware of how processes are started.
 """
 
 import os
 import posixpath
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
-from distbuild.command.model import CompileCommand, Family
+from distbuild.command.model import ASSEMBLER_LANGUAGES, CompileCommand, Family
+from distbuild.command.relocate import records_itself
 from distbuild.mirror.manifest import MAX_SYMLINKS
 from distbuild.mirror.policy import is_kernels
 from distbuild.protocol.errors import UnseenInputs
 from distbuild.protocol.messages import DirectoryEntry, SymlinkEntry
+from distbuild.worker import lent
 from distbuild.worker.sandbox import Task, resolved
 from distbuild.worker.tree import Tree
 
@@ -34,6 +38,56 @@ def is_asked(command: CompileCommand) -> bool:
     return command.family is Family.GCC and not any(
         argument.meaning in ("-S", "-fsyntax-only") for argument in command.arguments
     )
+
+
+#: clang's option.
+_FORBID = "-fno-gnu-inline-asm"
+_ALLOWS = ("-fgnu-inline-asm", _FORBID)
+#: Other kinds of inline assembler, which that does not forbid.
+_BLOCKS = ("-fasm-blocks", "-fms-extensions", "-fms-compatibility", "-fborland-extensions")
+#: What tells a program whether inline assembler is allowed: ``gnu_asm``, or two words that make it.
+_ASKS = re.compile(rb"u_asm|\b(?:__)?gnu_(?:as?)?\b|\b_asm(?:__)?\b")
+#: Where the compile leaves what it removes again.
+_TEMPORARY = "/tmp/"  # noqa: S108 - of a sandbox of its own
+_SPLICE = re.compile(rb"(?:\\|\?\?/)[ \t\r]*\n")
+
+
+def can_forbid(command: CompileCommand) -> bool:
+    """Whether a clang makes the same object where inline assembler is an error, if there is none.
+
+    A command line that is recorded would show the option.
+    """
+    if command.family is not Family.CLANG or command.language in ASSEMBLER_LANGUAGES:
+        return False
+    for argument in command.arguments:
+        word = argument.option + (argument.value or "")
+        if word.startswith((*_ALLOWS, *_BLOCKS)) or "windows" in word or "-gcodeview" in word:
+            return False
+    return not records_itself(command)
+
+
+def may_ask(text: bytes) -> bool:
+    """Whether a text may let the program be another one where inline assembler is an error: by
+    ``__has_extension(gnu_asm)``, perhaps by a name that macros make."""
+    if b"\n" in text and _SPLICE.search(text):
+        text = _SPLICE.sub(b"", text)
+    return _ASKS.search(text) is not None
+
+
+def is_seen(task: Task) -> bool:
+    """Whether it is known what the assembler reads without a look at what is opened.
+
+    Microsoft's has no such directives.
+    """
+    family = task.command.family
+    return family is Family.CL or is_asked(task.command) or task.forbids_assembler
+
+
+def options(task: Task, specs_path: bytes) -> list[bytes]:
+    """Words for the compiler; ``specs_path`` is for ``specs``, where that ``is_asked``."""
+    if is_asked(task.command):
+        return [b"-specs=" + specs_path]
+    return [_FORBID.encode()] if task.forbids_assembler else []
 
 
 def specs(path: bytes) -> bytes:
@@ -68,13 +122,14 @@ def _plain(match: re.Match[bytes]) -> bytes:
 
 
 def in_namespace(
-    task: Task, names: Iterable[bytes], written: Collection[bytes], own: Sequence[bytes]
+    task: Task, names: Iterable[bytes], written: Collection[bytes]
 ) -> tuple[bytes, ...]:
-    """Of the files that were opened by these names at the dev box's own paths, those of the tree.
+    """Of the files that were read by these names at the dev box's own paths, those of the tree.
 
-    ``written``: what the compile left; in the directories ``own`` is nothing else of the dev box
-    but what the tree has. Raises UnseenInputs for a file that is the worker's.
+    A name need not exist. ``written``: what the compile left. Raises UnseenInputs for a file that
+    is the worker's.
     """
+    is_listed = is_asked(task.command)
     found = []
     for name in names:
         path = task.command.absolute(os.fsdecode(name))
@@ -85,11 +140,11 @@ def in_namespace(
             found.append(os.fsencode(real))
             continue
         place = _led_to(path, task.tree)
-        if os.fsencode(place).startswith(tuple(d + b"/" for d in own)):
-            continue  # a temporary file
-        if is_kernels(place) or os.path.lexists(place):
+        is_own = lent.shows_own(task, os.fsencode(place)) and os.path.lexists(place)
+        if is_own or is_kernels(place):
             raise UnseenInputs(f"{place} may be the worker's")
-        _check_name(name)
+        if is_listed and not place.startswith(_TEMPORARY):
+            _check_name(name)
     return tuple(_no_directories(found, task.tree))
 
 
@@ -97,13 +152,15 @@ def relocated(
     task: Task, names: Iterable[bytes], cwd: bytes, root: bytes, written: Collection[bytes]
 ) -> tuple[bytes, ...]:
     """The same for a command that ran in ``cwd``, in the tree that is at ``root``."""
+    is_listed = is_asked(task.command)
     found = []
     for name in names:
         place = os.path.realpath(posixpath.join(cwd, name))
         if place.startswith(task.directory + b"/"):
             continue  # a temporary file
         if not os.path.lexists(place):
-            _check_name(name)
+            if is_listed:
+                _check_name(name)
         elif not place.startswith(root + b"/"):
             raise UnseenInputs(f"{os.fsdecode(place)} may be the worker's")
         elif not _is_own_text(task, os.fsdecode(place[len(root) :]), written):

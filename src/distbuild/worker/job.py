@@ -10,7 +10,7 @@ import logging
 import os
 import posixpath
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -32,15 +32,18 @@ from distbuild.protocol.errors import (
 )
 from distbuild.protocol.marks import pack_marks
 from distbuild.protocol.messages import (
+    Digest,
     InputFile,
     Job,
     OutputFile,
     ResultRequest,
     SymlinkEntry,
 )
+from distbuild.worker import assembler
 from distbuild.worker.clock import Clock
 from distbuild.worker.compilers import Compilers, Driver
 from distbuild.worker.ground import WITHHELD_TEXT
+from distbuild.worker.opens import Opens
 from distbuild.worker.private import empty, remove
 from distbuild.worker.runner import Cancellation, Running, start
 from distbuild.worker.sandbox import Answer, Sandbox, Task, Written
@@ -56,6 +59,9 @@ _WITHHELD = _MARK.decode()
 
 _log = logging.getLogger(__name__)
 
+#: So many sources and texts are remembered.
+_MAX_KNOWN = 100_000
+_T = TypeVar("_T")
 #: A job on its way: see ``JobRunner.run``.
 Steps = Generator[Running, str, ResultRequest | None]
 
@@ -71,6 +77,9 @@ class JobRunner:
         self._directory = directory
         self._numbers = itertools.count()
         self._spare: list[bytes] = []
+        # Sources that have inline assembler, and digests of texts that do not ask whether they may.
+        self._assembling: set[str] = set()
+        self._unasking: set[Digest] = set()
 
     def run(
         self, job: Job, tree: Tree, cancellation: Cancellation, clock: Clock | None = None
@@ -79,7 +88,8 @@ class JobRunner:
 
         ``clock``: this machine's when the job came, for one that is right None.
 
-        Yields the compiler once it runs, and gets what stopped it.
+        Yields the compiler once it runs, and gets what stopped it; after one that ``is_tentative``
+        perhaps another one.
         """
         try:
             return (yield from self._run(job, tree, cancellation, clock or Clock()))
@@ -101,35 +111,55 @@ class JobRunner:
     def _run(self, job: Job, tree: Tree, cancellation: Cancellation, clock: Clock) -> Steps:
         driver = self._driver(job)
         command = self._command(job, driver)
-        directory = self._new_directory()
+        source = command.absolute(command.source)
+        forbids = assembler.can_forbid(command) and source not in self._assembling
+        with tree.holds.holding(job.files, _directories(job, tree)):
+            if cancellation.is_set():
+                return None
+            clock.check_command(job, command, tree)
+            task = Task(job, command, driver, tree, b"", clock, forbids)
+            with contextlib.suppress(_WithAssembler):
+                return (yield from self._compile(task))
+            task = msgspec.structs.replace(task, forbids_assembler=False)
+            result = yield from self._compile(task)
+            if result is not None and result.exit_code == 0:
+                _note(source, self._assembling)  # its next compile is seen at once
+            return result
+
+    def _compile(self, task: Task) -> Steps:
+        """One run of the compiler. Raises _WithAssembler if it may have met what is forbidden."""
+        task = msgspec.structs.replace(task, directory=self._new_directory())
         # After any other end a process of the compiler's may not be dead yet, and write there.
         clean_end = False
         try:
-            with tree.holds.holding(job.files, _directories(job, tree)):
-                if cancellation.is_set():
-                    return None
-                clock.check_command(job, command, tree)
-                task = Task(job, command, driver, tree, directory, clock)
-                revision = tree.revision()
-                execution = self._sandbox.prepare(task)
-                running = start(execution.argv, execution.cwd, execution.env, job.terminal)
-                stopped = "cancelled"
-                try:
-                    stopped = yield running
-                finally:
-                    completed = running.finish(stopped)
-                clean_end = completed.status == 0 and not completed.stopped
-                if completed.stopped == "cancelled":
-                    return None
-                if not self._compilers.is_same(driver):
-                    raise InfrastructureError(f"{driver.path} was replaced by another compiler")
-                check(completed)
-                return self._result(task, execution.answer(completed), revision)
+            revision = task.tree.revision()
+            execution = self._sandbox.prepare(task)
+            opens = None if assembler.is_seen(task) else Opens(execution.is_of_task)
+            running = start(execution.argv, execution.cwd, execution.env, task.job.terminal, opens)
+            running.is_tentative = task.forbids_assembler
+            stopped = "cancelled"
+            try:
+                stopped = yield running
+            finally:
+                completed = running.finish(stopped)
+                if opens is not None:
+                    opens.close()
+            clean_end = completed.status == 0 and not completed.stopped
+            if completed.stopped == "cancelled":
+                return None
+            if not self._compilers.is_same(task.driver):
+                raise InfrastructureError(f"{task.driver.path} was replaced by another compiler")
+            check(completed)
+            if task.forbids_assembler and completed.status != 0 and _MARK not in completed.stderr:
+                # That may be the reason, in whatever form it is said. All failures come here.
+                raise _WithAssembler
+            opened = opens.names() if opens is not None and completed.status == 0 else ()
+            return self._result(task, execution.answer(completed, opened), revision)
         finally:
-            if clean_end and empty(directory, keep=self._sandbox.namespaces):
-                self._spare.append(directory)
+            if clean_end and empty(task.directory, keep=self._sandbox.namespaces):
+                self._spare.append(task.directory)
             else:
-                remove(directory)
+                remove(task.directory)
 
     def _driver(self, job: Job) -> Driver:
         if not job.argv:
@@ -168,11 +198,26 @@ class JobRunner:
                     disk.mkdir(directory)
                     return directory
 
+    def _may_ask(self, task: Task, inputs: list[InputFile]) -> bool:
+        """Whether a text that was read may ask for inline assembler, or the command's words do."""
+        if any(assembler.may_ask(word) for word in task.job.argv if word.startswith(b"-D")):
+            return True
+        for file in inputs:
+            if file.digest in self._unasking or not file.digest:
+                continue
+            with translated(), disk.open_to_read(task.tree.ground.real(file.path)) as text:
+                if assembler.may_ask(text.read()):
+                    return True
+            _note(file.digest, self._unasking)
+        return False
+
     def _result(self, task: Task, answer: Answer, revision: int) -> ResultRequest:
         inputs = _inputs(task, answer)
+        failed = answer.exit_code != 0
+        if task.forbids_assembler and not failed and self._may_ask(task, inputs):
+            raise _WithAssembler
         listed = {file.path for file in inputs}
         assembled = [path for path in answer.assembled if path not in listed]
-        failed = answer.exit_code != 0
         if answer.dependencies is None and not failed:
             raise InfrastructureError("the compiler wrote no dependency file")
         paths = [file.path for file in inputs]
@@ -196,6 +241,17 @@ class JobRunner:
             assembled=more,
             disturbed=disturbed,
         )
+
+
+class _WithAssembler(Exception):
+    """A compile in which inline assembler was forbidden is not to count."""
+
+
+def _note(value: _T, known: set[_T]) -> None:
+    """Remember a value, of not too many."""
+    if len(known) >= _MAX_KNOWN:
+        known.clear()
+    known.add(value)
 
 
 def _for_processor(command: CompileCommand, job: Job) -> CompileCommand:

@@ -7,7 +7,7 @@ import functools
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from distbuild import disk
@@ -56,7 +56,7 @@ class PlainSandbox:
         if specs:
             with translated(), open(specs, "wb") as file:
                 file.write(assembler.specs(os.fsencode(listing)))
-        asking = [f"-specs={specs}"] if specs else []
+        asking = map(os.fsdecode, assembler.options(task, os.fsencode(specs)))
         argv = [task.driver.path, *asking, *moved.argv[1:]]
         named = environment(task, self._search_path)
         # A compiler that is killed removes no temporary files; these go with the directory.
@@ -87,7 +87,12 @@ class _PlainExecution:
     specs: str = ""
     listing: str = ""
 
-    def answer(self, completed: Completed) -> Answer:
+    def is_of_task(self, name: bytes) -> bool:
+        """Whether it is in the tree or the task's own directory."""
+        path = posixpath.normpath(posixpath.join(self.cwd, name))
+        return path.startswith((self.tree + b"/", self.task.directory + b"/"))
+
+    def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> Answer:
         """Everything with the tree's prefix taken off."""
         if completed.status < 0:
             raise InfrastructureError(f"the compiler was killed by signal {-completed.status}")
@@ -96,8 +101,8 @@ class _PlainExecution:
         with translated():
             written, dependencies = self._written(os.fsdecode(self.tree))
         assembled: tuple[bytes, ...] = ()
-        if self.listing and completed.status == 0:
-            names = assembler.listed(os.fsencode(self.listing))
+        if completed.status == 0:
+            names = assembler.listed(os.fsencode(self.listing)) if self.listing else opened
             left = {file.path for file in written}
             assembled = assembler.relocated(self.task, names, self.cwd, self.tree, left)
         if completed.status != 0:  # then there may be no list of what it read

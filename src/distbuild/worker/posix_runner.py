@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.errors import InfrastructureError, UnseenInputs
 from distbuild.protocol.messages import Terminal
 from distbuild.worker import spawn
 from distbuild.worker.completed import MAX_OUTPUT_BYTES, REPORT, Completed
+from distbuild.worker.opens import Opens
 from distbuild.worker.terminal import Ends, open_terminal
 
 _READ_BYTES = 65536
@@ -53,12 +54,13 @@ def start(
     cwd: bytes | str,
     env: Mapping[bytes, bytes],
     terminal: Terminal | None = None,
+    opens: Opens | None = None,
 ) -> "Running":
     """Start ``argv`` in a process group of its own, which has to be brought to its end.
 
     Its errors, and its input, go to a terminal like ``terminal``. The word ``REPORT`` in ``argv``
-    becomes the number of a descriptor whose content is returned as ``report``. Raises
-    InfrastructureError when the program cannot be started.
+    becomes the number of a descriptor whose content is returned as ``report``. ``opens``: sees
+    which files are opened. Raises InfrastructureError when the program cannot be started.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.ExitStack() as writers:
@@ -67,7 +69,7 @@ def start(
             report = reports[0].writer if reports else None
             words = [str(report).encode() if word == REPORT else word for word in argv]
             try:
-                process = spawn.start(words, cwd, env, streams.given, report)
+                process = _start(words, cwd, env, streams.given, report, opens)
             except (OSError, ValueError) as error:
                 raise InfrastructureError(f"cannot start {argv[0]!r}: {error}") from error
         readers = [*streams.readers, *(pipe.reader for pipe in reports)]
@@ -80,11 +82,30 @@ def start(
         return Running(process, pidfd, readers, stack.pop_all())
 
 
+def _start(
+    words: list[bytes],
+    cwd: bytes | str,
+    env: Mapping[bytes, bytes],
+    given: tuple[int, int, int],
+    report: int | None,
+    opens: Opens | None,
+) -> "subprocess.Popen[bytes]":
+    if opens is None:
+        return spawn.start(words, cwd, env, given, report)
+    if spawn.gains_rights(words[0]) or not spawn.can_seal():
+        # It would get no more rights then, or open a file while this process waits for it.
+        raise UnseenInputs("opened files are not seen with this bubblewrap or kernel")
+    return opens.start(lambda: spawn.start(words, cwd, env, given, report))
+
+
 class Running:
     """A process that was started; ``finish`` has to be called, once.
 
     ``readers``: its output, its errors and perhaps its report.
     """
+
+    #: Another one may follow it, in the same slot, if this one fails.
+    is_tentative = False
 
     def __init__(
         self,
@@ -111,6 +132,12 @@ class Running:
         goes_on = _read_once(descriptor, self._read[descriptor])
         too_much = sum(map(len, self._read.values())) > MAX_OUTPUT_BYTES
         return goes_on, "output" if too_much else None
+
+    def has_failed(self) -> bool:
+        """Whether it has ended by itself and not well; it is not waited for."""
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        ended = os.waitid(os.P_PID, self._process.pid, how)
+        return ended is not None and ended.si_status != 0
 
     def finish(self, stopped: str) -> Completed:
         """Kill what is left of the group, and say how it ended: by itself if ``stopped`` is ""."""

@@ -5,7 +5,7 @@ Two exist: ``namespace`` shows the dev box's own paths, ``plain`` relocates the 
 
 import os
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -29,6 +29,8 @@ class Task(msgspec.Struct, frozen=True):
     tree: Tree
     directory: bytes
     clock: Clock = msgspec.field(default_factory=Clock)
+    #: Inline assembler is an error: then the assembler reads nothing.
+    forbids_assembler: bool = False
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -70,8 +72,15 @@ class Execution(Protocol):
         """The whole environment."""
         ...
 
-    def answer(self, completed: Completed) -> Answer:
-        """What came out; raises InfrastructureError when that is no verdict of the compiler."""
+    def is_of_task(self, name: bytes) -> bool:
+        """Whether a file that a compiler opens by this name is the task's: no loader reads it."""
+        ...
+
+    def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> Answer:
+        """What came out, after these files were opened, as the compiler named them.
+
+        Raises InfrastructureError when that is no verdict of the compiler.
+        """
         ...
 
 
