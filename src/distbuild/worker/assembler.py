@@ -79,8 +79,7 @@ def is_seen(task: Task) -> bool:
 
     Microsoft's has no such directives.
     """
-    family = task.command.family
-    return family is Family.CL or is_asked(task.command) or task.forbids_assembler
+    return not task.command.family.is_clang or task.forbids_assembler
 
 
 def options(task: Task, specs_path: bytes) -> list[bytes]:
