@@ -23,6 +23,7 @@ from distbuild.command.model import (
 )
 from distbuild.command.searching import in_sysroot, search_dirs, unprefixed
 from distbuild.command.special import is_of_process, special_input
+from distbuild.command.wrapped import assembler_dirs
 
 #: Reasons that say what the command is for; they outrank what one of its options would say.
 _MODES = frozenset(
@@ -237,7 +238,8 @@ def _is_tied_to_paths(arguments: list[Argument], family: Family, cwd: str, langu
         return True
     if family is Family.CLANG and language == "assembler-with-cpp":
         return True
-    if _maps_twice(arguments):
+    # What is handed on to the assembler is not relocated.
+    if _maps_twice(arguments) or any(_names_absolute(argument) for argument in arguments):
         return True
     for argument in arguments:
         value = argument.value or ""
@@ -252,6 +254,11 @@ def _is_tied_to_paths(arguments: list[Argument], family: Family, cwd: str, langu
                 if in_sysroot(value) or climbs_out(cwd, value):
                     return True
     return False
+
+
+def _names_absolute(argument: Argument) -> bool:
+    """Whether the assembler is given a directory by its whole path."""
+    return any(map(posixpath.isabs, assembler_dirs(argument)))
 
 
 def _maps_twice(arguments: list[Argument]) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from distbuild.command.model import Argument, CompileCommand, Local, LocalReason, Role
 from distbuild.command.toolchain import CL_PATH_LISTS
+from distbuild.command.wrapped import assembler_dirs
 
 #: Search directories whose names begin with the value of an -iprefix before them.
 _PREFIXED = ("-iwithprefix", "-iwithprefixbefore")
@@ -11,7 +12,8 @@ _PATH_LISTS = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PA
 
 
 def search_dirs(arguments: Sequence[Argument]) -> tuple[str, ...]:
-    """Values of directory options; "=dir" and "$SYSROOT/dir" below the command's own sysroot."""
+    """Values of directory options; "=dir" and "$SYSROOT/dir" below the command's own sysroot. Last
+    those that only the assembler is given."""
     sysroots = [a.value or "" for a in arguments if a.meaning == "--sysroot"]
     sysroot = sysroots[-1] if sysroots else ""
     named = [a.value for a in arguments if a.role is Role.INPUT_DIR and a.value is not None]
@@ -21,6 +23,7 @@ def search_dirs(arguments: Sequence[Argument]) -> tuple[str, ...]:
             for path in named
         ),
         *_prefixed(arguments),
+        *(path for argument in arguments for path in assembler_dirs(argument)),
     )
 
 

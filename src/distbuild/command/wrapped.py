@@ -5,7 +5,7 @@ the rest of the command.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from distbuild.command.model import Argument, Local, LocalReason
 
@@ -34,8 +34,7 @@ _ASSEMBLER_FLAGS = frozenset(
     " --nocompress-debug-sections --noexecstack --reduce-memory-overheads --sectname-subst"
     " --strip-local-absolute --traditional-format -EB -EL -J -K -L -O -O1 -O2 -R -f -k -n".split()
 )
-#: GNU as: options whose value is the next word. Only directives read files from an -I directory,
-#: and what has such directives stays local.
+#: GNU as: options whose value is the next word.
 _ASSEMBLER_VALUES = frozenset(("--defsym", "-I"))
 #: GNU as: line numbers of what it reads: of C, that is a temporary file, whose name they tell.
 _ASSEMBLER_DEBUG = re.compile(r"-g|--gen-debug|--?gdwarf-\w[\w=-]*")
@@ -110,6 +109,19 @@ def is_for_assembler_sources(argument: Argument) -> bool:
         (argument.value or "").split(",") if argument.meaning == "-Wa," else [argument.value or ""]
     )
     return _are_for_assembler([word for word in words if not _ASSEMBLER_DEBUG.fullmatch(word)])
+
+
+def assembler_dirs(argument: Argument) -> Iterator[str]:
+    """Directories in which the assembler is to look; clang has its preprocessor look there too."""
+    if argument.meaning not in ("-Wa,", "-Xassembler"):
+        return
+    value = argument.value or ""
+    words = iter(value.split(",") if argument.meaning == "-Wa," else [value])
+    for word in words:
+        if word == "--defsym":
+            next(words, None)
+        elif word.startswith("-I"):
+            yield word[2:] or next(words, "")
 
 
 def guess(argument: Argument) -> str:

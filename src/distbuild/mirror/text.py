@@ -13,14 +13,11 @@ import msgspec
 from distbuild.mirror.comments import without_comments
 from distbuild.system_paths import WINDOWS
 
-#: gas takes directives in any case; before a parenthesis it is a member function of C++.
-_READS_MORE = re.compile(rb"\.\s*inc(?:bin|lude)\b(?!\s*\()", re.IGNORECASE)
-#: The operand in assembler text, or within a string of C.
+#: The operand in assembler text, or within a string of C. gas takes directives in any case.
 _PLAINLY_READ = re.compile(rb"\.inc(bin|lude)[ \t]+\\?\"([^\"\\\n]+)\\?\"", re.IGNORECASE)
+#: Before a parenthesis it is a member function of C++.
 _MENTIONS = re.compile(rb"incbin|\.\s*include\b(?!\s*\()", re.IGNORECASE)
 _DOT_INC = re.compile(rb"\.(?:inc|INC|Inc)")
-#: Without any of these a text has no directive, nor one once its comments are blanks.
-_MAY_REMAIN = re.compile(rb"incbin|\.\s*(?:include|/[*/])", re.IGNORECASE)
 #: What makes the letters of a directive or operator a word: nothing else before them.
 _BEFORE = re.compile(rb"(?:\A|\W|(?:\A|\W)__has_)\Z")
 _DRIVE = re.compile("[A-Za-z]:")
@@ -98,10 +95,11 @@ class AssemblerRead(msgspec.Struct, frozen=True):
 
 
 def assembler_reads(text: bytes, *, of_c: bool) -> tuple[AssemblerRead, ...] | None:
-    """The files that an assembler reads for this text; None if that is more than it says plainly.
+    """The files that an assembler reads for this text; None if that may be more than it says
+    plainly.
 
-    ``of_c``: comments are those of C, and do not count. Else every mention counts: one too many
-    leaves it to the local compiler.
+    No proof: macros may make directives that do not stand in the text. ``of_c``: comments are those
+    of C, and do not count. Else every mention counts.
     """
     if not _may_read_more(text):
         return ()
@@ -112,14 +110,6 @@ def assembler_reads(text: bytes, *, of_c: bool) -> tuple[AssemblerRead, ...] | N
         for match in _PLAINLY_READ.finditer(text)
     ]
     return tuple(dict.fromkeys(found)) if len(found) == mentions else None
-
-
-def assembler_reads_more(text: bytes) -> bool:
-    """Whether an assembler that gets this text may read files that no dependency list names."""
-    if not (_may_read_more(text) and _MAY_REMAIN.search(text)):
-        return False
-    text = without_comments(text)
-    return b"incbin" in text.lower() or _READS_MORE.search(text) is not None
 
 
 def _may_read_more(text: bytes) -> bool:

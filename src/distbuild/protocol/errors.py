@@ -30,6 +30,10 @@ class NamesItsPlace(InfrastructureError):
     """The object tells where it was compiled, as every machine's but the dev box's would."""
 
 
+class UnseenInputs(InfrastructureError):
+    """A worker cannot tell which files the assembler read by its own directives."""
+
+
 class Unauthorized(ProtocolError):
     """The peer has no token, or a wrong one, for the role that this request needs."""
 

@@ -308,6 +308,9 @@ class ResultRequest(Message, frozen=True):
     packed_inputs: Annotated[bytes, msgspec.Meta(max_length=MAX_PACKED_INPUTS)] = b""
     #: Of those, in their order, as ``marks.pack_marks`` makes them; may be missing.
     marks: Annotated[bytes, msgspec.Meta(max_length=MAX_MARKS_BYTES)] = b""
+    #: What the assembler read by its own directives, which no dependency file lists; without a
+    #: digest where that is no file of the mirror. There may be one too many among them.
+    assembled: Inputs = []
     #: The tree changed under the compiler in a way that may have touched what it read.
     disturbed: bool = False
     error: str = ""
@@ -315,6 +318,8 @@ class ResultRequest(Message, frozen=True):
     crashed: bool = False
     #: The error is that the object would name the worker's own paths: only the dev box's has none.
     named: bool = False
+    #: The error is that the worker cannot tell what the assembler read: the dev box compiles.
+    unseen: bool = False
 
 
 #: Results in one request.

@@ -36,7 +36,7 @@ def objection(task: Task, result: ResultRequest) -> str:
     try:
         return (
             _objection_to_outputs(task, result)
-            or _objection_to_inputs(result.inputs)
+            or _objection_to_inputs([*result.inputs, *result.assembled])
             or _objection_to_success(task, result)
         )
     except ProtocolError as error:
@@ -53,6 +53,8 @@ def only_here(result: ResultRequest) -> LocalReason | None:
     """Why another worker would fare no better; None: it may, or there was no error."""
     if result.crashed:
         return LocalReason.COMPILER_CRASHED
+    if result.unseen:
+        return LocalReason.ASSEMBLER_INPUT
     return LocalReason.NAMES_ITS_PLACE if result.named else None
 
 

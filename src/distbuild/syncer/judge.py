@@ -19,7 +19,7 @@ from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import Entry, FileEntry, InputFile, ResultRequest
-from distbuild.syncer import proof
+from distbuild.syncer import assembled, proof
 from distbuild.syncer.derivable import Derivable
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
@@ -76,13 +76,40 @@ class Judge:
             if stands is Verdict.STANDS and lists_none:
                 return self._judge_unproved(task, result)
             return stands
+        if result.exit_code != 0 and assembled.is_of_assembler(task.command, result.stderr):
+            return Local(LocalReason.ASSEMBLER_INPUT, task.command.source)
+        return self._judge_inputs(task, result, inputs, own)
+
+    def _judge_inputs(
+        self, task: Task, result: ResultRequest, inputs: Inputs, own: dict[str, FileEntry]
+    ) -> Verdict | Local:
         findings = self._examine(task, inputs, own)
         if obstacle := _obstacle(findings):
             return obstacle
         if findings.in_doubt():
             return self._mend(task, findings, inputs)
-        is_covered = not self._covered_more(task, findings, inputs)
-        return Verdict.STANDS if is_covered else Verdict.AGAIN_WITH_MORE
+        if self._covered_more(task, findings, inputs):
+            return Verdict.AGAIN_WITH_MORE
+        return self._judge_assembled(task, result, own) if result.assembled else Verdict.STANDS
+
+    def _judge_assembled(
+        self, task: Task, result: ResultRequest, own: dict[str, FileEntry]
+    ) -> Verdict | Local:
+        """The same for what the assembler has read, which no dependency file names."""
+        manifest = self._mirroring.manifest
+        found = assembled.examine(result.assembled, task.command, manifest.get, own)
+        if found.obstacle:
+            return found.obstacle
+        if not (found.withheld or found.stale):
+            return Verdict.STANDS
+        log.info("compiled again: %s", found)
+        self._mirroring.recheck(found.stale)
+        for path in found.withheld:
+            if not self._mirroring.is_secret(path):
+                self._mirroring.want(path)
+            if not isinstance(manifest.get(path), FileEntry):
+                return Local(LocalReason.ASSEMBLER_INPUT, path)
+        return _again(with_more=self._lacked(task, found.withheld))
 
     def _mend(self, task: Task, findings: proof.Findings, inputs: Inputs) -> Verdict | Local:
         """Have the next round read what this one lacked or read wrongly."""
@@ -180,7 +207,7 @@ class Judge:
                 return Verdict.AGAIN_WITH_MORE
             named = (*self._blamed(task, result), task.command.source)
             return Local(LocalReason.INPUT_NOT_MIRRORED, named[0])
-        if b"ssembler messages" in result.stderr:
+        if assembled.speaks(result.stderr):
             return Local(LocalReason.ASSEMBLER_INPUT, task.command.source)
         if unseen := self._unseen(task):
             searched = {disk.realpath(d) for d in task.search_dirs}
@@ -329,8 +356,6 @@ class Judge:
 
 def _obstacle(findings: proof.Findings) -> Local | None:
     """What only the local compiler can do."""
-    if findings.reads_more:
-        return Local(LocalReason.ASSEMBLER_INPUT, findings.reads_more)
     if findings.twin:
         return Local(LocalReason.HARD_LINKS, findings.twin)
     if findings.precompiled:

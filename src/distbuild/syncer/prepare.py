@@ -24,7 +24,7 @@ from distbuild.mirror.scan import MAX_MTIME_NS
 from distbuild.protocol.blobs import pack_quickly
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Blob, FileEntry, JobFile, WithheldEntry
-from distbuild.syncer.assembled import assembler_files
+from distbuild.syncer.assembled import AssemblerFiles, assembler_files
 from distbuild.syncer.compilers import Compilers, Search
 from distbuild.syncer.executor import Task
 from distbuild.syncer.mirroring import Mirroring
@@ -37,14 +37,14 @@ from distbuild.system_paths import WINDOWS
 
 
 class _Text(msgspec.Struct, frozen=True):
-    """A source as it was read, as it travels, and what it makes an assembler read, by path.
+    """A source as it was read, as it travels, and what it plainly makes an assembler read.
 
     ``is_plain``: it was compiled before, and asks for no file that was not looked for then.
     """
 
     read: FileRead
     blob: Blob
-    more: Mapping[str, FileRead]
+    more: AssemblerFiles
     is_plain: bool
 
 
@@ -80,7 +80,7 @@ class Preparer:
         text = self._text(source, command)
         if isinstance(text, Local):
             return text
-        searched = _searched(command, env, (source, *text.more), own)
+        searched = _searched(command, env, (source, *text.more.files), own)
         self._mirroring.require((*searched, *_foreign_gcc(own.dirs)))
         if closed := self._mirroring.closed(searched):
             return Local(LocalReason.INPUT_NOT_MIRRORED, closed)
@@ -89,7 +89,7 @@ class Preparer:
         file = self._job_file(command, text, odd=bool(odd) or asks_by_macro)
         if file is None:  # gone by now
             return Local(LocalReason.SOURCE_MISSING, command.source)
-        leads_out = bool(text.more) or asks_by_macro or any(map(is_absolute, odd))
+        leads_out = text.more.is_tied or asks_by_macro or any(map(is_absolute, odd))
         if leads_out or self._is_tied(command, own, searched):
             command = msgspec.structs.replace(command, needs_original_paths=True)
         return Task(
@@ -97,7 +97,7 @@ class Preparer:
             env=env,
             toolchain=known.identity.digest_for(command.language),
             generation=generation,
-            files=(file, *_travelling(text.more)),
+            files=(file, *_travelling(text.more.files)),
             search_dirs=searched,
             builtin_dirs=own.dirs,
             implicit_include=own.implicit_include,
@@ -153,16 +153,14 @@ class Preparer:
             return special
         blob = self._sources.find(source, command.language, read.data)
         if blob is not None:
-            return _Text(read, blob, {}, is_plain=True)
+            return _Text(read, blob, AssemblerFiles(), is_plain=True)
         more = assembler_files(read.data, command)
-        if isinstance(more, Local):
-            return more
         return _Text(read, pack_quickly(read.data), more, is_plain=False)
 
     def _job_file(self, command: CompileCommand, text: _Text, *, odd: bool) -> JobFile | None:
         """The source as it was read, under its real path; None when it is gone by now."""
         source = command.absolute(command.source)
-        if not (text.is_plain or text.more or odd):
+        if not (text.is_plain or text.more.files or odd):
             self._sources.remember(source, command.language, text.read.data, text.blob)
         real = trace(source).real
         if real is None:

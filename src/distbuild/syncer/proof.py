@@ -26,8 +26,6 @@ class Findings(msgspec.Struct):
     odd: list[str] = msgspec.field(default_factory=list)
     #: One has ``__has_include`` of what a macro names.
     asks_by_macro: bool = False
-    #: An assembler directive in this file reads a file that no dependency list names.
-    reads_more: str = ""
     #: A precompiled header that the compiler would have used here.
     precompiled: str = ""
     #: Another name of a file that was read, which was read as well.
@@ -69,9 +67,7 @@ def _look_at(path: str, facts: Facts | None, findings: Findings) -> None:
         findings.stale.append(path)
         return
     findings.asks_by_macro |= facts.asked.is_computed
-    if facts.reads_more:
-        findings.reads_more = path
-    elif facts.odd:
+    if facts.odd:
         findings.odd.append(path)
 
 

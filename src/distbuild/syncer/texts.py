@@ -13,23 +13,21 @@ import msgspec
 from distbuild import disk
 from distbuild.mirror.asked import NOTHING, Asked, asked, names_in_directives
 from distbuild.mirror.policy import is_unusual
-from distbuild.mirror.text import assembler_reads_more, odd_operands
+from distbuild.mirror.text import odd_operands
 from distbuild.protocol.messages import Digest
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """``reads_more``: an assembler reads files that it names, which are in no dependency list.
-    ``odd``: it includes what may lie outside the mirrored directories. ``asked``: what
+    """``odd``: it includes what may lie outside the mirrored directories. ``asked``: what
     ``__has_include`` asks for."""
 
-    reads_more: bool = False
     odd: bool = False
     asked: Asked = NOTHING
 
     @property
     def is_plain(self) -> bool:
         """Whether there is nothing more to look at."""
-        return not (self.reads_more or self.odd or self.asked.is_computed)
+        return not (self.odd or self.asked.is_computed)
 
 
 class Texts:
@@ -49,7 +47,7 @@ class Texts:
         if data is None:
             return None
         odd = bool(odd_operands(data, is_unusual))
-        facts = Facts(assembler_reads_more(data), odd, asked(data))
+        facts = Facts(odd, asked(data))
         with self._lock:
             self._known[digest] = facts
         return facts

@@ -25,7 +25,7 @@ from distbuild.worker.forest import Forest
 from distbuild.worker.job import JobRunner, Steps
 from distbuild.worker.leases import Leases
 from distbuild.worker.pace import Pace
-from distbuild.worker.runner import Cancellation
+from distbuild.worker.runner import Cancellation, Running
 from distbuild.worker.slots import Offer, Slots, Tally
 from distbuild.worker.tree import Tree
 from distbuild.worker.watcher import Watcher
@@ -222,9 +222,9 @@ class Agent:
     def _work(self, run: Run) -> None:
         """One job, from a slot of its own up to the compiler's start."""
         self._shop.tally.started()
-        self._go_on(run, self._steps(run), None)
+        self._go_on(run, self._steps(run), None, has_slot=True)
 
-    def _go_on(self, run: Run, steps: Steps, stopped: str | None) -> None:
+    def _go_on(self, run: Run, steps: Steps, stopped: str | None, *, has_slot: bool) -> None:
         """One job up to its next wait: for its compiler, whose slot is free once it has ended."""
         result = None
         try:
@@ -236,11 +236,13 @@ class Agent:
             result = self._shop.runner.failed(run.job, f"{type(error).__name__}: {error}")
         else:
             self._shop.watcher.watch(
-                compiler, run.cancellation, lambda how: self._ended(run, steps, how)
+                compiler,
+                run.cancellation,
+                lambda how: self._ended(run, steps, how, compiler, has_slot=has_slot),
             )
             return
-        if stopped is None:
-            self._hand_on()  # there was no compiler
+        if has_slot:
+            self._hand_on()  # no compiler has ended that could
         self._shop.tally.ended(
             "cancelled" if result is None else "failed" if result.error else "done"
         )
@@ -251,10 +253,15 @@ class Agent:
                 self._shop.forest.heal()
             self._delivery.put(result)
 
-    def _ended(self, run: Run, steps: Steps, stopped: str) -> None:
+    def _ended(
+        self, run: Run, steps: Steps, stopped: str, compiler: Running, *, has_slot: bool
+    ) -> None:
         """A compiler has ended; called by the watcher."""
-        self._hand_on()
-        self._shop.finishers.submit(self._go_on, run, steps, stopped)
+        is_followed = compiler.is_tentative and compiler.has_failed()
+        if has_slot and not is_followed:
+            self._hand_on()
+        has_slot &= is_followed
+        self._shop.finishers.submit(self._go_on, run, steps, stopped, has_slot=has_slot)
 
     def _hand_on(self) -> None:
         following = self._shop.slots.next()

@@ -10,7 +10,9 @@ import logging
 import os
 import posixpath
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from distbuild import disk
 from distbuild.command import native
@@ -27,6 +29,7 @@ from distbuild.protocol.errors import (
     InfrastructureError,
     NamesItsPlace,
     ProtocolError,
+    UnseenInputs,
 )
 from distbuild.protocol.marks import pack_marks
 from distbuild.protocol.messages import (
@@ -34,15 +37,18 @@ from distbuild.protocol.messages import (
     MAX_EXIT_CODE,
     MAX_PRINTED_BYTES,
     MAX_RESULTS_BYTES,
+    Digest,
     InputFile,
     Job,
     OutputFile,
     ResultRequest,
     SymlinkEntry,
 )
+from distbuild.worker import assembler
 from distbuild.worker.clock import Clock
 from distbuild.worker.compilers import Compilers, Driver
 from distbuild.worker.ground import WITHHELD_TEXT
+from distbuild.worker.opens import Opens
 from distbuild.worker.paths import check_job
 from distbuild.worker.private import empty, remove
 from distbuild.worker.runner import Cancellation, Running, start
@@ -54,12 +60,16 @@ from distbuild.worker.view import SPECS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_WITHHELD = WITHHELD_TEXT.split()[-1].decode()
+_MARK = WITHHELD_TEXT.split()[-1]
+_WITHHELD = _MARK.decode()
 
 _log = logging.getLogger(__name__)
 
 #: What its messages and its inputs take beside that fits into a request too.
 _MAX_PACKED = MAX_RESULTS_BYTES // 2
+#: So many sources and texts are remembered.
+_MAX_KNOWN = 100_000
+_T = TypeVar("_T")
 #: A job on its way: see ``JobRunner.run``.
 Steps = Generator[Running, str, ResultRequest | None]
 
@@ -75,6 +85,9 @@ class JobRunner:
         self._directory = directory
         self._numbers = itertools.count()
         self._spare: list[bytes] = []
+        # Sources that have inline assembler, and digests of texts that do not ask whether they may.
+        self._assembling: set[str] = set()
+        self._unasking: set[Digest] = set()
 
     def run(
         self, job: Job, tree: Tree, cancellation: Cancellation, clock: Clock | None = None
@@ -83,7 +96,8 @@ class JobRunner:
 
         ``clock``: this machine's when the job came, for one that is right None.
 
-        Yields the compiler once it runs, and gets what stopped it.
+        Yields the compiler once it runs, and gets what stopped it; after one that ``is_tentative``
+        perhaps another one.
         """
         try:
             return (yield from self._run(job, tree, cancellation, clock or Clock()))
@@ -92,7 +106,8 @@ class JobRunner:
             if crashed:
                 _log.warning("%s crashed: %s", os.fsdecode(job.argv[0]), error)
             named = isinstance(error, NamesItsPlace)
-            return self.failed(job, str(error), crashed=crashed, named=named)
+            failed = self.failed(job, str(error), crashed=crashed, named=named)
+            return msgspec.structs.replace(failed, unseen=isinstance(error, UnseenInputs))
 
     def failed(
         self, job: Job, error: str, *, crashed: bool = False, named: bool = False
@@ -105,37 +120,62 @@ class JobRunner:
         check_job(job)
         driver = self._driver(job)
         command = self._command(job, driver)
-        directory = self._new_directory()
+        source = command.absolute(command.source)
+        forbids = assembler.can_forbid(command) and source not in self._assembling
+        with tree.holds.holding(job.files, _directories(job, tree)):
+            if cancellation.is_set():
+                return None
+            clock.check_command(job, command, tree)
+            task = Task(job, command, driver, tree, b"", clock, forbids)
+            with contextlib.suppress(_WithAssembler):
+                return (yield from self._compile(task))
+            task = msgspec.structs.replace(task, forbids_assembler=False)
+            result = yield from self._compile(task)
+            if result is not None and result.exit_code == 0:
+                _note(source, self._assembling)  # its next compile is seen at once
+            return result
+
+    def _compile(self, task: Task) -> Steps:
+        """One run of the compiler. Raises _WithAssembler if it may have met what is forbidden."""
+        task = msgspec.structs.replace(task, directory=self._new_directory())
         # After any other end a process of the compiler's may not be dead yet, and write there.
         clean_end = False
         try:
-            with tree.holds.holding(job.files, _directories(job, tree)):
-                if cancellation.is_set():
-                    return None
-                clock.check_command(job, command, tree)
-                task = Task(job, command, driver, tree, directory, clock)
-                revision = tree.revision()
-                execution = self._sandbox.prepare(task)
-                running = start(
-                    execution.argv, execution.cwd, execution.env, job.terminal, execution.reach
-                )
-                stopped = "cancelled"
-                try:
-                    stopped = yield running
-                finally:
-                    completed = running.finish(stopped)
-                clean_end = completed.status == 0 and not completed.stopped
-                if completed.stopped == "cancelled":
-                    return None
-                if not self._compilers.is_same(driver):
-                    raise InfrastructureError(f"{driver.path} was replaced by another compiler")
-                check(completed)
-                return self._result(task, execution.answer(completed), revision)
+            revision = task.tree.revision()
+            execution = self._sandbox.prepare(task)
+            opens = None if assembler.is_seen(task) else Opens(execution.is_of_task)
+            running = start(
+                execution.argv,
+                execution.cwd,
+                execution.env,
+                task.job.terminal,
+                reach=execution.reach,
+                opens=opens,
+            )
+            running.is_tentative = task.forbids_assembler
+            stopped = "cancelled"
+            try:
+                stopped = yield running
+            finally:
+                completed = running.finish(stopped)
+                if opens is not None:
+                    opens.close()
+            clean_end = completed.status == 0 and not completed.stopped
+            if completed.stopped == "cancelled":
+                return None
+            if not self._compilers.is_same(task.driver):
+                raise InfrastructureError(f"{task.driver.path} was replaced by another compiler")
+            check(completed)
+            if task.forbids_assembler and completed.status != 0 and _MARK not in completed.stderr:
+                # That may be the reason, in whatever form it is said. All failures come here.
+                raise _WithAssembler
+            opened = opens.names() if opens is not None and completed.status == 0 else ()
+            return self._result(task, execution.answer(completed, opened), revision)
         finally:
-            if clean_end and empty(directory, keep=self._sandbox.namespaces):
-                self._spare.append(directory)
+            if clean_end and empty(task.directory, keep=self._sandbox.namespaces):
+                self._spare.append(task.directory)
             else:
-                remove(directory)
+                remove(task.directory)
 
     def _driver(self, job: Job) -> Driver:
         if not job.argv:
@@ -174,15 +214,35 @@ class JobRunner:
                     disk.mkdir(directory)
                     return directory
 
+    def _may_ask(self, task: Task, inputs: list[InputFile]) -> bool:
+        """Whether a text that was read may ask for inline assembler, or the command's words do."""
+        if any(assembler.may_ask(word) for word in task.job.argv if word.startswith(b"-D")):
+            return True
+        for file in inputs:
+            if file.digest in self._unasking or not file.digest:
+                continue
+            with translated(), disk.open_to_read(task.tree.ground.real(file.path)) as text:
+                if assembler.may_ask(text.read()):
+                    return True
+            _note(file.digest, self._unasking)
+        return False
+
     def _result(self, task: Task, answer: Answer, revision: int) -> ResultRequest:
         _check(task, answer)
         inputs = _inputs(task, answer)
         failed = answer.exit_code != 0
+        if task.forbids_assembler and not failed and self._may_ask(task, inputs):
+            raise _WithAssembler
+        listed = {file.path for file in inputs}
+        assembled = [path for path in answer.assembled if path not in listed]
         if answer.dependencies is None and not failed:
             raise InfrastructureError("the compiler wrote no dependency file")
         paths = [file.path for file in inputs]
         task.clock.check_inputs(task.job, task.command, task.tree, None if failed else paths)
-        disturbed = task.tree.is_changed_since(revision, paths)
+        more = [InputFile(path, task.tree.digest_at(path)) for path in assembled]
+        if all(file.digest for file in (*inputs, *more)):
+            _refuse_placeholders(answer)
+        disturbed = task.tree.is_changed_since(revision, [*paths, *assembled])
         if answer.dependencies is None and task.command.family.speaks_cl:
             # It lists nothing when it fails. Of the others such a failure proves nothing anyway.
             disturbed = task.tree.revision() != revision
@@ -195,8 +255,20 @@ class JobRunner:
             outputs=_packed(answer.written),
             packed_inputs=pack_inputs(inputs) if inputs else b"",
             marks=pack_marks(inputs),
+            assembled=more,
             disturbed=disturbed,
         )
+
+
+class _WithAssembler(Exception):
+    """A compile in which inline assembler was forbidden is not to count."""
+
+
+def _note(value: _T, known: set[_T]) -> None:
+    """Remember a value, of not too many."""
+    if len(known) >= _MAX_KNOWN:
+        known.clear()
+    known.add(value)
 
 
 def _for_processor(command: CompileCommand, job: Job) -> CompileCommand:
@@ -208,6 +280,13 @@ def _for_processor(command: CompileCommand, job: Job) -> CompileCommand:
     except ValueError as error:
         raise ProtocolError(f"refused: {error}") from error
     return native.applied(command, words, os.fsdecode(SPECS))
+
+
+def _refuse_placeholders(answer: Answer) -> None:
+    """Raise UnseenInputs where a placeholder's text is in an output, though no list names it."""
+    for file in answer.written:
+        if _MARK in file.content:
+            raise UnseenInputs(f"a placeholder's text is in {os.fsdecode(file.path)}")
 
 
 def _check(task: Task, answer: Answer) -> None:

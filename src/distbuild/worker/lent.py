@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 from distbuild.mirror.manifest import MAX_SYMLINKS
+from distbuild.mirror.policy import is_kernels
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.protocol.messages import SymlinkEntry, WithheldEntry
+from distbuild.protocol.messages import DirectoryEntry, SymlinkEntry, WithheldEntry
 from distbuild.worker.compilers import Driver
 from distbuild.worker.gather import crowded, gathered
 from distbuild.worker.mounts import MountPlan
@@ -80,6 +81,30 @@ def _roots_over(roots: tuple[bytes, ...], parts: tuple[bytes, ...]) -> tuple[byt
 def holds_a_need(paths: tuple[bytes, ...], needs: tuple[str, ...]) -> bool:
     """Whether a compiler's own file is at or below one of these paths."""
     return any(is_within(os.fsencode(need), path) for path in paths for need in needs)
+
+
+def shows_own(task: Task, path: bytes) -> bool:
+    """Whether the worker's own file may be seen at a path at which the tree has nothing."""
+    parts, needs = own_parts(task.driver), tuple(map(os.fsencode, task.driver.identity.needs))
+    if any(is_within(path, need) for need in needs):
+        return True
+    over = (p for p in laid_over(task, parts) if is_within(path, p))
+    is_hidden = any(
+        isinstance(task.tree.lookup(os.fsdecode(directory)), DirectoryEntry)
+        and not any(is_within(need, directory) for need in needs)
+        for directory in over
+    )
+    return _is_lent(path, parts) and not is_hidden
+
+
+def is_read_by_loader(task: Task, path: bytes) -> bool:
+    """Whether a program may open a path for itself, before it looks at what it is to read."""
+    parts = own_parts(task.driver)
+    return (
+        _is_lent(path, parts)
+        or is_kernels(os.fsdecode(path))
+        or any(is_within(path, os.fsencode(need)) for need in task.driver.identity.needs)
+    )
 
 
 def kind_of(path: bytes) -> str | bytes:

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distbuild.command import native
@@ -23,9 +23,10 @@ from distbuild.mirror.manifest import MAX_SYMLINKS
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError, NamesItsPlace
 from distbuild.protocol.messages import FileEntry, SymlinkEntry
+from distbuild.worker import assembler, lent
 from distbuild.worker.compilers import search_path_for
 from distbuild.worker.observe import Observer, names, observe
-from distbuild.worker.paths import check_path
+from distbuild.worker.paths import check_path, is_within
 from distbuild.worker.private import PrivateDirectory
 from distbuild.worker.runner import REPORT, Completed
 from distbuild.worker.sandbox import (
@@ -39,6 +40,9 @@ from distbuild.worker.sandbox import (
 from distbuild.worker.view import OURS, SPECS, Views, base_plan
 
 _DEPENDENCIES = b"deps.d"
+_ASSEMBLED = b"assembled.d"
+#: Has gcc's assembler write that.
+_ASKING = b"asking.specs"
 _CONFINED = b"--unshare-all --die-with-parent --new-session --cap-drop ALL".split()
 _PROBE_TIMEOUT_S = 20.0
 _ENV = b"/usr/bin/env"
@@ -91,6 +95,7 @@ class NamespaceSandbox:
                 os.mkdir(_ours(task))
             if native.is_wanted(task.command):
                 _write_specs(task)
+            asking = _asking(task)
             directories = _private_directories(task)
             try:
                 mounts = self._views.arguments(task, directories, _ours(task))
@@ -99,7 +104,7 @@ class NamespaceSandbox:
         argv0, path = self._argv0(task)
         observer = observe(task.command, os.fsdecode(OURS + b"/" + _DEPENDENCIES))
         named = {**environment(task, path), **observer.env}
-        words = _run([argv0, *map(os.fsencode, observer.argv[1:])], observer)
+        words = _run([argv0, *asking, *map(os.fsencode, observer.argv[1:])], observer)
         if named["PWD"] != os.fsdecode(task.job.cwd):
             # bubblewrap sets it to the directory that it changes to.
             words = [_ENV, b"PWD=" + os.fsencode(named["PWD"]), *words]
@@ -156,13 +161,33 @@ class _NamespaceExecution:
     cwd: bytes = b"/"
     reach: None = None
 
-    def answer(self, completed: Completed) -> Answer:
+    def is_of_task(self, name: bytes) -> bool:
+        """What a sandbox lends is read by loaders, unless it is where the command works."""
+        command = self.task.command
+        path = posixpath.normpath(posixpath.join(self.task.job.cwd, name))
+        source = os.fsencode(posixpath.normpath(command.absolute(command.source)))
+        works = (os.path.dirname(source), self.task.job.cwd, *self.task.job.output_dirs, b"/tmp")
+        is_near = any(is_within(path, place) for place in works)
+        return is_near or not lent.is_read_by_loader(self.task, path)
+
+    def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> Answer:
         """Everything as the compiler said it."""
         exit_code = _exit_code(completed)
         with translated():
             written = tuple(file for d in self.directories for file in d.written())
             dependencies = self._dependencies(written)
-        return Answer(exit_code, completed.stdout, completed.stderr, written, dependencies)
+            assembled = self._assembled(written, opened) if exit_code == 0 else ()
+        return Answer(
+            exit_code, completed.stdout, completed.stderr, written, dependencies, assembled
+        )
+
+    def _assembled(
+        self, written: tuple[Written, ...], opened: Sequence[bytes]
+    ) -> tuple[bytes, ...]:
+        names = opened
+        if assembler.is_asked(self.task.command):
+            names = assembler.listed(_ours(self.task) + b"/" + _ASSEMBLED)
+        return assembler.in_namespace(self.task, names, {file.path for file in written})
 
     def _dependencies(self, written: tuple[Written, ...]) -> tuple[bytes, ...] | None:
         command = self.task.command
@@ -183,6 +208,14 @@ def _run(words: list[bytes], observer: Observer) -> list[bytes]:
         return words
     again = " ".join(map(shlex.quote, observer.again))
     return [b"/bin/sh", b"-c", _TWICE % os.fsencode(again), b"sh", *words]
+
+
+def _asking(task: Task) -> list[bytes]:
+    """Words by which it is known what the assembler reads."""
+    if assembler.is_asked(task.command):
+        with open(_ours(task) + b"/" + _ASKING, "wb") as file:
+            file.write(assembler.specs(OURS + b"/" + _ASSEMBLED))
+    return assembler.options(task, OURS + b"/" + _ASKING)
 
 
 def _write_specs(task: Task) -> None:

@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from distbuild import disk
@@ -20,7 +20,7 @@ from distbuild.command.outputs import unmap_dependency_file, unmap_text
 from distbuild.command.relocate import Relocated, relocate, relocate_env
 from distbuild.mirror.store import translated
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.worker import lent, plain_cl
+from distbuild.worker import assembler, lent, plain_cl
 from distbuild.worker.compilers import search_path_for
 from distbuild.worker.landlock import Reach
 from distbuild.worker.observe import names
@@ -67,7 +67,12 @@ class PlainSandbox:
             )
         except ValueError as error:
             raise InfrastructureError(f"no namespaces here: {error}") from error
-        argv = [task.driver.path, *moved.argv[1:]]
+        specs, listing = _beside(moved) if assembler.is_asked(task.command) else ("", "")
+        if specs:
+            with translated(), open(specs, "wb") as file:
+                file.write(assembler.specs(os.fsencode(listing)))
+        asking = map(os.fsdecode, assembler.options(task, os.fsencode(specs)))
+        argv = [task.driver.path, *asking, *moved.argv[1:]]
         named = environment(task, search_path_for(task.driver.path, self._search_path))
         # A compiler that is killed removes no temporary files; these go with the directory.
         own = {"PWD": moved.cwd, "TMPDIR": os.fsdecode(task.directory)}
@@ -80,6 +85,8 @@ class PlainSandbox:
             moved,
             tree,
             _reach(task, tree) if self._confined else None,
+            specs,
+            listing,
         )
 
 
@@ -109,8 +116,16 @@ class _PlainExecution:
     #: The tree's root, canonical.
     tree: bytes
     reach: Reach | None
+    #: What has the assembler list what it has read, and where it does; "": it does not.
+    specs: str = ""
+    listing: str = ""
 
-    def answer(self, completed: Completed) -> Answer:
+    def is_of_task(self, name: bytes) -> bool:
+        """Whether it is in the tree or the task's own directory."""
+        path = posixpath.normpath(posixpath.join(self.cwd, name))
+        return path.startswith((self.tree + b"/", self.task.directory + b"/"))
+
+    def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> Answer:
         """Everything with the tree's prefix taken off."""
         if completed.status < 0:
             raise InfrastructureError(f"the compiler was killed by signal {-completed.status}")
@@ -118,6 +133,11 @@ class _PlainExecution:
             raise InfrastructureError(f"cannot run {self.task.driver.path}")
         with translated():
             written, dependencies = self._written(os.fsdecode(self.tree))
+        assembled: tuple[bytes, ...] = ()
+        if completed.status == 0:
+            names = assembler.listed(os.fsencode(self.listing)) if self.listing else opened
+            left = {file.path for file in written}
+            assembled = assembler.relocated(self.task, names, self.cwd, self.tree, left)
         if completed.status != 0:  # then there may be no list of what it read
             self._check_read(os.fsencode(path) for path, _ in places(plain(completed.stderr)))
             self._check_denied(plain(completed.stderr))
@@ -127,6 +147,7 @@ class _PlainExecution:
             unmap_text(completed.stderr, self.tree),
             written,
             dependencies,
+            assembled,
         )
 
     def _written(self, tree: str) -> tuple[tuple[Written, ...], tuple[bytes, ...] | None]:
@@ -139,6 +160,8 @@ class _PlainExecution:
         out = posixpath.dirname(moved.output_path)
         for name in sorted(disk.listdir(out)):
             path = posixpath.join(out, name)
+            if path in (self.specs, self.listing):
+                continue
             status = disk.lstat(path)
             if not stat.S_ISREG(status.st_mode):
                 raise InfrastructureError(f"the compiler left {name!r}, which is no output")
@@ -179,3 +202,11 @@ class _PlainExecution:
             alien = path.startswith(b"/") and not (moved or own)
             if alien or climbs_out(self.task.command.cwd, os.fsdecode(known)):
                 raise InfrastructureError(f"{os.fsdecode(path)!r} was read outside the mirror")
+
+
+def _beside(moved: Relocated) -> tuple[str, str]:
+    """Two names in the output directory that are none of the outputs'."""
+    directory = posixpath.dirname(moved.output_path)
+    names = (posixpath.join(directory, name) for name in ("a", "aa", "aaa", "aaaa"))
+    free = (path for path in names if path not in (moved.output_path, moved.dependency_path))
+    return next(free), next(free)

@@ -9,15 +9,16 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.errors import InfrastructureError, UnseenInputs
 from distbuild.protocol.messages import Terminal
 from distbuild.worker import spawn
 from distbuild.worker.completed import MAX_OUTPUT_BYTES, REPORT, Completed
 from distbuild.worker.landlock import Reach
+from distbuild.worker.opens import Opens
 from distbuild.worker.terminal import Ends, open_terminal
 
 _READ_BYTES = 65536
@@ -55,12 +56,14 @@ def start(
     env: Mapping[bytes, bytes],
     terminal: Terminal | None = None,
     reach: Reach | None = None,
+    opens: Opens | None = None,
 ) -> "Running":
     """Start ``argv`` in a process group of its own, which has to be brought to its end.
 
     Its errors, and its input, go to a terminal like ``terminal``. The word ``REPORT`` in ``argv``
     becomes the number of a descriptor whose content is returned as ``report``. ``reach``: see
-    ``spawn.start``. Raises InfrastructureError when the program cannot be started.
+    ``spawn.start``. ``opens``: sees which files are opened. Raises InfrastructureError when the
+    program cannot be started.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.ExitStack() as writers:
@@ -69,7 +72,11 @@ def start(
             report = reports[0].writer if reports else None
             words = [str(report).encode() if word == REPORT else word for word in argv]
             try:
-                process = spawn.start(words, cwd, env, streams.given, report, reach)
+                process = _seen(
+                    words[0],
+                    lambda: spawn.start(words, cwd, env, streams.given, report, reach),
+                    opens,
+                )
             except (OSError, ValueError) as error:
                 raise InfrastructureError(f"cannot start {argv[0]!r}: {error}") from error
         readers = [*streams.readers, *(pipe.reader for pipe in reports)]
@@ -82,11 +89,26 @@ def start(
         return Running(process, pidfd, readers, stack.pop_all())
 
 
+def _seen(
+    program: bytes, start: Callable[[], "subprocess.Popen[bytes]"], opens: Opens | None
+) -> "subprocess.Popen[bytes]":
+    """What ``start`` returns, which starts ``program``; ``opens`` sees what that opens."""
+    if opens is None:
+        return start()
+    if spawn.gains_rights(program) or not spawn.can_seal():
+        # It would get no more rights then, or open a file while this process waits for it.
+        raise UnseenInputs("opened files are not seen with this bubblewrap or kernel")
+    return opens.start(start)
+
+
 class Running:
     """A process that was started; ``finish`` has to be called, once.
 
     ``readers``: its output, its errors and perhaps its report.
     """
+
+    #: Another one may follow it, in the same slot, if this one fails.
+    is_tentative = False
 
     def __init__(
         self,
@@ -113,6 +135,12 @@ class Running:
         goes_on = _read_once(descriptor, self._read[descriptor])
         too_much = sum(map(len, self._read.values())) > MAX_OUTPUT_BYTES
         return goes_on, "output" if too_much else None
+
+    def has_failed(self) -> bool:
+        """Whether it has ended by itself and not well; it is not waited for."""
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        ended = os.waitid(os.P_PID, self._process.pid, how)
+        return ended is not None and ended.si_status != 0
 
     def finish(self, stopped: str) -> Completed:
         """Kill what is left of the group, and say how it ended: by itself if ``stopped`` is ""."""

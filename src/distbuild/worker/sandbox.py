@@ -5,7 +5,7 @@ Two exist: ``namespace`` shows the dev box's own paths, ``plain`` relocates the 
 
 import os
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -31,6 +31,8 @@ class Task(msgspec.Struct, frozen=True):
     tree: Tree
     directory: bytes
     clock: Clock = msgspec.field(default_factory=Clock)
+    #: Inline assembler is an error: then the assembler reads nothing.
+    forbids_assembler: bool = False
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -43,13 +45,15 @@ class Written(msgspec.Struct, frozen=True):
 
 class Answer(msgspec.Struct, frozen=True):
     """The compiler's verdict in dev box terms. ``dependencies``: what it read, as it spelled the
-    paths; None when it wrote no dependency file."""
+    paths; None when it wrote no dependency file. ``assembled``: files of the tree that the
+    assembler read by itself, by their real paths."""
 
     exit_code: int
     stdout: bytes
     stderr: bytes
     written: tuple[Written, ...] = ()
     dependencies: tuple[bytes, ...] | None = None
+    assembled: tuple[bytes, ...] = ()
 
 
 class Execution(Protocol):
@@ -75,8 +79,15 @@ class Execution(Protocol):
         """What of this machine the process may open; None: the words see to that."""
         ...
 
-    def answer(self, completed: Completed) -> Answer:
-        """What came out; raises InfrastructureError when that is no verdict of the compiler."""
+    def is_of_task(self, name: bytes) -> bool:
+        """Whether a file that a compiler opens by this name is the task's: no loader reads it."""
+        ...
+
+    def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> Answer:
+        """What came out, after these files were opened, as the compiler named them.
+
+        Raises InfrastructureError when that is no verdict of the compiler.
+        """
         ...
 
 

@@ -10,6 +10,7 @@ import functools
 import os
 import resource
 import signal
+import stat
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,17 @@ def start(
         process.wait()
         return launch(limited(argv))
     return process
+
+
+def can_seal() -> bool:
+    """Whether a program is started without anything being opened or closed between."""
+    with _starting:
+        return _seal()
+
+
+def gains_rights(program: bytes) -> bool:
+    """Whether a program runs as another user than who starts it."""
+    return os.geteuid() != 0 and bool(os.stat(program).st_mode & (stat.S_ISUID | stat.S_ISGID))
 
 
 def confine(pid: int) -> None:

@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
-from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.errors import InfrastructureError, UnseenInputs
 from distbuild.protocol.messages import Terminal
 from distbuild.signals import Signal
 from distbuild.worker.completed import MAX_OUTPUT_BYTES, REPORT, Completed
+from distbuild.worker.opens import Opens
 
 assert sys.platform == "win32"  # for the type checker, too
 
@@ -62,6 +63,7 @@ def start(
     env: Mapping[bytes, bytes],
     terminal: Terminal | None = None,
     reach: None = None,
+    opens: Opens | None = None,
 ) -> "Running":
     """Start ``argv``, which has to be brought to its end. ``reach``: there is no such thing here.
 
@@ -69,6 +71,8 @@ def start(
     none for others to write to.
     """
     del reach
+    if opens is not None:
+        raise UnseenInputs("this system does not tell which files are opened")
     if terminal is not None or REPORT in argv:
         raise InfrastructureError("this system has neither terminals nor reports for compilers")
     given = {os.fsdecode(name).upper(): os.fsdecode(value) for name, value in env.items()}
@@ -83,6 +87,9 @@ def start(
 
 class Running:
     """A process that was started; ``finish`` has to be called, once."""
+
+    #: Another one may follow it, in the same slot, if this one fails.
+    is_tentative = False
 
     def __init__(
         self,
@@ -109,6 +116,10 @@ class Running:
     def then(self, callback: Callable[[str], None]) -> None:
         """Call back, without blocking, once it has ended, "", or has to be ended, "output"."""
         self._ended.then(lambda: callback(self._how))
+
+    def has_failed(self) -> bool:
+        """Whether it has ended by itself and not well; it is not waited for."""
+        return False
 
     def finish(self, stopped: str) -> Completed:
         """End what is left of it, and say how it ended: by itself if ``stopped`` is ""."""

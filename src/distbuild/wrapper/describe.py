@@ -35,7 +35,7 @@ _MEANINGS: Mapping[LocalReason, str] = {
     LocalReason.DEBUG_DATABASE: "debug information goes into a database that compiles share",
     LocalReason.PROFILE_USE: "profile data is read from where only the compiler knows",
     LocalReason.RUNS_OTHER_CODE: "the compiler would load a plug-in or run another program",
-    LocalReason.ASSEMBLER_INPUT: "the assembler reads files that no dependency list names",
+    LocalReason.ASSEMBLER_INPUT: "the assembler reads or lacks a file that is not mirrored",
     LocalReason.OUTPUT_SPECIAL: "an output is no ordinary writable file in an existing directory",
     LocalReason.RESPONSE_FILE: "a response file is too large, nested too deeply, or no file",
     LocalReason.UNSUPPORTED_OPTION: "this option is not known to be safe to distribute",

@@ -3,12 +3,7 @@
 import pytest
 
 from distbuild.mirror.policy import is_unusual
-from distbuild.mirror.text import (
-    AssemblerRead,
-    assembler_reads,
-    assembler_reads_more,
-    odd_operands,
-)
+from distbuild.mirror.text import AssemblerRead, assembler_reads, odd_operands
 
 
 @pytest.mark.parametrize(
@@ -53,30 +48,6 @@ def test_odd_operands_on_windows(text: bytes, operands: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "more"),
-    [
-        (b'#include "x.h"\n', False),
-        (b'asm(".incbin \\"d\\"");', True),
-        (b".INCBIN x", True),
-        (b".IncBin x", True),
-        (b". incbin x", True),
-        (b'asm(".include \\"m.s\\"")', True),
-        (b".Include m.s", True),
-        (b"x.incoming = y.included;", False),
-        (b'/* from C: asm(".include <asm/nospec-branch.h>") */', False),  # Linux 6.1, x86
-        (b"/*\n * made by make -f Kconfig.include\n */", False),
-        (b"int x; // .incbin\n", False),
-        (b'/* */ asm(".incbin \\"d\\"");  /* */', True),
-        (b"box.include(point);", False),
-        (b"box.include (point);", False),
-        (b'asm(".include (x)", .include "m.s");', True),
-    ],
-)
-def test_assembler_input(text: bytes, more: bool) -> None:
-    assert assembler_reads_more(text) == more
-
-
-@pytest.mark.parametrize(
     ("text", "reads"),
     [
         (b"int x;", ()),
@@ -88,6 +59,7 @@ def test_assembler_input(text: bytes, more: bool) -> None:
         ),
         (b'.incbin "twice"\n.incbin "twice"\n', (AssemblerRead("twice", as_text=False),)),
         (b".incbin FILE\n", None),
+        (b"box.include(point);\nbox.include (point);", ()),
         (b'.incbin "a"\n.incbin FILE\n', None),
         (b'// an incbin in a comment\n.incbin "a"\n', None),
         (b'.macro m f\n.incbin "\\f"\n.endm\n', None),

@@ -11,6 +11,7 @@ import pytest
 from distbuild.command.model import Local, LocalReason
 from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest, SubmitReply
 from distbuild.signals import Signal
+from distbuild.syncer.assembled import MAX_LISTED
 from distbuild.syncer.compile import MAX_ROUNDS, MAX_ROUNDS_IN_ALL, Compiles
 from distbuild.syncer.executor import Task
 from tests.support.preparing import IDENTITY, Box
@@ -404,16 +405,74 @@ def test_a_directory_of_precompiled_headers_makes_it_local(compiling: Compiling)
     assert answer == local(LocalReason.PRECOMPILED_HEADER, path)
 
 
-def test_an_input_that_reads_more_makes_it_local(compiling: Compiling) -> None:
-    compiling.box.write("inc/a.h", '.incbin "logo"\n')
-    answer = compiling.compile(compiling.result("inc/a.h"))
-    assert answer == local(LocalReason.ASSEMBLER_INPUT, f"{compiling.box.base}/inc/a.h")
+def assembled(result: ResultRequest, *read: InputFile) -> ResultRequest:
+    """The same result of an assembler that read these files by itself."""
+    return msgspec.structs.replace(result, assembled=list(read))
 
 
-def test_an_error_of_the_assembler_makes_it_local(compiling: Compiling) -> None:
-    said = b"{standard input}: Assembler messages:\n"
-    answer = compiling.compile(compiling.result(exit_code=1, stderr=said))
+def test_what_the_assembler_read_is_held_against_the_mirror(compiling: Compiling) -> None:
+    compiling.box.write("src/logo.h", "picture")
+    good = assembled(compiling.result("src/x.c"), compiling.read("src/logo.h"))
+    stale = assembled(compiling.result("src/x.c"), compiling.read("src/logo.h", b"old"))
+    assert compiling.compile(good) == done()
+    assert compiling.compile(stale, good) == done()
+    assert compiling.counted() == (2, 0, 1, {})
+
+
+def test_a_placeholder_that_the_assembler_read_is_mirrored(compiling: Compiling) -> None:
+    compiling.box.write("src/logo.bin", "picture")
+    held = InputFile(compiling.box.path("src/logo.bin"), b"")
+    good = assembled(compiling.result("src/x.c"), compiling.read("src/logo.bin"))
+    assert compiling.compile(assembled(compiling.result("src/x.c"), held), good) == done()
+    assert compiling.held("src/logo.bin")
+    assert compiling.counted() == (1, 0, 1, {})
+
+
+def test_what_no_directory_of_the_command_holds_is_not_mirrored_on_a_workers_word(
+    compiling: Compiling,
+) -> None:
+    """However it is spelled, and though the mirror has its name."""
+    compiling.box.write("other/key.bin", "secret")
+    compiling.box.mirroring.require([f"{compiling.box.base}/other"])
+    here = os.fsencode(compiling.box.base)
+    spelled = [b"/other/key.bin", b"/src/../other/key.bin", b"/none", b"/other", b"", b"/src"]
+    for path in [*(here + name for name in spelled), b"", b"other/key.bin", b"\xff/\n"]:
+        read = [compiling.read("inc/a.h"), InputFile(path, b"")]
+        answer = compiling.compile(assembled(compiling.result("src/x.c"), *read))
+        assert answer == local(LocalReason.ASSEMBLER_INPUT, os.fsdecode(path))
+    assert not compiling.held("other/key.bin")
+
+
+def test_more_files_than_an_assembler_reads_make_it_local(compiling: Compiling) -> None:
+    read = [compiling.read("inc/a.h")] * (MAX_LISTED + 1)
+    answer = compiling.compile(assembled(compiling.result("src/x.c"), *read))
     assert answer == local(LocalReason.ASSEMBLER_INPUT, "x.c")
+
+
+def test_a_file_that_may_have_been_found_first_makes_it_local(compiling: Compiling) -> None:
+    compiling.box.write("inc/logo.o", "there, and not mirrored")
+    compiling.box.write("src/logo.o", "mirrored by its name")
+    compiling.box.mirroring.want(f"{compiling.box.base}/src/logo.o")
+    read = assembled(compiling.result("src/x.c"), compiling.read("src/logo.o"))
+    answer = compiling.compile(read)
+    assert answer == local(LocalReason.ASSEMBLER_INPUT, f"{compiling.box.base}/inc/logo.o")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"/tmp/ccaB3_d9.s: Assembler messages:\n/tmp/ccaB3_d9.s:4: Error: file not found: x\n",
+        b"/tmp/ccaB3_d9.s: Assembler-Meldungen:\n/tmp/ccaB3_d9.s:4: Fehler: nein\n",
+        b"{standard input}:4: Error: no such instruction: `foo'\n",
+        b"x.c:1:9: error: Could not find incbin file 'x.bin'\n<inline asm>:1:9: note: here\n",
+        b"<instantiation>:1:1: error: invalid instruction mnemonic 'foo'\n",
+    ],
+)
+def test_the_local_assembler_has_the_last_word(compiling: Compiling, said: bytes) -> None:
+    """Whether the inputs are listed or not."""
+    for inputs in ([], ["src/x.c"]):
+        answer = compiling.compile(compiling.result(*inputs, exit_code=1, stderr=said))
+        assert answer == local(LocalReason.ASSEMBLER_INPUT, "x.c")
 
 
 def test_a_shadowing_file_in_a_partly_mirrored_directory_is_mirrored(tmp_path: Path) -> None:

@@ -145,8 +145,6 @@ def on_an_unknown_processor(box: Box) -> Submission:
     [
         (lambda box: box.submission(source="none.c"), LocalReason.SOURCE_MISSING),
         (from_a_fifo, LocalReason.SPECIAL_INPUT),
-        (with_incbin, LocalReason.ASSEMBLER_INPUT),
-        (with_assembler_include, LocalReason.ASSEMBLER_INPUT),
         (over_a_fifo, LocalReason.OUTPUT_SPECIAL),
         (over_a_link, LocalReason.OUTPUT_SPECIAL),
         (lambda box: box.submission("-o", "none/x.o"), LocalReason.OUTPUT_SPECIAL),
@@ -176,7 +174,24 @@ def test_what_the_assembler_reads_travels_with_the_source(box: Box) -> None:
     task = prepared(box, box.submission())
     assert isinstance(task, Task)
     assert [file.path for file in task.files] == [box.path("src/x.c"), box.path("logo")]
+    assert not task.command.needs_original_paths
+
+
+def test_a_whole_path_in_assembler_leads_only_one_way(box: Box) -> None:
+    logo = box.write("logo", "picture")
+    box.write("src/x.c", f'__asm__(".incbin \\"{logo}\\"");\n')
+    task = prepared(box, box.submission())
+    assert isinstance(task, Task)
     assert task.command.needs_original_paths
+
+
+@pytest.mark.parametrize("made", [with_incbin, with_assembler_include])
+def test_what_the_assembler_would_not_find_is_no_reason_yet(
+    box: Box, made: Callable[[Box], Submission]
+) -> None:
+    task = prepared(box, made(box))
+    assert isinstance(task, Task)
+    assert len(task.files) == 1
 
 
 @pytest.mark.parametrize(

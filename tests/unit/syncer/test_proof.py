@@ -10,7 +10,6 @@ MANIFEST: dict[str, Entry] = {
     "/i/a.h": FileEntry(ONE, 1, 0o444, 0),
     "/i/held.h": WITHHELD,
     "/i/link.h": SymlinkEntry(b"a.h"),
-    "/i/asm.h": FileEntry(ONE, 1, 0o444, 0),
     "/i/odd.h": FileEntry(ONE, 1, 0o444, 0),
     "/i/gone.h": FileEntry(ONE, 1, 0o444, 0),
     "/s/main.c": WITHHELD,
@@ -18,7 +17,6 @@ MANIFEST: dict[str, Entry] = {
 OWN = {"/s/main.c": FileEntry(TWO, 1, 0o444, 0)}
 FACTS = {
     "/i/a.h": Facts(),
-    "/i/asm.h": Facts(reads_more=True, odd=True),
     "/i/odd.h": Facts(odd=True),
 }
 
@@ -36,8 +34,6 @@ def about(path: str, digest: bytes) -> Facts | None:
         ("/i/none.h", ONE, Findings(stale=["/i/none.h"])),
         ("/i/link.h", ONE, Findings(stale=["/i/link.h"])),
         ("/i/held.h", ONE, Findings(withheld=["/i/held.h"])),
-        ("/i/asm.h", ONE, Findings(reads_more="/i/asm.h")),
-        ("/i/asm.h", TWO, Findings(stale=["/i/asm.h"])),
         ("/i/odd.h", ONE, Findings(odd=["/i/odd.h"])),
         ("/i/gone.h", ONE, Findings(stale=["/i/gone.h"])),
         ("/s/main.c", TWO, Findings()),

@@ -105,7 +105,7 @@ def test_another_source_that_is_mirrored_is_no_substitute_for_the_one_that_came(
     assert paths(proved.rest(result(read), {SOURCE}, now)) == [SOURCE]
 
 
-@pytest.mark.parametrize("facts", [Facts(reads_more=True), Facts(odd=True), None])
+@pytest.mark.parametrize("facts", [Facts(odd=True), None])
 def test_what_asks_for_more_is_looked_at_each_time(facts: Facts | None) -> None:
     proved, now = proving(b=facts), manifest(b=entry(b"b"))
     read = [*READ, InputFile(OTHER, digest(b"b"))]

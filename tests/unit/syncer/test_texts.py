@@ -14,9 +14,8 @@ def told(texts: Texts, path: Path, text: bytes) -> Facts | None:
     ("text", "facts"),
     [
         (b'#include "b.h"\n', Facts()),
-        (b'__asm__(".incbin \\"x\\"");\n', Facts(reads_more=True)),
+        (b'__asm__(".incbin \\"x\\"");\n', Facts()),
         (b'#include "../b.h"\n', Facts(odd=True)),
-        (b'#include "../b.h"\n__asm__(".include \\"x\\"");\n', Facts(True, True)),
         (b"", Facts()),
     ],
 )

@@ -39,6 +39,8 @@ from tests.support.tools import need
 from tests.unit.worker.fakes import finished
 
 SOURCES = (".c", ".cc", ".cpp", ".S", ".o")
+#: A syncer always sends one, so that no file is asked for it.
+_ZONE = {"TZ": "UTC0"}
 SEARCH_PATH = os.environ.get("PATH", os.defpath)
 
 
@@ -170,7 +172,7 @@ class DevBox:
             generation=self.generation,
             argv=[os.fsencode(word) for word in argv],
             cwd=os.fsencode(cwd),
-            env={name: os.fsencode(value) for name, value in (env or {}).items()},
+            env={name: os.fsencode(value) for name, value in {**_ZONE, **(env or {})}.items()},
             toolchain=identity,
             files=[JobFile(os.fsencode(source), entry, pack(source.read_bytes(), entry.digest))],
             output_dirs=[os.fsencode(d) for d in command.output_dirs if os.path.isdir(d)],
@@ -203,7 +205,7 @@ def remote_outcome(result: ResultRequest) -> Outcome:
 def local_outcome(argv: Sequence[str], cwd: Path, outputs_below: Path) -> Outcome:
     """The command run here; what it wrote is read and removed again."""
     before = _states(outputs_below)
-    env = {"PATH": SEARCH_PATH, "PWD": str(cwd)}
+    env = {"PATH": SEARCH_PATH, "PWD": str(cwd), **_ZONE}
     done = subprocess.run(
         argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )

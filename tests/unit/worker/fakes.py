@@ -53,15 +53,15 @@ def finished(steps: Steps, cancellation: Cancellation) -> ResultRequest | None:
     watcher, ended = Watcher(), queue.Queue[str]()
     try:
         compiler = next(steps)
-        watcher.watch(compiler, cancellation, ended.put)
-        steps.send(ended.get())
+        while True:
+            watcher.watch(compiler, cancellation, ended.put)
+            compiler = steps.send(ended.get())
     except StopIteration as end:
         result = end.value
         assert result is None or isinstance(result, ResultRequest)
         return result
     finally:
         watcher.close()
-    raise AssertionError("a job has one compiler")
 
 
 class FakeSyncer:
