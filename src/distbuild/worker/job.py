@@ -144,14 +144,8 @@ class JobRunner:
             revision = task.tree.revision()
             execution = self._sandbox.prepare(task)
             opens = None if assembler.is_seen(task) else Opens(execution.is_of_task)
-            running = start(
-                execution.argv,
-                execution.cwd,
-                execution.env,
-                task.job.terminal,
-                reach=execution.reach,
-                opens=opens,
-            )
+            command = (execution.argv, execution.cwd, execution.env, task.job.terminal)
+            running = start(*command, execution.reach, opens)
             running.is_tentative = task.forbids_assembler
             stopped = "cancelled"
             try:
