@@ -203,6 +203,25 @@ class FakeRunner:
         return ResultRequest(job.lease_id, "w", error=error)
 
 
+class TwiceRunner(FakeRunner):
+    """Runs a program that fails, and then in the same slot another one that does not."""
+
+    def __init__(self, first: bytes = b"/bin/false") -> None:
+        super().__init__()
+        self._first = first
+        self.started: list[tuple[str, int]] = []
+
+    def run(
+        self, job: Job, tree: Tree, cancellation: Cancellation, clock: Clock | None = None
+    ) -> Steps:
+        for number, program in enumerate((self._first, b"/bin/true")):
+            compiler = start([program], b"/", {})
+            compiler.is_tentative = number == 0
+            self.started.append((job.lease_id, number))
+            compiler.finish((yield compiler))
+        return ResultRequest(job.lease_id, "w", exit_code=0)
+
+
 class FakeCompilers:
     """Advertises one compiler."""
 

@@ -20,16 +20,23 @@ from distbuild.worker.forest import Forest
 from distbuild.worker.ownfiles import OwnFiles
 from distbuild.worker.slots import Slots, Tally
 from distbuild.worker.watcher import Watcher
-from tests.unit.worker.fakes import WAIT_S, FakeCompilers, FakeRunner, FakeSyncer
+from tests.unit.worker.fakes import WAIT_S, FakeCompilers, FakeRunner, FakeSyncer, TwiceRunner
 
 
 class Worker:
     """A worker with fakes around it."""
 
-    def __init__(self, directory: Path, cores: int, *syncers: FakeSyncer, ahead: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        cores: int,
+        *syncers: FakeSyncer,
+        ahead: int = 0,
+        runner: FakeRunner | None = None,
+    ) -> None:
         store = Store(directory / "store")
         forest = Forest(directory / "sandbox", store, OwnFiles(store, enabled=False))
-        self.runner = FakeRunner()
+        self.runner = runner or FakeRunner()
         self.syncers = syncers
         self.stop = threading.Event()
         self.shop = Workshop(
@@ -74,8 +81,10 @@ Start = Callable[..., Worker]
 def start(tmp_path: Path) -> Iterator[Start]:
     made: list[Worker] = []
 
-    def begin(cores: int, *syncers: FakeSyncer, ahead: int = 0) -> Worker:
-        made.append(Worker(tmp_path, cores, *syncers, ahead=ahead))
+    def begin(
+        cores: int, *syncers: FakeSyncer, ahead: int = 0, runner: FakeRunner | None = None
+    ) -> Worker:
+        made.append(Worker(tmp_path, cores, *syncers, ahead=ahead, runner=runner))
         return made[-1]
 
     yield begin
@@ -122,6 +131,28 @@ def test_jobs_run_at_once_up_to_the_slots(start: Start, at_zero: FakeSyncer) -> 
     assert worker.runner.running.empty()
     worker.runner.release.set()
     assert {result(at_zero).lease_id for _ in range(3)} == {"1", "2", "3"}
+
+
+def test_a_second_compiler_has_the_slot_of_the_first(start: Start, at_zero: FakeSyncer) -> None:
+    runner = TwiceRunner()
+    at_zero.add(*map(job, "123"))
+    start(1, at_zero, runner=runner, ahead=2)
+    assert [result(at_zero).lease_id for _ in range(3)] == ["1", "2", "3"]
+    assert runner.started == [(lease, number) for lease in "123" for number in (0, 1)]
+
+
+@pytest.mark.parametrize("first", [b"/bin/false", b"/bin/true"])
+def test_each_slot_is_free_once_however_many_compilers_a_job_has(
+    start: Start, at_zero: FakeSyncer, first: bytes
+) -> None:
+    """A first compiler that did well gave its slot away; a second one runs all the same."""
+    at_zero.add(*map(job, "12345678"))
+    worker = start(2, at_zero, runner=TwiceRunner(first), ahead=6)
+    assert {result(at_zero).lease_id for _ in range(8)} == set("12345678")
+    at_zero.add(*map(job, "abcd"))
+    assert {result(at_zero).lease_id for _ in range(4)} == set("abcd")
+    worker.finish()
+    assert worker.shop.slots._free == 2
 
 
 def test_a_job_knows_how_wrong_the_clock_is(start: Start, at_zero: FakeSyncer) -> None:
