@@ -147,7 +147,7 @@ def assert_same_on(
         assert shown.exit_code == 103
         return
     if argv[0] == "clang" and env.get("TERM") == "no-such-terminal":
-        assert (shown, after["done"]) == (local, before["done"])
+        assert shown == local  # of a worker only where clang (19 or later) asks for no description
         return
     assert shown == local, farm.logs()
     assert after["retried"] == before["retried"]
