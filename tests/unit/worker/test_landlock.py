@@ -1,8 +1,8 @@
 """What a restricted thread can open, and what the processes that it starts can."""
 
 import os
+import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -91,23 +91,11 @@ def test_a_kernel_without_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         landlock._version.cache_clear()
 
 
-def test_no_network_is_reached(places: dict[str, Path]) -> None:
-    import socket
-
+def test_no_network_is_reached() -> None:
     if landlock._version() < 4:
         pytest.skip("needs Linux 6.7")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        code = f"import socket; socket.create_connection(('127.0.0.1', {port}))"
-        # The interpreter may be anywhere.
-        where = Reach(run=(b"/usr", b"/lib", b"/lib64", b"/etc", os.fsencode(sys.prefix)))
-        done = within(
-            where,
-            lambda: subprocess.run(
-                [os.path.realpath(sys.executable), "-S", "-c", code],
-                capture_output=True,
-                text=True,
-                check=False,
-            ),
-        )
-    assert "PermissionError" in done.stderr
+        address = server.getsockname()
+        socket.create_connection(address).close()
+        with pytest.raises(PermissionError):
+            within(Reach(), lambda: socket.create_connection(address))
