@@ -171,6 +171,8 @@ def test_nor_of_the_machines(
     require_tool: Callable[[str], str],
 ) -> None:
     require_tool(compiler)
+    if not os.access(path, os.R_OK):
+        pytest.skip(f"this user may not read {path} anyway")
     monkeypatch.setenv("THE_WORKER_S", MARKER)
     lines = [line for line in Path(path).read_bytes().splitlines()[:1] if len(line) > 3]
     for means in ("inline", "include"):

@@ -49,7 +49,9 @@ class Gate:
             return
         if not (call.is_local or self._remote):
             raise Refused(
-                403, 'only over the Unix socket, unless "remote_compiles" is set in config.json'
+                403,
+                "only over the socket in the syncer's home, unless"
+                ' "remote_compiles" is set in config.json',
             )
         if not carries(call.authorization, self._user):
             raise Refused(401, "the token of the syncer's user is needed (state/user_token)")
