@@ -23,7 +23,7 @@ help: ## this list
 $(STAMP): FORCE
 	@tools/venv.sh
 
-$(DEV_STAMP): FORCE $(STAMP)
+$(DEV_STAMP): FORCE
 	@tools/venv.sh dev
 
 venv: $(STAMP) ## only the virtual environment: what a build machine needs

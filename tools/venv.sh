@@ -2,7 +2,7 @@
 # Makes .venv in the repository, unless it is there and newer than the requirements:
 #
 #   tools/venv.sh       with requirements.txt: what running dist_build and building its executable need
-#   tools/venv.sh dev   with requirements-dev.txt: also what tests, checks and benchmarks need
+#   tools/venv.sh dev   with requirements-dev.txt: that, and what tests, checks and benchmarks need
 #
 # Several of these may run at the same time. POSIX sh.
 set -eu
@@ -94,4 +94,8 @@ rm -f "$stamp"
 quietly_with_progress build/pip.log .venv/bin/python -m pip install --progress-bar off \
     --disable-pip-version-check --no-input -r "$requirements" ||
     { tail -n 15 build/pip.log >&2; fail "pip could not install $requirements, see above"; }
-: >"$stamp"
+# The larger set has all of the smaller; a stamp that is good is not touched, since what was built
+# with the packages would be built again.
+for each in "$stamp" .venv/.complete; do
+    if [ ! -e "$each" ] || [ -n "$(find requirements.txt -newer "$each")" ]; then : >"$each"; fi
+done

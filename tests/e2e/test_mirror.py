@@ -85,7 +85,13 @@ def test_a_restarted_syncer_sends_and_hashes_nothing_again(
     project = tmp_path / "project"
     project.mkdir()
     (project / "part.c").write_text("int part;\n")
-    (project / "again.c").write_text('#include <stdio.h>\n#include "part.c"\nint again;\n')
+    # As the kernel's headers are on Debian 13: a link to a file that nothing else leads to.
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "linked.h").write_text(f"int linked;\n/* {'x' * 3_000_000} */\n")
+    (project / "linked.h").symlink_to(tmp_path / "elsewhere" / "linked.h")
+    (project / "again.c").write_text(
+        '#include <stdio.h>\n#include "part.c"\n#include "linked.h"\nint again;\n'
+    )
     argv = ["gcc", f"-I{tree}", "-c", "again.c", "-o", "again.o"]
     with running(tmp_path / "farm", certs_dir) as farm:
         assert_same(farm, argv, project)

@@ -7,7 +7,6 @@ requests in flight end; then the app's own ``join`` runs.
 
 import logging
 import multiprocessing
-import multiprocessing.util
 import os
 import select
 import signal
@@ -87,7 +86,7 @@ def _run(server: Any, make_app: "MakeApp", name: str) -> None:
     os.set_blocking(reader, False)
     child = _Child(make_app, parent_pid=os.getpid(), report_fd=writer)
     try:
-        server.serve(target_loader=child.load, wrap_loader=False)
+        server.serve(child.serve, target_loader=child.load, wrap_loader=False)
     except SystemExit:
         _log.debug("granian reports that the serving process ended by itself")
     finally:
@@ -124,7 +123,6 @@ class _Child:
 
     def load(self) -> "WSGIApplication":
         """Build the app; called by granian in the forked process' main thread."""
-        multiprocessing.util.Finalize(None, self._finish, exitpriority=100)
         self._hear_the_first_signal_only()
         self._watch()
         try:
@@ -134,6 +132,17 @@ class _Child:
             raise SystemExit(2) from None
         app, self._join = served if isinstance(served, tuple) else (served, None)
         return app
+
+    def serve(self, *arguments: Any, **more: Any) -> None:
+        """Be granian's worker.
+
+        ``join`` runs before this returns: later the interpreter shuts down, and from Python 3.13 on
+        its executors take no work by then.
+        """
+        try:
+            Server._spawn_wsgi_worker(*arguments, **more)
+        finally:
+            self._finish()
 
     def _finish(self) -> None:
         """Runs when granian's loop has ended, whether in order or not."""

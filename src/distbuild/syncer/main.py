@@ -183,7 +183,11 @@ class Syncer:
                 self._memory.save(self._mirroring.required(), self._mirroring.wanted())
                 # Asked once for all files of a directory.
                 held = functools.cache(self._mirroring.roots.holds_files_of)
-                self._cache.save(lambda path: held(posixpath.dirname(path)))
+                mirrored = self._mirroring.manifest.get
+                self._cache.save(
+                    # A link alone may lead to a file: no root holds that.
+                    lambda path: held(posixpath.dirname(path)) or mirrored(path) is not None
+                )
             except OSError as error:
                 log.warning("state is not saved: %s", error)
 
