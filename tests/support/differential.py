@@ -41,8 +41,9 @@ class Outcome:
 
     def fits(self, expected: str) -> bool:
         """Whether that happened which a row says. Of a compile that the compiler gives up, which
-        each does at other errors, a worker's word may not be enough."""
-        unproved = self.happened == "unproved_failure" and self.local.exit_code != 0
+        each does at other errors, or its assembler, a worker's word may not be enough."""
+        last_words = ("unproved_failure", "assembler_input")
+        unproved = self.happened in last_words and self.local.exit_code != 0
         return self.happened == expected or (expected == "remote" and unproved)
 
     def differences(self) -> list[str]:
