@@ -196,7 +196,12 @@ def test_its_own_files_it_reads(
     (hostile.project / "own").unlink()
 
 
-def test_without_confinement_these_tests_would_fail(hostile: Hostile) -> None:
-    unconfined = PlainSandbox(SEARCH_PATH, confined=False)
+def test_without_confinement_only_the_assembler_s_own_list_stops_it(hostile: Hostile) -> None:
+    """Two mechanisms keep a file of the worker's out of an object: each of them has to hold."""
     path = str(hostile.home / "certs/worker/key.pem")
-    assert MARKER.encode() in said(hostile.compile(unconfined, "gcc", "inline", path))
+    unconfined = hostile.compile(PlainSandbox(SEARCH_PATH, confined=False), "gcc", "inline", path)
+    assert "may be the worker's" in unconfined.error
+    confined = hostile.compile(PlainSandbox(SEARCH_PATH), "gcc", "inline", path)
+    assert confined.error
+    assert "may be the worker's" not in confined.error
+    assert MARKER.encode() not in said(confined)

@@ -46,7 +46,7 @@ _ALLOWS = ("-fgnu-inline-asm", _FORBID)
 #: Other kinds of inline assembler, which that does not forbid.
 _BLOCKS = ("-fasm-blocks", "-fms-extensions", "-fms-compatibility", "-fborland-extensions")
 #: What writes clang's own command line into an output, beside what records it in the object.
-_WRITES_COMMAND = ("-MJ", "-gen-cdb-fragment-path", "--gen-cdb-fragment-path", "-fembed-bitcode")
+_WRITES_COMMAND = ("-MJ", "-gen-cdb-fragment-path", "--gen-cdb-fragment-path")
 #: What tells a program whether inline assembler is allowed: ``gnu_asm``, or two words that make it.
 _ASKS = re.compile(rb"u_asm|\b(?:__)?gnu_(?:as?)?\b|\b_asm(?:__)?\b")
 #: Where the compile leaves what it removes again.

@@ -64,7 +64,6 @@ def test_most_clang_commands_can_forbid_assembler(line: str) -> None:
         "clang -fgnu-inline-asm -c x.c",
         "clang -g -grecord-command-line -c x.c",
         "clang -MJ x.json -c x.c",
-        "clang -fembed-bitcode-marker -c x.c",
     ],
 )
 def test_where_the_option_would_show_or_not_do_it_is_not_given(line: str) -> None:
