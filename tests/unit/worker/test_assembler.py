@@ -63,6 +63,7 @@ def test_most_clang_commands_can_forbid_assembler(line: str) -> None:
         "clang -target x86_64-pc-windows-msvc -c x.c",
         "clang -fgnu-inline-asm -c x.c",
         "clang -g -grecord-command-line -c x.c",
+        "clang -MJ x.json -c x.c",
     ],
 )
 def test_where_the_option_would_show_or_not_do_it_is_not_given(line: str) -> None:
