@@ -45,8 +45,8 @@ _FORBID = "-fno-gnu-inline-asm"
 _ALLOWS = ("-fgnu-inline-asm", _FORBID)
 #: Other kinds of inline assembler, which that does not forbid.
 _BLOCKS = ("-fasm-blocks", "-fms-extensions", "-fms-compatibility", "-fborland-extensions")
-#: What writes clang's own command line into an output, beside what records it in the object.
-_WRITES_COMMAND = ("-MJ", "-gen-cdb-fragment-path", "--gen-cdb-fragment-path")
+#: What writes the command's words somewhere, beside what ``records_itself``.
+_RECORD = ("-MJ", "-gen-cdb-fragment-path", "-gcodeview", "-fembed-bitcode", "-fembed-offload")
 #: What tells a program whether inline assembler is allowed: ``gnu_asm``, or two words that make it.
 _ASKS = re.compile(rb"u_asm|\b(?:__)?gnu_(?:as?)?\b|\b_asm(?:__)?\b")
 #: Where the compile leaves what it removes again.
@@ -63,11 +63,7 @@ def can_forbid(command: CompileCommand) -> bool:
         return False
     for argument in command.arguments:
         word = argument.option + (argument.value or "")
-        if (
-            word.startswith((*_ALLOWS, *_BLOCKS, *_WRITES_COMMAND))
-            or "windows" in word
-            or "-gcodeview" in word
-        ):
+        if word.startswith((*_ALLOWS, *_BLOCKS, *_RECORD)) or "windows" in word:
             return False
     return not records_itself(command)
 
