@@ -6,6 +6,7 @@ import logging.handlers
 import sys
 from io import TextIOWrapper
 from pathlib import Path
+from typing import TextIO
 
 from distbuild.protocol.errors import ConfigError
 
@@ -47,10 +48,16 @@ def announce(text: str) -> None:
     """One line for whoever has started this process, and for the log: that it serves, and where."""
     line = " ".join(text.splitlines())
     logging.getLogger(__name__).info("%s", line)
-    if sys.stdout is not None:
-        encoding = sys.stdout.encoding or "utf-8"
+    say(line, sys.stdout)
+
+
+def say(line: str, stream: TextIO | None) -> None:
+    """Print a line where that is possible; there may be no stream, or no reader."""
+    if stream is not None:
+        encoding = stream.encoding or "utf-8"
         with contextlib.suppress(OSError, ValueError):  # closed, or its reader has gone
-            print(line.encode(encoding, "replace").decode(encoding), flush=True)  # noqa: T201
+            shown = line.encode(encoding, "replace").decode(encoding)
+            print(shown, file=stream, flush=True)
 
 
 class _InFile(logging.handlers.RotatingFileHandler):

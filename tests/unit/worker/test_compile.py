@@ -747,8 +747,10 @@ class Wrapped:
             argv, cwd, env = execution.argv, execution.cwd, execution.env
             reach = execution.reach
 
-            def answer(self, completed):
-                return change(execution.answer(completed))
+            is_of_task = execution.is_of_task
+
+            def answer(self, completed, opened=()):
+                return change(execution.answer(completed, opened))
 
         return Changed()
 
