@@ -85,10 +85,10 @@ def fault(cluster: Cluster, cwd: Path) -> str:
 def test_a_worker_that_is_well_compiles_a_test(begin: Begin, tmp_path: Path) -> None:
     cluster = begin()
     line = wait_until_well(cluster, tmp_path)
-    assert re.match(r"ok    workers: localhost:\d+: compiled a test in \d\.\d\d s, 2 slots, ", line)
+    assert re.match(r"ok    workers: 127.0.0.1:\d+: compiled a test in \d\.\d\d s, 2 slots, ", line)
     assert re.search(r", has gcc\b.* \d+\.\d+\.\d+.*, \d+\.\d [kMG]B free$", line), line
     shown = status_table(cluster, tmp_path)
-    assert re.search(r"localhost:\d+ +up +\d+ s ago +2 +0 +\d+ +\d+\.\d GB .*gcc", shown), shown
+    assert re.search(r"127.0.0.1:\d+ +up +\d+ s ago +2 +0 +\d+ +\d+\.\d GB .*gcc", shown), shown
 
 
 def test_both_servers_say_in_one_line_where_they_are_and_what_comes_next(begin: Begin) -> None:
@@ -96,7 +96,7 @@ def test_both_servers_say_in_one_line_where_they_are_and_what_comes_next(begin: 
     (daemon,) = cluster.daemons
     assert (cluster.syncer.home / "output").read_text() == (
         f"syncer: https://127.0.0.1:{cluster.syncer.port}, home {cluster.syncer.home}, workers:"
-        f" localhost:{daemon.port}; put dist_build.exe before the compiler (make -j8"
+        f" 127.0.0.1:{daemon.port}; put dist_build.exe before the compiler (make -j8"
         ' CC="dist_build.exe gcc"); dist_build.exe doctor checks the set-up\n'
     )
     [line] = (daemon.home / "output").read_text().splitlines()
@@ -122,8 +122,8 @@ def test_a_network_that_is_cut_is_said(begin: Begin, tmp_path: Path, cut: str) -
         (daemon,) = cluster.daemons
         cables.append(Cable(daemon.port))
         cables.append(Cable(cluster.syncer.port))
-        rewrite(cluster.syncer.home, {"hosts": [f"localhost:{cables[0].port}"]})
-        rewrite(daemon.home, {"syncer": f"https://localhost:{cables[1].port}"})
+        rewrite(cluster.syncer.home, {"hosts": [f"127.0.0.1:{cables[0].port}"]})
+        rewrite(daemon.home, {"syncer": f"https://127.0.0.1:{cables[1].port}"})
 
     try:
         cluster = begin(lead)
@@ -151,7 +151,7 @@ def test_a_port_where_nothing_listens_is_said(begin: Begin, tmp_path: Path) -> N
     (daemon,) = cluster.daemons
     daemon.kill()
     said = fault(cluster, tmp_path)
-    assert re.search(r"down: localhost:\d+: connection refused; .*start daemon.py", said), said
+    assert re.search(r"down: 127.0.0.1:\d+: connection refused; .*start daemon.py", said), said
 
 
 def test_another_cc1_is_said(begin: Begin, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_full_disk_is_said_and_no_jobs_are_taken(begin: Begin, tmp_path: Path)
         wait_until(lambda: is_local(compiled(cluster, tmp_path)), "it takes no more jobs")
         said = fault(cluster, tmp_path)
         assert re.search(r"disk is full \([\d.]+ [kM]?B are free\).*make room there", said), said
-        assert re.search(r"localhost:\d+ +full ", status_table(cluster, tmp_path))
+        assert re.search(r"127.0.0.1:\d+ +full ", status_table(cluster, tmp_path))
         (disk / "filler").unlink()
         wait_until(lambda: not is_local(compiled(cluster, tmp_path)), "it takes jobs again")
         cluster.stop()
