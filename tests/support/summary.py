@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 #: The longest silence (seconds) is a little more.
-PERIOD_S = 8.0
+PERIOD_S = 5.0
 WIDTH = 76
 MAX_REASONS = 12
 CI = Path(__file__).parents[2] / ".ci" / "run"
@@ -35,7 +35,7 @@ def summarize(reasons: Counter[str], known: dict[str, str]) -> list[str]:
     for reason, count in reasons.items():
         match = _NOT_INSTALLED.match(reason)
         if match:
-            tools[match[1]] += count
+            tools[os.path.basename(match[1])] += count
         else:
             others[reason.removeprefix("Skipped: ")] += count
     lines = []
