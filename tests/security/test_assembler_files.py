@@ -293,8 +293,10 @@ def _both(farm: Cluster, project: Path, key: tuple[str, str], words: list[str]) 
     return Both(left(run_here(words, project)), left(farm.run(words, project)))
 
 
-@pytest.mark.parametrize("name", SPELLINGS)
-@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize(
+    ("compiler", "name"),
+    [(c, name) for c in COMPILERS for name, s in SPELLINGS.items() if c.startswith(s.only)],
+)
 def test_a_directive_gives_the_local_object(
     compiled: dict[tuple[str, str], Both], compiler: str, name: str
 ) -> None:

@@ -22,6 +22,14 @@ _MAX_DEPTH = 100
 #: A compiler writes one document. Each that is tried may cost as much as all of the text.
 _MAX_DOCUMENTS = 16
 
+#: In a failed compile: GNU as names the text that it got, which is a temporary file or standard
+#: input, whatever the language of its messages; clang names the statement, and is never translated.
+_ASSEMBLER_SAYS = re.compile(
+    rb"ssembler messages|\{standard input\}:|<inline asm>:|<instantiation>:"
+    rb"|Could not find inc(?:bin|lude) file|^[^\n:]*\.s:",
+    re.MULTILINE,
+)
+
 Place = tuple[str, int]
 
 
@@ -128,3 +136,8 @@ def _places_in(value: Any, depth: int = _MAX_DEPTH) -> Iterator[Place]:
             pass
     for item in value.values():
         yield from _places_in(item, depth - 1)
+
+
+def is_assemblers(stderr: bytes) -> bool:
+    """Whether a failed compile's messages are an assembler's: it may have missed a file."""
+    return _ASSEMBLER_SAYS.search(stderr) is not None

@@ -7,12 +7,12 @@ lists, and ``obstacle`` and ``lacking`` say what becomes of that. Knows no queue
 
 import os
 import posixpath
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from distbuild import disk
+from distbuild.command.locations import is_assemblers
 from distbuild.command.model import ASSEMBLER_LANGUAGES, CompileCommand, Local, LocalReason
 from distbuild.command.wrapped import assembler_dirs
 from distbuild.mirror.known import FileRead, read_file
@@ -28,13 +28,6 @@ MAX_LISTED = 4096
 
 #: Options whose directories gcc and clang hand on to the assembler.
 _SEARCHED = frozenset(("-I", "--include-directory", "--include-directory="))
-#: In a failed compile: GNU as names the text that it got, which is a temporary file or standard
-#: input, whatever the language of its messages; clang names the statement, and is never translated.
-_ASSEMBLER_SAYS = re.compile(
-    rb"ssembler messages|\{standard input\}:|<inline asm>:|<instantiation>:"
-    rb"|Could not find inc(?:bin|lude) file|^[^\n:]*\.s:",
-    re.MULTILINE,
-)
 
 
 class AssemblerFiles(msgspec.Struct, frozen=True):
@@ -70,14 +63,10 @@ def assembler_files(text: bytes, command: CompileCommand) -> AssemblerFiles:
     return AssemblerFiles(found, is_tied)
 
 
-def speaks(stderr: bytes) -> bool:
-    """Whether a failed compile's messages are an assembler's: it may have missed a file."""
-    return _ASSEMBLER_SAYS.search(stderr) is not None
-
-
 def is_of_assembler(command: CompileCommand, stderr: bytes) -> bool:
-    """The same of a compile that listed its inputs: a preprocessor has then done its part."""
-    return command.language in ASSEMBLER_LANGUAGES or speaks(stderr)
+    """Whether a compile that listed its inputs failed in an assembler: its preprocessor has then
+    done its part."""
+    return command.language in ASSEMBLER_LANGUAGES or is_assemblers(stderr)
 
 
 class Assembled(msgspec.Struct, frozen=True):

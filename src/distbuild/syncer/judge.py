@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Collection, Iterable
 
 from distbuild import disk
-from distbuild.command.locations import blamed, places, plain
+from distbuild.command.locations import blamed, is_assemblers, places, plain
 from distbuild.command.missing import MissingInclude, missing_includes
 from distbuild.command.model import Family, Local, LocalReason
 from distbuild.command.searching import angle_dirs
@@ -207,7 +207,7 @@ class Judge:
                 return Verdict.AGAIN_WITH_MORE
             named = (*self._blamed(task, result), task.command.source)
             return Local(LocalReason.INPUT_NOT_MIRRORED, named[0])
-        if assembled.speaks(result.stderr):
+        if is_assemblers(result.stderr):
             return Local(LocalReason.ASSEMBLER_INPUT, task.command.source)
         if unseen := self._unseen(task):
             searched = {disk.realpath(d) for d in task.search_dirs}
