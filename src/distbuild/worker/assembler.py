@@ -30,7 +30,7 @@ _END_OF_TARGET = re.compile(rb":(?=[ \n])")
 _NAME = re.compile(rb"(?:\\[ \t\\]|[^ \t])+")
 _ESCAPED = re.compile(rb"(\\*)\\([ \t])|\$(\$)")
 #: gas quotes neither a newline nor a backslash at a name's end: other names may be two or half.
-_UNMISTAKABLE = re.compile(rb"[^\\\s$]+")
+_UNMISTAKABLE = re.compile(rb"[^\\\s]+")
 
 
 def is_asked(command: CompileCommand) -> bool:
@@ -145,7 +145,7 @@ def in_namespace(
         if is_own or is_kernels(place):
             raise UnseenInputs(f"{place} may be the worker's")
         if is_listed and not place.startswith(_TEMPORARY):
-            _check_name(name)
+            _check_name(task, name)
     return tuple(_no_directories(found, task.tree))
 
 
@@ -161,7 +161,7 @@ def relocated(
             continue  # a temporary file
         if not os.path.lexists(place):
             if is_listed:
-                _check_name(name)
+                _check_name(task, name)
         elif not place.startswith(root + b"/"):
             raise UnseenInputs(f"{os.fsdecode(place)} may be the worker's")
         elif not _is_own_text(task, os.fsdecode(place[len(root) :]), written):
@@ -179,8 +179,13 @@ def _no_directories(paths: Iterable[bytes], tree: Tree) -> Iterable[bytes]:
     return (p for p in paths if not isinstance(tree.lookup(os.fsdecode(p)), DirectoryEntry))
 
 
-def _check_name(name: bytes) -> None:
-    """Raise UnseenInputs for a name that does not exist and may be another one's half."""
+def _check_name(task: Task, name: bytes) -> None:
+    """Raise UnseenInputs for a name that does not exist and may be another one's half.
+
+    The source's own comes from ``.file``, without its directory.
+    """
+    if os.fsdecode(name) == posixpath.basename(task.command.source):
+        return
     if not _UNMISTAKABLE.fullmatch(name):
         raise UnseenInputs(f"the assembler may have read {os.fsdecode(name)!r}")
 
