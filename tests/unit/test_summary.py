@@ -55,7 +55,7 @@ def test_skipped(): pytest.skip("clang is not installed")
 
 def test_a_run_says_what_failed_and_no_dots(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TESTS)
-    words = [sys.executable, "-m", "pytest", "-q", "--rootdir", tmp_path, "-c", "/dev/null"]
+    words = [sys.executable, "-m", "pytest", "-q", "--rootdir", str(tmp_path), "-c", "/dev/null"]
     words += ["-p", "tests.support.summary", "-p", "no:cacheprovider", "test_it.py"]
     done = subprocess.run(
         words,
