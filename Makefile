@@ -11,7 +11,7 @@ BENCH ?=
 # Tests wait more than they compute, so a few processes share few cores. What shares a farm is in one file.
 TEST_PROCESSES ?= 4
 PARALLEL := -n $(TEST_PROCESSES) --dist loadfile
-QUIETLY := -q -p tests.support.summary
+QUIETLY := -q -o console_output_style=classic -p tests.support.summary
 
 .DEFAULT_GOAL := help
 .PHONY: FORCE help demo test test-windows check bench exe venv clean
@@ -35,6 +35,7 @@ demo: $(STAMP) exe ## a syncer and two workers on this machine compile a small p
 	@$(PYTHON) tools/demo.py
 
 test: $(DEV_STAMP) exe ## all tests but the slow ones; TESTS="tests/unit -k config" for some
+	@echo "running the tests in $(TEST_PROCESSES) processes"
 	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows" $(TESTS)
 
 check: $(DEV_STAMP) exe ## format, lint, types, then the tests
@@ -42,6 +43,7 @@ check: $(DEV_STAMP) exe ## format, lint, types, then the tests
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m mypy --platform win32 --follow-imports silent $(FOR_WINDOWS)
+	@echo "running the tests in $(TEST_PROCESSES) processes"
 	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows" $(TESTS)
 
 test-windows: $(DEV_STAMP) ## the tests of Windows, in a wine that is set up first (about 500 MB, once)
