@@ -9,7 +9,7 @@
 #include "drivers.h"
 
 /* That of distbuild/protocol/coding.py, as it is packed. */
-#define PROTOCOL_VERSION "\2"
+#define PROTOCOL_VERSION "\3"
 
 struct message {
     char *data;

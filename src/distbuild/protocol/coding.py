@@ -9,7 +9,7 @@ import msgspec
 
 from distbuild.protocol.errors import ProtocolError
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 DIGEST_BYTES = 32
 CONTENT_TYPE = "application/msgpack"
 
