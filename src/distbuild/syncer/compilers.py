@@ -18,7 +18,7 @@ from distbuild.command.model import CompileCommand, Family
 from distbuild.drivers import find_driver
 from distbuild.mirror.known import StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.system_paths import to_system
+from distbuild.system_paths import WINDOWS, to_system
 from distbuild.toolchains import (
     NO_WINDOW,
     Around,
@@ -100,8 +100,8 @@ class Compilers:
 
     def look_for(self, names: Iterable[str], path: str) -> None:
         """Identify the compilers that a shell with this PATH runs for ``names``; they are ``seen``
-        from then on."""
-        for name in names:
+        from then on. On Windows none is: what is called so there is no compiler of ours."""
+        for name in () if WINDOWS else names:
             driver = find(name, "/", {"PATH": path})
             with contextlib.suppress(InfrastructureError):
                 if driver is not None:
