@@ -1,6 +1,6 @@
 """Which files a compiler reads besides what it compiles: its configuration and its libraries.
 
-gcc reads ``specs`` files and clang ``.cfg`` files that nobody names on the command line; the
+gcc reads ``specs`` files and clang ``.cfg`` files that no command line names; the
 dynamic linker chooses the libraries. Asks the dynamic linker. Knows no job and no digest.
 """
 
