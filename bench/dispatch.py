@@ -100,6 +100,8 @@ def _runs(
         cluster.start()
         mine = Way("dist_build", wrapper_command(), ours(cluster), [syncer_pid(cluster)])
         _once(load, mine, jobs[: shape.daemons], shape, path)
+        if local_jobs(cluster):
+            raise RuntimeError(f"the farm compiles nothing: {cluster.jobs()['local']}")
         for _ in range(options.rounds):
             yield "direct", _once(load, Way("direct"), jobs, shape, path)
             before = local_jobs(cluster)

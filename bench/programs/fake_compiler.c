@@ -1,7 +1,8 @@
 /* A compiler that only sleeps: what a farm costs when compiling costs nothing.
  *
  * With -c it sleeps as long as -frandom-seed=NNNms says (an option that every tool hands on and no
- * compiler minds), then writes a small object and the dependency file that -MD or -MMD ask for.
+ * compiler minds), then writes a small object, the dependency file that -MD or -MMD ask for, and the
+ * assembler's list of inputs that a specs file asks for.
  * Everything else, which is how tools find out what a compiler is, goes to the real one, REAL.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -11,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *output, *dependencies, *target, *source;
+static const char *output, *dependencies, *target, *source, *specs;
 static int compiling, wants_dependencies;
 static long sleep_ms;
 
@@ -35,6 +36,8 @@ static void read_words(int argc, char **argv)
             target = next;
         else if (strcmp(argv[i], "-MD") == 0 || strcmp(argv[i], "-MMD") == 0)
             wants_dependencies = 1;
+        else if (strncmp(argv[i], "-specs=", 7) == 0)
+            specs = argv[i] + 7;
         else if (argv[i][0] != '-' && (ends_in(argv[i], ".c") || ends_in(argv[i], ".i")))
             source = argv[i];
         else
@@ -49,6 +52,23 @@ static void put(const char *path, const char *text)
         perror(path);
         exit(1);
     }
+}
+
+/* A daemon has the assembler list what it reads: "--MD PATH" in a specs file, PATH with backslashes
+ * before what has a meaning there. */
+static void list_assembler_inputs(void)
+{
+    static char text[8192], path[8192];
+    FILE *file = fopen(specs, "r");
+    size_t length = file ? fread(text, 1, sizeof text - 1, file) : 0;
+    const char *from = strstr(text, "--MD ");
+    if (length == 0 || from == NULL || fclose(file) != 0)
+        return;
+    char *to = path;
+    for (from += 5; *from != '\n' && *from != '\0'; from++)
+        if (*from != '\\')
+            *to++ = *from;
+    put(path, "object: text.s\n");
 }
 
 int main(int argc, char **argv)
@@ -66,6 +86,8 @@ int main(int argc, char **argv)
     static char text[16384];
     snprintf(text, sizeof text, "an object of %s, %900d\n", source, 0);
     put(output, text);
+    if (specs)
+        list_assembler_inputs();
     if (wants_dependencies) {
         char beside[4096];
         const char *suffix = strrchr(output, '.');

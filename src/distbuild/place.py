@@ -1,16 +1,35 @@
-"""Whether two processes of this machine mean the same files by the same paths."""
+"""Whether two processes of this machine mean the same files by the same paths.
+
+In a container or a chroot the paths of a command may lead to other files than the syncer's.
+"""
 
 import os
 
 
-def view_of_files() -> bytes:
-    """This process's mount namespace and root directory, as one word; empty where unknown.
+def views_of_files() -> list[bytes]:
+    """Names of what this process sees at "/": two processes with a name in common see the same
+    files. Empty where the system tells none.
 
-    The launcher has the same rule (``dist_build.c``). In a container or a chroot the paths of a
-    command may lead to other files than the syncer's.
+    The launcher sends one of these names (``describe_place`` in src/launcher/request.h).
     """
+    names = []
     try:
         root = os.stat("/")
-        return f"{os.readlink('/proc/self/ns/mnt')} {root.st_dev}:{root.st_ino}".encode()
-    except OSError:
-        return b""
+        names.append(f"{os.readlink('/proc/self/ns/mnt')} {root.st_dev}:{root.st_ino}")
+        device = f"{os.major(root.st_dev)}:{os.minor(root.st_dev)}"
+        names.append(f"mount:{_mount_of_root()} {device}:{root.st_ino}")
+    except (AttributeError, OSError, ValueError):
+        pass  # not Linux
+    return [name.encode() for name in names]
+
+
+def _mount_of_root() -> int:
+    """The number of the mount at "/" (``mnt_id`` in proc(5)); each mount namespace has its own."""
+    root = os.open("/", os.O_PATH)
+    try:
+        with open(f"/proc/self/fdinfo/{root}") as facts:
+            return next(int(line.split(":")[1]) for line in facts if line.startswith("mnt_id:"))
+    except StopIteration:
+        raise ValueError("no mnt_id") from None
+    finally:
+        os.close(root)

@@ -31,10 +31,11 @@ static bool find_home(char *home)
 
 /* A syncer says every few seconds that it is there. One that says nothing in all these looks, ten
  * seconds together, is stopped or stuck. Several looks, since a machine that was paused goes on with
- * a clock that has jumped: that costs one of them. */
-static const struct timeval FIRST_LOOK = {.tv_usec = 300 * 1000},
+ * a clock that has jumped: that costs one of them. The short one is for a syncer that another
+ * wrapper has found silent. */
+static const struct timeval SHORT_LOOK = {.tv_usec = 300 * 1000},
                             LOOK = {.tv_sec = 2, .tv_usec = 500 * 1000};
-enum { MAX_LOOKS = 5 };
+enum { MAX_LOOKS = 4 };
 static int vain_looks;
 static bool is_silent;
 
@@ -98,7 +99,7 @@ static int connect_to_syncer(void)
         (void)snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/syncer.sock",
                        directory);
     }
-    limit_waits(fd, &FIRST_LOOK);
+    limit_waits(fd, open_mark(0) ? &SHORT_LOOK : &LOOK);
     do
         failed = connect(fd, (const struct sockaddr *)&address, sizeof address);
     while (failed && may_try_again(fd));

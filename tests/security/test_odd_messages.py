@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from distbuild.place import view_of_files
+from distbuild.place import views_of_files
 from distbuild.protocol import messages
 from tests.unit.syncer.test_handlers import Routes, request_for
 
@@ -72,7 +72,7 @@ def base(path: str, routes: Routes) -> dict[str, Any]:
     elif path.endswith(("install", "clean")):
         return {}
     elif path.endswith(("run", "jobs", "explain")):
-        message = msgspec.structs.replace(routes.serving.request(), place=view_of_files())
+        message = msgspec.structs.replace(routes.serving.request(), place=views_of_files()[0])
     else:
         message = request_for(path, routes.serving)
     plain = {name: getattr(message, name) for name in message.__struct_fields__}

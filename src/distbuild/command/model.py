@@ -206,6 +206,10 @@ class CompileCommand(msgspec.Struct, frozen=True):
         named = (self.output, *asked, *self.by_products, *others)
         return tuple(path for path in named if path)
 
+    def named_outputs(self) -> set[str]:
+        """The same as absolute paths, spelled as in the command."""
+        return {self.absolute(path) for path in self.output_files()}
+
     def absolute(self, name: str) -> str:
         """The path, below "/", of a file that the command names."""
         return self.style.absolute(self.cwd, name)

@@ -108,8 +108,8 @@ class SubmitRequest(Message, frozen=True):
     #: None: standard error is no terminal.
     terminal: Terminal | None = None
     version: int = PROTOCOL_VERSION
-    #: Where paths mean what they mean to the wrapper: its mount namespace and root directory, as
-    #: ``place.view_of_files`` has them; empty: not told.
+    #: Where paths mean what they mean to the wrapper: one of ``place.views_of_files``; empty: not
+    #: told.
     place: bytes = b""
     #: The build's umask; needed only where the syncer writes the outputs.
     umask: int = 0o022

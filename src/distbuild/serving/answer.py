@@ -9,7 +9,7 @@ import msgspec
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-_FORBIDDEN = re.compile(r"[\r\n\0]")
+_FORBIDDEN = re.compile(r"[\r\n]")
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -91,7 +91,8 @@ def _begin(lines: Sequence[str], *, keeps: bool, is_head: bool) -> tuple[bool, b
 def _head(lines: Sequence[str], *, keeps: bool) -> bytes:
     """Raises ValueError for a line that would be more than one, or end the head: whoever made up a
     part of it is not to write the rest as well."""
-    if any(map(_FORBIDDEN.search, lines)):
+    together = "\0".join(lines)
+    if _FORBIDDEN.search(together) or together.count("\0") != len(lines) - 1:
         raise ValueError("a header with a line's end in it")
     last = ("", "") if keeps else ("Connection: close", "", "")
     return "\r\n".join(["HTTP/1.1 " + lines[0], *lines[1:], *last]).encode("latin-1", "replace")

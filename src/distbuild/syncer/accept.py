@@ -7,6 +7,7 @@ looks at directories of the dev box. Whether a result is right is the judge's qu
 
 import os
 import struct
+from collections.abc import Container
 
 from distbuild.command.by_products import Writable, object_of
 from distbuild.command.model import LocalReason
@@ -33,10 +34,12 @@ def objection(task: Task, result: ResultRequest) -> str:
     """What no honest worker says of this task; "": nothing of the kind."""
     if len(result.stdout) + len(result.stderr) > MAX_PRINTED_BYTES:
         return "it prints more than any compiler"
+    named = task.command.named_outputs()
     try:
         return (
-            _objection_to_outputs(task, result)
-            or _objection_to_inputs([*result.inputs, *result.assembled])
+            _objection_to_outputs(task, result, named)
+            or _objection_to_inputs(result.inputs)
+            or _objection_to_inputs(result.assembled)
             or _objection_to_success(task, result)
         )
     except ProtocolError as error:
@@ -58,17 +61,19 @@ def only_here(result: ResultRequest) -> LocalReason | None:
     return LocalReason.NAMES_ITS_PLACE if result.named else None
 
 
-def _objection_to_outputs(task: Task, result: ResultRequest) -> str:
+def _objection_to_outputs(task: Task, result: ResultRequest, named: Container[str]) -> str:
     own = {file.path for file in task.files}
-    writable = Writable(task.command, is_same_directory)
+    writable: Writable | None = None
     seen = set[bytes]()
     size = packed = 0
     for file in result.outputs:
         path = file.path
         if not path.startswith(b"/") or b"\0" in path or path in own or path in seen:
             return f"it writes {_shown(path)}"
-        if not writable.has(os.fsdecode(path)):
-            return f"it writes {_shown(path)}, which its command does not"
+        if os.fsdecode(path) not in named:  # mostly it is: the rest takes longer
+            writable = writable or Writable(task.command, is_same_directory)
+            if not writable.has(os.fsdecode(path)):
+                return f"it writes {_shown(path)}, which its command does not"
         if not 0 <= file.blob.size <= MAX_BLOB_BYTES:
             return f"it writes {file.blob.size} bytes"
         seen.add(path)

@@ -12,7 +12,7 @@ import msgspec
 from distbuild.command.model import Local, LocalReason
 from distbuild.drivers import find_driver
 from distbuild.outputs import PreparedOutputs, Rights
-from distbuild.place import view_of_files
+from distbuild.place import views_of_files
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import SubmitReply
 from distbuild.signals import Signal
@@ -56,12 +56,12 @@ class Here:
 
     def __init__(self, compiles: Compiles, slots: LocalSlots) -> None:
         self._compiles = compiles
-        self._view = view_of_files()
+        self._views = views_of_files() or [b""]
         self.slots = slots
 
     def sees_our_files(self, view: bytes) -> bool:
         """Whether a wrapper's paths lead where ours do."""
-        return view == self._view
+        return view in self._views
 
     def run(self, submission: Submission, caller: Caller) -> Generator[Signal, None, Answer]:
         """The answer to a wrapper; its outputs are written, or its local slot is taken."""

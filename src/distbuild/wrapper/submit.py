@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import requests
 
 from distbuild.command.toolchain import is_odd_pwd, telling_environment
-from distbuild.place import view_of_files
+from distbuild.place import views_of_files
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.system_paths import WINDOWS, from_system
@@ -39,7 +39,7 @@ def request_of(
             if name.isascii()
         },
         terminal=terminal,
-        place=view_of_files(),
+        place=next(iter(views_of_files()), b""),
     )
 
 

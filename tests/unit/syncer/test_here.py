@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from distbuild import outputs
 from distbuild.command.model import Local, LocalReason
-from distbuild.place import view_of_files
+from distbuild.place import views_of_files
 from distbuild.protocol.blobs import pack
 from distbuild.protocol.messages import OutputFile, SubmitReply
 from distbuild.serving.answer import Answer as HttpAnswer
@@ -21,7 +21,7 @@ from distbuild.syncer.local_slots import LocalSlots
 from tests.support.tasks import run
 from tests.unit.syncer.test_compile import Compiling
 
-CALLER = Caller(0o027, -1, view_of_files())
+CALLER = Caller(0o027, -1, views_of_files()[0])
 
 
 class Serving:

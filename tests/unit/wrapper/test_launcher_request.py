@@ -1,16 +1,19 @@
 """The native launcher: what it tells the syncer, and where it looks for it."""
 
 import os
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from distbuild.command import toolchain
-from distbuild.place import view_of_files
+from distbuild.place import views_of_files
 from distbuild.protocol.messages import PROTOCOL_VERSION, Terminal, Window
 from tests.support.cluster import SRC
 from tests.support.launcher import Launcher, done
+from tests.support.namespaces import HERE
 from tests.support.screen import Screen
 
 pytestmark = pytest.mark.compiler
@@ -31,9 +34,29 @@ def test_the_command_is_handed_over_as_it_is(launcher: Launcher) -> None:
     assert request.argv == words
     assert request.cwd == os.fsencode(launcher.directory)
     assert (request.version, request.terminal) == (PROTOCOL_VERSION, None)
-    assert request.place == view_of_files() != b""
+    assert request.place in views_of_files()
     assert syncer.heads[0].startswith(b"POST /api/v1/run HTTP/1.1\r\n")
     assert b"\r\nContent-Type: application/msgpack\r\n" in syncer.heads[0]
+
+
+@pytest.mark.parametrize("ask", ["launcher", "client"])
+def test_another_view_of_the_files_has_another_name(
+    launcher: Launcher, ask: str, require_tool: Callable[[str], str]
+) -> None:
+    """In a namespace of its own with the same files, as a container may have it."""
+    elsewhere = [require_tool("bwrap"), *HERE[1:]]
+    if ask == "client":
+        code = "from distbuild.place import views_of_files; print(views_of_files())"
+        words = [*elsewhere, sys.executable, "-c", code]
+        shown = subprocess.run(words, cwd=SRC, capture_output=True, text=True, check=True).stdout
+        assert shown.count("mount:") == 1
+        assert not any(repr(name) in shown for name in views_of_files())
+        return
+    with launcher.syncer(done()) as syncer:
+        command = [*elsewhere, str(launcher.exe), *GCC]
+        subprocess.run(command, env=launcher.environment({}), check=True, timeout=60)
+    (request,) = syncer.requests
+    assert request.place not in [b"", *views_of_files()]
 
 
 def test_a_long_command_arrives_whole(launcher: Launcher) -> None:

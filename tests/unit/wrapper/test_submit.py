@@ -9,7 +9,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbuild.place import view_of_files
+from distbuild.place import views_of_files
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import (
     MAX_BODY_BYTES,
@@ -136,7 +136,11 @@ def test_a_request_has_the_bytes_of_the_command(
     made = request_of(["gcc", "caf\udce9.c"], {"PATH": "/\udcff", "X": "y"}, TERMINAL)
     here = os.fsencode(os.path.realpath(tmp_path))
     assert made == SubmitRequest(
-        [b"gcc", b"caf\xe9.c"], here, {"PATH": b"/\xff"}, terminal=TERMINAL, place=view_of_files()
+        [b"gcc", b"caf\xe9.c"],
+        here,
+        {"PATH": b"/\xff"},
+        terminal=TERMINAL,
+        place=views_of_files()[0],
     )
 
 
