@@ -6,7 +6,7 @@ STAMP := .venv/.complete
 DEV_STAMP := .venv/.complete-dev
 TESTS ?=
 # What the type checker does not look into where it is told of another system.
-FOR_WINDOWS := $(wildcard src/distbuild/windows_*.py src/distbuild/*/windows_*.py)
+FOR_WINDOWS := $(wildcard src/distbuild/system/windows/*.py src/distbuild/*/windows_*.py src/distbuild/worker/process/windows*.py)
 BENCH ?=
 # Tests wait more than they compute, so a few processes share few cores. What shares a farm is in one file.
 TEST_PROCESSES ?= 4

@@ -17,7 +17,7 @@ CLIENT=src/dist/dist_build_client
 # What only the servers import.
 EXCLUDED='
     flask werkzeug jinja2 markupsafe itsdangerous click blinker granian watchdog
-    distbuild.syncer distbuild.worker distbuild.mirror distbuild.serving
+    distbuild.syncer distbuild.worker distbuild.mirror distbuild.push distbuild.farm distbuild.http
     zstandard._cffi zstandard.backend_cffi
     tkinter unittest pydoc doctest pdb lib2to3 test xmlrpc curses sqlite3 asyncio multiprocessing
     setuptools pkg_resources pip pytest _pytest hypothesis psutil
@@ -58,7 +58,8 @@ quoted() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
 client_is_up_to_date() {
     [ -x "$CLIENT" ] && ! runs_elsewhere && [ -z "$(find src/dist_build.py src/distbuild "$installed" \
         generate_dist_build_executable.sh \
-        \( -name __pycache__ -o -path src/distbuild/syncer -o -path src/distbuild/worker -o -path src/distbuild/mirror \) -prune \
+        \( -name __pycache__ -o -path src/distbuild/syncer -o -path src/distbuild/worker -o -path src/distbuild/mirror \
+            -o -path src/distbuild/push -o -path src/distbuild/farm -o -path src/distbuild/http \) -prune \
         -o -type f -newer "$CLIENT" -print)" ]
 }
 

@@ -15,7 +15,7 @@ import msgspec
 
 from distbuild.protocol.errors import ConfigError
 from distbuild.protocol.names import HOME_MARKER
-from distbuild.system_paths import WINDOWS, from_system
+from distbuild.system.paths import WINDOWS, from_system
 
 Confinement = Literal["auto", "namespace", "plain"]
 

@@ -2,7 +2,7 @@
  *
  * A wrapper is a link to a known program, or this program under another name; a script that calls
  * us is one that DIST_BUILD_SKIP names: every compiler that we start is told which were started
- * before it. distbuild/drivers.py has the same rules.
+ * before it. distbuild/compiler/find.py has the same rules.
  */
 #ifndef DIST_BUILD_DRIVERS_H
 #define DIST_BUILD_DRIVERS_H

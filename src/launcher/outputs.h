@@ -3,7 +3,7 @@
  * The syncer has written the contents. Their descriptors come with its answer: of files without a
  * name, or, on file systems that know none, of temporary ones. Only this process puts them in place.
  * So a syncer that was stopped while it answered, and goes on later, can never put an output over
- * that of the compile which was done here meanwhile. distbuild/outputs.py has the same rules for
+ * that of the compile which was done here meanwhile. distbuild/write_outputs.py has the same rules for
  * the Python client.
  */
 #ifndef DIST_BUILD_OUTPUTS_H

@@ -52,7 +52,7 @@ static void put_key(struct message *message, const char *name)
     put_text(message, STRING, name, strlen(name));
 }
 
-/* distbuild/command/toolchain.py, telling_environment; LC_* and a PWD below /proc as well. */
+/* distbuild/command/probe.py, telling_environment; LC_* and a PWD below /proc as well. */
 static const char *const TOLD[] = {
     "CCC_ADD_ARGS", "CCC_OVERRIDE_OPTIONS", "CC_LOG_DIAGNOSTICS", "CC_PRINT_HEADERS",
     "CC_PRINT_INTERNAL_STAT", "CC_PRINT_OPTIONS", "CC_PRINT_PROC_STAT", "CL",

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from distbuild.mirror.store import MIN_FREE_BYTES
+from distbuild.worker.tree.store import MIN_FREE_BYTES
 from tests.support.cluster import Cluster, Done, wait_until
 from tests.support.cut_network import Cable
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import requests
 
-from distbuild.tls import load_credentials
+from distbuild.credentials import load_credentials
 from distbuild.wrapper.session import make_session
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -25,10 +25,10 @@ import logging, os, signal, sys, time
 from pathlib import Path
 from distbuild.logs import set_up_logging
 from distbuild.protocol.errors import ConfigError
-from distbuild.serving import portable, run
-from distbuild.serving.front import Front, Site
-from distbuild.serving.listening import listen_port
-from distbuild.serving.transport import Tls, server_context
+from distbuild.http import portable, run
+from distbuild.http.front import Front, Site
+from distbuild.http.listen import listen_port
+from distbuild.http.transport import Tls, server_context
 
 certs, port, out, mode = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
 

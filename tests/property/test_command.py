@@ -5,10 +5,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbuild.command.model import CompileCommand, Family, Local
-from distbuild.command.option_table import ROWS
-from distbuild.command.options import Shape, Verdict
-from distbuild.command.outputs import (
+from distbuild.command.dependency_file import (
     parse_dependency_file,
     quote_clang,
     quote_gcc,
@@ -17,9 +14,12 @@ from distbuild.command.outputs import (
     unmap_dependency_file,
     unmap_text,
 )
+from distbuild.command.model import CompileCommand, Family, Local
+from distbuild.command.options import Shape, Verdict
 from distbuild.command.parse import parse, render
 from distbuild.command.relocate import relocate, root
 from distbuild.command.response import split_gnu
+from distbuild.command.tables.gcc import ROWS
 
 TREE = "/var/lib/dist build/sandbox/c$1"
 FLAVOURS = {

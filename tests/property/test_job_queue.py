@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from distbuild.command.model import LocalReason
-from distbuild.syncer.job_queue import LEASE_S, MAX_TRIES, WORKER_S, IllegalTransition, JobQueue
-from distbuild.syncer.jobs import (
+from distbuild.farm.jobs import (
     Action,
     Assign,
     CompileLocally,
@@ -20,6 +19,7 @@ from distbuild.syncer.jobs import (
     Wake,
     Worker,
 )
+from distbuild.farm.queue import LEASE_S, MAX_TRIES, WORKER_S, IllegalTransition, JobQueue
 from tests.support.queues import inconsistencies
 
 NAMES = ["w1", "w2", "w3"]

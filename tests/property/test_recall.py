@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from distbuild.command.model import CompileCommand, Family, Local
 from distbuild.command.parse import parse
-from distbuild.command.recall import Recall
+from distbuild.command.parse_cache import Recall
 from tests.property.test_command import lines
 
 names = st.sampled_from(
@@ -162,7 +162,7 @@ def test_a_name_that_means_more_is_seen(first, second):
 
 
 def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr("distbuild.command.recall.MAX_KNOWN", 10)
+    monkeypatch.setattr("distbuild.command.parse_cache.MAX_KNOWN", 10)
     recall = Recall()
     for number in range(25):
         other(recall, f"gcc -c -DN={number} a.c")
@@ -173,7 +173,7 @@ def test_the_same_command_is_remembered_as_a_whole(monkeypatch):
     recall = Recall()
     line = "gcc -O2 -c a.c -o a.o"
     assert other(recall, line) is other(recall, line)
-    monkeypatch.setattr("distbuild.command.recall.MAX_WHOLE", 10)
+    monkeypatch.setattr("distbuild.command.parse_cache.MAX_WHOLE", 10)
     for number in range(25):
         other(recall, f"gcc -c {number}.c")
     assert len(recall._whole) <= 10

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Summary
-from distbuild.mirror.store import Store
-from distbuild.protocol.blobs import pack
+from distbuild.protocol.codec import pack
 from distbuild.protocol.messages import (
     Change,
     Changes,
@@ -21,10 +20,11 @@ from distbuild.protocol.messages import (
     FileEntry,
     SymlinkEntry,
 )
-from distbuild.worker.ground import WITHHELD_TEXT
-from distbuild.worker.ownfiles import OwnFiles
-from distbuild.worker.paths import rerooted_target
-from distbuild.worker.tree import Tree
+from distbuild.worker.tree.on_disk import WITHHELD_TEXT
+from distbuild.worker.tree.own_files import OwnFiles
+from distbuild.worker.tree.paths import rerooted_target
+from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.tree import Tree
 
 Entries = dict[bytes, Entry]
 CONTENTS = [b"", b"int a;\n", b"#pragma once\n", b"\xff\x00binary"]

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from distbuild.mirror.manifest import Summary
-from distbuild.mirror.store import Store
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import Change, Changes, FileEntry
 from distbuild.protocol.names import client_label
-from distbuild.worker.forest import Forest
-from distbuild.worker.ownfiles import OwnFiles
+from distbuild.worker.tree.own_files import OwnFiles
+from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.trees import Forest
 
 ALICE, BOB = "https://alice:5000", "https://bob:5000"
 SECRET = "a" * 64

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from distbuild.serving.answer import Answer, call
-from distbuild.serving.request import Request, environ_of
+from distbuild.http.request import Request, environ_of
+from distbuild.http.response import Answer, call
 
 ENDS = ["\r\n", "\r", "\n", "\0", "\r\n\r\n"]
 

@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from distbuild.protocol.blobs import pack
+from distbuild.protocol.codec import pack
 from distbuild.protocol.messages import FileEntry, Job, JobFile, ResultRequest, Terminal, Window
-from distbuild.worker import landlock
-from distbuild.worker.namespace import NamespaceSandbox, find_bwrap, probe
-from distbuild.worker.plain import PlainSandbox
-from distbuild.worker.runner import Cancellation
-from distbuild.worker.sandbox import Sandbox
+from distbuild.worker.process.here import Cancellation
+from distbuild.worker.sandbox import landlock
+from distbuild.worker.sandbox.base import Sandbox
+from distbuild.worker.sandbox.namespace import NamespaceSandbox, find_bwrap, probe
+from distbuild.worker.sandbox.plain import PlainSandbox
 from tests.unit.worker.devbox import SEARCH_PATH, DevBox
 from tests.unit.worker.fakes import finished
 

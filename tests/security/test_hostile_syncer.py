@@ -8,8 +8,9 @@ import msgspec
 import pytest
 import requests
 
+from distbuild.credentials import load_credentials
 from distbuild.protocol import messages
-from distbuild.protocol.blobs import pack
+from distbuild.protocol.codec import pack
 from distbuild.protocol.messages import (
     Change,
     Changes,
@@ -21,7 +22,6 @@ from distbuild.protocol.messages import (
     SymlinkEntry,
 )
 from distbuild.protocol.names import client_label
-from distbuild.tls import load_credentials
 from distbuild.wrapper.session import make_session
 from tests.support.cluster import Cluster, wait_until
 from tests.support.hostile_syncer import HostileSyncer

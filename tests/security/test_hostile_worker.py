@@ -13,7 +13,7 @@ import psutil
 import pytest
 import zstandard
 
-from distbuild.protocol.blobs import pack_inputs
+from distbuild.protocol.codec import pack_inputs
 from distbuild.protocol.messages import (
     Blob,
     InputFile,

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from distbuild.place import views_of_files
 from distbuild.protocol import messages
-from tests.unit.syncer.test_handlers import Routes, request_for
+from distbuild.system.process import views_of_files
+from tests.unit.syncer.test_routes import Routes, request_for
 
 #: Whom a route believes, and whether past Flask too.
 ROUTES = {

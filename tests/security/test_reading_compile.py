@@ -12,14 +12,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from distbuild.mirror.unpacking import expand
 from distbuild.protocol.messages import ResultRequest, SymlinkEntry
 from distbuild.protocol.names import client_label
-from distbuild.worker import landlock
-from distbuild.worker.namespace import NamespaceSandbox, find_bwrap, probe
-from distbuild.worker.plain import PlainSandbox
-from distbuild.worker.runner import Cancellation
-from distbuild.worker.sandbox import Sandbox
+from distbuild.worker.process.here import Cancellation
+from distbuild.worker.sandbox import landlock
+from distbuild.worker.sandbox.base import Sandbox
+from distbuild.worker.sandbox.namespace import NamespaceSandbox, find_bwrap, probe
+from distbuild.worker.sandbox.plain import PlainSandbox
+from distbuild.worker.tree.unpacking import expand
 from tests.unit.worker.devbox import SEARCH_PATH, DevBox
 from tests.unit.worker.fakes import finished
 

@@ -8,8 +8,9 @@ import pytest
 
 from distbuild.config import Config, Home
 from distbuild.protocol.errors import ConfigError
-from distbuild.worker import landlock, main
-from distbuild.worker.plain import PlainSandbox
+from distbuild.worker import main
+from distbuild.worker.sandbox import landlock
+from distbuild.worker.sandbox.plain import PlainSandbox
 
 PLAIN = {"sandbox": "plain"}
 

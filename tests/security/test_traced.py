@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from distbuild.digests import FileDigests
-from distbuild.toolchains import Identifier, Identity, found_by_path
+from distbuild.compiler.digests import FileDigests
+from distbuild.compiler.identity import Identifier, Identity, found_by_path
 from tests.support.tools import absent, need, need_configured, need_versioned
 
 pytestmark = pytest.mark.compiler

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 import requests
 
+from distbuild.credentials import load_credentials
 from distbuild.protocol import messages
-from distbuild.tls import load_credentials
 from distbuild.wrapper.session import make_session, use_socket
 from tests.support.cluster import SRC, Cluster
 

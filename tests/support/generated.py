@@ -6,8 +6,8 @@ import subprocess
 from hypothesis import strategies as st
 
 from distbuild.command.model import Family, LocalReason, Role
-from distbuild.command.option_table import ROWS
 from distbuild.command.options import Option, Shape
+from distbuild.command.tables.gcc import ROWS
 from tests.support.differential import Line
 
 #: They ask about the compiler, run other programs, or have nothing to do with one source.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from distbuild.credentials import load_credentials
 from distbuild.protocol.messages import (
     BlobBatch,
     BlobRequest,
@@ -26,7 +27,6 @@ from distbuild.protocol.messages import (
     decode,
     encode,
 )
-from distbuild.tls import load_credentials
 
 
 class HostileSyncer:

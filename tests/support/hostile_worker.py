@@ -19,12 +19,14 @@ from typing import Any, Self
 
 import msgspec
 
-from distbuild.calling.connections import Connections
+from distbuild.command.dependency_file import parse_dependency_file
 from distbuild.command.driver import family_of
 from distbuild.command.model import Family
-from distbuild.command.outputs import parse_dependency_file
-from distbuild.digests import FileDigests
-from distbuild.protocol.blobs import pack_inputs, pack_output
+from distbuild.compiler.digests import FileDigests
+from distbuild.compiler.identity import Identifier
+from distbuild.credentials import load_credentials
+from distbuild.http.client import Connections
+from distbuild.protocol.codec import pack_inputs, pack_output
 from distbuild.protocol.marks import pack_marks
 from distbuild.protocol.messages import (
     CONTENT_TYPE,
@@ -41,8 +43,6 @@ from distbuild.protocol.messages import (
     decode,
     encode,
 )
-from distbuild.tls import load_credentials
-from distbuild.toolchains import Identifier
 
 WAIT_S = 10.0
 TIMEOUT_S = 30.0

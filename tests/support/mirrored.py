@@ -5,15 +5,15 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from distbuild.mirror.known import DigestCache
+from distbuild.mirror.digest_cache import DigestCache
+from distbuild.mirror.inotify import InotifyWatcher, NoWatcher, Watcher
+from distbuild.mirror.live import Mirroring
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.policy import Handling, handling, is_binary, is_closed
 from distbuild.mirror.roots import Kind
 from distbuild.mirror.scan import Scanner
-from distbuild.mirror.watch import InotifyWatcher, NoWatcher, Watcher
 from distbuild.protocol.messages import Change, Entry, FileEntry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
-from distbuild.syncer.mirroring import Mirroring
 
 LARGE = 4096
 

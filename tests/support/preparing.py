@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from distbuild.command.model import CompileCommand, Family
+from distbuild.compiler.identity import Identity
 from distbuild.syncer.compilers import Driver, Search
 from distbuild.syncer.prepare import Preparer
 from distbuild.syncer.understand import Submission
-from distbuild.toolchains import Identity
 from tests.support.mirrored import Mirror
 
 IDENTITY = Identity("d" * 64, Family.GCC, "gcc 12 x86_64", "/usr/bin/gcc", (), ())

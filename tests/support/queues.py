@@ -1,7 +1,7 @@
 """What must hold in a job queue between two events."""
 
-from distbuild.syncer.job_queue import JobQueue
-from distbuild.syncer.jobs import FINAL, State
+from distbuild.farm.jobs import FINAL, State
+from distbuild.farm.queue import JobQueue
 
 
 def inconsistencies(queue: JobQueue) -> list[str]:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Generator
 from typing import TypeVar, cast
 
 from distbuild.command.model import CompileCommand, Family, Local
+from distbuild.farm.executor import Execution, Task
+from distbuild.farm.farm import Farm
+from distbuild.one_shot import Signal
 from distbuild.protocol.messages import LeaseRequest, RenewRequest, ResultRequest, Toolchain
-from distbuild.signals import Signal
-from distbuild.syncer.executor import Execution, Task
-from distbuild.syncer.farm import Farm
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from distbuild.tls import Role, load_credentials
+from distbuild.credentials import Role, load_credentials
 
 SCRIPT = Path(__file__).parents[2] / "src" / "certs" / "gen_self_signed_certs.sh"
 FILES = {

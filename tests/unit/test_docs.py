@@ -12,9 +12,9 @@ import pytest
 from distbuild.command.model import LocalReason
 from distbuild.config import Config, Home, load_config
 from distbuild.protocol.messages import PROTOCOL_VERSION
-from distbuild.syncer.app import make_app as make_syncer_app
-from distbuild.syncer.handlers import make_handlers
-from distbuild.worker.app import make_app as make_worker_app
+from distbuild.syncer.flask_app import make_app as make_syncer_app
+from distbuild.syncer.routes import make_handlers
+from distbuild.worker.routes import make_app as make_worker_app
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.tls import load_credentials
+from distbuild.credentials import load_credentials
 from tests.support.cluster import SRC
 from tests.support.wine import Wine, windows_path
 

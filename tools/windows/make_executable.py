@@ -19,12 +19,15 @@ SOURCE = ROOT / "src"
 #: What only the servers import.
 EXCLUDED = (
     "flask werkzeug jinja2 markupsafe itsdangerous click blinker granian watchdog"
-    " distbuild.syncer distbuild.worker distbuild.mirror distbuild.serving"
+    " distbuild.syncer distbuild.worker distbuild.mirror distbuild.push distbuild.farm"
+    " distbuild.http"
     " zstandard._cffi zstandard.backend_cffi"
     " tkinter unittest pydoc doctest pdb lib2to3 test xmlrpc curses sqlite3 asyncio multiprocessing"
     " setuptools pkg_resources pip pytest _pytest hypothesis psutil"
 ).split()
-_SERVERS_ONLY = {SOURCE / "distbuild" / name for name in ("syncer", "worker", "mirror", "serving")}
+_SERVERS_ONLY = {
+    SOURCE / "distbuild" / name for name in ("syncer", "worker", "mirror", "push", "farm", "http")
+}
 
 
 def is_up_to_date(executable: Path) -> bool:

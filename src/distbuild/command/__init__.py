@@ -1,1 +1,4 @@
-"""The command-line model: argv in, values out. Pure: reads no disk, clock or environment."""
+"""The command-line model: argv in, values out.
+
+Pure: reads no disk, clock or environment.
+"""

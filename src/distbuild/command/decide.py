@@ -21,9 +21,9 @@ from distbuild.command.model import (
     LocalReason,
     Role,
 )
-from distbuild.command.searching import in_sysroot, search_dirs, unprefixed
-from distbuild.command.special import is_of_process, special_input
-from distbuild.command.wrapped import assembler_dirs
+from distbuild.command.passthrough import assembler_dirs
+from distbuild.command.process_paths import is_of_process, special_input
+from distbuild.command.search_paths import in_sysroot, search_dirs, unprefixed
 
 #: Reasons that say what the command is for; they outrank what one of its options would say.
 _MODES = frozenset(

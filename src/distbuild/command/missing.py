@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from distbuild.command.locations import places, plain
+from distbuild.command.diagnostics import places, plain
 
 _DIRECTIVE = re.compile(
     rb"\s*(?:#|%:|\?\?=)\s*(?:include_next|include|import)\b\s*"

@@ -6,14 +6,14 @@ Duty: one pass over the words by the option table, then the decision. Unaware of
 
 from collections.abc import Callable, Iterator, Sequence
 
-from distbuild.command import driver, wrapped
+from distbuild.command import driver, passthrough
 from distbuild.command.cl import parse as cl
 from distbuild.command.decide import Scan, decide
 from distbuild.command.model import Argument, CompileCommand, Family, Local, LocalReason, Role
-from distbuild.command.option_table import option_table
 from distbuild.command.options import Option, Shape, Verdict
 from distbuild.command.response import expand
 from distbuild.command.style import HERE, PathStyle
+from distbuild.command.tables.gcc import option_table
 
 
 def parse(
@@ -106,14 +106,14 @@ def _record(scan: Scan, option: Option, argument: Argument) -> None:
     scan.last[option.meaning] = argument.value
     if option.guessed:
         scan.guessed.append(argument.tokens()[0])
-    elif guess := wrapped.guess(argument):
+    elif guess := passthrough.guess(argument):
         scan.guessed.append(guess)
     if isinstance(option.verdict, LocalReason):
         scan.obstacles.append(Local(option.verdict, argument.tokens()[0]))
     elif option.verdict is Verdict.ORIGINAL_PATHS:
         scan.original_paths = True
-    if request := wrapped.dependency_request(argument):
+    if request := passthrough.dependency_request(argument):
         scan.last["-Wp," + request[0]] = request[1]
-    elif obstacle := wrapped.obstacle(argument, scan.arguments[-2:-1]):
-        for_assembler = wrapped.is_for_assembler_sources(argument)
+    elif obstacle := passthrough.obstacle(argument, scan.arguments[-2:-1]):
+        for_assembler = passthrough.is_for_assembler_sources(argument)
         (scan.of_languages if for_assembler else scan.obstacles).append(obstacle)

@@ -17,7 +17,7 @@ from distbuild.command.model import (
     Family,
     Role,
 )
-from distbuild.command.wrapped import dependency_request
+from distbuild.command.passthrough import dependency_request
 
 _REPLACED = frozenset(("-MD", "-MMD", "-MF"))
 _RECORDING = frozenset(

@@ -6,7 +6,7 @@ Duty: words in, words out, with bounds. Unaware of what any word means.
 from collections.abc import Callable, Iterator, Sequence
 
 from distbuild.command.model import Local, LocalReason
-from distbuild.command.special import is_of_process
+from distbuild.command.process_paths import is_of_process
 
 #: A response file inside a response file inside ...; a real build nests two or three.
 MAX_DEPTH = 16

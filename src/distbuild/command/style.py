@@ -8,7 +8,7 @@ import ntpath
 import os
 import posixpath
 
-from distbuild.windows_paths import from_windows
+from distbuild.system.windows.paths import from_windows
 
 
 class PathStyle(enum.Enum):

@@ -1,1 +1,4 @@
-"""The include mirror: what the dev box holds, how it is kept fresh, how a worker stores it."""
+"""The mirrored directories of the dev box, kept equal to its disk by file events.
+
+Knows no worker and no job.
+"""

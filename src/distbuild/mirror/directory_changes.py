@@ -11,7 +11,7 @@ from ctypes import wintypes
 from dataclasses import dataclass, field
 from typing import Any
 
-from distbuild.windows_calls import INVALID_HANDLE, SHARE_ALL, kernel32, last_error
+from distbuild.system.windows.calls import INVALID_HANDLE, SHARE_ALL, kernel32, last_error
 
 #: For each watch, on both sides of the kernel: some thousand events. The network allows 64 KiB.
 BUFFER_BYTES = 64 * 1024

@@ -1,60 +1,234 @@
-"""watchdog's inotify reader, with a queue that can be emptied at once. Linux only.
+"""Tells which paths changed, in the order of the changes, and when all earlier changes were told.
 
-watchdog reads in a thread of its own: what it has read and not told yet cannot be seen from
-outside. Here reading and telling are one step under one lock, so that an empty queue means that
-everything was told.
+Uses watchdog's inotify reader below its observers: those hold a moved-from event back for half a
+second to pair it, and have one queue per root, so that no order across roots can be relied on. The
+reader calls back in the kernel's order, one at a time. One watch per directory, none recursive.
+Knows nothing of manifests.
 """
 
-import contextlib
-import fcntl
+import itertools
+import logging
 import os
-import struct
-import termios
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
-from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD
+if TYPE_CHECKING:
+    from watchdog.observers.inotify_c import CallbackId, InotifyEvent, WatchDescriptor
 
-_INT = struct.Struct("i")
-_HOUSEKEEPING = InotifyConstants.IN_Q_OVERFLOW | InotifyConstants.IN_IGNORED
+log = logging.getLogger(__name__)
 
 
-class DrainableInotify(InotifyFD):
-    """Calls ``tell(wd, mask, name)`` for each event in the kernel's order; one thread at a time.
+class Watcher(Protocol):
+    """What the mirror needs of file-change notification."""
 
-    The callbacks of watches hear only of the loss of events and of the end of a watch.
+    def cover(self, directory: str) -> None:
+        """Have one watch for a directory and all below it, where the system has such watches."""
+
+    def add(self, directory: str) -> bool:
+        """Watch one directory, not what is below it. False: it cannot be watched."""
+
+    def forget(self, directory: str) -> None:
+        """Stop watching a directory and everything below it."""
+
+    def forget_one(self, directory: str) -> None:
+        """Stop watching a directory, not what is below it."""
+
+    def barrier(self) -> bool:
+        """Return once every change made before the call was told. False: that is not certain."""
+
+    def stop(self) -> None:
+        """Release everything."""
+
+
+class NoWatcher:
+    """For systems without notification: watches nothing, so every directory is listed per job."""
+
+    def cover(self, directory: str) -> None:
+        """Nothing can be watched."""
+        del directory
+
+    def add(self, directory: str) -> bool:
+        """Nothing can be watched."""
+        del directory
+        return False
+
+    def forget(self, directory: str) -> None:
+        """Nothing is watched."""
+        del directory
+
+    def forget_one(self, directory: str) -> None:
+        """Nothing is watched."""
+        del directory
+
+    def barrier(self) -> bool:
+        """Trivially true: nothing is watched."""
+        return True
+
+    def stop(self) -> None:
+        """Nothing to release."""
+
+
+class InotifyWatcher:
+    """Watches directories on Linux; calls ``changed(path, is_directory)`` and ``overflowed()``.
+
+    Both are called by one thread at a time: watchdog's reader, or whoever waits at the barrier.
+    ``is_directory`` is also True for a watched path that went away.
     """
 
-    def __init__(self, tell: Callable[[int, int, bytes], None]) -> None:
-        super().__init__()
-        self._tell = tell
-        self._telling = threading.RLock()
+    def __init__(
+        self, changed: Callable[[str, bool], None], overflowed: Callable[[], None]
+    ) -> None:
+        from watchdog.observers.inotify_c import InotifyConstants as In
+        from watchdog.observers.inotify_c import Mask
 
-    def run(self) -> None:
-        """Tell events as they come, until stopped."""
-        while self.should_keep_running() and not self._closed:
-            if self._check_inotify_fd():
-                self.drain()
+        from distbuild.mirror.inotify_part import DrainableInotify
+
+        self._changed = changed
+        self._overflowed = overflowed
+        self._mask = Mask(
+            In.IN_MODIFY | In.IN_ATTRIB | In.IN_CLOSE_WRITE | In.IN_MOVE | In.IN_CREATE
+            | In.IN_DELETE | In.IN_DELETE_SELF | In.IN_MOVE_SELF | In.IN_ONLYDIR
+            | In.IN_EXCL_UNLINK | In.IN_DONT_FOLLOW
+        )  # fmt: skip
+        self._lock = threading.Lock()
+        self._ids = itertools.count(1)
+        self._watched: dict[str, tuple[WatchDescriptor, int]] = {}
+        self._paths: dict[int, set[str]] = {}
+        self._bits = In
+        self._fd = DrainableInotify(self._tell)
+        self._fd.daemon = True
+        self._fd.start()
+
+    def cover(self, directory: str) -> None:
+        """inotify has no such watches."""
+
+    def add(self, directory: str) -> bool:
+        """Watch one directory; True also when it is watched already."""
+        if directory in self._watched:
+            return True
+        number = next(self._ids)
+        # A rename that is told before the watch stands here would leave it to another directory.
+        with self._fd.silent():
+            try:
+                wd = self._fd.add_callback(
+                    os.fsencode(directory), self._mask, self, _callback_id(number)
+                )
+            except OSError as error:
+                log.warning("%s: cannot be watched: %s", directory, error.strerror or error)
+                return False
+            if wd < 0:
+                return False
+            with self._lock:
+                self._watched[directory] = (wd, number)
+                self._paths.setdefault(wd, set()).add(directory)
+        return True
+
+    def forget(self, directory: str) -> None:
+        """See Watcher."""
+        self._forget(directory, _below(directory))
+
+    def forget_one(self, directory: str) -> None:
+        """See Watcher."""
+        self._forget(directory)
+
+    def _forget(self, directory: str, prefix: str | None = None) -> list[str]:
+        """Returns the directories that were watched until now."""
         with self._lock:
-            self._is_reading = False
-            if self._closed:
-                self._close_resources()
+            gone = [directory] if directory in self._watched else []
+            if prefix is not None:
+                gone.extend(d for d in self._watched if d.startswith(prefix) and d != directory)
+            released = [self._release(d) for d in gone]
+        try:
+            self._fd.remove_callbacks([(wd, _callback_id(n)) for wd, n in released])
+        except OSError as error:
+            log.debug("%s: %s", directory, error)
+        return gone
 
-    def silent(self) -> contextlib.AbstractContextManager[object]:
-        """While this is held nothing is told: what happens meanwhile is told afterwards."""
-        return self._telling
+    def _release(self, directory: str) -> "tuple[WatchDescriptor, int]":
+        wd, number = self._watched.pop(directory)
+        paths = self._paths.get(wd, set())
+        paths.discard(directory)
+        if not paths:
+            self._paths.pop(wd, None)
+        return wd, number
 
-    def drain(self) -> None:
-        """Tell every event that is in the queue; returns once no other thread is telling one."""
-        with self._telling:
-            while not self._closed and (size := self._queued_bytes()):
-                for event in self._parse_event_buffer(os.read(self._inotify_fd, size)):
-                    wd, mask, _, name = event
-                    if mask & _HOUSEKEEPING:
-                        self.handle_event(InotifyEvent(*event))
-                    elif wd != -1:
-                        self._tell(wd, mask, name)
+    def barrier(self) -> bool:
+        """See Watcher.
 
-    def _queued_bytes(self) -> int:
-        answer = fcntl.ioctl(self._inotify_fd, termios.FIONREAD, bytes(_INT.size))
-        return int(_INT.unpack(answer)[0])
+        The kernel queues an event before the system call that makes the change returns, so all
+        earlier changes were told once the queue is empty and its reader idle.
+        """
+        self._fd.drain()
+        return True
+
+    def stop(self) -> None:
+        """Close the inotify instance and end its thread."""
+        self._fd.stop()
+        self._fd.join()
+
+    # --- called by the reader -------------------------------------------------------------------
+
+    def on_event(self, event: "InotifyEvent") -> None:
+        """Unused: events come by ``_tell``, without an object for each."""
+
+    def _tell(self, wd: int, mask: int, name: bytes) -> None:
+        """One kernel event; an exception here would silence all later ones."""
+        try:
+            self._dispatch(wd, mask, os.fsdecode(name))
+        except Exception:
+            log.exception("event lost: %#x %r", mask, name)
+            self._overflowed()
+
+    def _dispatch(self, wd: int, mask: int, name: str) -> None:
+        bits = self._bits
+        is_directory = bool(mask & bits.IN_ISDIR)
+        with self._lock:
+            directories = tuple(self._paths.get(wd, ()))
+        for directory in directories:
+            if not name:
+                if mask & bits.IN_MOVE_SELF:
+                    self._gone(directory)
+                if mask & (bits.IN_MOVE_SELF | bits.IN_DELETE_SELF):
+                    self._changed(directory, True)
+                continue
+            path = _below(directory) + name
+            if is_directory and mask & bits.IN_ATTRIB:
+                continue
+            if is_directory and mask & bits.IN_MOVED_FROM:
+                self._gone(path)
+            self._changed(path, is_directory)
+
+    def _gone(self, directory: str) -> None:
+        """A directory was moved away; what was watched below it may be back before that is read."""
+        for watched in self._forget(directory, _below(directory)):
+            self._changed(watched, True)
+
+    def on_watch_deleted(self, wd: int) -> None:
+        """The kernel dropped a watch: its directory is gone or was unmounted."""
+        with self._lock:
+            directories = self._paths.pop(wd, set())
+            for directory in directories:
+                if self._watched.get(directory, (None, 0))[0] == wd:
+                    del self._watched[directory]
+        try:
+            for directory in directories:
+                self._changed(directory, True)
+        except Exception:
+            log.exception("end of a watch lost: %s", directories)
+            self._overflowed()
+
+    def on_queue_overflow(self) -> None:
+        """The kernel dropped events."""
+        self._overflowed()
+
+
+def _callback_id(number: int) -> "CallbackId":
+    from watchdog.observers.inotify_c import CallbackId
+
+    return CallbackId(number)
+
+
+def _below(directory: str) -> str:
+    """How the paths of what is below a directory begin; also below ``/``."""
+    return directory.rstrip("/") + "/"

@@ -9,7 +9,7 @@ import os
 import re
 import select
 
-from distbuild import disk
+from distbuild.system import disk
 
 _TABLE = "/proc/self/mountinfo"
 _OCTAL = re.compile(rb"\\([0-7]{3})")

@@ -8,8 +8,8 @@ import enum
 import posixpath
 import re
 
-from distbuild.system_paths import WINDOWS
-from distbuild.windows_names import fold
+from distbuild.system.paths import WINDOWS
+from distbuild.system.windows.names import fold
 
 #: Larger files stay on the dev box until a compile asks for one.
 DEFAULT_MAX_FILE_BYTES = 16 * 1024 * 1024

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 import msgspec
 
-from distbuild import disk
 from distbuild.mirror.manifest import DIRECTORY, MAX_SYMLINKS, components
 from distbuild.mirror.policy import is_closed
 from distbuild.protocol.messages import Entry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
-from distbuild.system_paths import WINDOWS
+from distbuild.system import disk
+from distbuild.system.paths import WINDOWS
 
 #: The identity of what is there but is no directory. Its inode may have been one's until now.
 NO_DIRECTORY = (-1, -1)

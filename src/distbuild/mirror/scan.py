@@ -15,9 +15,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from distbuild import disk
-from distbuild.mirror.file_system import is_kernel_made
-from distbuild.mirror.known import (
+from distbuild.mirror.digest_cache import (
     RACY_NS,
     DigestCache,
     FileRead,
@@ -26,6 +24,7 @@ from distbuild.mirror.known import (
     read_file,
     stat_key,
 )
+from distbuild.mirror.file_systems import is_kernel_made
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.policy import (
     Handling,
@@ -36,7 +35,8 @@ from distbuild.mirror.policy import (
 from distbuild.mirror.roots import link_entry
 from distbuild.protocol.messages import DirectoryEntry, Entry, FileEntry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
-from distbuild.system_paths import WINDOWS
+from distbuild.system import disk
+from distbuild.system.paths import WINDOWS
 
 log = logging.getLogger(__name__)
 

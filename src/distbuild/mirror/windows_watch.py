@@ -14,9 +14,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from distbuild import disk
 from distbuild.mirror.directory_changes import Completion
-from distbuild.system_paths import windows_form
+from distbuild.system import disk
+from distbuild.system.paths import windows_form
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,4 @@
-"""The words that the processes speak with each other. Imports nothing of ours."""
+"""Messages between wrapper, syncer and worker, and how they are encoded.
+
+Imports no other package of ours.
+"""

@@ -4,10 +4,10 @@ import os
 from collections.abc import Generator
 
 from distbuild.command.model import LocalReason
+from distbuild.http.response import Answer as HttpAnswer
+from distbuild.one_shot import Signal
 from distbuild.protocol.messages import SubmitReply, SubmitRequest
-from distbuild.serving.answer import Answer as HttpAnswer
-from distbuild.signals import Signal
-from distbuild.syncer.here import Answer
+from distbuild.syncer.local_callers import Answer
 from distbuild.syncer.service import Service
 
 

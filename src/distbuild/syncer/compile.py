@@ -16,18 +16,18 @@ from collections.abc import Generator
 
 import msgspec
 
-from distbuild import disk
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.rewritten import is_rewritten
+from distbuild.farm.executor import Executor, Task
+from distbuild.mirror.live import Mirroring
 from distbuild.mirror.scan import Scanner
+from distbuild.one_shot import Signal
 from distbuild.protocol.messages import ResultRequest, SubmitReply
-from distbuild.signals import Signal
-from distbuild.syncer.executor import Executor, Task
-from distbuild.syncer.judge import Judge, Verdict
-from distbuild.syncer.mirroring import Mirroring
 from distbuild.syncer.prepare import Preparer
 from distbuild.syncer.several import compile_several
 from distbuild.syncer.understand import Submission, Understood
+from distbuild.syncer.verify import Judge, Verdict
+from distbuild.system import disk
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from distbuild.command import native, toolchain
+from distbuild.command import native
+from distbuild.command import probe as toolchain
 from distbuild.command.model import CompileCommand, Family
-from distbuild.drivers import find_driver
-from distbuild.mirror.known import StatKey, stat_key
-from distbuild.protocol.errors import InfrastructureError
-from distbuild.system_paths import WINDOWS, to_system
-from distbuild.toolchains import (
+from distbuild.compiler.find import find_driver
+from distbuild.compiler.identity import (
     NO_WINDOW,
     Around,
     Identifier,
@@ -29,6 +27,9 @@ from distbuild.toolchains import (
     asking_environment,
     state_of,
 )
+from distbuild.mirror.digest_cache import StatKey, stat_key
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.system.paths import WINDOWS, to_system
 
 PROBE_TIMEOUT_S = 30.0
 #: A compiler's parts are looked at again after this (seconds); its driver for each job.

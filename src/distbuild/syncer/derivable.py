@@ -9,14 +9,14 @@ import os
 import posixpath
 from collections.abc import Iterable, Iterator
 
-from distbuild import disk
 from distbuild.command.style import HERE
+from distbuild.farm.executor import Task
 from distbuild.mirror import policy
 from distbuild.mirror.asked import names_in_any_directive, names_in_definition
+from distbuild.mirror.live import Mirroring
 from distbuild.mirror.roots import inside
 from distbuild.protocol.messages import FileEntry
-from distbuild.syncer.executor import Task
-from distbuild.syncer.mirroring import Mirroring
+from distbuild.system import disk
 
 #: Of the texts that a worker says were read, so many are looked through for a name.
 MAX_TEXTS = 2000

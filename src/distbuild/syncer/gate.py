@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
+from distbuild.credentials import Credentials, Role, carries
+from distbuild.http.front import Call
 from distbuild.protocol import messages
-from distbuild.serving.front import Call
-from distbuild.tls import Credentials, Role, carries
 
 T = TypeVar("T")
 

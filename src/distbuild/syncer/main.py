@@ -11,33 +11,33 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-from distbuild import disk
+from distbuild.compiler.digests import FileDigests
+from distbuild.compiler.identity import Identifier
 from distbuild.config import Config, Home, listening_url, load_config, syncer_port
-from distbuild.digests import FileDigests
-from distbuild.locks import hold
+from distbuild.credentials import Credentials, load_credentials, own_secret
+from distbuild.farm.farm import Farm
+from distbuild.farm.local_slots import LocalSlots
+from distbuild.farm.relief import Relief
 from distbuild.logs import announce, set_up_logging
 from distbuild.mirror import policy, scan
-from distbuild.mirror.known import DigestCache, rules_of
+from distbuild.mirror.digest_cache import DigestCache, rules_of
+from distbuild.mirror.live import Mirroring
 from distbuild.mirror.scan import Scanner
-from distbuild.mirror.watchers import watcher_maker
+from distbuild.mirror.watching import watcher_maker
 from distbuild.protocol.errors import ConfigError
-from distbuild.syncer.blobs import BlobSource
+from distbuild.push.bundles import BlobSource
+from distbuild.push.pusher import Pusher
+from distbuild.push.worker_client import WorkerClient
 from distbuild.syncer.compile import Compiles
 from distbuild.syncer.compilers import Compilers
-from distbuild.syncer.farm import Farm
-from distbuild.syncer.fronts import serve_syncer
-from distbuild.syncer.here import Here
-from distbuild.syncer.local_slots import LocalSlots
-from distbuild.syncer.memory import RootMemory
-from distbuild.syncer.mirroring import Mirroring
+from distbuild.syncer.local_callers import Here
 from distbuild.syncer.prepare import Preparer
-from distbuild.syncer.push import Pusher
-from distbuild.syncer.relief import Relief
+from distbuild.syncer.root_memory import RootMemory
+from distbuild.syncer.servers import serve_syncer
 from distbuild.syncer.service import Parts, Service
-from distbuild.syncer.worker_client import WorkerClient
-from distbuild.system_paths import from_system
-from distbuild.tls import Credentials, load_credentials, own_secret
-from distbuild.toolchains import Identifier
+from distbuild.system import disk
+from distbuild.system.locks import hold
+from distbuild.system.paths import from_system
 
 log = logging.getLogger(__name__)
 

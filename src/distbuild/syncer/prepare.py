@@ -10,30 +10,30 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from distbuild import disk
-from distbuild.command import toolchain
+from distbuild.command import probe
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
-from distbuild.command.recall import Recall
-from distbuild.command.searching import listed_dirs, quoted_dirs
-from distbuild.command.special import is_of_process
-from distbuild.command.terminal import asks_terminfo
+from distbuild.command.original_paths import asks_terminfo
+from distbuild.command.parse_cache import Recall
+from distbuild.command.process_paths import is_of_process
+from distbuild.command.search_paths import listed_dirs, quoted_dirs
+from distbuild.farm.executor import Task
 from distbuild.mirror.asked import asked
-from distbuild.mirror.known import FileRead, read_file
+from distbuild.mirror.digest_cache import FileRead, read_file
+from distbuild.mirror.live import Mirroring
 from distbuild.mirror.roots import trace
 from distbuild.mirror.scan import MAX_MTIME_NS
-from distbuild.protocol.blobs import pack_quickly
+from distbuild.protocol.codec import pack_quickly
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Blob, FileEntry, JobFile, WithheldEntry
-from distbuild.syncer.assembled import AssemblerFiles, assembler_files
+from distbuild.syncer.assembler_inputs import AssemblerFiles, assembler_files
 from distbuild.syncer.compilers import Compilers, Search
-from distbuild.syncer.executor import Task
-from distbuild.syncer.mirroring import Mirroring
-from distbuild.syncer.odd import cover_odd, is_absolute
-from distbuild.syncer.sources import Sources
+from distbuild.syncer.environment import Zone
+from distbuild.syncer.include_lookup import cover_odd, is_absolute
+from distbuild.syncer.source_cache import Sources
 from distbuild.syncer.terminfo import describe
 from distbuild.syncer.understand import Submission, Understood, parts, understand
-from distbuild.syncer.zone import Zone
-from distbuild.system_paths import WINDOWS
+from distbuild.system import disk
+from distbuild.system.paths import WINDOWS
 
 
 class _Text(msgspec.Struct, frozen=True):
@@ -130,7 +130,7 @@ class Preparer:
 
     def _environment(self, submission: Submission, known: Understood) -> dict[str, str] | Local:
         """What reaches the compiler."""
-        allowed = toolchain.environment_for(known.command.family, submission.env)
+        allowed = probe.environment_for(known.command.family, submission.env)
         env = {"TZ": self._zone.now(), **allowed}
         for path in filter(is_of_process, listed_dirs(known.command, env)):
             return Local(LocalReason.SPECIAL_INPUT, path)

@@ -10,10 +10,10 @@ import threading
 from collections.abc import Collection, Sequence
 
 from distbuild.mirror.manifest import Manifest
-from distbuild.protocol.blobs import unpack_inputs
+from distbuild.protocol.codec import unpack_inputs
 from distbuild.protocol.marks import mark, unpack_marks
 from distbuild.protocol.messages import FileEntry, InputFile, JobFile, ResultRequest
-from distbuild.syncer.texts import Texts
+from distbuild.syncer.include_facts import Texts
 
 
 class Inputs:

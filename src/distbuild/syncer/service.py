@@ -13,22 +13,22 @@ import msgspec
 
 from distbuild import __version__
 from distbuild.command.model import Local, LocalReason
+from distbuild.farm.executor import Task
+from distbuild.farm.farm import Farm
+from distbuild.mirror.live import Mirroring
+from distbuild.one_shot import Signal
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.names import client_label, identity_of
-from distbuild.signals import Signal
-from distbuild.syncer.blobs import BlobSource
-from distbuild.syncer.checks import check_workers
+from distbuild.protocol.words import decoded, encoded
+from distbuild.push.bundles import BlobSource
+from distbuild.push.pusher import Pusher
 from distbuild.syncer.compile import Compiles
 from distbuild.syncer.compilers import Compilers
-from distbuild.syncer.executor import Task
-from distbuild.syncer.farm import Farm
-from distbuild.syncer.here import Answer, Caller, Here
-from distbuild.syncer.mirroring import Mirroring
-from distbuild.syncer.push import Pusher
+from distbuild.syncer.local_callers import Answer, Caller, Here
 from distbuild.syncer.understand import Submission
-from distbuild.syncer.worker_view import WorkerView, shown_path
-from distbuild.words import decoded, encoded
+from distbuild.syncer.worker_check import check_workers
+from distbuild.syncer.worker_status import WorkerView, shown_path
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ it. Knows how long to wait, and nothing of how a compile is done.
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 
+from distbuild.one_shot import Signal
 from distbuild.protocol.messages import SubmitReply
-from distbuild.signals import Signal
 from distbuild.syncer.understand import Submission
 
 #: What a driver says once for the whole command: clang's warnings, Microsoft's banner.

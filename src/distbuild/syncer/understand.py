@@ -9,9 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from distbuild import disk
-from distbuild.command import native, toolchain
-from distbuild.command.by_products import by_products
+from distbuild.command import native, probe
 from distbuild.command.cl import parse as cl
 from distbuild.command.cl.words import VARIABLES, with_environment
 from distbuild.command.configured import configured_obstacle
@@ -19,13 +17,15 @@ from distbuild.command.driver import family_of
 from distbuild.command.guesses import unknown_file
 from distbuild.command.line_table import with_line_table
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
-from distbuild.command.recall import Recall
+from distbuild.command.original_paths import on_terminal
+from distbuild.command.parse_cache import Recall
 from distbuild.command.relocate import records_itself
-from distbuild.command.terminal import on_terminal
+from distbuild.command.side_effects import by_products
+from distbuild.compiler.identity import Identity
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Terminal
 from distbuild.syncer.compilers import Compilers, Driver, find
-from distbuild.toolchains import Identity
+from distbuild.system import disk
 
 #: More response file than this is no command line.
 MAX_RESPONSE_BYTES = 16 * 1024 * 1024
@@ -69,15 +69,15 @@ def understand(submission: Submission, compilers: Compilers, recall: Recall) -> 
         return Local(LocalReason.NOT_A_COMPILER, str(error))
     if isinstance(processor, Local):
         return processor
-    if toolchain.is_odd_pwd(submission.env.get("PWD", "")):
+    if probe.is_odd_pwd(submission.env.get("PWD", "")):
         # What is recorded as the directory is not where the command runs.
         command = msgspec.structs.replace(command, needs_original_paths=True)
     command = with_line_table(command, identity.version)
     if submission.terminal is not None:
         command = on_terminal(command, submission.env, identity.version)
     obstacle = configured_obstacle(identity.options, identity.family)
-    obstacle = obstacle or toolchain.target_obstacle(command, argv[0], submission.env)
-    obstacle = obstacle or toolchain.assembler_obstacle(command, argv[0])
+    obstacle = obstacle or probe.target_obstacle(command, argv[0], submission.env)
+    obstacle = obstacle or probe.assembler_obstacle(command, argv[0])
     obstacle = obstacle or unknown_file(command, disk.lexists) or _output_obstacle(command)
     return obstacle or Understood(command, driver, identity, processor)
 
@@ -87,7 +87,7 @@ def _parsed(
 ) -> tuple[tuple[str, ...], CompileCommand | Local]:
     """The words that were parsed, and what they are."""
     argv = spoken(submission)
-    obstacle = toolchain.environment_obstacle(dict(submission.env))
+    obstacle = probe.environment_obstacle(dict(submission.env))
     if obstacle is not None:
         return argv, obstacle
     command = recall.parse(argv, submission.cwd, _read_response, _cl_family(submission, compilers))

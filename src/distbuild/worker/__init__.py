@@ -1,1 +1,4 @@
-"""The daemon: pulls jobs, compiles them in a sandbox that holds the mirror, returns the results."""
+"""The process on a build machine: leases jobs, compiles them in a sandbox, sends the results.
+
+Does not know the syncer's packages.
+"""

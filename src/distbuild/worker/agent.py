@@ -13,22 +13,22 @@ from concurrent.futures import Executor
 
 import msgspec
 
-from distbuild.mirror.store import Store
 from distbuild.protocol.errors import DistBuildError, ProtocolError
 from distbuild.protocol.messages import Job, LeaseReply, LeaseRequest, ResultRequest
 from distbuild.worker.client import Syncer
-from distbuild.worker.clock import Clock, off_by
+from distbuild.worker.clock_check import Clock, off_by
 from distbuild.worker.compilers import Compilers
-from distbuild.worker.delivery import Delivery
-from distbuild.worker.follow import follow, reach
-from distbuild.worker.forest import Forest
 from distbuild.worker.job import JobRunner, Steps
 from distbuild.worker.leases import Leases
 from distbuild.worker.pace import Pace
-from distbuild.worker.runner import Cancellation, Running
+from distbuild.worker.process.here import Cancellation, Running
+from distbuild.worker.process.watcher import Watcher
+from distbuild.worker.results import Delivery
 from distbuild.worker.slots import Offer, Slots, Tally
-from distbuild.worker.tree import Tree
-from distbuild.worker.watcher import Watcher
+from distbuild.worker.tree.catch_up import follow, reach
+from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.tree import Tree
+from distbuild.worker.tree.trees import Forest
 
 #: How long a syncer holds a request for jobs back while it has none.
 LEASE_WAIT_S = 20.0

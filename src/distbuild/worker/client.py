@@ -2,7 +2,7 @@
 
 from typing import Protocol, TypeVar
 
-from distbuild.calling.connections import Connections
+from distbuild.http.client import Connections
 from distbuild.protocol.errors import InfrastructureError, ProtocolError, Unauthorized
 from distbuild.protocol.messages import (
     CONTENT_TYPE,

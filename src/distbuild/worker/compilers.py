@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Hashable, Iterator
 import msgspec
 
 from distbuild.command.driver import family_of
-from distbuild.drivers import is_wrapper as only_passes_on
+from distbuild.compiler.find import is_wrapper as only_passes_on
+from distbuild.compiler.identity import Identifier, Identity, are_as_identified, found_by_path
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Toolchain
-from distbuild.toolchains import Identifier, Identity, are_as_identified, found_by_path
 
 #: PATH is looked at again at most so often.
 REFRESH_S = 10.0

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from distbuild import disk
 from distbuild.command import native
-from distbuild.command.by_products import Writable
-from distbuild.command.locations import blamed
+from distbuild.command.diagnostics import blamed
 from distbuild.command.model import CompileCommand, Local
-from distbuild.command.recall import Recall
-from distbuild.command.terminal import on_terminal
-from distbuild.mirror.store import translated
-from distbuild.protocol.blobs import is_expanding, pack_inputs, pack_output
+from distbuild.command.original_paths import on_terminal
+from distbuild.command.parse_cache import Recall
+from distbuild.command.side_effects import Writable
+from distbuild.protocol.codec import is_expanding, pack_inputs, pack_output
 from distbuild.protocol.errors import (
     CompilerCrashed,
     DistBuildError,
@@ -44,18 +42,20 @@ from distbuild.protocol.messages import (
     ResultRequest,
     SymlinkEntry,
 )
-from distbuild.worker import assembler
-from distbuild.worker.clock import Clock
+from distbuild.system import disk
+from distbuild.worker.clock_check import Clock
 from distbuild.worker.compilers import Compilers, Driver
-from distbuild.worker.ground import WITHHELD_TEXT
-from distbuild.worker.opens import Opens
-from distbuild.worker.paths import check_job
-from distbuild.worker.private import empty, remove
-from distbuild.worker.runner import Cancellation, Running, start
-from distbuild.worker.sandbox import Answer, Sandbox, Task, Written
-from distbuild.worker.tree import Tree
-from distbuild.worker.trouble import check
-from distbuild.worker.view import SPECS
+from distbuild.worker.failures import check
+from distbuild.worker.process.here import Cancellation, Running, start
+from distbuild.worker.sandbox import assembler
+from distbuild.worker.sandbox.base import Answer, Sandbox, Task, Written
+from distbuild.worker.sandbox.opens import Opens
+from distbuild.worker.sandbox.output_dirs import empty, remove
+from distbuild.worker.sandbox.view import SPECS
+from distbuild.worker.tree.on_disk import WITHHELD_TEXT
+from distbuild.worker.tree.paths import check_job
+from distbuild.worker.tree.store import translated
+from distbuild.worker.tree.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

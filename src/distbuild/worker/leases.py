@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from distbuild.protocol.errors import DistBuildError
 from distbuild.protocol.messages import RenewRequest
 from distbuild.worker.client import Syncer
-from distbuild.worker.runner import Cancellation
+from distbuild.worker.process.here import Cancellation
 
 #: How long the syncer holds a renewal back while no lease has ended.
 RENEW_WAIT_S = 5.0

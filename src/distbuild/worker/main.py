@@ -12,34 +12,34 @@ from concurrent.futures import ThreadPoolExecutor
 import flask
 
 import distbuild
-from distbuild.calling.connections import Connections
+from distbuild.compiler.digests import FileDigests
+from distbuild.compiler.identity import Identifier
 from distbuild.config import Config, Home, find_home, listening_url, load_config, syncer_urls
-from distbuild.digests import FileDigests
+from distbuild.credentials import Credentials, load_credentials
+from distbuild.http import threaded
+from distbuild.http.client import Connections
+from distbuild.http.front import Site
 from distbuild.logs import announce, set_up_logging
-from distbuild.mirror.store import Store
 from distbuild.protocol.errors import ConfigError, InfrastructureError
 from distbuild.protocol.messages import MAX_BODY_BYTES, worker_label
 from distbuild.protocol.names import worker_name
-from distbuild.serving import threaded
-from distbuild.serving.front import Site
-from distbuild.system_paths import WINDOWS, from_system
-from distbuild.tls import Credentials, load_credentials
-from distbuild.toolchains import Identifier
-from distbuild.worker import landlock, lent
+from distbuild.system.paths import WINDOWS, from_system
 from distbuild.worker.agent import Agent, Run, Workshop
-from distbuild.worker.app import make_app
 from distbuild.worker.client import HttpSyncer
 from distbuild.worker.compilers import Compilers
-from distbuild.worker.forest import Forest
 from distbuild.worker.job import JobRunner
-from distbuild.worker.namespace import NamespaceSandbox, find_bwrap, probe
-from distbuild.worker.ownfiles import OwnFiles
-from distbuild.worker.plain import PlainSandbox
-from distbuild.worker.runner import limit_descendants
-from distbuild.worker.sandbox import Sandbox
+from distbuild.worker.process.here import limit_descendants
+from distbuild.worker.process.watcher import Watcher
+from distbuild.worker.routes import make_app
+from distbuild.worker.sandbox import landlock, worker_files
+from distbuild.worker.sandbox.base import Sandbox
+from distbuild.worker.sandbox.namespace import NamespaceSandbox, find_bwrap, probe
+from distbuild.worker.sandbox.plain import PlainSandbox
 from distbuild.worker.slots import Slots, Tally
 from distbuild.worker.status import Confined, WorkerStatus
-from distbuild.worker.watcher import Watcher
+from distbuild.worker.tree.own_files import OwnFiles
+from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.trees import Forest
 
 #: A long poll that is out when the worker ends is given up after this.
 FAREWELL_S = 2.0
@@ -72,7 +72,7 @@ Start = Callable[[threading.Event], tuple[flask.Flask, Callable[[], None]]]
 
 def _serve(start: Start, config: Config, credentials: Credentials) -> None:
     if not threaded.is_wanted():
-        from distbuild.serving.portable import serve  # granian is not for Windows
+        from distbuild.http.portable import serve  # granian is not for Windows
 
         serve(
             start,
@@ -242,7 +242,7 @@ def _check_place(home: Home) -> None:
     """Raise ConfigError for a home that compilers may read, in every sandbox."""
     for own in (home.path, home.certs, home.sandbox, home.path / "store"):
         try:
-            lent.check_apart(lent.system_paths(), os.fsencode(own))
+            worker_files.check_apart(worker_files.system_paths(), os.fsencode(own))
         except InfrastructureError as error:
             raise ConfigError(
                 f"{home.path}: compilers may read this place ({error}); use another --home"

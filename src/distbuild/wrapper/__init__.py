@@ -1,1 +1,4 @@
-"""The wrapper: stands in front of the compiler, once per compile."""
+"""The client before the compiler: what the native launcher leaves to Python, and subcommands.
+
+Does not know the syncer's packages.
+"""

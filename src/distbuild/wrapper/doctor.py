@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from distbuild.config import find_home, load_config
+from distbuild.credentials import load_credentials
 from distbuild.protocol.errors import DistBuildError, InfrastructureError
-from distbuild.tls import load_credentials
 from distbuild.wrapper.diagnosis import FAIL, OK, WARN, Finding, findings
 from distbuild.wrapper.main import USAGE, connect
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from distbuild.drivers import SKIP, find_behind, passed, spelling, with_passed
+from distbuild.compiler.find import SKIP, find_behind, passed, spelling, with_passed
 from distbuild.protocol.errors import InfrastructureError
 
 NOT_FOUND = 127
@@ -52,7 +52,7 @@ def _end_if_subcommand(word: str) -> None:
 
 def _become(program: str, words: list[str], env: Mapping[str, str]) -> NoReturn:
     if sys.platform == "win32":
-        from distbuild.windows_process import run_here
+        from distbuild.system.windows.process import run_here
 
         sys.exit(run_here(program, words, env))
     else:

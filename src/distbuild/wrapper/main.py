@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from distbuild import __version__
-from distbuild.command.by_products import Writable
 from distbuild.command.model import Local, LocalReason
 from distbuild.command.parse import parse
+from distbuild.command.side_effects import Writable
+from distbuild.compiler.find import passed
 from distbuild.config import find_home, load_config, syncer_urls
-from distbuild.drivers import passed
-from distbuild.outputs import Rights, is_same_directory, write_outputs
+from distbuild.credentials import known_secret, load_credentials
 from distbuild.protocol.errors import (
     ConfigError,
     DistBuildError,
@@ -29,14 +29,14 @@ from distbuild.protocol.errors import (
 )
 from distbuild.protocol.messages import SubmitReply
 from distbuild.protocol.text import one_line
-from distbuild.system_paths import WINDOWS
-from distbuild.tls import known_secret, load_credentials
+from distbuild.system.paths import WINDOWS
 from distbuild.wrapper.local import run_locally
 from distbuild.wrapper.once import ADVICE, is_first
 from distbuild.wrapper.session import make_session, use_socket
-from distbuild.wrapper.submit import SyncerConnection, request_of
+from distbuild.wrapper.syncer_client import SyncerConnection, request_of
 from distbuild.wrapper.terminal import find_terminal
 from distbuild.wrapper.turns import take_turn
+from distbuild.write_outputs import Rights, is_same_directory, write_outputs
 
 #: Set by the launcher: why the syncer is not to be asked.
 OBSTACLE = "DIST_BUILD_OBSTACLE"

@@ -11,7 +11,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import NewConnectionError
 
-from distbuild.tls import SCHEME, SERVER_NAMES, Credentials, Server, make_client_context
+from distbuild.credentials import SCHEME, SERVER_NAMES, Credentials, Server, make_client_context
 
 #: Seconds.
 CONNECT_S = 3.0

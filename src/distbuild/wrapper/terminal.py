@@ -4,7 +4,7 @@ import contextlib
 import os
 
 from distbuild.protocol.messages import Terminal, Window
-from distbuild.system_paths import WINDOWS
+from distbuild.system.paths import WINDOWS
 
 _STDIN, _STDERR = 0, 2
 

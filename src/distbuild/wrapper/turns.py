@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from distbuild.locks import hold
+from distbuild.system.locks import hold
 
 #: Set for what runs in a turn: what that calls runs within it.
 IN_TURN = "DIST_BUILD_IN_TURN"

@@ -6,11 +6,11 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from distbuild.command.dependency_file import unmap_dependency_file, unmap_text
 from distbuild.command.model import CompileCommand
-from distbuild.command.outputs import unmap_dependency_file, unmap_text
 from distbuild.command.parse import parse
+from distbuild.command.probe import parse_implicit_include, parse_search_dirs, search_probe
 from distbuild.command.relocate import relocate, relocate_env
-from distbuild.command.toolchain import parse_implicit_include, parse_search_dirs, search_probe
 from tests.support.system_headers import linked_directories
 
 FILES = {

@@ -4,10 +4,10 @@ import shlex
 
 import pytest
 
-from distbuild.command.by_products import Writable, by_products, object_of
 from distbuild.command.cl.parse import parse as parse_cl
 from distbuild.command.model import CompileCommand, Family
 from distbuild.command.parse import parse
+from distbuild.command.side_effects import Writable, by_products, object_of
 
 LISTED = {"/w": ["x.c", "x.c.005t.original", "y.c.005t.original"], "/w/o": ["y.c.006t.gimple"]}
 

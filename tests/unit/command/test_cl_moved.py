@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from distbuild.command.cl.moved import Unmapper, move, move_environment, rooted, wanted_listing
 from distbuild.command.cl.parse import parse
+from distbuild.command.cl.relocate import Unmapper, move, move_environment, rooted, wanted_listing
 from distbuild.command.model import CompileCommand, Family
 from distbuild.command.style import PathStyle
 

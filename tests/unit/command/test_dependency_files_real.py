@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from distbuild.command.dependency_file import parse_dependency_file
 from distbuild.command.model import CompileCommand
-from distbuild.command.outputs import parse_dependency_file
 from distbuild.command.parse import parse
 from tests.unit.command.mirrored import Mirrored
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from distbuild.command import rows_families, rows_long, rows_short
 from distbuild.command.model import Family, LocalReason, Role
-from distbuild.command.option_table import ROWS, option_table
 from distbuild.command.options import Option, Shape, Verdict
+from distbuild.command.tables import rows_families, rows_long, rows_short
+from distbuild.command.tables.gcc import ROWS, option_table
 
 J, E = Shape.JOINED, Shape.EITHER
 ORIGINAL, GCC = Verdict.ORIGINAL_PATHS, Family.GCC

@@ -3,9 +3,9 @@
 import pytest
 
 from distbuild.command.model import CompileCommand
+from distbuild.command.original_paths import asks_terminfo, on_terminal
 from distbuild.command.parse import parse
-from distbuild.command.terminal import asks_terminfo, on_terminal
-from distbuild.command.toolchain import allowed_environment
+from distbuild.command.probe import allowed_environment
 
 CLANG_14, CLANG_10, CLANG_19 = ("clang 14.0.6 x86_64", "clang 10.0.1 x86_64", "clang 19.1.0 arm")
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from distbuild.mirror.manifest import DIRECTORY
+from distbuild.mirror.root_listing import ancestors
 from distbuild.mirror.roots import NO_DIRECTORY, Kind, Root, Roots, Trace, identity, inside, trace
 from distbuild.protocol.messages import Entry, SymlinkEntry
-from distbuild.syncer.survey import ancestors
 
 
 @pytest.fixture

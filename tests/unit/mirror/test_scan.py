@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from distbuild import disk
-from distbuild.mirror import policy, text
-from distbuild.mirror.known import RACY_NS, DigestCache, rules_of
+from distbuild.mirror import includes, policy
+from distbuild.mirror.digest_cache import RACY_NS, DigestCache, rules_of
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
+from distbuild.system import disk
 
 LIMIT = 1000
 OLD_NS = 1_600_000_000_000_000_000
@@ -36,7 +36,7 @@ def scanner() -> Scanner:
 @pytest.fixture
 def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock stands far after every time stamp: no file counts as changed just now."""
-    monkeypatch.setattr("distbuild.mirror.known.time.time_ns", lambda: 2**62)
+    monkeypatch.setattr("distbuild.mirror.digest_cache.time.time_ns", lambda: 2**62)
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_what_other_rules_have_found_is_looked_for_again(base: Path, tmp_path: P
 
 def test_rules_are_their_modules_texts() -> None:
     assert rules_of(policy) == rules_of(policy)
-    assert len({rules_of(policy), rules_of(text), rules_of(policy, text)}) == 3
+    assert len({rules_of(policy), rules_of(includes), rules_of(policy, includes)}) == 3
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xc1garbage", b"\x81\xa1x\x01"])
@@ -224,7 +224,7 @@ def test_a_file_changed_just_now_is_hashed_again(
 ) -> None:
     path = write(base / "x.h", b"12345")
     now = path.stat().st_ctime_ns + age_ns
-    monkeypatch.setattr("distbuild.mirror.known.time.time_ns", lambda: now)
+    monkeypatch.setattr("distbuild.mirror.digest_cache.time.time_ns", lambda: now)
     scan(scanner, base)
     scan(scanner, base)
     assert scanner.hashed_bytes == hashed

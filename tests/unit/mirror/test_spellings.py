@@ -4,7 +4,7 @@ import pytest
 
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Manifest
 from distbuild.protocol.messages import Change, FileEntry, SymlinkEntry
-from distbuild.windows_names import fold
+from distbuild.system.windows.names import fold
 
 A = FileEntry(b"a" * 32, 1, 0o444, 0)
 B = FileEntry(b"b" * 32, 1, 0o444, 0)

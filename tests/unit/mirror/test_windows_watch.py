@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distbuild.mirror.directory_changes import WOKEN, Completion
-from distbuild.mirror.watch import InotifyWatcher, NoWatcher, Watcher
-from distbuild.mirror.watchers import is_prompt, watcher_maker
+from distbuild.mirror.inotify import InotifyWatcher, NoWatcher, Watcher
+from distbuild.mirror.watching import is_prompt, watcher_maker
 from distbuild.mirror.windows_watch import (
     ADDED,
     MODIFIED,

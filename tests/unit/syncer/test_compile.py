@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from distbuild.command.model import Local, LocalReason
+from distbuild.farm.executor import Task
+from distbuild.one_shot import Signal
 from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest, SubmitReply
-from distbuild.signals import Signal
-from distbuild.syncer.assembled import MAX_LISTED
+from distbuild.syncer.assembler_inputs import MAX_LISTED
 from distbuild.syncer.compile import MAX_ROUNDS, MAX_ROUNDS_IN_ALL, Compiles
-from distbuild.syncer.executor import Task
 from tests.support.preparing import IDENTITY, Box
 from tests.support.tasks import ScriptedExecutor, run
 

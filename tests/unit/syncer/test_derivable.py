@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from distbuild.farm.executor import Task
 from distbuild.syncer.derivable import Derivable
-from distbuild.syncer.executor import Task
 from tests.support.preparing import Box
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from distbuild import disk
 from distbuild.command.model import Local, LocalReason
+from distbuild.farm.executor import Task
 from distbuild.mirror.manifest import WITHHELD
-from distbuild.protocol.blobs import pack
+from distbuild.protocol.codec import pack
 from distbuild.protocol.messages import FileEntry, JobFile
-from distbuild.syncer.executor import Task
 from distbuild.syncer.understand import Submission, Understood
+from distbuild.system import disk
 from tests.support.preparing import IDENTITY, Box
 
 
@@ -272,7 +272,9 @@ def test_an_abbreviated_directory_keeps_a_compile_here(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distbuild.syncer.prepare.WINDOWS", True)
-    monkeypatch.setattr("distbuild.disk.has_short_name", lambda path: path.endswith("/SHORT~1"))
+    monkeypatch.setattr(
+        "distbuild.system.disk.has_short_name", lambda path: path.endswith("/SHORT~1")
+    )
     assert isinstance(prepared(box, box.submission()), Task)
     answer = prepared(box, box.submission("-ISHORT~1"))
     assert answer == Local(LocalReason.INPUT_NOT_MIRRORED, f"{box.base}/src/SHORT~1")

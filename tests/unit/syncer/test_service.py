@@ -9,14 +9,14 @@ import msgspec
 import pytest
 
 from distbuild import __version__
+from distbuild.farm.farm import Farm
+from distbuild.farm.local_slots import LocalSlots
 from distbuild.protocol import messages
 from distbuild.protocol.messages import FileEntry, LeaseRequest, PullRequest, Toolchain
-from distbuild.syncer.blobs import BlobSource
+from distbuild.push.bundles import BlobSource
+from distbuild.push.pusher import Pusher
 from distbuild.syncer.compile import Compiles
-from distbuild.syncer.farm import Farm
-from distbuild.syncer.here import Here
-from distbuild.syncer.local_slots import LocalSlots
-from distbuild.syncer.push import Pusher
+from distbuild.syncer.local_callers import Here
 from distbuild.syncer.service import Parts, Service
 from tests.support.preparing import IDENTITY, Box
 from tests.support.tasks import leased, run

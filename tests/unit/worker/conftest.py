@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.worker.namespace import NamespaceSandbox, find_bwrap, probe
-from distbuild.worker.plain import PlainSandbox
-from distbuild.worker.sandbox import Sandbox
+from distbuild.worker.sandbox.base import Sandbox
+from distbuild.worker.sandbox.namespace import NamespaceSandbox, find_bwrap, probe
+from distbuild.worker.sandbox.plain import PlainSandbox
 from tests.unit.worker.devbox import SEARCH_PATH, DevBox
 
 GCC = sorted(glob.glob("/usr/lib/gcc/*/*/include"))

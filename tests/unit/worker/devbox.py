@@ -10,13 +10,12 @@ from pathlib import Path
 
 from distbuild.command.model import CompileCommand
 from distbuild.command.parse import parse
-from distbuild.command.toolchain import parse_implicit_include, parse_search_dirs, search_probe
-from distbuild.digests import FileDigests
+from distbuild.command.probe import parse_implicit_include, parse_search_dirs, search_probe
+from distbuild.compiler.digests import FileDigests
+from distbuild.compiler.identity import Identifier
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Summary
 from distbuild.mirror.roots import trace
-from distbuild.mirror.store import Store
-from distbuild.mirror.unpacking import expand
-from distbuild.protocol.blobs import pack
+from distbuild.protocol.codec import pack
 from distbuild.protocol.messages import (
     Change,
     Changes,
@@ -27,13 +26,14 @@ from distbuild.protocol.messages import (
     ResultRequest,
     SymlinkEntry,
 )
-from distbuild.toolchains import Identifier
 from distbuild.worker.compilers import Compilers
-from distbuild.worker.forest import Forest
 from distbuild.worker.job import JobRunner
-from distbuild.worker.ownfiles import OwnFiles
-from distbuild.worker.runner import Cancellation
-from distbuild.worker.sandbox import Sandbox
+from distbuild.worker.process.here import Cancellation
+from distbuild.worker.sandbox.base import Sandbox
+from distbuild.worker.tree.own_files import OwnFiles
+from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.trees import Forest
+from distbuild.worker.tree.unpacking import expand
 from tests.support.system_headers import linked_directories
 from tests.support.tools import need
 from tests.unit.worker.fakes import finished

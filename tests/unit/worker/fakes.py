@@ -4,7 +4,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from distbuild.protocol.blobs import bundle
+from distbuild.protocol.codec import bundle
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import (
     BlobBatch,
@@ -21,11 +21,11 @@ from distbuild.protocol.messages import (
     ResultsReply,
     Terminal,
 )
-from distbuild.worker.clock import Clock
+from distbuild.worker.clock_check import Clock
 from distbuild.worker.job import Steps
-from distbuild.worker.runner import TIMEOUT_S, Cancellation, Completed, start
-from distbuild.worker.tree import Tree
-from distbuild.worker.watcher import Watcher
+from distbuild.worker.process.here import TIMEOUT_S, Cancellation, Completed, start
+from distbuild.worker.process.watcher import Watcher
+from distbuild.worker.tree.tree import Tree
 
 WAIT_S = 10.0
 

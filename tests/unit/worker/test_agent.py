@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from distbuild.mirror.manifest import Summary
-from distbuild.mirror.store import MIN_FREE_BYTES, Store
 from distbuild.protocol.messages import Change, Changes, FileEntry, Job, ResultRequest
 from distbuild.protocol.names import client_label
 from distbuild.worker import agent as agent_module
 from distbuild.worker import leases
 from distbuild.worker.agent import Agent, Workshop
-from distbuild.worker.forest import Forest
-from distbuild.worker.ownfiles import OwnFiles
+from distbuild.worker.process.watcher import Watcher
 from distbuild.worker.slots import Slots, Tally
-from distbuild.worker.watcher import Watcher
+from distbuild.worker.tree.own_files import OwnFiles
+from distbuild.worker.tree.store import MIN_FREE_BYTES, Store
+from distbuild.worker.tree.trees import Forest
 from tests.unit.worker.fakes import WAIT_S, FakeCompilers, FakeRunner, FakeSyncer, TwiceRunner
 
 
@@ -176,7 +176,7 @@ def test_a_worker_whose_disk_is_full_takes_its_leave_until_there_is_room(
     start: Start, at_zero: FakeSyncer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = [MIN_FREE_BYTES - 1]
-    monkeypatch.setattr("distbuild.mirror.store.disk.free_bytes", lambda _: free[0])
+    monkeypatch.setattr("distbuild.worker.tree.store.disk.free_bytes", lambda _: free[0])
     monkeypatch.setattr(agent_module, "FULL_PAUSE_S", 0.01)
     at_zero.add(job("1"))
     worker = start(1, at_zero)

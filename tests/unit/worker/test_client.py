@@ -19,7 +19,7 @@ from distbuild.protocol.messages import (
     encode,
 )
 from distbuild.worker.client import ANSWER_TIMEOUT_S, HttpSyncer
-from distbuild.worker.namespace import find_bwrap, probe
+from distbuild.worker.sandbox.namespace import find_bwrap, probe
 
 LEASE = LeaseRequest("w", 1, 7.0, [])
 

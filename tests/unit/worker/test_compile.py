@@ -14,13 +14,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from distbuild.protocol.blobs import unpack_inputs
+from distbuild.protocol.codec import unpack_inputs
 from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest, Terminal, Window
 from distbuild.worker.compilers import Driver
-from distbuild.worker.namespace import NamespaceSandbox
-from distbuild.worker.plain import PlainSandbox
-from distbuild.worker.runner import Cancellation
-from distbuild.worker.sandbox import Answer, Execution, Sandbox, Task, Written
+from distbuild.worker.process.here import Cancellation
+from distbuild.worker.sandbox.base import Answer, Execution, Sandbox, Task, Written
+from distbuild.worker.sandbox.namespace import NamespaceSandbox
+from distbuild.worker.sandbox.plain import PlainSandbox
 from tests.support.screen import Screen
 from tests.unit.worker.devbox import (
     SEARCH_PATH,

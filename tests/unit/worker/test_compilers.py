@@ -5,10 +5,10 @@ import msgspec
 import pytest
 
 from distbuild.command.model import Family
-from distbuild.drivers import WRAPPERS
+from distbuild.compiler.find import WRAPPERS
+from distbuild.compiler.identity import Identity, state_of
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Toolchain
-from distbuild.toolchains import Identity, state_of
 from distbuild.worker.compilers import REFRESH_S, Compilers, is_wrapper
 
 

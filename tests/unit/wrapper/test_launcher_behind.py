@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from distbuild import drivers
-from distbuild.drivers import SKIP, find_behind, find_driver
+from distbuild.compiler import find
+from distbuild.compiler.find import SKIP, find_behind, find_driver
 from distbuild.protocol.errors import InfrastructureError
 from tests.support.launcher import Launcher, done, local, program
 
@@ -18,7 +18,7 @@ REAL = '#!/bin/sh\necho "$0|$DIST_BUILD_SKIP|$*"\n'
 
 @pytest.fixture(autouse=True)
 def _known_to_the_client(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drivers, "_own_launcher", lambda: str(launcher.exe))
+    monkeypatch.setattr(find, "_own_launcher", lambda: str(launcher.exe))
 
 
 def link(launcher: Launcher, path: Path, how: str) -> Path:

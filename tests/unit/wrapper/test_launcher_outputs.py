@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from distbuild import outputs as outputs_module
-from distbuild.outputs import PreparedOutputs, Rights
-from distbuild.protocol.blobs import pack
+from distbuild import write_outputs as outputs_module
+from distbuild.http.response import INTERIM
+from distbuild.protocol.codec import pack
 from distbuild.protocol.messages import OutputFile
-from distbuild.serving.answer import INTERIM
+from distbuild.write_outputs import PreparedOutputs, Rights
 from tests.support.launcher import Launcher, done, local, program
 from tests.unit.wrapper.test_launcher import ADVICE, BY_CLIENT, GCC
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.command import toolchain
-from distbuild.place import views_of_files
+from distbuild.command import probe
 from distbuild.protocol.messages import PROTOCOL_VERSION, Terminal, Window
+from distbuild.system.process import views_of_files
 from tests.support.cluster import SRC
 from tests.support.launcher import Launcher, done
 from tests.support.namespaces import HERE
@@ -46,7 +46,7 @@ def test_another_view_of_the_files_has_another_name(
     """In a namespace of its own with the same files, as a container may have it."""
     elsewhere = [require_tool("bwrap"), *HERE[1:]]
     if ask == "client":
-        code = "from distbuild.place import views_of_files; print(views_of_files())"
+        code = "from distbuild.system.process import views_of_files; print(views_of_files())"
         words = [*elsewhere, sys.executable, "-c", code]
         shown = subprocess.run(words, cwd=SRC, capture_output=True, text=True, check=True).stdout
         assert shown.count("mount:") == 1
@@ -68,8 +68,8 @@ def test_a_long_command_arrives_whole(launcher: Launcher) -> None:
 
 def _names() -> set[str]:
     """What decides about a command, what is like it by name, and some that builds have set."""
-    telling = {*toolchain.ALLOWED_ENV, "LC_ALL", "LC_CTYPE", "LC_", "PATH"}
-    telling |= {*toolchain._LOCATES, *toolchain._OBSTACLES, *toolchain._FOR_WINDOWS}
+    telling = {*probe.ALLOWED_ENV, "LC_ALL", "LC_CTYPE", "LC_", "PATH"}
+    telling |= {*probe._LOCATES, *probe._OBSTACLES, *probe._FOR_WINDOWS}
     alike = {f"X{name}" for name in telling} | {f"{name}X" for name in telling}
     alike |= {name[:-1] for name in telling} | {name.lower() for name in telling}
     others = "CFLAGS CXXFLAGS LD_DEBUG LIBRARY_PATH LIB INCLUDE CL COLLECT_GCC TMPDIR LC USER"
@@ -81,8 +81,8 @@ def test_of_the_environment_it_tells_what_the_client_tells(launcher: Launcher) -
     env = launcher.environment({**env, "EMPTY": "", "LC_EMPTY": ""})
     with launcher.syncer(done()) as syncer:
         assert launcher.run(*GCC, env=env)[0] == 0
-    expected = toolchain.telling_environment(env)
-    assert len(expected) > len(toolchain.ALLOWED_ENV)
+    expected = probe.telling_environment(env)
+    assert len(expected) > len(probe.ALLOWED_ENV)
     assert syncer.requests[0].env == {n: os.fsencode(value) for n, value in expected.items()}
 
 
@@ -106,7 +106,7 @@ def test_a_directory_below_proc_is_told_as_the_client_tells_it(
         assert launcher.run(*GCC, cwd=tmp_path, env=env)[0] == 0
     (request,) = syncer.requests
     assert request.cwd == os.fsencode(tmp_path)
-    assert request.env.get("PWD", b"").decode() == toolchain.telling_environment(env).get("PWD", "")
+    assert request.env.get("PWD", b"").decode() == probe.telling_environment(env).get("PWD", "")
 
 
 def test_the_umask_is_told(launcher: Launcher) -> None:

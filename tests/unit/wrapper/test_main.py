@@ -7,7 +7,7 @@ from typing import NoReturn
 import pytest
 
 from distbuild import __version__
-from distbuild.protocol.blobs import pack
+from distbuild.protocol.codec import pack
 from distbuild.protocol.errors import ConfigError, DistBuildError, InfrastructureError
 from distbuild.protocol.messages import ExplainReply, OutputFile, SubmitReply, SubmitRequest
 from distbuild.wrapper import main as main_module

@@ -9,7 +9,6 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbuild.place import views_of_files
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import (
     MAX_BODY_BYTES,
@@ -19,7 +18,8 @@ from distbuild.protocol.messages import (
     Window,
     encode,
 )
-from distbuild.wrapper.submit import SyncerConnection, request_of, working_directory
+from distbuild.system.process import views_of_files
+from distbuild.wrapper.syncer_client import SyncerConnection, request_of, working_directory
 
 HEARTBEAT = struct.pack("!I", 0)
 REPLY = SubmitReply("done", exit_code=3, stdout=bytes(range(256)), stderr=b"\0\0\0\0")

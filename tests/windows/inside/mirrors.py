@@ -16,21 +16,22 @@ from typing import Any
 
 sys.path.insert(0, sys.argv[1])
 
-from distbuild import disk, windows_calls
-from distbuild.mirror.known import DigestCache
+from distbuild.mirror.digest_cache import DigestCache
+from distbuild.mirror.inotify import NoWatcher
+from distbuild.mirror.live import Mirroring
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.scan import Scanner
-from distbuild.mirror.store import Store
-from distbuild.mirror.watch import NoWatcher
-from distbuild.mirror.watchers import watcher_maker
+from distbuild.mirror.watching import watcher_maker
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import FileEntry
-from distbuild.syncer.blobs import BlobSource
-from distbuild.syncer.mirroring import Mirroring
-from distbuild.system_paths import from_system, to_system
-from distbuild.worker import ground
-from distbuild.worker.forest import Forest
-from distbuild.worker.ownfiles import OwnFiles
+from distbuild.push.bundles import BlobSource
+from distbuild.system import disk
+from distbuild.system.paths import from_system, to_system
+from distbuild.system.windows import calls
+from distbuild.worker.tree import on_disk
+from distbuild.worker.tree.own_files import OwnFiles
+from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.trees import Forest
 
 HERE = Path.cwd()
 PROJECT = HERE / "Proj"
@@ -179,7 +180,7 @@ def long_paths(farm: Farm) -> None:
 
 def open_on_the_worker(farm: Farm) -> None:
     """A compiler has open what changes: its bytes stay, and the next one reads the new ones."""
-    ground._PAUSES = (0.01,) * 30
+    on_disk._PAUSES = (0.01,) * 30
     for name in ("a.h", "b.h", "c.h"):
         written(PROJECT / name, "old\n")
     farm.push(PROJECT)
@@ -205,9 +206,9 @@ def open_on_the_worker(farm: Farm) -> None:
 def held_on_the_dev_box(farm: Farm) -> None:
     """A file that nobody else may read is withheld, and mirrored once it can be read."""
     path = written(PROJECT / "held.h", "held\n")
-    library: Any = windows_calls.kernel32()
+    library: Any = calls.kernel32()
     handle = library.CreateFileW(str(path), 0x40000000, 0, None, 3, 0, None)
-    assert handle != windows_calls.INVALID_HANDLE
+    assert handle != calls.INVALID_HANDLE
     farm.push(PROJECT)
     assert farm.mirror.manifest.get(inside(path)) == WITHHELD
     library.CloseHandle(ctypes.c_void_p(handle))

@@ -12,8 +12,8 @@ from collections.abc import Callable
 sys.path.insert(0, sys.argv[1])
 
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.worker.runner import Cancellation, Completed, limit_descendants, start
-from distbuild.worker.watcher import Watcher
+from distbuild.worker.process.here import Cancellation, Completed, limit_descendants, start
+from distbuild.worker.process.watcher import Watcher
 
 PYTHON = os.fsencode(sys.executable)
 SLEEPER = f"import subprocess; p = subprocess.Popen([{sys.executable!r}, '-c', {{!r}}])"

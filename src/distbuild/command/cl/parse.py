@@ -18,7 +18,7 @@ from distbuild.command.model import (
     LocalReason,
     Role,
 )
-from distbuild.command.special import is_of_process, special_input
+from distbuild.command.process_paths import is_of_process, special_input
 from distbuild.command.style import HERE, PathStyle
 
 #: Reasons that say what the command is for; they outrank what one of its options would say.

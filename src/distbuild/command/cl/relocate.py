@@ -1,32 +1,157 @@
-"""How a cl command is made to list what it reads, and to run at other places than the dev box's.
+"""A Windows compile by cl.exe at another place than the dev box's, and its words mapped back.
 
-Duty: words. Unaware of files and processes.
+Duty: strings. ``tree`` is where the dev box's drives are mirrored, a native path of Windows:
+``C:\\Proj`` is ``TREE\\C\\Proj`` there. Unaware of the file system and of processes.
 """
 
-from distbuild.command.model import CompileCommand
+import json
+import re
+from collections.abc import Callable, Mapping
 
-#: Options for debug information: clang-cl writes the words for its own program into it.
-_RECORDING = frozenset(
-    ("-Z7", "-Zi", "-ZI", "-Zd", "-g", "-gcodeview", "-gline-tables-only", "-gline-directives-only")
-)
+import msgspec
+
+from distbuild.command.model import Argument, CompileCommand, Role
+from distbuild.command.probe import CL_PATH_LISTS
+from distbuild.system.windows.names import fold
+from distbuild.system.windows.paths import from_windows, to_windows
+
+_DRIVE = re.compile(r"([A-Za-z]):[\\/]")
+_SEPARATORS = ("\\", "/")
+_LISTING = "-sourceDependencies"
+_PATHS = (Role.INPUT_DIR, Role.INPUT_FILE, Role.UNLISTED_FILE, Role.SOURCE)
 
 
-def records_itself(command: CompileCommand) -> bool:
-    """Whether the result tells by which words the compiler proper was started."""
+class Moved(msgspec.Struct, frozen=True):
+    """What to run there. ``words`` follow the compiler's name; ``cwd`` and the files are native.
+
+    ``listing`` is where cl.exe lists what it reads, as /sourceDependencies does: since 19.27.
+    """
+
+    words: list[str]
+    cwd: str
+    output: str
+    listing: str
+
+
+def move(command: CompileCommand, tree: str, out_dir: str) -> Moved:
+    """``command`` in ``tree``, writing into ``out_dir``. Raises ValueError for one that needs the
+    original paths."""
+    if command.needs_original_paths:
+        raise ValueError("this command needs the original paths")
+    output = f"{out_dir}\\{command.style.base(command.output)}"
+    listing = f"{out_dir}\\inputs.json"
+    words = [f"/Fo{output}", f"/sourceDependencies{listing}"]
     for argument in command.arguments:
-        if argument.meaning == "-showIncludes:user":
-            return True  # and with -MD that lists system headers too
-        word = argument.value or "" if argument.meaning == "-clang:" else argument.meaning
-        if word in _RECORDING or word.startswith(("-g", "-frecord", "-fembed-bitcode")):
-            return True
-    return False
+        if argument.meaning not in ("-Fo", _LISTING):
+            words += _moved(argument, command.cwd, tree).tokens()
+    return Moved(words, tree + "\\" + command.cwd[1:].replace("/", "\\"), output, listing)
 
 
-def listing(path: str) -> list[str]:
-    """Words that make clang-cl list the inputs of a compile in the file ``path``."""
-    return ["/clang:-MD", f"/clang:-MF{path}"]
+def wanted_listing(command: CompileCommand) -> str | None:
+    """The file in which the command itself wants what it reads to be listed."""
+    asked = [a.value for a in command.arguments if a.meaning == _LISTING]
+    return asked[-1] if asked else None
 
 
-def listing_only(path: str) -> list[str]:
-    """Words that make it list them and compile nothing."""
-    return ["/clang:-M", f"/clang:-MF{path}"]
+def move_environment(env: Mapping[str, str], cwd: str, tree: str) -> dict[str, str]:
+    """``env`` with the directories that the compiler searches in ``tree``."""
+    return {
+        name: ";".join(rooted(part, cwd, tree) for part in value.split(";"))
+        if name in CL_PATH_LISTS
+        else value
+        for name, value in env.items()
+    }
+
+
+def rooted(name: str, cwd: str, tree: str) -> str:
+    """A path in ``tree`` unless it is relative: then it follows ``cwd``, in internal form.
+
+    What has no drive is told from what has one by a dot, so that it comes back as it was.
+    """
+    if _DRIVE.match(name):
+        return f"{tree}\\{name[0].upper()}{name[2:]}"
+    if name[1:2] == ":":  # a drive's current directory
+        return f"{tree}\\" + from_windows(name, cwd)[1:].replace("/", "\\")
+    if name.startswith(_SEPARATORS) and name[1:2] in _SEPARATORS:
+        return f"{tree}\\UNC\\{name[2:]}"
+    if name.startswith(_SEPARATORS):
+        return f"{tree}\\{_top(cwd)}\\.{name}"
+    return name
+
+
+class Unmapper:
+    """Takes ``tree`` off what the compiler wrote. Case does not matter; cl.exe changes it."""
+
+    def __init__(self, tree: str) -> None:
+        self._text = _pattern(tree, "\\")
+        self._json = _pattern(tree, "\\\\")
+        plain = tree.lower()
+        self._traces = (plain.encode("utf-8", "surrogatepass"), plain.encode("utf-16-le"))
+        self._tree = from_windows(tree)
+
+    def text(self, data: bytes) -> bytes:
+        """Messages."""
+        return self._text.sub(_original(b"\\"), data)
+
+    def json(self, data: bytes) -> bytes:
+        """A listing of inputs, in which backslashes are doubled."""
+        return self._json.sub(_original(b"\\\\"), data)
+
+    def is_in(self, content: bytes) -> bool:
+        """Whether an object tells where it was compiled."""
+        small = content.lower()
+        return any(trace in small for trace in self._traces)
+
+    def inputs(self, listing: bytes) -> tuple[str, ...]:
+        """The dev box's paths, as Windows has them, of what a listing of inputs names.
+
+        Raises ValueError for a garbled listing, and for what was read outside of ``tree``.
+        """
+        try:
+            data = json.loads(listing)["Data"]
+            names = [data["Source"], *data["Includes"]]
+            more = [data.get("PCH"), data.get("ImportedModules"), data.get("ImportedHeaderUnits")]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"the compiler's list of inputs is garbage: {error}") from error
+        if any(more):
+            raise ValueError("the compiler read more than sources")
+        return tuple(self._inside(str(name)) for name in names)
+
+    def _inside(self, name: str) -> str:
+        path = from_windows(name)
+        if fold(path[: len(self._tree) + 1]) != fold(self._tree + "/"):
+            raise ValueError(f"the compiler read {name}, which is not mirrored")
+        drive, _, rest = path[len(self._tree) + 1 :].partition("/")
+        return to_windows(f"/{drive.upper()}/{rest}")
+
+
+def _moved(argument: Argument, cwd: str, tree: str) -> Argument:
+    if argument.role not in _PATHS or argument.value is None:
+        return argument
+    return msgspec.structs.replace(argument, value=rooted(argument.value, cwd, tree))
+
+
+def _top(cwd: str) -> str:
+    """The drive, or the share, of an internal path, native and below a tree."""
+    top = to_windows(cwd).rstrip("\\")
+    return cwd[1] if top[1:2] == ":" else "\\".join(cwd.split("/")[1:4])
+
+
+def _pattern(tree: str, separator: str) -> "re.Pattern[bytes]":
+    """Where ``tree`` stands for a drive (``drive``), a share (``unc``), or for nothing."""
+    split = re.escape(separator)
+    place = split.join(map(re.escape, tree.split("\\")))
+    end = r"(?=[\\/])"
+    share = rf"UNC{split}[^\\/]+{split}[^\\/]+"
+    nothing, drive = rf"(?:[A-Z]|{share}){split}\.{end}", rf"(?P<drive>[A-Z]){end}"
+    text = rf"{place}{split}(?:{nothing}|{drive}|(?P<unc>UNC){split})"
+    return re.compile(text.encode("utf-8", "surrogatepass"), re.IGNORECASE)
+
+
+def _original(separator: bytes) -> Callable[["re.Match[bytes]"], bytes]:
+    def original(match: "re.Match[bytes]") -> bytes:
+        if match["drive"]:
+            return match["drive"] + b":"
+        return 2 * separator if match["unc"] else b""
+
+    return original

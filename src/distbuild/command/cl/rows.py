@@ -5,11 +5,10 @@ and those of cl.exe 19.29 by Microsoft's "Compiler options listed alphabetically
 with "-"; "/" means the same. A word that begins with "-" may also be an option of clang's own.
 """
 
-from distbuild.command import rows_families
 from distbuild.command.model import Family, LocalReason
 from distbuild.command.options import Option, OptionTable, Shape
-from distbuild.command.plain_values import PLAIN_VALUES
-from distbuild.command.row_words import (
+from distbuild.command.tables import rows_families
+from distbuild.command.tables.row_words import (
     DEPENDENCIES,
     DIR,
     EITHER,
@@ -25,6 +24,7 @@ from distbuild.command.row_words import (
     SEPARATE,
     UNSUPPORTED,
 )
+from distbuild.command.tables.values import PLAIN_VALUES
 
 MICROSOFT, CLANG_CL = Family.CL, Family.CLANG_CL
 

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from distbuild.command import option_table, wrapped
+from distbuild.command import passthrough
 from distbuild.command.cl.rows import tables
 from distbuild.command.cl.words import ReadFile, expand
 from distbuild.command.model import Argument, Family, Local, LocalReason, Role
 from distbuild.command.options import Option, OptionTable, Shape, Verdict
 from distbuild.command.style import PathStyle
+from distbuild.command.tables import gcc
 
 #: Options whose value is a source, with its language.
 TYPED = {"-Tc": "c", "-Tp": "c++"}
@@ -110,7 +111,7 @@ def _record(scan: Scan, option: Option, argument: Argument) -> None:
     scan.last[option.meaning] = argument.value
     if option.guessed:
         scan.guessed.append(argument.tokens()[0])
-    elif guess := wrapped.guess(argument):
+    elif guess := passthrough.guess(argument):
         scan.guessed.append(guess)
     if isinstance(option.verdict, LocalReason):
         scan.obstacles.append(Local(option.verdict, argument.tokens()[0]))
@@ -118,7 +119,7 @@ def _record(scan: Scan, option: Option, argument: Argument) -> None:
         scan.original_paths = True
     if option.meaning == "-clang:":
         _hand_on(scan, argument)
-    elif obstacle := wrapped.obstacle(argument, scan.arguments[-2:-1]):
+    elif obstacle := passthrough.obstacle(argument, scan.arguments[-2:-1]):
         scan.obstacles.append(obstacle)
 
 
@@ -129,7 +130,7 @@ def _hand_on(scan: Scan, argument: Argument) -> None:
         if word == name or (word.startswith(name) and name in ("-MF", "-MT", "-MQ")):
             scan.last[f"-clang:{name}"] = word[len(name) :]
             return
-    option = option_table.option_table(Family.CLANG).find(word) if word.startswith("-") else None
+    option = gcc.option_table(Family.CLANG).find(word) if word.startswith("-") else None
     plain = option is not None and option.shape not in (Shape.SEPARATE, Shape.EITHER)
     if option is None or not plain or option.role not in (Role.NONE, Role.PREFIX_MAP):
         scan.obstacles.append(Local(LocalReason.UNSUPPORTED_OPTION, argument.tokens()[0]))

@@ -1,0 +1,1 @@
+"""The option tables of gcc and clang, as data."""

@@ -1,0 +1,175 @@
+"""Finds the compiler that a name means, behind the wrappers that may stand in front of it.
+
+A wrapper is a link to a known program or this program under another name; a script that calls us
+is one that DIST_BUILD_SKIP names: every compiler that we start is told which were started before
+it. The launcher has the same rules in C (``launcher/dist_build.c``).
+"""
+
+import filecmp
+import functools
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.system.paths import WINDOWS
+
+#: Links to these stand in front of a compiler; the search goes on behind them.
+WRAPPERS = frozenset(
+    ("ccache", "distcc", "icecc", "sccache", "dist_build", "dist_build.exe", "dist_build_client")
+)
+SKIP = "DIST_BUILD_SKIP"
+#: Nobody stacks more wrappers of one name; more of them are a loop.
+MAX_PASSED = 16
+
+#: Windows' programs are called without these, in this order (PATHEXT as it comes).
+_SUFFIXES = (".com", ".exe", ".bat", ".cmd")
+_LIKE_COMPILERS = ("cc", "g++", "c++", "clang")
+
+
+def find_driver(name: str, cwd: str, path: str, skip: Sequence[str] = ()) -> str | None:
+    """The file that a shell in ``cwd`` with this PATH runs for ``name``, wrappers passed over.
+
+    So are the files that ``skip`` names, by whatever path. All paths are the system's.
+    """
+    if _is_path(name):
+        named = _with_suffix(os.path.join(cwd, name))
+        # Behind a wrapper that is named by its path, the search goes on as the wrapper's does.
+        if not (is_wrapper(named, name) or _is_one_of(named, skip)):
+            return named if _is_program(named) else None
+    for candidate in _on_path(name, cwd, path):
+        if not (is_wrapper(candidate, name) or _is_one_of(candidate, skip)):
+            return candidate
+    return None
+
+
+def is_wrapper(candidate: str, name: str = "") -> bool:
+    """Whether a file only passes commands on; but who asks for ccache by ``name`` means ccache."""
+    try:
+        status = os.stat(candidate)
+    except OSError:
+        return False
+    facts = (candidate, name, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _is_wrapper(facts)
+
+
+@functools.lru_cache(maxsize=1000)
+def _is_wrapper(facts: tuple[str, str, int, int, int, int]) -> bool:
+    """The same for a file in a state: every compile asks for the same few."""
+    candidate, name = facts[:2]
+    called = os.path.basename(os.path.realpath(candidate))
+    if WINDOWS:
+        called = called.lower()
+    if (
+        called in WRAPPERS or called.removesuffix(".exe") in WRAPPERS
+    ) and called != os.path.basename(name):
+        return True
+    return _is_same_program(candidate, _own_launcher())
+
+
+def passed(name: str, env: Mapping[str, str]) -> list[str]:
+    """The programs called ``name`` that led to this process, in the order they were started."""
+    base = os.path.basename(name)
+    listed = env.get(SKIP, "").split(os.pathsep)
+    return [path for path in listed if path and os.path.basename(path) == base]
+
+
+def find_behind(name: str, cwd: str, env: Mapping[str, str]) -> str | None:
+    """The driver for ``name`` behind the ones that led here; raises InfrastructureError for a loop.
+
+    gcc -flto runs gcc by name: it gets itself, not what is behind it on PATH.
+    """
+    before = passed(name, env)
+    if len(before) >= MAX_PASSED:
+        listed = env.get(SKIP, "")
+        raise InfrastructureError(f"{name}: called through itself {len(before)} times ({listed})")
+    caller = env.get("COLLECT_GCC")
+    if before and caller and os.path.basename(caller) == os.path.basename(name):
+        return before[-1]
+    return find_driver(name, cwd, _path(env), before)
+
+
+def with_passed(program: str, env: Mapping[str, str]) -> dict[str, str]:
+    """The environment in which to start ``program``."""
+    if not any(part in os.path.basename(program) for part in _LIKE_COMPILERS):
+        return dict(env)
+    before = [env[SKIP]] if SKIP in env else []
+    return {**env, SKIP: os.pathsep.join([*before, program])}
+
+
+def spelling(name: str, program: str, cwd: str, env: Mapping[str, str]) -> str:
+    """The first word for ``program``: as the build spelled it, where that leads to the program.
+
+    gcc looks for its own parts beside the file that this word means.
+    """
+    named = os.path.join(cwd, name)
+    called = named if _is_path(name) else next(_on_path(name, cwd, _path(env)), None)
+    try:
+        return name if called and os.path.samefile(called, program) else program
+    except OSError:
+        return program
+
+
+def _path(env: Mapping[str, str]) -> str:
+    return env.get("PATH", os.defpath)
+
+
+def _on_path(name: str, cwd: str, path: str) -> Iterator[str]:
+    candidates: Iterable[str] = _candidates(os.path.basename(name), cwd, path)
+    if WINDOWS:
+        candidates = map(_with_suffix, candidates)
+    yield from filter(_is_program, candidates)
+
+
+@functools.lru_cache(maxsize=1000)
+def _candidates(base: str, cwd: str, path: str) -> tuple[str, ...]:
+    return tuple(os.path.join(cwd, directory, base) for directory in path.split(os.pathsep))
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name says where a program is, so that it is not searched for."""
+    return "/" in name or (WINDOWS and ("\\" in name or ":" in name))
+
+
+def _with_suffix(path: str) -> str:
+    """On Windows, the program that ``path`` means without its suffix, where there is one."""
+    if WINDOWS and not path.lower().endswith(_SUFFIXES):
+        for suffix in _SUFFIXES:
+            if _is_program(path + suffix):
+                return path + suffix
+    return path
+
+
+def _is_program(path: str) -> bool:
+    # access(2) first: for what is not there, Python makes an exception of stat(2).
+    return os.access(path, os.X_OK) and os.path.isfile(path)
+
+
+def _is_one_of(path: str, others: Sequence[str]) -> bool:
+    return any(_is_same_file(path, other) for other in others)
+
+
+def _is_same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _own_launcher() -> str:
+    """Where the native launcher of this installation is, frozen or not."""
+    if getattr(sys, "frozen", False):
+        return os.path.join(os.path.dirname(sys.executable), "dist_build.exe")
+    source = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return os.path.join(source, "dist", "dist_build.exe")
+
+
+def _is_same_program(path: str, other: str) -> bool:
+    """A link to ``other``, or a copy; files are only read if their sizes are equal."""
+    try:
+        one, mine = os.stat(path), os.stat(other)
+        if one.st_size != mine.st_size:
+            return False
+        return os.path.samestat(one, mine) or filecmp.cmp(path, other, shallow=False)
+    except OSError:
+        return False

@@ -1,0 +1,398 @@
+"""The farm: tasks wait in the queue until a worker pulls them. Holds the one lock of the queue.
+
+Decides nothing itself: every event goes to ``JobQueue``, and the actions that come back are
+performed here, outside the lock where they could block. Knows no HTTP.
+"""
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable
+
+import msgspec
+
+from distbuild.command.model import CompileCommand, Local, LocalReason
+from distbuild.farm.executor import Execution, Task
+from distbuild.farm.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
+from distbuild.farm.long_polls import Polls
+from distbuild.farm.queue import JOB_TIMEOUT_S, IllegalTransition, JobQueue
+from distbuild.farm.refusals import Refusals, Refused
+from distbuild.farm.results import objection, only_here, size_of
+from distbuild.farm.ticker import Ticker
+from distbuild.one_shot import Signal
+from distbuild.protocol import messages
+from distbuild.protocol.errors import TooMuchAtOnce
+from distbuild.protocol.text import one_line
+
+#: How long one long poll lasts at the most (seconds); shorter than a worker's silence may be.
+POLL_S = 10.0
+#: After the start jobs wait this long (seconds) for the first worker to report.
+GRACE_S = 5.0
+#: One that takes another name each time is not to fill the memory: each name is kept for a minute.
+MAX_WORKERS = 1000
+#: Results that were delivered, and that their compiles have not taken up yet, all together.
+MAX_HELD_BYTES = 256 * 1024 * 1024
+_NOTHING: tuple[list[messages.Toolchain], frozenset[str]] = ([], frozenset())
+#: Leases with what is to be done under them.
+Given = list[tuple[str, Task]]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A worker as its requests show it: what people know it by, the seconds since it was last
+    heard of, its compilers, and how many jobs it has."""
+
+    label: str
+    silent_s: float
+    toolchains: list[messages.Toolchain]
+    running: int
+
+
+class _Waiting(msgspec.Struct):
+    task: Task
+    answered: Signal = msgspec.field(default_factory=Signal)
+    outcome: messages.ResultRequest | Local | None = None
+    #: What the outcome takes (bytes).
+    held: int = 0
+
+
+class Farm:
+    """An Executor over the workers that pull from this syncer.
+
+    ``expected``: workers are configured, so that right after the start it is worth waiting for
+    the first to report. ``now`` is a monotonic clock in seconds. No worker has a job for longer
+    than ``job_timeout_s``.
+    """
+
+    def __init__(
+        self,
+        *,
+        expected: bool,
+        now: Callable[[], float] = time.monotonic,
+        job_timeout_s: float = JOB_TIMEOUT_S,
+    ) -> None:
+        self._now = now
+        self._queue = JobQueue(_random_salt, job_timeout_s)
+        self._lock = threading.Lock()
+        self._waiting: dict[int, _Waiting] = {}
+        self._held = 0
+        self._polls = Polls()
+        self._renewals = Polls()
+        self._refusals = Refusals()
+        self._advertised: dict[str, tuple[list[messages.Toolchain], frozenset[str]]] = {}
+        # Where the configuration has the workers that answered there.
+        self._hosts: dict[str, str] = {}
+        # Slots that each worker has free, as far as its requests and results tell.
+        self._free: dict[str, int] = {}
+        self._stopping = threading.Event()
+        self._started = now()
+        self._expected = expected
+        self._first = Signal()
+        self._ticker = Ticker(self._tick, "leases", now)
+        self._ticker.start()
+
+    def stop(self) -> None:
+        """Answer every waiting job with a local compile and end the long polls."""
+        self._stopping.set()
+        self._first.set()
+        with self._lock:
+            why = LocalReason.SYNCER_STOPPING
+            self._perform([CompileLocally(number, why) for number in self._waiting])
+            self._polls.ring_all()
+            self._renewals.ring_all()
+        self._ticker.stop()
+
+    # --- the executor's side --------------------------------------------------------------------
+
+    def obstacle(self, command: CompileCommand, toolchain: str) -> Local | None:
+        """See Executor."""
+        need = Need(toolchain, command.needs_original_paths)
+        with self._lock:
+            reason = self._queue.obstacle(need, self._now())
+        return None if reason is None else Local(reason, toolchain[:12])
+
+    def execute(self, task: Task) -> Execution:
+        """See Executor."""
+        yield from self._await_first_worker()
+        entry = _Waiting(task)
+        need = Need(task.toolchain, task.command.needs_original_paths, task.worker)
+        name = hash((task.command.cwd, task.command.source, task.command.output))
+        with self._lock:
+            if self._stopping.is_set():
+                return Local(LocalReason.SYNCER_STOPPING)
+            number, actions = self._queue.submit(need, self._now(), name)
+            self._waiting[number] = entry
+            self._perform(actions)
+        try:
+            yield entry.answered
+        except GeneratorExit:
+            with self._lock:
+                self._perform(self._queue.cancel(number))
+            raise
+        finally:
+            with self._lock:
+                self._waiting.pop(number, None)
+                self._held -= entry.held
+        if entry.outcome is None:
+            raise IllegalTransition(f"job {number} was answered with nothing")
+        return entry.outcome
+
+    def _await_first_worker(self) -> Generator[Signal, None, None]:
+        if self._expected and self._now() - self._started < GRACE_S and not self._first.is_set():
+            yield self._first
+
+    # --- the workers' side ----------------------------------------------------------------------
+
+    def lease(self, request: messages.LeaseRequest) -> Generator[Signal, None, Given]:
+        """Jobs for a worker, by lease; waits for the first up to the time that it asked for.
+
+        With ``slots`` 0 it only waits until there is a job that fits. A worker without toolchains
+        is saying farewell: an earlier poll of its still waiting here ends empty. Raises
+        TooMuchAtOnce for one worker too many.
+        """
+        if not request.toolchains:
+            self._farewell(request.worker)
+            return []
+        deadline = self._now() + min(request.wait_s, POLL_S)
+        with self._lock:
+            workers = self._queue.workers
+            if request.worker not in workers and len(workers) >= MAX_WORKERS:
+                raise TooMuchAtOnce(f"{MAX_WORKERS} workers are known already")
+            poll = self._polls.enter(request.worker, request.slots + request.ahead, deadline)
+        self._ticker.sooner(deadline)
+        try:
+            while True:
+                with self._lock:
+                    bell = poll.begin()
+                    if not self._polls.is_current(request.worker, poll):
+                        return []
+                    now = self._now()
+                    given, ready = self._look(request, now)
+                if ready or now >= deadline or self._stopping.is_set():
+                    return given
+                yield bell
+        finally:
+            with self._lock:
+                if self._polls.leave(request.worker, poll):
+                    self._polls.ring_all()
+
+    def _look(self, request: messages.LeaseRequest, now: float) -> tuple[Given, bool]:
+        """The jobs for a worker that asks, and whether that is an answer."""
+        label = self._hosts.get(request.worker) or request.label or request.worker
+        worker = Worker(request.worker, self._identities(request), request.namespaces, now, label)
+        self._queue.heard(worker)
+        if not self._first.is_set():
+            self._first.set()
+        given = self._assign(request, now)
+        only_listens = request.slots == 0 and request.ahead == 0
+        return given, bool(given) or (only_listens and self._queue.offers(worker, now))
+
+    def _identities(self, request: messages.LeaseRequest) -> frozenset[str]:
+        """The compilers of a worker that asks, which seldom change."""
+        known = self._advertised.get(request.worker)
+        if known is None or known[0] != request.toolchains:
+            identities = frozenset(t.identity for t in request.toolchains)
+            known = self._advertised[request.worker] = (request.toolchains, identities)
+        return known[1]
+
+    def _farewell(self, worker: str) -> None:
+        with self._lock:
+            self._forget(worker)
+            self._perform(self._queue.leave(worker, self._now()))
+            self._polls.dismiss(worker)
+
+    def _assign(self, request: messages.LeaseRequest, now: float) -> Given:
+        if self._stopping.is_set():
+            return []
+        self._free.pop(request.worker, None)
+        # Another worker that could start a job at once is on its way to ask for it.
+        ahead = 0 if any(free > 0 for free in self._free.values()) else request.ahead
+        actions = self._queue.lease(request.worker, request.slots, now, ahead)
+        self._free[request.worker] = request.slots - len(actions)
+        return [(a.lease, self._waiting[a.number].task) for a in actions if isinstance(a, Assign)]
+
+    def relieve(self, waited_s: float) -> bool:
+        """Have the oldest job that waits for so long compiled locally; whether there was one."""
+        with self._lock:
+            actions = self._queue.relieve(waited_s, self._now())
+            self._perform(actions)
+            return bool(actions)
+
+    def renew(self, request: messages.RenewRequest) -> Generator[Signal, None, list[str]]:
+        """Extend leases; returns those that ended, waiting a while for one to end."""
+        deadline = self._now() + min(request.wait_s, POLL_S)
+        with self._lock:
+            poll = self._renewals.enter(request.worker, 0, deadline)
+        self._ticker.sooner(deadline)
+        try:
+            while True:
+                with self._lock:
+                    bell = poll.begin()
+                    now = self._now()
+                    ended = self._queue.renew(request.worker, request.leases, now)
+                    is_current = self._renewals.is_current(request.worker, poll)
+                if ended or now >= deadline or not is_current or self._stopping.is_set():
+                    return ended
+                yield bell
+        finally:
+            with self._lock:
+                self._renewals.leave(request.worker, poll)
+
+    def deliver(
+        self, result: messages.ResultRequest, tell: Callable[[Signal], None] = Signal.set
+    ) -> bool:
+        """A worker's result. False: the lease is not valid any more, or the result cannot be an
+        honest one, and it is dropped.
+
+        ``tell`` sets the signal of the job that is answered, or has it set soon. Raises
+        TooMuchAtOnce where others have to be taken up first.
+        """
+        with self._lock:
+            if result.worker in self._free:
+                self._free[result.worker] += 1
+            waiting = self._under(result)
+        # Not with the lock held: this may wait for a disk.
+        problem = objection(waiting.task, result) if waiting and not result.error else ""
+        with self._lock:
+            waiting = self._under(result)
+            if waiting is None:
+                return False
+            if problem:
+                self._refuse(result.lease_id, result.worker, problem)
+                return False
+            self._take(result, waiting, tell)
+            return True
+
+    def refuse(self, lease: str, worker: str, problem: str) -> None:
+        """A worker has sent what is no result at all: its job goes elsewhere."""
+        with self._lock:
+            if self._queue.leased(lease, worker) is not None:
+                self._refuse(lease, worker, problem)
+
+    def _under(self, result: messages.ResultRequest) -> _Waiting | None:
+        """The job that a result answers; None: it is nobody's, or not this worker's."""
+        number = self._queue.leased(result.lease_id, result.worker)
+        return None if number is None else self._waiting.get(number)
+
+    def _take(
+        self, result: messages.ResultRequest, waiting: _Waiting, tell: Callable[[Signal], None]
+    ) -> None:
+        label = self._label(result.lease_id)
+        detail = f"{label}: {one_line(result.error)}"
+        reason = only_here(result)
+        if result.error and reason is None:
+            self._queue.ended(result.lease_id, self._now(), usable=False)
+            self._retry(result.lease_id, LocalReason.LEASES_LOST, detail)
+            return
+        if reason is None:
+            size = size_of(result)
+            if self._held and self._held + size > MAX_HELD_BYTES:
+                raise TooMuchAtOnce("too many results at once")
+            waiting.held = size
+            self._held += size
+        usable = reason is None and result.exit_code == 0
+        self._queue.ended(result.lease_id, self._now(), usable=usable)
+        self._perform(self._queue.finish(result.lease_id))
+        shown = msgspec.structs.replace(result, worker=label)
+        waiting.outcome = shown if reason is None else Local(reason, detail)
+        tell(waiting.answered)
+
+    def _refuse(self, lease: str, worker: str, problem: str) -> None:
+        self._refusals.note(worker, label := self._label(lease), problem)
+        self._queue.ended(lease, self._now(), usable=False)
+        self._retry(lease, LocalReason.RESULT_REFUSED, f"{label}: {problem}")
+
+    def _label(self, lease: str) -> str:
+        """What people know the worker by that has a lease."""
+        number = self._queue.number(lease)
+        job = None if number is None else self._queue.job(number)
+        return "" if job is None else job.label
+
+    def _retry(self, lease: str, reason: LocalReason, detail: str) -> None:
+        self._perform(self._queue.retry(lease, reason, detail, self._now()))
+
+    def refused(self) -> dict[str, Refused]:
+        """What was refused of each worker, by name."""
+        with self._lock:
+            return self._refusals.of_all()
+
+    def lost(self, worker: str) -> None:
+        """A worker does not answer. One that said farewell only finishes what it has."""
+        with self._lock:
+            self._forget(worker)
+            self._hosts.pop(worker, None)
+            if worker in self._queue.workers:
+                self._perform(self._queue.lost(worker, self._now()))
+
+    def found(self, worker: str, host: str) -> None:
+        """A worker answers at the configured ``host`` (HOST:PORT), which it is shown as from now
+        on. If it asks for jobs all the while, that is to count at once."""
+        with self._lock:
+            self._hosts[worker] = host
+            self._polls.ring_one(worker)
+
+    def _forget(self, worker: str) -> None:
+        self._free.pop(worker, None)
+        self._advertised.pop(worker, None)
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by where they are, for status."""
+        with self._lock:
+            counters = self._queue.counters
+            return {
+                "queued": self._queue.queued(),
+                "running": self._queue.running(),
+                "cancelled": counters.cancelled,
+                "retried": counters.retried,
+            }
+
+    def workers(self) -> dict[str, Seen]:
+        """The workers heard of, by name."""
+        with self._lock:
+            now = self._now()
+            held = self._queue.held()
+            return {
+                name: Seen(
+                    self._hosts.get(name, worker.label),
+                    now - worker.heard,
+                    self._advertised.get(name, _NOTHING)[0],
+                    held[name],
+                )
+                for name, worker in self._queue.workers.items()
+            }
+
+    # --- actions --------------------------------------------------------------------------------
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        """Carry out what the queue decided; called with the lock held, never blocks."""
+        for action in actions:
+            match action:
+                case Wake(workers):
+                    self._polls.ring(workers)
+                case CompileLocally(number, reason, detail):
+                    waiting = self._waiting.get(number)
+                    if waiting is not None and not waiting.answered.is_set():
+                        waiting.outcome = Local(reason, detail)
+                        waiting.answered.set()
+                case EndLease(worker, _):
+                    self._renewals.ring_one(worker)
+                case Assign():
+                    raise IllegalTransition("a job was assigned that nobody asked for")
+
+    def _tick(self) -> float:
+        """Time has passed; returns when it matters next."""
+        grace_ends = self._started + GRACE_S
+        if self._now() >= grace_ends:
+            self._first.set()
+        with self._lock:
+            now = self._now()
+            self._perform(self._queue.tick(now))
+            for name in self._advertised.keys() - self._queue.workers.keys():
+                self._forget(name)
+            polls = (self._polls.ring_late(now), self._renewals.ring_late(now))
+            return min(self._queue.due(now), *polls, math.inf if now > grace_ends else grace_ends)
+
+
+def _random_salt() -> str:
+    """128 random bits: a lease can be answered by the worker that has it, and by no other."""
+    return os.urandom(16).hex() + "."

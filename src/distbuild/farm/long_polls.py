@@ -1,0 +1,100 @@
+"""Which workers wait for a job right now, and which of them a new one is for. Has no lock.
+
+A job rings one worker, the one with the most slots to spare: to wake them all for each job costs
+more than the job where there are many.
+"""
+
+import math
+from collections.abc import Iterable
+
+from distbuild.one_shot import Signal
+
+
+class Poll:
+    """A worker's request that waits; ``slots`` 0: it only listens whether there is something.
+
+    ``deadline``: when it is answered with nothing, on the farm's clock.
+    """
+
+    def __init__(self, slots: int, deadline: float) -> None:
+        self.slots = slots
+        self.deadline = deadline
+        self.promised = 0
+        self._bell = Signal()
+
+    def begin(self) -> Signal:
+        """It looks for jobs now: earlier rings are heard. Returns what happens when it is to look
+        again."""
+        self.promised = 0
+        if self._bell.is_set():
+            self._bell = Signal()
+        return self._bell
+
+    def ring(self) -> None:
+        """Have it look again."""
+        self._bell.set()
+
+
+class Polls:
+    """The waiting requests, by worker."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Poll] = {}
+
+    def enter(self, worker: str, slots: int, deadline: float) -> Poll:
+        """A worker asks; an earlier request of its that still waits is dismissed."""
+        self.dismiss(worker)
+        poll = self._waiting[worker] = Poll(slots, deadline)
+        return poll
+
+    def is_current(self, worker: str, poll: Poll) -> bool:
+        """Whether a request was not dismissed."""
+        return self._waiting.get(worker) is poll
+
+    def dismiss(self, worker: str) -> None:
+        """Have a worker's request end with nothing: nobody waits for its answer."""
+        poll = self._waiting.pop(worker, None)
+        if poll is not None:
+            poll.ring()
+
+    def leave(self, worker: str, poll: Poll) -> bool:
+        """A request ends; whether it was rung for a job that it has not looked for any more."""
+        if self._waiting.get(worker) is poll:
+            del self._waiting[worker]
+        return poll.promised > 0
+
+    def ring(self, workers: Iterable[str]) -> None:
+        """A job has come that each of these could take."""
+        best: Poll | None = None
+        for worker in workers:
+            poll = self._waiting.get(worker)
+            if poll is None:
+                continue
+            if poll.slots == 0:
+                poll.ring()
+            elif best is None or poll.slots - poll.promised > best.slots - best.promised:
+                best = poll
+        if best is not None and best.promised < best.slots:
+            best.promised += 1
+            best.ring()
+
+    def ring_all(self) -> None:
+        """Have every waiting request look again."""
+        for poll in self._waiting.values():
+            poll.ring()
+
+    def ring_late(self, now: float) -> float:
+        """Have the requests that have waited long enough look a last time; returns when it is due
+        for the next one, infinity without any."""
+        due = math.inf
+        for poll in self._waiting.values():
+            if poll.deadline <= now:
+                poll.ring()
+            else:
+                due = min(due, poll.deadline)
+        return due
+
+    def ring_one(self, worker: str) -> None:
+        """Have a worker's request look again."""
+        if worker in self._waiting:
+            self._waiting[worker].ring()

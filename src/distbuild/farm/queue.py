@@ -1,0 +1,386 @@
+"""The job queue as a pure state machine: events in, actions out.
+
+Everything that decides about a job's life stands here. No lock, clock, thread, socket or disk: the
+time is an argument, and what has to be done is returned. An event that does not fit the state it
+meets raises ``IllegalTransition`` and changes nothing.
+
+    QUEUED -> LEASED -> DONE | LOCAL | CANCELLED        a lost or returned lease: back to QUEUED
+"""
+
+import itertools
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from distbuild.command.model import LocalReason
+from distbuild.farm.jobs import (
+    FINAL,
+    TRANSITIONS,
+    Action,
+    Assign,
+    CompileLocally,
+    Counters,
+    EndLease,
+    Event,
+    Job,
+    Need,
+    State,
+    Wake,
+    Worker,
+)
+
+#: A lease that is not renewed for this long (seconds) is lost. Workers renew every five seconds.
+LEASE_S = 15.0
+#: A worker that was not heard of for this long (seconds) counts as down.
+WORKER_S = 15.0
+#: After this time (seconds) nothing is known of it any more.
+FORGET_S = 60.0
+#: After so many lost leases or failed tries a job is compiled locally.
+MAX_TRIES = 3
+#: A job may run for so long (seconds), where nothing is configured.
+JOB_TIMEOUT_S = 1200.0
+#: One that is known, for so many times as long as it took before; but at least so long (seconds).
+LONGER = 10.0
+MIN_LIMIT_S = 60.0
+#: After so many runs that took too long a job is compiled locally.
+MAX_OVERRUNS = 2
+#: The durations of so many jobs are remembered, those that were used last.
+MAX_KNOWN = 20_000
+
+
+class IllegalTransition(Exception):
+    """An event that the job's state does not allow: a bug of the caller. Nothing was changed."""
+
+
+class JobQueue(msgspec.Struct):
+    """All jobs that are not answered yet, oldest first, and the workers heard of.
+
+    ``salt`` gives what each lease's name begins with. Who knows the name may answer for the job: in
+    earnest it is random, so that no worker can guess another's, and none is taken for one of this
+    run that an earlier run of the syncer has given.
+    """
+
+    salt: Callable[[], str] = str
+    job_timeout_s: float = JOB_TIMEOUT_S
+    counters: Counters = msgspec.field(default_factory=Counters)
+    workers: dict[str, Worker] = msgspec.field(default_factory=dict)
+    _jobs: dict[int, Job] = msgspec.field(default_factory=dict)
+    # Queued jobs in order of arrival; a job that comes back goes before all later ones.
+    _queued: dict[int, None] = msgspec.field(default_factory=dict)
+    _leases: dict[str, int] = msgspec.field(default_factory=dict)
+    _numbers: "itertools.count[int]" = msgspec.field(default_factory=lambda: itertools.count(1))
+
+    _lease_numbers: "itertools.count[int]" = msgspec.field(
+        default_factory=lambda: itertools.count(1)
+    )
+    # Leases that wait for a slot of their worker, by worker, oldest first; also some that ended.
+    _ahead: dict[str, deque[str]] = msgspec.field(default_factory=dict)
+    # How long jobs took (seconds), by name; what was used last is at the end.
+    _took: dict[int, float] = msgspec.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"<JobQueue queued={self.queued()} running={self.running()} done={self.counters.done}>"
+        )
+
+    # --- questions ------------------------------------------------------------------------------
+
+    def queued(self) -> int:
+        """Jobs waiting for a worker."""
+        return len(self._queued)
+
+    def running(self) -> int:
+        """Jobs leased to a worker."""
+        return len(self._leases)
+
+    def held(self) -> Counter[str]:
+        """How many jobs each worker has."""
+        return Counter(self._jobs[number].worker for number in self._leases.values())
+
+    def leased(self, lease: str, worker: str) -> int | None:
+        """The job under a lease that is still valid, and is this worker's."""
+        number = self._leases.get(lease)
+        return number if number is not None and self._jobs[number].worker == worker else None
+
+    def number(self, lease: str) -> int | None:
+        """The job under a lease that is still valid, whoever has it."""
+        return self._leases.get(lease)
+
+    def job(self, number: int) -> Job | None:
+        """The job, as long as it is not answered."""
+        return self._jobs.get(number)
+
+    def obstacle(self, need: Need, now: float) -> LocalReason | None:
+        """Why no worker can ever take such a job, as things stand; None: one can."""
+        up = [w for w in self.workers.values() if now - w.heard <= WORKER_S]
+        if need.worker:
+            up = [worker for worker in up if worker.name == need.worker]
+        if not up:
+            return LocalReason.NO_WORKER
+        able = [w for w in up if need.toolchain in w.toolchains]
+        if not able:
+            return LocalReason.NO_TOOLCHAIN
+        return None if any(w.fits(need) for w in able) else LocalReason.NO_NAMESPACE
+
+    def offers(self, worker: Worker, now: float) -> bool:
+        """Whether a queued job waits for a worker like this."""
+        return any(
+            self._is_for(worker, job, now) for job in map(self._jobs.__getitem__, self._queued)
+        )
+
+    # --- events ---------------------------------------------------------------------------------
+
+    def submit(self, need: Need, now: float, name: int = 0) -> tuple[int, list[Action]]:
+        """A new job. With no worker that could take it, it is answered at once. Its duration is
+        remembered under ``name``."""
+        number = next(self._numbers)
+        reason = self.obstacle(need, now)
+        if reason is not None:
+            return number, [CompileLocally(number, reason, need.toolchain)]
+        job = self._jobs[number] = Job(number, need, since=now, name=name)
+        self._queued[number] = None
+        return number, self._wake(job, now)
+
+    def heard(self, worker: Worker) -> list[Action]:
+        """A worker described itself."""
+        self.workers[worker.name] = worker
+        return []
+
+    def lease(self, name: str, slots: int, now: float, ahead: int = 0) -> list[Action]:
+        """A worker asks for up to ``slots`` jobs, and so many more ``ahead``, to begin once a slot
+        is free; the oldest that fit are assigned to it."""
+        worker = self.workers.get(name)
+        if worker is None:
+            raise IllegalTransition(f"lease by unknown worker {name}")
+        actions: list[Action] = []
+        for number in list(self._queued):
+            if len(actions) >= slots + ahead:
+                break
+            job = self._jobs[number]
+            if self._is_for(worker, job, now):
+                actions.append(self._assign(job, worker, now))
+                if len(actions) > slots:
+                    self._wait_for_slot(job)
+        return actions
+
+    def _wait_for_slot(self, job: Job) -> None:
+        """It has not begun: only the longest time that any job may take counts so far."""
+        job.ends = job.started + self.job_timeout_s
+        job.started = math.inf
+        self._ahead.setdefault(job.worker, deque()).append(job.lease)
+
+    def _is_for(self, worker: Worker, job: Job, now: float) -> bool:
+        """Whether a worker may have a job: not if it failed it and another one, that did not, is
+        there."""
+        return worker.fits(job.need) and not (
+            worker.name in job.avoided
+            and any(
+                w.fits(job.need) and n not in job.avoided and now - w.heard <= WORKER_S
+                for n, w in self.workers.items()
+            )
+        )
+
+    def _assign(self, job: Job, worker: Worker, now: float) -> Assign:
+        self._move(job, Event.LEASE)
+        job.worker, job.label = worker.name, worker.label or worker.name
+        job.deadline = now + LEASE_S
+        job.lease = f"{self.salt()}{job.number}.{next(self._lease_numbers)}"
+        self._leases[job.lease] = job.number
+        job.started, job.limit = now, self._limit(job)
+        job.ends = now + job.limit
+        return Assign(job.number, worker.name, job.lease)
+
+    def _limit(self, job: Job) -> float:
+        """How long a job may run (seconds)."""
+        took = self._took.get(job.name)
+        usual = math.inf if took is None else max(LONGER * took, MIN_LIMIT_S)
+        return min(self.job_timeout_s, usual)
+
+    def ended(self, lease: str, now: float, *, usable: bool) -> None:
+        """The compiler under a lease has ended, before its result is taken: that of the next lease
+        begins. A ``usable`` result tells how long such a job takes."""
+        job = self._holder(lease)
+        if usable and job.name and job.started <= now:
+            self._took.pop(job.name, None)
+            self._took[job.name] = now - job.started
+            if len(self._took) > MAX_KNOWN:
+                del self._took[next(iter(self._took))]
+        waiting = self._ahead.get(job.worker, ())
+        while waiting:
+            number = self._leases.get(waiting.popleft())
+            if number is not None and number != job.number:
+                following = self._jobs[number]
+                following.started = now
+                following.ends = min(following.ends, now + following.limit)
+                return
+        self._ahead.pop(job.worker, None)
+
+    def renew(self, name: str, leases: Iterable[str], now: float) -> list[str]:
+        """A worker still works on these; returns those that are not its any more."""
+        worker = self.workers.get(name)
+        if worker is not None:
+            self.workers[name] = msgspec.structs.replace(worker, heard=now)
+        ended = []
+        for lease in leases:
+            number = self._leases.get(lease)
+            if number is None or self._jobs[number].worker != name:
+                ended.append(lease)
+            else:
+                self._jobs[number].deadline = now + LEASE_S
+        return ended
+
+    def finish(self, lease: str) -> list[Action]:
+        """The result under a lease was accepted."""
+        self._move(self._holder(lease), Event.FINISH)
+        self.counters.done += 1
+        return []
+
+    def retry(self, lease: str, reason: LocalReason, detail: str, now: float) -> list[Action]:
+        """The lease gave no usable result: queue the job again, or give it up after three tries."""
+        job = self._holder(lease)
+        job.tries += 1
+        if job.tries >= MAX_TRIES:
+            return self._give_up(job, reason, detail)
+        job.avoided = job.avoided | {job.worker}
+        self._move(job, Event.REQUEUE)
+        obstacle = self.obstacle(job.need, now)
+        if obstacle is not None:
+            return self._give_up(job, obstacle, detail)
+        self.counters.retried += 1
+        return self._wake(job, now)
+
+    def give_up(self, lease: str, reason: LocalReason, detail: str) -> list[Action]:
+        """The job under this lease has to be compiled locally."""
+        return self._give_up(self._holder(lease), reason, detail)
+
+    def relieve(self, waited_s: float, now: float) -> list[Action]:
+        """The dev box has a core to spare: the oldest job that waits for so long is compiled there.
+
+        The oldest, since a build waits for it the longest.
+        """
+        number = next(iter(self._queued), None)
+        if number is None or now - self._jobs[number].since < waited_s:
+            return []
+        return self._give_up(self._jobs[number], LocalReason.FARM_FULL, "")
+
+    def cancel(self, number: int) -> list[Action]:
+        """The wrapper is gone. A job that was answered already is no error."""
+        job = self._jobs.get(number)
+        if job is None:
+            return []
+        ended = [EndLease(job.worker, job.lease)] if job.state is State.LEASED else []
+        self._move(job, Event.CANCEL)
+        self.counters.cancelled += 1
+        return [*ended]
+
+    def tick(self, now: float) -> list[Action]:
+        """Time passed: leases run out, workers go silent."""
+        actions: list[Action] = []
+        for worker in list(self.workers.values()):
+            if now - worker.heard > FORGET_S:
+                del self.workers[worker.name]
+                self._ahead.pop(worker.name, None)
+        for lease, number in list(self._leases.items()):
+            job = self._jobs[number]
+            if job.deadline < now:
+                detail = f"{job.label} fell silent"
+                actions.append(EndLease(job.worker, lease))
+                actions.extend(self.retry(lease, LocalReason.LEASES_LOST, detail, now))
+            elif job.ends < now:
+                actions.append(EndLease(job.worker, lease))
+                actions.extend(self._overrun(job, now))
+        actions.extend(self._give_up_hopeless(now))
+        return [*actions, *self._second_chances(now)]
+
+    def _overrun(self, job: Job, now: float) -> list[Action]:
+        """A compiler hangs, perhaps: the job goes elsewhere once, then to the dev box."""
+        detail = f"{job.worker} took longer than {job.limit:.0f} s"
+        job.overruns += 1
+        self._took.pop(job.name, None)  # it may take longer than before
+        avoided = job.avoided | {job.worker}
+        elsewhere = any(
+            w.fits(job.need) and name not in avoided and now - w.heard <= WORKER_S
+            for name, w in self.workers.items()
+        )
+        if job.overruns >= MAX_OVERRUNS or not elsewhere:
+            return self._give_up(job, LocalReason.LEASES_LOST, detail)
+        return self.retry(job.lease, LocalReason.LEASES_LOST, detail, now)
+
+    def due(self, now: float) -> float:
+        """When ``tick`` has something to do at the earliest; infinity: as things stand, never."""
+        silent = [w.heard + WORKER_S for w in self.workers.values()] if self._queued else []
+        forgotten = [w.heard + FORGET_S for w in self.workers.values()]
+        leased = map(self._jobs.__getitem__, self._leases.values())
+        lost = [min(job.deadline, job.ends) for job in leased]
+        return min((*(at for at in silent if at >= now), *forgotten, *lost), default=math.inf)
+
+    def _give_up_hopeless(self, now: float) -> list[Action]:
+        """Queued jobs that no worker can take any more are answered."""
+        actions: list[Action] = []
+        for number in list(self._queued):
+            job = self._jobs[number]
+            reason = self.obstacle(job.need, now)
+            if reason is not None:
+                actions.extend(self._give_up(job, reason, job.need.toolchain))
+        return actions
+
+    def leave(self, name: str, now: float) -> list[Action]:
+        """A worker takes no more jobs; what it has it still finishes."""
+        self.workers.pop(name, None)
+        return [*self._give_up_hopeless(now), *self._second_chances(now)]
+
+    def lost(self, name: str, now: float) -> list[Action]:
+        """A worker is known to be gone: its leases are lost at once."""
+        self.workers.pop(name, None)
+        actions: list[Action] = []
+        for lease, number in list(self._leases.items()):
+            job = self._jobs[number]
+            if job.worker == name:
+                detail = f"{job.label} went away"
+                actions.extend(self.retry(lease, LocalReason.LEASES_LOST, detail, now))
+        return [*actions, *self._second_chances(now)]
+
+    def _second_chances(self, now: float) -> list[Action]:
+        """Wake those who failed a queued job before, and are the best for it now."""
+        names = tuple(
+            name
+            for name, worker in self.workers.items()
+            if any(
+                name in job.avoided and self._is_for(worker, job, now)
+                for job in map(self._jobs.__getitem__, self._queued)
+            )
+        )
+        return [Wake(names)] if names else []
+
+    # --- transitions ----------------------------------------------------------------------------
+
+    def _wake(self, job: Job, now: float) -> list[Action]:
+        names = tuple(n for n, w in self.workers.items() if self._is_for(w, job, now))
+        return [Wake(names)] if names else []
+
+    def _holder(self, lease: str) -> Job:
+        number = self._leases.get(lease)
+        if number is None:
+            raise IllegalTransition(f"lease {lease} is not valid")
+        return self._jobs[number]
+
+    def _give_up(self, job: Job, reason: LocalReason, detail: str) -> list[Action]:
+        self._move(job, Event.GIVE_UP)
+        return [CompileLocally(job.number, reason, detail)]
+
+    def _move(self, job: Job, event: Event) -> None:
+        """The one place where a job's state changes."""
+        target = TRANSITIONS.get((job.state, event))
+        if target is None:
+            raise IllegalTransition(f"{event.name} of job {job.number}, which is {job.state.name}")
+        if job.state is State.LEASED:
+            del self._leases[job.lease]
+            job.lease, job.worker, job.label = "", "", ""
+        self._queued.pop(job.number, None)
+        job.state = target
+        if target is State.QUEUED:
+            self._queued = dict.fromkeys(sorted([*self._queued, job.number]))
+        elif target in FINAL:
+            del self._jobs[job.number]

@@ -1,0 +1,172 @@
+"""HTTPS to one server, over connections that are kept open. Knows no message.
+
+The least that HTTP/1.1 asks of a client whose server sends lengths. A worker's requests are as many
+as its jobs, and a change of a header is one to each worker: what a general client does around each
+takes longer than what it is for.
+"""
+
+import contextlib
+import re
+import select
+import socket
+from collections import deque
+from urllib.parse import urlsplit
+
+from distbuild.credentials import SERVER_NAMES, Credentials, Server, make_client_context
+from distbuild.http.channel import Channel
+from distbuild.protocol.errors import InfrastructureError
+
+CONNECT_TIMEOUT_S = 5.0
+MAX_HEAD_BYTES = 16 * 1024
+#: More than any message of ours may have.
+MAX_BODY_BYTES = 1024 * 1024 * 1024
+#: A connection that died without a word (an address changed, a NAT forgot it) is given up so soon
+#: while it waits, rather than when its answer is overdue: a lease lasts 15 s. Not with
+#: TCP_USER_TIMEOUT: that also ends one whose peer is only slow to take what is sent.
+DEAD_S = 10
+_KEEPALIVE = (
+    ("TCP_KEEPIDLE", DEAD_S // 2),
+    ("TCP_KEEPINTVL", 1),
+    ("TCP_KEEPCNT", DEAD_S // 2),
+)
+#: Connections that are kept.
+MAX_IDLE = 8
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?: |\r)")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r\n", re.IGNORECASE)
+_CLOSES = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
+
+
+class Connections:
+    """The ``expect`` server at ``url`` (https://HOST:PORT), and nobody else."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        expect: Server,
+        url: str,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        max_answer: int = MAX_BODY_BYTES,
+    ) -> None:
+        parts = urlsplit(url)
+        self._connect_timeout_s = connect_timeout_s
+        self._max_answer = max_answer
+        self._address = (parts.hostname or "", parts.port or 443)
+        self._context = make_client_context(credentials)
+        self._name = SERVER_NAMES[expect]
+        self._fields = f"Host: {parts.netloc}\r\nAuthorization: Bearer {credentials.token}\r\n"
+        self._idle: deque[Channel] = deque()
+
+    def post(self, path: str, kind: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+        """POST a body of this content type; the status and the body of the answer.
+
+        ``timeout_s``: for the answer's next bytes. Raises InfrastructureError when there is no
+        answer.
+        """
+        head = f"POST {path} HTTP/1.1\r\n{self._fields}Content-Type: {kind}\r\n"
+        request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
+        return self._ask(request, timeout_s)
+
+    def get(self, path: str, timeout_s: float) -> tuple[int, bytes]:
+        """GET; otherwise as ``post``."""
+        return self._ask(f"GET {path} HTTP/1.1\r\n{self._fields}\r\n".encode("latin-1"), timeout_s)
+
+    def _ask(self, request: bytes, timeout_s: float) -> tuple[int, bytes]:
+        connection = None
+        try:
+            connection = self._take()
+            connection.settimeout(timeout_s)
+            status, data, keeps = _answered(connection, request, self._max_answer)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, OSError):
+                raise InfrastructureError(str(error) or type(error).__name__) from error
+            raise
+        if keeps and len(self._idle) < MAX_IDLE:
+            self._idle.append(connection)
+        else:
+            connection.close()
+        return status, data
+
+    def close(self) -> None:
+        """Close what is idle."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _take(self) -> Channel:
+        """The connection used last, if the server has not closed it, or a new one."""
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break
+            if not _has_something(connection):
+                return connection
+            connection.close()
+        bare = socket.create_connection(self._address, self._connect_timeout_s)
+        try:
+            _set_up(bare)
+            return Channel(bare, self._context, self._name)
+        except BaseException:
+            bare.close()
+            raise
+
+
+def _set_up(bare: socket.socket) -> None:
+    bare.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    bare.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        if hasattr(socket, name):  # systems differ
+            bare.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _has_something(connection: Channel) -> bool:
+    """Whether there is something to read though nothing was asked: the end, then."""
+    if connection.pending():
+        return True
+    if not hasattr(select, "poll"):
+        return bool(select.select([connection], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _answered(connection: Channel, request: bytes, most: int) -> tuple[int, bytes, bool]:
+    """What a request is answered: status, body, and whether the connection can be used again."""
+    try:
+        connection.send(request)
+    except (BrokenPipeError, ConnectionResetError):
+        # A server may refuse a body before all of it is there: what it said is worth more.
+        with contextlib.suppress(OSError, InfrastructureError):
+            status, data, _ = _read_answer(connection, most)
+            return status, data, False
+        raise
+    return _read_answer(connection, most)
+
+
+def _read_answer(connection: Channel, most: int) -> tuple[int, bytes, bool]:
+    """Status, body of no more than ``most`` bytes, and whether the connection can be used again."""
+    received = bytearray()
+    while (end := received.find(b"\r\n\r\n")) < 0:
+        if len(received) > MAX_HEAD_BYTES:
+            raise InfrastructureError("no HTTP: the head has no end")
+        _read_more(connection, received)
+    head = bytes(received[: end + 2])
+    status, length = _STATUS.match(head), _LENGTH.search(head)
+    if status is None or length is None:
+        raise InfrastructureError(f"no HTTP with a length: {head[:60]!r}")
+    if int(length[1]) > most:
+        raise InfrastructureError(f"an answer of {int(length[1]):,} bytes")
+    del received[: end + 4]
+    while len(received) < int(length[1]):
+        _read_more(connection, received)
+    if len(received) > int(length[1]):
+        raise InfrastructureError("more than the answer came")
+    return int(status[1]), bytes(received), _CLOSES.search(head) is None
+
+
+def _read_more(connection: Channel, into: bytearray) -> None:
+    chunk = connection.receive()
+    if not chunk:
+        raise InfrastructureError("the connection was closed before the answer")
+    into += chunk

@@ -1,0 +1,91 @@
+"""What the threads of a server wait for: clients, connections, and what is due. Linux."""
+
+import contextlib
+import os
+import select
+import socket
+from collections import deque
+
+from distbuild.http.site import Connection
+
+
+class Events:
+    """Of one ``listener``. Each event is told to one thread."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._poll = select.epoll()
+        #: Written when something is due; the other one stays set once all is to end.
+        self.ready = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.ending = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Edge-triggered, so that one thread is woken by one event, and not all of them.
+        self._poll.register(listener, select.EPOLLIN | select.EPOLLET)
+        self._poll.register(self.ready, select.EPOLLIN | select.EPOLLET)
+        self._poll.register(self.ending, select.EPOLLIN)
+        #: Those that wait: for a request or the rest of one, or with a generator.
+        self.watched: dict[int, Connection] = {}
+        #: What a thread has to do next: a connection just accepted, or one whose wait is over.
+        self._due: deque[Connection] = deque()
+
+    def wait(self) -> list[tuple[int, int]]:
+        """The next event, with its descriptor first."""
+        return self._poll.poll(maxevents=1)
+
+    def watch(self, connection: Connection, events: int) -> None:
+        """Have one thread told, once, of the next of ``events``, or of the end."""
+        self._watch(connection, events | select.EPOLLRDHUP | select.EPOLLONESHOT)
+
+    def watch_room(self, connection: Connection) -> None:
+        """Have one thread told, once, that more can be sent, or that it never can. A client that
+        only says that it asks nothing more still takes its answer."""
+        self._watch(connection, select.EPOLLOUT | select.EPOLLONESHOT)
+
+    def _watch(self, connection: Connection, events: int) -> None:
+        descriptor = connection.transport.fileno()
+        if connection.is_watched:
+            self._poll.modify(descriptor, events)
+            return
+        connection.is_watched = True
+        self.watched[descriptor] = connection
+        self._poll.register(descriptor, events)
+
+    def forget(self, connection: Connection) -> None:
+        """It is about to be closed: before its number is free for another connection."""
+        if connection.is_watched:
+            self.watched.pop(connection.transport.fileno(), None)
+
+    def put_due(self, connection: Connection, *, wake: bool) -> None:
+        """Somebody has to go on with it; ``wake``: and is to be told."""
+        self._due.append(connection)
+        if wake:
+            os.eventfd_write(self.ready, 1)
+
+    def take_due(self) -> Connection | None:
+        """The oldest of what is due; another thread is woken for the rest."""
+        try:
+            connection = self._due.popleft()
+        except IndexError:
+            return None
+        if self._due:
+            os.eventfd_write(self.ready, 1)
+        return connection
+
+    def end_listening(self) -> None:
+        """Accept nothing more."""
+        with contextlib.suppress(OSError):
+            self._poll.unregister(self._listener)
+        self._listener.close()
+
+    def end(self) -> None:
+        """Tell all threads that it is over."""
+        os.eventfd_write(self.ending, 1)
+
+    def left(self) -> list[Connection]:
+        """After the last thread: those that somebody still had to go on with."""
+        return [*self.watched.values(), *self._due]
+
+    def close(self) -> None:
+        """After the last connection."""
+        self._poll.close()
+        os.close(self.ready)
+        os.close(self.ending)

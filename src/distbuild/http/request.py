@@ -1,0 +1,263 @@
+"""HTTP/1.1 requests as they come in on a connection, and as WSGI (PEP 3333) has them. No I/O."""
+
+import functools
+import io
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from distbuild.http.allowance import Allowance
+
+MAX_HEAD_BYTES = 16 * 1024
+#: A body beyond this is only taken of those who may send it.
+FREE_BODY_BYTES = 64 * 1024
+#: So much memory a body gets at once, however long it says it is: most results fit, and need not
+#: be copied. It grows as it comes.
+FIRST_BYTES = 5 * 1024 * 1024
+#: More than one record of TLS (RFC 8446, 5.1).
+SCRATCH_BYTES = 64 * 1024
+#: So many small pieces are kept as they came.
+MAX_PIECES = 64
+
+#: Whether the sender of these headers may send a large body.
+Admits = Callable[[Mapping[str, str]], bool]
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request with its body. ``headers`` by their names in lower case."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes | bytearray
+    #: The client takes further answers on the same connection.
+    keeps: bool = False
+    #: A status to refuse it with; nothing of what follows it can be understood.
+    problem: str = ""
+
+
+class _Head(msgspec.Struct, frozen=True):
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    length: int
+    keeps: bool
+
+
+class _Scratch(threading.local):
+    """Where a thread takes in what is part of no large body."""
+
+    def __init__(self) -> None:
+        self.room = memoryview(bytearray(SCRATCH_BYTES))
+
+
+_scratch = _Scratch()
+
+
+class RequestReader:
+    """Takes bytes, gives requests. ``max_body``: what is larger is refused before it is sent.
+    ``allowance`` is shared by all connections of a server.
+
+    Bytes are put into ``room()``, which is theirs until they are said to be ``filled`` by the same
+    thread, or given to ``feed``.
+    """
+
+    def __init__(self, max_body: int, admits: Admits, allowance: Allowance) -> None:
+        self._max_body = max_body
+        self._admits = admits
+        self._allowance = allowance
+        # What has come and is not part of a request yet, a piece each time.
+        self._received: list[bytes] = []
+        self._size = 0
+        self._head: _Head | None = None
+        # A large body of which some is still to come, how long it will be and how much is there.
+        self._body: bytearray | None = None
+        self._length = 0
+        self._filled = 0
+        # Why the body cannot be taken.
+        self._problem = ""
+        # A large body was handed on, and takes its memory until the next request is asked for.
+        self._is_in_hand = False
+
+    def room(self) -> memoryview:
+        """Where the next bytes go, as many as come; never empty."""
+        if self._body is not None and self.missing() and self._has_room(self._body, 1):
+            return memoryview(self._body)[self._filled :]
+        return _scratch.room
+
+    def filled(self, size: int) -> None:
+        """So many bytes were put into the room."""
+        if self.missing():
+            self._filled += size
+        else:  # a body that is whole is not taken yet
+            self.feed(bytes(_scratch.room[:size]))
+
+    def feed(self, data: bytes) -> None:
+        """Take what has come."""
+        if self._body is not None:
+            taken = data[: self.missing()]
+            if self._has_room(self._body, len(taken)):
+                self._body[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            data = data[len(taken) :]
+        if data and not self._problem:
+            self._received.append(data)
+            self._size += len(data)
+            if len(self._received) >= MAX_PIECES and self._size < FREE_BODY_BYTES:
+                self._whole()  # a stranger's single bytes would take a multiple of their size
+
+    def is_admitted(self) -> bool:
+        """Whether what comes is a large body of somebody who may send it."""
+        return self._body is not None
+
+    def missing(self) -> int:
+        """How many bytes are still to come of a large body; 0: none is coming."""
+        return 0 if self._body is None else self._length - self._filled
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._allowance.give_back(self)
+
+    def next(self) -> Request | None:
+        """A request once it is there as a whole; one with a ``problem`` for what cannot be one.
+
+        The one before has been answered by now.
+        """
+        if self._is_in_hand:
+            self._is_in_hand = False
+            self._allowance.give_back(self)
+        head = self._head
+        if head is None:
+            if not self._size:
+                return None
+            data = self._whole()
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                too_long = len(data) > MAX_HEAD_BYTES
+                return _refusal("431 Request Header Fields Too Large") if too_long else None
+            read = self._read_head(data[:end])
+            if isinstance(read, str):
+                return _refusal(read)
+            self._head = head = read
+            self._begin(data[end + 4 :], head.length)
+        if self._problem:
+            return _refusal(self._problem)
+        body = self._taken(head.length)
+        if body is None:
+            return None
+        self._head = None
+        return Request(head.method, head.target, head.headers, body, head.keeps)
+
+    def _begin(self, rest: bytes, length: int) -> None:
+        """After a head there is this."""
+        self._received, self._size = [], 0
+        if length > FREE_BODY_BYTES and length > len(rest):
+            self._body, self._length, self._filled = bytearray(), length, 0
+            self._has_room(self._body, min(length, FIRST_BYTES))
+        self.feed(rest)
+
+    def _has_room(self, body: bytearray, size: int) -> bool:
+        """Have room for so much more of a body; False: too many are under way, it is given up."""
+        if self._filled + size <= len(body):
+            return True
+        wanted = min(max(self._filled + size, 2 * len(body)), self._length)
+        if self._allowance.take(self, wanted):
+            # Not made longer in place: the room that was given away last may still be held.
+            self._body = bytearray(wanted)
+            memoryview(self._body)[: self._filled] = memoryview(body)[: self._filled]
+            return True
+        self._allowance.give_back(self)
+        self._body, self._problem = None, "503 Service Unavailable"
+        return False
+
+    def _taken(self, length: int) -> bytes | bytearray | None:
+        """The body, if it is there as a whole; it is taken from what has come."""
+        if self._body is not None:
+            if self._filled < length:
+                return None
+            body, self._body = self._body, None
+            self._is_in_hand = True
+            return body
+        if self._size < length:
+            return None
+        data = self._whole() if self._size else b""
+        rest = data[length:]
+        self._received, self._size = [rest] if rest else [], len(rest)
+        return data[:length]
+
+    def _whole(self) -> bytes:
+        """All pieces as one, which stays the only one."""
+        if len(self._received) != 1:
+            self._received = [b"".join(self._received)]
+        return self._received[0]
+
+    def _read_head(self, data: bytes) -> _Head | str:
+        """The head, or the status to refuse it with."""
+        # Our own clients say the length last: all before it is the same each time.
+        rest, _, length = data.rpartition(b"\r\nContent-Length: ")
+        head = _parsed(rest) if rest and length.isdigit() and len(length) <= 12 else None
+        if isinstance(head, _Head) and "content-length" not in head.headers:
+            head = _Head(head.method, head.target, head.headers, int(length), head.keeps)
+        else:
+            head = _parsed(data)
+        if isinstance(head, str):
+            return head
+        if head.length > self._max_body:
+            return "413 Content Too Large"
+        if head.length > FREE_BODY_BYTES and not self._admits(head.headers):
+            return "401 Unauthorized"
+        return head
+
+
+@functools.lru_cache(maxsize=100)
+def _parsed(data: bytes) -> _Head | str:
+    """A head, or the status to refuse it with."""
+    first, *lines = data.decode("latin-1").split("\r\n")
+    words = first.split(" ")
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name.strip().lower()] = value.strip()
+    if len(words) != 3 or words[2] not in ("HTTP/1.1", "HTTP/1.0"):
+        return "400 Bad Request"
+    if "transfer-encoding" in headers:
+        return "411 Length Required"
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()) or len(length) > 12:
+        return "400 Bad Request"
+    keeps = words[2] == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
+    return _Head(words[0], words[1], headers, int(length), keeps)
+
+
+def _refusal(status: str) -> Request:
+    return Request("", "", {}, b"", problem=status)
+
+
+def environ_of(request: Request, scheme: str) -> dict[str, Any]:
+    """The WSGI environment (PEP 3333) of a request."""
+    target, _, query = request.target.partition("?")
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": target,
+        "QUERY_STRING": query,
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "0",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "",
+        "CONTENT_LENGTH": str(len(request.body)),
+        "CONTENT_TYPE": request.headers.get("content-type", ""),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scheme,
+        "wsgi.input": io.BytesIO(request.body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for name, value in request.headers.items():
+        environ["HTTP_" + name.upper().replace("-", "_")] = value
+    return environ

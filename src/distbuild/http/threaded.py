@@ -1,0 +1,269 @@
+"""Serves a site over TLS with a thread for each connection, until told to stop. Every system.
+
+For systems that have neither epoll nor fork. Knows nothing of what the site's handlers do.
+"""
+
+import contextlib
+import logging
+import select
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from distbuild.http.allowance import Allowance
+from distbuild.http.front import Call, Site
+from distbuild.http.listen import listen_port
+from distbuild.http.request import Admits, Request, RequestReader, environ_of
+from distbuild.http.response import Answer, call
+from distbuild.http.site import Later
+from distbuild.http.transport import server_context
+from distbuild.one_shot import Signal
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+log = logging.getLogger(__name__)
+
+#: A connection on which nothing comes, or that takes nothing, is given up after so long (seconds).
+PATIENCE_S = 60.0
+#: How often it is looked whether the client of a waiting request is there, and for the end.
+LOOK_S = 0.25
+#: What was asked for before the end is answered within this time (seconds).
+DRAIN_S = 10.0
+#: Each has a thread.
+MAX_CONNECTIONS = 1024
+_READ_BYTES = 256 * 1024
+#: Ctrl-C, and what ends a process that has no terminal.
+_ENDS = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
+
+
+def is_wanted() -> bool:
+    """Whether this system has nothing better: Windows."""
+    return sys.platform == "win32"
+
+
+class Port(msgspec.Struct, frozen=True):
+    """Where to listen, who we are there, and what is taken of whom."""
+
+    bind: str
+    port: int
+    cert: Path
+    key: Path
+    admits: Admits
+    max_body: int
+
+
+def serve(make_site: Callable[[threading.Event], Site], port: Port) -> None:
+    """Serve until told to stop; returns after an orderly end. Called in the main thread.
+
+    ``make_site`` gets what is set when the end is near, so that long polls answer. Raises
+    ConfigError.
+    """
+    stop = threading.Event()
+
+    def end(number: int, frame: "FrameType | None") -> None:
+        del number, frame
+        stop.set()
+
+    context = server_context(port.cert, port.key)
+    listener = listen_port(port.bind, port.port)
+    for name in _ENDS:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+    site = make_site(stop)
+    server = ThreadedServer(site, listener, context, port)
+    server.start()
+    # Windows interrupts no wait of Python's for Ctrl-C.
+    while not stop.wait(LOOK_S):
+        pass
+    server.stop(DRAIN_S)
+    site.end()
+
+
+class ThreadedServer:
+    """A ``site`` behind ``listener``, which it closes at the end."""
+
+    def __init__(
+        self,
+        site: Site,
+        listener: socket.socket,
+        context: ssl.SSLContext,
+        port: Port,
+    ) -> None:
+        self._site = site
+        self._listener = listener
+        self._context = context
+        self._port = port
+        self._allowance = Allowance()
+        self._ending = threading.Event()
+        self._lock = threading.Lock()
+        self._busy = 0
+        self._connections: set[socket.socket] = set()
+        self._thread = threading.Thread(target=self._accept, name="accept", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self, drain_s: float = 0.0) -> None:
+        """Accept nothing more, let what is asked be answered for ``drain_s`` seconds at the most,
+        and close every connection."""
+        self._ending.set()
+        self._thread.join()
+        self._listener.close()
+        deadline = time.monotonic() + drain_s
+        while self._busy and time.monotonic() < deadline:
+            time.sleep(0.01)
+        with self._lock:
+            left = list(self._connections)
+        for connection in left:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # its thread closes it
+
+    def _accept(self) -> None:
+        while not self._ending.is_set():
+            if not select.select([self._listener], [], [], LOOK_S)[0]:
+                continue
+            try:
+                accepted = self._listener.accept()[0]
+            except OSError as error:  # gone already
+                log.debug("a client vanished: %s", error)
+                continue
+            if len(self._connections) >= MAX_CONNECTIONS:
+                log.warning("more than %d connections", MAX_CONNECTIONS)
+                accepted.close()
+                continue
+            threading.Thread(
+                target=self._serve, args=(accepted,), name="connection", daemon=True
+            ).start()
+
+    def _serve(self, accepted: socket.socket) -> None:
+        """One connection, from its first byte to its last."""
+        accepted.settimeout(PATIENCE_S)
+        with self._lock:
+            self._connections.add(accepted)
+        try:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            with (
+                self._context.wrap_socket(accepted, server_side=True) as connection,
+                contextlib.closing(self._reader()) as reader,
+            ):
+                with self._lock:
+                    self._connections.remove(accepted)
+                    accepted = connection
+                    self._connections.add(connection)
+                talk = _Conversation(connection, self._site, reader, self._doing)
+                talk.go_on(self._port.admits)
+        except OSError as error:  # TLS's errors too
+            log.debug("a client vanished: %s", error)
+        except Exception:
+            log.exception("a request failed")
+        finally:
+            with self._lock:
+                self._connections.discard(accepted)
+            accepted.close()
+
+    def _reader(self) -> RequestReader:
+        return RequestReader(self._port.max_body, self._port.admits, self._allowance)
+
+    def _doing(self, change: int) -> bool:
+        """A request begins (1) or ends (-1); whether another may follow on its connection."""
+        with self._lock:
+            self._busy += change
+        return not self._ending.is_set()
+
+
+class _Conversation:
+    """Requests and answers on one connection."""
+
+    def __init__(
+        self,
+        connection: ssl.SSLSocket,
+        site: Site,
+        reader: RequestReader,
+        doing: Callable[[int], bool],
+    ) -> None:
+        self._connection = connection
+        self._site = site
+        self._reader = reader
+        self._doing = doing
+
+    def go_on(self, admits: Admits) -> None:
+        """Until one of the two wants no more; others than those admitted get one answer."""
+        while (request := self._next()) is not None:
+            goes_on = self._doing(1)
+            keeps = request.keeps and goes_on and admits(request.headers)
+            try:
+                self._answer(request, keeps=keeps)
+            finally:
+                goes_on = self._doing(-1)
+            if not (keeps and goes_on):
+                return
+
+    def _next(self) -> Request | None:
+        while (request := self._reader.next()) is None:
+            chunk = self._connection.recv(_READ_BYTES)
+            if not chunk:
+                return None
+            self._reader.feed(chunk)
+        return request
+
+    def _answer(self, request: Request, *, keeps: bool) -> None:
+        if request.problem:
+            self._connection.sendall(Answer({}, b"", request.problem).encode(keeps=False))
+            return
+        handler = self._site.handlers.get(request.target) if request.method == "POST" else None
+        if handler is None:
+            call(self._site.app, environ_of(request, "https"), self._send, keeps=keeps)
+            return
+        later = handler(Call(request.headers.get("authorization"), request.body))
+        try:
+            self._drive(later, keeps=keeps)
+        finally:
+            later.close()
+
+    def _drive(self, later: Later, *, keeps: bool) -> None:
+        for step in later:
+            if isinstance(step, Answer):
+                self._send(step.encode(keeps=keeps))
+            elif not self._happens(step):
+                return
+
+    def _happens(self, awaited: Signal) -> bool:
+        """Wait for something; whether the client still waits for it, too."""
+        while not awaited.wait(LOOK_S):
+            if self._has_ended():
+                return False
+        return True
+
+    def _send(self, data: bytes) -> None:
+        # What is sent to a client that is gone is lost without a word, the first time.
+        if self._has_ended():
+            raise ConnectionResetError("the client is gone")
+        self._connection.sendall(data)
+
+    def _has_ended(self) -> bool:
+        """Whether the client, which has no reason to say anything now, has gone."""
+        if not select.select([self._connection], [], [], 0)[0]:
+            return False
+        self._connection.setblocking(False)
+        try:
+            chunk = self._connection.recv(_READ_BYTES)
+        except ssl.SSLWantReadError:
+            return False
+        except OSError:
+            return True
+        finally:
+            self._connection.settimeout(PATIENCE_S)
+        self._reader.feed(chunk)
+        return not chunk

@@ -1,0 +1,300 @@
+"""Keeps the manifest equal to the dev box's disk: roots, events, the barrier.
+
+Every public method may be called from any thread. Knows nothing of workers and jobs; tells
+``on_change`` when the generation has risen.
+"""
+
+import itertools
+import logging
+import os
+import posixpath
+import threading
+from collections.abc import Callable, Iterable
+
+from distbuild.mirror import policy
+from distbuild.mirror.digest_cache import FileRead
+from distbuild.mirror.inotify import Watcher
+from distbuild.mirror.intake import Intake
+from distbuild.mirror.manifest import Manifest
+from distbuild.mirror.mounts import MountWatch
+from distbuild.mirror.pending import Pending
+from distbuild.mirror.roots import (
+    Kind,
+    Roots,
+    inside,
+    is_everybodys,
+    standing,
+    trace,
+)
+from distbuild.mirror.scan import Scanner
+from distbuild.mirror.search_dirs import Required
+from distbuild.mirror.spellings import Fold
+from distbuild.mirror.symlinks import Place, Ways
+from distbuild.one_shot import Signal
+from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
+from distbuild.protocol.names import HOME_MARKER
+from distbuild.system import disk
+from distbuild.system.paths import FOLD, WINDOWS
+
+log = logging.getLogger(__name__)
+
+#: Changes that no job waits for are gathered this long, so that a burst is one push.
+GATHER_S = 0.02
+#: After a failure to take changes in, everything is listed again, at most this often (seconds).
+RETRY_S = 5.0
+
+
+class Mirroring:
+    """The live manifest of one dev box; ``home`` is the user's, never taken as a whole.
+
+    ``make_watcher`` gets the callbacks ``changed(path, is_directory)`` and ``overflowed()``;
+    ``fold``: see Manifest.
+    """
+
+    def __init__(
+        self,
+        scanner: Scanner,
+        make_watcher: Callable[[Callable[[str, bool], None], Callable[[], None]], Watcher],
+        home: str,
+        on_change: Callable[[], None],
+        fold: Fold | None = FOLD,
+    ) -> None:
+        self.manifest = Manifest(fold)
+        #: Set once what the last run mirrored is mirrored again. Until then the manifest is a part
+        #: of the truth: a worker that was told of it would throw the rest away.
+        self.ready = Signal()
+        self.roots = Roots()
+        self.epoch = os.urandom(8).hex()
+        self.home = home
+        self.rescans = 0
+        self._scanner = scanner
+        self._on_change = on_change
+        self._lock = threading.RLock()
+        self._required = Required()
+        self._pending = Pending()
+        self._mounts = MountWatch()
+        scanner.mounted = self._mounts.points()
+        scanner.home = home
+        # Moments in their order, and that at which the last listing for jobs began.
+        self._moments = itertools.count(1)
+        self._polled_at = 0
+        self._stopping = threading.Event()
+        self._watcher = make_watcher(self._changed, self._pending.overflowed)
+        place = Place(self.manifest, self.roots, scanner, self._watcher, home)
+        self._place = place
+        self._ways = Ways(place, self._apply, lambda d: self.require([d], named=False))
+        self._intake = Intake(place, self._ways, self._required, self._pending, self._apply)
+        self._thread = threading.Thread(target=self._keep_up, name="mirror", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the threads and the watching."""
+        self._stopping.set()
+        self._pending.wake()
+        self._thread.join()
+        self._watcher.stop()
+        self._mounts.close()
+
+    # --- what jobs need -------------------------------------------------------------------------
+
+    def require(self, directories: Iterable[str], *, named: bool = True) -> None:
+        """Mirror these directories (absolute, as spelled), if they exist, from now on.
+
+        ``named``: by a job or the configuration, not by the memory of an earlier run. One ``stat``
+        each when they are mirrored already: it sees an ancestor that was moved or a link that was
+        switched, of which a watch on the directory itself says nothing.
+        """
+        for spelled, now in self._required.moved(directories, named=named):
+            with self._lock:
+                self._intake.take_in(spelled, now)
+
+    def closed(self, directories: Iterable[str]) -> str | None:
+        """One of these required directories into which we may not look, though others may; or which
+        is a file that stands for others."""
+        required = self._required
+        if not (self._scanner.closed or required.closed or required.files):
+            return None
+        for spelled in directories:
+            real = disk.realpath(spelled)
+            if real in self._scanner.closed and disk.access(real, os.R_OK | os.X_OK):
+                self.recheck([real])
+            if required.is_closed(spelled) or real in self._scanner.closed:
+                return spelled
+        return None
+
+    def defer(self, directory: str) -> None:
+        """Watch a directory whose content the workers have already; see ``copied_already``."""
+        with self._lock:
+            way = trace(directory)
+            if way.real is None or not way.is_directory or self.roots.holding(way.real):
+                return
+            self._intake.defer(way.real)
+
+    def settle(self) -> int:
+        """The generation that has every change made before the call."""
+        asked = next(self._moments)
+        if not self._watcher.barrier():
+            self._pending.overflowed()
+        with self._lock:
+            self._look_at_other_names()
+            for point in self._mounts.changed():
+                self._look_behind(point)
+            self._drain()
+            if self._scanner.has_new_names():  # by which a file may have been written since then
+                self._look_at_other_names()
+                self._drain()
+            self._list_polled(asked)
+            self._look_for_moves()
+            return self.manifest.generation
+
+    def _look_behind(self, point: str) -> None:
+        """Something was mounted or unmounted there: what was watched may be somewhere else now."""
+        self._scanner.mounted = self._mounts.points()
+        self._watcher.forget(point)
+        self._pending.changed(point, is_directory=True)
+        # One that was listed anew a moment ago has lost its watches with the others.
+        self._intake.renew(r for r in self.roots if r.path != point and inside(r.path, point))
+        self._ways.watch_again([point])
+
+    def _look_at_other_names(self) -> None:
+        for path in self._scanner.written_elsewhere():
+            self._pending.changed(path, is_directory=False)
+
+    def _list_polled(self, asked: int) -> None:
+        """List what no event tells of: once for all jobs that asked before the listing began."""
+        if self._polled_at > asked:
+            return
+        self._polled_at = next(self._moments)
+        for root in self.roots:
+            if root.polled:
+                self._intake.rescan(root)
+
+    def want(self, path: str) -> bool:
+        """Mirror one file whatever its name and size, and what is beside it. False: it is there
+        already, or cannot be."""
+        with self._lock:
+            way = trace(path)
+            if way.real is None or way.is_directory or self._is_private(way.real):
+                return False
+            before = self.manifest.get(way.real)
+            self._scanner.wanted.add(way.real)
+            self._ways.ask(path)
+            self._intake.surround(posixpath.dirname(path))
+            entry = self.manifest.get(way.real)
+            return entry is not None and entry != before
+
+    def _is_private(self, real: str) -> bool:
+        """Whether a file is not to be mirrored though a text names it."""
+        if self.is_secret(real):
+            return True
+        return self.roots.holding(real) is None and not is_everybodys(real)
+
+    def is_secret(self, real: str) -> bool:
+        """See Place."""
+        return self._place.is_secret(real)
+
+    def learn(self, path: str, read: FileRead, digest: bytes) -> None:
+        """A source was read: nobody has to do so a second time to know its digest."""
+        self._scanner.learn(path, read, digest)
+
+    def recheck(self, paths: Iterable[str]) -> None:
+        """Read these paths again, whatever the events said and however unchanged they look."""
+        known = list(paths)
+        self._scanner.forget(known)
+        for path in known:
+            self._pending.changed(path, is_directory=False)
+        with self._lock:
+            self._drain()
+
+    def changes(self, client: str, epoch: str, have: int, *, offer: bool = False) -> Changes:
+        """What a tree at generation ``have`` of ``epoch`` lacks.
+
+        With ``offer``, or no word of the entries: only the summary, for a tree that may be equal.
+        """
+        with self._lock:
+            base = have if epoch == self.epoch and 0 < have <= self.manifest.generation else 0
+            return Changes(
+                client,
+                self.epoch,
+                base,
+                self.manifest.generation,
+                self.manifest.summary(),
+                None if offer else self.manifest.since(base),
+                [os.fsencode(path) for path in self._intake.survey.shown()],
+            )
+
+    def wanted(self) -> list[str]:
+        """Files that are mirrored because a compile asked for them by name."""
+        return sorted(self._scanner.wanted)
+
+    def effort(self) -> dict[str, int]:
+        """What keeping up has cost so far, for status."""
+        return {
+            "rescans": self.rescans,
+            "listed_directories": self._scanner.listed,
+            "hashed_bytes": self._scanner.hashed_bytes,
+        }
+
+    def required(self) -> list[str]:
+        """The directories, as spelled, that exist and that a job or the configuration named."""
+        return self._required.named()
+
+    # --- events ---------------------------------------------------------------------------------
+
+    def _changed(self, path: str, is_directory: bool) -> None:
+        name = posixpath.basename(path)
+        if name == HOME_MARKER:
+            path, is_directory = posixpath.dirname(path), True
+        ignored = policy.handling(name) is policy.Handling.IGNORE
+        if is_directory or not ignored or path in self._scanner.wanted:
+            self._pending.changed(path, is_directory)
+
+    def _keep_up(self) -> None:
+        """Take changes in also when no job asks: they are on the workers before one does."""
+        while not self._stopping.is_set():
+            self._pending.wait()
+            self._stopping.wait(GATHER_S)
+            try:
+                with self._lock:
+                    self._drain()
+            except Exception:
+                log.exception("the mirror could not be brought up to date")
+                self._pending.overflowed()
+                self._stopping.wait(RETRY_S)
+
+    def _drain(self) -> None:
+        paths, lost = self._pending.take()
+        if lost:
+            self._rescan_all()
+            return
+        self._ways.heed(paths)
+        self._apply(self._intake.survey.states(paths))
+
+    def _rescan_all(self) -> None:
+        self.rescans += 1
+        log.warning("change events were lost; every root is listed again")
+        self._intake.renew(self.roots)
+        self._ways.recheck_pinned()
+        self._ways.follow_all()
+
+    def _apply(self, batch: dict[str, Entry | None]) -> None:
+        """Apply a batch, and take in what its symlinks point to."""
+        batch = {p: e for p, e in batch.items() if p != "/" and not policy.is_kernels(p)}
+        links = {p: e for p, e in batch.items() if isinstance(e, SymlinkEntry)}
+        fresh = {p for p, e in links.items() if self.manifest.get(p) != e}
+        if self.manifest.apply(batch):
+            self._on_change()
+        self._ways.part(batch)
+        for link, entry in links.items():
+            self._ways.consider(link, entry, fresh=link in fresh)
+
+    def _look_for_moves(self) -> None:
+        """What no event tells: ancestors that moved, targets that came, unwatched directories."""
+        held = [r for r in self.roots if r.kind is not Kind.DEFERRED]
+        moved = [r for r in held if r.listed != standing(r.path)]
+        if WINDOWS:
+            moved = [r for r in held if r in moved or disk.is_respelled(r.path)]
+        if moved:
+            self._intake.renew(moved)
+            self._ways.recheck_pinned()
+        self._ways.look()

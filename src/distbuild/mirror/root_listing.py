@@ -1,0 +1,142 @@
+"""Looks at the disk for the mirror: what is at a path and below it, watched before it is read.
+
+Called under the mirror's lock. Changes no manifest: a batch of entries is its answer.
+"""
+
+import logging
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+
+from distbuild.mirror.manifest import DIRECTORY
+from distbuild.mirror.roots import Kind, Root, inside, standing, trace
+from distbuild.mirror.symlinks import Place
+from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry
+from distbuild.system import disk
+from distbuild.system.paths import WINDOWS
+
+log = logging.getLogger(__name__)
+
+#: A tree with more entries than this is mirrored without what is below its own directories.
+MAX_TREE_ENTRIES = 200_000
+
+
+class Survey:
+    """``pinned`` are paths that count by themselves; ``narrow`` takes a root that is too large,
+    and says what is then to be applied."""
+
+    def __init__(
+        self,
+        place: Place,
+        pinned: Set[str],
+        narrow: Callable[[Root], dict[str, Entry | None]],
+    ) -> None:
+        self._place = place
+        self._pinned = pinned
+        self._too_large = narrow
+
+    def state(self, path: str) -> dict[str, Entry | None]:
+        """What is now at a changed path and below it; empty when the path is none of ours."""
+        if WINDOWS and (spelled := self._as_on_disk(path)) != path:
+            return {path: None, **self.state(spelled)}
+        root = self._place.roots.holding(path)
+        if root is None or self._in_home(path, root):
+            return {path: self._place.scanner.entry(path)} if path in self._pinned else {}
+        entry = self._place.scanner.entry(path)
+        if root.kind is Kind.DEFERRED:
+            return {**trace(posixpath.dirname(path)).entries, path: entry}
+        if path == root.path:
+            root.listed = standing(path)
+        elif root.kind is Kind.SHALLOW or not self._place.scanner.enters(path):
+            return {path: entry}
+        return self.subtree(path, root) if entry == DIRECTORY else {path: entry}
+
+    def _as_on_disk(self, path: str) -> str:
+        """A path that an event names, in the spelling of the directories that are mirrored."""
+        directory, _, name = path.rpartition("/")
+        manifest = self._place.manifest
+        return disk.as_on_disk(manifest.spelled(f"{manifest.spelled(directory)}/{name}"))
+
+    def states(self, paths: Iterable[str]) -> dict[str, Entry | None]:
+        """What is now at changed paths, sorted, and below them; each directory is read once."""
+        batch: dict[str, Entry | None] = {}
+        listed: set[tuple[str, str]] = set()
+        for path in paths:
+            root = self._place.roots.holding(path)
+            holder = root.path if root is not None else ""
+            if any((above, holder) in listed for above in ancestors(path)):
+                continue
+            state = self.state(path)
+            if root is not None and root.kind is Kind.DEEP and state.get(path) == DIRECTORY:
+                listed.add((path, holder))
+            batch.update(state)
+        return batch
+
+    def _in_home(self, path: str, root: Root) -> bool:
+        """Whether a path is inside a directory of ours below its root, a worker's sandbox say."""
+        homes = self._place.scanner.homes
+        return any(h != path and inside(path, h) and inside(h, root.path) for h in homes)
+
+    def subtree(self, directory: str, root: Root) -> dict[str, Entry | None]:
+        """What is at a directory and below it; None for what only the manifest still has."""
+        found: dict[str, Entry | None] = {directory: DIRECTORY}
+        self._cover(directory, root)
+        if root.kind is Kind.SHALLOW:
+            self.watch(directory, root)
+            found.update(self._place.scanner.children(directory))
+        else:
+            tree = self._place.scanner.tree(
+                directory, lambda d: self.watch(d, root), MAX_TREE_ENTRIES
+            )
+            if tree.truncated:
+                log.warning("%s: over %d entries; mirrored in part", root.path, MAX_TREE_ENTRIES)
+                return self._too_large(root)
+            found.update(tree.entries)
+        apart = self._apart(directory, found if root.kind is Kind.DEEP else {})
+        for path in self._place.manifest.below(directory):
+            if path not in found and not any(inside(path, other) for other in apart):
+                found[path] = self._place.scanner.entry(path) if path in self._pinned else None
+        return found
+
+    def _cover(self, directory: str, root: Root) -> None:
+        if directory == root.path and root.kind is not Kind.SHALLOW:
+            self._place.watcher.cover(directory)
+
+    def _apart(self, directory: str, found: Mapping[str, Entry | None]) -> list[str]:
+        """Roots below a directory that still stand, and that its own listing does not reach."""
+        nested = [r for r in self._place.roots if r.path != directory and inside(r.path, directory)]
+        return [
+            root.path
+            for root in nested
+            if disk.isdir(root.path)
+            and not (root.path in found and self._place.scanner.enters(root.path))
+        ]
+
+    def shown(self) -> list[str]:
+        """What a sandbox shows in place of its own files: whole directories, and single files
+        and links where a directory is mirrored in part (the worker's compiler is in ``/usr``)."""
+        roots, manifest = self._place.roots, self._place.manifest
+        deep = [root.path for root in roots if root.kind is Kind.DEEP]
+        in_part = [child for top in roots.shallow() for child in manifest.children(top)]
+        single = (*in_part, *self._pinned)
+        files = (p for p in single if isinstance(manifest.get(p), FileEntry | SymlinkEntry))
+        return sorted({*deep, *files})
+
+    def visit(self, root: Root) -> None:
+        """Watch and read all of a root without an answer: its digests are then known."""
+        self._cover(root.path, root)
+        self._place.scanner.tree(root.path, lambda d: self.watch(d, root), MAX_TREE_ENTRIES)
+
+    def watch(self, directory: str, root: Root | None) -> None:
+        """Watch one directory; a root in which that fails is listed again for each job."""
+        if self._place.watcher.add(directory) or root is None or root.polled:
+            return
+        if disk.isdir(directory):
+            root.polled = True
+            log.warning("%s: cannot be watched; listed again for each job", root.path)
+
+
+def ancestors(path: str) -> Iterator[str]:
+    """The directories above a path, nearest first."""
+    while (above := posixpath.dirname(path)) != path:
+        path = above
+        yield path

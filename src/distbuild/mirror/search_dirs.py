@@ -1,0 +1,108 @@
+"""The directories that jobs and the configuration need mirrored, as they spell them.
+
+Knows which of them are not what they were when they were taken in; takes none in itself.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from distbuild.mirror.roots import NO_DIRECTORY, identity, inside, standing, trace
+from distbuild.protocol.messages import Entry, SymlinkEntry
+from distbuild.system import disk
+
+
+class Required:
+    """Directories with their (device, inode) when they were last taken in, None for absent ones.
+
+    Those that are ``named`` are so by a job or the configuration, not by an earlier run's memory.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, int] | None] = {}
+        # Where those stand that are spelled by way of a link: the directory may be moved, and the
+        # link be made to lead to it again.
+        self._real: dict[str, str] = {}
+        # The way of each that is absent and is spelled by way of a link, or with steps back: it may
+        # change, and what it led to be there again without being where it leads.
+        self._nowhere: dict[str, dict[str, Entry]] = {}
+        self._named: set[str] = set()
+        #: Those to which we may not go, so that nobody knows whether they are there.
+        self.closed: set[str] = set()
+        #: Those that are no directories.
+        self.files: set[str] = set()
+
+    def moved(
+        self, directories: Iterable[str], *, named: bool
+    ) -> Iterator[tuple[str, tuple[int, int] | None]]:
+        """Those that have to be taken in, with what they are now. One ``stat`` each, and one more
+        behind a link; a few for a link that leads nowhere."""
+        if named:
+            directories = list(directories)
+            self._named.update(directories)
+        for spelled in directories:
+            now = identity(spelled)
+            real = self._real.get(spelled)
+            has_moved = real is not None and now is not None and standing(real) != now
+            if has_moved or self._seen.get(spelled, ()) != now or self._strayed(spelled):
+                yield spelled, now
+
+    def _strayed(self, spelled: str) -> bool:
+        """Whether one that was absent has another way since then."""
+        way = self._nowhere.get(spelled)
+        return way is not None and trace(spelled).entries != way
+
+    def note(self, spelled: str, now: tuple[int, int] | None) -> None:
+        """A directory is being taken in as this."""
+        self._seen[spelled] = now
+        self.closed.discard(spelled)
+        self.files.discard(spelled)
+        if now == NO_DIRECTORY:
+            self.files.add(spelled)
+        if now is None and not _may_go(spelled):
+            self.closed.add(spelled)
+        self._nowhere.pop(spelled, None)
+        if now is None:
+            way = trace(spelled).entries
+            if "/../" in spelled or any(isinstance(e, SymlinkEntry) for e in way.values()):
+                self._nowhere[spelled] = way
+        self._real.pop(spelled, None)
+        if (real := disk.realpath(spelled)) != spelled:
+            self._real[spelled] = real
+
+    def is_closed(self, spelled: str) -> bool:
+        """Whether nobody knows what a compiler finds there."""
+        return spelled in self.closed or (spelled in self.files and _is_header_map(spelled))
+
+    def forget_below(self, top: str) -> list[str]:
+        """Have what leads to a place below ``top`` taken in again; returns it."""
+        real = {spelled: disk.realpath(spelled) for spelled in self._seen}
+        below = [s for s, r in real.items() if r != top and inside(r, top)]
+        for spelled in below:
+            del self._seen[spelled]
+        return below
+
+    def named(self) -> list[str]:
+        """Those that exist and are named."""
+        standing = [spelled for spelled, now in list(self._seen.items()) if now is not None]
+        return [spelled for spelled in standing if spelled in self._named]
+
+
+def _is_header_map(path: str) -> bool:
+    """Whether clang would take a file for a list of headers that are anywhere."""
+    if not disk.isfile(path):  # a pipe's reader waits
+        return False
+    try:
+        with disk.open_to_read(path) as file:
+            return file.read(4) in (b"hmap", b"pamh")
+    except OSError:
+        return False
+
+
+def _may_go(path: str) -> bool:
+    """Whether it is known what is at a path."""
+    try:
+        disk.stat(path)
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,218 @@
+"""The ways that no root's events speak of: links that leave their root, files asked for by name.
+
+Along such a way nothing is watched but the last directory, so each is looked at for every job.
+Called under the mirror's lock. Knows no jobs and no generations.
+"""
+
+import os
+import posixpath
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+import msgspec
+
+from distbuild.mirror import policy
+from distbuild.mirror.alike import AlikeLinks
+from distbuild.mirror.inotify import Watcher
+from distbuild.mirror.loose import LooseFiles
+from distbuild.mirror.manifest import Manifest
+from distbuild.mirror.roots import Kind, Roots, destination, inside, is_our_own, trace
+from distbuild.mirror.scan import Scanner
+from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry, WithheldEntry
+
+#: Device and inode of nothing: whatever a path leads to now is another thing.
+_ANOTHER = (-1, -1)
+
+
+class Place(msgspec.Struct, frozen=True):
+    """What a mirror consists of; ``home`` is the user's home directory."""
+
+    manifest: Manifest
+    roots: Roots
+    scanner: Scanner
+    watcher: Watcher
+    home: str
+
+    def is_secret(self, real: str) -> bool:
+        """Whether a real path is never mirrored: our own keys, or where people keep theirs.
+
+        But for the latter if a command names a directory in there: that is the developer's word.
+        """
+        if not policy.is_secret(real, self.home):
+            return is_our_own(real)
+        root = self.roots.holding(real)
+        return root is None or not policy.is_secret(root.path, self.home)
+
+
+class Ways:
+    """Follows ways and takes in what is on them: entries by ``apply``, directories by
+    ``require``."""
+
+    def __init__(
+        self,
+        place: Place,
+        apply: Callable[[dict[str, Entry | None]], None],
+        require: Callable[[str], None],
+    ) -> None:
+        self._place = place
+        self._apply = apply
+        self._require = require
+        #: Components on the way to roots, links and what they lead to, files asked for by name.
+        self.pinned: set[str] = set()
+        # Links and files asked for, as spelled -> (device, inode) that they led to.
+        self._outward: dict[str, tuple[int, int] | None] = {}
+        # Of these the links that are in no root, or stand in the place of one: no event tells.
+        self._alone: set[str] = set()
+        self._asked: set[str] = set()
+        self._alike = AlikeLinks()
+        self._loose = LooseFiles(place.watcher)
+
+    def ask(self, path: str) -> None:
+        """A compile asked for this file by name."""
+        self._asked.add(path)
+        self._follow_each([path])
+
+    def consider(self, link: str, entry: SymlinkEntry, *, fresh: bool) -> None:
+        """A link is in the manifest; ``fresh``: it was not, or led elsewhere."""
+        known = link in self._outward or self._alike.has(link)
+        if (fresh or not known) and self._leaves(link, entry):
+            self._follow_each([link])
+
+    def heed(self, changed: Iterable[str]) -> None:
+        """Events told of these paths. A directory on a way may be another one by now, of which
+        nobody has heard anything yet."""
+        files = self._loose.heed(changed)
+        if files:
+            self._read_again(files)
+            # Another way may lead to an inode by now that was given out anew.
+            self._outward = dict.fromkeys(self._outward, _ANOTHER)
+
+    def part(self, batch: Mapping[str, Entry | None]) -> None:
+        """Look at each link by itself that leads to what is no file any more."""
+        gone = (p for p, e in batch.items() if not isinstance(e, FileEntry | WithheldEntry))
+        self._part(self._alike.leading_to(gone))
+
+    def _part(self, links: Iterable[str]) -> None:
+        for link in links:
+            self._alike.remove(link)
+            self._outward[link] = _ANOTHER
+
+    def _read_again(self, files: Collection[str]) -> None:
+        self._part(self._alike.leading_to(files))
+        reached = {
+            file: self._place.scanner.entry(file) for file in filter(self._is_reached, files)
+        }
+        if reached:
+            self._apply(reached)
+
+    def _leaves(self, link: str, entry: SymlinkEntry) -> bool:
+        """Whether a link leads out of the root that holds it, where the root's events say less."""
+        root = self._place.roots.holding(link)
+        target = posixpath.join(posixpath.dirname(link), os.fsdecode(entry.target))
+        target = posixpath.normpath(target)
+        real = self._place.manifest.resolve(link)
+        if root is None or real is None:
+            return True
+        return not (inside(target, root.path) and inside(real, root.path))
+
+    def look(self) -> None:
+        """Notice ancestors that moved, targets that came or went, and unwatched directories."""
+        get = self._place.manifest.get
+        self._part(self._alike.moved())
+        moved, unseen = [], []
+        for path, before in list(self._outward.items()):
+            if path not in self._asked and not isinstance(get(path), SymlinkEntry):
+                del self._outward[path]
+                self._alone.discard(path)
+            elif before != destination(path):
+                moved.append(path)
+            elif path in self._alone:
+                unseen.append(path)
+        # One that led nowhere and is gone must not lead to what comes into being there; and one
+        # that leads to the same by another way must not lead elsewhere once its old one does.
+        now = {path: self._place.scanner.entry(path) for path in unseen}
+        self._apply({path: entry for path, entry in now.items() if entry != get(path)})
+        self._follow_each(moved)
+        unwatched = list(filter(self._is_reached, self._loose.unwatched()))
+        if unwatched:
+            self._read_again(unwatched)
+            self.recheck_pinned()
+
+    def _is_reached(self, file: str) -> bool:
+        """Whether the way to a file is in the manifest. One that went, and leads nowhere now, may
+        be there again by chance."""
+        directory = posixpath.dirname(file)
+        return directory == "/" or self._place.manifest.get(directory) is not None
+
+    def follow_all(self) -> None:
+        """Follow every way as if for the first time."""
+        self._part(self._alike.links())
+        self._follow_each(list(self._outward))
+
+    def recheck_pinned(self) -> None:
+        """Read again what stands on the ways."""
+        held = [path for path in self.pinned if self._place.manifest.get(path) is not None]
+        self._apply({path: self._place.scanner.entry(path) for path in held})
+
+    def watch_again(self, roots: Collection[str]) -> None:
+        """The watches below these were given up: watch the directories of single files there."""
+        self._read_again(self._loose.watch_again(roots))
+
+    def _follow_each(self, paths: Iterable[str]) -> None:
+        ended = [path for path in paths if self._follow(path)]
+        if ended:
+            self.recheck_pinned()
+
+    def _follow(self, path: str) -> bool:
+        """Take in where a link or a file's name leads, and every step of the way.
+
+        True: it led somewhere and does not any more, so that other ways may have ended as well.
+        """
+        if self._alike.has(path):
+            self._part([path])
+        before = self._outward.get(path)
+        # Recorded before it is read: a switch during that then shows at the next job.
+        self._outward[path] = destination(path)
+        root = self._place.roots.holding(path)
+        if path not in self._asked and (root is None or root.path == path):
+            self._alone.add(path)
+        else:
+            self._alone.discard(path)
+        way = trace(path)
+        self.pinned.update(way.entries)
+        self._apply(dict(way.entries))
+        if way.real is None:
+            return before is not None
+        if way.is_directory:
+            self._follow_directory(path, way.real)
+        else:
+            self._follow_file(way.real)
+            self._join(path, way.real)
+        return False
+
+    def _join(self, path: str, file: str) -> None:
+        """Look at a link together with others, if events tell what becomes of the file."""
+        entry = self._place.manifest.get(path)
+        apart = path in self._asked or path in self._alone  # looked at in more ways than one
+        if apart or not isinstance(entry, SymlinkEntry):
+            return
+        if self._loose.is_watched(file) and self._alike.add(path, entry, file):
+            # Gone already where its new target was met on its own way, and followed there.
+            self._outward.pop(path, None)
+
+    def _follow_directory(self, link: str, real: str) -> None:
+        """A link's directory is mirrored, unless of directories beside the link only names are."""
+        root = self._place.roots.holding(link)
+        if root is not None and root.kind is Kind.SHALLOW:
+            return
+        is_wide = policy.is_broad(real, self._place.home)
+        if not (is_wide or policy.is_kernels(real) or self._place.is_secret(real)):
+            self._require(real)
+
+    def _follow_file(self, real: str) -> None:
+        if policy.is_kernels(real) or self._place.is_secret(real):
+            return
+        self.pinned.add(real)
+        root = self._place.roots.holding(real)
+        if root is None or root.path == real:
+            self._loose.add(real)
+        self._apply({real: self._place.scanner.entry(real)})

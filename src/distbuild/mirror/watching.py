@@ -1,0 +1,78 @@
+"""Chooses how changes are noticed on this system.
+
+Notifications are only trusted where they show, at the start, that they come in time.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from distbuild.mirror.directory_changes import DirectoryChanges
+from distbuild.mirror.inotify import InotifyWatcher, NoWatcher, Watcher
+from distbuild.mirror.windows_watch import WindowsWatcher
+from distbuild.system import disk
+from distbuild.system.paths import WINDOWS, from_system
+from distbuild.system.windows.calls import is_wine
+
+log = logging.getLogger(__name__)
+
+#: Gets ``changed(path, is_directory)`` and ``overflowed()``.
+MakeWatcher = Callable[[Callable[[str, bool], None], Callable[[], None]], Watcher]
+#: So many changes in a row have to be told by the time a barrier is passed.
+TRIAL_ROUNDS = 50
+
+
+def watcher_maker(scratch: Path) -> MakeWatcher:
+    """What makes the best watcher for this system; ``scratch`` is a directory to try it in."""
+    if not WINDOWS:
+        return _inotify
+
+    def make(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> Watcher:
+        if is_wine():
+            log.warning("wine loses notifications: directories are listed for each job")
+            return NoWatcher()
+        if not is_prompt(_windows, scratch):
+            log.warning("notifications come late here: directories are listed for each job")
+            return NoWatcher()
+        return _windows(changed, overflowed)
+
+    return make
+
+
+def is_prompt(make: MakeWatcher, scratch: Path) -> bool:
+    """Whether a watcher has told of each change once its barrier is passed."""
+    told: set[str] = set()
+    lost: list[bool] = []
+    try:
+        with tempfile.TemporaryDirectory(dir=scratch) as made:
+            inner = Path(made) / "inner"
+            inner.mkdir()
+            watcher = make(lambda path, _: told.add(path), lambda: lost.append(True))
+            try:
+                top = disk.realpath(from_system(made))
+                watcher.cover(top)
+                seen = watcher.add(top) and watcher.add(top + "/inner")
+                for name in map(str, range(TRIAL_ROUNDS)):
+                    (inner / "new").write_text(name, encoding="ascii")
+                    os.replace(inner / "new", inner / name)
+                    seen = seen and watcher.barrier() and f"{top}/inner/{name}" in told
+                return seen and not lost
+            finally:
+                watcher.stop()
+    except OSError as error:
+        log.warning("%s: %s", scratch, error)
+        return False
+
+
+def _inotify(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> Watcher:
+    try:
+        return InotifyWatcher(changed, overflowed)
+    except (ImportError, OSError) as error:
+        log.warning("no change notification (%s): directories are listed for each job", error)
+        return NoWatcher()
+
+
+def _windows(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> Watcher:
+    return WindowsWatcher(changed, overflowed, DirectoryChanges)

@@ -1,0 +1,215 @@
+"""Turns digests of the manifest into bundles, ready to be sent. Reads the dev box's disk.
+
+Workers that are filled at the same time ask for the same contents: each is packed once for all,
+and what the scan has just read is not read again.
+"""
+
+import contextlib
+import hashlib
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+
+from distbuild.mirror.manifest import Manifest
+from distbuild.protocol.messages import BATCH_BYTES, Bundle, Digest, FileEntry
+from distbuild.push.found_files import Ahead
+from distbuild.push.groups import Filling, Group, Groups
+from distbuild.system import disk
+
+log = logging.getLogger(__name__)
+
+#: Packed contents that are kept for the other workers. What a slower one asks for later than that
+#: is packed again.
+KEEP_BYTES = 40 * 1024 * 1024
+#: Contents that were just hashed wait up to this much (plain) for a sender to pack them. Beyond it
+#: whoever hashes packs the oldest group itself.
+RAW_BYTES = 16 * 1024 * 1024
+#: Contents that were hashed last are kept up to this much, if none is larger than a part of it: a
+#: worker asks for what it was offered a moment later, and by then a busy file is another one.
+RECENT_BYTES = 8 * 1024 * 1024
+MAX_RECENT_BYTES = 1024 * 1024
+
+
+class BlobSource:
+    """The contents behind the manifest's digests. For any number of threads."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._lock = threading.Lock()
+        self.ahead = Ahead()
+        self._users = 0
+        # Empty while nobody sends.
+        self._groups = Groups()
+        # What was hashed last, and is no whole group yet.
+        self._hashed = Filling()
+        self._recent: dict[Digest, bytes] = {}
+        self._recent_bytes = 0
+        self.sent = 0
+        self.sent_bytes = 0
+
+    def read(self, digest: Digest) -> bytes | None:
+        """The content with this digest, or None when no mirrored file has it any more, nor had it a
+        moment ago."""
+        for path, _ in self._files_of(digest):
+            try:
+                with disk.open_to_read(path) as file:
+                    data = file.read()
+            except OSError as error:
+                log.debug("%s: %s", path, error)
+                continue
+            if hashlib.sha256(data).digest() == digest:
+                return data
+        return self._recent.get(digest)
+
+    def _files_of(self, digest: Digest) -> Iterator[tuple[str, FileEntry]]:
+        for path in self._manifest.paths_of(digest):
+            entry = self._manifest.get(path)
+            if isinstance(entry, FileEntry) and entry.digest == digest:
+                yield path, entry
+        found = self.ahead.get(digest)
+        if found is not None:
+            yield found
+
+    def size_of(self, digest: Digest) -> int:
+        """The plain size of a content of the mirror; 0 when no file has it any more."""
+        recent = len(self._recent.get(digest, b""))
+        return next((entry.size for _, entry in self._files_of(digest)), recent)
+
+    def requests(self, digests: Iterable[Digest]) -> Iterator[list[Group]]:
+        """The digests in groups, some megabytes of plain content at a time, for ``bundles``.
+
+        Where all of a group that is known already is wanted, it is one of these.
+        """
+        request: list[Group] = []
+        size = 0
+        for group in self._grouped(digests):
+            request.append(group)
+            size += group.size
+            if size >= BATCH_BYTES:
+                yield request
+                request, size = [], 0
+        if request:
+            yield request
+
+    def _grouped(self, digests: Iterable[Digest]) -> list[Group]:
+        with self._lock:
+            groups, rest = self._groups.within(dict.fromkeys(digests))
+        filling = Filling()
+        new: list[Group] = []
+        for digest in rest:
+            new += filling.add(digest, self.size_of(digest))
+        new += filling.close()
+        with self._lock:
+            if self._users:
+                for group in new:
+                    self._groups.add(group, is_read=False)
+        return groups + new
+
+    def batches(self, digests: Iterable[Digest]) -> Iterator[list[Bundle]]:
+        """The contents that can be had, in batches of some megabytes; what cannot is left out."""
+        with self.sending():
+            for request in self.requests(digests):
+                if bundles := self.bundles(request):
+                    yield bundles
+
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[None]:
+        """Keep what is packed meanwhile for other senders."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
+
+    def begin(self) -> None:
+        """Somebody sends, or is about to; until ``end``."""
+        with self._lock:
+            self._users += 1
+
+    def end(self) -> None:
+        """The last one to go takes along what was kept."""
+        with self._lock:
+            self._users -= 1
+            self._tidy()
+
+    def scanned(self) -> None:
+        """The first scan is over."""
+        with self._lock:
+            self._close_hashed()
+            self.ahead.close()
+            self._tidy()
+
+    def _tidy(self) -> None:
+        if self._users == 0:
+            self._groups, self._hashed = Groups(), Filling()
+            if self.ahead.is_closed:
+                self.ahead.forget()
+
+    def hashed(self, digest: Digest, content: bytes) -> None:
+        """Content that was just read: kept for a while, as its file may be another one soon, and
+        not read again for whoever is sent something just now.
+
+        A thread that reads files beside the one that scans takes Python's lock from it at each of
+        a dozen calls, and both are slower than one that does all.
+        """
+        with self._lock:
+            self._keep_recent(digest, content)
+            groups = self._groups
+            is_full = groups.packed_bytes + groups.raw_bytes >= KEEP_BYTES
+            if not self._users or is_full or digest in groups or digest in self._hashed.contents:
+                return
+            for group in self._hashed.add(digest, len(content), content):
+                groups.add(group, is_read=True)
+            late = groups.oldest_raw() if groups.raw_bytes > RAW_BYTES else None
+        if late is not None:
+            self._bundle_of(late)
+
+    def _keep_recent(self, digest: Digest, content: bytes) -> None:
+        if len(content) > MAX_RECENT_BYTES or digest in self._recent:
+            return
+        self._recent[digest] = content
+        self._recent_bytes += len(content)
+        while self._recent_bytes > RECENT_BYTES:
+            self._recent_bytes -= len(self._recent.pop(next(iter(self._recent))))
+
+    def _close_hashed(self) -> None:
+        for group in self._hashed.close():
+            self._groups.add(group, is_read=True)
+
+    def ripe(self, digests: Sequence[Digest]) -> tuple[list[Digest], list[Digest]]:
+        """Those that can be sent as well now as later, and those of groups that will be whole.
+
+        The scan goes on: what it reads next may fill up a group, and the worker be asked whether
+        it lacks the rest of one.
+        """
+        with self._lock:
+            if self.ahead.is_closed or not self._users:
+                return list(digests), []
+            _, rest = self._groups.within(dict.fromkeys(digests))
+            waiting = [d for d in rest if d in self._groups or d in self._hashed.contents]
+        late = set(waiting)
+        return [d for d in digests if d not in late], waiting
+
+    def bundles(self, groups: Iterable[Group]) -> list[Bundle]:
+        """The contents of ``groups`` that can be had, packed.
+
+        A file that changed since it was hashed, and not just now, is left out: its event is on the
+        way, and with it another generation.
+        """
+        bundles = [bundle for group in groups if (bundle := self._bundle_of(group)).digests]
+        with self._lock:
+            self.sent += sum(len(bundle.digests) for bundle in bundles)
+            self.sent_bytes += sum(len(bundle.data) for bundle in bundles)
+        return bundles
+
+    def _bundle_of(self, group: Group) -> Bundle:
+        bundle = group.bundle(self._content)
+        with self._lock:
+            self._groups.was_packed(group, len(bundle.data), KEEP_BYTES)
+        return bundle
+
+    def _content(self, digest: Digest) -> bytes | None:
+        content = self.read(digest)
+        if content is None:
+            log.info("%s… is asked for, but its file has changed", digest.hex()[:12])
+        return content

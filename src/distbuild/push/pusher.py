@@ -1,0 +1,314 @@
+"""Keeps one worker's tree at the manifest's generation, and knows how that worker is.
+
+One thread per configured host. Offers by digest, sends what is missing, and starts anew after any
+failure: a blob that arrived stays. Knows no jobs.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from distbuild.mirror.live import Mirroring
+from distbuild.protocol import messages
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.names import client_label
+from distbuild.push.bundles import BlobSource
+from distbuild.push.first_sync import Filler
+from distbuild.push.sending import Delivery
+from distbuild.push.worker_client import CONNECT_TIMEOUT_S, WorkerClient
+
+log = logging.getLogger(__name__)
+
+#: How often an idle worker's port is looked at (seconds): for one that vanishes without a word. A
+#: process that dies closes its connections, which has its port looked at at once.
+PROBE_S = 10.0
+#: How often it is asked for its status when nobody wants to know.
+STATUS_S = 60.0
+MAX_BACKOFF_S = 5.0
+#: Changed contents up to this many bytes (not packed) travel with the word of the change. A
+#: worker may have them already, so what is larger is offered first.
+WITH_CHANGES_BYTES = 256 * 1024
+
+
+class _NotTaken(InfrastructureError):
+    """A worker that answers took no changes."""
+
+
+class Pusher:
+    """One worker, kept up to date from a thread of its own.
+
+    ``lost`` is called with its name when it ceases to answer, ``found`` with its name and its host
+    when it does again, and when another process answers in its place.
+    """
+
+    def __init__(
+        self,
+        client: WorkerClient,
+        client_id: str,
+        mirroring: Mirroring,
+        source: BlobSource,
+        lost: Callable[[str], None],
+        found: Callable[[str, str], None],
+    ) -> None:
+        self.host = client.host
+        self._client = client
+        self._client_id = client_id
+        self._mirroring = mirroring
+        self._source = source
+        self._lost, self._found = lost, found
+        self._bell = threading.Event()
+        self._stopping = threading.Event()
+        # Tells of a generation that was reached and of a status that came.
+        self._news = threading.Condition()
+        self._delivery = Delivery(client, source, self._stopping.is_set)
+        self.up = False
+        self.error = "not reached yet"
+        self.status: dict[str, Any] = {}
+        self.worker = ""  # the name by which the one that last answered asks for jobs
+        #: ``pushes``: requests with changes, so far.
+        self.generation = self.sent_entries = self.pushes = 0
+        self._asleep, self._epoch = False, ""
+        # When it last answered anything, told its status, and began to owe one; 0: never.
+        self._heard = self._told = self._asked = 0.0
+        self._wanted = self._is_doubted = False
+        self._filler = Filler(
+            client,
+            client_id,
+            source,
+            self._delivery,
+            lambda: self._asleep or self._stopping.is_set(),
+        )
+        source.ahead.listen(self._bell)
+        self._thread = threading.Thread(target=self._run, name=f"push {self.host}", daemon=True)
+
+    @property
+    def sent_blobs(self) -> int:
+        """Contents sent so far, also of a delivery under way."""
+        return self._delivery.progress.sent_blobs
+
+    @property
+    def sent_bytes(self) -> int:
+        """Their bytes, packed."""
+        return self._delivery.progress.sent_bytes
+
+    @property
+    def left_blobs(self) -> int:
+        """Contents still to be sent of what the worker asked for."""
+        return self._delivery.progress.left_blobs
+
+    @property
+    def left_bytes(self) -> int:
+        """Their bytes, not packed."""
+        return self._delivery.progress.left_bytes
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; a request under way is not waited for longer than its time-out."""
+        self._stopping.set()
+        self._bell.set()
+        self._thread.join(timeout=CONNECT_TIMEOUT_S)
+
+    def ring(self) -> None:
+        """The manifest has changed, or the worker is to be filled."""
+        self._asleep = False
+        self._bell.set()
+
+    def refresh(self, max_age_s: float) -> None:
+        """Have the worker asked for its status, soon and elsewhere, if the last is older.
+
+        With 0 also the word that it may have been started anew: what it lacks is then sent.
+        """
+        if not self._is_fresh(max_age_s):
+            self._asked = self._asked or time.monotonic()
+            self._wanted = True
+            self._bell.set()
+
+    def wait_fresh(self, max_age_s: float, timeout: float) -> None:
+        """Wait up to ``timeout`` seconds for a status that is no older, or a failure.
+
+        Not for that of a worker that is sent contents just now: it is asked after that.
+        """
+        with self._news:
+            self._news.wait_for(lambda: self._may_be_shown(max_age_s), max(0.0, timeout))
+
+    def doubt(self) -> None:
+        """Have its port looked at now."""
+        self._is_doubted = True
+        self._bell.set()
+
+    def silent_s(self) -> float:
+        """For how long (seconds) an answer is overdue; 0: none is, or it is busy with contents."""
+        is_filled = self._filler.is_at_work or self.left_blobs > 0
+        return 0.0 if is_filled or not self._asked else time.monotonic() - self._asked
+
+    def answered_s(self) -> float | None:
+        """How long ago (seconds) it last answered; None: it never did."""
+        return time.monotonic() - self._heard if self._heard else None
+
+    def _may_be_shown(self, max_age_s: float) -> bool:
+        return self._filler.is_at_work or self.left_blobs > 0 or self._is_fresh(max_age_s)
+
+    def _is_fresh(self, max_age_s: float) -> bool:
+        """A worker that is down is asked again and again anyway."""
+        return not self.up or time.monotonic() - self._told < max_age_s
+
+    def wait_for(self, generation: int, timeout: float) -> bool:
+        """Whether the worker has the generation, waiting up to ``timeout`` seconds for it."""
+        with self._news:
+            return self._news.wait_for(lambda: self.generation >= generation, timeout)
+
+    def clean(self) -> None:
+        """Remove our sandbox on the worker; pushes go on with the next change or ``install``.
+
+        A job that comes before has the worker fetch what it needs.
+        """
+        self._asleep = True
+        self._client.clean(self._client_id)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._epoch, self.generation = "", 0
+
+    def _run(self) -> None:
+        backoff = 0.1
+        while not self._stopping.is_set():
+            self._bell.clear()
+            try:
+                self._look()
+                self._try_to_push()
+                backoff = 0.1
+                if not (self._wanted or self._is_doubted):
+                    self._bell.wait(PROBE_S)
+            except InfrastructureError as error:
+                note = self._set_behind if isinstance(error, _NotTaken) else self._set_down
+                note(str(error))
+                self._bell.wait(backoff)
+                backoff = min(backoff * 2, MAX_BACKOFF_S)
+            except Exception as error:
+                log.exception("%s: push failed", self.host)
+                self._set_down(f"{type(error).__name__}: {error}")
+                self._stopping.wait(MAX_BACKOFF_S)
+
+    def _try_to_push(self) -> None:
+        """Raises _NotTaken where the worker answers and the push fails all the same."""
+        try:
+            self._push()
+        except InfrastructureError as error:
+            self.status = self._client.status()
+            raise _NotTaken(str(error)) from error
+        self.error = ""
+
+    def _look(self) -> None:
+        """See that the worker lives, in the cheapest way that will do now."""
+        now = time.monotonic()
+        if self._wanted or not self.up or now - self._told >= STATUS_S:
+            self._wanted = False
+            self.status = self._client.status()
+            self._set_up()
+        elif self._is_doubted or now - self._heard >= PROBE_S:
+            self._is_doubted = False
+            self._client.probe()
+            self._heard = time.monotonic()
+
+    def _set_up(self) -> None:
+        """It answered just now; an older status says nothing of what was pushed since."""
+        told = (self.status.get("worker"), self.status.get("name"))
+        worker = next(filter(messages.is_worker_name, told), self.host)
+        if self.up and worker != self.worker:
+            self._lost(self.worker)
+        if not self.up or worker != self.worker:
+            self.error, self.worker = "", worker
+            log.info("%s is up", self.host)
+            self._found(worker, self.host)
+        known = self.status.get("clients", {}).get(client_label(self._client_id))
+        if known is None or known.get("epoch", self._epoch) != self._epoch:
+            self._forget()
+        self._filler.has_tree = bool(known and known.get("files", 1))
+        with self._news:
+            self.up, self._asked = True, 0.0
+            self._told = self._heard = time.monotonic()
+            self._news.notify_all()
+
+    def _set_down(self, error: str) -> None:
+        self._filler.end()
+        if self.up:
+            log.warning("%s is down: %s", self.host, error)
+            self._lost(self.worker)
+        with self._news:
+            self.up, self.error, self._epoch, self._asked = False, error, "", 0.0
+            self._news.notify_all()
+
+    def _set_behind(self, error: str) -> None:
+        """Its disk is full, say, or what lies between lets nothing large pass. What it has it still
+        compiles, and what it lacks it asks for with its jobs."""
+        self._filler.end()
+        if not self.error:
+            log.warning("%s takes no changes: %s", self.host, error)
+        with self._news:
+            self.error, self._epoch = error, ""
+            self._news.notify_all()
+
+    def _push(self) -> None:
+        """Bring the worker to the present generation; returns when there is nothing to send."""
+        is_ready = self._mirroring.ready.is_set()
+        if is_ready:
+            self._source.scanned()
+        if self._asleep:
+            self._filler.end()
+        elif self._filler.is_at_work or not is_ready:
+            self._filler.fill()
+        while self._mirroring.ready.is_set() and not (self._asleep or self._stopping.is_set()):
+            self._bell.clear()
+            if self._epoch == self._mirroring.epoch:
+                if self.generation >= self._mirroring.manifest.generation:
+                    self._filler.end()
+                    return
+                changes = self._mirroring.changes(self._client_id, self._epoch, self.generation)
+            else:
+                offer = not self._filler.is_at_work
+                changes = self._mirroring.changes(self._client_id, "", 0, offer=offer)
+            self._send(changes)
+            self._heard = time.monotonic()
+
+    def _send(self, changes: messages.Changes) -> None:
+        # Counted before the worker has them: it may be at work with them before it answers.
+        self.pushes += changes.entries is not None
+        self.sent_entries += len(changes.entries or ())
+        reply = self._client.changes(self._with_blobs(changes))
+        if reply.state == "need_full":
+            changes = self._mirroring.changes(self._client_id, "", 0)
+            self.sent_entries += len(changes.entries or ())
+            reply = self._client.changes(changes)
+        if reply.state == "need_blobs":
+            self._delivery.send(reply.missing)
+            reply = self._client.changes(changes)
+        if reply.state == "need_full":
+            self._forget()  # its tree was removed meanwhile
+            return
+        if reply.state == "need_blobs":
+            # A file changed between its hashing and its sending: another generation follows.
+            self._mirroring.recheck(self._paths_of(reply.missing))
+            return
+        if reply.state != "applied":
+            raise InfrastructureError(f"{self.host}: unexpected answer {reply.state!r} to changes")
+        with self._news:
+            self._epoch, self.generation = changes.epoch, reply.generation
+            self._news.notify_all()
+
+    def _with_blobs(self, changes: messages.Changes) -> messages.Changes:
+        """The same with what has changed, if it is little: one round trip instead of three."""
+        entries = [change.entry for change in changes.entries or ()] if changes.base else []
+        files = {e.digest: e.size for e in entries if isinstance(e, messages.FileEntry)}
+        if not 0 < sum(files.values()) <= WITH_CHANGES_BYTES:
+            return changes
+        return msgspec.structs.replace(changes, bundles=self._delivery.bring(files))
+
+    def _paths_of(self, digests: list[messages.Digest]) -> list[str]:
+        return [p for d in digests for p in self._mirroring.manifest.paths_of(d)]

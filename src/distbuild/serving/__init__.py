@@ -1,1 +1,0 @@
-"""Serves a WSGI app: over TLS and on a Unix socket. Knows nothing of what the app does."""

@@ -1,0 +1,58 @@
+"""The dev box's time zone, so that a worker's ``__DATE__`` and ``__TIME__`` are the dev box's."""
+
+import os
+import time
+from pathlib import Path
+
+from distbuild.system.paths import WINDOWS
+
+LOCALTIME = Path("/etc/localtime")
+UTC = "UTC0"
+
+
+def local_zone(localtime: Path = LOCALTIME) -> str:
+    """The zone as a value of TZ that needs no zone files where it is used.
+
+    It is the last line of a version 2 zone file (RFC 8536, section 3.3): the rule that holds now,
+    which is what a compiler's clock needs. UTC when there is none. On Windows, whose C library
+    takes such values too, it is the offset that holds now.
+    """
+    if WINDOWS:
+        return fixed_zone(time.localtime().tm_gmtoff)
+    try:
+        data = localtime.read_bytes()
+    except OSError:
+        return UTC
+    footer = data.rstrip(b"\n").rpartition(b"\n")[2]
+    if not data.startswith(b"TZif") or not data.endswith(b"\n") or not footer.isascii():
+        return UTC
+    return footer.decode() or UTC
+
+
+def fixed_zone(offset_s: int) -> str:
+    """A zone that is ``offset_s`` seconds east of UTC; in TZ, what is east is negative."""
+    sign = "-" if offset_s > 0 else "+"
+    hours, minutes = divmod(abs(offset_s) // 60, 60)
+    return f"DBZ{sign}{hours:02}:{minutes:02}"
+
+
+class Zone:
+    """The zone as it is now: who travels need not start the syncer again."""
+
+    def __init__(self, localtime: Path = LOCALTIME) -> None:
+        self._localtime = localtime
+        self._seen: tuple[int, int, int] | None = None
+        self._zone = UTC
+
+    def now(self) -> str:
+        """See ``local_zone``; one ``stat`` where nothing has changed."""
+        if WINDOWS:
+            return local_zone(self._localtime)
+        try:
+            status = os.stat(self._localtime)
+        except OSError:
+            return UTC
+        seen = (status.st_dev, status.st_ino, status.st_ctime_ns)
+        if seen != self._seen:
+            self._zone, self._seen = local_zone(self._localtime), seen
+        return self._zone

@@ -1,0 +1,172 @@
+"""The syncer's HTTP routes: who may ask what, and bytes to values and back. Decides nothing."""
+
+import json
+import logging
+import struct
+import threading
+from collections.abc import Iterator, Mapping
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from distbuild.http.desk import SAME_USER
+from distbuild.http.front import Call, Handler
+from distbuild.http.request import FREE_BODY_BYTES
+from distbuild.http.response import Answer
+from distbuild.http.site import Later
+from distbuild.one_shot import Signal
+from distbuild.protocol import messages
+from distbuild.protocol.errors import ProtocolError
+from distbuild.syncer.gate import Gate, Refused
+from distbuild.syncer.service import Service
+
+log = logging.getLogger(__name__)
+
+#: Before each message of a streamed answer: its length. Length 0: nothing yet, still waiting; the
+#: frame tries the connection, so that a vanished client is noticed.
+FRAME = struct.Struct("!I")
+HEARTBEAT = FRAME.pack(0)
+#: How often a waiting wrapper's connection is tried (seconds): its death frees the slot after this.
+HEARTBEAT_S = 0.4
+
+
+def packed(message: messages.Message) -> Response:
+    """A message as a response."""
+    return Response(messages.encode(message), content_type=messages.CONTENT_TYPE)
+
+
+def the_call(gate: Gate) -> Call:
+    """The request that Flask has in hand. A large body is not taken of a stranger."""
+    shown = request.headers.get("Authorization")
+    if (request.content_length or 0) > FREE_BODY_BYTES and not gate.knows(shown):
+        raise Refused(401, "a token is needed")
+    return Call(
+        shown,
+        request.get_data(cache=False),
+        bool(request.environ.get(SAME_USER)),
+        # The server says so, not the client: only the Unix socket is without TLS.
+        is_local=request.environ["wsgi.url_scheme"] == "http",
+    )
+
+
+def drive(later: Later) -> Response:
+    """Wait for what a handler waits for; its answer."""
+    for step in later:
+        if isinstance(step, Answer):
+            later.close()
+            return Response(step.body, step.status, dict(step.headers))
+        step.wait()
+    raise AssertionError("a handler gave no answer")
+
+
+def make_app(service: Service, gate: Gate, handlers: Mapping[str, Handler]) -> Flask:
+    """The WSGI app over a service; ``handlers`` are its routes, too."""
+    app = Flask("syncer", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = messages.MAX_RESULTS_BYTES
+    _add_wrapper_routes(app, gate, service)
+    _add_worker_routes(app, gate, service)
+    for path, handler in handlers.items():
+        _add_handler(app, gate, path, handler)
+
+    @app.get("/status")
+    def status() -> Response:
+        return jsonify(service.status())
+
+    @app.errorhandler(ProtocolError)
+    def malformed(error: ProtocolError) -> tuple[str, int]:
+        return f"{error}\n", 400
+
+    @app.errorhandler(Refused)
+    def refused(refusal: Refused) -> tuple[str, int]:
+        return f"{refusal.reason}\n", refusal.status
+
+    @app.errorhandler(HTTPException)
+    def failed(error: HTTPException) -> tuple[str, int]:
+        return f"{error.description}\n", error.code or 500
+
+    return app
+
+
+def _add_handler(app: Flask, gate: Gate, path: str, handler: Handler) -> None:
+    def handle() -> Response:
+        return drive(handler(the_call(gate)))
+
+    app.add_url_rule(path, path, handle, methods=["POST"])
+
+
+def _add_wrapper_routes(app: Flask, gate: Gate, service: Service) -> None:
+    @app.post("/api/v1/jobs")
+    def submit() -> Response:
+        message = gate.submitted(the_call(gate))
+        return Response(_streamed(service, message), content_type=messages.CONTENT_TYPE)
+
+    @app.post("/api/v1/explain")
+    def explain() -> Response:
+        return packed(service.explain(gate.submitted(the_call(gate))))
+
+    @app.post("/api/v1/install")
+    def install() -> Response:
+        gate.admit_user(the_call(gate))
+        lines = (json.dumps(step) + "\n" for step in service.install())
+        return Response(lines, content_type="application/x-ndjson")
+
+    @app.post("/api/v1/check")
+    def check() -> Response:
+        gate.admit_user(the_call(gate))
+        return jsonify(service.check())
+
+    @app.post("/api/v1/clean")
+    def clean() -> Response:
+        gate.admit_user(the_call(gate))
+        return jsonify(service.clean())
+
+
+def _streamed(service: Service, message: messages.SubmitRequest) -> Iterator[bytes]:
+    """Heartbeats until there is an answer, then that. The server closes it if the client goes.
+
+    A thread of its own compiles: it may be busy for longer than the client bears silence.
+    """
+    gone, answered = Signal(), Signal()
+    replies: list[bytes] = []
+
+    def compile_it() -> None:
+        replies.append(_reply(service, message, gone))
+        answered.set()
+
+    threading.Thread(target=compile_it, name="wrapper", daemon=True).start()
+    try:
+        while not answered.wait(HEARTBEAT_S):
+            yield HEARTBEAT
+        yield FRAME.pack(len(replies[0])) + replies[0]
+    finally:
+        gone.set()
+
+
+def _reply(service: Service, message: messages.SubmitRequest, gone: Signal) -> bytes:
+    """The answer to a wrapper, or nothing for one that is ``gone``."""
+    compiling = service.submit(message)
+    try:
+        while not gone.is_set():
+            step, happened = next(compiling), threading.Event()
+            for signal in (step, gone):
+                signal.then(happened.set)
+            happened.wait()
+    except StopIteration as finished:
+        return messages.encode(finished.value)
+    except Exception as error:
+        log.exception("compile failed")
+        detail = f"{type(error).__name__}: {error}"
+        return messages.encode(messages.SubmitReply("local", reason="syncer_error", detail=detail))
+    finally:
+        compiling.close()
+    return b""
+
+
+def _add_worker_routes(app: Flask, gate: Gate, service: Service) -> None:
+    @app.post("/api/v1/mirror/pull")
+    def pull() -> Response:
+        return packed(service.pull(gate.message(the_call(gate), "worker", messages.PullRequest)))
+
+    @app.post("/api/v1/mirror/blobs")
+    def blobs() -> Response:
+        return packed(service.blobs(gate.message(the_call(gate), "worker", messages.BlobRequest)))

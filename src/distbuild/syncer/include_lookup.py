@@ -1,0 +1,129 @@
+"""Mirrors files that texts ask for outside the mirrored directories, or under an unusual name."""
+
+import contextlib
+import os
+import posixpath
+from collections.abc import Collection, Iterable
+
+from distbuild.command.style import HERE
+from distbuild.farm.executor import Task
+from distbuild.mirror.asked import names_in_definition, names_in_directives
+from distbuild.mirror.includes import is_odd, odd_operands
+from distbuild.mirror.live import Mirroring
+from distbuild.mirror.policy import is_unusual
+from distbuild.protocol.messages import FileEntry, InputFile
+from distbuild.syncer.include_facts import Texts
+from distbuild.system import disk
+
+
+def cover_odd(
+    mirroring: Mirroring, text: bytes, directory: str, search_dirs: Iterable[str]
+) -> tuple[str, ...]:
+    """Mirror what every odd include operand of ``text``, a file in ``directory``, may mean; the
+    operands."""
+    operands = odd_operands(text, is_unusual)
+    if operands:
+        _cover(mirroring, operands, [directory, *search_dirs])
+    return operands
+
+
+def cover_odd_files(
+    mirroring: Mirroring, task: Task, paths: Iterable[str], *, by_macro: bool = False
+) -> bool:
+    """The same for the texts at these paths; whether anything is newer than what ``task`` had.
+
+    ``by_macro``: also for what they, and the command, give to macros.
+    """
+    is_new = False
+    for path in paths:
+        with contextlib.suppress(OSError), disk.open_to_read(path) as file:
+            text = file.read()
+            names = list(odd_operands(text, is_unusual))
+            if by_macro:
+                values = (*names_in_directives(text), *_defined(task))
+                names.extend(value for value in values if is_odd(value, is_unusual))
+            places = [posixpath.dirname(path), *task.search_dirs] if names else []
+            is_new |= _cover(mirroring, names, places, task.generation)
+    return is_new
+
+
+def cover_asked(
+    mirroring: Mirroring,
+    texts: Texts,
+    task: Task,
+    inputs: Iterable[InputFile],
+    partly: Collection[str],
+) -> bool:
+    """Mirror what ``__has_include`` may have asked for in what a job has read; whether anything is
+    newer than what it had.
+
+    ``partly``: its search directories of which only the top is mirrored. There every name with a
+    directory in it is one that may be missing. Where a macro gives the name, every value that the
+    texts and the command give to macros may be meant.
+    """
+    # What else a worker says was read may be no file at all.
+    known = {os.fsdecode(file.path) for file in task.files}
+    read = [
+        (path, item.digest)
+        for item in inputs
+        if (path := os.fsdecode(item.path)) in known
+        or isinstance(mirroring.manifest.get(path), FileEntry)
+    ]
+    asking, is_new = [], False
+    for path, digest in read:
+        facts = texts.about(path, digest)
+        if facts is None:
+            continue
+        directory = posixpath.dirname(path)
+        if partly:
+            names = [name for name in facts.asked.names if "/" in name]
+            is_new |= _cover(mirroring, names, [directory, *partly], task.generation)
+        if facts.asked.is_computed:
+            asking.append(directory)
+    if not asking:
+        return is_new
+    values = dict.fromkeys(name for path, digest in read for name in texts.named(path, digest))
+    values.update(dict.fromkeys(_defined(task)))
+    odd = [n for n in values if is_odd(n, is_unusual) or (partly and "/" in n)]
+    return _cover(mirroring, odd, [*asking, *task.search_dirs], task.generation) or is_new
+
+
+def _cover(
+    mirroring: Mirroring, names: Iterable[str], places: Iterable[str], since: int = 0
+) -> bool:
+    """Mirror single files, where they exist; whether a tree of generation ``since`` lacked one.
+
+    What does not exist is in no tree either. Not the directory that a name leads to: that may be as
+    wide as ``/usr``.
+    """
+    manifest, is_new = mirroring.manifest, False
+    around = tuple(dict.fromkeys(places))
+    for path in dict.fromkeys(HERE.absolute(place, n) for n in names for place in around):
+        if not disk.isfile(path):
+            continue
+        if not _holds(mirroring, path):
+            mirroring.want(path)
+        is_new |= manifest.has_newer(path, since)
+    return is_new
+
+
+def _holds(mirroring: Mirroring, path: str) -> bool:
+    """Whether the mirror leads to a file's content by this path, and to what is beside it."""
+    manifest = mirroring.manifest
+    real = manifest.resolve(path)
+    if real is None or not isinstance(manifest.get(real), FileEntry):
+        return False
+    directory = manifest.resolve(posixpath.dirname(path))
+    return directory is not None and mirroring.roots.holds_files_of(directory)
+
+
+def _defined(task: Task) -> Iterable[str]:
+    """What may be files' names in the command's own macros."""
+    for argument in task.command.arguments:
+        if argument.meaning == "-D" and argument.value is not None:
+            yield from names_in_definition(argument.value)
+
+
+def is_absolute(operand: str) -> bool:
+    """Whether an operand means one place whatever directory it is looked for in."""
+    return HERE.absolute("/C/1", operand) == HERE.absolute("/C/2", operand)

@@ -1,0 +1,129 @@
+"""The two ways into the syncer: HTTPS for workers, the Unix socket for this machine's wrappers."""
+
+import contextlib
+import hashlib
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from distbuild.config import Config, Home, syncer_port
+from distbuild.credentials import Credentials, own_secret
+from distbuild.http import run, threaded
+from distbuild.http.front import Front, Site
+from distbuild.http.listen import listen_port, listen_unix
+from distbuild.http.transport import Plain, Tls, server_context
+from distbuild.protocol.messages import MAX_RESULTS_BYTES
+from distbuild.syncer.gate import Gate
+from distbuild.syncer.routes import make_handlers
+from distbuild.syncer.service import Service
+
+#: A command line, with its environment.
+MAX_SOCKET_BODY_BYTES = 32 * 1024 * 1024
+#: A connection on which no request comes is given up after this time (seconds).
+PATIENCE_S = 60.0
+#: Few, see Front; one of them is never a guest of a wrapper.
+NETWORK_THREADS = 3
+
+#: Starts the syncer and returns what it does, and what to call at the end.
+Start = Callable[[threading.Event], tuple[Service, Callable[[], None]]]
+
+
+def serve_syncer(start: Start, home: Home, config: Config, credentials: Credentials) -> None:
+    """Serve until told to stop. Raises ConfigError."""
+    user = hashlib.sha256(own_secret(home.user_token).encode()).digest()
+    # Where there is no Unix socket, wrappers of this machine have no other way.
+    remote = config.remote_compiles or not run.is_supported()
+    gate = Gate(credentials, user, remote=remote)
+
+    def make_site(stop: threading.Event) -> Site:
+        service, end = start(stop)
+        # Not before: the first scan goes on while Flask is loaded.
+        from distbuild.syncer.flask_app import make_app
+
+        handlers = make_handlers(service, gate)
+        return Site(make_app(service, gate, handlers), handlers, end)
+
+    if run.is_supported():
+        fronts = {"https": _network(config, credentials, gate), "socket": _local(home)}
+        try:
+            run.serve(make_site, fronts)
+        finally:
+            home.socket.unlink(missing_ok=True)
+    elif threaded.is_wanted():
+        threaded.serve(make_site, _port(config, credentials, gate))
+    else:
+        _serve_portably(make_site, config, credentials)
+
+
+def _network(config: Config, credentials: Credentials, gate: Gate) -> Front:
+    context = server_context(credentials.cert, credentials.key)
+    return Front(
+        listen_port(config.bind, syncer_port(config)),
+        partial(Tls, context=context),
+        threads=NETWORK_THREADS,
+        admits=lambda headers: gate.knows(headers.get("authorization")),
+        max_body=MAX_RESULTS_BYTES,
+        # The wrappers' share of the descriptors is out of a stranger's reach.
+        max_connections=_raise_limit() // 2,
+        patience_s=PATIENCE_S,
+        guests=sys.maxsize,
+    )
+
+
+def _local(home: Home) -> Front:
+    def beat() -> None:
+        with contextlib.suppress(OSError):
+            home.silent.unlink()
+
+    return Front(
+        listen_unix(home.socket),
+        Plain,
+        threads=3,
+        admits=lambda _: True,
+        max_body=MAX_SOCKET_BODY_BYTES,
+        max_connections=sys.maxsize,
+        beat=beat,
+        # The workers' leases are renewed however slow the disk is that outputs are written to.
+        guests=NETWORK_THREADS - 1,
+    )
+
+
+def _port(config: Config, credentials: Credentials, gate: Gate) -> threaded.Port:
+    return threaded.Port(
+        config.bind,
+        syncer_port(config),
+        credentials.cert,
+        credentials.key,
+        admits=lambda headers: gate.knows(headers.get("authorization")),
+        max_body=MAX_RESULTS_BYTES,
+    )
+
+
+def _serve_portably(
+    make_site: Callable[[threading.Event], Site], config: Config, credentials: Credentials
+) -> None:
+    from distbuild.http import portable
+
+    def make(stop: threading.Event) -> portable.Served:
+        site = make_site(stop)
+        return site.app, site.end
+
+    portable.serve(
+        make,
+        bind=config.bind,
+        port=syncer_port(config),
+        cert=credentials.cert,
+        key=credentials.key,
+        name="syncer",
+    )
+
+
+def _raise_limit() -> int:
+    """Have as many descriptors as we may; returns how many."""
+    import resource  # not on Windows, where nobody calls this
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

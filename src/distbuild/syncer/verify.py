@@ -1,0 +1,395 @@
+"""Whether a result is the local compiler's, after the fact: was it made from what the dev box has?
+
+What turns out to be missing is mirrored here, so that the next round finds it. Knows no queue.
+"""
+
+import enum
+import io
+import logging
+import os
+import posixpath
+from collections.abc import Collection, Iterable
+
+from distbuild.command.diagnostics import blamed, is_assemblers, places, plain
+from distbuild.command.missing import MissingInclude, missing_includes
+from distbuild.command.model import Family, Local, LocalReason
+from distbuild.command.search_paths import angle_dirs
+from distbuild.farm.executor import Task
+from distbuild.mirror.live import Mirroring
+from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES
+from distbuild.mirror.scan import Scanner
+from distbuild.protocol.errors import ProtocolError
+from distbuild.protocol.messages import Entry, FileEntry, InputFile, ResultRequest
+from distbuild.syncer import assembler_inputs, evidence
+from distbuild.syncer.derivable import Derivable
+from distbuild.syncer.include_facts import Texts
+from distbuild.syncer.include_lookup import cover_asked, cover_odd_files
+from distbuild.syncer.proved import Inputs, Proved
+from distbuild.system import disk
+
+log = logging.getLogger(__name__)
+
+_WITHHELD_MARK = "dist_build_withheld"
+#: Of a clang that names no places in its messages, which are in English always.
+_NO_PLACES = "-fno-show-source-location"
+_NOT_FOUND = b"file not found"
+
+
+class Verdict(enum.Enum):
+    """What becomes of a result that does not leave it to the local compiler."""
+
+    STANDS = "stands"
+    AGAIN = "compile again"
+    #: The next round has a file that this one lacked: it gets further.
+    AGAIN_WITH_MORE = "compile again, with more of the mirror"
+
+
+class Judge:
+    """Holds results against the mirror."""
+
+    def __init__(self, mirroring: Mirroring, scanner: Scanner) -> None:
+        self._mirroring = mirroring
+        self._scanner = scanner
+        self._texts = Texts()
+        self._proved = Proved(self._texts)
+
+    def judge(self, task: Task, result: ResultRequest) -> Verdict | Local:
+        """Whether the result is the local compiler's. Local: give it up."""
+        try:
+            return self._judge(task, result, Inputs(result))
+        except ProtocolError as error:
+            log.warning("compiled again: %s: %s", result.worker, error)
+            return Verdict.AGAIN
+
+    def _judge(self, task: Task, result: ResultRequest, inputs: Inputs) -> Verdict | Local:
+        own = {os.fsdecode(f.path): f.entry for f in task.files}
+        if result.disturbed or not self._sources_unchanged(own):
+            what = "the tree" if result.disturbed else "the source"
+            log.info("compiled again: %s changed meanwhile: %s", what, task.command.source)
+            # Else each round of a busy build is spent on the same placeholder.
+            with_more = result.exit_code != 0 and self._bring_withheld(task, result, inputs)
+            return _again(with_more=with_more)
+        # A dependency file that leaves out system headers does not list all that was read.
+        if result.exit_code != 0 and (not inputs or _WITHHELD_MARK.encode() in result.stderr):
+            stands = self._judge_failure(task, result, inputs)
+            lists_none = not inputs and not task.command.family.speaks_cl
+            if stands is Verdict.STANDS and lists_none:
+                return self._judge_unproved(task, result)
+            return stands
+        if result.exit_code != 0 and assembler_inputs.is_of_assembler(task.command, result.stderr):
+            return Local(LocalReason.ASSEMBLER_INPUT, task.command.source)
+        return self._judge_inputs(task, result, inputs, own)
+
+    def _judge_inputs(
+        self, task: Task, result: ResultRequest, inputs: Inputs, own: dict[str, FileEntry]
+    ) -> Verdict | Local:
+        findings = self._examine(task, inputs, own)
+        if obstacle := _obstacle(findings):
+            return obstacle
+        if findings.in_doubt():
+            return self._mend(task, findings, inputs)
+        if self._covered_more(task, findings, inputs):
+            return Verdict.AGAIN_WITH_MORE
+        return self._judge_assembled(task, result, own) if result.assembled else Verdict.STANDS
+
+    def _judge_assembled(
+        self, task: Task, result: ResultRequest, own: dict[str, FileEntry]
+    ) -> Verdict | Local:
+        """The same for what the assembler has read, which no dependency file names."""
+        manifest = self._mirroring.manifest
+        found = assembler_inputs.examine(result.assembled, task.command, manifest.get, own)
+        if found.obstacle:
+            return found.obstacle
+        if not (found.withheld or found.stale):
+            return Verdict.STANDS
+        log.info("compiled again: %s", found)
+        self._mirroring.recheck(found.stale)
+        for path in found.withheld:
+            if not self._mirroring.is_secret(path):
+                self._mirroring.want(path)
+            if not isinstance(manifest.get(path), FileEntry):
+                return Local(LocalReason.ASSEMBLER_INPUT, path)
+        return _again(with_more=self._lacked(task, found.withheld))
+
+    def _mend(self, task: Task, findings: evidence.Findings, inputs: Inputs) -> Verdict | Local:
+        """Have the next round read what this one lacked or read wrongly."""
+        manifest = self._mirroring.manifest
+        unknown = [path for path in findings.stale if manifest.get(path) is None]
+        derivable = Derivable(task, self._mirroring, inputs.paths())
+        for path in (*findings.withheld, *unknown):
+            if not derivable.allows(path):
+                return _unfounded(task, result_says=path)
+        wanted = [*findings.withheld, *findings.shadowing, *unknown]
+        log.info("compiled again: %s", findings)
+        self._mirroring.recheck(path for path in findings.stale if path not in unknown)
+        self._bring(wanted, derivable)
+        with_more = self._lacked(task, wanted)
+        with_more |= self._covered_more(task, findings, inputs)
+        return _again(with_more=with_more)
+
+    def _covered_more(self, task: Task, findings: evidence.Findings, inputs: Inputs) -> bool:
+        """Mirror what texts ask for outside the mirrored directories; whether that was lacking."""
+        covered = cover_odd_files(self._mirroring, task, findings.odd)
+        partly = self._shallow_searched(task)
+        if partly or findings.asks_by_macro or task.asks_by_macro:
+            covered |= cover_asked(self._mirroring, self._texts, task, inputs.items(), partly)
+        return covered
+
+    def _examine(self, task: Task, inputs: Inputs, own: dict[str, FileEntry]) -> evidence.Findings:
+        manifest = self._mirroring.manifest
+        headers, shallow = self._unseen(task), self._shallow_searched(task)
+        all_shallow = frozenset(self._mirroring.roots.shallow())
+        # clang goes by inodes, of which a tree has one for each name.
+        twins = self._scanner.twins() if task.command.family.is_clang else {}
+        is_asking = bool(headers or shallow or twins) or task.asks_by_macro
+        if not is_asking and self._proved.knows(inputs, task.files, manifest):
+            return evidence.Findings()
+        rest = self._proved.rest(inputs, {f.path for f in task.files}, manifest, all_shallow)
+        findings = self._compared(rest, own)
+        if headers:
+            findings.precompiled = evidence.precompiled(
+                inputs.paths(), self._spelled(task.search_dirs), headers, manifest.resolve
+            )
+        if all_shallow:
+            # Where one of them was read, what it includes by quotes is looked for first.
+            around = {posixpath.dirname(os.fsdecode(item.path)) for item in rest}
+            shallow = list(dict.fromkeys([*shallow, *(all_shallow & around)]))
+        if shallow:
+            searched = self._spelled(task.search_dirs)
+            findings.shadowing = evidence.shadowing(
+                inputs.paths(), searched, shallow, lambda p: self._had(task, p), disk.exists
+            )
+        if twins:
+            findings.twin = evidence.twin(inputs.paths(), twins)
+        return findings
+
+    def _compared(self, inputs: list[InputFile], own: dict[str, FileEntry]) -> evidence.Findings:
+        return evidence.examine(inputs, self._mirroring.manifest.get, own, self._texts.about)
+
+    def _spelled(self, directories: Iterable[str]) -> list[str]:
+        return [self._mirroring.manifest.spelled(directory) for directory in directories]
+
+    def _unseen(self, task: Task) -> list[str]:
+        """Precompiled headers that the compiler did not find as they are on the dev box.
+
+        Only gcc takes them wherever they were made: clang wants the very times of all headers.
+        """
+        manifest = self._mirroring.manifest
+        if not manifest.precompiled:
+            return []
+        command = task.command
+        takes = command.family is Family.GCC and command.needs_original_paths
+        return [
+            path
+            for path in sorted(manifest.precompiled)
+            if not (takes and isinstance(manifest.get(path), FileEntry))
+            or manifest.is_newer(path, task.generation)
+        ]
+
+    def bring(self, task: Task, path: str) -> bool:
+        """Mirror a precompiled header; whether it is there now."""
+        if not Derivable(task, self._mirroring, ()).allows(path):
+            return False
+        self._mirroring.want(path)
+        return isinstance(self._mirroring.manifest.get(disk.realpath(path)), FileEntry)
+
+    def _sources_unchanged(self, own: dict[str, FileEntry]) -> bool:
+        for path, entry in own.items():
+            now = self._scanner.file(path)
+            if not isinstance(now, FileEntry) or now.digest != entry.digest:
+                return False
+        return True
+
+    def _judge_failure(self, task: Task, result: ResultRequest, inputs: Inputs) -> Verdict | Local:
+        """A failed compile lists no inputs. It stands unless a file of ours was missing."""
+        if _WITHHELD_MARK.encode() in result.stderr:
+            if self._bring_withheld(task, result, inputs):
+                return Verdict.AGAIN_WITH_MORE
+            named = (*self._blamed(task, result), task.command.source)
+            return Local(LocalReason.INPUT_NOT_MIRRORED, named[0])
+        if is_assemblers(result.stderr):
+            return Local(LocalReason.ASSEMBLER_INPUT, task.command.source)
+        if unseen := self._unseen(task):
+            searched = {disk.realpath(d) for d in task.search_dirs}
+            for path in unseen:
+                if posixpath.dirname(path) in searched:
+                    return Local(LocalReason.PRECOMPILED_HEADER, path)
+        doubtful = bool(self._shallow_searched(task)) or (
+            _NOT_FOUND in result.stderr and _hides_places(task)
+        )
+        return self._judge_missing(task, result, doubtful=doubtful)
+
+    def _judge_unproved(self, task: Task, result: ResultRequest) -> Verdict | Local:
+        """The compiler gave up before it listed what it had read. What it complains of may come of
+        an answer that it would not get here: the local one has the last word.
+
+        A complaint about no place in a text is one about the command line.
+        """
+        named = dict.fromkeys(path for path, _ in places(plain(result.stderr)))
+        files = [task.command.absolute(path) for path in named if not path.startswith("<")]
+        if not files and not _hides_places(task):
+            return Verdict.STANDS
+        # A worker may name any file: only what it can have read is looked at here.
+        own = _own_paths(task)
+        mirrored = [path for path in files if self._is_readable(path, own)]
+        if cover_odd_files(self._mirroring, task, mirrored, by_macro=True):
+            return Verdict.AGAIN_WITH_MORE
+        return Local(LocalReason.UNPROVED_FAILURE, task.command.source)
+
+    def _shallow_searched(self, task: Task) -> list[str]:
+        """Search directories of which only the top is mirrored."""
+        shallow = self._mirroring.roots.wide()
+        searched = {disk.realpath(d) for d in task.search_dirs} if shallow else set()
+        return [path for path in shallow if path in searched]
+
+    def _judge_missing(
+        self, task: Task, result: ResultRequest, *, doubtful: bool
+    ) -> Verdict | Local:
+        candidates = self._missed(task, result)
+        if isinstance(candidates, Local):
+            return candidates
+        if candidates:
+            self._bring(candidates, Derivable(task, self._mirroring, ()))
+            if self._lacked(task, candidates):
+                return Verdict.AGAIN_WITH_MORE
+            held = self._mirroring.manifest.get
+            unheld = (p for p in candidates if not isinstance(held(disk.realpath(p)), FileEntry))
+            if path := next(unheld, ""):
+                return Local(LocalReason.INPUT_NOT_MIRRORED, path)
+        # A file may be missing that is in a partly mirrored directory, or that was not named.
+        if doubtful and task.command.family.speaks_cl:
+            return Local(LocalReason.INPUT_NOT_MIRRORED, task.command.source)
+        return Verdict.STANDS
+
+    def _missed(self, task: Task, result: ResultRequest) -> list[str] | Local:
+        """Files of the dev box that may be those that a compiler says it did not find."""
+        candidates: list[str] = []
+        # Of a compiler that lists what it reads, what it does not list it is not believed.
+        lists_inputs = not task.command.family.speaks_cl
+        derivable = Derivable(task, self._mirroring, ())
+        for missing in missing_includes(result.stderr, lambda p, n: self._line(task, p, n)):
+            if missing.name is None:
+                if lists_inputs:
+                    continue
+                return Local(LocalReason.INPUT_NOT_MIRRORED, missing.includer)
+            paths = [posixpath.join(place, missing.name) for place in _places(task, missing)]
+            if not missing.includer:
+                # The name is the worker's word; of others it stands in a text that was read here.
+                paths = list(filter(derivable.allows, paths))
+            for path in paths:
+                precompiled = next((p for p in _beside(path) if disk.exists(p)), None)
+                if precompiled is not None:
+                    # A compiler takes it also where the header itself is missing.
+                    return Local(LocalReason.PRECOMPILED_HEADER, precompiled)
+            candidates.extend(p for p in paths if disk.isfile(p))
+        return candidates
+
+    def _bring_withheld(self, task: Task, result: ResultRequest, inputs: Inputs) -> bool:
+        """Mirror the files whose placeholders the compiler met; whether the task lacked one."""
+        own = {os.fsdecode(f.path): f.entry for f in task.files}
+        listed = self._compared(inputs.items(), own).withheld
+        derivable = Derivable(task, self._mirroring, inputs.paths())
+        paths = [p for p in (*self._blamed(task, result), *listed) if derivable.allows(p)]
+        self._bring(paths, derivable)
+        return self._lacked(task, paths)
+
+    def _blamed(self, task: Task, result: ResultRequest) -> list[str]:
+        """The files in which the compiler met the text of a placeholder, as it says, if they may
+        have been ones in the task's tree."""
+        manifest = self._mirroring.manifest
+        paths = [task.command.absolute(name) for name in blamed(result.stderr, _WITHHELD_MARK)]
+        found = []
+        for path in paths:
+            real = manifest.resolve(path)
+            is_held = real is not None and isinstance(manifest.get(real), FileEntry)
+            if real is not None and (not is_held or manifest.has_newer(path, task.generation)):
+                found.append(path)
+        return found
+
+    def _bring(self, paths: Iterable[str], derivable: Derivable) -> None:
+        """Add files to the mirror, and their directories where the command searches them."""
+        for path in paths:
+            directory = posixpath.dirname(path)
+            if derivable.is_searched(disk.realpath(directory)):
+                self._mirroring.require([directory])
+            self._mirroring.want(path)
+
+    def _lacked(self, task: Task, paths: Iterable[str]) -> bool:
+        """Whether one of these files is mirrored now and the task's tree had not got it so.
+
+        Not whether this job changed the mirror: another one may have had the same file mirrored
+        since it began.
+        """
+        manifest = self._mirroring.manifest
+        return any(
+            manifest.has_newer(path, task.generation)
+            for path in paths
+            if (real := manifest.resolve(path)) is not None
+            and isinstance(manifest.get(real), FileEntry)
+        )
+
+    def _had(self, task: Task, path: str) -> Entry | None:
+        """What the task's tree had at a real path; None also where it may have had nothing yet."""
+        manifest = self._mirroring.manifest
+        return None if manifest.is_newer(path, task.generation) else manifest.get(path)
+
+    def _is_readable(self, path: str, own: Collection[str]) -> bool:
+        """Whether the content of a file is in the task's tree."""
+        real = self._mirroring.manifest.resolve(path)
+        if real is None:
+            return False
+        return real in own or isinstance(self._mirroring.manifest.get(real), FileEntry)
+
+    def _line(self, task: Task, path: str, number: int) -> bytes | None:
+        """A line of a text that a worker names, if it can have read that."""
+        if not self._is_readable(task.command.absolute(path), _own_paths(task)):
+            return None
+        try:
+            with io.BufferedReader(disk.open_to_read(task.command.absolute(path))) as file:
+                for at, line in enumerate(file, start=1):
+                    if at == number:
+                        return line
+        except OSError:
+            return None
+        return None
+
+
+def _obstacle(findings: evidence.Findings) -> Local | None:
+    """What only the local compiler can do."""
+    if findings.twin:
+        return Local(LocalReason.HARD_LINKS, findings.twin)
+    if findings.precompiled:
+        return Local(LocalReason.PRECOMPILED_HEADER, findings.precompiled)
+    return None
+
+
+def _again(*, with_more: bool) -> Verdict:
+    return Verdict.AGAIN_WITH_MORE if with_more else Verdict.AGAIN
+
+
+def _own_paths(task: Task) -> list[str]:
+    """The files that came with the task."""
+    return [os.fsdecode(file.path) for file in task.files]
+
+
+def _unfounded(task: Task, result_says: str) -> Local:
+    """A worker named a file that nothing on the dev box leads to."""
+    log.warning("%s: a worker asks for %.200r: not given", task.command.source, result_says)
+    return Local(LocalReason.INPUT_NOT_MIRRORED, task.command.source)
+
+
+def _hides_places(task: Task) -> bool:
+    return any(argument.option == _NO_PLACES for argument in task.command.arguments)
+
+
+def _places(task: Task, missing: MissingInclude) -> list[str]:
+    """Where the compiler has looked; it may be that it would find nothing on the dev box either."""
+    if missing.angle:
+        return [*angle_dirs(task.command, task.env), *task.builtin_dirs]
+    includer = task.command.absolute(missing.includer)
+    return [posixpath.dirname(includer), *task.search_dirs]
+
+
+def _beside(header: str) -> list[str]:
+    """Where a compiler looks for a header's precompiled form."""
+    return [header + suffix for suffix in PRECOMPILED_SUFFIXES]

@@ -1,0 +1,125 @@
+"""Has each worker compile one line, to see that it does. Knows no HTTP and no mirror.
+
+What is tested is the whole way of a job: the worker asks for it, a compiler runs in its sandbox,
+and its result comes back. Nothing is mirrored for it, since the source travels with the job.
+"""
+
+import posixpath
+import time
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from distbuild.command.model import CompileCommand, Local, LocalReason
+from distbuild.command.parse import parse
+from distbuild.compiler.identity import Identity
+from distbuild.farm.executor import Execution, Executor, Task
+from distbuild.one_shot import Signal
+from distbuild.protocol.codec import pack_quickly
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.messages import FileEntry, JobFile, ResultRequest
+
+#: How long all test compiles together are waited for (seconds).
+CHECK_S = 3.0
+_SOURCE, _OUTPUT = "check.c", "check.o"
+_TEXT = b"int dist_build_check;\n"
+_REFUSALS = (LocalReason.NO_WORKER, LocalReason.NO_TOOLCHAIN, LocalReason.NO_NAMESPACE)
+_MAX_DETAIL = 200
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What became of a worker's test compile, and how long that took.
+
+    ``refused``: the queue has no such worker now. ``silent``: no result came within the time.
+    """
+
+    outcome: Literal["compiled", "failed", "refused", "silent"]
+    seconds: float
+    detail: str = ""
+
+
+class _Test(msgspec.Struct):
+    """A test compile under way; ``awaited`` is what has to happen before it goes on."""
+
+    execution: Execution
+    awaited: Signal
+    began: float
+    checked: Checked | None = None
+
+    def advance(self, deadline: float) -> None:
+        """Go on until it has ended, or has to wait beyond the deadline."""
+        while self.checked is None and self.awaited.wait(max(0.0, deadline - time.monotonic())):
+            try:
+                self.awaited = next(self.execution)
+            except StopIteration as ended:
+                self.checked = _judged(ended.value, time.monotonic() - self.began)
+
+    def end(self) -> Checked:
+        """What became of it; what still waits is cancelled."""
+        self.execution.close()
+        return self.checked or Checked("silent", time.monotonic() - self.began)
+
+
+def check_workers(
+    executor: Executor,
+    compilers: Mapping[str, tuple[str, Identity]],
+    directory: str,
+    limit_s: float = CHECK_S,
+) -> dict[str, Checked]:
+    """Test all workers at the same time; what became of it, by the worker's name.
+
+    ``compilers``: for each worker the name and identity of one that it has. ``directory``: where
+    the source is said to be, an absolute path; nothing is read there. Raises InfrastructureError
+    when no compiler can be called so.
+    """
+    began = time.monotonic()
+    tests = {}
+    for worker, (name, identity) in compilers.items():
+        happened = Signal()
+        happened.set()
+        task = task_for(worker, name, identity, directory)
+        tests[worker] = _Test(executor.execute(task), happened, began)
+    for deadline in (began, began + limit_s):  # all are queued before the first is waited for
+        for test in tests.values():
+            test.advance(deadline)
+    return {worker: test.end() for worker, test in tests.items()}
+
+
+def task_for(worker: str, name: str, identity: Identity, directory: str) -> Task:
+    """The compile of one line that only this worker may take."""
+    argv = (name, "-nostdinc", "-c", _SOURCE, "-o", _OUTPUT)
+    command = parse(argv, directory, lambda _: None, identity.family)
+    if not isinstance(command, CompileCommand):
+        raise InfrastructureError(f"{name} cannot be tested: {command.reason}")
+    blob = pack_quickly(_TEXT)
+    source = posixpath.join(directory, _SOURCE).encode("utf-8", "surrogateescape")
+    file = JobFile(source, FileEntry(blob.digest, blob.size, 0o444, 0), blob)
+    return Task(
+        command=command,
+        env={},
+        toolchain=identity.digest,
+        generation=0,
+        files=(file,),
+        search_dirs=(),
+        builtin_dirs=(),
+        implicit_include=None,
+        output_dirs=(directory,),
+        processor=(),
+        terminal=None,
+        worker=worker,
+    )
+
+
+def _judged(outcome: ResultRequest | Local, seconds: float) -> Checked:
+    if isinstance(outcome, Local):
+        why = f"{outcome.reason}: {outcome.detail}".rstrip(": ")[:_MAX_DETAIL]
+        return Checked("refused" if outcome.reason in _REFUSALS else "failed", seconds, why)
+    if outcome.exit_code != 0:
+        return Checked("failed", seconds, _first_line(outcome.stderr))
+    return Checked("compiled", seconds)
+
+
+def _first_line(text: bytes) -> str:
+    lines = text.decode("utf-8", "replace").strip().splitlines()
+    return lines[0][:_MAX_DETAIL] if lines else "it failed without a word"

@@ -1,0 +1,274 @@
+"""The calls of ``os`` on files, for internal paths (``system_paths``).
+
+On POSIX these are the calls of ``os`` themselves. On Windows paths are converted on the way, and a
+file that another program has open just now is asked for again for some tens of milliseconds.
+"""
+
+import contextlib
+import functools
+import os
+import posixpath
+import shutil
+import stat as modes
+import sys
+import time
+from collections.abc import Callable, Iterable
+from io import FileIO
+from typing import Any, AnyStr, TypeVar, cast
+
+from distbuild.system.paths import WINDOWS, from_system, to_system
+from distbuild.system.windows import calls, files
+from distbuild.system.windows.names import fold
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+#: Sharing and lock violations; and access denied, as it is said of a name that is being deleted.
+_PASSING = frozenset({32, 33})
+_PASSING_FOR_WRITERS = _PASSING | {5}
+_MAX_LINKS = 63
+#: A disk that takes no more files than this counts as full.
+_FEW_FILES = 100
+#: Read at a time of a file that has grown, or is larger than one call reads.
+_REST_BYTES = 16 * 1024 * 1024
+#: Not for the programs that are started; on Windows also without a change to line ends.
+O_PRIVATE: int = getattr(os, "O_CLOEXEC", 0) | (
+    getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
+)
+#: Virus scanners and indexers look at a file just after it was written (seconds).
+_PAUSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04)
+
+
+def _for_reading(call: F) -> F:
+    return _by_path(call, 1, _PASSING)
+
+
+def _for_writing(call: F, paths: int = 1) -> F:
+    return _by_path(call, paths, _PASSING_FOR_WRITERS)
+
+
+def _by_path(call: F, paths: int, passing: frozenset[int]) -> F:
+    """``call`` with its first ``paths`` arguments in the system's form."""
+    if not WINDOWS:
+        return call
+
+    @functools.wraps(call)
+    def converted(*given: Any, **named: Any) -> Any:
+        native = [to_system(path) for path in given[:paths]]
+        return patiently(functools.partial(call, *native, *given[paths:], **named), passing)
+
+    return cast("F", converted)
+
+
+def patiently(
+    call: Callable[[], T],
+    passing: frozenset[int] = _PASSING_FOR_WRITERS,
+    pauses: Iterable[float] = _PAUSES,
+) -> T:
+    """What ``call`` returns; tried again while it raises one of Windows' errors ``passing``."""
+    for pause in pauses:
+        try:
+            return call()
+        except OSError as error:
+            if getattr(error, "winerror", None) not in passing:
+                raise
+            time.sleep(pause)
+    return call()
+
+
+def make_link(target: bytes, path: bytes, *, to_directory: bool) -> bool:
+    """A link on Windows at ``path`` to an absolute target; whether there is one now."""
+    try:
+        native = (os.fsdecode(to_system(target)), os.fsdecode(to_system(path)))
+        files.make_link(*native, to_directory=to_directory)
+    except OSError:
+        return False
+    return True
+
+
+def remove_tree(path: AnyStr) -> None:
+    """A directory and what is in it, as far as it can be removed."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(to_system(path), ignore_errors=True)
+
+
+stat = _for_reading(files.status) if WINDOWS else os.stat
+lstat = _for_reading(files.own_status) if WINDOWS else os.lstat
+listdir = _for_reading(os.listdir)
+access = _for_reading(os.access)
+open_descriptor = _for_writing(os.open)
+unlink = _for_writing(os.unlink)
+rmdir = _for_writing(os.rmdir)
+mkdir = _for_writing(os.mkdir)
+makedirs = _for_writing(os.makedirs)
+#: In place of what has the new name.
+rename = _for_writing(os.replace, 2)
+link = _for_writing(os.link, 2)
+utime = _for_writing(os.utime)
+chmod = _for_writing(os.chmod)
+copyfile = _for_writing(shutil.copyfile, 2)
+copy2 = _for_writing(shutil.copy2, 2)
+rmtree = _for_writing(shutil.rmtree)
+
+
+def free_bytes(path: bytes) -> int:
+    """How much an ordinary user may still write on this path's disk; 0 also where it takes no
+    further file."""
+    named = to_system(os.fsdecode(path))
+    if sys.platform == "win32":
+        return shutil.disk_usage(named).free
+    status = os.statvfs(named)
+    takes_none = status.f_files > 0 and status.f_favail < _FEW_FILES
+    return 0 if takes_none else status.f_bavail * status.f_frsize
+
+
+def discard(path: bytes) -> None:
+    """Unlink a file, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        unlink(path)
+
+
+def _asking(call: F) -> F:
+    """One of ``os.path`` that raises nothing."""
+    if not WINDOWS:
+        return call
+
+    @functools.wraps(call)
+    def converted(path: Any) -> Any:
+        try:
+            return call(to_system(path))
+        except FileNotFoundError:
+            return False
+
+    return cast("F", converted)
+
+
+def _open(path: str | bytes) -> FileIO:
+    return open(path, "rb", buffering=0)
+
+
+def _read_whole(path: str) -> tuple[bytes, os.stat_result]:
+    handle = os.open(path, os.O_RDONLY | O_PRIVATE)
+    try:
+        status = os.fstat(handle)
+        # One byte more than there are: fewer are its end, without another call to see that.
+        data = os.read(handle, status.st_size + 1)
+        if len(data) != status.st_size:
+            data += b"".join(iter(lambda: os.read(handle, _REST_BYTES), b""))
+        return data, status
+    finally:
+        os.close(handle)
+
+
+def _read_whole_on_windows(path: str) -> tuple[bytes, os.stat_result]:
+    with open_to_read(path) as file:
+        status = fstat(file.fileno())
+        return file.read(), status
+
+
+def _as_on_disk(path: str) -> str:
+    directory, _, name = path.rpartition("/")
+    try:
+        native = to_system(path)
+    except FileNotFoundError:
+        return path
+    if native.endswith("\\"):
+        return path
+    return f"{directory}/{calls.name_on_disk(native) or name}"
+
+
+def _as_it_is(path: str) -> str:
+    return path
+
+
+exists = _asking(os.path.exists)
+lexists = _asking(os.path.lexists)
+isfile = _asking(os.path.isfile)
+isdir = _asking(os.path.isdir)
+
+
+def realpath(path: AnyStr) -> AnyStr:
+    """``path`` with every link followed; on Windows also in the spelling that the disk has."""
+    if not WINDOWS:
+        return os.path.realpath(path)
+    if isinstance(path, bytes):
+        return os.fsencode(_real_on_windows(os.fsdecode(path)))
+    return _real_on_windows(path)
+
+
+def _real_on_windows(path: str) -> str:
+    # Python's own leads from a drive that stands for a share or a directory to that.
+    pending = path.split("/")[::-1]
+    here, followed = "", 0
+    while pending:
+        part = pending.pop()
+        if part == "..":
+            here = here.rpartition("/")[0]
+        if part in ("", ".", ".."):
+            continue
+        step = f"{here}/{part}"
+        try:
+            linked = is_link(lstat(step)) and followed < _MAX_LINKS
+            target = readlink(step) if linked else ""
+        except OSError:
+            target = ""
+        if target:
+            followed += 1
+            pending += target.split("/")[::-1]
+            here = "" if target.startswith("/") else here
+        else:
+            here = as_on_disk(step)
+    return here or "/"
+
+
+def has_short_name(path: str) -> bool:
+    """Whether Windows knows a directory on the way by an abbreviated name, ``PROGRA~1``, as well,
+    and ``path`` has that one."""
+    if not WINDOWS or "~" not in path:
+        return False
+    here = ""
+    for part in posixpath.normpath(path).split("/")[1:]:
+        step = f"{here}/{part}"
+        if "~" in part and fold(as_on_disk(step)) != fold(step):
+            return True
+        here = step
+    return False
+
+
+def is_respelled(path: str) -> bool:
+    """Whether the disk spells a path without links otherwise."""
+    if not WINDOWS:
+        return False
+    try:
+        real = from_system(os.path.realpath(to_system(path)))
+    except OSError:
+        return False
+    return real != path and fold(real) == fold(path)
+
+
+def _link_on_windows(path: AnyStr) -> AnyStr:
+    target = _for_reading(os.readlink)(path)
+    if isinstance(target, bytes):
+        return os.fsencode(files.inside_target(os.fsdecode(target)))
+    return files.inside_target(target)
+
+
+def _is_link(status: os.stat_result) -> bool:
+    return modes.S_ISLNK(status.st_mode)
+
+
+#: A link's target in internal form, relative or absolute.
+readlink = _link_on_windows if WINDOWS else os.readlink
+links_to_directory = files.links_to_directory
+#: Whether a status of ``lstat`` is that of a symbolic link, or of one of Windows' junctions.
+is_link = files.is_link if WINDOWS else _is_link
+#: A path with its last name as the directory spells it; on POSIX there is but one spelling.
+as_on_disk = _as_on_disk if WINDOWS else _as_it_is
+#: A file, unbuffered, for reading bytes; nobody is kept from replacing it.
+open_to_read = _for_reading(files.open_to_read) if WINDOWS else _open
+#: A file's bytes, and its status before they were read.
+read_whole = _read_whole_on_windows if WINDOWS else _read_whole
+#: The listing of a directory, to be used with ``with``.
+scandir = _for_reading(files.scan) if WINDOWS else os.scandir
+#: The status of an open file.
+fstat = files.status_of_descriptor if WINDOWS else os.fstat

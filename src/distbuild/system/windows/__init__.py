@@ -1,0 +1,4 @@
+"""Windows: paths, names, processes and files.
+
+Imported only on Windows, but for the pure modules ``paths`` and ``names``.
+"""

@@ -1,0 +1,1 @@
+"""Starts compilers and waits for their end, with limits on time and output."""

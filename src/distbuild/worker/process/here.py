@@ -1,0 +1,23 @@
+"""A process with all that it starts, from its start to its end: on this system."""
+
+import sys
+
+from distbuild.worker.process.limits import MAX_OUTPUT_BYTES, REPORT, TIMEOUT_S, Completed
+
+if sys.platform == "win32":
+    from distbuild.system.windows.process import limit_descendants
+    from distbuild.worker.process.windows import Cancellation, Running, start
+else:
+    from distbuild.worker.process.posix import Cancellation, Running, start
+    from distbuild.worker.process.spawn import limit_descendants
+
+__all__ = [
+    "MAX_OUTPUT_BYTES",
+    "REPORT",
+    "TIMEOUT_S",
+    "Cancellation",
+    "Completed",
+    "Running",
+    "limit_descendants",
+    "start",
+]

@@ -1,0 +1,167 @@
+"""Starts a program under limits, in a session of its own, that inherits nothing of this process.
+
+Without a shell and without closing descriptors one by one: a worker with hundreds of slots has
+as many open, and starts as many compilers. Knows no compiler and waits for nothing.
+"""
+
+import contextlib
+import ctypes
+import functools
+import os
+import resource
+import signal
+import stat
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+
+from distbuild.worker.sandbox.landlock import Reach, within
+
+#: Large translation units take some GiB; ninja's own rule of thumb for heavy C++ is 2 per job.
+MIN_ADDRESS_SPACE = 8 * 1024**3
+MAX_CPU_S = 30 * 60
+MAX_FILE_BYTES = 4 * 1024**3
+_ULIMIT_FILE_UNIT = 512
+
+#: The same limits for a program that does not let its starter limit it; what is lower stays.
+_LIMITED = b"""ulimit -c 0 2>/dev/null
+ulimit -t %d 2>/dev/null
+ulimit -f %d 2>/dev/null
+ulimit -v %d 2>/dev/null
+exec "$@"
+"""
+#: close_range(2); the number is the same on all architectures but alpha.
+_CLOSE_RANGE = 436
+_CLOSE_RANGE_CLOEXEC = 4
+_FIRST, _LAST = 3, 0xFFFFFFFF
+
+#: What can be inherited is the whole process's, so that one start has to follow the other.
+_starting = threading.Lock()
+
+
+def limit_descendants() -> None:
+    """Have no core files and no gigantic files below this process, from any child's first moment.
+
+    Once, at the start of a process. The other limits would hit this process itself.
+    """
+    for kind, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, MAX_FILE_BYTES)):
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (_lowered(kind, value)[0], hard))
+
+
+def start(
+    argv: Sequence[bytes],
+    cwd: bytes | str,
+    env: Mapping[bytes, bytes],
+    streams: tuple[int, int, int],
+    passed: int | None = None,
+    reach: Reach | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start ``argv`` with these descriptors as its standard input, output and error.
+
+    The input may be ``subprocess.DEVNULL``. ``passed`` is a further descriptor that it gets under
+    the same number. ``reach``: what it may open, None: not restricted here. Raises OSError or
+    ValueError when the program cannot be started.
+    """
+
+    def launch(words: Sequence[bytes]) -> subprocess.Popen[bytes]:
+        if reach is None:
+            return _spawn(words, cwd, env, streams, passed)
+        # The restriction is the starting thread's, and lasts as long: hence a thread for each.
+        return within(reach, lambda: _spawn(words, cwd, env, streams, passed))
+
+    process = launch(argv)
+    try:
+        confine(process.pid)
+    except PermissionError:
+        # It runs as somebody else: a bubblewrap that is setuid root.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return launch(limited(argv))
+    return process
+
+
+def can_seal() -> bool:
+    """Whether a program is started without anything being opened or closed between."""
+    with _starting:
+        return _seal()
+
+
+def gains_rights(program: bytes) -> bool:
+    """Whether a program runs as another user than who starts it."""
+    return os.geteuid() != 0 and bool(os.stat(program).st_mode & (stat.S_ISUID | stat.S_ISGID))
+
+
+def confine(pid: int) -> None:
+    """Set the limits of a process that has just started: they reach all that it will fork."""
+    for kind, value in _limits():
+        resource.prlimit(pid, kind, _lowered(kind, value))
+
+
+def limited(argv: Sequence[bytes]) -> list[bytes]:
+    """``argv`` behind a shell that sets the limits."""
+    values = dict(_limits())
+    script = _LIMITED % (
+        values[resource.RLIMIT_CPU],
+        values[resource.RLIMIT_FSIZE] // _ULIMIT_FILE_UNIT,
+        values[resource.RLIMIT_AS] // 1024,
+    )
+    return [b"/bin/sh", b"-c", script, b"sh", *argv]
+
+
+def _limits() -> tuple[tuple[int, int], ...]:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return (
+        (resource.RLIMIT_AS, max(memory, MIN_ADDRESS_SPACE)),
+        (resource.RLIMIT_CPU, MAX_CPU_S),
+        (resource.RLIMIT_FSIZE, MAX_FILE_BYTES),
+        (resource.RLIMIT_CORE, 0),
+    )
+
+
+def _lowered(kind: int, value: int) -> tuple[int, int]:
+    """Soft and hard limit of ``value``, or what this process has where that is lower."""
+    soft, hard = resource.getrlimit(kind)
+    infinite = resource.RLIM_INFINITY
+    return (
+        value if soft == infinite else min(soft, value),
+        value if hard == infinite else min(hard, value),
+    )
+
+
+def _spawn(
+    argv: Sequence[bytes],
+    cwd: bytes | str,
+    env: Mapping[bytes, bytes],
+    streams: tuple[int, int, int],
+    passed: int | None,
+) -> subprocess.Popen[bytes]:
+    with _starting:
+        sealed = _seal()
+        if sealed and passed is not None:
+            os.set_inheritable(passed, True)
+        return subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=env,
+            stdin=streams[0],
+            stdout=streams[1],
+            stderr=streams[2],
+            close_fds=not sealed,
+            pass_fds=() if sealed or passed is None else (passed,),
+            start_new_session=True,
+            umask=0o022,
+        )
+
+
+def _seal() -> bool:
+    """Let no descriptor but the standard ones be inherited; False where the kernel cannot."""
+    flags = ctypes.c_uint(_CLOSE_RANGE_CLOEXEC)
+    first, last = ctypes.c_uint(_FIRST), ctypes.c_uint(_LAST)
+    return bool(_libc().syscall(ctypes.c_long(_CLOSE_RANGE), first, last, flags) == 0)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

@@ -1,0 +1,10 @@
+"""Waits for all compilers of a worker: on this system."""
+
+import sys
+
+if sys.platform == "win32":
+    from distbuild.worker.process.windows_watcher import Watcher
+else:
+    from distbuild.worker.process.posix_watcher import Watcher
+
+__all__ = ["Watcher"]

@@ -1,0 +1,105 @@
+"""The worker's HTTP interface: headers in, status out. Runs no compiler.
+
+Paths: GET /status for everybody; POST /api/v1/mirror/changes, /api/v1/mirror/lacking,
+/api/v1/mirror/blobs and /api/v1/clean for holders of the dev role's token.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import flask
+import werkzeug.exceptions
+
+from distbuild.credentials import Credentials
+from distbuild.protocol.errors import InfrastructureError, ProtocolError, Unauthorized
+from distbuild.protocol.messages import (
+    CONTENT_TYPE,
+    MAX_BODY_BYTES,
+    BlobBatch,
+    Changes,
+    CleanRequest,
+    Message,
+    decode,
+    encode,
+)
+from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.trees import Forest
+
+_BAD_REQUEST, _UNAUTHORIZED, _TOO_LARGE, _NO_STORAGE = 400, 401, 413, 507
+_NOTHING = b"\x80"  # an empty MessagePack map
+
+M = TypeVar("M", bound=Message)
+Status = Callable[[], Mapping[str, Any]]
+
+
+def make_app(forest: Forest, store: Store, credentials: Credentials, status: Status) -> flask.Flask:
+    """The application over one forest of trees and its store."""
+    app = flask.Flask("daemon", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+
+    @app.before_request
+    def authorize() -> None:
+        """Before any body is read."""
+        if flask.request.path != "/status":
+            header = flask.request.headers.get("Authorization")
+            if not credentials.verify_token(header, "dev"):
+                raise Unauthorized("wrong or missing token")
+
+    @app.get("/status")
+    def show_status() -> flask.Response:
+        return flask.jsonify(status())
+
+    _add_mirror_routes(app, forest, store)
+    _translate_errors(app)
+    return app
+
+
+def _add_mirror_routes(app: flask.Flask, forest: Forest, store: Store) -> None:
+    @app.post("/api/v1/mirror/changes")
+    def take_changes() -> flask.Response:
+        changes = _body(Changes)
+        store.put_all(changes.bundles)
+        return _answer(encode(forest.tree(changes.client).apply(changes)))
+
+    @app.post("/api/v1/mirror/lacking")
+    def tell_lacking() -> flask.Response:
+        changes = _body(Changes)
+        return _answer(encode(forest.tree(changes.client).lacking(changes)))
+
+    @app.post("/api/v1/mirror/blobs")
+    def take_blobs() -> flask.Response:
+        store.put_all(_body(BlobBatch).bundles)
+        return _answer(_NOTHING)
+
+    @app.post("/api/v1/clean")
+    def clean() -> flask.Response:
+        forest.clean(_body(CleanRequest).client)
+        return _answer(_NOTHING)
+
+
+def _translate_errors(app: flask.Flask) -> None:
+    codes = {
+        Unauthorized: _UNAUTHORIZED,
+        ProtocolError: _BAD_REQUEST,
+        InfrastructureError: _NO_STORAGE,
+    }
+    for kind, code in codes.items():
+        app.register_error_handler(kind, lambda error, code=code: _line(str(error), code))
+
+    @app.errorhandler(werkzeug.exceptions.HTTPException)
+    def http_error(error: werkzeug.exceptions.HTTPException) -> flask.Response:
+        return _line(error.name, error.code or _BAD_REQUEST)
+
+
+def _body(kind: type[M]) -> M:
+    return decode(flask.request.get_data(cache=False), kind)
+
+
+def _answer(body: bytes) -> flask.Response:
+    return flask.Response(body, mimetype=CONTENT_TYPE)
+
+
+def _line(text: str, code: int) -> flask.Response:
+    line = " ".join(text.split()) + "\n"
+    return flask.Response(line, status=code, mimetype="text/plain")

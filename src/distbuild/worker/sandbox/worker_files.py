@@ -1,0 +1,187 @@
+"""What a worker lends a sandbox of its own disk, and what the client's tree has in its place.
+
+The worker's compilers need their programs, libraries and headers where they are installed: in
+``/usr``, or in a directory of their own. Whatever the tree has there comes on top of it.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Iterable, Iterator
+
+from distbuild.mirror.manifest import MAX_SYMLINKS
+from distbuild.mirror.policy import is_kernels
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.messages import DirectoryEntry, SymlinkEntry, WithheldEntry
+from distbuild.worker.compilers import Driver
+from distbuild.worker.sandbox.base import Task
+from distbuild.worker.sandbox.gather import crowded, gathered
+from distbuild.worker.sandbox.mounts import MountPlan
+from distbuild.worker.tree.paths import is_within
+from distbuild.worker.tree.tree import Tree
+
+#: What stands in the root directory for compilers and the dynamic linker.
+TOP = re.compile(rb"bin|sbin|lib\w*")
+#: Where a compiler that is installed in a directory of its own has its parts. Not all of that
+#: directory: it may be somebody's home.
+_PARTS = (b"bin", b"lib", b"lib32", b"lib64", b"libexec")
+#: Of /etc, what compilers and the dynamic linker read.
+_ETC = (b"alternatives", b"ld.so.cache", b"ld.so.conf", b"ld.so.conf.d")
+_MAX_KEPT = 64
+
+
+def system_paths() -> list[bytes]:
+    """What every compiler may see of this machine, beside its own installation."""
+    top = sorted(b"/" + name for name in os.listdir(b"/") if TOP.fullmatch(name))
+    etc = (b"/etc/" + name for name in _ETC)
+    return [b"/usr", *top, *filter(os.path.exists, etc)]
+
+
+def check_apart(parts: Iterable[bytes], own: bytes) -> None:
+    """Raise InfrastructureError if one of the directories that are lent has this worker's files."""
+    real = os.path.realpath(own)
+    for part in parts:
+        if is_within(real, os.path.realpath(part)):
+            raise InfrastructureError(f"{os.fsdecode(part)} holds this worker's own files")
+
+
+def own_parts(driver: Driver) -> tuple[bytes, ...]:
+    """The directories that a compiler outside ``/usr`` is installed in; none of others."""
+    directory = os.path.dirname(os.fsencode(driver.identity.real_path))
+    if _is_system_s(directory) or os.path.basename(directory) != b"bin":
+        return ()
+    prefix = os.path.dirname(directory)
+    # A cross compiler has its assembler in one that is called as what it compiles for.
+    machine = os.fsencode(driver.identity.version.rpartition(" ")[2])
+    parts = (os.path.join(prefix, name) for name in (*_PARTS, machine))
+    return tuple(filter(os.path.isdir, parts))
+
+
+def laid_over(task: Task, parts: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Paths of the tree that come on top of what is lent, outer ones first."""
+    tree = task.tree
+    paths = _roots_over(tree.roots, parts)
+    # A source in a directory of which only the top is mirrored is there for its job alone.
+    return paths + tuple(
+        file.path
+        for file in task.job.files
+        if _is_lent(file.path, parts) and not any(is_within(file.path, path) for path in paths)
+    )
+
+
+@functools.lru_cache(_MAX_KEPT)
+def _roots_over(roots: tuple[bytes, ...], parts: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    # What stands in the root directory is the worker's whatever it is: its loader is there.
+    over = {root for root in roots if _is_lent(root, parts) and root.count(b"/") > 1}
+    over.update(part for part in parts if any(is_within(part, root) for root in roots))
+    return tuple(sorted(over))
+
+
+@functools.lru_cache(_MAX_KEPT)
+def holds_a_need(paths: tuple[bytes, ...], needs: tuple[str, ...]) -> bool:
+    """Whether a compiler's own file is at or below one of these paths."""
+    return any(is_within(os.fsencode(need), path) for path in paths for need in needs)
+
+
+def shows_own(task: Task, path: bytes) -> bool:
+    """Whether the worker's own file may be seen at a path at which the tree has nothing."""
+    parts, needs = own_parts(task.driver), tuple(map(os.fsencode, task.driver.identity.needs))
+    if any(is_within(path, need) for need in needs):
+        return True
+    over = (p for p in laid_over(task, parts) if is_within(path, p))
+    is_hidden = any(
+        isinstance(task.tree.lookup(os.fsdecode(directory)), DirectoryEntry)
+        and not any(is_within(need, directory) for need in needs)
+        for directory in over
+    )
+    return _is_lent(path, parts) and not is_hidden
+
+
+def is_read_by_loader(task: Task, path: bytes) -> bool:
+    """Whether a program may open a path for itself, before it looks at what it is to read."""
+    parts = own_parts(task.driver)
+    return (
+        _is_lent(path, parts)
+        or is_kernels(os.fsdecode(path))
+        or any(is_within(path, os.fsencode(need)) for need in task.driver.identity.needs)
+    )
+
+
+def kind_of(path: bytes) -> str | bytes:
+    """What stands at a path of this machine: a link's target, or ``d``, ``f`` or nothing."""
+    if os.path.islink(path):
+        return os.readlink(path)
+    return "d" if os.path.isdir(path) else "f" if os.path.exists(path) else ""
+
+
+def show(plan: MountPlan, task: Task) -> None:
+    """Add what is lent for this task's compiler, the tree's over it, and its programs over that.
+
+    Raises ValueError for what cannot be shown at its place.
+    """
+    driver = task.driver
+    parts = own_parts(driver)
+    check_apart(parts, task.directory)
+    for part in parts:
+        plan.bind(part, part)
+    needs = tuple(map(os.fsencode, driver.identity.needs))
+    over = laid_over(task, parts)
+    inside = [path for path in crowded(over) if _is_lent(path, parts)]
+    for path in gathered(over, inside, task.tree, needs):
+        _lay_over(plan, path, task.tree, needs)
+    for need in needs:
+        if not _is_system_s(need) and os.path.exists(need) and not os.path.islink(need):
+            plan.bind(need, need)
+    for path in (os.fsencode(driver.path), *needs):
+        for link in _links(path):
+            if not plan.is_shown(link, link):
+                plan.show(link, link)
+
+
+def _lay_over(plan: MountPlan, path: bytes, tree: Tree, needs: tuple[bytes, ...]) -> None:
+    """The dev box's in place of the worker's, but for what the compiler needs there."""
+    real = tree.ground.real(path)
+    has_needs = any(is_within(need, path) for need in needs)
+    if not os.path.isdir(real) or os.path.islink(real):
+        if not has_needs and not _is_there(plan, path, tree):
+            plan.show(path, real)
+    elif has_needs:
+        for name in sorted(os.listdir(real)):
+            _lay_over(plan, path + b"/" + name, tree, needs)
+    else:
+        plan.bind(path, real)
+
+
+def _is_there(plan: MountPlan, path: bytes, tree: Tree) -> bool:
+    """Whether what is at a path need not be replaced by what the tree has there, no directory."""
+    entry = tree.lookup(os.fsdecode(path))
+    if isinstance(entry, WithheldEntry):
+        # A placeholder would hide a program or library that nobody counts among the needs.
+        return plan.has(path)
+    if isinstance(entry, SymlinkEntry) and os.path.islink(path):
+        # For another link the directory has to be rebuilt, name by name.
+        return os.readlink(path) == entry.target and plan.is_shown(path, path)
+    return not os.path.lexists(tree.ground.real(path))
+
+
+def _is_lent(path: bytes, parts: Iterable[bytes]) -> bool:
+    return (
+        _is_system_s(path)
+        or is_within(path, b"/etc")
+        or any(is_within(path, part) for part in parts)
+    )
+
+
+def _is_system_s(path: bytes) -> bool:
+    """Whether a path is in the directories that each sandbox has of the worker."""
+    top = path.split(b"/", 2)[1]
+    return top == b"usr" or TOP.fullmatch(top) is not None
+
+
+def _links(path: bytes) -> Iterator[bytes]:
+    """The symlinks that lead from a name of a compiler's program to the program."""
+    for _ in range(MAX_SYMLINKS):
+        if not os.path.islink(path):
+            return
+        yield path
+        path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))

@@ -1,0 +1,318 @@
+"""A content-addressed store of blobs on the worker's disk. Knows no client, tree, job or network.
+
+A blob lives at ``root/ab/cdef…``, named by the SHA-256 of its bytes. Trees hold hard links to
+blobs, so a blob whose link count is one is used by nobody.
+"""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import os
+import posixpath
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from distbuild.protocol.errors import InfrastructureError, ProtocolError
+from distbuild.protocol.messages import Blob, Bundle, Digest, FileEntry
+from distbuild.system import disk
+from distbuild.system.paths import WINDOWS, from_system
+from distbuild.worker.tree.blob_file import chunks_of, dress, put_in_place, tree_mode, write_new
+from distbuild.worker.tree.unpacking import Chunks, check_promise, contents_of, expanded
+
+#: A blob that no tree has linked for so long is removed at the next start.
+KEEP_UNUSED_S = 14 * 24 * 3600
+#: With less left on the disk (bytes) it counts as full: sources, objects and headers need some.
+MIN_FREE_BYTES = 64 * 1024**2
+#: The last is FAT's answer on Windows.
+_NO_LINK = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EINVAL})
+
+
+class StoreStatus(msgspec.Struct, frozen=True):
+    """What the store holds, and what its disk still takes, for /status."""
+
+    files: int
+    bytes: int
+    free_bytes: int
+    is_full: bool
+
+
+class Store:
+    """Blobs below ``root``. Every method raises InfrastructureError when the disk fails."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.fsencode(from_system(str(root)))
+        self._lock = threading.Lock()
+        #: A crash may have left garbage under a right name: each blob is hashed once per process.
+        self._verified: set[Digest] = set()
+        #: What may be here, once it was listed: of all else it need not be asked whether it is.
+        self._listed: set[Digest] | None = None
+        #: Blobs just now being written under their own names.
+        self._writing: set[Digest] = set()
+        #: Those this process has written and nobody has asked for yet, with their modes: the disk
+        #: need not be asked how they are.
+        self._fresh: dict[Digest, int] = {}
+        self._files = 0
+        self._bytes = 0
+        self._numbers = itertools.count(1)
+        self._filling = threading.Lock()
+        with translated():
+            disk.makedirs(self._root, mode=0o700, exist_ok=True)
+
+    def __repr__(self) -> str:
+        return f"Store({self._files} files, {self._bytes} bytes)"
+
+    def missing(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Those of ``digests`` that have to be sent, each once, in the order given."""
+        return [digest for digest in dict.fromkeys(digests) if not self._holds(digest)]
+
+    def recheck(self, digest: Digest) -> bool:
+        """Whether the blob's bytes are still right; one that is wrong is removed."""
+        with self._lock:
+            self._verified.discard(digest)
+            self._fresh.pop(digest, None)
+        return self._holds(digest)
+
+    def put(self, blob: Blob) -> None:
+        """Keep a blob from the network; raises ProtocolError when it is not what it says."""
+        check_promise(blob.digest, blob.size)
+        if not self._holds(blob.digest):
+            self._take(blob.digest, blob.size, expanded(blob.data, blob.size))
+
+    def put_all(self, bundles: Iterable[Bundle]) -> None:
+        """Keep contents from the network, one batch after the other; raises as ``put`` does.
+
+        To write a small file takes a dozen calls that let go of Python's lock: threads that do so
+        at the same time take it from each other each time, and together are slower than one.
+        """
+        with self._filling:
+            for bundle in bundles:
+                for digest, size, chunks in contents_of(bundle):
+                    if not self._holds(digest):
+                        self._take(digest, size, chunks)
+
+    def _take(self, digest: Digest, size: int, chunks: Chunks) -> None:
+        if not self._keep(chunks, digest, size):
+            raise ProtocolError(f"blob {digest.hex()} has other content than its digest")
+
+    def add_file(self, path: bytes, entry: FileEntry) -> bool:
+        """Copy this machine's file at ``path`` if it is what ``entry`` says; False if not."""
+        try:
+            with disk.open_to_read(path) as file:
+                return self._keep(chunks_of(file), entry.digest, entry.size)
+        except OSError:
+            return False
+
+    def place(self, entry: FileEntry, destination: bytes, *, may_link: bool) -> bool:
+        """Make ``destination`` (absent) the blob's content, with the entry's time and mode.
+
+        True: it is a link to the blob; False: a copy of its own, because ``may_link`` is False or
+        ``link`` refused.
+        """
+        with translated():
+            if may_link and self._link(self._path(entry.digest), entry, destination):
+                return True
+            disk.copyfile(self._path(entry.digest), destination)
+            dress(destination, entry)
+            return False
+
+    def link(self, entry: FileEntry, destination: bytes) -> bool:
+        """Make ``destination`` a link to the blob, with the entry's time and mode, in one step.
+
+        False: refused, because another tree's link has another time or mode, or by the file
+        system. Raises FileExistsError and FileNotFoundError for the destination as link(2) does.
+        """
+        return self._link(self._path(entry.digest), entry, destination)
+
+    def evict(self, now: float, cap: int | None = None) -> None:
+        """Remove what nobody has used for long, and the oldest unused above ``cap`` bytes."""
+        with translated():
+            found = sorted(self._scan(), key=lambda blob: _last_used(blob[1]))
+        total = sum(stat.st_size for _, stat in found)
+        files = len(found)
+        for digest, stat in found:
+            too_much = cap is not None and total > cap
+            if stat.st_nlink > 1 or not (too_much or now - _last_used(stat) > KEEP_UNUSED_S):
+                continue
+            if self._remove_unused(digest):
+                total -= stat.st_size
+                files -= 1
+        with self._lock:
+            self._files, self._bytes = files, total
+            # What was kept meanwhile was verified as well.
+            self._listed = {digest for digest, _ in found} | self._verified
+
+    def status(self) -> StoreStatus:
+        """How much is held."""
+        free = self.free_bytes()
+        return StoreStatus(self._files, self._bytes, free, free < MIN_FREE_BYTES)
+
+    def free_bytes(self) -> int:
+        """How much its disk still takes; 0 for a disk that fails."""
+        try:
+            return disk.free_bytes(self._root)
+        except FileNotFoundError:
+            return MIN_FREE_BYTES  # the store was removed; what comes next makes it anew
+        except OSError:
+            return 0
+
+    def is_full(self) -> bool:
+        """Whether its disk has too little left for jobs."""
+        return self.free_bytes() < MIN_FREE_BYTES
+
+    def _link(self, source: bytes, entry: FileEntry, destination: bytes) -> bool:
+        with self._lock:
+            fresh = self._fresh.pop(entry.digest, None)
+            if fresh is not None:
+                self._dress_fresh(source, entry, fresh)
+            elif (stat := disk.lstat(source)).st_nlink == 1:
+                dress(source, entry, stat.st_mode)
+            elif stat.st_mtime_ns != entry.mtime_ns or stat.st_mode & 0o777 != tree_mode(entry):
+                return False
+            try:
+                disk.link(source, destination)
+            except OSError as error:
+                if error.errno in _NO_LINK:
+                    return False
+                raise
+            return True
+
+    def _dress_fresh(self, source: bytes, entry: FileEntry, mode: int) -> None:
+        try:
+            dress(source, entry, mode)
+        except FileNotFoundError:
+            # Somebody removes blobs behind our back: nothing that was not looked at is believed.
+            self._fresh.clear()
+            raise
+
+    def _path(self, digest: Digest) -> bytes:
+        name = digest.hex().encode()
+        return b"%s/%s/%s" % (self._root, name[:2], name[2:])
+
+    def _holds(self, digest: Digest) -> bool:
+        with self._lock:
+            known = self._is_known(digest)
+        if known is not None:
+            return known
+        path = self._path(digest)
+        try:
+            with disk.open_to_read(path) as file:
+                good = hashlib.file_digest(file, "sha256").digest() == digest
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise InfrastructureError(f"store: {error}") from error
+        with self._lock, contextlib.suppress(FileNotFoundError):
+            # Meanwhile somebody else may have found it bad, and be writing it anew.
+            if (known := self._is_known(digest)) is not None:
+                return known
+            if good:
+                self._verified.add(digest)
+                return True
+            disk.unlink(path)
+        return False
+
+    def _is_known(self, digest: Digest) -> bool | None:
+        """Whether the blob is here; None if the file has to be hashed to know that."""
+        if self._listed is not None and digest not in self._listed:
+            return False
+        if digest in self._fresh:
+            return True
+        if digest in self._writing or not disk.exists(self._path(digest)):
+            return False
+        return True if digest in self._verified else None
+
+    def _keep(self, chunks: Chunks, digest: Digest, size: int) -> bool:
+        """Write a blob under its own name: whether it was what it should be.
+
+        A crash may leave half of one: each is hashed before a later process believes in it.
+        """
+        path = self._path(digest)
+        with self._lock:
+            if self._is_known(digest):
+                return True  # somebody else was faster
+            is_first = digest not in self._writing
+            self._writing.add(digest)
+        # Whoever else writes the same just now has that name, and is not waited for.
+        written = path if is_first else self._temporary(path)
+        mode = None
+        with translated():
+            try:
+                mode = write_new(written, chunks, digest, size)
+            except FileExistsError:
+                # What a crash has left, or that of another writer, who is done.
+                written = self._temporary(path)
+                mode = write_new(written, chunks, digest, size)
+            finally:
+                with self._lock:
+                    try:
+                        self._settle(digest, written, path, mode)
+                    finally:
+                        if is_first or mode is not None:
+                            self._writing.discard(digest)
+                    if mode is not None:
+                        self._note_held(digest, size)
+        return mode is not None
+
+    def _settle(self, digest: Digest, written: bytes, path: bytes, mode: int | None) -> None:
+        """What was written takes its place, or, without a mode, goes. The caller has the lock."""
+        # Meanwhile another writer may have put the same into our place.
+        has_place = written != path or digest in self._writing
+        if mode is None:
+            if has_place:
+                disk.discard(written)
+        elif written != path:
+            put_in_place(written, path)
+        elif has_place:
+            self._fresh[digest] = mode
+
+    def _note_held(self, digest: Digest, size: int) -> None:
+        if digest not in self._verified:
+            self._verified.add(digest)
+            self._files += 1
+            self._bytes += size
+        if self._listed is not None:
+            self._listed.add(digest)
+
+    def _temporary(self, path: bytes) -> bytes:
+        """A name beside ``path`` that is no digest's."""
+        number = (os.getpid(), next(self._numbers))
+        return b"%s/.new-%d-%d" % (posixpath.dirname(path), *number)
+
+    def _scan(self) -> Iterator[tuple[Digest, os.stat_result]]:
+        for folder in disk.listdir(self._root):
+            for name in disk.listdir(self._root + b"/" + folder):
+                path = self._root + b"/" + folder + b"/" + name
+                try:
+                    digest = bytes.fromhex((folder + name).decode())
+                except ValueError:
+                    if not name.startswith(b".new-%d-" % os.getpid()):
+                        disk.unlink(path)  # the temporary file of a process that died
+                else:
+                    yield digest, disk.lstat(path)
+
+    def _remove_unused(self, digest: Digest) -> bool:
+        with self._lock, contextlib.suppress(FileNotFoundError):
+            path = self._path(digest)
+            is_needed = digest in self._verified or digest in self._writing
+            if not is_needed and disk.lstat(path).st_nlink == 1:
+                disk.unlink(path)
+                return True
+        return False
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """The one edge at which the disk's errors become ours."""
+    try:
+        yield
+    except OSError as error:
+        raise InfrastructureError(f"disk: {error}") from error
+
+
+def _last_used(status: os.stat_result) -> float:
+    """When a blob was last linked or unlinked (Unix time); on Windows, last read instead."""
+    return status.st_atime if WINDOWS else status.st_ctime

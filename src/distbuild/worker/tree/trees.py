@@ -1,0 +1,108 @@
+"""The trees of all clients below one directory. Knows no entry and no network.
+
+A client's id is a secret that its syncer and its workers share: it opens the tree. On disk and in
+messages for people stands its label.
+"""
+
+import contextlib
+import logging
+import os
+import threading
+from pathlib import Path
+
+from distbuild.mirror.spellings import Fold
+from distbuild.protocol.errors import InfrastructureError, ProtocolError
+from distbuild.protocol.names import HOME_MARKER, client_label
+from distbuild.system import disk
+from distbuild.system.paths import FOLD, from_system
+from distbuild.worker.tree.own_files import OwnFiles
+from distbuild.worker.tree.paths import check_client
+from distbuild.worker.tree.store import Store, translated
+from distbuild.worker.tree.tree import Tree, TreeStatus
+
+_log = logging.getLogger(__name__)
+
+#: Trees of an earlier process wait here to be deleted. No client can be called so.
+_TRASH = ".trash"
+_JOBS = ".jobs"
+
+
+class Forest:
+    """Makes a client's tree when it is first named."""
+
+    def __init__(
+        self, root: Path, store: Store, own_files: OwnFiles, fold: Fold | None = FOLD
+    ) -> None:
+        self._fold = fold
+        self._root = root
+        self._store = store
+        self._own_files = own_files
+        self._lock = threading.Lock()
+        self._trees: dict[str, Tree] = {}
+        # Client -> the syncer that named it first when it was asked for jobs.
+        self._syncers: dict[str, str] = {}
+        with translated():
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def jobs(self) -> Path:
+        """Where running jobs have their own directories: on the trees' file system."""
+        return self._root / _JOBS
+
+    def set_aside_old(self) -> None:
+        """Move what an earlier process left out of the way: its state died with it."""
+        trash = self._root / _TRASH
+        with translated():
+            trash.mkdir(exist_ok=True)
+            for number, name in enumerate(os.listdir(self._root)):
+                if name not in (_TRASH, HOME_MARKER):
+                    os.rename(self._root / name, trash / f"{os.getpid()}-{number}-{name}"[:200])
+            self.jobs.mkdir()
+
+    def delete_old(self) -> None:
+        """Delete what was set aside; slow, for a thread of its own."""
+        disk.remove_tree(from_system(str(self._root / _TRASH)))
+
+    def tree(self, client: str) -> Tree:
+        """The tree of the client with this id; raises ProtocolError for what cannot be one."""
+        check_client(client)
+        with self._lock:
+            if client not in self._trees:
+                root = os.fsencode(from_system(str(self._root / client_label(client))))
+                self._trees[client] = Tree(root, self._store, self._own_files, self._fold)
+            return self._trees[client]
+
+    def tree_for(self, syncer: str, client: str) -> Tree:
+        """The client's tree for jobs of the syncer at this URL.
+
+        Raises ProtocolError for a client that another syncer named first: two developers share no
+        tree.
+        """
+        tree = self.tree(client)
+        with self._lock:
+            if self._syncers.setdefault(client, syncer) != syncer:
+                raise ProtocolError(f"{syncer} names another syncer's client")
+        return tree
+
+    def heal(self) -> None:
+        """If somebody has removed it all, plant it anew: what was mirrored is sent again.
+
+        Where that fails, the next job says so and comes here again.
+        """
+        with self._lock, contextlib.suppress(InfrastructureError), translated():
+            if self.jobs.is_dir():
+                return
+            _log.warning("%s was removed; it is made anew", self._root)
+            for tree in self._trees.values():
+                tree.clean()
+            self.jobs.mkdir(parents=True, exist_ok=True)
+
+    def clean(self, client: str) -> None:
+        """Remove what is mirrored for this client."""
+        self.tree(client).clean()
+
+    def status(self) -> dict[str, TreeStatus]:
+        """What is mirrored for every client, by its label."""
+        with self._lock:
+            trees = dict(self._trees)
+        return {client_label(client): tree.status() for client, tree in trees.items()}

@@ -1,0 +1,175 @@
+"""Hands a command to the syncer and waits for the answer; failures are InfrastructureErrors."""
+
+import contextlib
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+
+import requests
+
+from distbuild.command.probe import is_odd_pwd, telling_environment
+from distbuild.protocol import messages
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.system.paths import WINDOWS, from_system
+from distbuild.system.process import views_of_files
+from distbuild.wrapper.local import clean_environment
+
+#: Nothing is sent for longer than this (seconds) only by a syncer that is stopped or stuck: until a
+#: command is answered there is a heartbeat twice a second.
+SILENCE_S = 10.0
+#: Other answers have none, and may have to wait for the scan of a large tree.
+SLOW_S = 300.0
+CONNECT_S = 3.0
+#: What is asked for by people is answered within a second, a check within some.
+ANSWER_S = 10.0
+_FRAME = struct.Struct("!I")
+
+
+def request_of(
+    argv: Sequence[str], env: Mapping[str, str], terminal: messages.Terminal | None
+) -> messages.SubmitRequest:
+    """The message for a command run in the present directory."""
+    return messages.SubmitRequest(
+        argv=[os.fsencode(word) for word in argv],
+        cwd=os.fsencode(working_directory(env)),
+        # No compiler reads a variable whose name is not ASCII, and a message's names are UTF-8.
+        env={
+            name: os.fsencode(value)
+            for name, value in telling_environment(clean_environment(env)).items()
+            if name.isascii()
+        },
+        terminal=terminal,
+        place=next(iter(views_of_files()), b""),
+    )
+
+
+def working_directory(env: Mapping[str, str]) -> str:
+    """PWD where it names the present directory, as compilers take it; else the real path.
+
+    In the internal form; Windows' compilers know no PWD. One below /proc leads the syncer to a
+    directory of its own, and is told beside.
+    """
+    logical = "" if WINDOWS else env.get("PWD", "")
+    with contextlib.suppress(OSError):
+        named = logical.startswith("/") and not is_odd_pwd(logical)
+        if named and os.path.samestat(os.stat(logical), os.stat(".")):
+            return logical
+    try:
+        return from_system(os.getcwd())
+    except OSError as error:
+        raise InfrastructureError(f"no working directory: {error.strerror}") from error
+
+
+class SyncerConnection:
+    """The wrapper's routes of one syncer."""
+
+    def __init__(self, session: requests.Session, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    def compile(self, request: messages.SubmitRequest) -> messages.SubmitReply:
+        """Submit a command; blocks until it is answered."""
+        response = self._post("/api/v1/jobs", request, stream=True, silence_s=SILENCE_S)
+        with response:
+            return messages.decode(_last_frame(self._url, response), messages.SubmitReply)
+
+    def explain(self, request: messages.SubmitRequest) -> messages.ExplainReply:
+        """Whether a command would be distributed."""
+        response = self._post("/api/v1/explain", request, stream=False)
+        return messages.decode(response.content, messages.ExplainReply)
+
+    def status(self) -> bytes:
+        """The JSON of /status."""
+        return bytes(self._send("GET", "/status", None, silence_s=ANSWER_S).content)
+
+    def check(self) -> bytes:
+        """Test every worker; JSON."""
+        return bytes(self._send("POST", "/api/v1/check", None, silence_s=ANSWER_S).content)
+
+    def install(self) -> Iterator[bytes]:
+        """One line of JSON for each step of the installation."""
+        with self._send("POST", "/api/v1/install", None, stream=True) as response:
+            try:
+                yield from response.iter_lines()
+            except requests.RequestException as error:
+                raise self._failed(error) from error
+
+    def clean(self) -> bytes:
+        """Remove the sandboxes; JSON, host to error."""
+        return bytes(self._send("POST", "/api/v1/clean", None, stream=False).content)
+
+    def _post(
+        self, path: str, message: messages.Message, *, stream: bool, silence_s: float = SLOW_S
+    ) -> requests.Response:
+        data = messages.encode(message)
+        return self._send("POST", path, data, stream=stream, silence_s=silence_s)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        data: bytes | None,
+        *,
+        stream: bool = False,
+        silence_s: float = SLOW_S,
+    ) -> requests.Response:
+        try:
+            response = self._session.request(
+                method,
+                self._url + path,
+                data=data,
+                headers={"Content-Type": messages.CONTENT_TYPE},
+                stream=stream,
+                timeout=(CONNECT_S, silence_s),
+            )
+        except requests.RequestException as error:
+            raise self._failed(error) from error
+        if response.ok:
+            return response
+        with response:
+            lines = response.text.strip().splitlines()
+        said = lines[0] if lines else "no explanation"
+        raise InfrastructureError(f"syncer {self._url} answers {response.status_code}: {said}")
+
+    def _failed(self, error: requests.RequestException) -> InfrastructureError:
+        text = str(error)
+        if "Connection refused" in text or "NewConnectionError" in text:
+            return InfrastructureError(f"no syncer at {self._url}; is syncer.py running?")
+        if isinstance(error, requests.ReadTimeout):
+            return InfrastructureError(f"syncer {self._url} says nothing: it is stopped, or stuck")
+        if "certificate has expired" in text:
+            return InfrastructureError(
+                f"the certificate of syncer {self._url} has expired; run gen_self_signed_certs.sh"
+                " --force, copy certs/worker to the build machines, and restart all"
+            )
+        if "certificate verify failed" in text or "CERTIFICATE" in text:
+            return InfrastructureError(
+                f"syncer {self._url} has a certificate of another installation"
+                " (certs/ of both ends must come from one run of gen_self_signed_certs.sh)"
+            )
+        return InfrastructureError(f"syncer {self._url}: {text.rpartition(': ')[2][:200]}")
+
+
+def _last_frame(url: str, response: requests.Response) -> bytes:
+    """Skip heartbeats up to the one frame that has a body."""
+    buffer = b""
+    try:
+        for chunk in response.iter_content(chunk_size=None):
+            buffer += bytes(chunk)
+            while len(buffer) >= _FRAME.size:
+                (length,) = _FRAME.unpack_from(buffer)
+                if length > messages.MAX_BODY_BYTES:
+                    raise InfrastructureError(f"syncer {url}: an answer of {length} bytes")
+                if length == 0:
+                    buffer = buffer[_FRAME.size :]
+                elif len(buffer) >= _FRAME.size + length:
+                    return buffer[_FRAME.size : _FRAME.size + length]
+                else:
+                    break
+    except requests.RequestException as error:
+        if "timed out" in str(error):
+            raise InfrastructureError(
+                f"syncer {url} says nothing: it is stopped, or stuck"
+            ) from error
+        raise InfrastructureError(f"syncer {url}: connection lost: {error}") from error
+    raise InfrastructureError(f"syncer {url}: connection closed before the answer")

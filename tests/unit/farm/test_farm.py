@@ -1,0 +1,470 @@
+"""The farm with real threads: what blocks is woken, and everything is answered."""
+
+import functools
+import queue
+import threading
+from collections.abc import Callable, Iterator
+
+import msgspec
+import pytest
+
+from distbuild.command.model import Local, LocalReason
+from distbuild.farm import farm as farm_module
+from distbuild.farm import ticker
+from distbuild.farm.executor import Task
+from distbuild.farm.farm import Farm
+from distbuild.farm.queue import FORGET_S, MAX_TRIES
+from distbuild.protocol.errors import TooMuchAtOnce
+from distbuild.protocol.messages import LeaseRequest, RenewRequest, ResultRequest, Toolchain
+from tests.support.cluster import wait_until
+from tests.support.tasks import COMMAND, asking, failed, leased, renewed, run, task
+
+LONG_S = 30.0
+
+
+@pytest.fixture
+def farm() -> Iterator[Farm]:
+    made = Farm(expected=False)
+    yield made
+    made.stop()
+
+
+class InThread:
+    """A call in a thread of its own; ``result()`` waits for it."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._answers: queue.Queue[object] = queue.Queue()
+        self._thread = threading.Thread(target=lambda: self._answers.put(call()))
+        self._thread.start()
+
+    def result(self) -> object:
+        answer = self._answers.get(timeout=10)
+        self._thread.join()
+        return answer
+
+    def is_waiting(self) -> bool:
+        return self._thread.is_alive()
+
+
+def lease_one(farm: Farm, request: LeaseRequest) -> tuple[str, Task]:
+    given = leased(farm, request)
+    assert len(given) == 1
+    return given[0]
+
+
+def submitted(farm: Farm, count: int, of: Task) -> list[InThread]:
+    """Tasks on their way, all in the queue."""
+    calls = [InThread(lambda: run(farm.execute(of))) for _ in range(count)]
+    while farm.counts()["queued"] + farm.counts()["running"] < count:
+        assert all(call.is_waiting() for call in calls)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({"crashed": True}, LocalReason.COMPILER_CRASHED),
+        ({"named": True}, LocalReason.NAMES_ITS_PLACE),
+    ],
+)
+def test_what_no_other_worker_does_better_the_local_compiler_does_at_once(
+    farm: Farm, how: dict[str, bool], reason: LocalReason
+) -> None:
+    assert leased(farm, asking("w1")) == []
+    [call] = submitted(farm, 1, task("a"))
+    lease, _ = lease_one(farm, asking("w1"))
+    assert farm.deliver(ResultRequest(lease, "w1", error="no good", **how))  # type: ignore[arg-type]
+    assert call.result() == Local(reason, "w1: no good")
+    assert farm.counts()["retried"] == 0
+
+
+def test_a_task_goes_to_a_worker_and_its_result_back(farm: Farm) -> None:
+    assert leased(farm, asking("w1")) == []
+    [call] = submitted(farm, 1, task("a"))
+    lease, given = lease_one(farm, asking("w1", 4))
+    assert given == task("a")
+    result = ResultRequest(lease, "w1", exit_code=1, stderr=b"no")
+    assert farm.deliver(result)
+    assert call.result() == result
+    assert not farm.deliver(result)
+    assert farm.counts() == {"queued": 0, "running": 0, "cancelled": 0, "retried": 0}
+
+
+@pytest.mark.parametrize("slots", [0, 1])
+def test_a_waiting_worker_is_woken_by_a_task(farm: Farm, slots: int) -> None:
+    """With no slot it is only told that there is something."""
+    poll = InThread(lambda: leased(farm, asking("w1", slots, LONG_S)))
+    while not farm.workers():
+        assert poll.is_waiting()
+    [call] = submitted(farm, 1, task())
+    given = poll.result()
+    assert isinstance(given, list)
+    assert len(given) == slots
+    [(lease, _)] = given or leased(farm, asking("w1"))
+    assert farm.deliver(failed(lease, "w1"))
+    call.result()
+
+
+def test_a_worker_that_does_not_fit_is_not_woken(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farm_module, "POLL_S", 0.1)
+    leased(farm, asking("w1"))
+    [call] = submitted(farm, 1, task())
+    assert leased(farm, asking("w2", 1, LONG_S, "clang")) == []
+    [(lease, _)] = leased(farm, asking("w1"))
+    farm.deliver(failed(lease, "w1"))
+    call.result()
+
+
+def test_without_a_worker_a_task_is_local_at_once(farm: Farm) -> None:
+    assert run(farm.execute(task())) == Local(LocalReason.NO_WORKER, "gcc")
+    assert farm.obstacle(COMMAND, "gcc") == Local(LocalReason.NO_WORKER, "gcc")
+    leased(farm, asking("w1"))
+    assert farm.obstacle(COMMAND, "gcc") is None
+    assert farm.obstacle(COMMAND, "x" * 64) == Local(LocalReason.NO_TOOLCHAIN, "x" * 12)
+
+
+def test_right_after_the_start_the_first_worker_is_waited_for() -> None:
+    farm = Farm(expected=True)
+    try:
+        call = InThread(lambda: run(farm.execute(task())))
+        assert call.is_waiting()
+        [(lease, _)] = leased(farm, asking("w1", 1, LONG_S))
+        assert farm.deliver(failed(lease, "w1"))
+        assert call.result() == failed(lease, "w1")
+    finally:
+        farm.stop()
+
+
+def test_a_worker_that_never_comes_is_not_waited_for_for_long() -> None:
+    moments = iter([0.0, 0.0, 100.0])
+    farm = Farm(expected=True, now=lambda: next(moments, 100.0))
+    try:
+        assert run(farm.execute(task())) == Local(LocalReason.NO_WORKER, "gcc")
+    finally:
+        farm.stop()
+
+
+def test_closing_a_task_ends_its_lease_and_wakes_the_renewal(farm: Farm) -> None:
+    leased(farm, asking("w1"))
+    execution = farm.execute(task())
+    next(execution)
+    lease, _ = lease_one(farm, asking("w1"))
+    renewal = InThread(lambda: renewed(farm, RenewRequest("w1", [lease], LONG_S)))
+    while not farm._renewals._waiting:
+        assert renewal.is_waiting()
+    execution.close()
+    assert renewal.result() == [lease]
+    assert not farm.deliver(failed(lease, "w1"))
+    assert farm.counts() == {"queued": 0, "running": 0, "cancelled": 1, "retried": 0}
+
+
+def test_closing_a_queued_task_takes_it_out_of_the_line(farm: Farm) -> None:
+    leased(farm, asking("w1"))
+    execution = farm.execute(task())
+    next(execution)
+    execution.close()
+    assert leased(farm, asking("w1")) == []
+    assert farm.counts()["cancelled"] == 1
+
+
+def test_a_renewal_of_valid_leases_is_empty(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(farm_module, "POLL_S", 0.05)
+    leased(farm, asking("w1"))
+    [call] = submitted(farm, 1, task())
+    lease, _ = lease_one(farm, asking("w1"))
+    assert renewed(farm, RenewRequest("w1", [lease], LONG_S)) == []
+    assert renewed(farm, RenewRequest("w2", [lease], LONG_S)) == [lease]
+    farm.deliver(failed(lease, "w1"))
+    call.result()
+
+
+def test_a_failed_try_is_repeated_elsewhere_and_then_local(farm: Farm) -> None:
+    for name in ("w1", "w2"):
+        leased(farm, asking(name))
+    [call] = submitted(farm, 1, task())
+    for name in ("w1", "w2", "w1"):
+        lease, _ = lease_one(farm, asking(name))
+        assert farm.deliver(ResultRequest(lease, name, error="disk full"))
+    assert call.result() == Local(LocalReason.LEASES_LOST, "w1: disk full")
+    assert farm.counts()["retried"] == 2
+
+
+def test_a_worker_that_went_loses_its_leases(farm: Farm) -> None:
+    for name in ("w1", "w2"):
+        leased(farm, asking(name))
+    [call] = submitted(farm, 1, task())
+    late, _ = lease_one(farm, asking("w1"))
+    poll = InThread(lambda: leased(farm, asking("w2", 1, LONG_S)))
+    farm.lost("w1")
+    given = poll.result()
+    assert isinstance(given, list)
+    assert not farm.deliver(failed(late, "w1"))
+    assert farm.deliver(failed(given[0][0], "w2"))
+    assert call.result() == failed(given[0][0], "w2")
+
+
+def test_silent_leases_run_out() -> None:
+    now = [0.0]
+    farm = Farm(expected=False, now=lambda: now[0])
+    try:
+        leased(farm, asking("w1"))
+        [call] = submitted(farm, 1, task())
+        lease_one(farm, asking("w1"))
+        now[0] = 1000.0
+        assert call.result() == Local(LocalReason.NO_WORKER, "w1 fell silent")
+    finally:
+        farm.stop()
+
+
+def test_a_failed_job_wakes_a_worker_that_may_have_it(farm: Farm) -> None:
+    """And not the one that failed it, though that one asked for more first."""
+    failed, better = (farm.lease(asking(name, 1, LONG_S)) for name in ("failed", "better"))
+    next(failed)
+    bell = next(better)
+    execution = farm.execute(task())
+    next(execution)
+    with pytest.raises(StopIteration) as ended:
+        next(failed)
+    [(lease, _)] = ended.value.value
+    again = farm.lease(asking("failed", 2, LONG_S))
+    next(again)
+    assert not bell.is_set()
+    assert farm.deliver(ResultRequest(lease, "failed", error="disk full"))
+    assert bell.is_set()
+    for open_one in (execution, again, better):
+        open_one.close()
+
+
+def test_short_polls_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ticker, "MAX_REST_S", 3600.0)
+    monkeypatch.setattr(farm_module, "GRACE_S", 0.0)
+    farm = Farm(expected=False)
+    try:
+        assert wait_until(lambda: farm._ticker._wakes_at > farm._now() + LONG_S, "it sleeps")
+        poll = InThread(lambda: leased(farm, asking("w1", 1, 0.2)))
+        renewal = InThread(lambda: renewed(farm, RenewRequest("w2", [], 0.2)))
+        assert (poll.result(), renewal.result()) == ([], [])
+    finally:
+        farm.stop()
+
+
+def test_a_farewell_ends_the_polls_of_a_worker(farm: Farm) -> None:
+    poll = InThread(lambda: leased(farm, asking("w1", 1, LONG_S)))
+    while not farm.workers():
+        assert poll.is_waiting()
+    assert leased(farm, LeaseRequest("w1", 0, 0.0, [])) == []
+    assert poll.result() == []
+    assert farm.workers() == {}
+
+
+def test_a_worker_that_was_lost_counts_again_while_its_request_waits() -> None:
+    farm = Farm(expected=False)
+    poll = InThread(lambda: leased(farm, asking("w1", 1, LONG_S)))
+    while not farm.workers():
+        assert poll.is_waiting()
+    farm.lost("w1")
+    assert farm.workers() == {}
+    farm.found("w1", "w1:8443")
+    while not farm.workers():
+        assert poll.is_waiting()
+    farm.stop()
+    assert poll.result() == []
+
+
+def test_stopping_answers_everything() -> None:
+    farm = Farm(expected=False)
+    leased(farm, asking("w1"))
+    calls = submitted(farm, 3, task())
+    lease_one(farm, asking("w1"))
+    poll = InThread(lambda: leased(farm, asking("w2", 1, LONG_S, "clang")))
+    renewal = InThread(lambda: renewed(farm, RenewRequest("w1", [], LONG_S)))
+    while "w2" not in farm.workers() or not farm._renewals._waiting:
+        assert poll.is_waiting()
+    farm.stop()
+    stopping = Local(LocalReason.SYNCER_STOPPING)
+    assert [call.result() for call in calls] == [stopping] * 3
+    assert (poll.result(), renewal.result()) == ([], [])
+    assert run(farm.execute(task())) == stopping
+    assert leased(farm, asking("w1", 1, LONG_S)) == []
+
+
+def test_leases_of_two_farms_differ() -> None:
+    leases = []
+    for _ in range(2):
+        farm = Farm(expected=False)
+        leased(farm, asking("w1"))
+        [call] = submitted(farm, 1, task())
+        leases.append(lease_one(farm, asking("w1"))[0])
+        farm.stop()
+        call.result()
+    assert leases[0] != leases[1]
+
+
+def test_many_tasks_and_workers_lose_nothing(farm: Farm) -> None:
+    stop = threading.Event()
+
+    def work(name: str) -> None:
+        while not stop.is_set():
+            for lease, given in leased(farm, asking(name, 2, 0.05)):
+                text = (given.implicit_include or "").encode()
+                farm.deliver(failed(lease, name, text))
+
+    for n in range(3):
+        leased(farm, asking(f"w{n}"))
+    workers = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(3)]
+    for worker in workers:
+        worker.start()
+    executions = [farm.execute(task(str(n))) for n in range(40)]
+    calls = [InThread(functools.partial(run, execution)) for execution in executions]
+    answers = [call.result() for call in calls]
+    stop.set()
+    for worker in workers:
+        worker.join()
+    assert [a.stdout for a in answers if isinstance(a, ResultRequest)] == [
+        str(n).encode() for n in range(40)
+    ]
+
+
+def test_a_full_farm_is_relieved_of_its_oldest_job(farm: Farm) -> None:
+    assert leased(farm, asking("w1")) == []
+    assert not farm.relieve(0.0)
+    [first] = submitted(farm, 1, task("a"))
+    assert not farm.relieve(LONG_S)
+    [_, second] = [first, *submitted_more(farm, task("b"))]
+    assert farm.relieve(0.0)
+    assert first.result() == Local(LocalReason.FARM_FULL)
+    lease, given = lease_one(farm, asking("w1"))
+    assert given == task("b")
+    assert farm.deliver(failed(lease, "w1"))
+    second.result()
+    assert not farm.relieve(0.0)
+
+
+def submitted_more(farm: Farm, of: Task) -> list[InThread]:
+    before = farm.counts()["queued"]
+    call = InThread(lambda: run(farm.execute(of)))
+    while farm.counts()["queued"] == before:
+        assert call.is_waiting()
+    return [call]
+
+
+def test_jobs_ahead_are_given_only_while_nobody_else_is_free(farm: Farm) -> None:
+    def ahead(worker: str, slots: int) -> LeaseRequest:
+        return LeaseRequest(worker, slots, 0.0, [Toolchain("gcc", "gcc")], ahead=2)
+
+    assert leased(farm, ahead("w1", 1)) == []
+    assert leased(farm, ahead("w2", 1)) == []
+    calls = submitted(farm, 6, task())
+    taken = [("w1", lease) for lease, _ in leased(farm, ahead("w1", 1))]
+    assert len(taken) == 1  # w2 has a free slot, and is about to ask
+    taken += [("w2", lease) for lease, _ in leased(farm, ahead("w2", 1))]
+    assert len(taken) == 4
+    taken += [("w1", lease) for lease, _ in leased(farm, ahead("w1", 0))]
+    assert len(taken) == 6
+    for worker, lease in taken:
+        assert farm.deliver(failed(lease, worker))
+    for call in calls:
+        call.result()
+
+
+def test_of_a_worker_that_is_silent_for_long_nothing_is_kept() -> None:
+    now = [0.0]
+    farm = Farm(expected=False, now=lambda: now[0])
+    try:
+        for name in ("gone", "there"):
+            leased(farm, asking(name))
+        now[0] = FORGET_S + 1.0
+        leased(farm, asking("there"))
+        assert wait_until(lambda: farm.workers().keys() == {"there"}, "the other is forgotten")
+        assert farm._free.keys() == farm._advertised.keys() == {"there"}
+    finally:
+        farm.stop()
+
+
+def test_results_of_nobody_make_no_worker(farm: Farm) -> None:
+    leased(farm, asking("w1"))
+    for name in ("nobody", "w1"):
+        assert not farm.deliver(ResultRequest("none", name))
+    assert farm._free == {"w1": 2}
+
+
+def test_results_that_nobody_takes_up_have_a_limit(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farm_module, "MAX_HELD_BYTES", 100)
+    leased(farm, asking("w1"))
+    calls = [farm.execute(task("a")), farm.execute(task("b"))]
+    for call in calls:
+        next(call)
+    [(first, _), (second, _)] = leased(farm, asking("w1", 2))
+    # One has all there is, however much it is; the next has to wait until that is taken up.
+    assert farm.deliver(failed(first, "w1", b"x" * 200))
+    with pytest.raises(TooMuchAtOnce):
+        farm.deliver(failed(second, "w1", b"x"))
+    run(calls[0])
+    assert farm.deliver(failed(second, "w1", b"x"))
+    run(calls[1])
+    assert farm._held == 0
+
+
+def test_what_a_cancelled_job_held_is_given_back(farm: Farm) -> None:
+    leased(farm, asking("w1"))
+    call = farm.execute(task("a"))
+    next(call)
+    [(lease, _)] = leased(farm, asking("w1"))
+    assert farm.deliver(failed(lease, "w1", b"x" * 200))
+    assert farm._held == 200
+    call.close()
+    assert farm._held == 0
+
+
+def test_a_worker_with_a_thousand_names_is_one_too_many(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farm_module, "MAX_WORKERS", 3)
+    for name in ("w1", "w2", "w3"):
+        leased(farm, asking(name))
+    with pytest.raises(TooMuchAtOnce):
+        leased(farm, asking("w4"))
+    assert leased(farm, asking("w1")) == []  # who is known goes on
+    assert farm.workers().keys() == {"w1", "w2", "w3"}
+    leased(farm, LeaseRequest("w2", 0, 0.0, []))
+    assert leased(farm, asking("w4")) == []
+
+
+def test_workers_of_one_label_are_two_and_are_shown_as_the_configuration_has_them(
+    farm: Farm,
+) -> None:
+    for name in ("a.1", "a.2", "b.1"):
+        leased(farm, msgspec.structs.replace(asking(name), label="box:8443"))
+    farm.found("a.2", "build2:8443")
+    assert {name: seen.label for name, seen in farm.workers().items()} == {
+        "a.1": "box:8443",
+        "a.2": "build2:8443",
+        "b.1": "box:8443",
+    }
+
+
+def test_who_compiled_is_told_by_label(farm: Farm) -> None:
+    request = msgspec.structs.replace(asking("a.1"), label="box:8443")
+    leased(farm, request)
+    [call] = submitted(farm, 1, task())
+    lease, _ = lease_one(farm, request)
+    assert farm.deliver(ResultRequest(lease, "a.1", exit_code=1))
+    assert call.result() == ResultRequest(lease, "box:8443", exit_code=1)
+
+
+def test_who_failed_is_told_by_label(farm: Farm) -> None:
+    request = msgspec.structs.replace(asking("a.1"), label="box:8443")
+    leased(farm, request)
+    [call] = submitted(farm, 1, task())
+    for _ in range(MAX_TRIES):
+        lease, _ = lease_one(farm, request)
+        assert farm.deliver(ResultRequest(lease, "a.1", error="disk full"))
+    assert call.result() == Local(LocalReason.LEASES_LOST, "box:8443: disk full")
+    [call] = submitted(farm, 1, task())
+    lease_one(farm, request)
+    farm.lost("a.1")
+    assert call.result() == Local(LocalReason.NO_WORKER, "box:8443 went away")

@@ -1,0 +1,115 @@
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.worker.process import here, posix_watcher
+from distbuild.worker.process.here import REPORT, Cancellation, Completed
+from tests.unit.worker.fakes import run
+
+ENV = {b"PATH": os.fsencode(os.defpath)}
+
+
+@pytest.fixture
+def cancellation() -> Iterator[Cancellation]:
+    made = Cancellation()
+    yield made
+    made.close()
+
+
+def shell(script: str, cancellation: Cancellation, timeout_s: float = 20.0) -> Completed:
+    return run([b"/bin/sh", b"-c", script.encode()], b"/", ENV, cancellation, timeout_s)
+
+
+def ends(pid: int) -> bool:
+    """Whether a process that was sent SIGKILL is gone, which takes the kernel a moment."""
+    try:
+        process = psutil.Process(pid)
+        process.wait(5)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    return True
+
+
+def test_output_and_status_are_given_back(cancellation: Cancellation) -> None:
+    done = shell("echo out; echo err >&2; exit 3", cancellation)
+    assert done == Completed(3, b"out\n", b"err\n")
+
+
+def test_a_report_is_read_apart_from_the_output(cancellation: Cancellation) -> None:
+    script = b"import os, sys; os.write(int(sys.argv[1]), b'said')"
+    argv = [os.fsencode(sys.executable), b"-I", b"-S", b"-c", script, REPORT]
+    assert run(argv, b"/", ENV, cancellation) == Completed(0, b"", b"", b"said")
+
+
+def test_a_signal_shows_in_the_status(cancellation: Cancellation) -> None:
+    assert shell("kill -SEGV $$", cancellation).status == -11
+
+
+def test_there_is_no_input(cancellation: Cancellation) -> None:
+    assert shell("cat", cancellation) == Completed(0, b"", b"")
+
+
+def test_large_output_on_both_pipes_does_not_block(cancellation: Cancellation) -> None:
+    done = shell("yes | head -c 1000000; yes | head -c 1000000 >&2", cancellation)
+    assert (len(done.stdout), len(done.stderr)) == (1_000_000, 1_000_000)
+
+
+def test_output_without_end_is_stopped(
+    cancellation: Cancellation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(here, "MAX_OUTPUT_BYTES", 1_000_000)
+    assert shell("yes", cancellation).stopped == "output"
+
+
+def test_a_hanging_process_is_stopped_by_its_timeout(
+    cancellation: Cancellation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(posix_watcher, "LOOK_S", 0.05)
+    done = shell("cat /dev/zero >/dev/null", cancellation, timeout_s=0.1)
+    assert (done.status, done.stopped) == (-9, "timeout")
+
+
+def test_cancelling_kills_the_whole_group(cancellation: Cancellation) -> None:
+    threading.Timer(0.2, cancellation.set).start()
+    done = shell("tail -f /dev/null & echo $!; wait", cancellation)
+    assert done.stopped == "cancelled"
+    assert ends(int(done.stdout))
+
+
+def test_a_cancellation_before_the_start_counts(cancellation: Cancellation) -> None:
+    cancellation.set()
+    assert shell("tail -f /dev/null", cancellation).stopped == "cancelled"
+
+
+def test_what_is_left_in_the_background_ends_with_the_leader(cancellation: Cancellation) -> None:
+    done = shell("tail -f /dev/null & echo $!", cancellation)
+    assert done.stopped == ""
+    assert ends(int(done.stdout))
+
+
+def test_the_program_is_limited(cancellation: Cancellation) -> None:
+    done = shell("sleep 0.1; ulimit -c; ulimit -t; ulimit -f", cancellation)
+    assert done.stdout.split() == [b"0", b"1800", b"8388608"]
+
+
+def test_a_directory_that_is_not_there_is_an_infrastructure_error(
+    cancellation: Cancellation,
+) -> None:
+    with pytest.raises(InfrastructureError, match="cannot start"):
+        run([b"true"], b"/no/such/directory", ENV, cancellation)
+
+
+def test_many_runs_leave_no_descriptor_open(cancellation: Cancellation) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(100):
+        assert run([b"/bin/echo", REPORT], b"/", ENV, cancellation).status == 0
+    with pytest.raises(InfrastructureError):
+        run([b"/no/such/program"], b"/", ENV, cancellation)
+    assert len(os.listdir("/proc/self/fd")) == before
