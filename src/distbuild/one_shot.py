@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 
-class Signal:
+class OneShot:
     """Happens once. ``then`` is for those who have no thread to spare, ``wait`` for the others."""
 
     __slots__ = ("_callbacks", "_lock")

@@ -15,7 +15,7 @@ from distbuild.command.dependency_file import (
     unmap_text,
 )
 from distbuild.command.model import CompileCommand, Family, Local
-from distbuild.command.options import Shape, Verdict
+from distbuild.command.options import Effect, ValueForm
 from distbuild.command.parse import parse, render
 from distbuild.command.relocate import relocate, root
 from distbuild.command.response import split_gnu
@@ -38,16 +38,18 @@ relative_paths = st.lists(names.filter(lambda name: "/" not in name), min_size=1
 )
 paths = st.builds("".join, st.tuples(st.sampled_from(["", "/"]), relative_paths))
 values = st.sampled_from(["a", "/b/c", "../d", "=e", "/f=/g", "é h", "-i", "\udcff"])
-plain_rows = [row for row in ROWS if isinstance(row.verdict, Verdict) and row.spelling != "-x"]
+plain_rows = [row for row in ROWS if isinstance(row.verdict, Effect) and row.spelling != "-x"]
 
 
 @st.composite
 def options(draw: st.DrawFn) -> list[str]:
     row = draw(st.sampled_from(plain_rows))
-    if row.shape is Shape.FLAG:
+    if row.shape is ValueForm.FLAG:
         return [row.spelling]
     value = draw(values)
-    joined = row.shape is Shape.JOINED or (row.shape is Shape.EITHER and draw(st.booleans()))
+    joined = row.shape is ValueForm.JOINED or (
+        row.shape is ValueForm.EITHER and draw(st.booleans())
+    )
     return [row.spelling + value] if joined else [row.spelling, value]
 
 

@@ -12,19 +12,19 @@ from distbuild.protocol.messages import Change, Changes, FileEntry
 from distbuild.protocol.names import client_label
 from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.store import Store
-from distbuild.worker.tree.trees import Forest
+from distbuild.worker.tree.trees import Trees
 
 ALICE, BOB = "https://alice:5000", "https://bob:5000"
 SECRET = "a" * 64
 
 
 @pytest.fixture
-def forest(tmp_path: Path) -> Forest:
+def forest(tmp_path: Path) -> Trees:
     store = Store(tmp_path / "store")
-    return Forest(tmp_path / "sandbox", store, OwnFiles(store, enabled=False))
+    return Trees(tmp_path / "sandbox", store, OwnFiles(store, enabled=False))
 
 
-def test_a_client_belongs_to_the_syncer_that_named_it(forest: Forest) -> None:
+def test_a_client_belongs_to_the_syncer_that_named_it(forest: Trees) -> None:
     tree = forest.tree_for(ALICE, SECRET)
     with pytest.raises(ProtocolError, match="another syncer's client") as refused:
         forest.tree_for(BOB, SECRET)
@@ -32,21 +32,21 @@ def test_a_client_belongs_to_the_syncer_that_named_it(forest: Forest) -> None:
     assert forest.tree_for(ALICE, SECRET) is tree
 
 
-def test_so_does_one_whose_headers_were_pushed_before(forest: Forest) -> None:
+def test_so_does_one_whose_headers_were_pushed_before(forest: Trees) -> None:
     pushed = forest.tree(SECRET)
     assert forest.tree_for(ALICE, SECRET) is pushed
     with pytest.raises(ProtocolError):
         forest.tree_for(BOB, SECRET)
 
 
-def test_an_id_is_neither_on_disk_nor_in_the_status(forest: Forest, tmp_path: Path) -> None:
+def test_an_id_is_neither_on_disk_nor_in_the_status(forest: Trees, tmp_path: Path) -> None:
     forest.tree_for(ALICE, SECRET)
     assert list(forest.status()) == [client_label(SECRET)]
     assert (tmp_path / "sandbox" / client_label(SECRET)).is_dir()
     assert not any(SECRET in str(path) for path in tmp_path.rglob("*"))
 
 
-def test_a_label_is_no_id(forest: Forest) -> None:
+def test_a_label_is_no_id(forest: Trees) -> None:
     """It is public: whoever names it has a tree of his own, which is empty."""
     content = hashlib.sha256(b"").digest()
     entry = FileEntry(content, 0, 0o644, 5)
@@ -62,7 +62,7 @@ def test_a_label_is_no_id(forest: Forest) -> None:
 
 
 @pytest.mark.parametrize("client", ["../" + SECRET, "/etc", "a\0b", ".jobs", "", "x" * 101])
-def test_what_is_no_id_makes_no_tree(forest: Forest, client: str, tmp_path: Path) -> None:
+def test_what_is_no_id_makes_no_tree(forest: Trees, client: str, tmp_path: Path) -> None:
     before = os.listdir(tmp_path / "sandbox")
     for named in (forest.tree, lambda c: forest.tree_for(BOB, c)):
         with pytest.raises(ProtocolError):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from distbuild.http.request import Request, environ_of
-from distbuild.http.response import Answer, call
+from distbuild.http.response import Response, call
 
 ENDS = ["\r\n", "\r", "\n", "\0", "\r\n\r\n"]
 
@@ -24,7 +24,7 @@ ENDS = ["\r\n", "\r", "\n", "\0", "\r\n\r\n"]
 @pytest.mark.parametrize("keeps", [True, False])
 def test_a_header_is_one_line(name: str, value: str, status: str, end: str, *, keeps: bool) -> None:
     headers = {name.replace("{}", end): value.replace("{}", end)}
-    answer = Answer(headers, b"", status.replace("{}", end))
+    answer = Response(headers, b"", status.replace("{}", end))
     with pytest.raises(ValueError, match="line"):
         answer.encode(keeps=keeps)
     sent: list[bytes] = []
@@ -34,7 +34,7 @@ def test_a_header_is_one_line(name: str, value: str, status: str, end: str, *, k
     assert sent == []
 
 
-def application(answer: Answer) -> Any:
+def application(answer: Response) -> Any:
     """A WSGI app that gives this answer."""
 
     def app(environ: Any, start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -46,5 +46,5 @@ def application(answer: Answer) -> Any:
 
 @pytest.mark.parametrize("text", ["\u010a", "\u010d", "\u2028", "\x85"])
 def test_no_other_character_becomes_the_end_of_a_line(text: str) -> None:
-    said = Answer({"X": text}, b"").encode(keeps=True)
+    said = Response({"X": text}, b"").encode(keeps=True)
     assert said.count(b"\n") == said.count(b"\r") == 4

@@ -6,7 +6,7 @@ import subprocess
 from hypothesis import strategies as st
 
 from distbuild.command.model import Family, LocalReason, Role
-from distbuild.command.options import Option, Shape
+from distbuild.command.options import Option, ValueForm
 from distbuild.command.tables.gcc import ROWS
 from tests.support.differential import Line
 
@@ -58,13 +58,13 @@ def _known(family: Family) -> list[Option]:
 @st.composite
 def _row_words(draw: st.DrawFn, rows: list[Option]) -> list[str]:
     row = draw(st.sampled_from(rows))
-    if row.shape is Shape.FLAG:
+    if row.shape is ValueForm.FLAG:
         return [row.spelling]
     value = draw(st.sampled_from(_VALUES[row.role]))
-    joined = row.shape in (Shape.JOINED, Shape.ASSIGNED) or (
-        row.shape is Shape.EITHER and draw(st.booleans())
+    joined = row.shape in (ValueForm.JOINED, ValueForm.ASSIGNED) or (
+        row.shape is ValueForm.EITHER and draw(st.booleans())
     )
-    equals = "=" if row.shape is Shape.ASSIGNED and value else ""
+    equals = "=" if row.shape is ValueForm.ASSIGNED and value else ""
     return [row.spelling + equals + value] if joined else [row.spelling, value]
 
 

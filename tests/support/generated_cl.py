@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from distbuild.command.cl.rows import ALL_ROWS
 from distbuild.command.model import Family, LocalReason, Role
-from distbuild.command.options import Option, Shape
+from distbuild.command.options import Option, ValueForm
 from tests.support.differential import Line
 
 _LEFT_OUT = frozenset(
@@ -53,12 +53,12 @@ def _known() -> list[Option]:
 def _row_words(draw: st.DrawFn) -> list[str]:
     row = draw(st.sampled_from(_known()))
     name = draw(st.sampled_from("/-")) + row.spelling[1:]
-    if row.shape is Shape.FLAG:
+    if row.shape is ValueForm.FLAG:
         return [name]
     value = draw(st.sampled_from(_VALUES[row.role]))
-    if row.shape is Shape.EITHER and value and draw(st.booleans()):
+    if row.shape is ValueForm.EITHER and value and draw(st.booleans()):
         return [name, value]
-    return [name + value] if row.shape in (Shape.JOINED, Shape.EITHER) else [name, value]
+    return [name + value] if row.shape in (ValueForm.JOINED, ValueForm.EITHER) else [name, value]
 
 
 @st.composite

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from distbuild.mirror.digest_cache import DigestCache
-from distbuild.mirror.inotify import InotifyWatcher, NoWatcher, Watcher
+from distbuild.mirror.inotify import FileWatcher, InotifyWatcher, NoWatcher
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.policy import Handling, handling, is_binary, is_closed
@@ -107,7 +107,7 @@ class Mirror:
 
     def _maker(
         self, make: str
-    ) -> Callable[[Callable[[str, bool], None], Callable[[], None]], Watcher]:
+    ) -> Callable[[Callable[[str, bool], None], Callable[[], None]], FileWatcher]:
         if make == "none":
             return lambda changed, overflowed: NoWatcher()
         return lambda changed, overflowed: InotifyWatcher(changed, overflowed)

@@ -6,7 +6,7 @@ from typing import TypeVar, cast
 from distbuild.command.model import CompileCommand, Family, Local
 from distbuild.farm.executor import Execution, Task
 from distbuild.farm.farm import Farm
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from distbuild.protocol.messages import LeaseRequest, RenewRequest, ResultRequest, Toolchain
 
 T = TypeVar("T")
@@ -56,9 +56,9 @@ def failed(lease: str, worker: str, stdout: bytes = b"") -> ResultRequest:
     return ResultRequest(lease, worker, exit_code=1, stdout=stdout)
 
 
-def happened() -> Signal:
+def happened() -> OneShot:
     """A signal of something that is over."""
-    signal = Signal()
+    signal = OneShot()
     signal.set()
     return signal
 
@@ -86,7 +86,7 @@ class ScriptedExecutor:
         return answer(task) if callable(answer) else answer
 
 
-def run(steps: Generator[Signal, None, T]) -> T:
+def run(steps: Generator[OneShot, None, T]) -> T:
     """Run a generator to its end and return what it returns."""
     while True:
         try:

@@ -11,7 +11,7 @@ import msgspec
 from distbuild.command.model import Family, LocalReason, Role
 
 
-class Shape(enum.Enum):
+class ValueForm(enum.Enum):
     """How an option carries its value."""
 
     FLAG = "flag"  # -c
@@ -21,7 +21,7 @@ class Shape(enum.Enum):
     ASSIGNED = "assigned"  # -fopt-info-vec=file: a prefix; the value follows the first "=", if any
 
 
-class Verdict(enum.Enum):
+class Effect(enum.Enum):
     """What an option means for distribution, unless it is a reason to stay local."""
 
     FINE = "fine"
@@ -35,9 +35,9 @@ class Option(msgspec.Struct, frozen=True):
     """
 
     spelling: str
-    shape: Shape = Shape.FLAG
+    shape: ValueForm = ValueForm.FLAG
     role: Role = Role.NONE
-    verdict: Verdict | LocalReason = Verdict.FINE
+    verdict: Effect | LocalReason = Effect.FINE
     same_as: str = ""
     only: Family | None = None
     guessed: bool = False
@@ -54,8 +54,8 @@ class OptionTable:
     def __init__(self, rows: tuple[Option, ...], families: tuple[str, ...], family: Family) -> None:
         """``families`` are prefixes (-f, -W) whose options without a row are plain and fine."""
         mine = [row for row in rows if row.only in (None, family)]
-        joined = (Shape.JOINED, Shape.EITHER, Shape.ASSIGNED)
-        whole = (Shape.FLAG, Shape.SEPARATE, Shape.EITHER)
+        joined = (ValueForm.JOINED, ValueForm.EITHER, ValueForm.ASSIGNED)
+        whole = (ValueForm.FLAG, ValueForm.SEPARATE, ValueForm.EITHER)
         self._exact = {row.spelling: row for row in mine if row.shape in whole}
         self._prefixes = {row.spelling: row for row in mine if row.shape in joined}
         self._longest = max(map(len, self._prefixes))
@@ -79,11 +79,11 @@ class OptionTable:
 def _specific(row: Option, word: str) -> Option:
     """The prefix ``row`` for just this word."""
     rest = word[len(row.spelling) :]
-    if row.shape is Shape.ASSIGNED:
+    if row.shape is ValueForm.ASSIGNED:
         head, equals, _ = word.partition("=")
         if equals:
-            return msgspec.structs.replace(row, spelling=head + "=", shape=Shape.JOINED)
-        return msgspec.structs.replace(row, spelling=word, shape=Shape.FLAG, role=Role.NONE)
-    wide = row.shape is Shape.JOINED and not row.spelling.endswith(("=", ","))
-    guessed = wide and "=" in rest and isinstance(row.verdict, Verdict)
+            return msgspec.structs.replace(row, spelling=head + "=", shape=ValueForm.JOINED)
+        return msgspec.structs.replace(row, spelling=word, shape=ValueForm.FLAG, role=Role.NONE)
+    wide = row.shape is ValueForm.JOINED and not row.spelling.endswith(("=", ","))
+    guessed = wide and "=" in rest and isinstance(row.verdict, Effect)
     return msgspec.structs.replace(row, guessed=True) if guessed else row

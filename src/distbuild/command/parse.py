@@ -10,7 +10,7 @@ from distbuild.command import driver, passthrough
 from distbuild.command.cl import parse as cl
 from distbuild.command.decide import Scan, decide
 from distbuild.command.model import Argument, CompileCommand, Family, Local, LocalReason, Role
-from distbuild.command.options import Option, Shape, Verdict
+from distbuild.command.options import Effect, Option, ValueForm
 from distbuild.command.response import expand
 from distbuild.command.style import HERE, PathStyle
 from distbuild.command.tables.gcc import option_table
@@ -91,12 +91,12 @@ def _scan(words: Sequence[str], family: Family) -> Scan:
 def _argument(word: str, option: Option, rest: Iterator[str]) -> Argument | None:
     """The option with its value; None when the value that it needs is missing."""
     joined = word[len(option.spelling) :]
-    if option.shape is Shape.SEPARATE or (option.shape is Shape.EITHER and not joined):
+    if option.shape is ValueForm.SEPARATE or (option.shape is ValueForm.EITHER and not joined):
         value = next(rest, None)
         if value is None:
             return None
         return Argument(option.spelling, value, True, option.role, option.same_as)
-    if option.shape is Shape.FLAG:
+    if option.shape is ValueForm.FLAG:
         return Argument(option.spelling, role=option.role, same_as=option.same_as)
     return Argument(option.spelling, joined, role=option.role, same_as=option.same_as)
 
@@ -110,7 +110,7 @@ def _record(scan: Scan, option: Option, argument: Argument) -> None:
         scan.guessed.append(guess)
     if isinstance(option.verdict, LocalReason):
         scan.obstacles.append(Local(option.verdict, argument.tokens()[0]))
-    elif option.verdict is Verdict.ORIGINAL_PATHS:
+    elif option.verdict is Effect.ORIGINAL_PATHS:
         scan.original_paths = True
     if request := passthrough.dependency_request(argument):
         scan.last["-Wp," + request[0]] = request[1]

@@ -65,7 +65,7 @@ class Recall:
 
     def _recalled(
         self,
-        names: "_Names",
+        names: "_Positions",
         argv: Sequence[str],
         cwd: str,
         read_file: Callable[[str], bytes | None],
@@ -88,7 +88,7 @@ class Recall:
         return command
 
     def _learn(
-        self, key: object, command: CompileCommand, last: dict[str, str | None], names: "_Names"
+        self, key: object, command: CompileCommand, last: dict[str, str | None], names: "_Positions"
     ) -> None:
         places = names.places(command)
         if places is None:
@@ -98,7 +98,7 @@ class Recall:
         self._known[key] = _Pattern(command, last, places)
 
 
-class _Names(msgspec.Struct, frozen=True):
+class _Positions(msgspec.Struct, frozen=True):
     """Indexes of the words of a command that seem to be its source, and names of its outputs."""
 
     source: int
@@ -127,7 +127,7 @@ class _Names(msgspec.Struct, frozen=True):
         return tuple(found) if seen and once and not in_root else None
 
 
-def _names(argv: Sequence[str]) -> _Names | None:
+def _names(argv: Sequence[str]) -> _Positions | None:
     """None: it is not a command of one source and of names that are nothing else."""
     source, suffix, others = 0, "", []
     before = ""
@@ -147,7 +147,7 @@ def _names(argv: Sequence[str]) -> _Names | None:
             continue
         if not _ORDINARY.fullmatch(word):
             return None
-    return _Names(source, suffix, frozenset(others)) if source else None
+    return _Positions(source, suffix, frozenset(others)) if source else None
 
 
 def _applied(pattern: _Pattern, argv: Sequence[str]) -> CompileCommand | Local:

@@ -158,7 +158,7 @@ def state_of(path: str) -> State:
         return None
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class _DriverFacts(msgspec.Struct, frozen=True):
     """What a driver says of itself. ``files``: its programs, behind all symlinks. ``called``: the
     paths by which it calls them, where these are others. ``objective_c``: more programs, for that
     language. ``find``: its configuration, as it is."""
@@ -200,11 +200,11 @@ class Identifier:
             asked = ask(driver, f"{number} {machine}", searching, around)
         return self._identity(os.path.realpath(driver), asked, around)
 
-    def _gcc(self, driver: str, version: str, searching: list[str], around: Around) -> _Asked:
+    def _gcc(self, driver: str, version: str, searching: list[str], around: Around) -> _DriverFacts:
         real, machine = os.path.realpath(driver), version.rpartition(" ")[2]
         called = _programs(driver, _GCC_PROGRAMS, around)
         places = _ask(driver, "-print-search-dirs")
-        return _Asked(
+        return _DriverFacts(
             Family.GCC,
             f"gcc {version}",
             [*_same_everywhere(machine, searching), _ask(driver, "-dumpspecs")],
@@ -215,11 +215,13 @@ class Identifier:
             lambda: compiler_files.gcc_configuration(real, machine, places),
         )
 
-    def _clang(self, driver: str, version: str, searching: list[str], around: Around) -> _Asked:
+    def _clang(
+        self, driver: str, version: str, searching: list[str], around: Around
+    ) -> _DriverFacts:
         machine = version.rpartition(" ")[2]
         plus = os.path.basename(driver).rstrip("0123456789.-").endswith("++")
         called = _programs(driver, BY_PATH, around)
-        return _Asked(
+        return _DriverFacts(
             Family.CLANG,
             f"clang {version}",
             [*_same_everywhere(machine, searching), "g++" if plus else "gcc"],
@@ -229,7 +231,7 @@ class Identifier:
             find=lambda: compiler_files.clang_configuration(driver, searching[0]),
         )
 
-    def _cl(self, driver: str, banner: str, clang: str, home: str) -> _Asked:
+    def _cl(self, driver: str, banner: str, clang: str, home: str) -> _DriverFacts:
         """A compiler that is called cl: clang-cl with this version of clang, or Microsoft's."""
         real = os.path.realpath(driver)
         if clang:
@@ -238,7 +240,7 @@ class Identifier:
             options = [("/E", "-v", language, "-") for language in ("/TC", "/TP")]
             searching = [_ask(driver, *words, stdin="", home=home) for words in options]
             facts = _same_everywhere(machine, searching)
-            return _Asked(
+            return _DriverFacts(
                 Family.CLANG_CL,
                 f"clang-cl {clang} {machine}",
                 facts,
@@ -251,9 +253,9 @@ class Identifier:
             raise InfrastructureError(f"{driver} is neither Microsoft's cl nor clang-cl")
         version = f"cl {found[1]} {found[2]}"
         files = [real, *_microsoft_parts(os.path.dirname(real))]
-        return _Asked(Family.CL, version, [version], files, [[], []])
+        return _DriverFacts(Family.CL, version, [version], files, [[], []])
 
-    def _identity(self, real: str, asked: _Asked, around: Around) -> Identity:
+    def _identity(self, real: str, asked: _DriverFacts, around: Around) -> Identity:
         linker = dict(around.linker)
         found = _found(asked, linker)
         own = (*asked.files, *asked.called, *asked.objective_c)
@@ -290,7 +292,7 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _found(asked: _Asked, linker: Mapping[str, str]) -> Found:
+def _found(asked: _DriverFacts, linker: Mapping[str, str]) -> Found:
     """The driver's configuration, libraries and search directories as they are now."""
     configuration = asked.find()
     libraries = compiler_files.libraries((*asked.files, *asked.objective_c), linker)

@@ -6,7 +6,7 @@ from typing import Protocol
 import msgspec
 
 from distbuild.command.model import CompileCommand, Local
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from distbuild.protocol.messages import JobFile, ResultRequest, Terminal
 
 
@@ -36,7 +36,7 @@ class Task(msgspec.Struct, frozen=True):
 
 #: Yields what it waits for and goes on once that has happened; closing it cancels. Returns the
 #: outcome.
-Execution = Generator[Signal, None, ResultRequest | Local]
+Execution = Generator[OneShot, None, ResultRequest | Local]
 
 
 class Executor(Protocol):

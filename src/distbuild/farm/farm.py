@@ -17,10 +17,10 @@ from distbuild.farm.executor import Execution, Task
 from distbuild.farm.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
 from distbuild.farm.long_polls import Polls
 from distbuild.farm.queue import JOB_TIMEOUT_S, IllegalTransition, JobQueue
-from distbuild.farm.refusals import Refusals, Refused
+from distbuild.farm.refusals import Refusals, RefusedResults
 from distbuild.farm.results import objection, only_here, size_of
 from distbuild.farm.ticker import Ticker
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
 from distbuild.protocol.errors import TooMuchAtOnce
 from distbuild.protocol.text import one_line
@@ -50,7 +50,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 class _Waiting(msgspec.Struct):
     task: Task
-    answered: Signal = msgspec.field(default_factory=Signal)
+    answered: OneShot = msgspec.field(default_factory=OneShot)
     outcome: messages.ResultRequest | Local | None = None
     #: What the outcome takes (bytes).
     held: int = 0
@@ -87,7 +87,7 @@ class Farm:
         self._stopping = threading.Event()
         self._started = now()
         self._expected = expected
-        self._first = Signal()
+        self._first = OneShot()
         self._ticker = Ticker(self._tick, "leases", now)
         self._ticker.start()
 
@@ -137,13 +137,13 @@ class Farm:
             raise IllegalTransition(f"job {number} was answered with nothing")
         return entry.outcome
 
-    def _await_first_worker(self) -> Generator[Signal, None, None]:
+    def _await_first_worker(self) -> Generator[OneShot, None, None]:
         if self._expected and self._now() - self._started < GRACE_S and not self._first.is_set():
             yield self._first
 
     # --- the workers' side ----------------------------------------------------------------------
 
-    def lease(self, request: messages.LeaseRequest) -> Generator[Signal, None, Given]:
+    def lease(self, request: messages.LeaseRequest) -> Generator[OneShot, None, Given]:
         """Jobs for a worker, by lease; waits for the first up to the time that it asked for.
 
         With ``slots`` 0 it only waits until there is a job that fits. A worker without toolchains
@@ -218,7 +218,7 @@ class Farm:
             self._perform(actions)
             return bool(actions)
 
-    def renew(self, request: messages.RenewRequest) -> Generator[Signal, None, list[str]]:
+    def renew(self, request: messages.RenewRequest) -> Generator[OneShot, None, list[str]]:
         """Extend leases; returns those that ended, waiting a while for one to end."""
         deadline = self._now() + min(request.wait_s, POLL_S)
         with self._lock:
@@ -239,7 +239,7 @@ class Farm:
                 self._renewals.leave(request.worker, poll)
 
     def deliver(
-        self, result: messages.ResultRequest, tell: Callable[[Signal], None] = Signal.set
+        self, result: messages.ResultRequest, tell: Callable[[OneShot], None] = OneShot.set
     ) -> bool:
         """A worker's result. False: the lease is not valid any more, or the result cannot be an
         honest one, and it is dropped.
@@ -275,7 +275,7 @@ class Farm:
         return None if number is None else self._waiting.get(number)
 
     def _take(
-        self, result: messages.ResultRequest, waiting: _Waiting, tell: Callable[[Signal], None]
+        self, result: messages.ResultRequest, waiting: _Waiting, tell: Callable[[OneShot], None]
     ) -> None:
         label = self._label(result.lease_id)
         detail = f"{label}: {one_line(result.error)}"
@@ -311,7 +311,7 @@ class Farm:
     def _retry(self, lease: str, reason: LocalReason, detail: str) -> None:
         self._perform(self._queue.retry(lease, reason, detail, self._now()))
 
-    def refused(self) -> dict[str, Refused]:
+    def refused(self) -> dict[str, RefusedResults]:
         """What was refused of each worker, by name."""
         with self._lock:
             return self._refusals.of_all()

@@ -69,7 +69,7 @@ class Worker(msgspec.Struct, frozen=True):
         )
 
 
-class Job(msgspec.Struct):
+class QueuedJob(msgspec.Struct):
     """One job's state. ``lease``, ``worker`` and its ``label`` are set only while LEASED."""
 
     number: int

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Generator
 
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 
 
 class LocalSlots:
@@ -17,11 +17,11 @@ class LocalSlots:
         self.total = total
         self._lock = threading.Lock()
         self._free = total
-        self._waiting: deque[Signal] = deque()
+        self._waiting: deque[OneShot] = deque()
 
-    def acquire(self) -> Generator[Signal, None, None]:
+    def acquire(self) -> Generator[OneShot, None, None]:
         """Return once there is a slot, the caller's to ``release``. Closing gives it up."""
-        turn = Signal()
+        turn = OneShot()
         with self._lock:
             if self._free > 0:
                 self._free -= 1
@@ -33,7 +33,7 @@ class LocalSlots:
             self._give_up(turn)
             raise
 
-    def _give_up(self, turn: Signal) -> None:
+    def _give_up(self, turn: OneShot) -> None:
         with self._lock:
             if turn in self._waiting:
                 self._waiting.remove(turn)

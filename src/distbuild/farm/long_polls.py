@@ -7,7 +7,7 @@ more than the job where there are many.
 import math
 from collections.abc import Iterable
 
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 
 
 class Poll:
@@ -20,14 +20,14 @@ class Poll:
         self.slots = slots
         self.deadline = deadline
         self.promised = 0
-        self._bell = Signal()
+        self._bell = OneShot()
 
-    def begin(self) -> Signal:
+    def begin(self) -> OneShot:
         """It looks for jobs now: earlier rings are heard. Returns what happens when it is to look
         again."""
         self.promised = 0
         if self._bell.is_set():
-            self._bell = Signal()
+            self._bell = OneShot()
         return self._bell
 
     def ring(self) -> None:

@@ -24,8 +24,8 @@ from distbuild.farm.jobs import (
     Counters,
     EndLease,
     Event,
-    Job,
     Need,
+    QueuedJob,
     State,
     Wake,
     Worker,
@@ -66,7 +66,7 @@ class JobQueue(msgspec.Struct):
     job_timeout_s: float = JOB_TIMEOUT_S
     counters: Counters = msgspec.field(default_factory=Counters)
     workers: dict[str, Worker] = msgspec.field(default_factory=dict)
-    _jobs: dict[int, Job] = msgspec.field(default_factory=dict)
+    _jobs: dict[int, QueuedJob] = msgspec.field(default_factory=dict)
     # Queued jobs in order of arrival; a job that comes back goes before all later ones.
     _queued: dict[int, None] = msgspec.field(default_factory=dict)
     _leases: dict[str, int] = msgspec.field(default_factory=dict)
@@ -108,7 +108,7 @@ class JobQueue(msgspec.Struct):
         """The job under a lease that is still valid, whoever has it."""
         return self._leases.get(lease)
 
-    def job(self, number: int) -> Job | None:
+    def job(self, number: int) -> QueuedJob | None:
         """The job, as long as it is not answered."""
         return self._jobs.get(number)
 
@@ -139,7 +139,7 @@ class JobQueue(msgspec.Struct):
         reason = self.obstacle(need, now)
         if reason is not None:
             return number, [CompileLocally(number, reason, need.toolchain)]
-        job = self._jobs[number] = Job(number, need, since=now, name=name)
+        job = self._jobs[number] = QueuedJob(number, need, since=now, name=name)
         self._queued[number] = None
         return number, self._wake(job, now)
 
@@ -165,13 +165,13 @@ class JobQueue(msgspec.Struct):
                     self._wait_for_slot(job)
         return actions
 
-    def _wait_for_slot(self, job: Job) -> None:
+    def _wait_for_slot(self, job: QueuedJob) -> None:
         """It has not begun: only the longest time that any job may take counts so far."""
         job.ends = job.started + self.job_timeout_s
         job.started = math.inf
         self._ahead.setdefault(job.worker, deque()).append(job.lease)
 
-    def _is_for(self, worker: Worker, job: Job, now: float) -> bool:
+    def _is_for(self, worker: Worker, job: QueuedJob, now: float) -> bool:
         """Whether a worker may have a job: not if it failed it and another one, that did not, is
         there."""
         return worker.fits(job.need) and not (
@@ -182,7 +182,7 @@ class JobQueue(msgspec.Struct):
             )
         )
 
-    def _assign(self, job: Job, worker: Worker, now: float) -> Assign:
+    def _assign(self, job: QueuedJob, worker: Worker, now: float) -> Assign:
         self._move(job, Event.LEASE)
         job.worker, job.label = worker.name, worker.label or worker.name
         job.deadline = now + LEASE_S
@@ -192,7 +192,7 @@ class JobQueue(msgspec.Struct):
         job.ends = now + job.limit
         return Assign(job.number, worker.name, job.lease)
 
-    def _limit(self, job: Job) -> float:
+    def _limit(self, job: QueuedJob) -> float:
         """How long a job may run (seconds)."""
         took = self._took.get(job.name)
         usual = math.inf if took is None else max(LONGER * took, MIN_LIMIT_S)
@@ -294,7 +294,7 @@ class JobQueue(msgspec.Struct):
         actions.extend(self._give_up_hopeless(now))
         return [*actions, *self._second_chances(now)]
 
-    def _overrun(self, job: Job, now: float) -> list[Action]:
+    def _overrun(self, job: QueuedJob, now: float) -> list[Action]:
         """A compiler hangs, perhaps: the job goes elsewhere once, then to the dev box."""
         detail = f"{job.worker} took longer than {job.limit:.0f} s"
         job.overruns += 1
@@ -356,21 +356,21 @@ class JobQueue(msgspec.Struct):
 
     # --- transitions ----------------------------------------------------------------------------
 
-    def _wake(self, job: Job, now: float) -> list[Action]:
+    def _wake(self, job: QueuedJob, now: float) -> list[Action]:
         names = tuple(n for n, w in self.workers.items() if self._is_for(w, job, now))
         return [Wake(names)] if names else []
 
-    def _holder(self, lease: str) -> Job:
+    def _holder(self, lease: str) -> QueuedJob:
         number = self._leases.get(lease)
         if number is None:
             raise IllegalTransition(f"lease {lease} is not valid")
         return self._jobs[number]
 
-    def _give_up(self, job: Job, reason: LocalReason, detail: str) -> list[Action]:
+    def _give_up(self, job: QueuedJob, reason: LocalReason, detail: str) -> list[Action]:
         self._move(job, Event.GIVE_UP)
         return [CompileLocally(job.number, reason, detail)]
 
-    def _move(self, job: Job, event: Event) -> None:
+    def _move(self, job: QueuedJob, event: Event) -> None:
         """The one place where a job's state changes."""
         target = TRANSITIONS.get((job.state, event))
         if target is None:

@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sized
 
-from distbuild.http.allowance import Allowance
+from distbuild.http.allowance import BodyBudget
 from distbuild.http.front import Front
 from distbuild.http.request import RequestReader
 from distbuild.http.site import Connection
@@ -18,12 +18,12 @@ RETRY_S = 0.1
 _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
-class Door:
+class Acceptor:
     """Of a ``front``. ``inside`` are those that came in and have not left."""
 
     def __init__(self, front: Front, inside: Sized, is_ending: threading.Event) -> None:
         self._front = front
-        self._allowance = Allowance()
+        self._allowance = BodyBudget()
         self._inside = inside
         self._is_ending = is_ending
 

@@ -4,7 +4,7 @@
 MAX_AWAITED_BYTES = 512 * 1024 * 1024
 
 
-class Allowance:
+class BodyBudget:
     """Has no lock, since it is asked for each large body: two that ask in the same moment may get
     a little more than there is."""
 

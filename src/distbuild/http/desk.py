@@ -5,9 +5,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from distbuild.http.outbox import Outbox
+from distbuild.http.outbox import PendingSends
 from distbuild.http.request import Request, environ_of
-from distbuild.http.response import Answer, call
+from distbuild.http.response import Response, call
 from distbuild.http.site import Connection
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 SAME_USER = "distbuild.same_user"
 
 
-class Desk:
+class AppPool:
     """``answered`` is told of each connection whose answer has gone, or failed to."""
 
     def __init__(
         self,
         app: "WSGIApplication",
-        outbox: Outbox,
+        outbox: PendingSends,
         answered: Callable[[Connection], None],
         threads: int,
         name: str,
@@ -51,7 +51,7 @@ class Desk:
         environ[SAME_USER] = transport.is_same_user()
         try:
             if request.problem:
-                send(Answer({}, b"", request.problem).encode(keeps=False))
+                send(Response({}, b"", request.problem).encode(keeps=False))
             else:
                 call(self._app, environ, send, keeps=connection.keeps)
             if not self._outbox.go_on(connection):

@@ -11,13 +11,13 @@ import select
 import threading
 import time
 
-from distbuild.http.accept import Door
-from distbuild.http.desk import Desk
+from distbuild.http.accept import Acceptor
+from distbuild.http.desk import AppPool
 from distbuild.http.front import Call, Front, Site
-from distbuild.http.outbox import Outbox
+from distbuild.http.outbox import PendingSends
 from distbuild.http.poller import Events
 from distbuild.http.request import Request
-from distbuild.http.response import INTERIM, Answer
+from distbuild.http.response import INTERIM, Response
 from distbuild.http.site import Connection
 from distbuild.http.transport import SEND_TIMEOUT_S
 
@@ -41,12 +41,12 @@ class Server:
         self._front = front
         self._listener = front.listener
         self._events = Events(front.listener)
-        self._outbox = Outbox(self._events)
+        self._outbox = PendingSends(self._events)
         self._connections: set[Connection] = set()
         self._guests = threading.BoundedSemaphore(front.guests) if front.guests else None
         self._is_ending = threading.Event()
-        self._door = Door(front, self._connections, self._is_ending)
-        self._desk = Desk(site.app, self._outbox, self._answered, front.max_slow, f"{name} slow")
+        self._door = Acceptor(front, self._connections, self._is_ending)
+        self._desk = AppPool(site.app, self._outbox, self._answered, front.max_slow, f"{name} slow")
         self._threads = [
             threading.Thread(target=self._serve, name=f"{name} {n}", daemon=True)
             for n in range(front.threads)
@@ -103,7 +103,7 @@ class Server:
         if connection is not None:
             self._woken(connection)
         elif descriptor == self._events.ready:
-            self._take_due()
+            self._proceed_with_next()
         elif descriptor == self._listener.fileno():
             self._accept()
 
@@ -120,7 +120,7 @@ class Server:
                 if not connection.is_sending:
                     self._events.watch(connection, 0)
         elif connection.claim():
-            connection.is_told = True
+            connection.is_readable = True
             self._proceed(connection)
 
     def _sweep(self) -> None:
@@ -142,7 +142,7 @@ class Server:
         with contextlib.suppress(OSError):  # the listener is closed
             for connection in self._door.come_in(waits=False):
                 self._connections.add(connection)
-                self._events.put_due(connection, wake=True)
+                self._events.enqueue(connection, wake=True)
         for connection in list(self._connections):
             if connection.silent_since <= oldest:
                 connection.hint(INTERIM)
@@ -154,12 +154,12 @@ class Server:
     def _accept(self) -> None:
         for connection in self._door.come_in():
             self._connections.add(connection)
-            self._events.put_due(connection, wake=False)
-        self._take_due()
+            self._events.enqueue(connection, wake=False)
+        self._proceed_with_next()
 
-    def _take_due(self) -> None:
+    def _proceed_with_next(self) -> None:
         """Go on with the oldest of what is due."""
-        connection = self._events.take_due()
+        connection = self._events.dequeue()
         if connection is not None:
             self._proceed(connection)
 
@@ -177,15 +177,15 @@ class Server:
     def _next(self, connection: Connection) -> bool:
         """Take the next request; whether to go on with the connection here and now."""
         # Of a connection that waited there is nothing whole yet: what it is told of comes first.
-        request = None if connection.is_told else connection.reader.next()
+        request = None if connection.is_readable else connection.reader.next()
         while request is None:
-            if not connection.is_told:
+            if not connection.is_readable:
                 connection.transport.expect(connection.reader.missing())
                 connection.is_running = False
                 self._events.watch(connection, select.EPOLLIN)
                 return False
             # Once for what was told: of what is left after that the kernel tells again.
-            connection.is_told = False
+            connection.is_readable = False
             if _receive(connection) is False:
                 self._finish(connection)
                 return False
@@ -241,7 +241,7 @@ class Server:
                 connection.later, connection.has_answered = None, False
                 connection.is_waiting = False
                 return self._is_kept(connection)
-            if isinstance(step, Answer):
+            if isinstance(step, Response):
                 connection.has_answered = True
                 connection.begin_answer()
                 data = step.encode(keeps=connection.keeps)
@@ -286,7 +286,7 @@ class Server:
         if is_free and self._guests is not None and self._guests.acquire(blocking=False):
             _own.next = lambda: self._proceed_as_guest(connection, self._guests)
             return
-        self._events.put_due(connection, wake=True)
+        self._events.enqueue(connection, wake=True)
 
     def _proceed_as_guest(self, connection: Connection, guests: threading.BoundedSemaphore) -> None:
         try:

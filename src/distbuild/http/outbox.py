@@ -14,7 +14,7 @@ from distbuild.http.site import Connection
 MAX_STRANGERS = 100
 
 
-class Outbox:
+class PendingSends:
     """Of the connections that these ``events`` are told of."""
 
     def __init__(self, events: Events) -> None:

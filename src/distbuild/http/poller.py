@@ -54,13 +54,13 @@ class Events:
         if connection.is_watched:
             self.watched.pop(connection.transport.fileno(), None)
 
-    def put_due(self, connection: Connection, *, wake: bool) -> None:
+    def enqueue(self, connection: Connection, *, wake: bool) -> None:
         """Somebody has to go on with it; ``wake``: and is to be told."""
         self._due.append(connection)
         if wake:
             os.eventfd_write(self.ready, 1)
 
-    def take_due(self) -> Connection | None:
+    def dequeue(self) -> Connection | None:
         """The oldest of what is due; another thread is woken for the rest."""
         try:
             connection = self._due.popleft()

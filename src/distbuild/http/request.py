@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from distbuild.http.allowance import Allowance
+from distbuild.http.allowance import BodyBudget
 
 MAX_HEAD_BYTES = 16 * 1024
 #: A body beyond this is only taken of those who may send it.
@@ -47,14 +47,14 @@ class _Head(msgspec.Struct, frozen=True):
     keeps: bool
 
 
-class _Scratch(threading.local):
+class _HeadScratch(threading.local):
     """Where a thread takes in what is part of no large body."""
 
     def __init__(self) -> None:
         self.room = memoryview(bytearray(SCRATCH_BYTES))
 
 
-_scratch = _Scratch()
+_scratch = _HeadScratch()
 
 
 class RequestReader:
@@ -65,7 +65,7 @@ class RequestReader:
     thread, or given to ``feed``.
     """
 
-    def __init__(self, max_body: int, admits: Admits, allowance: Allowance) -> None:
+    def __init__(self, max_body: int, admits: Admits, allowance: BodyBudget) -> None:
         self._max_body = max_body
         self._admits = admits
         self._allowance = allowance

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _FORBIDDEN = re.compile(r"[\r\n]")
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Response(msgspec.Struct, frozen=True):
     """An answer as a whole."""
 
     headers: Mapping[str, str]

@@ -7,13 +7,13 @@ from collections.abc import Generator
 import msgspec
 
 from distbuild.http.request import RequestReader
-from distbuild.http.response import Answer
+from distbuild.http.response import Response
 from distbuild.http.transport import Plain
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 
 #: Yields the signals it waits for, and once an Answer; may wait once more after that, for the end
 #: of the connection.
-Later = Generator[Signal | Answer, None, None]
+Later = Generator[OneShot | Response, None, None]
 
 
 class Connection(msgspec.Struct, eq=False):
@@ -32,7 +32,7 @@ class Connection(msgspec.Struct, eq=False):
     is_running: bool = True
     is_gone: bool = False
     #: Something may have come that was not taken yet.
-    is_told: bool = True
+    is_readable: bool = True
     is_watched: bool = False
     #: Its end is watched for, since its generator waits.
     is_waiting: bool = False

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from distbuild.http.allowance import Allowance
+from distbuild.http.allowance import BodyBudget
 from distbuild.http.front import Call, Site
 from distbuild.http.listen import listen_port
 from distbuild.http.request import Admits, Request, RequestReader, environ_of
-from distbuild.http.response import Answer, call
+from distbuild.http.response import Response, call
 from distbuild.http.site import Later
 from distbuild.http.transport import server_context
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -103,7 +103,7 @@ class ThreadedServer:
         self._listener = listener
         self._context = context
         self._port = port
-        self._allowance = Allowance()
+        self._allowance = BodyBudget()
         self._ending = threading.Event()
         self._lock = threading.Lock()
         self._busy = 0
@@ -220,7 +220,7 @@ class _Conversation:
 
     def _answer(self, request: Request, *, keeps: bool) -> None:
         if request.problem:
-            self._connection.sendall(Answer({}, b"", request.problem).encode(keeps=False))
+            self._connection.sendall(Response({}, b"", request.problem).encode(keeps=False))
             return
         handler = self._site.handlers.get(request.target) if request.method == "POST" else None
         if handler is None:
@@ -234,12 +234,12 @@ class _Conversation:
 
     def _drive(self, later: Later, *, keeps: bool) -> None:
         for step in later:
-            if isinstance(step, Answer):
+            if isinstance(step, Response):
                 self._send(step.encode(keeps=keeps))
             elif not self._happens(step):
                 return
 
-    def _happens(self, awaited: Signal) -> bool:
+    def _happens(self, awaited: OneShot) -> bool:
         """Wait for something; whether the client still waits for it, too."""
         while not awaited.wait(LOOK_S):
             if self._has_ended():

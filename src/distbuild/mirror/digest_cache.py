@@ -53,7 +53,7 @@ def read_file(path: str) -> FileRead:
     return FileRead(data, status, started_ns)
 
 
-class _Memory(msgspec.Struct, frozen=True, array_like=True):
+class _Saved(msgspec.Struct, frozen=True, array_like=True):
     """What is in a cache's file. ``rules``: those by which it is said what the texts ask for."""
 
     rules: bytes
@@ -89,7 +89,7 @@ class DigestCache:
 
     def _load(self, path: Path) -> None:
         try:
-            memory = msgspec.msgpack.decode(path.read_bytes(), type=_Memory)
+            memory = msgspec.msgpack.decode(path.read_bytes(), type=_Saved)
         except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
             log.warning("%s: not readable (%s); files are hashed again", path, error)
             return
@@ -127,5 +127,5 @@ class DigestCache:
         self.unsaved = 0
         kept = {p: k for p, k in list(self._known.items()) if keep(os.fsdecode(p))}
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.msgpack.encode(_Memory(self._rules, kept)))
+        temporary.write_bytes(msgspec.msgpack.encode(_Saved(self._rules, kept)))
         temporary.replace(self._path)

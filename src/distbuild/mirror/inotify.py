@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Watcher(Protocol):
+class FileWatcher(Protocol):
     """What the mirror needs of file-change notification."""
 
     def cover(self, directory: str) -> None:
@@ -125,11 +125,11 @@ class InotifyWatcher:
         return True
 
     def forget(self, directory: str) -> None:
-        """See Watcher."""
+        """See FileWatcher."""
         self._forget(directory, _below(directory))
 
     def forget_one(self, directory: str) -> None:
-        """See Watcher."""
+        """See FileWatcher."""
         self._forget(directory)
 
     def _forget(self, directory: str, prefix: str | None = None) -> list[str]:
@@ -154,7 +154,7 @@ class InotifyWatcher:
         return wd, number
 
     def barrier(self) -> bool:
-        """See Watcher.
+        """See FileWatcher.
 
         The kernel queues an event before the system call that makes the change returns, so all
         earlier changes were told once the queue is empty and its reader idle.

@@ -12,7 +12,7 @@ from distbuild.mirror.pending import Pending
 from distbuild.mirror.root_listing import Survey
 from distbuild.mirror.roots import Kind, Root, standing, trace
 from distbuild.mirror.search_dirs import Required
-from distbuild.mirror.symlinks import Place, Ways
+from distbuild.mirror.symlinks import Place, Symlinks
 from distbuild.protocol.messages import Entry
 from distbuild.system import disk
 
@@ -23,7 +23,7 @@ class Intake:
     def __init__(
         self,
         place: Place,
-        ways: Ways,
+        ways: Symlinks,
         required: Required,
         pending: Pending,
         apply: Callable[[dict[str, Entry | None]], None],
@@ -48,7 +48,7 @@ class Intake:
             if way.real is not None and not way.is_directory:
                 self._take_file(spelled, way.real)
             return
-        if policy.is_kernels(way.real):
+        if policy.is_pseudo_fs(way.real):
             return
         known = self._place.roots.holding(way.real)
         if known is not None and known.listed == standing(known.path) is not None:
@@ -71,7 +71,7 @@ class Intake:
         real = disk.realpath(spelled)
         if self._place.roots.holds_files_of(real) or not disk.isdir(real):
             return
-        if policy.is_kernels(real) or self._place.is_secret(real):
+        if policy.is_pseudo_fs(real) or self._place.is_secret(real):
             return
         root = Root(real, Kind.SHALLOW, is_remote(real), for_a_file=True)
         self._place.roots.add(root)
@@ -79,7 +79,7 @@ class Intake:
 
     def _take_file(self, spelled: str, real: str) -> None:
         """Compilers warn of a file among their directories."""
-        if policy.is_kernels(real):
+        if policy.is_pseudo_fs(real):
             return
         self._ways.ask(spelled)  # no event would tell what becomes of it
         if self._place.manifest.get(real) is None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from distbuild.mirror import policy
 from distbuild.mirror.digest_cache import FileRead
-from distbuild.mirror.inotify import Watcher
+from distbuild.mirror.inotify import FileWatcher
 from distbuild.mirror.intake import Intake
 from distbuild.mirror.manifest import Manifest
 from distbuild.mirror.mounts import MountWatch
@@ -29,8 +29,8 @@ from distbuild.mirror.roots import (
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.search_dirs import Required
 from distbuild.mirror.spellings import Fold
-from distbuild.mirror.symlinks import Place, Ways
-from distbuild.one_shot import Signal
+from distbuild.mirror.symlinks import Place, Symlinks
+from distbuild.one_shot import OneShot
 from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.system import disk
@@ -54,7 +54,7 @@ class Mirroring:
     def __init__(
         self,
         scanner: Scanner,
-        make_watcher: Callable[[Callable[[str, bool], None], Callable[[], None]], Watcher],
+        make_watcher: Callable[[Callable[[str, bool], None], Callable[[], None]], FileWatcher],
         home: str,
         on_change: Callable[[], None],
         fold: Fold | None = FOLD,
@@ -62,7 +62,7 @@ class Mirroring:
         self.manifest = Manifest(fold)
         #: Set once what the last run mirrored is mirrored again. Until then the manifest is a part
         #: of the truth: a worker that was told of it would throw the rest away.
-        self.ready = Signal()
+        self.ready = OneShot()
         self.roots = Roots()
         self.epoch = os.urandom(8).hex()
         self.home = home
@@ -82,7 +82,7 @@ class Mirroring:
         self._watcher = make_watcher(self._changed, self._pending.overflowed)
         place = Place(self.manifest, self.roots, scanner, self._watcher, home)
         self._place = place
-        self._ways = Ways(place, self._apply, lambda d: self.require([d], named=False))
+        self._ways = Symlinks(place, self._apply, lambda d: self.require([d], named=False))
         self._intake = Intake(place, self._ways, self._required, self._pending, self._apply)
         self._thread = threading.Thread(target=self._keep_up, name="mirror", daemon=True)
         self._thread.start()
@@ -279,7 +279,7 @@ class Mirroring:
 
     def _apply(self, batch: dict[str, Entry | None]) -> None:
         """Apply a batch, and take in what its symlinks point to."""
-        batch = {p: e for p, e in batch.items() if p != "/" and not policy.is_kernels(p)}
+        batch = {p: e for p, e in batch.items() if p != "/" and not policy.is_pseudo_fs(p)}
         links = {p: e for p, e in batch.items() if isinstance(e, SymlinkEntry)}
         fresh = {p for p, e in links.items() if self.manifest.get(p) != e}
         if self.manifest.apply(batch):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from distbuild.mirror.inotify import Watcher
+from distbuild.mirror.inotify import FileWatcher
 from distbuild.mirror.roots import inside, standing
 
 
@@ -22,7 +22,7 @@ class _Directory(msgspec.Struct):
 class LooseFiles:
     """By real path; a file stays in here for good."""
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: FileWatcher) -> None:
         self._watcher = watcher
         self._directories: dict[str, _Directory] = {}
 

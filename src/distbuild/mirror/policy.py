@@ -105,7 +105,7 @@ def is_unusual(operand: str) -> bool:
     return handling(name) is Handling.IGNORE or not closed.isdisjoint(directories)
 
 
-def is_kernels(path: str) -> bool:
+def is_pseudo_fs(path: str) -> bool:
     """Whether a path is in what the kernel makes up: never mirrored, whatever leads there."""
     if path == "/dev/shm" or path.startswith("/dev/shm/"):  # noqa: S108 - a place like any other
         return False

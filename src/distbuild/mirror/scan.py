@@ -45,7 +45,7 @@ MAX_MTIME_NS = 2**63 - 1
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 
 
-class Tree(msgspec.Struct):
+class ScannedTree(msgspec.Struct):
     """A scanned directory tree: its entries, and whether the scan stopped at its limit."""
 
     entries: dict[str, Entry] = msgspec.field(default_factory=dict)
@@ -217,13 +217,13 @@ class Scanner:
         names = Counter(linked.values())
         return {path: inode for path, inode in linked.items() if names[inode] > 1}
 
-    def tree(self, root: str, enter: Callable[[str], None], limit: int) -> Tree:
+    def tree(self, root: str, enter: Callable[[str], None], limit: int) -> ScannedTree:
         """Everything below ``root`` and ``root`` itself, which must be a directory.
 
         ``enter`` is called with each directory *before* it is listed, so that a watch set there
         misses nothing that the listing does not show. Stops after ``limit`` entries.
         """
-        found = Tree()
+        found = ScannedTree()
         found.entries[root] = DIRECTORY
         pending = [root]
         while pending:

@@ -12,7 +12,7 @@ import msgspec
 
 from distbuild.mirror import policy
 from distbuild.mirror.alike import AlikeLinks
-from distbuild.mirror.inotify import Watcher
+from distbuild.mirror.inotify import FileWatcher
 from distbuild.mirror.loose import LooseFiles
 from distbuild.mirror.manifest import Manifest
 from distbuild.mirror.roots import Kind, Roots, destination, inside, is_our_own, trace
@@ -29,7 +29,7 @@ class Place(msgspec.Struct, frozen=True):
     manifest: Manifest
     roots: Roots
     scanner: Scanner
-    watcher: Watcher
+    watcher: FileWatcher
     home: str
 
     def is_secret(self, real: str) -> bool:
@@ -43,7 +43,7 @@ class Place(msgspec.Struct, frozen=True):
         return root is None or not policy.is_secret(root.path, self.home)
 
 
-class Ways:
+class Symlinks:
     """Follows ways and takes in what is on them: entries by ``apply``, directories by
     ``require``."""
 
@@ -205,11 +205,11 @@ class Ways:
         if root is not None and root.kind is Kind.SHALLOW:
             return
         is_wide = policy.is_broad(real, self._place.home)
-        if not (is_wide or policy.is_kernels(real) or self._place.is_secret(real)):
+        if not (is_wide or policy.is_pseudo_fs(real) or self._place.is_secret(real)):
             self._require(real)
 
     def _follow_file(self, real: str) -> None:
-        if policy.is_kernels(real) or self._place.is_secret(real):
+        if policy.is_pseudo_fs(real) or self._place.is_secret(real):
             return
         self.pinned.add(real)
         root = self._place.roots.holding(real)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from distbuild.mirror.directory_changes import DirectoryChanges
-from distbuild.mirror.inotify import InotifyWatcher, NoWatcher, Watcher
+from distbuild.mirror.inotify import FileWatcher, InotifyWatcher, NoWatcher
 from distbuild.mirror.windows_watch import WindowsWatcher
 from distbuild.system import disk
 from distbuild.system.paths import WINDOWS, from_system
@@ -19,7 +19,7 @@ from distbuild.system.windows.calls import is_wine
 log = logging.getLogger(__name__)
 
 #: Gets ``changed(path, is_directory)`` and ``overflowed()``.
-MakeWatcher = Callable[[Callable[[str, bool], None], Callable[[], None]], Watcher]
+MakeWatcher = Callable[[Callable[[str, bool], None], Callable[[], None]], FileWatcher]
 #: So many changes in a row have to be told by the time a barrier is passed.
 TRIAL_ROUNDS = 50
 
@@ -29,7 +29,7 @@ def watcher_maker(scratch: Path) -> MakeWatcher:
     if not WINDOWS:
         return _inotify
 
-    def make(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> Watcher:
+    def make(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> FileWatcher:
         if is_wine():
             log.warning("wine loses notifications: directories are listed for each job")
             return NoWatcher()
@@ -66,7 +66,7 @@ def is_prompt(make: MakeWatcher, scratch: Path) -> bool:
         return False
 
 
-def _inotify(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> Watcher:
+def _inotify(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> FileWatcher:
     try:
         return InotifyWatcher(changed, overflowed)
     except (ImportError, OSError) as error:
@@ -74,5 +74,5 @@ def _inotify(changed: Callable[[str, bool], None], overflowed: Callable[[], None
         return NoWatcher()
 
 
-def _windows(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> Watcher:
+def _windows(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> FileWatcher:
     return WindowsWatcher(changed, overflowed, DirectoryChanges)

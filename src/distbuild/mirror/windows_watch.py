@@ -1,7 +1,7 @@
 """The watcher on Windows: one notification for a directory with all that is below it.
 
 A watch for each directory would keep every directory above it from being renamed. Knows the
-calls of Windows only by ``Changes``, so that it runs on every system.
+calls of Windows only by ``ChangeReader``, so that it runs on every system.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _LOOK_S = 1.0
 ADDED, REMOVED, MODIFIED, RENAMED_FROM, RENAMED_TO = 1, 2, 3, 4, 5
 
 
-class Changes(Protocol):
+class ChangeReader(Protocol):
     """What ``DirectoryChanges`` does; ``wake`` is called from any thread, the rest from one."""
 
     def open(self, path: str, *, deep: bool) -> int:
@@ -47,7 +47,7 @@ class Changes(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Watch:
+class _WatchedDirectory:
     directory: str
     deep: bool
 
@@ -62,14 +62,14 @@ class WindowsWatcher:
         self,
         changed: Callable[[str, bool], None],
         overflowed: Callable[[], None],
-        make: Callable[[], Changes],
+        make: Callable[[], ChangeReader],
         is_directory: Callable[[str], bool] = disk.isdir,
     ) -> None:
         self._changed = changed
         self._overflowed = overflowed
         self._is_directory = is_directory
         self._lock = threading.Lock()
-        self._watches: dict[int, _Watch] = {}
+        self._watches: dict[int, _WatchedDirectory] = {}
         self._tasks: deque[tuple[Callable[[], None], Future[None]]] = deque()
         self._changes = make()
         self._stopping = False
@@ -78,11 +78,11 @@ class WindowsWatcher:
 
     def cover(self, directory: str) -> None:
         """See Watcher."""
-        self._open(_Watch(directory, deep=True))
+        self._open(_WatchedDirectory(directory, deep=True))
 
     def add(self, directory: str) -> bool:
         """See Watcher."""
-        return self._open(_Watch(directory, deep=False))
+        return self._open(_WatchedDirectory(directory, deep=False))
 
     def forget(self, directory: str) -> None:
         """See Watcher. What a directory above covers stays covered."""
@@ -108,7 +108,7 @@ class WindowsWatcher:
         self._changes.wake()
         self._thread.join()
 
-    def _covered(self, wanted: _Watch) -> bool:
+    def _covered(self, wanted: _WatchedDirectory) -> bool:
         with self._lock:
             return any(
                 (watch.directory == wanted.directory and (watch.deep or not wanted.deep))
@@ -116,7 +116,7 @@ class WindowsWatcher:
                 for watch in self._watches.values()
             )  # fmt: skip
 
-    def _open(self, wanted: _Watch) -> bool:
+    def _open(self, wanted: _WatchedDirectory) -> bool:
         if self._covered(wanted):
             return True
         try:
@@ -157,7 +157,7 @@ class WindowsWatcher:
         while (completion := self._changes.wait(0)) is not None:
             self._take(completion)
 
-    def _begin(self, wanted: _Watch) -> None:
+    def _begin(self, wanted: _WatchedDirectory) -> None:
         key = self._changes.open(windows_form(wanted.directory), deep=wanted.deep)
         with self._lock:
             self._watches[key] = wanted
@@ -191,7 +191,7 @@ class WindowsWatcher:
             log.exception("events lost: %s", watch.directory)
             self._overflowed()
 
-    def _tell(self, watch: _Watch, data: bytes) -> None:
+    def _tell(self, watch: _WatchedDirectory, data: bytes) -> None:
         if not data:
             self._overflowed()
         for action, name in notifications(data):

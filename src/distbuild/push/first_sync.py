@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from distbuild.protocol import messages
 from distbuild.push.bundles import BlobSource
-from distbuild.push.sending import Delivery
+from distbuild.push.sending import ContentSender
 from distbuild.push.worker_client import WorkerClient
 
 
@@ -17,7 +17,7 @@ class Filler:
         client: WorkerClient,
         client_id: str,
         source: BlobSource,
-        delivery: Delivery,
+        delivery: ContentSender,
         is_over: Callable[[], bool],
     ) -> None:
         self._client = client

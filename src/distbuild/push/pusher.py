@@ -18,7 +18,7 @@ from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.names import client_label
 from distbuild.push.bundles import BlobSource
 from distbuild.push.first_sync import Filler
-from distbuild.push.sending import Delivery
+from distbuild.push.sending import ContentSender
 from distbuild.push.worker_client import CONNECT_TIMEOUT_S, WorkerClient
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Pusher:
         self._stopping = threading.Event()
         # Tells of a generation that was reached and of a status that came.
         self._news = threading.Condition()
-        self._delivery = Delivery(client, source, self._stopping.is_set)
+        self._delivery = ContentSender(client, source, self._stopping.is_set)
         self.up = False
         self.error = "not reached yet"
         self.status: dict[str, Any] = {}

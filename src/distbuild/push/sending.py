@@ -38,7 +38,7 @@ class Progress:
         self.sent_bytes += sum(len(bundle.data) for bundle in bundles)
 
 
-class Delivery:
+class ContentSender:
     """To one worker; ``is_over`` says when to give up."""
 
     def __init__(self, receiver: Receiver, source: BlobSource, is_over: Callable[[], bool]) -> None:

@@ -4,14 +4,16 @@ import os
 from collections.abc import Generator
 
 from distbuild.command.model import LocalReason
-from distbuild.http.response import Answer as HttpAnswer
-from distbuild.one_shot import Signal
+from distbuild.http.response import Response as HttpAnswer
+from distbuild.one_shot import OneShot
 from distbuild.protocol.messages import SubmitReply, SubmitRequest
-from distbuild.syncer.local_callers import Answer
+from distbuild.syncer.local_callers import WrapperOrders
 from distbuild.syncer.service import Service
 
 
-def answers(service: Service, message: SubmitRequest) -> Generator[Signal | HttpAnswer, None, None]:
+def answers(
+    service: Service, message: SubmitRequest
+) -> Generator[OneShot | HttpAnswer, None, None]:
     """Compile, answer, and hold the local slot as long as the connection lasts: the wrapper's
     process becomes the compiler with the connection open. Temporary files are held so long, too:
     the wrapper renames them."""
@@ -19,7 +21,7 @@ def answers(service: Service, message: SubmitRequest) -> Generator[Signal | Http
     try:
         yield _answer(answer)
         if answer.holds_slot or (answer.outputs is not None and answer.outputs.has_temporary()):
-            yield Signal()  # never happens; the end of the connection closes this generator
+            yield OneShot()  # never happens; the end of the connection closes this generator
     finally:
         if answer.holds_slot:
             service.release()
@@ -27,7 +29,7 @@ def answers(service: Service, message: SubmitRequest) -> Generator[Signal | Http
             answer.outputs.close()
 
 
-def _answer(answer: Answer) -> HttpAnswer:
+def _answer(answer: WrapperOrders) -> HttpAnswer:
     reply, outputs = answer.reply, answer.outputs
     if reply.outcome == "done":
         listing = b"" if outputs is None else outputs.listing()

@@ -21,7 +21,7 @@ from distbuild.command.rewritten import is_rewritten
 from distbuild.farm.executor import Executor, Task
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.scan import Scanner
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from distbuild.protocol.messages import ResultRequest, SubmitReply
 from distbuild.syncer.prepare import Preparer
 from distbuild.syncer.several import compile_several
@@ -74,7 +74,7 @@ class Compiles:
         obstacle = self._executor.obstacle(task.command, known.identity.digest)
         return None if obstacle is None else self._named(obstacle, known)
 
-    def compile(self, submission: Submission) -> Generator[Signal, None, SubmitReply]:
+    def compile(self, submission: Submission) -> Generator[OneShot, None, SubmitReply]:
         """Returns the answer to the wrapper."""
         known = self._preparer.understand(submission)
         if isinstance(known, Local):
@@ -87,7 +87,7 @@ class Compiles:
 
     def _compile(
         self, submission: Submission, known: Understood
-    ) -> Generator[Signal, None, SubmitReply]:
+    ) -> Generator[OneShot, None, SubmitReply]:
         if not self._mirroring.ready.is_set():
             yield self._mirroring.ready
         obstacle = Local(LocalReason.INPUTS_CHANGED, known.command.source)

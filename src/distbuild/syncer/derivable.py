@@ -38,7 +38,7 @@ class Derivable:
         if not _is_path(path):
             return False
         real = disk.realpath(path)
-        if policy.is_kernels(real) or self._mirroring.is_secret(real):
+        if policy.is_pseudo_fs(real) or self._mirroring.is_secret(real):
             return False
         return self.is_searched(real) or self._is_reached(path, real) or self._is_named(path, real)
 

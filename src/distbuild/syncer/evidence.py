@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from distbuild.protocol.messages import Digest, Entry, FileEntry, InputFile, WithheldEntry
-from distbuild.syncer.include_facts import Facts
+from distbuild.syncer.include_facts import IncludeFacts
 
 
 class Findings(msgspec.Struct):
@@ -40,7 +40,7 @@ def examine(
     inputs: Iterable[InputFile],
     lookup: Callable[[str], Entry | None],
     own_files: Mapping[str, FileEntry],
-    about: Callable[[str, Digest], Facts | None],
+    about: Callable[[str, Digest], IncludeFacts | None],
 ) -> Findings:
     """Compare what was read with the manifest; ``own_files`` came with the job (its source).
 
@@ -61,7 +61,7 @@ def examine(
     return findings
 
 
-def _look_at(path: str, facts: Facts | None, findings: Findings) -> None:
+def _look_at(path: str, facts: IncludeFacts | None, findings: Findings) -> None:
     """What the text of an input adds to the findings; None: it is another one by now."""
     if facts is None:
         findings.stale.append(path)

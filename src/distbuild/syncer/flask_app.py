@@ -12,12 +12,12 @@ from werkzeug.exceptions import HTTPException
 from distbuild.http.desk import SAME_USER
 from distbuild.http.front import Call, Handler
 from distbuild.http.request import FREE_BODY_BYTES
-from distbuild.http.response import Answer
+from distbuild.http.response import Response as WholeResponse
 from distbuild.http.site import Later
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
 from distbuild.protocol.errors import ProtocolError
-from distbuild.syncer.gate import Gate, Refused
+from distbuild.syncer.gate import Gate, RequestRefused
 from distbuild.syncer.service import Service
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def the_call(gate: Gate) -> Call:
     """The request that Flask has in hand. A large body is not taken of a stranger."""
     shown = request.headers.get("Authorization")
     if (request.content_length or 0) > FREE_BODY_BYTES and not gate.knows(shown):
-        raise Refused(401, "a token is needed")
+        raise RequestRefused(401, "a token is needed")
     return Call(
         shown,
         request.get_data(cache=False),
@@ -52,7 +52,7 @@ def the_call(gate: Gate) -> Call:
 def drive(later: Later) -> Response:
     """Wait for what a handler waits for; its answer."""
     for step in later:
-        if isinstance(step, Answer):
+        if isinstance(step, WholeResponse):
             later.close()
             return Response(step.body, step.status, dict(step.headers))
         step.wait()
@@ -76,8 +76,8 @@ def make_app(service: Service, gate: Gate, handlers: Mapping[str, Handler]) -> F
     def malformed(error: ProtocolError) -> tuple[str, int]:
         return f"{error}\n", 400
 
-    @app.errorhandler(Refused)
-    def refused(refusal: Refused) -> tuple[str, int]:
+    @app.errorhandler(RequestRefused)
+    def refused(refusal: RequestRefused) -> tuple[str, int]:
         return f"{refusal.reason}\n", refusal.status
 
     @app.errorhandler(HTTPException)
@@ -126,7 +126,7 @@ def _streamed(service: Service, message: messages.SubmitRequest) -> Iterator[byt
 
     A thread of its own compiles: it may be busy for longer than the client bears silence.
     """
-    gone, answered = Signal(), Signal()
+    gone, answered = OneShot(), OneShot()
     replies: list[bytes] = []
 
     def compile_it() -> None:
@@ -142,7 +142,7 @@ def _streamed(service: Service, message: messages.SubmitRequest) -> Iterator[byt
         gone.set()
 
 
-def _reply(service: Service, message: messages.SubmitRequest, gone: Signal) -> bytes:
+def _reply(service: Service, message: messages.SubmitRequest, gone: OneShot) -> bytes:
     """The answer to a wrapper, or nothing for one that is ``gone``."""
     compiling = service.submit(message)
     try:

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is answered with an HTTP status and one line."""
 
     status: int
@@ -41,20 +41,20 @@ class Gate:
     def admit(self, call: Call, role: Role) -> None:
         """Raises Refused unless the request carries the role's token."""
         if not self._credentials.verify_token(call.authorization, role):
-            raise Refused(401, f"a {role} token is needed")
+            raise RequestRefused(401, f"a {role} token is needed")
 
     def admit_user(self, call: Call) -> None:
         """Raises Refused unless the request comes from our own user."""
         if call.is_same_user:
             return
         if not (call.is_local or self._remote):
-            raise Refused(
+            raise RequestRefused(
                 403,
                 "only over the socket in the syncer's home, unless"
                 ' "remote_compiles" is set in config.json',
             )
         if not carries(call.authorization, self._user):
-            raise Refused(401, "the token of the syncer's user is needed (state/user_token)")
+            raise RequestRefused(401, "the token of the syncer's user is needed (state/user_token)")
 
     def message(self, call: Call, role: Role, kind: type[T]) -> T:
         """The body as a message, for an admitted sender. Raises Refused and ProtocolError."""
@@ -67,12 +67,12 @@ class Gate:
         message = messages.decode(call.body, messages.SubmitRequest)
         same_version(message.version)
         if not message.argv or not message.cwd.startswith(b"/"):
-            raise Refused(400, "argv and an absolute cwd are needed")
+            raise RequestRefused(400, "argv and an absolute cwd are needed")
         # No process has such a word, path or variable, and no system call takes one.
         values = b"".join((message.cwd, *message.argv, *message.env.values()))
         names = "".join(message.env)
         if b"\0" in values or "\0" in names or "=" in names:
-            raise Refused(400, "argv, cwd or env: a NUL, or a variable's name with '='")
+            raise RequestRefused(400, "argv, cwd or env: a NUL, or a variable's name with '='")
         return message
 
 
@@ -80,6 +80,6 @@ def same_version(version: int) -> None:
     """Raises Refused for another protocol than ours."""
     if version != messages.PROTOCOL_VERSION:
         ours = messages.PROTOCOL_VERSION
-        raise Refused(
+        raise RequestRefused(
             409, f"this syncer speaks protocol {ours}, not {version}; install one version"
         )

@@ -17,7 +17,7 @@ from distbuild.protocol.messages import Digest
 from distbuild.system import disk
 
 
-class Facts(msgspec.Struct, frozen=True):
+class IncludeFacts(msgspec.Struct, frozen=True):
     """``odd``: it includes what may lie outside the mirrored directories. ``asked``: what
     ``__has_include`` asks for."""
 
@@ -35,10 +35,10 @@ class Texts:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[Digest, Facts] = {}
+        self._known: dict[Digest, IncludeFacts] = {}
         self._named: dict[Digest, tuple[str, ...]] = {}
 
-    def about(self, path: str, digest: Digest) -> Facts | None:
+    def about(self, path: str, digest: Digest) -> IncludeFacts | None:
         """The facts of the text with this digest, which is at ``path``; None: it is not, now."""
         known = self._known.get(digest)
         if known is not None:
@@ -47,7 +47,7 @@ class Texts:
         if data is None:
             return None
         odd = bool(odd_operands(data, is_unusual))
-        facts = Facts(odd, asked(data))
+        facts = IncludeFacts(odd, asked(data))
         with self._lock:
             self._known[digest] = facts
         return facts

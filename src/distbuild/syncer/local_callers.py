@@ -12,7 +12,7 @@ import msgspec
 from distbuild.command.model import Local, LocalReason
 from distbuild.compiler.find import find_driver
 from distbuild.farm.local_slots import LocalSlots
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import SubmitReply
 from distbuild.syncer.compile import Compiles
@@ -37,7 +37,7 @@ class Caller(msgspec.Struct, frozen=True):
     places_outputs: bool = False
 
 
-class Answer(msgspec.Struct, frozen=True):
+class WrapperOrders(msgspec.Struct, frozen=True):
     """What the wrapper has to do: say ``reply`` and exit, or become ``program`` (None: not found,
     or not looked for, since the wrapper has another view of the files).
 
@@ -63,11 +63,13 @@ class Here:
         """Whether a wrapper's paths lead where ours do."""
         return view in self._views
 
-    def run(self, submission: Submission, caller: Caller) -> Generator[Signal, None, Answer]:
+    def run(
+        self, submission: Submission, caller: Caller
+    ) -> Generator[OneShot, None, WrapperOrders]:
         """The answer to a wrapper; its outputs are written, or its local slot is taken."""
         reply, outputs = yield from self._compile(submission, caller)
         if reply.outcome == "done":
-            return Answer(reply, outputs=outputs)
+            return WrapperOrders(reply, outputs=outputs)
         # In another view of the files the wrapper alone can find its compiler.
         is_elsewhere = reply.reason == LocalReason.OTHER_FILES
         path = submission.env.get("PATH", os.defpath)
@@ -75,11 +77,11 @@ class Here:
         holds = (program is not None or is_elsewhere) and reply.reason not in _UNLIMITED
         if holds:
             yield from self.slots.acquire()
-        return Answer(reply, program, holds)
+        return WrapperOrders(reply, program, holds)
 
     def _compile(
         self, submission: Submission, caller: Caller
-    ) -> Generator[Signal, None, tuple[SubmitReply, PreparedOutputs | None]]:
+    ) -> Generator[OneShot, None, tuple[SubmitReply, PreparedOutputs | None]]:
         if not self.sees_our_files(caller.view):
             return self._compiles.locally(Local(LocalReason.OTHER_FILES)), None
         try:

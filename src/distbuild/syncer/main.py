@@ -54,7 +54,7 @@ def run(home: Home, *, verbose: bool) -> None:
     lock = claim(home)
 
     def start(stop: threading.Event) -> tuple[Service, Callable[[], None]]:
-        syncer = Syncer(home, config, credentials, client_id)
+        syncer = SyncerProcess(home, config, credentials, client_id)
         syncer.start(stop)
         announce(_first_words(home, config))
         return syncer.service, syncer.stop
@@ -85,7 +85,7 @@ def claim(home: Home) -> IO[bytes]:
         ) from None
 
 
-class Syncer:
+class SyncerProcess:
     """The parts of one syncer, put together."""
 
     def __init__(

@@ -8,13 +8,13 @@ from collections.abc import Callable, Generator
 from http import HTTPStatus
 
 from distbuild.http.front import Call, Handler
-from distbuild.http.response import Answer
+from distbuild.http.response import Response
 from distbuild.http.site import Later
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
 from distbuild.protocol.errors import ProtocolError, TooMuchAtOnce
 from distbuild.syncer.answers import answers
-from distbuild.syncer.gate import Gate, Refused, same_version
+from distbuild.syncer.gate import Gate, RequestRefused, same_version
 from distbuild.syncer.service import Service
 
 #: A worker with its compilers, of which some are kept.
@@ -22,7 +22,7 @@ MAX_LEASE_BYTES = 512 * 1024
 #: The names of its leases.
 MAX_RENEW_BYTES = 1024 * 1024
 #: A message that has to be waited for.
-Steps = Generator[Signal, None, messages.Message]
+Steps = Generator[OneShot, None, messages.Message]
 
 
 def make_handlers(service: Service, gate: Gate) -> dict[str, Handler]:
@@ -30,19 +30,19 @@ def make_handlers(service: Service, gate: Gate) -> dict[str, Handler]:
 
     def run(call: Call) -> Later:
         if not call.is_same_user:
-            raise Refused(403, "only over the syncer's Unix socket")
+            raise RequestRefused(403, "only over the syncer's Unix socket")
         return answers(service, gate.submitted(call))
 
     def lease(call: Call) -> Steps:
         if len(call.body) > MAX_LEASE_BYTES:
-            raise Refused(413, "a worker that has more to tell than is taken")
+            raise RequestRefused(413, "a worker that has more to tell than is taken")
         message = gate.message(call, "worker", messages.LeaseRequest)
         same_version(message.version)
         return service.lease(message)
 
     def renew(call: Call) -> Steps:
         if len(call.body) > MAX_RENEW_BYTES:
-            raise Refused(413, "more leases than any worker has")
+            raise RequestRefused(413, "more leases than any worker has")
         return service.renew(gate.message(call, "worker", messages.RenewRequest))
 
     return {
@@ -55,7 +55,7 @@ def make_handlers(service: Service, gate: Gate) -> dict[str, Handler]:
 
 def _take_results(service: Service, gate: Gate, call: Call) -> Later:
     batch = gate.message(call, "worker", messages.ReceivedBatch)
-    answered: list[Signal] = []
+    answered: list[OneShot] = []
     try:
         # Where there is too much at once those that were taken are not taken again.
         taken = [service.deliver(result, answered.append) for result in batch.results]
@@ -70,8 +70,8 @@ def _packed(steps: Steps) -> Later:
     yield _answer((yield from steps))
 
 
-def _answer(message: messages.Message) -> Answer:
-    return Answer({"Content-Type": messages.CONTENT_TYPE}, messages.encode(message))
+def _answer(message: messages.Message) -> Response:
+    return Response({"Content-Type": messages.CONTENT_TYPE}, messages.encode(message))
 
 
 def _guarded(handle: Callable[[Call], Later]) -> Handler:
@@ -80,17 +80,17 @@ def _guarded(handle: Callable[[Call], Later]) -> Handler:
     def guarded(call: Call) -> Later:
         try:
             yield from handle(call)
-        except Refused as refusal:
+        except RequestRefused as refusal:
             yield refused(refusal)
         except ProtocolError as error:
-            yield refused(Refused(400, str(error)))
+            yield refused(RequestRefused(400, str(error)))
         except TooMuchAtOnce as error:
-            yield refused(Refused(503, str(error)))
+            yield refused(RequestRefused(503, str(error)))
 
     return guarded
 
 
-def refused(refusal: Refused) -> Answer:
+def refused(refusal: RequestRefused) -> Response:
     """A refusal as it is sent."""
     status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
-    return Answer({"Content-Type": "text/plain"}, f"{refusal.reason}\n".encode(), status)
+    return Response({"Content-Type": "text/plain"}, f"{refusal.reason}\n".encode(), status)

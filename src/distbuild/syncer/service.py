@@ -16,7 +16,7 @@ from distbuild.command.model import Local, LocalReason
 from distbuild.farm.executor import Task
 from distbuild.farm.farm import Farm
 from distbuild.mirror.live import Mirroring
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.names import client_label, identity_of
@@ -25,7 +25,7 @@ from distbuild.push.bundles import BlobSource
 from distbuild.push.pusher import Pusher
 from distbuild.syncer.compile import Compiles
 from distbuild.syncer.compilers import Compilers
-from distbuild.syncer.local_callers import Answer, Caller, Here
+from distbuild.syncer.local_callers import Caller, Here, WrapperOrders
 from distbuild.syncer.understand import Submission
 from distbuild.syncer.worker_check import check_workers
 from distbuild.syncer.worker_status import WorkerView, shown_path
@@ -67,14 +67,14 @@ class Service:
 
     def submit(
         self, request: messages.SubmitRequest
-    ) -> Generator[Signal, None, messages.SubmitReply]:
+    ) -> Generator[OneShot, None, messages.SubmitReply]:
         """Compile; see Compiles.compile."""
         if request.place and not self._parts.here.sees_our_files(request.place):
             return self.compiles.locally(Local(LocalReason.OTHER_FILES))
         reply = yield from self.compiles.compile(_submission(request))
         return msgspec.structs.replace(reply, detail=shown_path(reply.detail))
 
-    def run(self, request: messages.SubmitRequest) -> Generator[Signal, None, Answer]:
+    def run(self, request: messages.SubmitRequest) -> Generator[OneShot, None, WrapperOrders]:
         """Compile for a wrapper of this machine; see Here.run."""
         caller = Caller(request.umask & 0o777, request.group, request.place, request.places_outputs)
         return self._parts.here.run(_submission(request), caller)
@@ -144,7 +144,9 @@ class Service:
 
     # --- for workers ----------------------------------------------------------------------------
 
-    def lease(self, request: messages.LeaseRequest) -> Generator[Signal, None, messages.LeaseReply]:
+    def lease(
+        self, request: messages.LeaseRequest
+    ) -> Generator[OneShot, None, messages.LeaseReply]:
         """Jobs for a worker, with the changes that its tree lacks."""
         if self._lives.get(request.worker) != request.life:
             known = self._parts.farm.workers()
@@ -202,7 +204,9 @@ class Service:
             self._parts.mirroring.recheck(p for d in request.digests for p in paths_of(d))
         return messages.BlobBatch(batch)
 
-    def renew(self, request: messages.RenewRequest) -> Generator[Signal, None, messages.RenewReply]:
+    def renew(
+        self, request: messages.RenewRequest
+    ) -> Generator[OneShot, None, messages.RenewReply]:
         """Extend leases."""
         try:
             return messages.RenewReply((yield from self._parts.farm.renew(request)))
@@ -225,7 +229,7 @@ class Service:
             p for p in self._parts.pushers if p.worker not in known or same == identity_of(p.worker)
         ]
 
-    def deliver(self, result: msgspec.Raw, tell: Callable[[Signal], None] = Signal.set) -> bool:
+    def deliver(self, result: msgspec.Raw, tell: Callable[[OneShot], None] = OneShot.set) -> bool:
         """Take a result as it came; False when it was not taken. See Farm.deliver."""
         try:
             return self._parts.farm.deliver(messages.decode(result, messages.ResultRequest), tell)

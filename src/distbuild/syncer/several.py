@@ -7,14 +7,14 @@ it. Knows how long to wait, and nothing of how a compile is done.
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from distbuild.protocol.messages import SubmitReply
 from distbuild.syncer.understand import Submission
 
 #: What a driver says once for the whole command: clang's warnings, Microsoft's banner.
 _OF_THE_COMMAND = re.compile(rb"clang: (?:\x1b\[[0-9;]*m)*warning: |Microsoft |Copyright |\r?$")
 
-Compile = Generator[Signal, None, SubmitReply]
+Compile = Generator[OneShot, None, SubmitReply]
 
 
 def compile_several(
@@ -25,13 +25,13 @@ def compile_several(
     As the drivers do, what comes after the first source that fails is not compiled.
     """
     running = [compile_one(part) for part in parts]
-    waiting: dict[int, Signal] = {}
+    waiting: dict[int, OneShot] = {}
     replies: dict[int, SubmitReply] = {}
     try:
         for at in range(len(running)):
             _advance(at, running, waiting, replies)
         while (last := _last(replies, len(running))) is None:
-            one_of_them = Signal()
+            one_of_them = OneShot()
             for signal in waiting.values():
                 signal.then(one_of_them.set)
             yield one_of_them
@@ -47,7 +47,7 @@ def compile_several(
 def _advance(
     at: int,
     running: Sequence[Compile],
-    waiting: dict[int, Signal],
+    waiting: dict[int, OneShot],
     replies: dict[int, SubmitReply],
 ) -> None:
     try:

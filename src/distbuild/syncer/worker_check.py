@@ -15,7 +15,7 @@ from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.command.parse import parse
 from distbuild.compiler.identity import Identity
 from distbuild.farm.executor import Execution, Executor, Task
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from distbuild.protocol.codec import pack_quickly
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import FileEntry, JobFile, ResultRequest
@@ -43,7 +43,7 @@ class _Test(msgspec.Struct):
     """A test compile under way; ``awaited`` is what has to happen before it goes on."""
 
     execution: Execution
-    awaited: Signal
+    awaited: OneShot
     began: float
     checked: Checked | None = None
 
@@ -76,7 +76,7 @@ def check_workers(
     began = time.monotonic()
     tests = {}
     for worker, (name, identity) in compilers.items():
-        happened = Signal()
+        happened = OneShot()
         happened.set()
         task = task_for(worker, name, identity, directory)
         tests[worker] = _Test(executor.execute(task), happened, began)

@@ -15,7 +15,7 @@ import msgspec
 from distbuild.compiler.identity import Identity
 from distbuild.farm.farm import Farm, Seen
 from distbuild.farm.queue import WORKER_S
-from distbuild.farm.refusals import Refused
+from distbuild.farm.refusals import RefusedResults
 from distbuild.push.freshness import refresh_all
 from distbuild.push.pusher import Pusher
 from distbuild.syncer.compilers import Compilers
@@ -139,7 +139,7 @@ def _identities(seen: Seen) -> set[str]:
     return {toolchain.identity for toolchain in seen.toolchains}
 
 
-def _refused(last: Refused) -> dict[str, Any]:
+def _refused(last: RefusedResults) -> dict[str, Any]:
     return {"refused_results": last.count, "refused_why": last.why}
 
 

@@ -15,20 +15,20 @@ import msgspec
 
 from distbuild.protocol.errors import DistBuildError, ProtocolError
 from distbuild.protocol.messages import Job, LeaseReply, LeaseRequest, ResultRequest
-from distbuild.worker.client import Syncer
+from distbuild.worker.client import SyncerLink
 from distbuild.worker.clock_check import Clock, off_by
-from distbuild.worker.compilers import Compilers
+from distbuild.worker.compilers import InstalledCompilers
 from distbuild.worker.job import JobRunner, Steps
 from distbuild.worker.leases import Leases
 from distbuild.worker.pace import Pace
 from distbuild.worker.process.here import Cancellation, Running
 from distbuild.worker.process.watcher import Watcher
-from distbuild.worker.results import Delivery
+from distbuild.worker.results import ResultSender
 from distbuild.worker.slots import Offer, Slots, Tally
 from distbuild.worker.tree.catch_up import follow, reach
 from distbuild.worker.tree.store import Store
 from distbuild.worker.tree.tree import Tree
-from distbuild.worker.tree.trees import Forest
+from distbuild.worker.tree.trees import Trees
 
 #: How long a syncer holds a request for jobs back while it has none.
 LEASE_WAIT_S = 20.0
@@ -61,9 +61,9 @@ class Workshop(msgspec.Struct, frozen=True):
     #: This process's own, by which syncers know it, and what people know it by (HOST:PORT).
     name: str
     label: str
-    forest: Forest
+    forest: Trees
     store: Store
-    compilers: Compilers
+    compilers: InstalledCompilers
     runner: JobRunner
     namespaces: bool
     slots: Slots[Run]
@@ -87,14 +87,14 @@ class Agent:
     """Serves ``syncer``. ``alone``: there is no other syncer, so slots may wait at this one."""
 
     def __init__(
-        self, syncer: Syncer, workshop: Workshop, stop: threading.Event, *, alone: bool
+        self, syncer: SyncerLink, workshop: Workshop, stop: threading.Event, *, alone: bool
     ) -> None:
         self._syncer = syncer
         self._shop = workshop
         self._stop = stop
         self._alone = alone
         self._leases = Leases(workshop.name, syncer, self._drop_cancelled)
-        self._delivery = Delivery(syncer, self._forget, Pace(workshop.slots.total))
+        self._delivery = ResultSender(syncer, self._forget, Pace(workshop.slots.total))
         self._pace = Pace(workshop.slots.total)
         self._position = ("", 0)
         self._life = os.urandom(8).hex()

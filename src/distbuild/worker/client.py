@@ -29,7 +29,7 @@ _OK, _BAD_REQUEST, _UNAUTHORIZED, _CONFLICT = 200, 400, 401, 409
 M = TypeVar("M", bound=Message)
 
 
-class Syncer(Protocol):
+class SyncerLink(Protocol):
     """What an agent asks of a syncer. All raise InfrastructureError when there is no answer and
     ProtocolError when the syncer refuses."""
 

@@ -27,7 +27,7 @@ _WRAPPER_DIR = re.compile(r"/(?:ccache|distcc|icecc|icecream|sccache)(?:/|\Z)")
 _log = logging.getLogger(__name__)
 
 
-class Driver(msgspec.Struct, frozen=True):
+class InstalledDriver(msgspec.Struct, frozen=True):
     """A compiler of this machine, under one of its names."""
 
     path: str
@@ -39,7 +39,7 @@ class Driver(msgspec.Struct, frozen=True):
         return os.path.basename(self.path)
 
 
-class Compilers:
+class InstalledCompilers:
     """The drivers on ``search_path``. Looks again when one of its directories has changed, or a
     part of a compiler."""
 
@@ -56,7 +56,7 @@ class Compilers:
         self._lock = threading.Lock()
         self._checked = -REFRESH_S
         self._times: list[int] = []
-        self._drivers: dict[str, Driver] = {}
+        self._drivers: dict[str, InstalledDriver] = {}
         self._advertised: list[Toolchain] = []
 
     def advertised(self) -> list[Toolchain]:
@@ -64,12 +64,12 @@ class Compilers:
         self._current()
         return self._advertised
 
-    def find(self, identity: str, name: str) -> Driver | None:
+    def find(self, identity: str, name: str) -> InstalledDriver | None:
         """The driver with this identity, the one called ``name`` if there are several."""
         fitting = [d for d in self._current().values() if identity in d.identity.digests()]
         return next((d for d in fitting if d.name == name), fitting[0] if fitting else None)
 
-    def is_same(self, driver: Driver) -> bool:
+    def is_same(self, driver: InstalledDriver) -> bool:
         """Whether a compiler is still what its identity says; if not, all are looked at again."""
         if are_as_identified([driver.identity]):
             return True
@@ -77,7 +77,7 @@ class Compilers:
             self._checked = -REFRESH_S
         return False
 
-    def _current(self) -> dict[str, Driver]:
+    def _current(self) -> dict[str, InstalledDriver]:
         with self._lock:
             now = self._clock()
             if now - self._checked >= REFRESH_S:
@@ -90,8 +90,8 @@ class Compilers:
                     self._advertised = _toolchains(self._drivers.values())
             return self._drivers
 
-    def _look(self) -> dict[str, Driver]:
-        drivers: dict[str, Driver] = {}
+    def _look(self) -> dict[str, InstalledDriver]:
+        drivers: dict[str, InstalledDriver] = {}
         known: dict[Hashable, Identity] = {}
         for path in self._candidates():
             name = os.path.basename(path)
@@ -105,7 +105,7 @@ class Compilers:
                 _log.debug("not a compiler: %s", error)
                 continue
             known[key] = identity
-            drivers[name] = Driver(path, identity)
+            drivers[name] = InstalledDriver(path, identity)
         return drivers
 
     def _candidates(self) -> Iterator[str]:
@@ -120,7 +120,7 @@ class Compilers:
                     yield path
 
 
-def _toolchains(drivers: Collection[Driver]) -> list[Toolchain]:
+def _toolchains(drivers: Collection[InstalledDriver]) -> list[Toolchain]:
     """Each compiler by each of its names; for Objective-C, which few ask for, by one of them."""
     offered = [Toolchain(d.identity.digest, d.name, d.identity.version) for d in drivers]
     more = {d.identity.objective_c: d for d in drivers if d.identity.objective_c}

@@ -44,11 +44,11 @@ from distbuild.protocol.messages import (
 )
 from distbuild.system import disk
 from distbuild.worker.clock_check import Clock
-from distbuild.worker.compilers import Compilers, Driver
+from distbuild.worker.compilers import InstalledCompilers, InstalledDriver
 from distbuild.worker.failures import check
 from distbuild.worker.process.here import Cancellation, Running, start
 from distbuild.worker.sandbox import assembler
-from distbuild.worker.sandbox.base import Answer, Sandbox, Task, Written
+from distbuild.worker.sandbox.base import CompilerResult, Sandbox, SandboxTask, Written
 from distbuild.worker.sandbox.opens import Opens
 from distbuild.worker.sandbox.output_dirs import empty, remove
 from distbuild.worker.sandbox.view import SPECS
@@ -77,7 +77,9 @@ Steps = Generator[Running, str, ResultRequest | None]
 class JobRunner:
     """Runs jobs in ``sandbox``; ``directory`` is for their private files, on the trees' disk."""
 
-    def __init__(self, name: str, compilers: Compilers, sandbox: Sandbox, directory: bytes) -> None:
+    def __init__(
+        self, name: str, compilers: InstalledCompilers, sandbox: Sandbox, directory: bytes
+    ) -> None:
         self._recall = Recall()
         self._name = name
         self._compilers = compilers
@@ -126,7 +128,7 @@ class JobRunner:
             if cancellation.is_set():
                 return None
             clock.check_command(job, command, tree)
-            task = Task(job, command, driver, tree, b"", clock, forbids)
+            task = SandboxTask(job, command, driver, tree, b"", clock, forbids)
             with contextlib.suppress(_WithAssembler):
                 return (yield from self._compile(task))
             task = msgspec.structs.replace(task, forbids_assembler=False)
@@ -135,7 +137,7 @@ class JobRunner:
                 _note(source, self._assembling)  # its next compile is seen at once
             return result
 
-    def _compile(self, task: Task) -> Steps:
+    def _compile(self, task: SandboxTask) -> Steps:
         """One run of the compiler. Raises _WithAssembler if it may have met what is forbidden."""
         task = msgspec.structs.replace(task, directory=self._new_directory())
         # After any other end a process of the compiler's may not be dead yet, and write there.
@@ -171,7 +173,7 @@ class JobRunner:
             else:
                 remove(task.directory)
 
-    def _driver(self, job: Job) -> Driver:
+    def _driver(self, job: Job) -> InstalledDriver:
         if not job.argv:
             raise ProtocolError("a job without a command")
         name = posixpath.basename(os.fsdecode(job.argv[0]))
@@ -180,7 +182,7 @@ class JobRunner:
             raise InfrastructureError(f"no compiler {job.toolchain[:16]} here")
         return driver
 
-    def _command(self, job: Job, driver: Driver) -> CompileCommand:
+    def _command(self, job: Job, driver: InstalledDriver) -> CompileCommand:
         """The job's command, parsed here too: a worker does not trust what it is to execute."""
         argv = [os.fsdecode(word) for word in job.argv]
         command = self._recall.parse(
@@ -208,7 +210,7 @@ class JobRunner:
                     disk.mkdir(directory)
                     return directory
 
-    def _may_ask(self, task: Task, inputs: list[InputFile]) -> bool:
+    def _may_ask(self, task: SandboxTask, inputs: list[InputFile]) -> bool:
         """Whether a text that was read may ask for inline assembler, or the command's words do."""
         if any(assembler.may_ask(word) for word in task.job.argv if word.startswith(b"-D")):
             return True
@@ -221,7 +223,7 @@ class JobRunner:
             _note(file.digest, self._unasking)
         return False
 
-    def _result(self, task: Task, answer: Answer, revision: int) -> ResultRequest:
+    def _result(self, task: SandboxTask, answer: CompilerResult, revision: int) -> ResultRequest:
         _check(task, answer)
         inputs = _inputs(task, answer)
         failed = answer.exit_code != 0
@@ -276,14 +278,14 @@ def _for_processor(command: CompileCommand, job: Job) -> CompileCommand:
     return native.applied(command, words, os.fsdecode(SPECS))
 
 
-def _refuse_placeholders(answer: Answer) -> None:
+def _refuse_placeholders(answer: CompilerResult) -> None:
     """Raise UnseenInputs where a placeholder's text is in an output, though no list names it."""
     for file in answer.written:
         if _MARK in file.content:
             raise UnseenInputs(f"a placeholder's text is in {os.fsdecode(file.path)}")
 
 
-def _check(task: Task, answer: Answer) -> None:
+def _check(task: SandboxTask, answer: CompilerResult) -> None:
     """Raises InfrastructureError for what the syncer would take of no honest worker."""
     if not 0 <= answer.exit_code <= MAX_EXIT_CODE:
         raise InfrastructureError(f"the compiler ended with {answer.exit_code}")
@@ -330,7 +332,7 @@ def _new_in(tree: Tree, directory: bytes) -> bytes:
     return b"/" + posixpath.normpath(directory).lstrip(b"/")
 
 
-def _inputs(task: Task, answer: Answer) -> list[InputFile]:
+def _inputs(task: SandboxTask, answer: CompilerResult) -> list[InputFile]:
     if answer.dependencies is not None:
         unlisted = map(os.fsencode, task.command.unlisted_files)
         names: Iterable[bytes] = (*answer.dependencies, *unlisted)

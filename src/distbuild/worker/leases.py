@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from distbuild.protocol.errors import DistBuildError
 from distbuild.protocol.messages import RenewRequest
-from distbuild.worker.client import Syncer
+from distbuild.worker.client import SyncerLink
 from distbuild.worker.process.here import Cancellation
 
 #: How long the syncer holds a renewal back while no lease has ended.
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 class Leases:
     """Lease ids with the means to end their compilers. ``ended`` is called after some have been."""
 
-    def __init__(self, worker: str, syncer: Syncer, ended: Callable[[], None]) -> None:
+    def __init__(self, worker: str, syncer: SyncerLink, ended: Callable[[], None]) -> None:
         self._worker = worker
         self._syncer = syncer
         self._ended = ended

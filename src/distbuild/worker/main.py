@@ -26,7 +26,7 @@ from distbuild.protocol.names import worker_name
 from distbuild.system.paths import WINDOWS, from_system
 from distbuild.worker.agent import Agent, Run, Workshop
 from distbuild.worker.client import HttpSyncer
-from distbuild.worker.compilers import Compilers
+from distbuild.worker.compilers import InstalledCompilers
 from distbuild.worker.job import JobRunner
 from distbuild.worker.process.here import limit_descendants
 from distbuild.worker.process.watcher import Watcher
@@ -39,7 +39,7 @@ from distbuild.worker.slots import Slots, Tally
 from distbuild.worker.status import Confined, WorkerStatus
 from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.store import Store
-from distbuild.worker.tree.trees import Forest
+from distbuild.worker.tree.trees import Trees
 
 #: A long poll that is out when the worker ends is given up after this.
 FAREWELL_S = 2.0
@@ -151,12 +151,12 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
     try:
         store = Store(home.store)
         own_files = OwnFiles(store, enabled=config.reuse_own_files)
-        forest = Forest(home.sandbox, store, own_files)
+        forest = Trees(home.sandbox, store, own_files)
         forest.set_aside_old()
     except InfrastructureError as error:
         raise ConfigError(f"{home.path}: {error}") from error
     sandbox, confined = _sandbox(home, config, search_path)
-    compilers = Compilers(Identifier(FileDigests(home.state / "programs")), search_path)
+    compilers = InstalledCompilers(Identifier(FileDigests(home.state / "programs")), search_path)
     name = worker_name(read_identity(home), os.urandom(8).hex())
     cores = config.num_cores or os.cpu_count() or 1
     # A developer who is served alone can have jobs wait here for the next free slot: it then need

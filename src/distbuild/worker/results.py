@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from distbuild.protocol.errors import DistBuildError, InfrastructureError
 from distbuild.protocol.messages import BATCH_BYTES, ResultBatch, ResultRequest
-from distbuild.worker.client import Syncer
+from distbuild.worker.client import SyncerLink
 from distbuild.worker.pace import Pace
 
 #: Requests at once: a large object must not hold up the small ones.
@@ -28,11 +28,11 @@ _INPUT_BYTES = 120
 _log = logging.getLogger(__name__)
 
 
-class Delivery:
+class ResultSender:
     """Delivers results to ``syncer``; calls ``gone`` with those that are off our hands."""
 
     def __init__(
-        self, syncer: Syncer, gone: Callable[[Sequence[ResultRequest]], None], pace: Pace
+        self, syncer: SyncerLink, gone: Callable[[Sequence[ResultRequest]], None], pace: Pace
     ) -> None:
         self._syncer = syncer
         self._gone = gone

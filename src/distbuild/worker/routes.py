@@ -23,7 +23,7 @@ from distbuild.protocol.messages import (
     encode,
 )
 from distbuild.worker.tree.store import Store
-from distbuild.worker.tree.trees import Forest
+from distbuild.worker.tree.trees import Trees
 
 _BAD_REQUEST, _UNAUTHORIZED, _TOO_LARGE, _NO_STORAGE = 400, 401, 413, 507
 _NOTHING = b"\x80"  # an empty MessagePack map
@@ -32,7 +32,7 @@ M = TypeVar("M", bound=Message)
 Status = Callable[[], Mapping[str, Any]]
 
 
-def make_app(forest: Forest, store: Store, credentials: Credentials, status: Status) -> flask.Flask:
+def make_app(forest: Trees, store: Store, credentials: Credentials, status: Status) -> flask.Flask:
     """The application over one forest of trees and its store."""
     app = flask.Flask("daemon", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
@@ -55,7 +55,7 @@ def make_app(forest: Forest, store: Store, credentials: Credentials, status: Sta
     return app
 
 
-def _add_mirror_routes(app: flask.Flask, forest: Forest, store: Store) -> None:
+def _add_mirror_routes(app: flask.Flask, forest: Trees, store: Store) -> None:
     @app.post("/api/v1/mirror/changes")
     def take_changes() -> flask.Response:
         changes = _body(Changes)

@@ -23,7 +23,7 @@ def run(words: Sequence[str]) -> int:
     if words:
         print("usage: dist_build.exe doctor", file=sys.stderr)
         return USAGE
-    asked = _Asked()
+    asked = _SyncerReport()
     for topic, check in _CHECKS:
         if sys.platform == "win32" and topic in _NOT_ON_WINDOWS:
             continue
@@ -40,7 +40,7 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-class _Asked:
+class _SyncerReport:
     """What the syncer said when it was asked to check its workers; it is asked once."""
 
     @functools.cached_property
@@ -52,20 +52,20 @@ class _Asked:
         return answer
 
 
-def _config(_: _Asked) -> Iterator[Finding]:
+def _config(_: _SyncerReport) -> Iterator[Finding]:
     home = find_home()
     load_config(home)
     clone = " (the home is a clone of dist_build)" if home.is_clone else ""
     yield Finding(OK, f"{home.config_path}{clone}")
 
 
-def _certificates(_: _Asked) -> Iterator[Finding]:
+def _certificates(_: _SyncerReport) -> Iterator[Finding]:
     home = find_home()
     load_credentials(home.certs, "dev")
     yield Finding(OK, str(home.certs / "dev"))
 
 
-def _watches(_: _Asked) -> Iterator[Finding]:
+def _watches(_: _SyncerReport) -> Iterator[Finding]:
     try:
         allowed = int(_WATCHES.read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -81,19 +81,19 @@ def _watches(_: _Asked) -> Iterator[Finding]:
         yield Finding(OK, f"up to {allowed} directories can be watched")
 
 
-def _syncer(asked: _Asked) -> Iterator[Finding]:
+def _syncer(asked: _SyncerReport) -> Iterator[Finding]:
     answer = asked.answer
     yield Finding(OK, f"version {answer['version']}, up {answer['uptime_s']:.0f} s")
 
 
-def _workers(asked: _Asked) -> Iterator[Finding]:
+def _workers(asked: _SyncerReport) -> Iterator[Finding]:
     yield from findings(asked.answer["workers"], asked.answer["compilers"])
 
 
 #: Windows has no such limit.
 _NOT_ON_WINDOWS = frozenset({"change notification"})
 
-_CHECKS: tuple[tuple[str, Callable[[_Asked], Iterator[Finding]]], ...] = (
+_CHECKS: tuple[tuple[str, Callable[[_SyncerReport], Iterator[Finding]]], ...] = (
     ("configuration", _config),
     ("certificates", _certificates),
     ("change notification", _watches),

@@ -3,12 +3,12 @@
 import pytest
 
 from distbuild.command.model import Family, LocalReason, Role
-from distbuild.command.options import Option, Shape, Verdict
+from distbuild.command.options import Effect, Option, ValueForm
 from distbuild.command.tables import rows_families, rows_long, rows_short
 from distbuild.command.tables.gcc import ROWS, option_table
 
-J, E = Shape.JOINED, Shape.EITHER
-ORIGINAL, GCC = Verdict.ORIGINAL_PATHS, Family.GCC
+J, E = ValueForm.JOINED, ValueForm.EITHER
+ORIGINAL, GCC = Effect.ORIGINAL_PATHS, Family.GCC
 
 
 @pytest.mark.parametrize("module", [rows_long, rows_short, rows_families])

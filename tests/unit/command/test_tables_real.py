@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distbuild.command.model import Family, LocalReason, Role
-from distbuild.command.options import Option, Shape, Verdict
+from distbuild.command.options import Effect, Option, ValueForm
 from distbuild.command.tables.gcc import PLAIN, ROWS, option_table
 from tests.support.tools import need
 
@@ -99,7 +99,7 @@ def found(family: Family, word: str) -> Option | None:
 
 
 def takes_next(option: Option | None) -> bool:
-    return option is not None and option.shape in (Shape.SEPARATE, Shape.EITHER)
+    return option is not None and option.shape in (ValueForm.SEPARATE, ValueForm.EITHER)
 
 
 def is_safe_without_value(family: Family, word: str) -> bool:
@@ -161,7 +161,7 @@ def _has_value(name: str) -> bool:
 
 def test_rows_that_take_the_next_word_are_no_flags() -> None:
     """The other direction: a row must not swallow a word that the compiler leaves alone."""
-    rows = [r for r in ROWS if r.shape in (Shape.SEPARATE, Shape.EITHER)]
+    rows = [r for r in ROWS if r.shape in (ValueForm.SEPARATE, ValueForm.EITHER)]
     for family, program in ((Family.GCC, "gcc"), (Family.CLANG, "clang")):
         wrong = []
         for row in rows:
@@ -183,7 +183,7 @@ def is_known_path(family: Family, name: str) -> bool:
     option = found(family, name + "value")
     if option is None or isinstance(option.verdict, LocalReason) or option.role is not Role.NONE:
         return True
-    return option.verdict is Verdict.ORIGINAL_PATHS
+    return option.verdict is Effect.ORIGINAL_PATHS
 
 
 @pytest.mark.parametrize("what", [f"{name},joined" for name in CLASSES])
@@ -223,8 +223,8 @@ def test_no_row_of_one_family_is_refused_by_its_compiler(
     for row in ROWS:
         local = isinstance(row.verdict, LocalReason)
         if row.only is family and not local and row.role is not Role.OUTPUT_FILE:
-            value = "1" if row.shape is not Shape.FLAG else ""
-            apart = row.shape is Shape.SEPARATE
+            value = "1" if row.shape is not ValueForm.FLAG else ""
+            apart = row.shape is ValueForm.SEPARATE
             words += [row.spelling, value] if apart else [row.spelling + value]
     text = accepted(program, words, tmp_path)
     unknown = r"(?:unrecognized command-line option|unknown argument:?) .(-[^\s'\u2019]+)"

@@ -12,10 +12,10 @@ import pytest
 from distbuild.http import loop
 from distbuild.http.front import Front
 from distbuild.http.listen import listen_unix
-from distbuild.http.response import INTERIM, Answer
+from distbuild.http.response import INTERIM, Response
 from distbuild.http.site import Later
 from distbuild.http.transport import Plain
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from tests.unit.http.test_loop import LATER, REQUEST, THREADS, Served, eventually, read_all
 
 
@@ -79,7 +79,7 @@ def test_the_threads_may_all_be_busy(served: Served) -> None:
     def busy() -> Later:
         served.started.release()
         go_on.wait(20)
-        yield Answer({}, b"at last")
+        yield Response({}, b"at last")
 
     served.later = busy
     connections = [served.connect() for _ in range(THREADS)]
@@ -105,8 +105,8 @@ def test_nothing_comes_between_the_parts_of_an_answer(served: Served) -> None:
     large = os.urandom(5_000_000)
 
     def holding() -> Later:
-        yield Answer({}, large)
-        yield Signal()
+        yield Response({}, large)
+        yield OneShot()
 
     served.later = holding
     with served.connect() as of_app, served.connect() as of_handler:
@@ -144,7 +144,7 @@ def test_descriptors_go_with_an_answer(served: Served, tmp_path: Path, size: int
 
     def giving() -> Later:
         try:
-            yield Answer({}, b"x" * size, files=files)
+            yield Response({}, b"x" * size, files=files)
         finally:
             for file in files:
                 os.close(file)

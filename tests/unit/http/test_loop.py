@@ -19,10 +19,10 @@ from distbuild.http.desk import SAME_USER
 from distbuild.http.front import Call, Front, Site
 from distbuild.http.listen import listen_port, listen_unix
 from distbuild.http.loop import Server
-from distbuild.http.response import Answer
+from distbuild.http.response import Response
 from distbuild.http.site import Later
 from distbuild.http.transport import Plain, Tls, server_context
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from distbuild.protocol.errors import ConfigError
 
 HEAD = b"POST /x?q=1 HTTP/1.1\r\nHost: a\r\nX-Y: z\r\nAuthorization: me\r\n"
@@ -42,7 +42,7 @@ class Served:
         self.path = path
         self.seen: list[dict[str, Any]] = []
         self.calls: list[Call] = []
-        self.gate = Signal()
+        self.gate = OneShot()
         self.closed = threading.Semaphore(0)
         self.started = threading.Semaphore(0)
         self.later: Callable[[], Later] = self.waiting
@@ -79,7 +79,7 @@ class Served:
         try:
             self.started.release()
             yield self.gate
-            yield Answer({"Dist-Build": "done"}, b"body")
+            yield Response({"Dist-Build": "done"}, b"body")
         finally:
             self.closed.release()
 
@@ -296,12 +296,12 @@ def test_clients_vanish_at_every_moment(kind: str, request: pytest.FixtureReques
     ends = []
 
     def quick() -> Later:
-        signal = Signal()
+        signal = OneShot()
         threading.Thread(target=signal.set).start()
         try:
             yield signal
-            yield Answer({}, b"x" * 10)
-            yield Signal()
+            yield Response({}, b"x" * 10)
+            yield OneShot()
         finally:
             ends.append(1)
 
@@ -318,8 +318,8 @@ def test_clients_vanish_at_every_moment(kind: str, request: pytest.FixtureReques
 def test_after_an_answer_the_generator_lasts_as_long_as_the_connection(served: Served) -> None:
     def holding() -> Later:
         try:
-            yield Answer({}, b"go")
-            yield Signal()
+            yield Response({}, b"go")
+            yield OneShot()
         finally:
             served.closed.release()
 

@@ -12,10 +12,10 @@ import pytest
 from distbuild.http import loop, outbox, transport
 from distbuild.http.front import Front
 from distbuild.http.listen import listen_port, listen_unix
-from distbuild.http.response import Answer
+from distbuild.http.response import Response
 from distbuild.http.site import Later
 from distbuild.http.transport import Plain, Tls, server_context
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from tests.unit.http.test_loop import (
     LATER,
     REQUEST,
@@ -65,11 +65,11 @@ def make(
 
 
 def large() -> Later:
-    yield Answer({}, LARGE)
+    yield Response({}, LARGE)
 
 
 def small() -> Later:
-    yield Answer({}, b"small")
+    yield Response({}, b"small")
 
 
 def sending(served: Served) -> int:
@@ -114,7 +114,7 @@ def test_what_was_asked_early_is_answered_in_order(make: Make) -> None:
     answers = iter([LARGE, b"a", LARGE, b"b"])
 
     def next_one() -> Later:
-        yield Answer({}, next(answers))
+        yield Response({}, next(answers))
 
     served.later = next_one
     with served.connect() as connection:
@@ -139,7 +139,7 @@ def test_a_client_that_breaks_off_is_finished(make: Make) -> None:
 
     def ending() -> Later:
         try:
-            yield Answer({}, LARGE)
+            yield Response({}, LARGE)
         finally:
             ended.append(1)
 
@@ -157,8 +157,8 @@ def test_what_waits_after_a_large_answer_ends_with_the_connection(make: Make) ->
 
     def holding() -> Later:
         try:
-            yield Answer({}, LARGE)
-            yield Signal()
+            yield Response({}, LARGE)
+            yield OneShot()
         finally:
             served.closed.release()
 

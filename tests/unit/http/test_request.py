@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbuild.http.allowance import Allowance
+from distbuild.http.allowance import BodyBudget
 from distbuild.http.request import (
     FIRST_BYTES,
     FREE_BODY_BYTES,
@@ -16,9 +16,9 @@ from distbuild.http.request import (
 MAX_BODY = 50_000_000
 
 
-def reader(allowance: Allowance | None = None) -> RequestReader:
+def reader(allowance: BodyBudget | None = None) -> RequestReader:
     return RequestReader(
-        MAX_BODY, lambda headers: headers.get("authorization") == "me", allowance or Allowance()
+        MAX_BODY, lambda headers: headers.get("authorization") == "me", allowance or BodyBudget()
     )
 
 
@@ -178,7 +178,7 @@ def test_what_comes_behind_a_large_body_has_room_too() -> None:
 # --- memory -------------------------------------------------------------------------------------
 
 
-def announced(length: int, allowance: Allowance) -> RequestReader:
+def announced(length: int, allowance: BodyBudget) -> RequestReader:
     """A reader after a head that says so."""
     read = reader(allowance)
     read.feed(post(b"", b"Authorization: me").replace(b": 0", b": %d" % length))
@@ -201,7 +201,7 @@ def fill(read: RequestReader, data: bytes) -> None:
 @pytest.mark.parametrize("fed", [False, True])
 def test_a_body_takes_no_more_memory_than_came(fed: bool) -> None:
     body = bytes(range(251)) * (MAX_BODY // 251)
-    read = announced(len(body), Allowance())
+    read = announced(len(body), BodyBudget())
     came = 0
     while came < len(body):
         assert read.next() is None
@@ -220,7 +220,7 @@ def test_a_body_takes_no_more_memory_than_came(fed: bool) -> None:
 
 @pytest.mark.parametrize("length", [FREE_BODY_BYTES + 1, FIRST_BYTES])
 def test_an_ordinary_body_is_never_copied(length: int) -> None:
-    read = announced(length, Allowance())
+    read = announced(length, BodyBudget())
     room = read._body
     fill(read, bytes(length))
     request = read.next()
@@ -229,7 +229,7 @@ def test_an_ordinary_body_is_never_copied(length: int) -> None:
 
 
 def test_all_bodies_under_way_share_an_allowance() -> None:
-    allowance = Allowance(2 * FIRST_BYTES)
+    allowance = BodyBudget(2 * FIRST_BYTES)
     first, second = announced(FIRST_BYTES, allowance), announced(MAX_BODY, allowance)
     for refused in (announced(FIRST_BYTES, allowance), announced(MAX_BODY, allowance)):
         assert [request.problem[:3] for request in all_of(refused)] == ["503"]
@@ -244,7 +244,7 @@ def test_all_bodies_under_way_share_an_allowance() -> None:
 
 
 def test_a_body_in_hand_counts_until_it_was_answered() -> None:
-    allowance = Allowance(2 * FIRST_BYTES)
+    allowance = BodyBudget(2 * FIRST_BYTES)
     read = announced(2 * FIRST_BYTES, allowance)
     fill(read, bytes(2 * FIRST_BYTES))
     request = read.next()
@@ -257,7 +257,7 @@ def test_a_body_in_hand_counts_until_it_was_answered() -> None:
 
 @pytest.mark.parametrize("fed", [False, True])
 def test_a_body_that_outgrows_what_is_left_is_given_up(fed: bool) -> None:
-    allowance = Allowance(3 * FIRST_BYTES)
+    allowance = BodyBudget(3 * FIRST_BYTES)
     read, other = announced(MAX_BODY, allowance), announced(2 * FIRST_BYTES, allowance)
     (read.feed if fed else lambda data: fill(read, data))(bytes(FIRST_BYTES + 1))
     (read.feed if fed else lambda data: fill(read, data))(bytes(3 * FIRST_BYTES))

@@ -17,11 +17,11 @@ import requests
 from distbuild.credentials import load_credentials
 from distbuild.http.front import Call, Site
 from distbuild.http.listen import listen_port
-from distbuild.http.response import Answer
+from distbuild.http.response import Response
 from distbuild.http.site import Later
 from distbuild.http.threaded import Port, ThreadedServer
 from distbuild.http.transport import server_context
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from distbuild.wrapper.session import make_session
 from tests.support.cluster import SRC, free_ports, get_status, wait_until
 
@@ -33,7 +33,7 @@ class Served:
     """A server with an app that echoes, and a handler that waits for ``gate``."""
 
     def __init__(self, certs: Path) -> None:
-        self.gate = Signal()
+        self.gate = OneShot()
         self.started = threading.Semaphore(0)
         self.closed = threading.Semaphore(0)
         self.calls: list[Call] = []
@@ -61,7 +61,7 @@ class Served:
         self.started.release()
         try:
             yield self.gate
-            yield Answer({}, b"done")
+            yield Response({}, b"done")
         finally:
             self.closed.release()
 

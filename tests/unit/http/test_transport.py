@@ -48,11 +48,11 @@ class Pair:
             )
             # Until the client's last word of the handshake is taken as well.
             while not (client.done() and self.server.is_open):
-                if self.is_told(10):
+                if self.is_readable(10):
                     self.server.receive(Taken())
             self.client = client.result()
 
-    def is_told(self, ms: int = 5000) -> bool:
+    def is_readable(self, ms: int = 5000) -> bool:
         """Whether the kernel says within this time that there is something to read."""
         poll = select.poll()
         poll.register(self.server.fileno(), select.POLLIN)
@@ -72,7 +72,7 @@ class Pair:
         taken = Taken()
         while len(taken.data) < size:
             self.server.expect(size - len(taken.data))
-            assert self.is_told()
+            assert self.is_readable()
             self.server.receive(taken)
         return taken.data
 
@@ -90,7 +90,7 @@ def test_of_a_large_body_the_kernel_tells_once_it_is_there(pair: Pair) -> None:
     pair.server.expect(len(body))
     pair.client.sendall(body[:HALF])
     assert pair.has_come(HALF)
-    assert not pair.is_told(0)
+    assert not pair.is_readable(0)
     pair.client.sendall(body[HALF:])
     assert pair.receive_all(len(body)) == body
 
@@ -108,9 +108,9 @@ def test_the_end_is_told_though_a_body_is_not_whole(pair: Pair) -> None:
     pair.server.expect(HALF)
     pair.client.sendall(b"x")
     assert pair.has_come(1)
-    assert not pair.is_told(0)
+    assert not pair.is_readable(0)
     pair.client.close()
-    assert pair.is_told()
+    assert pair.is_readable()
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000])
@@ -134,7 +134,7 @@ def test_a_farewell_is_the_end(pair: Pair) -> None:
     assert pair.receive_all(10) == b"last words"
     with ThreadPoolExecutor(1) as pool:
         farewell = pool.submit(pair.client.unwrap)
-        assert pair.is_told()
+        assert pair.is_readable()
         assert pair.server.receive(Taken()) is False
         pair.server.close()
         farewell.result()

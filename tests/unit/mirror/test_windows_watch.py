@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distbuild.mirror.directory_changes import WOKEN, Completion
-from distbuild.mirror.inotify import InotifyWatcher, NoWatcher, Watcher
+from distbuild.mirror.inotify import FileWatcher, InotifyWatcher, NoWatcher
 from distbuild.mirror.watching import is_prompt, watcher_maker
 from distbuild.mirror.windows_watch import (
     ADDED,
@@ -224,7 +224,7 @@ class Late(InotifyWatcher):
 
 
 @pytest.mark.parametrize("kind", [Late, lambda changed, overflowed: NoWatcher()])
-def test_one_that_tells_too_late_does_not(tmp_path: Path, kind: type[Watcher]) -> None:
+def test_one_that_tells_too_late_does_not(tmp_path: Path, kind: type[FileWatcher]) -> None:
     assert not is_prompt(kind, tmp_path)
 
 

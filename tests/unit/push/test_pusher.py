@@ -20,7 +20,7 @@ from distbuild.push import pusher as push_module
 from distbuild.push.bundles import BlobSource
 from distbuild.push.freshness import refresh_all
 from distbuild.push.pusher import WITH_CHANGES_BYTES, Pusher
-from distbuild.push.sending import Delivery, Progress
+from distbuild.push.sending import ContentSender, Progress
 from distbuild.push.worker_client import WorkerClient, reason_of
 from tests.support.mirrored import Mirror
 from tests.support.workers import FakeWorkerClient
@@ -419,12 +419,12 @@ def test_what_is_still_to_be_sent_is_shown_until_it_is_sent(
 
 def test_a_delivery_ends_at_its_first_failure(pushed: Pushed) -> None:
     pushed.client.set_down(True)
-    delivery = Delivery(pushed.client, pushed.pusher._source, lambda: False)
+    delivery = ContentSender(pushed.client, pushed.pusher._source, lambda: False)
     digests = list(pushed.mirroring.manifest._holders)
     with pytest.raises(InfrastructureError, match="refused"):
         delivery.send(digests)
     assert delivery.progress == Progress()
-    over = Delivery(pushed.client, pushed.pusher._source, lambda: True)
+    over = ContentSender(pushed.client, pushed.pusher._source, lambda: True)
     with pytest.raises(InfrastructureError, match="ends"):
         over.send(digests)
 

@@ -10,7 +10,7 @@ import pytest
 
 from distbuild.command.model import Local, LocalReason
 from distbuild.farm.executor import Task
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest, SubmitReply
 from distbuild.syncer.assembler_inputs import MAX_LISTED
 from distbuild.syncer.compile import MAX_ROUNDS, MAX_ROUNDS_IN_ALL, Compiles
@@ -528,7 +528,7 @@ def test_closing_a_compile_cancels_its_task(compiling: Compiling) -> None:
 
 
 def test_until_the_first_scan_is_over_a_compile_waits(compiling: Compiling) -> None:
-    ready = compiling.box.mirroring.ready = Signal()
+    ready = compiling.box.mirroring.ready = OneShot()
     compiling.executor.script = [compiling.result("inc/a.h")]
     running = compiling.compiles.compile(compiling.box.submission())
     next(running)

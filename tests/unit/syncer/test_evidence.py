@@ -3,7 +3,7 @@ import pytest
 from distbuild.mirror.manifest import WITHHELD
 from distbuild.protocol.messages import Entry, FileEntry, InputFile, SymlinkEntry
 from distbuild.syncer.evidence import Findings, examine, precompiled, shadowing
-from distbuild.syncer.include_facts import Facts
+from distbuild.syncer.include_facts import IncludeFacts
 
 ONE, TWO = b"\1" * 32, b"\2" * 32
 MANIFEST: dict[str, Entry] = {
@@ -16,12 +16,12 @@ MANIFEST: dict[str, Entry] = {
 }
 OWN = {"/s/main.c": FileEntry(TWO, 1, 0o444, 0)}
 FACTS = {
-    "/i/a.h": Facts(),
-    "/i/odd.h": Facts(odd=True),
+    "/i/a.h": IncludeFacts(),
+    "/i/odd.h": IncludeFacts(odd=True),
 }
 
 
-def about(path: str, digest: bytes) -> Facts | None:
+def about(path: str, digest: bytes) -> IncludeFacts | None:
     assert digest == ONE
     return FACTS.get(path)
 

@@ -3,29 +3,29 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.syncer.include_facts import Facts, Texts
+from distbuild.syncer.include_facts import IncludeFacts, Texts
 
 
-def told(texts: Texts, path: Path, text: bytes) -> Facts | None:
+def told(texts: Texts, path: Path, text: bytes) -> IncludeFacts | None:
     return texts.about(str(path), hashlib.sha256(text).digest())
 
 
 @pytest.mark.parametrize(
     ("text", "facts"),
     [
-        (b'#include "b.h"\n', Facts()),
-        (b'__asm__(".incbin \\"x\\"");\n', Facts()),
-        (b'#include "../b.h"\n', Facts(odd=True)),
-        (b"", Facts()),
+        (b'#include "b.h"\n', IncludeFacts()),
+        (b'__asm__(".incbin \\"x\\"");\n', IncludeFacts()),
+        (b'#include "../b.h"\n', IncludeFacts(odd=True)),
+        (b"", IncludeFacts()),
     ],
 )
-def test_what_a_text_asks_for(tmp_path: Path, text: bytes, facts: Facts) -> None:
+def test_what_a_text_asks_for(tmp_path: Path, text: bytes, facts: IncludeFacts) -> None:
     path = tmp_path / "a.h"
     path.write_bytes(text)
     found = told(Texts(), path, text)
     assert found == facts
     assert found is not None
-    assert found.is_plain == (facts == Facts())
+    assert found.is_plain == (facts == IncludeFacts())
 
 
 def test_of_another_text_than_the_one_that_is_there_nothing_is_told(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_of_another_text_than_the_one_that_is_there_nothing_is_told(tmp_path: Pa
     path.write_bytes(b"two")
     assert told(texts, path, b"one") is None
     path.write_bytes(b"one")
-    assert told(texts, path, b"one") == Facts()
+    assert told(texts, path, b"one") == IncludeFacts()
 
 
 def test_a_text_is_read_once(tmp_path: Path) -> None:
@@ -42,4 +42,4 @@ def test_a_text_is_read_once(tmp_path: Path) -> None:
     path.write_bytes(b"one")
     told(texts, path, b"one")
     path.unlink()
-    assert told(texts, path, b"one") == Facts()
+    assert told(texts, path, b"one") == IncludeFacts()

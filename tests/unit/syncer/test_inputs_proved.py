@@ -9,7 +9,7 @@ from distbuild.protocol.codec import pack_inputs, pack_quickly
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.marks import mark, pack_marks
 from distbuild.protocol.messages import FileEntry, InputFile, JobFile, ResultRequest
-from distbuild.syncer.include_facts import Facts
+from distbuild.syncer.include_facts import IncludeFacts
 from distbuild.syncer.proved import Inputs, Proved
 
 SOURCE, HEADER, OTHER = b"/p/x.c", b"/p/a.h", b"/p/b.h"
@@ -26,14 +26,14 @@ def entry(text: bytes) -> FileEntry:
 class FakeTexts:
     """Same method as ``Texts``: all are plain, but what is said."""
 
-    def __init__(self, said: dict[str, Facts | None]) -> None:
+    def __init__(self, said: dict[str, IncludeFacts | None]) -> None:
         self.said = said
 
-    def about(self, path: str, digest: bytes) -> Facts | None:
-        return self.said.get(path, Facts())
+    def about(self, path: str, digest: bytes) -> IncludeFacts | None:
+        return self.said.get(path, IncludeFacts())
 
 
-def proving(**said: Facts | None) -> Proved:
+def proving(**said: IncludeFacts | None) -> Proved:
     """``said``: by the names of headers."""
     texts = FakeTexts({f"/p/{name}.h": facts for name, facts in said.items()})
     return Proved(texts)  # type: ignore[arg-type]
@@ -105,8 +105,8 @@ def test_another_source_that_is_mirrored_is_no_substitute_for_the_one_that_came(
     assert paths(proved.rest(result(read), {SOURCE}, now)) == [SOURCE]
 
 
-@pytest.mark.parametrize("facts", [Facts(odd=True), None])
-def test_what_asks_for_more_is_looked_at_each_time(facts: Facts | None) -> None:
+@pytest.mark.parametrize("facts", [IncludeFacts(odd=True), None])
+def test_what_asks_for_more_is_looked_at_each_time(facts: IncludeFacts | None) -> None:
     proved, now = proving(b=facts), manifest(b=entry(b"b"))
     read = [*READ, InputFile(OTHER, digest(b"b"))]
     for _ in range(2):

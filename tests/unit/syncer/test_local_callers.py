@@ -11,12 +11,12 @@ from msgspec.structs import replace
 from distbuild import write_outputs
 from distbuild.command.model import Local, LocalReason
 from distbuild.farm.local_slots import LocalSlots
-from distbuild.http.response import Answer as HttpAnswer
-from distbuild.one_shot import Signal
+from distbuild.http.response import Response as HttpAnswer
+from distbuild.one_shot import OneShot
 from distbuild.protocol.codec import pack
 from distbuild.protocol.messages import OutputFile, SubmitReply
 from distbuild.syncer.answers import answers
-from distbuild.syncer.local_callers import MAX_PASSED, Answer, Caller, Here
+from distbuild.syncer.local_callers import MAX_PASSED, Caller, Here, WrapperOrders
 from distbuild.system.process import views_of_files
 from tests.support.tasks import run
 from tests.unit.syncer.test_compile import Compiling
@@ -30,15 +30,15 @@ class Serving:
         self.slots = LocalSlots(1)
         self.here = Here(self.compiling.compiles, self.slots)
 
-    def run(self, *words: str, caller: Caller = CALLER) -> Answer:
+    def run(self, *words: str, caller: Caller = CALLER) -> WrapperOrders:
         submission = self.compiling.box.submission()
         if words:
             submission = replace(submission, argv=words)
         answer = run(self.here.run(submission, caller))
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, WrapperOrders)
         return answer
 
-    def start(self, *words: str) -> Generator[Signal, None, Answer]:
+    def start(self, *words: str) -> Generator[OneShot, None, WrapperOrders]:
         submission = replace(self.compiling.box.submission(), argv=words)
         return self.here.run(submission, CALLER)
 
@@ -99,7 +99,7 @@ def test_temporary_files_last_as_long_as_the_connection(
     steps = answers(FakeService(serving.run(caller=replace(CALLER, places_outputs=True))), None)  # type: ignore[arg-type]
     sent = next(steps)
     assert isinstance(sent, HttpAnswer)
-    assert isinstance(next(steps), Signal)
+    assert isinstance(next(steps), OneShot)
     first, second = set((box.base / "src").iterdir()) - before
     first.rename(box.base / "src/x.o")
     steps.close()
@@ -138,7 +138,7 @@ def test_what_is_by_design_but_not_expected_is_told_apart(
     reason: str, silent: bool, expected: str
 ) -> None:
     reply = SubmitReply("local", reason=reason, silent=silent)
-    sent = next(answers(FakeService(Answer(reply, "/bin/gcc")), None))  # type: ignore[arg-type]
+    sent = next(answers(FakeService(WrapperOrders(reply, "/bin/gcc")), None))  # type: ignore[arg-type]
     assert isinstance(sent, HttpAnswer)
     assert sent.headers["Dist-Build-Silent"] == expected
 
@@ -170,7 +170,7 @@ def test_local_work_takes_turns(serving: Serving) -> None:
     serving.slots.release()
     assert turn.is_set()
     answer = run(second)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, WrapperOrders)
     assert answer.holds_slot
     serving.slots.release()
     assert serving.slots.counts() == {"slots": 1, "running": 0, "waiting": 0}
@@ -198,11 +198,11 @@ def test_what_is_no_compiler_waits_for_nobody(serving: Serving) -> None:
 
 
 class FakeService:
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: WrapperOrders) -> None:
         self.answer = answer
         self.released = 0
 
-    def run(self, message: object) -> Generator[Signal, None, Answer]:
+    def run(self, message: object) -> Generator[OneShot, None, WrapperOrders]:
         yield from ()
         return self.answer
 
@@ -222,7 +222,7 @@ def test_the_slot_is_held_as_long_as_the_connection(serving: Serving) -> None:
         "Dist-Build-Program": str(len(program)),
     }
     assert answer.body == f"{program}link".encode()
-    assert isinstance(next(generator), Signal)
+    assert isinstance(next(generator), OneShot)
     assert service.released == 0
     generator.close()
     assert service.released == 1

@@ -14,8 +14,8 @@ from distbuild.farm import farm
 from distbuild.http.desk import SAME_USER
 from distbuild.http.front import Call
 from distbuild.http.request import FREE_BODY_BYTES
-from distbuild.http.response import Answer
-from distbuild.one_shot import Signal
+from distbuild.http.response import Response
+from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
 from distbuild.syncer.flask_app import HEARTBEAT, make_app
 from distbuild.syncer.gate import Gate
@@ -65,10 +65,10 @@ class Routes:
     def _drive(self, path: str, call: Call) -> Told:
         steps = self.handlers[path](call)
         for step in steps:
-            if isinstance(step, Answer):
+            if isinstance(step, Response):
                 steps.close()
                 return Told(int(step.status[:3]), step.body)
-            assert isinstance(step, Signal)
+            assert isinstance(step, OneShot)
             step.wait()
         raise AssertionError("no answer")
 
@@ -118,10 +118,10 @@ def test_a_heartbeat_goes_out_while_the_syncer_itself_is_busy(
     """The client gives up when it hears nothing for ten seconds."""
     go_on, ended = threading.Event(), threading.Event()
 
-    def busy(request: object) -> Iterator[Signal]:
+    def busy(request: object) -> Iterator[OneShot]:
         try:
             go_on.wait(20)
-            yield Signal()
+            yield OneShot()
         finally:
             ended.set()
 

@@ -6,7 +6,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbuild.system.windows.windows_status import Facts, entries
+from distbuild.system.windows.windows_status import FileFacts, entries
 
 YEAR_2020 = 132_223_104_000_000_000
 NAMES = st.text(st.characters(blacklist_categories=()), min_size=1, max_size=12).filter(
@@ -14,7 +14,7 @@ NAMES = st.text(st.characters(blacklist_categories=()), min_size=1, max_size=12)
 )
 
 
-def packed(found: dict[str, Facts]) -> bytes:
+def packed(found: dict[str, FileFacts]) -> bytes:
     """FILE_ID_BOTH_DIR_INFO of each, at multiples of eight."""
     data = b""
     for index, (name, facts) in enumerate(found.items()):
@@ -30,8 +30,8 @@ def packed(found: dict[str, Facts]) -> bytes:
     return data
 
 
-def facts(number: int, attributes: int = 0x20, tag: int = 0) -> Facts:
-    return Facts(attributes, tag, number * 3, YEAR_2020, YEAR_2020 + 10, YEAR_2020 + 20, number)
+def facts(number: int, attributes: int = 0x20, tag: int = 0) -> FileFacts:
+    return FileFacts(attributes, tag, number * 3, YEAR_2020, YEAR_2020 + 10, YEAR_2020 + 20, number)
 
 
 @given(st.lists(NAMES, min_size=1, unique=True))

@@ -26,13 +26,13 @@ from distbuild.protocol.messages import (
     ResultRequest,
     SymlinkEntry,
 )
-from distbuild.worker.compilers import Compilers
+from distbuild.worker.compilers import InstalledCompilers
 from distbuild.worker.job import JobRunner
 from distbuild.worker.process.here import Cancellation
 from distbuild.worker.sandbox.base import Sandbox
 from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.store import Store
-from distbuild.worker.tree.trees import Forest
+from distbuild.worker.tree.trees import Trees
 from distbuild.worker.tree.unpacking import expand
 from tests.support.system_headers import linked_directories
 from tests.support.tools import need
@@ -94,9 +94,9 @@ class DevBox:
 
     def __init__(self, home: Path) -> None:
         self.store = Store(home / "store")
-        self.forest = Forest(home / "sandbox", self.store, OwnFiles(self.store))
+        self.forest = Trees(home / "sandbox", self.store, OwnFiles(self.store))
         self.forest.set_aside_old()
-        self.compilers = Compilers(Identifier(FileDigests(home / "programs")), SEARCH_PATH)
+        self.compilers = InstalledCompilers(Identifier(FileDigests(home / "programs")), SEARCH_PATH)
         self.tree = self.forest.tree("dev")
         self.entries: dict[bytes, Entry] = {}
         self.roots: set[bytes] = set()

@@ -19,7 +19,7 @@ from distbuild.worker.process.watcher import Watcher
 from distbuild.worker.slots import Slots, Tally
 from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.store import MIN_FREE_BYTES, Store
-from distbuild.worker.tree.trees import Forest
+from distbuild.worker.tree.trees import Trees
 from tests.unit.worker.fakes import WAIT_S, FakeCompilers, FakeRunner, FakeSyncer, TwiceRunner
 
 
@@ -35,7 +35,7 @@ class Worker:
         runner: FakeRunner | None = None,
     ) -> None:
         store = Store(directory / "store")
-        forest = Forest(directory / "sandbox", store, OwnFiles(store, enabled=False))
+        forest = Trees(directory / "sandbox", store, OwnFiles(store, enabled=False))
         self.runner = runner or FakeRunner()
         self.syncers = syncers
         self.stop = threading.Event()

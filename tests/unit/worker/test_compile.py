@@ -16,9 +16,9 @@ import pytest
 
 from distbuild.protocol.codec import unpack_inputs
 from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest, Terminal, Window
-from distbuild.worker.compilers import Driver
+from distbuild.worker.compilers import InstalledDriver
 from distbuild.worker.process.here import Cancellation
-from distbuild.worker.sandbox.base import Answer, Execution, Sandbox, Task, Written
+from distbuild.worker.sandbox.base import CompilerResult, Execution, Sandbox, SandboxTask, Written
 from distbuild.worker.sandbox.namespace import NamespaceSandbox
 from distbuild.worker.sandbox.plain import PlainSandbox
 from tests.support.screen import Screen
@@ -661,7 +661,7 @@ def test_a_killed_compiler_is_no_verdict(
     job = devbox.job(argv, project / "build")
 
     class Starved(NamespaceSandbox):
-        def prepare(self, task: Task) -> Execution:
+        def prepare(self, task: SandboxTask) -> Execution:
             execution = super().prepare(task)
             words = execution.argv
             at = words.index(b"--")
@@ -691,11 +691,11 @@ def test_what_a_replaced_compiler_left_is_no_verdict(
     argv = ["gcc", "-c", "../src/unit.c", "-I../inc", "-o", "unit.o"]
     find = devbox.compilers.find
 
-    def older(identity: str, name: str) -> Driver | None:
+    def older(identity: str, name: str) -> InstalledDriver | None:
         found = find(identity, name)
         assert found is not None
         states = (None, *found.identity.states[1:])
-        return Driver(found.path, msgspec.structs.replace(found.identity, states=states))
+        return InstalledDriver(found.path, msgspec.structs.replace(found.identity, states=states))
 
     monkeypatch.setattr(devbox.compilers, "find", older)
     result = devbox.compile(sandbox, argv, project / "build")
@@ -735,7 +735,9 @@ def test_a_job_directory_is_used_again_only_after_a_clean_end(
 class Wrapped:
     """A sandbox whose answers are changed."""
 
-    def __init__(self, sandbox: Sandbox, change: Callable[[Answer], Answer]) -> None:
+    def __init__(
+        self, sandbox: Sandbox, change: Callable[[CompilerResult], CompilerResult]
+    ) -> None:
         self.namespaces = sandbox.namespaces
         self._sandbox, self._change = sandbox, change
 
@@ -755,10 +757,10 @@ class Wrapped:
         return Changed()
 
 
-def _with(*names: str, size: int = 0) -> Callable[[Answer], Answer]:
+def _with(*names: str, size: int = 0) -> Callable[[CompilerResult], CompilerResult]:
     """More files beside the object, one of them of some size."""
 
-    def change(answer: Answer) -> Answer:
+    def change(answer: CompilerResult) -> CompilerResult:
         [made] = answer.written
         place = made.path.rpartition(b"/")[0]
         files = [Written(place + b"/" + os.fsencode(name), 0o644, bytes(size)) for name in names]
@@ -782,7 +784,7 @@ def test_what_the_syncer_would_not_take_is_no_verdict(
     devbox: DevBox,
     sandbox: Sandbox,
     project: Path,
-    change: Callable[[Answer], Answer],
+    change: Callable[[CompilerResult], CompilerResult],
     error: str,
 ) -> None:
     """A compiler newer than our tables, say; the worker is not to look like a hostile one."""
@@ -790,7 +792,9 @@ def test_what_the_syncer_would_not_take_is_no_verdict(
     if "packed" in error:
         argv += ["-MD", "-MF", "unit.d", "-MT", "x"]
 
-        def without_old(answer: Answer, change: Callable[[Answer], Answer] = change) -> Answer:
+        def without_old(
+            answer: CompilerResult, change: Callable[[CompilerResult], CompilerResult] = change
+        ) -> CompilerResult:
             kept = tuple(file for file in answer.written if file.path.endswith(b".o"))
             return change(msgspec.structs.replace(answer, written=kept))
 

@@ -9,7 +9,7 @@ from distbuild.compiler.find import WRAPPERS
 from distbuild.compiler.identity import Identity, state_of
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Toolchain
-from distbuild.worker.compilers import REFRESH_S, Compilers, is_wrapper
+from distbuild.worker.compilers import REFRESH_S, InstalledCompilers, is_wrapper
 
 
 class FakeIdentifier:
@@ -46,9 +46,9 @@ def add(directory: Path, name: str, content: str) -> Path:
     return path
 
 
-def make(path: str, clock: Clock | None = None) -> tuple[Compilers, FakeIdentifier]:
+def make(path: str, clock: Clock | None = None) -> tuple[InstalledCompilers, FakeIdentifier]:
     identifier = FakeIdentifier()
-    return Compilers(identifier, path, clock or Clock()), identifier  # type: ignore[arg-type]
+    return InstalledCompilers(identifier, path, clock or Clock()), identifier  # type: ignore[arg-type]
 
 
 def test_compilers_are_found_by_the_names_that_they_have(directory: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_part_of_a_compiler_that_is_replaced_is_noticed(directory: Path) -> No
                 states=(state_of(str(cc1)),),
             )
 
-    compilers = Compilers(WithParts(), str(directory), clock)  # type: ignore[arg-type]
+    compilers = InstalledCompilers(WithParts(), str(directory), clock)  # type: ignore[arg-type]
     assert [t.identity for t in compilers.advertised()] == ["old1"]
     os.utime(gcc)
     cc1.write_text("22")
@@ -165,7 +165,7 @@ def test_objective_c_is_offered_once_for_all_names(directory: Path) -> None:
         def identify(self, driver: str, around: object) -> Identity:
             return msgspec.structs.replace(super().identify(driver, around), objective_c="objc")
 
-    compilers = Compilers(WithObjectiveC(), str(directory), Clock())  # type: ignore[arg-type]
+    compilers = InstalledCompilers(WithObjectiveC(), str(directory), Clock())  # type: ignore[arg-type]
     assert [t.identity for t in compilers.advertised()] == ["id", "id", "objc"]
     found = compilers.find("objc", "gcc")
     assert found is not None

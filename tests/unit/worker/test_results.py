@@ -15,7 +15,7 @@ from distbuild.protocol.messages import (
 )
 from distbuild.worker import results as delivery
 from distbuild.worker.pace import Pace
-from distbuild.worker.results import Delivery
+from distbuild.worker.results import ResultSender
 from tests.unit.worker.fakes import WAIT_S, FakeSyncer
 
 
@@ -25,7 +25,7 @@ class Sending:
     def __init__(self) -> None:
         self.syncer = FakeSyncer()
         self.gone: queue.Queue[str] = queue.Queue()
-        self.delivery = Delivery(self.syncer, self._note, Pace(1))
+        self.delivery = ResultSender(self.syncer, self._note, Pace(1))
         self.delivery.start()
 
     def _note(self, results: Sequence[ResultRequest]) -> None:

@@ -24,7 +24,7 @@ from distbuild.protocol.names import client_label
 from distbuild.worker.routes import make_app
 from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.store import Store
-from distbuild.worker.tree.trees import Forest
+from distbuild.worker.tree.trees import Trees
 
 CONTENT = b"int a;\n"
 ENTRY = FileEntry(hashlib.sha256(CONTENT).digest(), len(CONTENT), 0o644, 5)
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def client(tmp_path: Path, store: Store, certs_dir: Path) -> Iterator[FlaskClient]:
-    forest = Forest(tmp_path / "sandbox", store, OwnFiles(store, enabled=False))
+    forest = Trees(tmp_path / "sandbox", store, OwnFiles(store, enabled=False))
     credentials = load_credentials(certs_dir, "worker")
     app = make_app(forest, store, credentials, lambda: {"version": "1", "running": 0})
     with app.test_client() as made:

@@ -31,7 +31,7 @@ from distbuild.system.windows import calls
 from distbuild.worker.tree import on_disk
 from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.store import Store
-from distbuild.worker.tree.trees import Forest
+from distbuild.worker.tree.trees import Trees
 
 HERE = Path.cwd()
 PROJECT = HERE / "Proj"
@@ -65,7 +65,7 @@ class Farm:
         self.scanner = scanner
         self._source = BlobSource(self.mirror.manifest)
         self._store = Store(HERE / "store")
-        forest = Forest(HERE / "sandbox", self._store, OwnFiles(self._store, enabled=False))
+        forest = Trees(HERE / "sandbox", self._store, OwnFiles(self._store, enabled=False))
         forest.set_aside_old()
         self.tree = forest.tree("me")
         self.sent = 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from distbuild.command import driver
 from distbuild.command.cl.names import output_name
-from distbuild.command.cl.scan import Scan, scan
+from distbuild.command.cl.scan import ClScan, scan
 from distbuild.command.cl.words import ReadFile
 from distbuild.command.model import (
     CompileCommand,
@@ -80,7 +80,7 @@ def split(
     ]
 
 
-def _language(scan: Scan) -> str | Local:
+def _language(scan: ClScan) -> str | Local:
     """The language of the one source, or why this is not the compile of one source."""
     if obstacle := _no_single_compile(scan):
         return obstacle
@@ -95,7 +95,7 @@ def _language(scan: Scan) -> str | Local:
     return language
 
 
-def _no_single_compile(scan: Scan) -> Local | None:
+def _no_single_compile(scan: ClScan) -> Local | None:
     if any(local.reason is LocalReason.STDIN for local in scan.obstacles):
         return Local(LocalReason.STDIN)
     if not scan.sources:
@@ -108,7 +108,7 @@ def _no_single_compile(scan: Scan) -> Local | None:
     return None
 
 
-def _obstacle(scan: Scan) -> Local | None:
+def _obstacle(scan: ClScan) -> Local | None:
     """What else keeps the command local."""
     for local in scan.obstacles:
         # /Y- switches precompiled headers off again, wherever it stands.
@@ -121,7 +121,7 @@ def _obstacle(scan: Scan) -> Local | None:
     return _bad_dependencies(scan)
 
 
-def _bad_dependencies(scan: Scan) -> Local | None:
+def _bad_dependencies(scan: ClScan) -> Local | None:
     """What of clang's own dependency options is not modelled."""
     asked = any(f"-clang:{name}" in scan.last for name in ("-MD", "-MMD"))
     file = scan.last.get("-clang:-MF")
@@ -135,7 +135,7 @@ def _bad_dependencies(scan: Scan) -> Local | None:
     return None
 
 
-def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileCommand | Local:
+def _command(scan: ClScan, compiler: str, cwd: str, language: str) -> CompileCommand | Local:
     source = scan.sources[0][0]
     if driver.is_probe(scan.style.absolute(cwd, source)):
         return Local(LocalReason.PROBE, source)
@@ -173,7 +173,7 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
     return special_input(command) or command
 
 
-def _listings(scan: Scan, source: str) -> list[str]:
+def _listings(scan: ClScan, source: str) -> list[str]:
     """Other files that the options name or imply as outputs."""
     found = []
     if "-FA" in scan.last or "-Fa" in scan.last:
@@ -183,7 +183,7 @@ def _listings(scan: Scan, source: str) -> list[str]:
     return found
 
 
-def _bad_output(scan: Scan, cwd: str, places: list[str]) -> Local | None:
+def _bad_output(scan: ClScan, cwd: str, places: list[str]) -> Local | None:
     """An output that is no file of its own."""
     taken = {posixpath.normpath(scan.style.absolute(cwd, scan.sources[0][0]))}
     for place in map(posixpath.normpath, places):
@@ -197,5 +197,5 @@ def _bad_output(scan: Scan, cwd: str, places: list[str]) -> Local | None:
     return None
 
 
-def _values(scan: Scan, *roles: Role) -> tuple[str, ...]:
+def _values(scan: ClScan, *roles: Role) -> tuple[str, ...]:
     return tuple(a.value for a in scan.arguments if a.role in roles and a.value is not None)

@@ -6,7 +6,7 @@ with "-"; "/" means the same. A word that begins with "-" may also be an option 
 """
 
 from distbuild.command.model import Family, LocalReason
-from distbuild.command.options import Option, OptionTable, Shape
+from distbuild.command.options import Option, OptionTable, ValueForm
 from distbuild.command.tables import rows_families
 from distbuild.command.tables.row_words import (
     DEPENDENCIES,
@@ -168,12 +168,12 @@ _CORE: tuple[Option, ...] = (
 
 #: Words for other programs; clang-cl takes them for something else.
 _OTHERS = ("-Wa,", "-Wl,", "-Wp,", "-ObjC")
-_ONE_WORD = (Shape.FLAG, Shape.JOINED, Shape.ASSIGNED)
+_ONE_WORD = (ValueForm.FLAG, ValueForm.JOINED, ValueForm.ASSIGNED)
 #: Of clang's options, those that have no second word: which of the others clang-cl knows is not
 #: in any list, and it takes an unknown one's value for a source.
 _CLANGS = tuple(
     row
-    for row in (*rows_families.ROWS, *(Option(s, Shape.JOINED) for s in PLAIN_VALUES))
+    for row in (*rows_families.ROWS, *(Option(s, ValueForm.JOINED) for s in PLAIN_VALUES))
     if row.shape in _ONE_WORD
     and row.only in (None, Family.CLANG)
     and not row.spelling.startswith(_OTHERS)

@@ -13,7 +13,7 @@ from distbuild.command import passthrough
 from distbuild.command.cl.rows import tables
 from distbuild.command.cl.words import ReadFile, expand
 from distbuild.command.model import Argument, Family, Local, LocalReason, Role
-from distbuild.command.options import Option, OptionTable, Shape, Verdict
+from distbuild.command.options import Effect, Option, OptionTable, ValueForm
 from distbuild.command.style import PathStyle
 from distbuild.command.tables import gcc
 
@@ -25,7 +25,7 @@ _DEPENDENCY_WORDS = ("-MD", "-MMD", "-MP", "-MF", "-MT", "-MQ")
 _tables = functools.cache(tables)
 
 
-class Scan(msgspec.Struct):
+class ClScan(msgspec.Struct):
     """What one pass over the words found."""
 
     family: Family
@@ -42,12 +42,12 @@ class Scan(msgspec.Struct):
 
 def scan(
     argv: Sequence[str], cwd: str, read_file: ReadFile, family: Family, style: PathStyle
-) -> Scan | Local:
+) -> ClScan | Local:
     """The words of a command, taken apart and not yet judged."""
     words = expand(argv[1:], cwd, read_file, style, nested=family is Family.CLANG_CL)
     if isinstance(words, Local):
         return words
-    found = Scan(family, style)
+    found = ClScan(family, style)
     rest = iter(words)
     for word in rest:
         if not _take(found, word, rest):
@@ -55,7 +55,7 @@ def scan(
     return found
 
 
-def _take(scan: Scan, word: str, rest: Iterator[str]) -> bool:
+def _take(scan: ClScan, word: str, rest: Iterator[str]) -> bool:
     """One word, with the value that may follow; False: nothing after it is an option of cl's."""
     only_sources = "--" in scan.last
     option = None if only_sources else _option(word, scan.family)
@@ -88,17 +88,17 @@ def _argument(word: str, option: Option, rest: Iterator[str]) -> Argument | None
     length = len(option.spelling)
     spelled, joined = word[:length], word[length:]
     meaning = option.meaning if option.meaning != spelled else ""
-    if option.shape is Shape.SEPARATE or (option.shape is Shape.EITHER and not joined):
+    if option.shape is ValueForm.SEPARATE or (option.shape is ValueForm.EITHER and not joined):
         value = next(rest, None)
         if value is None:
             return None
         return Argument(spelled, value, True, option.role, meaning)
-    if option.shape is Shape.FLAG:
+    if option.shape is ValueForm.FLAG:
         return Argument(word, role=option.role, same_as=meaning)
     return Argument(spelled, joined, role=option.role, same_as=meaning)
 
 
-def _record(scan: Scan, option: Option, argument: Argument) -> None:
+def _record(scan: ClScan, option: Option, argument: Argument) -> None:
     if language := TYPED.get(option.meaning):
         _add_source(
             scan,
@@ -115,7 +115,7 @@ def _record(scan: Scan, option: Option, argument: Argument) -> None:
         scan.guessed.append(guess)
     if isinstance(option.verdict, LocalReason):
         scan.obstacles.append(Local(option.verdict, argument.tokens()[0]))
-    elif option.verdict is Verdict.ORIGINAL_PATHS:
+    elif option.verdict is Effect.ORIGINAL_PATHS:
         scan.original_paths = True
     if option.meaning == "-clang:":
         _hand_on(scan, argument)
@@ -123,7 +123,7 @@ def _record(scan: Scan, option: Option, argument: Argument) -> None:
         scan.obstacles.append(obstacle)
 
 
-def _hand_on(scan: Scan, argument: Argument) -> None:
+def _hand_on(scan: ClScan, argument: Argument) -> None:
     """``/clang:WORD``: fine if the word is one of clang's that needs no second one."""
     word = argument.value or ""
     for name in _DEPENDENCY_WORDS:
@@ -131,7 +131,7 @@ def _hand_on(scan: Scan, argument: Argument) -> None:
             scan.last[f"-clang:{name}"] = word[len(name) :]
             return
     option = gcc.option_table(Family.CLANG).find(word) if word.startswith("-") else None
-    plain = option is not None and option.shape not in (Shape.SEPARATE, Shape.EITHER)
+    plain = option is not None and option.shape not in (ValueForm.SEPARATE, ValueForm.EITHER)
     if option is None or not plain or option.role not in (Role.NONE, Role.PREFIX_MAP):
         scan.obstacles.append(Local(LocalReason.UNSUPPORTED_OPTION, argument.tokens()[0]))
     elif isinstance(option.verdict, LocalReason):
@@ -142,6 +142,6 @@ def _hand_on(scan: Scan, argument: Argument) -> None:
         scan.last[f"-clang:{option.meaning}"] = None
 
 
-def _add_source(scan: Scan, argument: Argument, name: str, language: str | None) -> None:
+def _add_source(scan: ClScan, argument: Argument, name: str, language: str | None) -> None:
     scan.sources.append((name, language, len(scan.arguments)))
     scan.arguments.append(argument)

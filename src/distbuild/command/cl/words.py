@@ -27,7 +27,7 @@ _BOMS = (
 )
 
 
-class _RefusedError(Exception):
+class _TooLongError(Exception):
     """Internal: a bound was passed, or a text is none; carries the word that did it."""
 
 
@@ -70,7 +70,7 @@ def expand(
     try:
         budget = [MAX_BYTES]
         return _expanded(words, cwd, (read_file, style, nested, budget), 0)
-    except _RefusedError as refused:
+    except _TooLongError as refused:
         return Local(LocalReason.RESPONSE_FILE, str(refused))
 
 
@@ -102,18 +102,18 @@ def _expanded(
         may_be = word.startswith("@") and len(word) > 1 and (nested or depth == 0)
         path = style.absolute(cwd, word[1:]) if may_be else ""
         if path and is_of_process(path):
-            raise _RefusedError(word)
+            raise _TooLongError(word)
         data = read_file(path) if path else None
         if data is None:
             found.append(word)
             continue
         budget[0] -= len(data)
         if depth == MAX_DEPTH or budget[0] < 0:
-            raise _RefusedError(word)
+            raise _TooLongError(word)
         try:
             inner = split_windows(decoded(data))
         except ValueError:
-            raise _RefusedError(word) from None
+            raise _TooLongError(word) from None
         found += _expanded(inner, cwd, how, depth + 1)
     return found
 

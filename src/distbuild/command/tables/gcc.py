@@ -9,7 +9,7 @@ out where none of ours could be mistaken for them; like any unknown option they 
 import functools
 
 from distbuild.command.model import Family
-from distbuild.command.options import Option, OptionTable, Shape
+from distbuild.command.options import Option, OptionTable, ValueForm
 from distbuild.command.tables import rows_families, rows_long, rows_short
 from distbuild.command.tables.values import PLAIN_VALUES
 
@@ -21,7 +21,7 @@ ROWS: tuple[Option, ...] = (
     *rows_long.ROWS,
     *rows_short.ROWS,
     *rows_families.ROWS,
-    *(Option(spelling, Shape.JOINED) for spelling in PLAIN_VALUES),
+    *(Option(spelling, ValueForm.JOINED) for spelling in PLAIN_VALUES),
 )
 
 

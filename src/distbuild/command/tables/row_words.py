@@ -1,13 +1,18 @@
 """Short words for what stands in a row of the option table."""
 
 from distbuild.command.model import Family, LocalReason, Role
-from distbuild.command.options import Shape, Verdict
+from distbuild.command.options import Effect, ValueForm
 
-FLAG, JOINED, SEPARATE, EITHER = Shape.FLAG, Shape.JOINED, Shape.SEPARATE, Shape.EITHER
-ASSIGNED = Shape.ASSIGNED
+FLAG, JOINED, SEPARATE, EITHER = (
+    ValueForm.FLAG,
+    ValueForm.JOINED,
+    ValueForm.SEPARATE,
+    ValueForm.EITHER,
+)
+ASSIGNED = ValueForm.ASSIGNED
 NONE, FILE, UNLISTED, DIR = Role.NONE, Role.INPUT_FILE, Role.UNLISTED_FILE, Role.INPUT_DIR
 OUT, MAP = Role.OUTPUT_FILE, Role.PREFIX_MAP
-FINE, ORIGINAL = Verdict.FINE, Verdict.ORIGINAL_PATHS
+FINE, ORIGINAL = Effect.FINE, Effect.ORIGINAL_PATHS
 CODE, UNSUPPORTED = LocalReason.RUNS_OTHER_CODE, LocalReason.UNSUPPORTED_OPTION
 INFORMATION, MODULES = LocalReason.INFORMATION, LocalReason.MODULES
 NATIVE, PROFILE = LocalReason.NATIVE_TARGET, LocalReason.PROFILE_USE

@@ -65,7 +65,7 @@ class _Limits(ctypes.Structure):
     ]
 
 
-class _Memory(ctypes.Structure):
+class _MemoryStatus(ctypes.Structure):
     _fields_ = [
         ("length", wintypes.DWORD),
         ("load", wintypes.DWORD),
@@ -182,7 +182,7 @@ def run_here(program: str, words: Sequence[str], env: Mapping[str, str]) -> int:
 
 
 def _compiler_limits() -> _Limits:
-    memory = _Memory(length=ctypes.sizeof(_Memory))
+    memory = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
     _kernel.GlobalMemoryStatusEx(ctypes.byref(memory))
     limits = _Limits()
     limits.basic.flags = (

@@ -37,7 +37,7 @@ _EPOCH = 116_444_736_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class FileFacts:
     """What is told of a file; times are FILETIMEs. ``links`` 0: not told."""
 
     attributes: int
@@ -86,7 +86,7 @@ def status_of_handle(handle: int) -> os.stat_result:
     tag = 0
     if attributes & _REPARSE_POINT:
         _, tag = _TAG.unpack(_asked(handle, _ATTRIBUTE_TAG_INFO, _TAG))
-    return Facts(
+    return FileFacts(
         attributes,
         tag,
         known.nFileSizeHigh << 32 | known.nFileSizeLow,
@@ -116,7 +116,7 @@ def listing(path: str) -> list[tuple[str, os.stat_result]]:
         kernel32().CloseHandle(handle)
 
 
-def entries(data: bytes) -> Iterator[tuple[str, Facts]]:
+def entries(data: bytes) -> Iterator[tuple[str, FileFacts]]:
     """The entries in one answer about a directory, without it and the one above."""
     offset = 0
     while True:
@@ -127,7 +127,7 @@ def entries(data: bytes) -> Iterator[tuple[str, Facts]]:
         name = data[begin : begin + length].decode("utf-16-le", "surrogatepass")
         if name not in (".", ".."):
             tag = tag if attributes & _REPARSE_POINT else 0
-            yield name, Facts(attributes, tag, size, accessed, written, changed, number)
+            yield name, FileFacts(attributes, tag, size, accessed, written, changed, number)
         if step == 0:
             return
         offset += step

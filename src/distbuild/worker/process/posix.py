@@ -24,7 +24,7 @@ from distbuild.worker.sandbox.opens import Opens
 _READ_BYTES = 65536
 
 
-class Cancellation:
+class PosixCancellation:
     """A wish to end something, that can be waited for together with file descriptors."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ def start(
     terminal: Terminal | None = None,
     reach: Reach | None = None,
     opens: Opens | None = None,
-) -> "Running":
+) -> "PosixRunning":
     """Start ``argv`` in a process group of its own, which has to be brought to its end.
 
     Its errors, and its input, go to a terminal like ``terminal``. The word ``REPORT`` in ``argv``
@@ -86,7 +86,7 @@ def start(
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise InfrastructureError(f"cannot watch {argv[0]!r}: {error}") from error
-        return Running(process, pidfd, readers, stack.pop_all())
+        return PosixRunning(process, pidfd, readers, stack.pop_all())
 
 
 def _seen(
@@ -101,7 +101,7 @@ def _seen(
     return opens.start(start)
 
 
-class Running:
+class PosixRunning:
     """A process that was started; ``finish`` has to be called, once.
 
     ``readers``: its output, its errors and perhaps its report.

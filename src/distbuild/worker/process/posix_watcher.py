@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from distbuild.worker.process.limits import TIMEOUT_S
-from distbuild.worker.process.posix import Cancellation, Running
+from distbuild.worker.process.posix import PosixCancellation, PosixRunning
 
 #: How often it is looked for those that have run for too long (seconds).
 LOOK_S = 1.0
@@ -23,24 +23,24 @@ LOOK_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-class _Watched(msgspec.Struct, eq=False):
-    running: Running
-    cancellation: Cancellation
+class _WatchedProcess(msgspec.Struct, eq=False):
+    running: PosixRunning
+    cancellation: PosixCancellation
     #: Is told what stopped it, "" for its own end.
     ended: Callable[[str], None]
     deadline: float
     descriptors: set[int]
 
 
-class Watcher:
+class PosixProcessWatcher:
     """``watch`` may be called from any thread."""
 
     def __init__(self) -> None:
         self._poll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(self._wake, select.EPOLLIN)
-        self._new: deque[_Watched] = deque()
-        self._by_descriptor: dict[int, _Watched] = {}
+        self._new: deque[_WatchedProcess] = deque()
+        self._by_descriptor: dict[int, _WatchedProcess] = {}
         self._changed = threading.Condition()
         self._count = 0
         self._closed = False
@@ -49,8 +49,8 @@ class Watcher:
 
     def watch(
         self,
-        running: Running,
-        cancellation: Cancellation,
+        running: PosixRunning,
+        cancellation: PosixCancellation,
         ended: Callable[[str], None],
         timeout_s: float = TIMEOUT_S,
     ) -> None:
@@ -60,7 +60,7 @@ class Watcher:
         descriptors = {*running.descriptors(), cancellation.fileno()}
         with self._changed:
             self._count += 1
-        self._new.append(_Watched(running, cancellation, ended, deadline, descriptors))
+        self._new.append(_WatchedProcess(running, cancellation, ended, deadline, descriptors))
         os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ class Watcher:
             watched = self._new.popleft()
             self._step(watched, self._register, *watched.descriptors)
 
-    def _step(self, watched: _Watched, do: Callable[..., None], *descriptors: int) -> None:
+    def _step(self, watched: _WatchedProcess, do: Callable[..., None], *descriptors: int) -> None:
         """One step for one compiler. What goes wrong with it ends it, and no other."""
         try:
             do(watched, *descriptors)
@@ -105,12 +105,12 @@ class Watcher:
             _log.exception("a compiler cannot be waited for")
             self._end(watched, f"it cannot be waited for: {error}")
 
-    def _register(self, watched: _Watched, *descriptors: int) -> None:
+    def _register(self, watched: _WatchedProcess, *descriptors: int) -> None:
         for descriptor in descriptors:
             self._poll.register(descriptor, select.EPOLLIN)
             self._by_descriptor[descriptor] = watched
 
-    def _readable(self, watched: _Watched, descriptor: int) -> None:
+    def _readable(self, watched: _WatchedProcess, descriptor: int) -> None:
         if descriptor == watched.cancellation.fileno():
             self._end(watched, "cancelled")
             return
@@ -120,7 +120,7 @@ class Watcher:
         elif not goes_on:
             self._forget(watched, descriptor)
 
-    def _end(self, watched: _Watched, stopped: str) -> None:
+    def _end(self, watched: _WatchedProcess, stopped: str) -> None:
         for descriptor in list(watched.descriptors):
             self._forget(watched, descriptor)
         try:
@@ -131,7 +131,7 @@ class Watcher:
             self._count -= 1
             self._changed.notify_all()
 
-    def _forget(self, watched: _Watched, descriptor: int) -> None:
+    def _forget(self, watched: _WatchedProcess, descriptor: int) -> None:
         watched.descriptors.discard(descriptor)
         if self._by_descriptor.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)

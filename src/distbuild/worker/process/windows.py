@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
-from distbuild.one_shot import Signal
+from distbuild.one_shot import OneShot
 from distbuild.protocol.errors import InfrastructureError, UnseenInputs
 from distbuild.protocol.messages import Terminal
 from distbuild.worker.process.limits import MAX_OUTPUT_BYTES, REPORT, Completed
@@ -35,11 +35,11 @@ _FIRST_EXCEPTION = 0xC0000000
 _CODES = 1 << 32
 
 
-class Cancellation:
+class WindowsCancellation:
     """A wish to end something."""
 
     def __init__(self) -> None:
-        self._signal = Signal()
+        self._signal = OneShot()
 
     def set(self) -> None:
         """Ask for the end; may be called from any thread, and more than once."""
@@ -64,7 +64,7 @@ def start(
     terminal: Terminal | None = None,
     reach: None = None,
     opens: Opens | None = None,
-) -> "Running":
+) -> "WindowsRunning":
     """Start ``argv``, which has to be brought to its end. ``reach``: there is no such thing here.
 
     Raises InfrastructureError when the program cannot be started, and for a terminal: there is
@@ -82,10 +82,10 @@ def start(
         process, job = windows_process.start(words, os.fsdecode(cwd), {**ours, **given})
     except (OSError, ValueError) as error:
         raise InfrastructureError(f"cannot start {words[0]!r}: {error}") from error
-    return Running(process, job)
+    return WindowsRunning(process, job)
 
 
-class Running:
+class WindowsRunning:
     """A process that was started; ``finish`` has to be called, once."""
 
     #: Another one may follow it, in the same slot, if this one fails.
@@ -103,7 +103,7 @@ class Running:
         self._job = job
         self._lock = threading.Lock()
         self._read = (bytearray(), bytearray())
-        self._ended = Signal()
+        self._ended = OneShot()
         self._how = ""
         self._readers = [
             threading.Thread(target=self._take, args=pair, name="output", daemon=True)

@@ -13,7 +13,7 @@ from distbuild.worker.process.limits import TIMEOUT_S
 
 assert sys.platform == "win32"  # for the type checker, too
 
-from distbuild.worker.process.windows import Cancellation, Running
+from distbuild.worker.process.windows import WindowsCancellation, WindowsRunning
 
 #: How often it is looked for those that have run for too long (seconds).
 LOOK_S = 1.0
@@ -43,7 +43,7 @@ class _Watched:
         return True
 
 
-class Watcher:
+class WindowsProcessWatcher:
     """``watch`` may be called from any thread."""
 
     def __init__(self) -> None:
@@ -55,8 +55,8 @@ class Watcher:
 
     def watch(
         self,
-        running: Running,
-        cancellation: Cancellation,
+        running: WindowsRunning,
+        cancellation: WindowsCancellation,
         ended: Callable[[str], None],
         timeout_s: float = TIMEOUT_S,
     ) -> None:

@@ -14,11 +14,11 @@ from collections.abc import Collection, Iterable
 from distbuild.command.model import ASSEMBLER_LANGUAGES, CompileCommand, Family
 from distbuild.command.relocate import records_itself
 from distbuild.mirror.manifest import MAX_SYMLINKS
-from distbuild.mirror.policy import is_kernels
+from distbuild.mirror.policy import is_pseudo_fs
 from distbuild.protocol.errors import UnseenInputs
 from distbuild.protocol.messages import DirectoryEntry, SymlinkEntry
 from distbuild.worker.sandbox import worker_files
-from distbuild.worker.sandbox.base import Task, resolved
+from distbuild.worker.sandbox.base import SandboxTask, resolved
 from distbuild.worker.tree.tree import Tree
 
 #: What may mean something in a specs file ("Specifying Subprocesses" in gcc's manual).
@@ -76,7 +76,7 @@ def may_ask(text: bytes) -> bool:
     return _ASKS.search(text) is not None
 
 
-def is_seen(task: Task) -> bool:
+def is_seen(task: SandboxTask) -> bool:
     """Whether it is known what the assembler reads without a look at what is opened.
 
     Microsoft's has no such directives.
@@ -84,7 +84,7 @@ def is_seen(task: Task) -> bool:
     return not task.command.family.is_clang or task.forbids_assembler
 
 
-def options(task: Task, specs_path: bytes) -> list[bytes]:
+def options(task: SandboxTask, specs_path: bytes) -> list[bytes]:
     """Words for the compiler; ``specs_path`` is for ``specs``, where that ``is_asked``."""
     if is_asked(task.command):
         return [b"-specs=" + specs_path]
@@ -123,7 +123,7 @@ def _plain(match: re.Match[bytes]) -> bytes:
 
 
 def in_namespace(
-    task: Task, names: Iterable[bytes], written: Collection[bytes]
+    task: SandboxTask, names: Iterable[bytes], written: Collection[bytes]
 ) -> tuple[bytes, ...]:
     """Of the files that were read by these names at the dev box's own paths, those of the tree.
 
@@ -142,7 +142,7 @@ def in_namespace(
             continue
         place = _led_to(path, task.tree)
         is_own = worker_files.shows_own(task, os.fsencode(place)) and os.path.lexists(place)
-        if is_own or is_kernels(place):
+        if is_own or is_pseudo_fs(place):
             raise UnseenInputs(f"{place} may be the worker's")
         if is_listed and not place.startswith(_TEMPORARY):
             _check_name(task, name)
@@ -150,7 +150,7 @@ def in_namespace(
 
 
 def relocated(
-    task: Task, names: Iterable[bytes], cwd: bytes, root: bytes, written: Collection[bytes]
+    task: SandboxTask, names: Iterable[bytes], cwd: bytes, root: bytes, written: Collection[bytes]
 ) -> tuple[bytes, ...]:
     """The same for a command that ran in ``cwd``, in the tree that is at ``root``."""
     is_listed = is_asked(task.command)
@@ -169,7 +169,7 @@ def relocated(
     return tuple(_no_directories(found, task.tree))
 
 
-def _is_own_text(task: Task, path: str, written: Collection[bytes]) -> bool:
+def _is_own_text(task: SandboxTask, path: str, written: Collection[bytes]) -> bool:
     """Whether a path is that of the text which the compiler has left for the assembler
     (``-save-temps``)."""
     return path.endswith(".s") and resolved(task, os.fsencode(path)) in written
@@ -179,7 +179,7 @@ def _no_directories(paths: Iterable[bytes], tree: Tree) -> Iterable[bytes]:
     return (p for p in paths if not isinstance(tree.lookup(os.fsdecode(p)), DirectoryEntry))
 
 
-def _check_name(task: Task, name: bytes) -> None:
+def _check_name(task: SandboxTask, name: bytes) -> None:
     """Raise UnseenInputs for a name that does not exist and may be another one's half.
 
     The source's own comes from ``.file``, without its directory.

@@ -15,19 +15,19 @@ from distbuild.command.probe import allowed_environment
 from distbuild.compiler.identity import NO_HOME
 from distbuild.protocol.messages import Job
 from distbuild.worker.clock_check import Clock
-from distbuild.worker.compilers import Driver
+from distbuild.worker.compilers import InstalledDriver
 from distbuild.worker.process.here import Completed
 from distbuild.worker.sandbox.landlock import Reach
 from distbuild.worker.tree.tree import Tree
 
 
-class Task(msgspec.Struct, frozen=True):
+class SandboxTask(msgspec.Struct, frozen=True):
     """A job with all that is needed to run it. ``directory``: empty, on the tree's file system,
     and the task's alone."""
 
     job: Job
     command: CompileCommand
-    driver: Driver
+    driver: InstalledDriver
     tree: Tree
     directory: bytes
     clock: Clock = msgspec.field(default_factory=Clock)
@@ -43,7 +43,7 @@ class Written(msgspec.Struct, frozen=True):
     content: bytes
 
 
-class Answer(msgspec.Struct, frozen=True):
+class CompilerResult(msgspec.Struct, frozen=True):
     """The compiler's verdict in dev box terms. ``dependencies``: what it read, as it spelled the
     paths; None when it wrote no dependency file. ``assembled``: files of the tree that the
     assembler read by itself, by their real paths."""
@@ -83,7 +83,7 @@ class Execution(Protocol):
         """Whether a file that a compiler opens by this name is the task's: no loader reads it."""
         ...
 
-    def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> Answer:
+    def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> CompilerResult:
         """What came out, after these files were opened, as the compiler named them.
 
         Raises InfrastructureError when that is no verdict of the compiler.
@@ -99,12 +99,12 @@ class Sandbox(Protocol):
         """Whether the original paths are shown, so that every command runs unchanged."""
         ...
 
-    def prepare(self, task: Task) -> Execution:
+    def prepare(self, task: SandboxTask) -> Execution:
         """Make everything ready; raises InfrastructureError for what this sandbox cannot do."""
         ...
 
 
-def environment(task: Task, search_path: str) -> dict[str, str]:
+def environment(task: SandboxTask, search_path: str) -> dict[str, str]:
     """The compiler's environment: what a job may set, and this worker's PATH.
 
     No home: without HOME, clang would read the configuration of the worker's user.
@@ -114,7 +114,7 @@ def environment(task: Task, search_path: str) -> dict[str, str]:
     return {"PWD": pwd, **allowed_environment(named), "PATH": search_path, "HOME": NO_HOME}
 
 
-def resolved(task: Task, path: bytes) -> bytes:
+def resolved(task: SandboxTask, path: bytes) -> bytes:
     """The dev box path of an output, its directory's symlinks followed."""
     place = os.fsencode(task.command.absolute(os.fsdecode(path)))
     directory, _, name = place.rpartition(b"/")

@@ -26,9 +26,9 @@ from distbuild.worker.compilers import search_path_for
 from distbuild.worker.process.here import REPORT, Completed
 from distbuild.worker.sandbox import assembler, worker_files
 from distbuild.worker.sandbox.base import (
-    Answer,
+    CompilerResult,
     Execution,
-    Task,
+    SandboxTask,
     Written,
     environment,
     resolved,
@@ -88,7 +88,7 @@ class NamespaceSandbox:
         self._search_path = search_path
         self._views = Views()
 
-    def prepare(self, task: Task) -> Execution:
+    def prepare(self, task: SandboxTask) -> Execution:
         """Private directories, mounts and the command line."""
         with translated():
             with contextlib.suppress(FileExistsError):  # left empty by an earlier job
@@ -113,7 +113,7 @@ class NamespaceSandbox:
         env = {os.fsencode(name): os.fsencode(value) for name, value in named.items()}
         return _NamespaceExecution(task, argv, env, directories, observer)
 
-    def _argv0(self, task: Task) -> tuple[bytes, str]:
+    def _argv0(self, task: SandboxTask) -> tuple[bytes, str]:
         """The compiler's name as the job has it, if that finds the right one; and the PATH.
 
         Raises NamesItsPlace if it would call its own directories otherwise than on the dev box.
@@ -127,7 +127,7 @@ class NamespaceSandbox:
         return os.fsencode(named if named == driver.name else driver.path), path
 
 
-def _leads_to_compiler(task: Task, named: str) -> bool:
+def _leads_to_compiler(task: SandboxTask, named: str) -> bool:
     """Whether the task's compiler is what the sandbox has at this path, or behind a link there."""
     path = task.command.absolute(named)
     for _ in range(MAX_SYMLINKS):
@@ -139,7 +139,7 @@ def _leads_to_compiler(task: Task, named: str) -> bool:
     return path.startswith("/usr/") and os.path.realpath(path) == task.driver.identity.real_path
 
 
-def _check_spelling(task: Task) -> None:
+def _check_spelling(task: SandboxTask) -> None:
     """clang calls its headers by the directory in which it was found, not where it is."""
     identity = task.driver.identity
     if identity.family is not Family.CLANG:
@@ -153,7 +153,7 @@ def _check_spelling(task: Task) -> None:
 
 @dataclass(frozen=True)
 class _NamespaceExecution:
-    task: Task
+    task: SandboxTask
     argv: list[bytes]
     env: Mapping[bytes, bytes]
     directories: list[PrivateDirectory]
@@ -170,14 +170,14 @@ class _NamespaceExecution:
         is_near = any(is_within(path, place) for place in works)
         return is_near or not worker_files.is_read_by_loader(self.task, path)
 
-    def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> Answer:
+    def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> CompilerResult:
         """Everything as the compiler said it."""
         exit_code = _exit_code(completed)
         with translated():
             written = tuple(file for d in self.directories for file in d.written())
             dependencies = self._dependencies(written)
             assembled = self._assembled(written, opened) if exit_code == 0 else ()
-        return Answer(
+        return CompilerResult(
             exit_code, completed.stdout, completed.stderr, written, dependencies, assembled
         )
 
@@ -210,7 +210,7 @@ def _run(words: list[bytes], observer: Observer) -> list[bytes]:
     return [b"/bin/sh", b"-c", _TWICE % os.fsencode(again), b"sh", *words]
 
 
-def _asking(task: Task) -> list[bytes]:
+def _asking(task: SandboxTask) -> list[bytes]:
     """Words by which it is known what the assembler reads."""
     if assembler.is_asked(task.command):
         with open(_ours(task) + b"/" + _ASKING, "wb") as file:
@@ -218,12 +218,12 @@ def _asking(task: Task) -> list[bytes]:
     return assembler.options(task, OURS + b"/" + _ASKING)
 
 
-def _write_specs(task: Task) -> None:
+def _write_specs(task: SandboxTask) -> None:
     with open(_ours(task) + b"/" + os.path.basename(SPECS), "w", encoding="utf-8") as file:
         file.write(native.specs_text(task.job.processor))
 
 
-def _ours(task: Task) -> bytes:
+def _ours(task: SandboxTask) -> bytes:
     return task.directory + b"/ours"
 
 
@@ -241,7 +241,7 @@ def _exit_code(completed: Completed) -> int:
     return int(code)
 
 
-def _private_directories(task: Task) -> list[PrivateDirectory]:
+def _private_directories(task: SandboxTask) -> list[PrivateDirectory]:
     """One for each directory that the compiler may write in and that the dev box has."""
     tree = task.tree
     places = [tree.resolve(os.fsdecode(d)) for d in task.job.output_dirs]
@@ -265,7 +265,7 @@ def _private_directories(task: Task) -> list[PrivateDirectory]:
     return found
 
 
-def _output_names(task: Task) -> set[bytes]:
+def _output_names(task: SandboxTask) -> set[bytes]:
     return {resolved(task, os.fsencode(name)) for name in task.command.output_files()}
 
 

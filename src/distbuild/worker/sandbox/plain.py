@@ -22,7 +22,14 @@ from distbuild.system import disk
 from distbuild.worker.compilers import search_path_for
 from distbuild.worker.process.here import Completed
 from distbuild.worker.sandbox import assembler, plain_cl, worker_files
-from distbuild.worker.sandbox.base import Answer, Execution, Task, Written, environment, resolved
+from distbuild.worker.sandbox.base import (
+    CompilerResult,
+    Execution,
+    SandboxTask,
+    Written,
+    environment,
+    resolved,
+)
 from distbuild.worker.sandbox.inputs import names
 from distbuild.worker.sandbox.landlock import Reach
 from distbuild.worker.tree.paths import MAX_PATH_BYTES, is_within
@@ -51,7 +58,7 @@ class PlainSandbox:
         # A tree's root without symlinks, which does not change while the worker runs.
         self._canonical: Callable[[bytes], bytes] = functools.cache(disk.realpath)
 
-    def prepare(self, task: Task) -> Execution:
+    def prepare(self, task: SandboxTask) -> Execution:
         """The relocated command and a directory for what it writes."""
         tree = self._canonical(task.tree.ground.root)
         if task.command.family.speaks_cl:
@@ -90,7 +97,7 @@ class PlainSandbox:
         )
 
 
-def _reach(task: Task, tree: bytes) -> Reach:
+def _reach(task: SandboxTask, tree: bytes) -> Reach:
     """The client's tree, the compiler's installation as a namespace lends it, and what is private.
 
     Only the last is for writing, and nothing in the two that come with jobs is for executing.
@@ -108,7 +115,7 @@ def _reach(task: Task, tree: bytes) -> Reach:
 
 @dataclass(frozen=True)
 class _PlainExecution:
-    task: Task
+    task: SandboxTask
     argv: list[bytes]
     cwd: bytes
     env: Mapping[bytes, bytes]
@@ -125,7 +132,7 @@ class _PlainExecution:
         path = posixpath.normpath(posixpath.join(self.cwd, name))
         return path.startswith((self.tree + b"/", self.task.directory + b"/"))
 
-    def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> Answer:
+    def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> CompilerResult:
         """Everything with the tree's prefix taken off."""
         if completed.status < 0:
             raise InfrastructureError(f"the compiler was killed by signal {-completed.status}")
@@ -141,7 +148,7 @@ class _PlainExecution:
         if completed.status != 0:  # then there may be no list of what it read
             self._check_read(os.fsencode(path) for path, _ in places(plain(completed.stderr)))
             self._check_denied(plain(completed.stderr))
-        return Answer(
+        return CompilerResult(
             completed.status,
             unmap_text(completed.stdout, self.tree),
             unmap_text(completed.stderr, self.tree),

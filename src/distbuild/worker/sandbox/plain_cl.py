@@ -19,7 +19,13 @@ from distbuild.system import disk
 from distbuild.system.paths import from_system
 from distbuild.system.windows.paths import to_windows
 from distbuild.worker.process.here import Completed
-from distbuild.worker.sandbox.base import Answer, Task, Written, environment, resolved
+from distbuild.worker.sandbox.base import (
+    CompilerResult,
+    SandboxTask,
+    Written,
+    environment,
+    resolved,
+)
 from distbuild.worker.tree.store import translated
 
 #: CreateProcess takes 32,767 characters.
@@ -27,7 +33,7 @@ _MAX_LINE = 30_000
 _MODE = 0o644
 
 
-def prepare(task: Task, tree: str, search_path: str) -> "ClExecution":
+def prepare(task: SandboxTask, tree: str, search_path: str) -> "ClExecution":
     """The command in the tree at ``tree``, an internal path. Raises InfrastructureError."""
     if task.command.family is not Family.CL:
         raise InfrastructureError("clang-cl compiles only at the original paths")
@@ -54,7 +60,7 @@ def prepare(task: Task, tree: str, search_path: str) -> "ClExecution":
     )
 
 
-def _too_deep(task: Task) -> str:
+def _too_deep(task: SandboxTask) -> str:
     """A file that the compiler should find, and that it cannot open in the tree; "" for none."""
     if task.tree.long_paths is None:
         return ""
@@ -70,7 +76,7 @@ def _too_deep(task: Task) -> str:
 class ClExecution:
     """See ``worker.sandbox.Execution``."""
 
-    task: Task
+    task: SandboxTask
     argv: list[bytes]
     cwd: bytes
     env: Mapping[bytes, bytes]
@@ -86,7 +92,7 @@ class ClExecution:
         self,
         completed: Completed,
         opened: Sequence[bytes] = (),  # noqa: ARG002 - see is_of_task
-    ) -> Answer:
+    ) -> CompilerResult:
         """Everything in the dev box's terms."""
         if completed.status < 0:
             raise InfrastructureError(
@@ -98,7 +104,7 @@ class ClExecution:
             with translated():
                 dependencies = self._inputs(written)
                 self._take_object(written)
-        return Answer(
+        return CompilerResult(
             completed.status,
             self.unmapper.text(completed.stdout),
             self.unmapper.text(completed.stderr),

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 
 from distbuild.worker.sandbox import worker_files
-from distbuild.worker.sandbox.base import Task
+from distbuild.worker.sandbox.base import SandboxTask
 from distbuild.worker.sandbox.mounts import MountPlan
 from distbuild.worker.sandbox.output_dirs import PrivateDirectory
 from distbuild.worker.tree.paths import is_within, parents
@@ -36,7 +36,7 @@ class Views:
         self._kept: dict[Hashable, tuple[float, list[bytes]]] = {}
 
     def arguments(
-        self, task: Task, directories: Sequence[PrivateDirectory], ours: bytes
+        self, task: SandboxTask, directories: Sequence[PrivateDirectory], ours: bytes
     ) -> list[bytes]:
         """The mounts for a task that writes in ``directories`` and ``ours``, which are in its own.
 
@@ -67,7 +67,7 @@ def _without(words: Sequence[bytes], directory: bytes) -> list[bytes]:
     ]
 
 
-def _key(task: Task, directories: Sequence[PrivateDirectory]) -> Hashable:
+def _key(task: SandboxTask, directories: Sequence[PrivateDirectory]) -> Hashable:
     """All that a plan is made from, but for the worker's own directories; None: too much.
 
     Running jobs add names to a tree without a new revision: those that count are looked at.
@@ -108,7 +108,7 @@ def _names(directory: bytes) -> frozenset[tuple[bytes, bool, bool]]:
         return frozenset()
 
 
-def _plan(task: Task, directories: Sequence[PrivateDirectory], ours: bytes) -> MountPlan:
+def _plan(task: SandboxTask, directories: Sequence[PrivateDirectory], ours: bytes) -> MountPlan:
     plan = base_plan()
     _show_tree(plan, task)
     parts = worker_files.own_parts(task.driver)
@@ -124,7 +124,7 @@ def _plan(task: Task, directories: Sequence[PrivateDirectory], ours: bytes) -> M
     return plan
 
 
-def _show_private(plan: MountPlan, task: Task, directory: PrivateDirectory) -> None:
+def _show_private(plan: MountPlan, task: SandboxTask, directory: PrivateDirectory) -> None:
     if any(is_within(path, directory.path) for path in _NEVER_PRIVATE):
         raise ValueError(f"{directory.path!r} is the worker's")
     plan.bind(directory.path, directory.real, writable=True)
@@ -145,7 +145,7 @@ def base_plan() -> MountPlan:
     return plan
 
 
-def _show_tree(plan: MountPlan, task: Task) -> None:
+def _show_tree(plan: MountPlan, task: SandboxTask) -> None:
     """The tree's directories at their places, but for those that the worker has as well."""
     root = task.tree.ground.root
     for name in sorted(set(os.listdir(root)).difference(_KERNEL_S)):

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from distbuild.mirror.manifest import MAX_SYMLINKS
-from distbuild.mirror.policy import is_kernels
+from distbuild.mirror.policy import is_pseudo_fs
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import DirectoryEntry, SymlinkEntry, WithheldEntry
-from distbuild.worker.compilers import Driver
-from distbuild.worker.sandbox.base import Task
+from distbuild.worker.compilers import InstalledDriver
+from distbuild.worker.sandbox.base import SandboxTask
 from distbuild.worker.sandbox.gather import crowded, gathered
 from distbuild.worker.sandbox.mounts import MountPlan
 from distbuild.worker.tree.paths import is_within
@@ -45,7 +45,7 @@ def check_apart(parts: Iterable[bytes], own: bytes) -> None:
             raise InfrastructureError(f"{os.fsdecode(part)} holds this worker's own files")
 
 
-def own_parts(driver: Driver) -> tuple[bytes, ...]:
+def own_parts(driver: InstalledDriver) -> tuple[bytes, ...]:
     """The directories that a compiler outside ``/usr`` is installed in; none of others."""
     directory = os.path.dirname(os.fsencode(driver.identity.real_path))
     if _is_system_s(directory) or os.path.basename(directory) != b"bin":
@@ -57,7 +57,7 @@ def own_parts(driver: Driver) -> tuple[bytes, ...]:
     return tuple(filter(os.path.isdir, parts))
 
 
-def laid_over(task: Task, parts: tuple[bytes, ...]) -> tuple[bytes, ...]:
+def laid_over(task: SandboxTask, parts: tuple[bytes, ...]) -> tuple[bytes, ...]:
     """Paths of the tree that come on top of what is lent, outer ones first."""
     tree = task.tree
     paths = _roots_over(tree.roots, parts)
@@ -83,7 +83,7 @@ def holds_a_need(paths: tuple[bytes, ...], needs: tuple[str, ...]) -> bool:
     return any(is_within(os.fsencode(need), path) for path in paths for need in needs)
 
 
-def shows_own(task: Task, path: bytes) -> bool:
+def shows_own(task: SandboxTask, path: bytes) -> bool:
     """Whether the worker's own file may be seen at a path at which the tree has nothing."""
     parts, needs = own_parts(task.driver), tuple(map(os.fsencode, task.driver.identity.needs))
     if any(is_within(path, need) for need in needs):
@@ -97,12 +97,12 @@ def shows_own(task: Task, path: bytes) -> bool:
     return _is_lent(path, parts) and not is_hidden
 
 
-def is_read_by_loader(task: Task, path: bytes) -> bool:
+def is_read_by_loader(task: SandboxTask, path: bytes) -> bool:
     """Whether a program may open a path for itself, before it looks at what it is to read."""
     parts = own_parts(task.driver)
     return (
         _is_lent(path, parts)
-        or is_kernels(os.fsdecode(path))
+        or is_pseudo_fs(os.fsdecode(path))
         or any(is_within(path, os.fsencode(need)) for need in task.driver.identity.needs)
     )
 
@@ -114,7 +114,7 @@ def kind_of(path: bytes) -> str | bytes:
     return "d" if os.path.isdir(path) else "f" if os.path.exists(path) else ""
 
 
-def show(plan: MountPlan, task: Task) -> None:
+def show(plan: MountPlan, task: SandboxTask) -> None:
     """Add what is lent for this task's compiler, the tree's over it, and its programs over that.
 
     Raises ValueError for what cannot be shown at its place.

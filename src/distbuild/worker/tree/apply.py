@@ -6,24 +6,24 @@ import msgspec
 
 from distbuild.protocol.messages import DirectoryEntry, Entry
 from distbuild.worker.tree.next_state import Entries
-from distbuild.worker.tree.on_disk import Ground
+from distbuild.worker.tree.on_disk import DiskTree
 from distbuild.worker.tree.paths import Above, Behind, Vacant
 
 
-class Shape(msgspec.Struct, frozen=True):
+class TreeState(msgspec.Struct, frozen=True):
     """Entries, and those of them that the disk does not have at their place (``hidden``)."""
 
     entries: Entries
     hidden: set[bytes]
 
 
-class Reshape(msgspec.Struct, frozen=True):
+class TreeUpdate(msgspec.Struct, frozen=True):
     """From ``old`` to ``new``. ``is_held``: a running job's file is at a path, and stays."""
 
-    ground: Ground
+    ground: DiskTree
     is_held: Callable[[bytes], bool]
-    old: Shape
-    new: Shape
+    old: TreeState
+    new: TreeState
 
     def run(self, touched: list[bytes], *, prune: bool) -> None:
         """``touched`` are the paths whose entries differ; ``prune``: directories without entries

@@ -10,7 +10,7 @@ from distbuild.protocol.messages import (
     Job,
     PullRequest,
 )
-from distbuild.worker.client import Syncer
+from distbuild.worker.client import SyncerLink
 from distbuild.worker.tree.store import Store
 from distbuild.worker.tree.tree import Tree
 
@@ -23,7 +23,7 @@ MAX_ROUNDS = 8
 GONE_PAUSE_S = 0.02
 
 
-def follow(tree: Tree, changes: Changes, syncer: Syncer, store: Store) -> None:
+def follow(tree: Tree, changes: Changes, syncer: SyncerLink, store: Store) -> None:
     """Apply ``changes``, with the blobs or the full listing that they need.
 
     A file may change or go between being told of and being sent: then the changes are asked for
@@ -46,7 +46,7 @@ def follow(tree: Tree, changes: Changes, syncer: Syncer, store: Store) -> None:
     raise InfrastructureError(trouble)
 
 
-def fetch(missing: list[Digest], syncer: Syncer, store: Store) -> bool:
+def fetch(missing: list[Digest], syncer: SyncerLink, store: Store) -> bool:
     """Have the syncer send these blobs; False when it has none of those that are left."""
     while missing:
         batch = syncer.blobs(BlobRequest(missing[:MAX_DIGESTS]))
@@ -58,7 +58,7 @@ def fetch(missing: list[Digest], syncer: Syncer, store: Store) -> bool:
     return True
 
 
-def reach(tree: Tree, epoch: str, job: Job, syncer: Syncer, store: Store) -> None:
+def reach(tree: Tree, epoch: str, job: Job, syncer: SyncerLink, store: Store) -> None:
     """Have the tree at least at the job's generation of ``epoch``."""
     for _ in range(MAX_ROUNDS):
         have_epoch, have, summary = tree.position()

@@ -15,7 +15,7 @@ from distbuild.mirror.manifest import resolve
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import DirectoryEntry, Entry, FileEntry, JobFile, SymlinkEntry
 from distbuild.system import disk
-from distbuild.worker.tree.on_disk import Ground
+from distbuild.worker.tree.on_disk import DiskTree
 from distbuild.worker.tree.paths import check_entry, check_path, parents, to_text
 from distbuild.worker.tree.store import Store, translated
 
@@ -25,13 +25,13 @@ class _Held(msgspec.Struct):
     jobs: int
 
 
-class Holds:
+class JobFiles:
     """Files and directories in a tree that are there for running jobs only."""
 
     def __init__(
         self,
         lock: threading.Lock,
-        ground: Ground,
+        ground: DiskTree,
         store: Store,
         lookup: Callable[[str], Entry | None],
         is_entry: Callable[[bytes], bool],

@@ -27,7 +27,7 @@ WITHHELD_TEXT = b"#error dist_build_withheld\n"
 _PAUSES = (0.1,) * 30
 
 
-class Ground:
+class DiskTree:
     """The directory ``root`` and the blobs that are linked below it. OSError passes through."""
 
     def __init__(self, root: bytes, store: Store) -> None:

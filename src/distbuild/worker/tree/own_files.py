@@ -29,7 +29,7 @@ class OwnFiles:
             if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
                 return False
             # A peer must not read through us what others on this machine may not.
-            if not _is_everybody_s(path, found):
+            if not _is_world_readable(path, found):
                 return False
             key = (path, found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
             digest = self._digests.get(key)
@@ -42,7 +42,7 @@ class OwnFiles:
         return digest == entry.digest and self._store.add_file(path, entry)
 
 
-def _is_everybody_s(path: bytes, status: os.stat_result) -> bool:
+def _is_world_readable(path: bytes, status: os.stat_result) -> bool:
     """Windows has no mode bits: there it is what was installed for all."""
     if WINDOWS:
         return path.startswith((b"/C/Program Files/", b"/C/Program Files (x86)/"))

@@ -22,10 +22,10 @@ from distbuild.protocol.messages import (
     FileEntry,
 )
 from distbuild.system.paths import ERRORS
-from distbuild.worker.tree.apply import Reshape, Shape
-from distbuild.worker.tree.job_files import Holds
+from distbuild.worker.tree.apply import TreeState, TreeUpdate
+from distbuild.worker.tree.job_files import JobFiles
 from distbuild.worker.tree.next_state import Entries, next_entries, next_summary
-from distbuild.worker.tree.on_disk import Ground
+from distbuild.worker.tree.on_disk import DiskTree
 from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.paths import check_path, checked, left_out
 from distbuild.worker.tree.store import Store, translated
@@ -58,8 +58,8 @@ class Tree:
         self._store = store
         self._own_files = own_files
         with translated():
-            self.ground = Ground(root, store)
-        self.holds = Holds(self._lock, self.ground, store, self.lookup, self._entries_have)
+            self.ground = DiskTree(root, store)
+        self.holds = JobFiles(self._lock, self.ground, store, self.lookup, self._entries_have)
         self.epoch = ""
         self.generation = 0
         self.roots: tuple[bytes, ...] = ()
@@ -243,8 +243,8 @@ class Tree:
         self._revision += 1
         for path in touched:
             self._changed[path] = self._revision
-        before, after = Shape(self._entries, self._left_out), Shape(wanted, hidden)
-        change = Reshape(self.ground, self.holds.holds, before, after)
+        before, after = TreeState(self._entries, self._left_out), TreeState(wanted, hidden)
+        change = TreeUpdate(self.ground, self.holds.holds, before, after)
         try:
             with translated():
                 # Where spellings do not count, what is empty may be wanted under another.

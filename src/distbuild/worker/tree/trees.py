@@ -27,7 +27,7 @@ _TRASH = ".trash"
 _JOBS = ".jobs"
 
 
-class Forest:
+class Trees:
     """Makes a client's tree when it is first named."""
 
     def __init__(

@@ -23,14 +23,14 @@ ONE_PIECE_BYTES = 4 * CHUNK_BYTES
 Chunks = Iterable[bytes | memoryview]
 
 
-class _Contexts(threading.local):
+class _Decompressors(threading.local):
     """One for each thread."""
 
     def __init__(self) -> None:
         self.decompressor = zstandard.ZstdDecompressor()
 
 
-_contexts = _Contexts()
+_contexts = _Decompressors()
 
 
 def contents_of(bundle: Bundle) -> Iterator[tuple[Digest, int, Chunks]]:

@@ -11,8 +11,8 @@ from distbuild.command.parse import parse
 from distbuild.compiler.identity import Identity
 from distbuild.mirror.manifest import DIRECTORY
 from distbuild.protocol.messages import Entry, FileEntry, Job, SymlinkEntry
-from distbuild.worker.compilers import Driver
-from distbuild.worker.sandbox.base import Task
+from distbuild.worker.compilers import InstalledDriver
+from distbuild.worker.sandbox.base import SandboxTask
 from distbuild.worker.sandbox.output_dirs import PrivateDirectory
 from distbuild.worker.sandbox.view import KEEP_S, OURS, Views
 from distbuild.worker.tree.paths import parents
@@ -53,7 +53,9 @@ class Seen:
         command = parse(["gcc", "-c", "a.c"], out, lambda _: None)
         assert not isinstance(command, Local)
         job = Job("l", 0, [b"gcc"], os.fsencode(out), {}, "id")
-        task = Task(job, command, Driver("/usr/bin/gcc", identity), self.box.tree, own)
+        task = SandboxTask(
+            job, command, InstalledDriver("/usr/bin/gcc", identity), self.box.tree, own
+        )
         private = PrivateDirectory(os.fsencode(out), own + b"/out0")
         return self.views.arguments(task, [private], own + b"/ours")
 

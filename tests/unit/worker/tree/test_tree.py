@@ -25,7 +25,7 @@ from distbuild.worker.tree.on_disk import WITHHELD_TEXT
 from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.store import Store
 from distbuild.worker.tree.tree import Tree
-from distbuild.worker.tree.trees import Forest
+from distbuild.worker.tree.trees import Trees
 
 Entries = dict[bytes, Entry]
 
@@ -506,14 +506,14 @@ ONE, TWO = client_label("one"), client_label("two")
 
 
 @pytest.fixture
-def forest(tmp_path: Path, store: Store) -> Iterator[Forest]:
-    made = Forest(tmp_path / "sandbox", store, OwnFiles(store, enabled=False))
+def forest(tmp_path: Path, store: Store) -> Iterator[Trees]:
+    made = Trees(tmp_path / "sandbox", store, OwnFiles(store, enabled=False))
     made.set_aside_old()
     yield made
     made.delete_old()
 
 
-def test_each_client_has_a_tree_of_its_own(forest: Forest, tmp_path: Path) -> None:
+def test_each_client_has_a_tree_of_its_own(forest: Trees, tmp_path: Path) -> None:
     forest.tree("one").apply(full({b"/a.h": A}))
     forest.tree("two").apply(full({b"/a.h": B}))
     assert (tmp_path / "sandbox" / ONE / "a.h").read_bytes() == b"a\n"
@@ -522,7 +522,7 @@ def test_each_client_has_a_tree_of_its_own(forest: Forest, tmp_path: Path) -> No
 
 
 def test_a_forest_that_cannot_be_healed_is_no_error_of_the_jobs(
-    forest: Forest, tmp_path: Path
+    forest: Trees, tmp_path: Path
 ) -> None:
     """Whoever asks for it has a result to deliver."""
     forest.tree("one").apply(full({b"/a.h": A}))
@@ -537,7 +537,7 @@ def test_a_forest_that_cannot_be_healed_is_no_error_of_the_jobs(
     assert (root / ONE / "a.h").read_bytes() == b"a\n"
 
 
-def test_cleaning_removes_a_client_s_tree_only(forest: Forest, tmp_path: Path) -> None:
+def test_cleaning_removes_a_client_s_tree_only(forest: Trees, tmp_path: Path) -> None:
     forest.tree("one").apply(full({b"/a.h": A}))
     forest.tree("two").apply(full({b"/a.h": B}))
     forest.clean("one")
@@ -547,10 +547,10 @@ def test_cleaning_removes_a_client_s_tree_only(forest: Forest, tmp_path: Path) -
 
 
 def test_trees_of_an_earlier_process_are_removed(
-    forest: Forest, tmp_path: Path, store: Store
+    forest: Trees, tmp_path: Path, store: Store
 ) -> None:
     forest.tree("one").apply(full({b"/d/a.h": A}))
-    again = Forest(tmp_path / "sandbox", store, OwnFiles(store, enabled=False))
+    again = Trees(tmp_path / "sandbox", store, OwnFiles(store, enabled=False))
     again.set_aside_old()
     again.delete_old()
     assert [path.name for path in (tmp_path / "sandbox").iterdir()] == [".jobs"]
