@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from distbuild.credentials import load_credentials
-from distbuild.wrapper.session import make_session
+from distbuild.wrapper.syncer_client import make_session
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from distbuild.logs import set_up_logging
 from distbuild.protocol.errors import ConfigError
 from distbuild.http import portable, run
-from distbuild.http.front import Front, Site
+from distbuild.http.site import Front, Site
 from distbuild.http.listen import listen_port
 from distbuild.http.transport import Tls, server_context
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.wrapper.once import ADVICE
+from distbuild.wrapper.local import ADVICE
 from tests.support.cluster import EXECUTABLE, Cluster, Done, run_here, wait_until
 from tests.support.objects import files_below
 

@@ -22,7 +22,7 @@ from distbuild.protocol.messages import (
     SymlinkEntry,
 )
 from distbuild.protocol.names import client_label
-from distbuild.wrapper.session import make_session
+from distbuild.wrapper.syncer_client import make_session
 from tests.support.cluster import Cluster, wait_until
 from tests.support.hostile_syncer import HostileSyncer
 from tests.support.tools import need

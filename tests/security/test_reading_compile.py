@@ -19,7 +19,7 @@ from distbuild.worker.sandbox import landlock
 from distbuild.worker.sandbox.base import Sandbox
 from distbuild.worker.sandbox.namespace import NamespaceSandbox, find_bwrap, probe
 from distbuild.worker.sandbox.plain import PlainSandbox
-from distbuild.worker.tree.unpacking import expand
+from distbuild.worker.tree.blob_file import expand
 from tests.unit.worker.devbox import SEARCH_PATH, DevBox
 from tests.unit.worker.fakes import finished
 

@@ -11,7 +11,7 @@ import requests
 
 from distbuild.credentials import load_credentials
 from distbuild.protocol import messages
-from distbuild.wrapper.session import make_session, use_socket
+from distbuild.wrapper.syncer_client import make_session, use_socket
 from tests.support.cluster import SRC, Cluster
 
 ROUTES = ["/api/v1/jobs", "/api/v1/explain", "/api/v1/install", "/api/v1/clean"]

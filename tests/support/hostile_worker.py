@@ -26,8 +26,7 @@ from distbuild.compiler.digests import FileDigests
 from distbuild.compiler.identity import Identifier
 from distbuild.credentials import load_credentials
 from distbuild.http.client import Connections
-from distbuild.protocol.codec import pack_inputs, pack_output
-from distbuild.protocol.marks import pack_marks
+from distbuild.protocol.codec import pack_inputs, pack_marks, pack_output
 from distbuild.protocol.messages import (
     CONTENT_TYPE,
     InputFile,

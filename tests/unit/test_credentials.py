@@ -17,7 +17,7 @@ import requests
 
 from distbuild.credentials import ROLE_NAMES, Credentials, Role, Server, load_credentials
 from distbuild.protocol.errors import ConfigError
-from distbuild.wrapper.session import make_session
+from distbuild.wrapper.syncer_client import make_session
 
 SCRIPT = Path(__file__).parents[2] / "src" / "certs" / "gen_self_signed_certs.sh"
 

@@ -5,8 +5,10 @@ Unaware of what the messages mean, of their language, and of the file system.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+
+import msgspec
 
 _COLOURS = re.compile(rb"\x1b\[[0-9;]*[mK]|\x1b\]8;[^\x07\x1b]*(?:\x07|\x1b\\)")
 _LOCATION = re.compile(
@@ -141,3 +143,51 @@ def _places_in(value: Any, depth: int = _MAX_DEPTH) -> Iterator[Place]:
 def is_assemblers(stderr: bytes) -> bool:
     """Whether a failed compile's messages are an assembler's: it may have missed a file."""
     return _ASSEMBLER_SAYS.search(stderr) is not None
+
+
+_DIRECTIVE = re.compile(
+    rb"\s*(?:#|%:|\?\?=)\s*(?:include_next|include|import)\b\s*"
+    rb'(?:<(?P<angle>[^>\n]+)>|"(?P<quoted>[^"\n]+)"|\S)'
+)
+#: A -include that is not found: gcc's cc1 and clang's name for the command line have no file.
+_GCC_OPTION = re.compile(rb"^(?:cc1[a-z]*|<command-line>)(?::[0-9]+)*: .+?: (?P<name>.+): [^:]+$")
+_CLANG_OPTION = re.compile(rb"^<(?:built-in|command line)>:[0-9]+:[0-9]+: .*'(?P<name>[^']+)'")
+
+
+class MissingInclude(msgspec.Struct, frozen=True):
+    """One include that failed.
+
+    ``includer``: the file as the message names it, "" for the command line. ``name`` is None when
+    a macro computes it. ``angle``: ``<name>``.
+    """
+
+    includer: str
+    name: str | None
+    angle: bool
+
+
+def missing_includes(
+    stderr: bytes, read_line: Callable[[str, int], bytes | None]
+) -> list[MissingInclude]:
+    """The includes that ``stderr`` complains of, each once.
+
+    ``read_line(path, line)`` gives a source line (the first is 1) without newline, or None.
+    """
+    found: dict[MissingInclude, None] = {}
+    text = plain(stderr)
+    for line in text.splitlines():
+        if option := _GCC_OPTION.match(line) or _CLANG_OPTION.match(line):
+            found.setdefault(MissingInclude("", _text(option["name"]), angle=False))
+    for path, number in places(text):
+        if path.startswith("<"):
+            continue  # the command line, or what is built in
+        directive = _DIRECTIVE.match(read_line(path, number) or b"")
+        if directive:
+            name = directive["angle"] or directive["quoted"]
+            angle = directive["angle"] is not None
+            found.setdefault(MissingInclude(path, _text(name) if name else None, angle))
+    return list(found)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

@@ -9,10 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from distbuild.command import driver, passthrough
 from distbuild.command.cl import parse as cl
 from distbuild.command.decide import Scan, decide
-from distbuild.command.model import Argument, CompileCommand, Family, Local, LocalReason, Role
+from distbuild.command.model import (
+    HERE,
+    Argument,
+    CompileCommand,
+    Family,
+    Local,
+    LocalReason,
+    PathStyle,
+    Role,
+)
 from distbuild.command.options import Effect, Option, ValueForm
 from distbuild.command.response import expand
-from distbuild.command.style import HERE, PathStyle
 from distbuild.command.tables.gcc import option_table
 
 

@@ -15,11 +15,9 @@ import msgspec
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.farm.executor import Execution, Task
 from distbuild.farm.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
-from distbuild.farm.long_polls import Polls
+from distbuild.farm.long_polls import Polls, Ticker
 from distbuild.farm.queue import JOB_TIMEOUT_S, IllegalTransition, JobQueue
-from distbuild.farm.refusals import Refusals, RefusedResults
-from distbuild.farm.results import objection, only_here, size_of
-from distbuild.farm.ticker import Ticker
+from distbuild.farm.results import Refusals, RefusedResults, objection, only_here, size_of
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
 from distbuild.protocol.errors import TooMuchAtOnce

@@ -5,16 +5,18 @@ write, a success without its object or its source, more than there is room for. 
 looks at directories of the dev box. Whether a result is right is the judge's question.
 """
 
+import logging
 import os
 import struct
 from collections.abc import Container
 
+import msgspec
+
 from distbuild.command.model import LocalReason
 from distbuild.command.side_effects import Writable, object_of
 from distbuild.farm.executor import Task
-from distbuild.protocol.codec import is_expanding, unpack_inputs
+from distbuild.protocol.codec import is_expanding, mark, unpack_inputs
 from distbuild.protocol.errors import ProtocolError
-from distbuild.protocol.marks import mark
 from distbuild.protocol.messages import (
     DIGEST_BYTES,
     MAX_BLOB_BYTES,
@@ -124,3 +126,37 @@ def _lists_source(task: Task, result: ResultRequest) -> bool:
 
 def _shown(path: bytes) -> str:
     return one_line(path.decode("utf-8", "replace"))
+
+
+log = logging.getLogger(__name__)
+
+#: A hostile worker may take another name for each result: the oldest are forgotten.
+MAX_WORKERS = 100
+
+
+class RefusedResults(msgspec.Struct, frozen=True):
+    """So many results of the worker that people know by ``label``, and why the last."""
+
+    label: str
+    count: int
+    why: str
+
+
+class Refusals:
+    """By worker, the one that was refused last at the end."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, RefusedResults] = {}
+
+    def note(self, worker: str, label: str, why: str) -> None:
+        """A result was refused; the first of a worker is worth a warning."""
+        before = self._of.pop(worker, None)
+        level = logging.WARNING if before is None else logging.INFO
+        log.log(level, "a result of %s was refused: %s", label, why)
+        self._of[worker] = RefusedResults(label, before.count + 1 if before else 1, why)
+        if len(self._of) > MAX_WORKERS:
+            del self._of[next(iter(self._of))]
+
+    def of_all(self) -> dict[str, RefusedResults]:
+        """A copy."""
+        return dict(self._of)

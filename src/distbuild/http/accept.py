@@ -6,10 +6,8 @@ import socket
 import threading
 from collections.abc import Iterator, Sized
 
-from distbuild.http.allowance import BodyBudget
-from distbuild.http.front import Front
-from distbuild.http.request import RequestReader
-from distbuild.http.site import Connection
+from distbuild.http.request import BodyBudget, RequestReader
+from distbuild.http.site import Connection, Front
 
 log = logging.getLogger(__name__)
 

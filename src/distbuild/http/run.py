@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from distbuild.http.front import Front, Site
 from distbuild.http.loop import Server
+from distbuild.http.site import Front, Site
 
 if TYPE_CHECKING:
     from types import FrameType

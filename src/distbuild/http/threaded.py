@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from distbuild.http.allowance import BodyBudget
-from distbuild.http.front import Call, Site
 from distbuild.http.listen import listen_port
-from distbuild.http.request import Admits, Request, RequestReader, environ_of
+from distbuild.http.request import Admits, BodyBudget, Request, RequestReader, environ_of
 from distbuild.http.response import Response, call
-from distbuild.http.site import Later
+from distbuild.http.site import Call, Later, Site
 from distbuild.http.transport import server_context
 from distbuild.one_shot import OneShot
 

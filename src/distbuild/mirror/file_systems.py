@@ -1,10 +1,14 @@
 """What kind of file system a directory lies on: statfs(2), which Python does not offer."""
 
+import contextlib
 import ctypes
 import functools
 import os
+import re
+import select
 import sys
 
+from distbuild.system import disk
 from distbuild.system.paths import WINDOWS, to_system
 from distbuild.system.windows import calls
 
@@ -47,3 +51,54 @@ def _library() -> ctypes.CDLL | None:
     except (OSError, TypeError):
         return None
     return library if hasattr(library, "statfs") else None
+
+
+_TABLE = "/proc/self/mountinfo"
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+class MountWatch:
+    """The mount table of this process; empty where there is none to read."""
+
+    def __init__(self, table: str = _TABLE) -> None:
+        self._poll = select.poll() if hasattr(select, "poll") else None
+        self._fd = -1
+        with contextlib.suppress(OSError):
+            self._fd = os.open(table, os.O_RDONLY | disk.O_PRIVATE)
+        if self._fd < 0:
+            self._poll = None
+        if self._poll is not None:
+            self._poll.register(self._fd, select.POLLPRI | select.POLLERR)
+        self._mounts = self._read()
+
+    def close(self) -> None:
+        """Release the table."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._poll = None
+
+    def points(self) -> frozenset[str]:
+        """The mount points of which was last told."""
+        return frozenset(point for _, point in self._mounts)
+
+    def changed(self) -> list[str]:
+        """Mount points that came or went since the last call, outermost first."""
+        if self._poll is None or not self._poll.poll(0):
+            return []
+        before, self._mounts = self._mounts, self._read()
+        return sorted({point for _, point in before ^ self._mounts})
+
+    def _read(self) -> frozenset[tuple[bytes, str]]:
+        if self._fd < 0:
+            return frozenset()
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        data = b""
+        while chunk := os.read(self._fd, 1 << 20):
+            data += chunk
+        rows = (line.split(b" ", 5) for line in data.splitlines())
+        return frozenset((row[0], _path(row[4])) for row in rows if len(row) > 5)
+
+
+def _path(field: bytes) -> str:
+    return os.fsdecode(_OCTAL.sub(lambda m: bytes([int(m[1], 8)]), field))

@@ -10,8 +10,94 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from distbuild.mirror.comments import without_comments
 from distbuild.system.paths import WINDOWS
+
+#: An operand that stands there, or the beginning of a macro.
+_ASKS = re.compile(
+    rb"__has_(?:include(?:_next)?|embed)\s*\(\s*(?:\"([^\"\n]+)\"|<([^>\n]+)>|[A-Za-z_])"
+)
+#: Lines that give macros their values, or use them in a question; with those that go on after a
+#: backslash.
+_DIRECTIVE = re.compile(
+    rb"^[ \t]*(?:#|%:|\?\?=)[ \t]*(?:define|if|elif)\b(?:[^\\\n]|\\.)*", re.MULTILINE | re.DOTALL
+)
+_ANY_DIRECTIVE = re.compile(
+    rb"^[ \t]*(?:#|%:|\?\?=)[ \t]*(?:define|if|elif|include|import|embed|pragma)"
+    rb"(?:[^\\\n]|\\.)*",
+    re.MULTILINE | re.DOTALL,
+)
+#: A name in quotes or brackets, or one that ``#`` makes a string of.
+_NAME = re.compile(rb"\"([^\"\n]+)\"|<([^>\n]+)>|([\w.+-]*/[\w./+-]+)")
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """``names``: operands as they stand there. ``is_computed``: a macro gives another one."""
+
+    names: tuple[str, ...] = ()
+    is_computed: bool = False
+
+
+NOTHING = Asked()
+
+
+def asked(text: bytes) -> Asked:
+    """What a text asks for."""
+    if b"__has_" not in text:
+        return NOTHING
+    found = [match[1] or match[2] for match in _ASKS.finditer(text)]
+    if not found:
+        return NOTHING
+    return Asked(tuple(dict.fromkeys(_text(n) for n in found if n)), None in found)
+
+
+def names_in_directives(text: bytes) -> tuple[str, ...]:
+    """All that might be a file's name in what defines macros or asks for them."""
+    lines = _DIRECTIVE.findall(text)
+    return tuple(dict.fromkeys(name for line in lines for name in _names(line)))
+
+
+def names_in_any_directive(text: bytes) -> tuple[str, ...]:
+    """The same in all directives that may name a file."""
+    lines = _ANY_DIRECTIVE.findall(text)
+    return tuple(dict.fromkeys(name for line in lines for name in _names(line)))
+
+
+def names_in_definition(definition: str) -> tuple[str, ...]:
+    """The same for the value of a ``-D``."""
+    return tuple(_names(definition.encode("utf-8", "surrogateescape")))
+
+
+def _names(text: bytes) -> Iterator[str]:
+    for match in _NAME.finditer(text):
+        yield _text(match[1] or match[2] or match[3])
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+#: Raw strings and trigraphs are a matter of the standard in force; a backslash before the end of
+#: a line can be inside of ``/*``, ``*/`` and ``//``, and gcc takes it with white space between.
+_DOUBTFUL = re.compile(rb'R"|\?\?/|[/*]\\[ \t\r]*\n|\\[ \t\r]+\n')
+#: A literal ends with its line at the latest, as an apostrophe in assembler text does.
+_TOKEN = re.compile(
+    rb"""
+    (?P<comment> /\*.*?(?:\*/|\Z) | //(?!\*)(?:\\.|[^\\\n])* )
+    | "(?:\\.|[^"\\\n])*"?
+    | '(?:\\.|[^'\\\n])*'?
+    | [A-Za-z_]\w* | [0-9](?:'?[\w.])*  # u8'x' has a literal, 1'000 has none
+    | //\*[^\n]*  # in C90 the beginning of a comment behind a division: left alone
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def without_comments(text: bytes) -> bytes:
+    """``text`` with a blank for each comment; all of it where comments cannot be told for sure."""
+    if _DOUBTFUL.search(text):
+        return text
+    return _TOKEN.sub(lambda token: b" " if token["comment"] else token[0], text)
+
 
 #: The operand in assembler text, or within a string of C. gas takes directives in any case.
 _PLAINLY_READ = re.compile(rb"\.inc(bin|lude)[ \t]+\\?\"([^\"\\\n]+)\\?\"", re.IGNORECASE)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 
 from distbuild.mirror import policy
 from distbuild.mirror.digest_cache import FileRead
+from distbuild.mirror.file_systems import MountWatch
 from distbuild.mirror.inotify import FileWatcher
-from distbuild.mirror.intake import Intake
-from distbuild.mirror.manifest import Manifest
-from distbuild.mirror.mounts import MountWatch
+from distbuild.mirror.manifest import Fold, Manifest
 from distbuild.mirror.pending import Pending
+from distbuild.mirror.root_listing import Intake
 from distbuild.mirror.roots import (
     Kind,
     Roots,
@@ -28,7 +28,6 @@ from distbuild.mirror.roots import (
 )
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.search_dirs import Required
-from distbuild.mirror.spellings import Fold
 from distbuild.mirror.symlinks import Place, Symlinks
 from distbuild.one_shot import OneShot
 from distbuild.protocol.messages import Changes, Entry, SymlinkEntry

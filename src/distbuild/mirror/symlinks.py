@@ -11,13 +11,139 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import msgspec
 
 from distbuild.mirror import policy
-from distbuild.mirror.alike import AlikeLinks
 from distbuild.mirror.inotify import FileWatcher
-from distbuild.mirror.loose import LooseFiles
 from distbuild.mirror.manifest import Manifest
-from distbuild.mirror.roots import Kind, Roots, destination, inside, is_our_own, trace
+from distbuild.mirror.roots import Kind, Roots, destination, inside, is_our_own, standing, trace
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry, WithheldEntry
+from distbuild.system import disk
+
+
+class AlikeLinks:
+    """Links by the directory of their target, as spelled. Knows no manifest."""
+
+    def __init__(self) -> None:
+        # What each leads to: device and inode, and the real path at that time.
+        self._directories: dict[str, tuple[tuple[int, int] | None, str]] = {}
+        self._links: dict[str, set[str]] = {}
+        self._at: dict[str, tuple[str, str]] = {}
+        self._leading_to: dict[str, set[str]] = {}
+
+    def add(self, link: str, entry: SymlinkEntry, file: str) -> bool:
+        """Look at this link, which leads to ``file``, together with others. False: one cannot."""
+        self.remove(link)
+        target = posixpath.join(posixpath.dirname(link), os.fsdecode(entry.target))
+        directory, name = posixpath.split(target)
+        known = self._directories.get(directory)
+        if known is None:
+            # In this order: what is switched meanwhile shows the next time.
+            known = destination(directory), disk.realpath(directory)
+        if known[0] is None or posixpath.join(known[1], name) != file:
+            return False
+        self._directories[directory] = known
+        self._links.setdefault(directory, set()).add(link)
+        self._at[link] = directory, file
+        self._leading_to.setdefault(file, set()).add(link)
+        return True
+
+    def has(self, link: str) -> bool:
+        """Whether this link is looked at here."""
+        return link in self._at
+
+    def remove(self, link: str) -> None:
+        """Look at this link no more, if it is in here."""
+        if link not in self._at:
+            return
+        directory, file = self._at.pop(link)
+        _take(self._leading_to, file, link)
+        _take(self._links, directory, link)
+        if directory not in self._links:
+            del self._directories[directory]
+
+    def leading_to(self, files: Iterable[str]) -> list[str]:
+        """The links to any of these files."""
+        return [link for file in files for link in self._leading_to.get(file, ())]
+
+    def links(self) -> list[str]:
+        """All links in here."""
+        return list(self._at)
+
+    def moved(self) -> list[str]:
+        """The links whose directory is not what it was."""
+        return [
+            link
+            for directory, (before, _) in self._directories.items()
+            if before != destination(directory)
+            for link in self._links[directory]
+        ]
+
+
+def _take(sets: dict[str, set[str]], key: str, value: str) -> None:
+    """Remove a value from the set at a key, and the set when nothing is left in it."""
+    sets[key].discard(value)
+    if not sets[key]:
+        del sets[key]
+
+
+class _Directory(msgspec.Struct):
+    """``watched`` is the device and inode of the directory with the watch; None: it has none."""
+
+    watched: tuple[int, int] | None = None
+    files: set[str] = msgspec.field(default_factory=set)
+
+
+class LooseFiles:
+    """By real path; a file stays in here for good."""
+
+    def __init__(self, watcher: FileWatcher) -> None:
+        self._watcher = watcher
+        self._directories: dict[str, _Directory] = {}
+
+    def add(self, file: str) -> None:
+        """Have the directory watched that stands there now."""
+        path = posixpath.dirname(file)
+        directory = self._directories.setdefault(path, _Directory())
+        directory.files.add(file)
+        self._watch(path, directory)
+
+    def is_watched(self, file: str) -> bool:
+        """Whether events tell of every change of a file."""
+        directory = self._directories.get(posixpath.dirname(file))
+        return directory is not None and directory.watched is not None and file in directory.files
+
+    def watch_again(self, roots: Collection[str]) -> set[str]:
+        """Watch the directories below these, of which the watches were given up; their files."""
+        return self._renew(
+            path for path in self._directories if any(inside(path, root) for root in roots)
+        )
+
+    def heed(self, changed: Iterable[str]) -> set[str]:
+        """The files of those directories of which an event told: a watch goes with its directory,
+        and a new one at the path may have the device and inode of the old."""
+        return self._renew(path for path in changed if path in self._directories)
+
+    def _renew(self, paths: Iterable[str]) -> set[str]:
+        files: set[str] = set()
+        for path in paths:
+            directory = self._directories[path]
+            directory.watched = None
+            self._watch(path, directory)
+            files.update(directory.files)
+        return files
+
+    def unwatched(self) -> list[str]:
+        """Files of which no event tells."""
+        alone = (d for d in self._directories.values() if d.watched is None)
+        return [file for directory in alone for file in directory.files]
+
+    def _watch(self, path: str, directory: _Directory) -> None:
+        # Looked at first: if another one comes in its place meanwhile, that shows the next time.
+        now = standing(path)
+        if directory.watched is None or directory.watched != now:
+            # The watch may be on a directory that was moved away.
+            self._watcher.forget_one(path)
+        directory.watched = now if self._watcher.add(path) else None
+
 
 #: Device and inode of nothing: whatever a path leads to now is another thing.
 _ANOTHER = (-1, -1)

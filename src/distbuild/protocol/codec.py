@@ -1,19 +1,21 @@
 """Content on its way: packed with its digest, and unpacked into exactly what was promised."""
 
+import functools
 import hashlib
+import os
+import struct
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import zstandard
 
-from distbuild.protocol.coding import DIGEST_BYTES, FREE_EXPANSION_BYTES, MAX_EXPANSION
+from distbuild.protocol.coding import DIGEST_BYTES, FREE_EXPANSION_BYTES, MAX_EXPANSION, Digest
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import (
     MAX_BLOB_BYTES,
     Blob,
     Bundle,
-    Digest,
     InputFile,
     PackedInputs,
 )
@@ -188,3 +190,45 @@ def unpack_inputs(data: bytes) -> list[InputFile]:
     if b"\0" in plain and any(b"\0" in path for path, _ in pairs):
         raise ProtocolError("a list of inputs with a NUL in a path")
     return [InputFile(path, digest) for path, digest in pairs]
+
+
+MARK_BYTES = 8
+#: A worker's jobs read the same headers again and again.
+_REMEMBERED = 50_000
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def mark(path: bytes, digest: Digest) -> int:
+    """64 bits of a BLAKE2b over both; the digest's length is fixed, so no two pairs run
+    together."""
+    return int.from_bytes(hashlib.blake2b(digest + path, digest_size=MARK_BYTES).digest(), "little")
+
+
+def pack_marks(inputs: Iterable[InputFile]) -> bytes:
+    """The marks of inputs, in their order."""
+    marks = [mark(item.path, item.digest) for item in inputs]
+    return struct.pack(f"<{len(marks)}Q", *marks)
+
+
+def unpack_marks(data: bytes) -> Sequence[int]:
+    """What ``pack_marks`` packed; of anything else, none."""
+    if len(data) % MARK_BYTES:
+        return ()
+    return struct.unpack(f"<{len(data) // MARK_BYTES}Q", data)
+
+
+def decoded(words: Sequence[bytes]) -> list[str]:
+    """``os.fsdecode`` of each."""
+    if not words:
+        return []
+    # No word of a command line, no path and no variable holds a NUL; a message may.
+    parts = os.fsdecode(b"\0".join(words)).split("\0")
+    return parts if len(parts) == len(words) else [os.fsdecode(word) for word in words]
+
+
+def encoded(words: Sequence[str]) -> list[bytes]:
+    """``os.fsencode`` of each."""
+    if not words:
+        return []
+    parts = os.fsencode("\0".join(words)).split(b"\0")
+    return parts if len(parts) == len(words) else [os.fsencode(word) for word in words]

@@ -7,7 +7,7 @@ failure: a blob that arrived stays. Knows no jobs.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -312,3 +312,14 @@ class Pusher:
 
     def _paths_of(self, digests: list[messages.Digest]) -> list[str]:
         return [p for d in digests for p in self._mirroring.manifest.paths_of(d)]
+
+
+def refresh_all(pushers: Iterable[Pusher], max_age_s: float, within_s: float) -> None:
+    """Have a status of every worker that is no older; one that hangs is waited for ``within_s``
+    seconds in all."""
+    deadline = time.monotonic() + within_s
+    asked = list(pushers)
+    for pusher in asked:
+        pusher.refresh(max_age_s)
+    for pusher in asked:
+        pusher.wait_fresh(max_age_s, deadline - time.monotonic())

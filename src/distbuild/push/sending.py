@@ -7,8 +7,7 @@ from typing import Protocol
 
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Bundle, Digest
-from distbuild.push.bundles import BlobSource
-from distbuild.push.groups import Group
+from distbuild.push.bundles import BlobSource, Group
 
 #: Batches under way to one worker: one is packed, one sent, one written to the worker's disk.
 AT_ONCE = 3

@@ -9,10 +9,10 @@ import os
 import posixpath
 from collections.abc import Iterable, Iterator
 
-from distbuild.command.style import HERE
+from distbuild.command.model import HERE
 from distbuild.farm.executor import Task
 from distbuild.mirror import policy
-from distbuild.mirror.asked import names_in_any_directive, names_in_definition
+from distbuild.mirror.includes import names_in_any_directive, names_in_definition
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.roots import inside
 from distbuild.protocol.messages import FileEntry

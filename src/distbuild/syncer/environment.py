@@ -1,7 +1,10 @@
 """The dev box's time zone, so that a worker's ``__DATE__`` and ``__TIME__`` are the dev box's."""
 
+import base64
+import contextlib
 import os
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from distbuild.system.paths import WINDOWS
@@ -56,3 +59,37 @@ class Zone:
         if seen != self._seen:
             self._zone, self._seen = local_zone(self._localtime), seen
         return self._zone
+
+
+#: Where ncurses looks (terminfo(5), "Fetching Compiled Descriptions"), as distributions build it.
+DATABASES = ("/etc/terminfo", "/lib/terminfo", "/usr/share/terminfo", "/usr/lib/terminfo")
+#: The terminals that have no colours whatever a database says, or says not.
+_COLOURLESS = ("", "dumb")
+#: Real ones have some 4 KB.
+_MAX_ENTRY_BYTES = 32 * 1024
+
+
+def describe(env: Mapping[str, str], home: str) -> dict[str, str] | None:
+    """``TERMINFO`` with the entry of TERM in it; None when there is no such entry here."""
+    name, given = env.get("TERM", ""), env.get("TERMINFO", "")
+    if name in _COLOURLESS or given.startswith(("b64:", "hex:")):
+        return {}
+    if "/" in name:
+        return None
+    for directory in _directories(env, home):
+        for letter in (name[0], f"{ord(name[0]):x}"):
+            with contextlib.suppress(OSError, ValueError):
+                file = Path(directory, letter, name)
+                if file.stat().st_size <= _MAX_ENTRY_BYTES:
+                    return {"TERMINFO": "b64:" + base64.b64encode(file.read_bytes()).decode()}
+    return None
+
+
+def _directories(env: Mapping[str, str], home: str) -> Iterator[str]:
+    if given := env.get("TERMINFO"):
+        yield given
+    yield os.path.join(home, ".terminfo")
+    for directory in env.get("TERMINFO_DIRS", "").split(":"):
+        if directory:
+            yield directory
+    yield from DATABASES

@@ -9,15 +9,14 @@ from collections.abc import Iterator, Mapping
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from distbuild.http.desk import SAME_USER
-from distbuild.http.front import Call, Handler
+from distbuild.http.loop import SAME_USER
 from distbuild.http.request import FREE_BODY_BYTES
 from distbuild.http.response import Response as WholeResponse
-from distbuild.http.site import Later
+from distbuild.http.site import Call, Handler, Later
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
 from distbuild.protocol.errors import ProtocolError
-from distbuild.syncer.gate import Gate, RequestRefused
+from distbuild.syncer.routes import Gate, RequestRefused
 from distbuild.syncer.service import Service
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,7 @@ import threading
 
 import msgspec
 
-from distbuild.mirror.asked import NOTHING, Asked, asked, names_in_directives
-from distbuild.mirror.includes import odd_operands
+from distbuild.mirror.includes import NOTHING, Asked, asked, names_in_directives, odd_operands
 from distbuild.mirror.policy import is_unusual
 from distbuild.protocol.messages import Digest
 from distbuild.system import disk

@@ -5,10 +5,9 @@ import os
 import posixpath
 from collections.abc import Collection, Iterable
 
-from distbuild.command.style import HERE
+from distbuild.command.model import HERE
 from distbuild.farm.executor import Task
-from distbuild.mirror.asked import names_in_definition, names_in_directives
-from distbuild.mirror.includes import is_odd, odd_operands
+from distbuild.mirror.includes import is_odd, names_in_definition, names_in_directives, odd_operands
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.policy import is_unusual
 from distbuild.protocol.messages import FileEntry, InputFile

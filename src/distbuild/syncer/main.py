@@ -16,8 +16,7 @@ from distbuild.compiler.identity import Identifier
 from distbuild.config import Config, Home, listening_url, load_config, syncer_port
 from distbuild.credentials import Credentials, load_credentials, own_secret
 from distbuild.farm.farm import Farm
-from distbuild.farm.local_slots import LocalSlots
-from distbuild.farm.relief import Relief
+from distbuild.farm.local_slots import LocalSlots, Relief
 from distbuild.logs import announce, set_up_logging
 from distbuild.mirror import policy, scan
 from distbuild.mirror.digest_cache import DigestCache, rules_of
@@ -36,8 +35,8 @@ from distbuild.syncer.root_memory import RootMemory
 from distbuild.syncer.servers import serve_syncer
 from distbuild.syncer.service import Parts, Service
 from distbuild.system import disk
-from distbuild.system.locks import hold
 from distbuild.system.paths import from_system
+from distbuild.system.process import hold
 
 log = logging.getLogger(__name__)
 

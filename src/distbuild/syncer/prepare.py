@@ -17,8 +17,8 @@ from distbuild.command.parse_cache import Recall
 from distbuild.command.process_paths import is_of_process
 from distbuild.command.search_paths import listed_dirs, quoted_dirs
 from distbuild.farm.executor import Task
-from distbuild.mirror.asked import asked
 from distbuild.mirror.digest_cache import FileRead, read_file
+from distbuild.mirror.includes import asked
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.roots import trace
 from distbuild.mirror.scan import MAX_MTIME_NS
@@ -27,10 +27,9 @@ from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Blob, FileEntry, JobFile, WithheldEntry
 from distbuild.syncer.assembler_inputs import AssemblerFiles, assembler_files
 from distbuild.syncer.compilers import Compilers, Search
-from distbuild.syncer.environment import Zone
+from distbuild.syncer.environment import Zone, describe
 from distbuild.syncer.include_lookup import cover_odd, is_absolute
 from distbuild.syncer.source_cache import Sources
-from distbuild.syncer.terminfo import describe
 from distbuild.syncer.understand import Submission, Understood, parts, understand
 from distbuild.system import disk
 from distbuild.system.paths import WINDOWS

@@ -4,18 +4,151 @@ The same functions are Flask's routes and, past Flask, the server's: its dispatc
 more than what these do.
 """
 
+import os
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TypeVar
 
-from distbuild.http.front import Call, Handler
+from distbuild.command.model import LocalReason
+from distbuild.credentials import Credentials, Role, carries
 from distbuild.http.response import Response
-from distbuild.http.site import Later
+from distbuild.http.response import Response as HttpAnswer
+from distbuild.http.site import Call, Handler, Later
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
 from distbuild.protocol.errors import ProtocolError, TooMuchAtOnce
-from distbuild.syncer.answers import answers
-from distbuild.syncer.gate import Gate, RequestRefused, same_version
+from distbuild.protocol.messages import SubmitReply, SubmitRequest
+from distbuild.syncer.local_callers import WrapperOrders
 from distbuild.syncer.service import Service
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRefused(Exception):
+    """A request that is answered with an HTTP status and one line."""
+
+    status: int
+    reason: str
+
+
+class Gate:
+    """Lets in whoever shows the right token.
+
+    ``user``: SHA-256 of the token of the syncer's own user. A command may run programs and read
+    files as that user, so that no token that others hold as well is enough for one. ``remote``:
+    that token counts over TLS too.
+    """
+
+    def __init__(self, credentials: Credentials, user: bytes, *, remote: bool = False) -> None:
+        self._credentials = credentials
+        self._user = user
+        self._remote = remote
+
+    def knows(self, authorization: str | None) -> bool:
+        """Whether a token of any role, or of our user, is shown."""
+        known = self._credentials
+        return carries(authorization, self._user) or any(
+            known.verify_token(authorization, role) for role in known.accepted
+        )
+
+    def admit(self, call: Call, role: Role) -> None:
+        """Raises Refused unless the request carries the role's token."""
+        if not self._credentials.verify_token(call.authorization, role):
+            raise RequestRefused(401, f"a {role} token is needed")
+
+    def admit_user(self, call: Call) -> None:
+        """Raises Refused unless the request comes from our own user."""
+        if call.is_same_user:
+            return
+        if not (call.is_local or self._remote):
+            raise RequestRefused(
+                403,
+                "only over the socket in the syncer's home, unless"
+                ' "remote_compiles" is set in config.json',
+            )
+        if not carries(call.authorization, self._user):
+            raise RequestRefused(401, "the token of the syncer's user is needed (state/user_token)")
+
+    def message(self, call: Call, role: Role, kind: type[T]) -> T:
+        """The body as a message, for an admitted sender. Raises Refused and ProtocolError."""
+        self.admit(call, role)
+        return messages.decode(call.body, kind)
+
+    def submitted(self, call: Call) -> messages.SubmitRequest:
+        """A command of our user's to compile. Raises Refused and ProtocolError."""
+        self.admit_user(call)
+        message = messages.decode(call.body, messages.SubmitRequest)
+        same_version(message.version)
+        if not message.argv or not message.cwd.startswith(b"/"):
+            raise RequestRefused(400, "argv and an absolute cwd are needed")
+        # No process has such a word, path or variable, and no system call takes one.
+        values = b"".join((message.cwd, *message.argv, *message.env.values()))
+        names = "".join(message.env)
+        if b"\0" in values or "\0" in names or "=" in names:
+            raise RequestRefused(400, "argv, cwd or env: a NUL, or a variable's name with '='")
+        return message
+
+
+def same_version(version: int) -> None:
+    """Raises Refused for another protocol than ours."""
+    if version != messages.PROTOCOL_VERSION:
+        ours = messages.PROTOCOL_VERSION
+        raise RequestRefused(
+            409, f"this syncer speaks protocol {ours}, not {version}; install one version"
+        )
+
+
+def answers(
+    service: Service, message: SubmitRequest
+) -> Generator[OneShot | HttpAnswer, None, None]:
+    """Compile, answer, and hold the local slot as long as the connection lasts: the wrapper's
+    process becomes the compiler with the connection open. Temporary files are held so long, too:
+    the wrapper renames them."""
+    answer = yield from service.run(message)
+    try:
+        yield _wrapper_response(answer)
+        if answer.holds_slot or (answer.outputs is not None and answer.outputs.has_temporary()):
+            yield OneShot()  # never happens; the end of the connection closes this generator
+    finally:
+        if answer.holds_slot:
+            service.release()
+        if answer.outputs is not None:
+            answer.outputs.close()
+
+
+def _wrapper_response(answer: WrapperOrders) -> HttpAnswer:
+    reply, outputs = answer.reply, answer.outputs
+    if reply.outcome == "done":
+        listing = b"" if outputs is None else outputs.listing()
+        headers = {
+            "Dist-Build": "done",
+            "Dist-Build-Exit": str(reply.exit_code & 0xFF),
+            "Dist-Build-Outputs": str(len(listing)),
+            "Dist-Build-Stdout": str(len(reply.stdout)),
+            "Dist-Build-Worker": reply.worker,
+        }
+        files = () if outputs is None else outputs.descriptors()
+        return HttpAnswer(headers, listing + reply.stdout + reply.stderr, files=files)
+    program = os.fsencode(answer.program or "")
+    headers = {
+        "Dist-Build": "local",
+        "Dist-Build-Silent": _silent(reply),
+        "Dist-Build-Program": str(len(program)),
+    }
+    return HttpAnswer(headers, program + os.fsencode(_why(reply)))
+
+
+def _silent(reply: SubmitReply) -> str:
+    if not reply.silent:
+        return "0"
+    return "2" if LocalReason(reply.reason).is_said else "1"
+
+
+def _why(reply: SubmitReply) -> str:
+    return f"{reply.reason}: {reply.detail}".rstrip(": ")
+
 
 #: A worker with its compilers, of which some are kept.
 MAX_LEASE_BYTES = 512 * 1024

@@ -10,12 +10,11 @@ from functools import partial
 from distbuild.config import Config, Home, syncer_port
 from distbuild.credentials import Credentials, own_secret
 from distbuild.http import run, threaded
-from distbuild.http.front import Front, Site
 from distbuild.http.listen import listen_port, listen_unix
+from distbuild.http.site import Front, Site
 from distbuild.http.transport import Plain, Tls, server_context
 from distbuild.protocol.messages import MAX_RESULTS_BYTES
-from distbuild.syncer.gate import Gate
-from distbuild.syncer.routes import make_handlers
+from distbuild.syncer.routes import Gate, make_handlers
 from distbuild.syncer.service import Service
 
 #: A command line, with its environment.

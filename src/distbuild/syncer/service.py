@@ -18,9 +18,9 @@ from distbuild.farm.farm import Farm
 from distbuild.mirror.live import Mirroring
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
+from distbuild.protocol.codec import decoded, encoded
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.names import client_label, identity_of
-from distbuild.protocol.words import decoded, encoded
 from distbuild.push.bundles import BlobSource
 from distbuild.push.pusher import Pusher
 from distbuild.syncer.compile import Compiles

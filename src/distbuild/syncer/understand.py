@@ -14,13 +14,11 @@ from distbuild.command.cl import parse as cl
 from distbuild.command.cl.words import VARIABLES, with_environment
 from distbuild.command.configured import configured_obstacle
 from distbuild.command.driver import family_of
-from distbuild.command.guesses import unknown_file
-from distbuild.command.line_table import with_line_table
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
-from distbuild.command.original_paths import on_terminal
+from distbuild.command.original_paths import on_terminal, with_line_table
 from distbuild.command.parse_cache import Recall
 from distbuild.command.relocate import records_itself
-from distbuild.command.side_effects import by_products
+from distbuild.command.side_effects import by_products, unknown_file
 from distbuild.compiler.identity import Identity
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Terminal

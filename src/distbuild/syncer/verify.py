@@ -10,8 +10,14 @@ import os
 import posixpath
 from collections.abc import Collection, Iterable
 
-from distbuild.command.diagnostics import blamed, is_assemblers, places, plain
-from distbuild.command.missing import MissingInclude, missing_includes
+from distbuild.command.diagnostics import (
+    MissingInclude,
+    blamed,
+    is_assemblers,
+    missing_includes,
+    places,
+    plain,
+)
 from distbuild.command.model import Family, Local, LocalReason
 from distbuild.command.search_paths import angle_dirs
 from distbuild.farm.executor import Task
@@ -22,9 +28,9 @@ from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import Entry, FileEntry, InputFile, ResultRequest
 from distbuild.syncer import assembler_inputs, evidence
 from distbuild.syncer.derivable import Derivable
+from distbuild.syncer.evidence import Inputs, Proved
 from distbuild.syncer.include_facts import Texts
 from distbuild.syncer.include_lookup import cover_asked, cover_odd_files
-from distbuild.syncer.proved import Inputs, Proved
 from distbuild.system import disk
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,8 @@ import msgspec
 from distbuild.compiler.identity import Identity
 from distbuild.farm.farm import Farm, Seen
 from distbuild.farm.queue import WORKER_S
-from distbuild.farm.refusals import RefusedResults
-from distbuild.push.freshness import refresh_all
-from distbuild.push.pusher import Pusher
+from distbuild.farm.results import RefusedResults
+from distbuild.push.pusher import Pusher, refresh_all
 from distbuild.syncer.compilers import Compilers
 from distbuild.syncer.worker_check import Checked
 

@@ -20,11 +20,9 @@ from distbuild.worker.clock_check import Clock, off_by
 from distbuild.worker.compilers import InstalledCompilers
 from distbuild.worker.job import JobRunner, Steps
 from distbuild.worker.leases import Leases
-from distbuild.worker.pace import Pace
-from distbuild.worker.process.here import Cancellation, Running
-from distbuild.worker.process.watcher import Watcher
+from distbuild.worker.process.here import Cancellation, Running, Watcher
 from distbuild.worker.results import ResultSender
-from distbuild.worker.slots import Offer, Slots, Tally
+from distbuild.worker.slots import Offer, Pace, Slots, Tally
 from distbuild.worker.tree.catch_up import follow, reach
 from distbuild.worker.tree.store import Store
 from distbuild.worker.tree.tree import Tree

@@ -20,7 +20,7 @@ from distbuild.command.model import CompileCommand, Local
 from distbuild.command.original_paths import on_terminal
 from distbuild.command.parse_cache import Recall
 from distbuild.command.side_effects import Writable
-from distbuild.protocol.codec import is_expanding, pack_inputs, pack_output
+from distbuild.protocol.codec import is_expanding, pack_inputs, pack_marks, pack_output
 from distbuild.protocol.errors import (
     CompilerCrashed,
     DistBuildError,
@@ -29,7 +29,6 @@ from distbuild.protocol.errors import (
     ProtocolError,
     UnseenInputs,
 )
-from distbuild.protocol.marks import pack_marks
 from distbuild.protocol.messages import (
     MAX_BLOB_BYTES,
     MAX_EXIT_CODE,

@@ -18,7 +18,7 @@ from distbuild.config import Config, Home, find_home, listening_url, load_config
 from distbuild.credentials import Credentials, load_credentials
 from distbuild.http import threaded
 from distbuild.http.client import Connections
-from distbuild.http.front import Site
+from distbuild.http.site import Site
 from distbuild.logs import announce, set_up_logging
 from distbuild.protocol.errors import ConfigError, InfrastructureError
 from distbuild.protocol.messages import MAX_BODY_BYTES, worker_label
@@ -28,15 +28,13 @@ from distbuild.worker.agent import Agent, Run, Workshop
 from distbuild.worker.client import HttpSyncer
 from distbuild.worker.compilers import InstalledCompilers
 from distbuild.worker.job import JobRunner
-from distbuild.worker.process.here import limit_descendants
-from distbuild.worker.process.watcher import Watcher
-from distbuild.worker.routes import make_app
+from distbuild.worker.process.here import Watcher, limit_descendants
+from distbuild.worker.routes import Confined, WorkerStatus, make_app
 from distbuild.worker.sandbox import landlock, worker_files
 from distbuild.worker.sandbox.base import Sandbox
 from distbuild.worker.sandbox.namespace import NamespaceSandbox, find_bwrap, probe
 from distbuild.worker.sandbox.plain import PlainSandbox
 from distbuild.worker.slots import Slots, Tally
-from distbuild.worker.status import Confined, WorkerStatus
 from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.store import Store
 from distbuild.worker.tree.trees import Trees

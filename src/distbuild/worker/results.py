@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from distbuild.protocol.errors import DistBuildError, InfrastructureError
 from distbuild.protocol.messages import BATCH_BYTES, ResultBatch, ResultRequest
 from distbuild.worker.client import SyncerLink
-from distbuild.worker.pace import Pace
+from distbuild.worker.slots import Pace
 
 #: Requests at once: a large object must not hold up the small ones.
 SENDERS = 3

@@ -4,10 +4,12 @@ Paths: GET /status for everybody; POST /api/v1/mirror/changes, /api/v1/mirror/la
 /api/v1/mirror/blobs and /api/v1/clean for holders of the dev role's token.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import flask
+import msgspec
 import werkzeug.exceptions
 
 from distbuild.credentials import Credentials
@@ -21,7 +23,9 @@ from distbuild.protocol.messages import (
     Message,
     decode,
     encode,
+    to_plain,
 )
+from distbuild.worker.agent import Workshop
 from distbuild.worker.tree.store import Store
 from distbuild.worker.tree.trees import Trees
 
@@ -103,3 +107,39 @@ def _answer(body: bytes) -> flask.Response:
 def _line(text: str, code: int) -> flask.Response:
     line = " ".join(text.split()) + "\n"
     return flask.Response(line, status=code, mimetype="text/plain")
+
+
+class Confined(msgspec.Struct, frozen=True):
+    """How compilers are confined: ``mode`` is namespace or plain, ``why`` for people."""
+
+    mode: str
+    why: str
+
+
+class WorkerStatus:
+    """Gathers the answer; ``version`` is the program's."""
+
+    def __init__(self, workshop: Workshop, confined: Confined, version: str) -> None:
+        self._shop = workshop
+        self._confined = confined
+        self._version = version
+        self._started = time.monotonic()
+
+    def __call__(self) -> Mapping[str, Any]:
+        """The status now, as JSON's types."""
+        shop = self._shop
+        return {
+            "version": self._version,
+            "name": shop.label,
+            "worker": shop.name,
+            "num_cores": shop.slots.total,
+            **shop.tally.counts(),
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            "clients": {
+                name: msgspec.structs.asdict(tree) for name, tree in shop.forest.status().items()
+            },
+            "sandbox": msgspec.structs.asdict(self._confined),
+            "store": msgspec.structs.asdict(shop.store.status()),
+            "toolchains": [to_plain(toolchain) for toolchain in shop.compilers.advertised()],
+            "performance": shop.tally.performance(),
+        }

@@ -4,6 +4,7 @@ Runs nothing and knows no job: what waits is a value.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -167,3 +168,26 @@ class Tally:
         with self._lock:
             self._running += by
             self._samples.append((round(self._clock(), 3), self._running))
+
+
+#: So many requests in a row do not wait.
+BURST = 8
+#: After that they are apart by so many seconds for each slot. Where many slots have jobs come and
+#: go faster they share requests: one costs both sides more than the jobs in it.
+PER_SLOT_S = 0.00025
+
+
+class Pace:
+    """A token bucket, for one thread at a time. ``now`` is a monotonic clock in seconds."""
+
+    def __init__(self, slots: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._interval = slots * PER_SLOT_S
+        # When the requests so far are paid for.
+        self._paid = now() - BURST * self._interval
+
+    def delay(self) -> float:
+        """Take a turn; how long (seconds) it is to be waited for."""
+        now = self._now()
+        self._paid = max(self._paid, now - BURST * self._interval) + self._interval
+        return max(0.0, self._paid - now)

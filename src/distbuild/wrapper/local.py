@@ -3,14 +3,19 @@
 Windows knows no such thing: there this process waits for it, and passes its exit code on.
 """
 
+import contextlib
 import errno
 import os
+import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from distbuild.compiler.find import SKIP, find_behind, passed, spelling, with_passed
 from distbuild.protocol.errors import InfrastructureError
+from distbuild.system.process import hold
 
 NOT_FOUND = 127
 NOT_RUNNABLE = 126
@@ -88,3 +93,111 @@ def clean_environment(env: Mapping[str, str]) -> dict[str, str]:
         if original is not None:
             cleaned["LD_LIBRARY_PATH"] = original
     return cleaned
+
+
+#: Set for what runs in a turn: what that calls runs within it.
+IN_TURN = "DIST_BUILD_IN_TURN"
+#: Nobody waits longer (seconds): a turn may have been inherited by what never ends.
+PATIENCE_S = 60.0
+_LOOK_S = 0.05
+_FIRST_FREE = 3  # not the place of a standard stream that the build has closed
+
+if sys.platform == "win32":
+
+    def take_turn(directory: Path, env: Mapping[str, str]) -> dict[str, str]:
+        """There are none: this process becomes nothing that could hold one."""
+        del directory
+        return dict(env)
+
+else:
+    import fcntl
+
+    def take_turn(directory: Path, env: Mapping[str, str]) -> dict[str, str]:
+        """Wait until fewer local compiles run than there are cores; the environment for this one.
+
+        The turn is an open file, which the compiler that this process becomes inherits. Without a
+        place for such files there are no turns.
+        """
+        if IN_TURN in env:
+            return dict(env)
+        deadline = time.monotonic() + PATIENCE_S
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            while not _is_taken(directory) and time.monotonic() < deadline:
+                time.sleep(_LOOK_S)
+        except OSError:
+            return dict(env)
+        return {**env, IN_TURN: "1"}
+
+    def _is_taken(directory: Path) -> bool:
+        """Take one of the turns, if one is free. Raises OSError where there can be none."""
+        for number in range(len(os.sched_getaffinity(0))):
+            try:
+                lock = hold(directory / str(number))
+            except BlockingIOError:
+                continue
+            with lock:
+                kept = fcntl.fcntl(lock, fcntl.F_DUPFD, _FIRST_FREE)
+            os.set_inheritable(kept, True)
+            return True
+        return False
+
+
+#: A session may last for days: after so many seconds without such a line it is said again.
+QUIET_S = 600
+#: Files for each reason, which builds share by their number.
+SHARES = 16
+ADVICE = "; run dist_build.exe doctor (said once a build)"
+_NAME = re.compile(r"[a-z_]{1,40}")
+
+if sys.platform == "win32":
+
+    def _build() -> tuple[int, int]:
+        return 0, 0
+
+    def _lock(handle: int) -> None:
+        """Two lines at the same moment do no harm."""
+
+else:
+    import fcntl
+
+    def _build() -> tuple[int, int]:
+        """The session and the job in the foreground of its terminal; 0: there is none."""
+        job = 0
+        with contextlib.suppress(OSError):
+            terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+            try:
+                job = os.tcgetpgrp(terminal)
+            finally:
+                os.close(terminal)
+        return os.getsid(0), job
+
+    def _lock(handle: int) -> None:
+        """Raises BlockingIOError."""
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_first(directory: Path, reason: str, *, unknown: bool) -> bool:
+    """Whether this build has not named this reason yet.
+
+    ``unknown`` is the answer where that cannot be told, as without a place for ``directory``.
+    """
+    if not _NAME.fullmatch(reason):
+        return unknown
+    session, job = _build()
+    build = b"%d.%d" % (session, job)
+    path = directory / f"{reason}.{session % SHARES}"
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        with open(path, "a+b", buffering=0) as file:
+            _lock(file.fileno())
+            age = abs(time.time() - os.fstat(file.fileno()).st_mtime)
+            file.seek(0)
+            said = file.read(len(build) + 1)
+            file.truncate(0)
+            file.write(build)
+            return age > QUIET_S or said != build
+    except BlockingIOError:
+        return False  # another one is just saying it
+    except OSError:
+        return unknown

@@ -30,12 +30,14 @@ from distbuild.protocol.errors import (
 from distbuild.protocol.messages import SubmitReply
 from distbuild.protocol.text import one_line
 from distbuild.system.paths import WINDOWS
-from distbuild.wrapper.local import run_locally
-from distbuild.wrapper.once import ADVICE, is_first
-from distbuild.wrapper.session import make_session, use_socket
-from distbuild.wrapper.syncer_client import SyncerConnection, request_of
-from distbuild.wrapper.terminal import find_terminal
-from distbuild.wrapper.turns import take_turn
+from distbuild.wrapper.local import ADVICE, is_first, run_locally, take_turn
+from distbuild.wrapper.syncer_client import (
+    SyncerConnection,
+    find_terminal,
+    make_session,
+    request_of,
+    use_socket,
+)
 from distbuild.write_outputs import Rights, is_same_directory, write_outputs
 
 #: Set by the launcher: why the syncer is not to be asked.

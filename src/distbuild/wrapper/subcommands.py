@@ -9,8 +9,7 @@ from typing import Any
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.wrapper import describe, doctor
 from distbuild.wrapper.main import USAGE, connect, without_ourselves
-from distbuild.wrapper.syncer_client import request_of
-from distbuild.wrapper.terminal import find_terminal
+from distbuild.wrapper.syncer_client import find_terminal, request_of
 
 #: explain's exit code for a command that would be compiled locally.
 LOCAL = 1

@@ -6,8 +6,7 @@ import pytest
 
 from distbuild.command.cl.parse import parse
 from distbuild.command.cl.relocate import Unmapper, move, move_environment, rooted, wanted_listing
-from distbuild.command.model import CompileCommand, Family
-from distbuild.command.style import PathStyle
+from distbuild.command.model import CompileCommand, Family, PathStyle
 
 TREE = "C:\\d b\\sandbox\\me"
 OUT = "C:\\d b\\sandbox\\.jobs\\7"

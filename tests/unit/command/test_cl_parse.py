@@ -3,8 +3,7 @@
 import pytest
 
 from distbuild.command.cl.parse import parse, split
-from distbuild.command.model import CompileCommand, Family, Local, LocalReason
-from distbuild.command.style import PathStyle
+from distbuild.command.model import CompileCommand, Family, Local, LocalReason, PathStyle
 
 CWD = "/D/work dir"
 

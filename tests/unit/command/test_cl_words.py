@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distbuild.command.cl.words import decoded, expand, split_windows, with_environment
-from distbuild.command.model import Local
-from distbuild.command.style import PathStyle
+from distbuild.command.model import Local, PathStyle
 
 
 @pytest.mark.parametrize(

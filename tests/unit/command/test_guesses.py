@@ -2,9 +2,9 @@
 
 import pytest
 
-from distbuild.command.guesses import names, unknown_file
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.command.parse import parse
+from distbuild.command.side_effects import names, unknown_file
 
 THERE = {"/w/list", "/w/dir", "/abs/dir", "/abs/dir/file", "/w/c++17", "/w/native"}
 

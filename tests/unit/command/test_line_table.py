@@ -2,8 +2,8 @@
 
 import pytest
 
-from distbuild.command.line_table import with_line_table
 from distbuild.command.model import CompileCommand
+from distbuild.command.original_paths import with_line_table
 from distbuild.command.parse import parse
 
 GCC_12, GCC_10 = "gcc 12.2.0 x86_64", "gcc 10.2.1 x86_64"

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from distbuild.command.missing import MissingInclude, missing_includes
+from distbuild.command.diagnostics import MissingInclude, missing_includes
 
 LINES = {
     ("src/x.c", 1): b'#include "lost.h"',

@@ -9,7 +9,7 @@ import pytest
 
 from distbuild.command.model import CompileCommand
 from distbuild.command.parse import parse
-from distbuild.command.rewritten import is_rewritten
+from distbuild.command.side_effects import is_rewritten
 from tests.support.tools import need
 
 LINES = {

@@ -10,7 +10,7 @@ import pytest
 
 from distbuild.command.model import Local, LocalReason
 from distbuild.farm import farm as farm_module
-from distbuild.farm import ticker
+from distbuild.farm import long_polls
 from distbuild.farm.executor import Task
 from distbuild.farm.farm import Farm
 from distbuild.farm.queue import FORGET_S, MAX_TRIES
@@ -238,7 +238,7 @@ def test_a_failed_job_wakes_a_worker_that_may_have_it(farm: Farm) -> None:
 
 
 def test_short_polls_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ticker, "MAX_REST_S", 3600.0)
+    monkeypatch.setattr(long_polls, "MAX_REST_S", 3600.0)
     monkeypatch.setattr(farm_module, "GRACE_S", 0.0)
     farm = Farm(expected=False)
     try:

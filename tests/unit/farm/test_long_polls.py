@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from distbuild.farm import ticker as ticker_module
-from distbuild.farm.ticker import Ticker
+from distbuild.farm import long_polls
+from distbuild.farm.long_polls import Ticker
 
 LONG_S = 3600.0
 
@@ -34,7 +34,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def ticker(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ticker]:
-    monkeypatch.setattr(ticker_module, "MAX_REST_S", LONG_S)
+    monkeypatch.setattr(long_polls, "MAX_REST_S", LONG_S)
     made = Ticker(clock.act, "test", clock.now)
     made.start()
     yield made
@@ -85,7 +85,7 @@ def test_what_comes_while_it_acts_is_not_overlooked(clock: Clock, ticker: Ticker
 def test_it_wakes_now_and_then_though_nothing_is_due(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ticker_module, "MAX_REST_S", 0.01)
+    monkeypatch.setattr(long_polls, "MAX_REST_S", 0.01)
     made = Ticker(clock.act, "test", clock.now)
     made.start()
     for _ in range(3):

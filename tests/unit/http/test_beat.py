@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from distbuild.http import loop
-from distbuild.http.front import Front
 from distbuild.http.listen import listen_unix
 from distbuild.http.response import INTERIM, Response
-from distbuild.http.site import Later
+from distbuild.http.site import Front, Later
 from distbuild.http.transport import Plain
 from distbuild.one_shot import OneShot
 from tests.unit.http.test_loop import LATER, REQUEST, THREADS, Served, eventually, read_all

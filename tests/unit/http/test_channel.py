@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.http.channel import Channel
+from distbuild.http.client import Channel
 from distbuild.http.transport import server_context
 
 Other = Callable[[ssl.SSLSocket], object]

@@ -15,12 +15,10 @@ from typing import Any
 import pytest
 
 from distbuild.http import loop
-from distbuild.http.desk import SAME_USER
-from distbuild.http.front import Call, Front, Site
 from distbuild.http.listen import listen_port, listen_unix
-from distbuild.http.loop import Server
+from distbuild.http.loop import SAME_USER, Server
 from distbuild.http.response import Response
-from distbuild.http.site import Later
+from distbuild.http.site import Call, Front, Later, Site
 from distbuild.http.transport import Plain, Tls, server_context
 from distbuild.one_shot import OneShot
 from distbuild.protocol.errors import ConfigError

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.http import loop, outbox, transport
-from distbuild.http.front import Front
+from distbuild.http import loop, poller, transport
 from distbuild.http.listen import listen_port, listen_unix
 from distbuild.http.response import Response
-from distbuild.http.site import Later
+from distbuild.http.site import Front, Later
 from distbuild.http.transport import Plain, Tls, server_context
 from distbuild.one_shot import OneShot
 from tests.unit.http.test_loop import (
@@ -217,7 +216,7 @@ def test_strangers_that_take_nothing_hold_up_nobody(make: Make) -> None:
 def test_no_more_than_so_many_strangers_are_waited_for(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "MAX_STRANGERS", 1)
+    monkeypatch.setattr(poller, "MAX_STRANGERS", 1)
     served = make()
     served.parts = [LARGE]
     for _ in range(2):  # once more, when there is room again

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbuild.http.allowance import BodyBudget
 from distbuild.http.request import (
     FIRST_BYTES,
     FREE_BODY_BYTES,
     MAX_PIECES,
+    BodyBudget,
     Request,
     RequestReader,
 )

@@ -15,14 +15,13 @@ import pytest
 import requests
 
 from distbuild.credentials import load_credentials
-from distbuild.http.front import Call, Site
 from distbuild.http.listen import listen_port
 from distbuild.http.response import Response
-from distbuild.http.site import Later
+from distbuild.http.site import Call, Later, Site
 from distbuild.http.threaded import Port, ThreadedServer
 from distbuild.http.transport import server_context
 from distbuild.one_shot import OneShot
-from distbuild.wrapper.session import make_session
+from distbuild.wrapper.syncer_client import make_session
 from tests.support.cluster import SRC, free_ports, get_status, wait_until
 
 MAX_BODY = 10_000_000
@@ -177,7 +176,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from distbuild.http.front import Site
+from distbuild.http.site import Site
 from distbuild.http.threaded import Port, serve
 
 def app(environ, start_response):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distbuild.mirror.comments import without_comments
+from distbuild.mirror.includes import without_comments
 
 
 @pytest.mark.parametrize(

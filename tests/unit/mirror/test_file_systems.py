@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.mirror.file_systems import is_kernel_made
-from distbuild.mirror.mounts import MountWatch
+from distbuild.mirror.file_systems import MountWatch, is_kernel_made
 from tests.support.tools import absent
 
 

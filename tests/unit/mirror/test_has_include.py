@@ -2,7 +2,7 @@
 
 import pytest
 
-from distbuild.mirror.asked import Asked, asked, names_in_definition, names_in_directives
+from distbuild.mirror.includes import Asked, asked, names_in_definition, names_in_directives
 
 
 @pytest.mark.parametrize(

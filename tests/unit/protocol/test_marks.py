@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbuild.protocol.marks import mark, pack_marks, unpack_marks
+from distbuild.protocol.codec import mark, pack_marks, unpack_marks
 from distbuild.protocol.messages import InputFile
 
 ONE, TWO = (hashlib.sha256(text).digest() for text in (b"1", b"2"))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbuild.protocol.words import decoded, encoded
+from distbuild.protocol.codec import decoded, encoded
 
 WORDS = st.lists(st.binary(max_size=12), max_size=5)
 

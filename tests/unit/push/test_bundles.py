@@ -12,9 +12,9 @@ from distbuild.protocol.codec import bundle, pack
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import Bundle, Digest, Entry, FileEntry
 from distbuild.push import bundles as blobs_module
-from distbuild.push import groups as groups_module
+from distbuild.push import bundles as groups_module
 from distbuild.push.bundles import BlobSource
-from distbuild.worker.tree.unpacking import contents_of
+from distbuild.worker.tree.blob_file import contents_of
 
 A, B = b"a" * 100, b"b" * 100
 

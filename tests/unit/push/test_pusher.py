@@ -13,13 +13,12 @@ import pytest
 from distbuild.credentials import Credentials, load_credentials
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Bundle, Changes, ChangesReply, FileEntry
-from distbuild.push import bundles as blobs_module
+from distbuild.push import bundles
+from distbuild.push import bundles as groups_module
 from distbuild.push import found_files as ahead_module
-from distbuild.push import groups as groups_module
 from distbuild.push import pusher as push_module
 from distbuild.push.bundles import BlobSource
-from distbuild.push.freshness import refresh_all
-from distbuild.push.pusher import WITH_CHANGES_BYTES, Pusher
+from distbuild.push.pusher import WITH_CHANGES_BYTES, Pusher, refresh_all
 from distbuild.push.sending import ContentSender, Progress
 from distbuild.push.worker_client import WorkerClient, reason_of
 from tests.support.mirrored import Mirror
@@ -399,7 +398,7 @@ def test_a_worker_with_a_tree_is_sent_nothing_before_the_scan_is_over(
 def test_what_is_still_to_be_sent_is_shown_until_it_is_sent(
     pushed: Pushed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blobs_module, "BATCH_BYTES", 1)
+    monkeypatch.setattr(bundles, "BATCH_BYTES", 1)
     monkeypatch.setattr(groups_module, "GROUP_BYTES", 1)
     for number in range(5):
         pushed.write(f"{number}.h", "text" + str(number))

@@ -5,12 +5,11 @@ import hashlib
 import pytest
 
 from distbuild.mirror.manifest import Manifest
-from distbuild.protocol.codec import pack_inputs, pack_quickly
+from distbuild.protocol.codec import mark, pack_inputs, pack_marks, pack_quickly
 from distbuild.protocol.errors import ProtocolError
-from distbuild.protocol.marks import mark, pack_marks
 from distbuild.protocol.messages import FileEntry, InputFile, JobFile, ResultRequest
+from distbuild.syncer.evidence import Inputs, Proved
 from distbuild.syncer.include_facts import IncludeFacts
-from distbuild.syncer.proved import Inputs, Proved
 
 SOURCE, HEADER, OTHER = b"/p/x.c", b"/p/a.h", b"/p/b.h"
 

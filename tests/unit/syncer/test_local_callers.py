@@ -15,8 +15,8 @@ from distbuild.http.response import Response as HttpAnswer
 from distbuild.one_shot import OneShot
 from distbuild.protocol.codec import pack
 from distbuild.protocol.messages import OutputFile, SubmitReply
-from distbuild.syncer.answers import answers
 from distbuild.syncer.local_callers import MAX_PASSED, Caller, Here, WrapperOrders
+from distbuild.syncer.routes import answers
 from distbuild.system.process import views_of_files
 from tests.support.tasks import run
 from tests.unit.syncer.test_compile import Compiling

@@ -11,15 +11,14 @@ import pytest
 
 from distbuild.credentials import load_credentials
 from distbuild.farm import farm
-from distbuild.http.desk import SAME_USER
-from distbuild.http.front import Call
+from distbuild.http.loop import SAME_USER
 from distbuild.http.request import FREE_BODY_BYTES
 from distbuild.http.response import Response
+from distbuild.http.site import Call
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
 from distbuild.syncer.flask_app import HEARTBEAT, make_app
-from distbuild.syncer.gate import Gate
-from distbuild.syncer.routes import MAX_LEASE_BYTES, make_handlers
+from distbuild.syncer.routes import MAX_LEASE_BYTES, Gate, make_handlers
 from tests.unit.syncer.test_service import Serving
 
 PATHS = [f"/api/v1/{name}" for name in ("run", "lease", "renew", "results")]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.syncer.terminfo import describe
+from distbuild.syncer.environment import describe
 from tests.support.screen import Screen
 
 #: Colours, and a name that no clang knows.

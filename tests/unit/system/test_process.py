@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.system.locks import hold
+from distbuild.system.process import hold
 
 SRC = Path(__file__).parents[3] / "src"
 HOLDER = """
 import sys, pathlib
 sys.path.insert(0, sys.argv[1])
-from distbuild.system.locks import hold
+from distbuild.system.process import hold
 lock = hold(pathlib.Path(sys.argv[2]))
 print("held", flush=True)
 sys.stdin.read()

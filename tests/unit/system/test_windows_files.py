@@ -6,7 +6,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbuild.system.windows.windows_status import FileFacts, entries
+from distbuild.system.windows.status import FileFacts, entries
 
 YEAR_2020 = 132_223_104_000_000_000
 NAMES = st.text(st.characters(blacklist_categories=()), min_size=1, max_size=12).filter(

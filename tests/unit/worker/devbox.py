@@ -30,10 +30,10 @@ from distbuild.worker.compilers import InstalledCompilers
 from distbuild.worker.job import JobRunner
 from distbuild.worker.process.here import Cancellation
 from distbuild.worker.sandbox.base import Sandbox
+from distbuild.worker.tree.blob_file import expand
 from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.store import Store
 from distbuild.worker.tree.trees import Trees
-from distbuild.worker.tree.unpacking import expand
 from tests.support.system_headers import linked_directories
 from tests.support.tools import need
 from tests.unit.worker.fakes import finished

@@ -23,8 +23,7 @@ from distbuild.protocol.messages import (
 )
 from distbuild.worker.clock_check import Clock
 from distbuild.worker.job import Steps
-from distbuild.worker.process.here import TIMEOUT_S, Cancellation, Completed, start
-from distbuild.worker.process.watcher import Watcher
+from distbuild.worker.process.here import TIMEOUT_S, Cancellation, Completed, Watcher, start
 from distbuild.worker.tree.tree import Tree
 
 WAIT_S = 10.0

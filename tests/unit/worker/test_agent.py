@@ -15,7 +15,7 @@ from distbuild.protocol.names import client_label
 from distbuild.worker import agent as agent_module
 from distbuild.worker import leases
 from distbuild.worker.agent import Agent, Workshop
-from distbuild.worker.process.watcher import Watcher
+from distbuild.worker.process.here import Watcher
 from distbuild.worker.slots import Slots, Tally
 from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.store import MIN_FREE_BYTES, Store

@@ -1,6 +1,6 @@
 """Requests are apart where there are many slots, and not otherwise."""
 
-from distbuild.worker.pace import BURST, PER_SLOT_S, Pace
+from distbuild.worker.slots import BURST, PER_SLOT_S, Pace
 
 
 class Clock:

@@ -14,8 +14,8 @@ from distbuild.protocol.messages import (
     ResultsReply,
 )
 from distbuild.worker import results as delivery
-from distbuild.worker.pace import Pace
 from distbuild.worker.results import ResultSender
+from distbuild.worker.slots import Pace
 from tests.unit.worker.fakes import WAIT_S, FakeSyncer
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.wrapper import once
+from distbuild.wrapper import local as once
 from tests.support.launcher import Launcher, compile_launcher, done, local, program
 from tests.support.tools import need
 

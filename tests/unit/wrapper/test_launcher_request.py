@@ -22,7 +22,7 @@ GCC = ["gcc", "-c", "x.c"]
 #: What the Python client finds out.
 ASK = (
     "import sys; sys.path.insert(0, sys.argv[1])\n"
-    "from distbuild.wrapper.terminal import find_terminal; print(find_terminal())"
+    "from distbuild.wrapper.syncer_client import find_terminal; print(find_terminal())"
 )
 
 

@@ -12,6 +12,7 @@ from distbuild.protocol.errors import ConfigError, DistBuildError, Infrastructur
 from distbuild.protocol.messages import ExplainReply, OutputFile, SubmitReply, SubmitRequest
 from distbuild.wrapper import main as main_module
 from distbuild.wrapper import subcommands
+from distbuild.wrapper.local import ADVICE
 from distbuild.wrapper.main import (
     NO_FALLBACK,
     OBSTACLE,
@@ -20,7 +21,6 @@ from distbuild.wrapper.main import (
     compile_command,
     main,
 )
-from distbuild.wrapper.once import ADVICE
 
 ARGV = ["gcc", "-c", "x.c"]
 

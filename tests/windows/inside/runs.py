@@ -12,8 +12,7 @@ from collections.abc import Callable
 sys.path.insert(0, sys.argv[1])
 
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.worker.process.here import Cancellation, Completed, limit_descendants, start
-from distbuild.worker.process.watcher import Watcher
+from distbuild.worker.process.here import Cancellation, Completed, Watcher, limit_descendants, start
 
 PYTHON = os.fsencode(sys.executable)
 SLEEPER = f"import subprocess; p = subprocess.Popen([{sys.executable!r}, '-c', {{!r}}])"

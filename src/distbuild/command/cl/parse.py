@@ -7,19 +7,19 @@ import posixpath
 from collections.abc import Sequence
 
 from distbuild.command import driver
-from distbuild.command.cl.names import output_name
-from distbuild.command.cl.scan import ClScan, scan
+from distbuild.command.cl.scan import ClScan, output_name, scan
 from distbuild.command.cl.words import ReadFile
 from distbuild.command.model import (
+    HERE,
     CompileCommand,
     Dependencies,
     Family,
     Local,
     LocalReason,
+    PathStyle,
     Role,
 )
 from distbuild.command.process_paths import is_of_process, special_input
-from distbuild.command.style import HERE, PathStyle
 
 #: Reasons that say what the command is for; they outrank what one of its options would say.
 _MODES = frozenset(

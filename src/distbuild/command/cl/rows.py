@@ -8,7 +8,7 @@ with "-"; "/" means the same. A word that begins with "-" may also be an option 
 from distbuild.command.model import Family, LocalReason
 from distbuild.command.options import Option, OptionTable, ValueForm
 from distbuild.command.tables import rows_families
-from distbuild.command.tables.row_words import (
+from distbuild.command.tables.values import (
     DEPENDENCIES,
     DIR,
     EITHER,
@@ -20,11 +20,11 @@ from distbuild.command.tables.row_words import (
     NATIVE,
     ORIGINAL,
     OUT,
+    PLAIN_VALUES,
     PREPROCESS,
     SEPARATE,
     UNSUPPORTED,
 )
-from distbuild.command.tables.values import PLAIN_VALUES
 
 MICROSOFT, CLANG_CL = Family.CL, Family.CLANG_CL
 

@@ -12,9 +12,8 @@ import msgspec
 from distbuild.command import passthrough
 from distbuild.command.cl.rows import tables
 from distbuild.command.cl.words import ReadFile, expand
-from distbuild.command.model import Argument, Family, Local, LocalReason, Role
+from distbuild.command.model import Argument, Family, Local, LocalReason, PathStyle, Role
 from distbuild.command.options import Effect, Option, OptionTable, ValueForm
-from distbuild.command.style import PathStyle
 from distbuild.command.tables import gcc
 
 #: Options whose value is a source, with its language.
@@ -145,3 +144,31 @@ def _hand_on(scan: ClScan, argument: Argument) -> None:
 def _add_source(scan: ClScan, argument: Argument, name: str, language: str | None) -> None:
     scan.sources.append((name, language, len(scan.arguments)))
     scan.arguments.append(argument)
+
+
+def output_name(value: str | None, source: str, extension: str, style: PathStyle) -> str:
+    """The file that an option like /Fo with this value makes of ``source``.
+
+    No value: the source's name in the current directory. A value that ends like a directory's
+    name: there. A value without extension gets one.
+    """
+    base = style.base(source)
+    if not value:
+        return _with_extension(base, extension, style)
+    name = value + base if style.is_directory_name(value) else value
+    if _extension(value, style):
+        return name
+    return _with_extension(name, extension, style)
+
+
+def _extension(path: str, style: PathStyle) -> str:
+    """LLVM's ``sys::path::extension``: from the last dot of the name on, also of a name that
+    begins with it."""
+    name = style.base(path)
+    dot = name.rfind(".")
+    return "" if dot < 0 or name in (".", "..") else name[dot:]
+
+
+def _with_extension(path: str, extension: str, style: PathStyle) -> str:
+    old = _extension(path, style)
+    return f"{path[: len(path) - len(old)]}.{extension}"

@@ -8,10 +8,9 @@ follows; ``@file`` and CL are described in "CL Command Files" and "CL Environmen
 import codecs
 from collections.abc import Callable, Mapping, Sequence
 
-from distbuild.command.model import Local, LocalReason
+from distbuild.command.model import Local, LocalReason, PathStyle
 from distbuild.command.process_paths import is_of_process
 from distbuild.command.response import MAX_BYTES, MAX_DEPTH
-from distbuild.command.style import PathStyle
 
 ReadFile = Callable[[str], bytes | None]
 

@@ -4,7 +4,7 @@ What each reads and writes was measured with gcc 12.2 and clang 14.0.6 under str
 """
 
 from distbuild.command.options import Option
-from distbuild.command.tables.row_words import (
+from distbuild.command.tables.values import (
     ASSIGNED,
     CLANG,
     CODE,

@@ -1,7 +1,7 @@
 """The rows whose spelling begins with two dashes, sorted."""
 
 from distbuild.command.options import Option
-from distbuild.command.tables.row_words import (
+from distbuild.command.tables.values import (
     CLANG,
     CODE,
     DEPENDENCIES,

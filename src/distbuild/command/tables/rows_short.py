@@ -1,7 +1,7 @@
 """The rows of one dash that belong to no family, sorted."""
 
 from distbuild.command.options import Option
-from distbuild.command.tables.row_words import (
+from distbuild.command.tables.values import (
     CLANG,
     CODE,
     DEPENDENCIES,

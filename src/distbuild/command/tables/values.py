@@ -4,6 +4,9 @@ As gcc 12 and 14 (``--help=joined``), clang 14 and 19 (``--autocomplete=-``) rep
 stands nowhere in the table may mean anything by its value.
 """
 
+from distbuild.command.model import Family, LocalReason, Role
+from distbuild.command.options import Effect, ValueForm
+
 _SPELLINGS = """
 -Wabi= -Waligned-new= -Walloc-size-larger-than= -Walloca-larger-than= -Warray-bounds=
 -Warray-parameter= -Wattribute-alias= -Wattributes= -Wbidi-chars= -Wcatch-value=
@@ -84,3 +87,21 @@ _SPELLINGS = """
 """
 
 PLAIN_VALUES: tuple[str, ...] = tuple(sorted(_SPELLINGS.split()))
+
+
+FLAG, JOINED, SEPARATE, EITHER = (
+    ValueForm.FLAG,
+    ValueForm.JOINED,
+    ValueForm.SEPARATE,
+    ValueForm.EITHER,
+)
+ASSIGNED = ValueForm.ASSIGNED
+NONE, FILE, UNLISTED, DIR = Role.NONE, Role.INPUT_FILE, Role.UNLISTED_FILE, Role.INPUT_DIR
+OUT, MAP = Role.OUTPUT_FILE, Role.PREFIX_MAP
+FINE, ORIGINAL = Effect.FINE, Effect.ORIGINAL_PATHS
+CODE, UNSUPPORTED = LocalReason.RUNS_OTHER_CODE, LocalReason.UNSUPPORTED_OPTION
+INFORMATION, MODULES = LocalReason.INFORMATION, LocalReason.MODULES
+NATIVE, PROFILE = LocalReason.NATIVE_TARGET, LocalReason.PROFILE_USE
+PREPROCESS, DEPENDENCIES = LocalReason.PREPROCESS_ONLY, LocalReason.DEPENDENCIES_ONLY
+HEADER = LocalReason.PRECOMPILED_HEADER
+GCC, CLANG = Family.GCC, Family.CLANG

@@ -10,7 +10,8 @@ from io import FileIO
 from typing import AnyStr, Generic, Protocol, TypeVar
 
 from distbuild.system.paths import internal_form
-from distbuild.system.windows import calls, windows_status
+from distbuild.system.windows import calls
+from distbuild.system.windows import status as file_status
 from distbuild.system.windows.names import is_nameable
 
 Name = TypeVar("Name", str, bytes, covariant=True)
@@ -23,7 +24,7 @@ _FILE_ATTRIBUTE_DIRECTORY = 0x10
 def status(path: str | bytes) -> os.stat_result:
     """What a path leads to."""
     try:
-        return windows_status.status(os.fsdecode(path), follow=True)
+        return file_status.status(os.fsdecode(path), follow=True)
     except PermissionError:
         return os.stat(path)
 
@@ -31,14 +32,14 @@ def status(path: str | bytes) -> os.stat_result:
 def own_status(path: str | bytes) -> os.stat_result:
     """What is at a path, which may be a link."""
     try:
-        return windows_status.status(os.fsdecode(path), follow=False)
+        return file_status.status(os.fsdecode(path), follow=False)
     except PermissionError:
         return os.lstat(path)
 
 
 def status_of_descriptor(descriptor: int) -> os.stat_result:
     """Of an open file."""
-    return windows_status.status_of_handle(calls.handle_of(descriptor))
+    return file_status.status_of_handle(calls.handle_of(descriptor))
 
 
 def open_to_read(path: str | bytes) -> FileIO:
@@ -76,7 +77,7 @@ class _Item(Generic[AnyStr]):
 
 def scan(path: AnyStr) -> contextlib.AbstractContextManager[Iterator[Item[AnyStr]]]:
     """A directory's listing: what programs can open by its name."""
-    found = windows_status.listing(os.fsdecode(path))
+    found = file_status.listing(os.fsdecode(path))
     named = ((name, known) for name, known in found if is_nameable(name))
     if isinstance(path, bytes):
         return contextlib.nullcontext(_Item(os.fsencode(name), known) for name, known in named)

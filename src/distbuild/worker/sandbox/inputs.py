@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from distbuild.command.cl import relocate_part as cl
+from distbuild.command.cl import relocate as cl
 from distbuild.command.dependency_file import parse_dependency_file
 from distbuild.command.model import CompileCommand, Family
 from distbuild.command.relocate import observed, records_itself

@@ -7,18 +7,74 @@ The worker's compilers need their programs, libraries and headers where they are
 import functools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 from distbuild.mirror.manifest import MAX_SYMLINKS
-from distbuild.mirror.policy import is_pseudo_fs
+from distbuild.mirror.policy import Handling, handling, is_pseudo_fs
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import DirectoryEntry, SymlinkEntry, WithheldEntry
 from distbuild.worker.compilers import InstalledDriver
 from distbuild.worker.sandbox.base import SandboxTask
-from distbuild.worker.sandbox.gather import crowded, gathered
-from distbuild.worker.sandbox.mounts import MountPlan
+from distbuild.worker.sandbox.mounts import MANY_NAMES, MountPlan
 from distbuild.worker.tree.paths import is_within
 from distbuild.worker.tree.tree import Tree
+
+#: So many names that only the worker has are looked at before a directory stays its own.
+MAX_HIDDEN = 1000
+
+
+def crowded(paths: Sequence[bytes]) -> list[bytes]:
+    """The directories that more than a few of the paths are in, outer ones first; not ``/usr`` and
+    its like."""
+    if len(paths) <= MANY_NAMES:
+        return []
+    inside: Counter[bytes] = Counter()
+    for directory, count in Counter(map(os.path.dirname, paths)).items():
+        while directory.count(b"/") > 1:
+            inside[directory] += count
+            directory = os.path.dirname(directory)
+    return sorted(directory for directory, count in inside.items() if count > MANY_NAMES)
+
+
+def gathered(
+    paths: Sequence[bytes], directories: Iterable[bytes], tree: Tree, needs: Sequence[bytes]
+) -> list[bytes]:
+    """The paths, with one of the ``directories``, outer ones first, in place of all that are in
+    it, where nothing that a compiler could miss is lost by that. Outer paths first."""
+    whole: list[bytes] = []
+    for directory in directories:
+        if any(is_within(directory, outer) for outer in whole):
+            continue
+        if not any(is_within(need, directory) for need in needs) and _may_hide(directory, tree):
+            whole.append(directory)
+    rest = (path for path in paths if not any(is_within(path, outer) for outer in whole))
+    return sorted([*whole, *rest]) if whole else list(paths)
+
+
+def _may_hide(directory: bytes, tree: Tree) -> bool:
+    """Whether the worker has nothing in a directory but what the tree has, or texts."""
+    left = MAX_HIDDEN
+    for place, directories, names in os.walk(directory):
+        for path in (os.path.join(place, name) for name in (*directories, *names)):
+            if (os.path.isdir(path) and not os.path.islink(path)) or _is_in(tree, path):
+                continue
+            left -= 1
+            if left < 0 or not _is_text(path):
+                return False
+    return True
+
+
+def _is_in(tree: Tree, path: bytes) -> bool:
+    entry = tree.lookup(os.fsdecode(path))
+    return entry is not None and not isinstance(entry, WithheldEntry)
+
+
+def _is_text(path: bytes) -> bool:
+    """By its name, and by not being there to run."""
+    is_library = handling(os.fsdecode(os.path.basename(path))) is Handling.IGNORE
+    return not is_library and not os.access(path, os.X_OK)
+
 
 #: What stands in the root directory for compilers and the dynamic linker.
 TOP = re.compile(rb"bin|sbin|lib\w*")

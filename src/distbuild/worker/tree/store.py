@@ -20,8 +20,17 @@ from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import Blob, Bundle, Digest, FileEntry
 from distbuild.system import disk
 from distbuild.system.paths import WINDOWS, from_system
-from distbuild.worker.tree.blob_file import chunks_of, dress, put_in_place, tree_mode, write_new
-from distbuild.worker.tree.unpacking import Chunks, check_promise, contents_of, expanded
+from distbuild.worker.tree.blob_file import (
+    Chunks,
+    check_promise,
+    chunks_of,
+    contents_of,
+    dress,
+    expanded,
+    put_in_place,
+    tree_mode,
+    write_new,
+)
 
 #: A blob that no tree has linked for so long is removed at the next start.
 KEEP_UNUSED_S = 14 * 24 * 3600

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from distbuild.mirror.manifest import DIRECTORY, Summary, resolve
-from distbuild.mirror.spellings import Fold, Spellings
+from distbuild.mirror.manifest import DIRECTORY, Fold, Spellings, Summary, resolve
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import (
     Changes,

@@ -10,7 +10,7 @@ import os
 import threading
 from pathlib import Path
 
-from distbuild.mirror.spellings import Fold
+from distbuild.mirror.manifest import Fold
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.names import HOME_MARKER, client_label
 from distbuild.system import disk

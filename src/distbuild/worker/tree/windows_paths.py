@@ -6,7 +6,7 @@ It would go on to the next search directory without a word, and might find anoth
 import os
 from collections.abc import Iterable
 
-from distbuild.mirror.spellings import Fold
+from distbuild.mirror.manifest import Fold
 
 #: What a program opens that does not ask for more: MAX_PATH without the NUL.
 MAX_CHARACTERS = 259

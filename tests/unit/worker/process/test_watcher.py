@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from distbuild.worker.process.here import Cancellation, Running, start
-from distbuild.worker.process.watcher import Watcher
+from distbuild.worker.process.here import Cancellation, Running, Watcher, start
 
 ENV = {b"PATH": os.fsencode(os.defpath)}
 
