@@ -19,7 +19,7 @@ import msgspec
 from distbuild.protocol.codec import unpack_parts
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import OutputFile
-from distbuild.protocol.text import one_line
+from distbuild.protocol.names import one_line
 from distbuild.system import disk
 from distbuild.system.paths import WINDOWS, to_system
 from distbuild.system.windows.names import fold

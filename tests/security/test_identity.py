@@ -19,7 +19,7 @@ pytestmark = pytest.mark.compiler
 _IDENTIFY = """
 import sys
 from pathlib import Path
-from distbuild.compiler.digests import FileDigests
+from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier
 identifier = Identifier(FileDigests(Path(sys.argv[1])))
 print(identifier.identify(sys.argv[2]).digests())

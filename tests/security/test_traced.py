@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from distbuild.compiler.digests import FileDigests
+from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier, Identity, found_by_path
 from tests.support.tools import absent, need, need_configured, need_versioned
 

@@ -22,7 +22,7 @@ import msgspec
 from distbuild.command.dependency_file import parse_dependency_file
 from distbuild.command.driver import family_of
 from distbuild.command.model import Family
-from distbuild.compiler.digests import FileDigests
+from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier
 from distbuild.credentials import load_credentials
 from distbuild.http.client import Connections

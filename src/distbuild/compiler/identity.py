@@ -17,8 +17,7 @@ import msgspec
 from distbuild.command.driver import family_of
 from distbuild.command.model import Family
 from distbuild.compiler import files as compiler_files
-from distbuild.compiler.digests import FileDigests
-from distbuild.compiler.files import Found
+from distbuild.compiler.files import FileDigests, Found
 from distbuild.compiler.find import SKIP
 from distbuild.mirror.digest_cache import StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError

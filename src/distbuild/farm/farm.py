@@ -21,7 +21,7 @@ from distbuild.farm.results import Refusals, RefusedResults, objection, only_her
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
 from distbuild.protocol.errors import TooMuchAtOnce
-from distbuild.protocol.text import one_line
+from distbuild.protocol.names import one_line
 
 #: How long one long poll lasts at the most (seconds); shorter than a worker's silence may be.
 POLL_S = 10.0

@@ -24,7 +24,7 @@ from distbuild.protocol.messages import (
     InputFile,
     ResultRequest,
 )
-from distbuild.protocol.text import one_line
+from distbuild.protocol.names import one_line
 from distbuild.system.paths import WINDOWS
 from distbuild.system.windows.names import fold
 from distbuild.write_outputs import is_same_directory

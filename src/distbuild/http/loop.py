@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from distbuild.http.accept import Acceptor
+from distbuild.http.listen import Acceptor
 from distbuild.http.poller import Events, PendingSends
 from distbuild.http.request import Request, environ_of
 from distbuild.http.response import INTERIM, Response, call

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from distbuild.mirror import policy
 from distbuild.mirror.file_systems import is_remote
 from distbuild.mirror.manifest import DIRECTORY
-from distbuild.mirror.pending import Pending
 from distbuild.mirror.roots import Kind, Root, inside, standing, trace
 from distbuild.mirror.search_dirs import Required
 from distbuild.mirror.symlinks import Place, Symlinks
+from distbuild.mirror.watching import Pending
 from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry
 from distbuild.system import disk
 from distbuild.system.paths import WINDOWS

@@ -1,6 +1,7 @@
 """Names that several of our parts have to agree on."""
 
 import hashlib
+import re
 
 #: A directory with a file of this name is ours and never mirrored: a worker's sandboxes are there.
 HOME_MARKER = ".dist_build_home"
@@ -31,3 +32,15 @@ def client_label(client: str) -> str:
     """
     digest = hashlib.sha256(client.encode("utf-8", "surrogatepass")).hexdigest()
     return digest[:_LABEL_DIGITS]
+
+
+#: Longer ones say nothing more.
+MAX_SAID = 300
+#: Controls of C0 and C1, DEL, what ends a line elsewhere, and what turns the direction of text.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+
+def one_line(text: str, most: int = MAX_SAID) -> str:
+    """``text`` with a space for what does not belong in a line, cut after ``most`` characters."""
+    fit = _UNFIT.sub(" ", text[: 4 * most]).strip()
+    return fit if len(fit) <= most else fit[: most - 3] + "..."

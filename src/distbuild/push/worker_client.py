@@ -12,7 +12,7 @@ from distbuild.credentials import Credentials
 from distbuild.http.client import Connections
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
-from distbuild.protocol.text import one_line
+from distbuild.protocol.names import one_line
 
 CONNECT_TIMEOUT_S = 3.0
 #: A worker whose process is frozen, or whose network was cut, accepts or keeps a connection and

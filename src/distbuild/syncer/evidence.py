@@ -22,7 +22,7 @@ from distbuild.protocol.messages import (
     ResultRequest,
     WithheldEntry,
 )
-from distbuild.syncer.include_facts import IncludeFacts, Texts
+from distbuild.syncer.include_lookup import IncludeFacts, Texts
 
 
 class Findings(msgspec.Struct):

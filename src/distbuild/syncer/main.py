@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-from distbuild.compiler.digests import FileDigests
+from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier
 from distbuild.config import Config, Home, listening_url, load_config, syncer_port
 from distbuild.credentials import Credentials, load_credentials, own_secret
@@ -22,6 +22,7 @@ from distbuild.mirror import policy, scan
 from distbuild.mirror.digest_cache import DigestCache, rules_of
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.scan import Scanner
+from distbuild.mirror.search_dirs import RootMemory
 from distbuild.mirror.watching import watcher_maker
 from distbuild.protocol.errors import ConfigError
 from distbuild.push.bundles import BlobSource
@@ -31,7 +32,6 @@ from distbuild.syncer.compile import Compiles
 from distbuild.syncer.compilers import Compilers
 from distbuild.syncer.local_callers import Here
 from distbuild.syncer.prepare import Preparer
-from distbuild.syncer.root_memory import RootMemory
 from distbuild.syncer.servers import serve_syncer
 from distbuild.syncer.service import Parts, Service
 from distbuild.system import disk

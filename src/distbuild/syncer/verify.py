@@ -29,8 +29,7 @@ from distbuild.protocol.messages import Entry, FileEntry, InputFile, ResultReque
 from distbuild.syncer import assembler_inputs, evidence
 from distbuild.syncer.derivable import Derivable
 from distbuild.syncer.evidence import Inputs, Proved
-from distbuild.syncer.include_facts import Texts
-from distbuild.syncer.include_lookup import cover_asked, cover_odd_files
+from distbuild.syncer.include_lookup import Texts, cover_asked, cover_odd_files
 from distbuild.system import disk
 
 log = logging.getLogger(__name__)

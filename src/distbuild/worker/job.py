@@ -44,8 +44,8 @@ from distbuild.protocol.messages import (
 from distbuild.system import disk
 from distbuild.worker.clock_check import Clock
 from distbuild.worker.compilers import InstalledCompilers, InstalledDriver
-from distbuild.worker.failures import check
 from distbuild.worker.process.here import Cancellation, Running, start
+from distbuild.worker.process.limits import check
 from distbuild.worker.sandbox import assembler
 from distbuild.worker.sandbox.base import CompilerResult, Sandbox, SandboxTask, Written
 from distbuild.worker.sandbox.opens import Opens

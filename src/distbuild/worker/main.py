@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import flask
 
 import distbuild
-from distbuild.compiler.digests import FileDigests
+from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier
 from distbuild.config import Config, Home, find_home, listening_url, load_config, syncer_urls
 from distbuild.credentials import Credentials, load_credentials

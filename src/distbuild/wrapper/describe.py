@@ -6,7 +6,7 @@ from typing import Any
 
 from distbuild.command.driver import family_of
 from distbuild.command.model import LocalReason
-from distbuild.protocol.text import one_line
+from distbuild.protocol.names import one_line
 
 SUBCOMMANDS = ("status", "install", "clean", "doctor", "explain", "version", "help")
 _COMPILERS = ("gcc", "g++", "cc", "c++", "clang", "clang++", "cl", "clang-cl")

@@ -7,7 +7,6 @@
 4. local                     silently when that is by design
 """
 
-import itertools
 import os
 import signal
 import sys
@@ -19,8 +18,7 @@ from distbuild.command.model import Local, LocalReason
 from distbuild.command.parse import parse
 from distbuild.command.side_effects import Writable
 from distbuild.compiler.find import passed
-from distbuild.config import find_home, load_config, syncer_urls
-from distbuild.credentials import known_secret, load_credentials
+from distbuild.config import find_home
 from distbuild.protocol.errors import (
     ConfigError,
     DistBuildError,
@@ -28,15 +26,14 @@ from distbuild.protocol.errors import (
     ProtocolError,
 )
 from distbuild.protocol.messages import SubmitReply
-from distbuild.protocol.text import one_line
-from distbuild.system.paths import WINDOWS
+from distbuild.protocol.names import one_line
 from distbuild.wrapper.local import ADVICE, is_first, run_locally, take_turn
 from distbuild.wrapper.syncer_client import (
-    SyncerConnection,
+    USAGE,
+    connect,
     find_terminal,
-    make_session,
     request_of,
-    use_socket,
+    without_ourselves,
 )
 from distbuild.write_outputs import Rights, is_same_directory, write_outputs
 
@@ -44,10 +41,8 @@ from distbuild.write_outputs import Rights, is_same_directory, write_outputs
 OBSTACLE = "DIST_BUILD_OBSTACLE"
 #: An infrastructure failure when DIST_BUILD_FALLBACK=0 forbids the local compile.
 NO_FALLBACK = 103
-USAGE = 2
 #: What is no compile; ``dist_build.exe make`` would wait for its own children.
 _TURNLESS = (LocalReason.NOT_A_COMPILER, LocalReason.INFORMATION)
-_OURSELVES = ("dist_build.exe", "dist_build")
 #: Windows' exit code of what Ctrl-C ended (0xC000013A).
 _CONTROL_C_EXIT = -1073741510
 
@@ -96,37 +91,12 @@ def command_words(argv: Sequence[str]) -> list[str]:
     return without_ourselves(argv[1:])
 
 
-def without_ourselves(words: Sequence[str]) -> list[str]:
-    """A command without this program before it.
-
-    In front twice, as where CC and CMake's launcher both name it, it is there once.
-    """
-    return list(itertools.dropwhile(lambda word: os.path.basename(word) in _OURSELVES, words))
-
-
 def _subcommand(word: str) -> Callable[[Sequence[str]], int] | None:
     if word not in ("status", "install", "clean", "doctor", "explain"):
         return None
     from distbuild.wrapper import subcommands
 
     return subcommands.by_name(word)
-
-
-def connect() -> SyncerConnection:
-    """The connection to the configured syncer; raises ConfigError."""
-    home = find_home()
-    config = load_config(home)
-    credentials = load_credentials(home.certs, "dev", check_certificate=False)
-    url = syncer_urls(config)[0]
-    is_local = not WINDOWS and home.socket.exists()
-    # Over TLS whoever has this installation's certificate of a syncer could take it down: it is
-    # shown there only where the syncer takes it at all.
-    shows = is_local or WINDOWS or config.remote_compiles
-    token = known_secret(home.user_token) if shows else ""
-    session = make_session(credentials, "syncer", pool_size=1, token=token)
-    if is_local:
-        use_socket(session, url, home.socket)
-    return SyncerConnection(session, url)
 
 
 def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:

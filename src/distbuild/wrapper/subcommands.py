@@ -8,8 +8,13 @@ from typing import Any
 
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.wrapper import describe, doctor
-from distbuild.wrapper.main import USAGE, connect, without_ourselves
-from distbuild.wrapper.syncer_client import find_terminal, request_of
+from distbuild.wrapper.syncer_client import (
+    USAGE,
+    connect,
+    find_terminal,
+    request_of,
+    without_ourselves,
+)
 
 #: explain's exit code for a command that would be compiled locally.
 LOCAL = 1

@@ -1,6 +1,7 @@
 """Hands a command to the syncer and waits for the answer; failures are InfrastructureErrors."""
 
 import contextlib
+import itertools
 import os
 import socket
 import struct
@@ -15,13 +16,26 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import NewConnectionError
 
 from distbuild.command.probe import is_odd_pwd, telling_environment
-from distbuild.credentials import SCHEME, SERVER_NAMES, Credentials, Server, make_client_context
+from distbuild.config import find_home, load_config, syncer_urls
+from distbuild.credentials import (
+    SCHEME,
+    SERVER_NAMES,
+    Credentials,
+    Server,
+    known_secret,
+    load_credentials,
+    make_client_context,
+)
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Terminal, Window
 from distbuild.system.paths import WINDOWS, from_system
 from distbuild.system.process import views_of_files
 from distbuild.wrapper.local import clean_environment
+
+#: Exit code of a wrong command line or configuration.
+USAGE = 2
+_OURSELVES = ("dist_build.exe", "dist_build")
 
 #: Nothing is sent for longer than this (seconds) only by a syncer that is stopped or stuck: until a
 #: command is answered there is a heartbeat twice a second.
@@ -301,3 +315,28 @@ def _window(descriptor: int) -> Window | None:
     with contextlib.suppress(OSError):
         return Window(*os.get_terminal_size(descriptor))
     return Window()
+
+
+def connect() -> SyncerConnection:
+    """The connection to the configured syncer; raises ConfigError."""
+    home = find_home()
+    config = load_config(home)
+    credentials = load_credentials(home.certs, "dev", check_certificate=False)
+    url = syncer_urls(config)[0]
+    is_local = not WINDOWS and home.socket.exists()
+    # Over TLS whoever has this installation's certificate of a syncer could take it down: it is
+    # shown there only where the syncer takes it at all.
+    shows = is_local or WINDOWS or config.remote_compiles
+    token = known_secret(home.user_token) if shows else ""
+    session = make_session(credentials, "syncer", pool_size=1, token=token)
+    if is_local:
+        use_socket(session, url, home.socket)
+    return SyncerConnection(session, url)
+
+
+def without_ourselves(words: Sequence[str]) -> list[str]:
+    """A command without this program before it.
+
+    In front twice, as where CC and CMake's launcher both name it, it is there once.
+    """
+    return list(itertools.dropwhile(lambda word: os.path.basename(word) in _OURSELVES, words))

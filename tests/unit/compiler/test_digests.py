@@ -1,7 +1,7 @@
 import hashlib
 from pathlib import Path
 
-from distbuild.compiler.digests import FileDigests
+from distbuild.compiler.files import FileDigests
 
 
 def test_a_name_that_is_no_utf8_is_remembered_too(tmp_path: Path) -> None:

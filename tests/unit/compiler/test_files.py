@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.compiler.digests import FileDigests
 from distbuild.compiler.files import (
+    FileDigests,
     clang_configuration,
     gcc_configuration,
     has_effect,

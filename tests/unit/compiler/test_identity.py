@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from distbuild.command.model import Family
-from distbuild.compiler.digests import FileDigests
+from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier, are_as_identified
 from distbuild.protocol.errors import InfrastructureError
 

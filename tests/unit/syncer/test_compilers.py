@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distbuild.command.model import CompileCommand, Family
 from distbuild.command.parse import parse
-from distbuild.compiler.digests import FileDigests
+from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier, Identity, state_of
 from distbuild.syncer.compilers import LOOK_S, Compilers, Driver, find
 

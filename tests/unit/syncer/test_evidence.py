@@ -3,7 +3,7 @@ import pytest
 from distbuild.mirror.manifest import WITHHELD
 from distbuild.protocol.messages import Entry, FileEntry, InputFile, SymlinkEntry
 from distbuild.syncer.evidence import Findings, examine, precompiled, shadowing
-from distbuild.syncer.include_facts import IncludeFacts
+from distbuild.syncer.include_lookup import IncludeFacts
 
 ONE, TWO = b"\1" * 32, b"\2" * 32
 MANIFEST: dict[str, Entry] = {

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.syncer.include_facts import IncludeFacts, Texts
+from distbuild.syncer.include_lookup import IncludeFacts, Texts
 
 
 def told(texts: Texts, path: Path, text: bytes) -> IncludeFacts | None:

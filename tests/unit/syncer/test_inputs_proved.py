@@ -9,7 +9,7 @@ from distbuild.protocol.codec import mark, pack_inputs, pack_marks, pack_quickly
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import FileEntry, InputFile, JobFile, ResultRequest
 from distbuild.syncer.evidence import Inputs, Proved
-from distbuild.syncer.include_facts import IncludeFacts
+from distbuild.syncer.include_lookup import IncludeFacts
 
 SOURCE, HEADER, OTHER = b"/p/x.c", b"/p/a.h", b"/p/b.h"
 

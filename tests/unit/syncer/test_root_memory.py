@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.syncer import root_memory as memory_module
-from distbuild.syncer.root_memory import FORGET_S, RootMemory
+from distbuild.mirror import search_dirs as memory_module
+from distbuild.mirror.search_dirs import FORGET_S, RootMemory
 
 DAY_S = 24 * 3600.0
 

@@ -1,5 +1,5 @@
 from distbuild.protocol.codec import pack_quickly
-from distbuild.syncer.source_cache import Sources
+from distbuild.syncer.prepare import Sources
 
 A, B, C = b"int a;\n" * 10, b"int b;\n" * 10, b"int c;\n" * 10
 

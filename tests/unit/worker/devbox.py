@@ -11,7 +11,7 @@ from pathlib import Path
 from distbuild.command.model import CompileCommand
 from distbuild.command.parse import parse
 from distbuild.command.probe import parse_implicit_include, parse_search_dirs, search_probe
-from distbuild.compiler.digests import FileDigests
+from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Summary
 from distbuild.mirror.roots import trace

@@ -4,8 +4,8 @@ import pytest
 
 from distbuild.command.model import Family
 from distbuild.protocol.errors import CompilerCrashed, InfrastructureError
-from distbuild.worker.failures import check, machine_trouble
 from distbuild.worker.process.here import Completed
+from distbuild.worker.process.limits import check, machine_trouble
 from distbuild.worker.sandbox.inputs import names
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from distbuild.wrapper.describe import worker_table
-from distbuild.wrapper.diagnosis import FAIL, OK, WARN, Finding, findings
+from distbuild.wrapper.doctor import FAIL, OK, WARN, Finding, findings
 
 MINE = [
     {"path": "/usr/bin/gcc", "version": "gcc 12.2.0 x86_64", "identity": "a"},

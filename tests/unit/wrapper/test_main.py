@@ -16,11 +16,11 @@ from distbuild.wrapper.local import ADVICE
 from distbuild.wrapper.main import (
     NO_FALLBACK,
     OBSTACLE,
-    USAGE,
     command_words,
     compile_command,
     main,
 )
+from distbuild.wrapper.syncer_client import USAGE
 
 ARGV = ["gcc", "-c", "x.c"]
 

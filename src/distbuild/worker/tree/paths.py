@@ -5,6 +5,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+from distbuild.mirror.manifest import Fold
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import (
     DIGEST_BYTES,
@@ -228,3 +229,33 @@ def _inside(parts: list[bytes], depth: int) -> list[bytes]:
 def to_text(path: bytes) -> str:
     """A path as this system's ``str`` (surrogateescape)."""
     return os.fsdecode(path)
+
+
+#: What a program opens that does not ask for more: MAX_PATH without the NUL.
+MAX_CHARACTERS = 259
+#: A tree that is made anew gets a number behind its root.
+_SPARE = 8
+
+
+class LongPaths:
+    """Files whose path below a root of ``root_length`` characters is too long."""
+
+    def __init__(self, root_length: int, fold: Fold) -> None:
+        self._longest = MAX_CHARACTERS - _SPARE - root_length
+        self._fold = fold
+        self._paths: set[str] = set()
+
+    def note(self, path: bytes, *, is_file: bool) -> None:
+        """What is at a path of the tree now."""
+        name = self._fold(os.fsdecode(path))
+        if is_file and len(name) > self._longest:
+            self._paths.add(name)
+        else:
+            self._paths.discard(name)
+
+    def below(self, directories: Iterable[str]) -> str:
+        """One that is below one of these directories, whatever their spelling; "" for none."""
+        if not self._paths:
+            return ""
+        tops = tuple(self._fold(directory).rstrip("/") + "/" for directory in directories)
+        return next((path for path in sorted(self._paths) if path.startswith(tops)), "")

@@ -21,14 +21,18 @@ from distbuild.protocol.messages import (
     FileEntry,
 )
 from distbuild.system.paths import ERRORS
-from distbuild.worker.tree.apply import TreeState, TreeUpdate
 from distbuild.worker.tree.job_files import JobFiles
-from distbuild.worker.tree.next_state import Entries, next_entries, next_summary
+from distbuild.worker.tree.next_state import (
+    Entries,
+    TreeState,
+    TreeUpdate,
+    next_entries,
+    next_summary,
+)
 from distbuild.worker.tree.on_disk import DiskTree
 from distbuild.worker.tree.own_files import OwnFiles
-from distbuild.worker.tree.paths import check_path, checked, left_out
+from distbuild.worker.tree.paths import LongPaths, check_path, checked, left_out
 from distbuild.worker.tree.store import Store, translated
-from distbuild.worker.tree.windows_paths import LongPaths
 
 _log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Files that lie too deep in a tree for compilers on Windows."""
 
 from distbuild.system.windows.names import fold
-from distbuild.worker.tree.windows_paths import LongPaths
+from distbuild.worker.tree.paths import LongPaths
 
 DEEP = b"/C/Proj/Inc/" + b"d" * 200 + b"/x.h"
 
