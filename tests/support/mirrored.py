@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from distbuild.mirror.digest_cache import DigestCache
-from distbuild.mirror.inotify import FileWatcher, InotifyWatcher, NoWatcher
+from distbuild.mirror.inotify import InotifyWatcher
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.policy import Handling, handling, is_binary, is_closed
 from distbuild.mirror.roots import Kind
 from distbuild.mirror.scan import Scanner
+from distbuild.mirror.watching import FileWatcher, NoWatcher
 from distbuild.protocol.messages import Change, Entry, FileEntry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 

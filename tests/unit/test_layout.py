@@ -12,6 +12,17 @@ PACKAGE = SRC / "distbuild"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 40
+MAX_MODULES = 152
+#: A module with fewer lines and one importer is a part of that one, but for these: pure, or what
+#: tests replace.
+SMALL = 80
+SMALL_ON_PURPOSE = {
+    "command.configured",
+    "http.run",
+    "push.found_files",
+    "worker.leases",
+    "worker.tree.catch_up",
+}
 
 #: Package or module of the top -> what it may import of ours besides itself. The packages of the
 #: three processes, below, do not know each other.
@@ -55,6 +66,28 @@ def imports(path: Path) -> Iterator[str]:
                 yield name.split(".")[1]
 
 
+def module_of(path: Path) -> str:
+    """``http.loop`` for its file."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+MODULES = {module_of(path): path for path in FILES if path.name != "__init__.py"}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules of ours that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("distbuild"):
+            module = (node.module or "").removeprefix("distbuild").lstrip(".")
+            names = {f"{module}.{alias.name}".lstrip(".") for alias in node.names}
+            found |= ({module} | names) & MODULES.keys()
+    return found
+
+
+IMPORTS = {name: imported_modules(path) for name, path in MODULES.items()}
+
+
 def relative(path: Path) -> str:
     return str(path.relative_to(SRC))
 
@@ -90,3 +123,34 @@ def test_files_and_functions_are_short(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_every_module_opens_with_its_duty(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_bytes()))
+
+
+def test_no_module_imports_itself_by_others() -> None:
+    left = {name: set(imported) for name, imported in IMPORTS.items()}
+    while ready := {name for name, imported in left.items() if not imported & left.keys()}:
+        for name in ready:
+            del left[name]
+    assert not left
+
+
+def test_a_class_name_is_used_once() -> None:
+    places: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.parse(path.read_bytes()).body:
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(name)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_small_modules_have_several_importers() -> None:
+    small = {
+        name
+        for name, path in MODULES.items()
+        if len(path.read_text(encoding="utf-8").splitlines()) < SMALL
+        and sum(name in imported for imported in IMPORTS.values()) == 1
+    }
+    assert small == SMALL_ON_PURPOSE
+
+
+def test_there_are_not_too_many_modules() -> None:
+    assert len(MODULES) <= MAX_MODULES

@@ -15,7 +15,7 @@ import struct
 import termios
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD
 
@@ -70,56 +70,6 @@ class DrainableInotify(InotifyFD):
 log = logging.getLogger(__name__)
 
 
-class FileWatcher(Protocol):
-    """What the mirror needs of file-change notification."""
-
-    def cover(self, directory: str) -> None:
-        """Have one watch for a directory and all below it, where the system has such watches."""
-
-    def add(self, directory: str) -> bool:
-        """Watch one directory, not what is below it. False: it cannot be watched."""
-
-    def forget(self, directory: str) -> None:
-        """Stop watching a directory and everything below it."""
-
-    def forget_one(self, directory: str) -> None:
-        """Stop watching a directory, not what is below it."""
-
-    def barrier(self) -> bool:
-        """Return once every change made before the call was told. False: that is not certain."""
-
-    def stop(self) -> None:
-        """Release everything."""
-
-
-class NoWatcher:
-    """For systems without notification: watches nothing, so every directory is listed per job."""
-
-    def cover(self, directory: str) -> None:
-        """Nothing can be watched."""
-        del directory
-
-    def add(self, directory: str) -> bool:
-        """Nothing can be watched."""
-        del directory
-        return False
-
-    def forget(self, directory: str) -> None:
-        """Nothing is watched."""
-        del directory
-
-    def forget_one(self, directory: str) -> None:
-        """Nothing is watched."""
-        del directory
-
-    def barrier(self) -> bool:
-        """Trivially true: nothing is watched."""
-        return True
-
-    def stop(self) -> None:
-        """Nothing to release."""
-
-
 class InotifyWatcher:
     """Watches directories on Linux; calls ``changed(path, is_directory)`` and ``overflowed()``.
 
@@ -132,8 +82,6 @@ class InotifyWatcher:
     ) -> None:
         from watchdog.observers.inotify_c import InotifyConstants as In
         from watchdog.observers.inotify_c import Mask
-
-        from distbuild.mirror.inotify import DrainableInotify
 
         self._changed = changed
         self._overflowed = overflowed

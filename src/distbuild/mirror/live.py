@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from distbuild.mirror import policy
 from distbuild.mirror.digest_cache import FileRead
 from distbuild.mirror.file_systems import MountWatch
-from distbuild.mirror.inotify import FileWatcher
 from distbuild.mirror.manifest import Fold, Manifest
 from distbuild.mirror.root_listing import Intake
 from distbuild.mirror.roots import (
@@ -28,7 +27,7 @@ from distbuild.mirror.roots import (
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.search_dirs import Required
 from distbuild.mirror.symlinks import Place, Symlinks
-from distbuild.mirror.watching import Pending
+from distbuild.mirror.watching import FileWatcher, Pending
 from distbuild.one_shot import OneShot
 from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER

@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import msgspec
 
 from distbuild.mirror import policy
-from distbuild.mirror.inotify import FileWatcher
 from distbuild.mirror.manifest import Manifest
 from distbuild.mirror.roots import Kind, Roots, destination, inside, is_our_own, standing, trace
 from distbuild.mirror.scan import Scanner
+from distbuild.mirror.watching import FileWatcher
 from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry, WithheldEntry
 from distbuild.system import disk
 

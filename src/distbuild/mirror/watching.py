@@ -9,15 +9,66 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from distbuild.mirror.directory_changes import DirectoryChanges
-from distbuild.mirror.inotify import FileWatcher, InotifyWatcher, NoWatcher
 from distbuild.mirror.windows_watch import WindowsWatcher
 from distbuild.system import disk
 from distbuild.system.paths import WINDOWS, from_system
 from distbuild.system.windows.calls import is_wine
 
 log = logging.getLogger(__name__)
+
+
+class FileWatcher(Protocol):
+    """What the mirror needs of file-change notification."""
+
+    def cover(self, directory: str) -> None:
+        """Have one watch for a directory and all below it, where the system has such watches."""
+
+    def add(self, directory: str) -> bool:
+        """Watch one directory, not what is below it. False: it cannot be watched."""
+
+    def forget(self, directory: str) -> None:
+        """Stop watching a directory and everything below it."""
+
+    def forget_one(self, directory: str) -> None:
+        """Stop watching a directory, not what is below it."""
+
+    def barrier(self) -> bool:
+        """Return once every change made before the call was told. False: that is not certain."""
+
+    def stop(self) -> None:
+        """Release everything."""
+
+
+class NoWatcher:
+    """For systems without notification: watches nothing, so every directory is listed per job."""
+
+    def cover(self, directory: str) -> None:
+        """Nothing can be watched."""
+        del directory
+
+    def add(self, directory: str) -> bool:
+        """Nothing can be watched."""
+        del directory
+        return False
+
+    def forget(self, directory: str) -> None:
+        """Nothing is watched."""
+        del directory
+
+    def forget_one(self, directory: str) -> None:
+        """Nothing is watched."""
+        del directory
+
+    def barrier(self) -> bool:
+        """Trivially true: nothing is watched."""
+        return True
+
+    def stop(self) -> None:
+        """Nothing to release."""
+
 
 #: Gets ``changed(path, is_directory)`` and ``overflowed()``.
 MakeWatcher = Callable[[Callable[[str, bool], None], Callable[[], None]], FileWatcher]
@@ -69,6 +120,8 @@ def is_prompt(make: MakeWatcher, scratch: Path) -> bool:
 
 def _inotify(changed: Callable[[str, bool], None], overflowed: Callable[[], None]) -> FileWatcher:
     try:
+        from distbuild.mirror.inotify import InotifyWatcher  # Linux only
+
         return InotifyWatcher(changed, overflowed)
     except (ImportError, OSError) as error:
         log.warning("no change notification (%s): directories are listed for each job", error)

@@ -40,7 +40,9 @@ class Derivable:
         real = disk.realpath(path)
         if policy.is_pseudo_fs(real) or self._mirroring.is_secret(real):
             return False
-        return self.is_searched(real) or self._is_reached(path, real) or self._is_named(path, real)
+        if self.is_searched(real) or self._is_compilers(real):
+            return True
+        return self._is_reached(path, real) or self._is_named(path, real)
 
     def is_searched(self, real: str) -> bool:
         """Whether a real path lies where the command searches, and is nobody's secret.
@@ -56,6 +58,15 @@ class Derivable:
         if not policy.is_broad(directory, self._mirroring.home):
             return True
         return posixpath.dirname(real) == directory or any(inside(directory, s) for s in _SYSTEM)
+
+    def _is_compilers(self, real: str) -> bool:
+        """Whether clang reads a file by itself: the sanitizers' lists of what to ignore lie in
+        ``share`` beside its own headers (``clang -print-resource-dir``)."""
+        if not self._task.command.family.is_clang:
+            return False
+        tops = {posixpath.dirname(disk.realpath(own)) for own in self._task.builtin_dirs}
+        directory, _, _ = real.rpartition("/share/")
+        return directory in tops and posixpath.dirname(real) == f"{directory}/share"
 
     def _is_reached(self, path: str, real: str) -> bool:
         """Whether the developer has a link where the command searches that leads to a file."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from distbuild.mirror.file_systems import is_remote
-from distbuild.mirror.inotify import InotifyWatcher, NoWatcher
+from distbuild.mirror.inotify import InotifyWatcher
+from distbuild.mirror.watching import NoWatcher
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 

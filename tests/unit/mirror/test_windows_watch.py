@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distbuild.mirror.directory_changes import WOKEN, Completion
-from distbuild.mirror.inotify import FileWatcher, InotifyWatcher, NoWatcher
-from distbuild.mirror.watching import is_prompt, watcher_maker
+from distbuild.mirror.inotify import InotifyWatcher
+from distbuild.mirror.watching import FileWatcher, NoWatcher, is_prompt, watcher_maker
 from distbuild.mirror.windows_watch import (
     ADDED,
     MODIFIED,

@@ -4,8 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from distbuild.command.model import Family
 from distbuild.farm.executor import Task
 from distbuild.syncer.derivable import Derivable
 from tests.support.preparing import Box
@@ -79,3 +81,25 @@ def test_below_the_home_only_what_is_directly_in_it_is_searched(box: Box) -> Non
     assert derivable.allows(f"{box.base}/home/x.h")
     assert not derivable.allows(f"{box.base}/home/project/a.c")
     assert not derivable.allows(f"{box.base}/home/.netrc")
+
+
+@pytest.mark.parametrize(
+    ("family", "path", "expected"),
+    [
+        (Family.CLANG, "clang/14/share/asan_ignorelist.txt", True),
+        (Family.GCC, "clang/14/share/asan_ignorelist.txt", False),
+        (Family.CLANG, "clang/14/share/deeper/list.txt", False),
+        (Family.CLANG, "clang/14/lib/list.txt", False),
+        (Family.CLANG, "share/list.txt", False),
+    ],
+)
+def test_clangs_own_lists_are_derivable(
+    box: Box, family: Family, path: str, expected: bool
+) -> None:
+    box.write("clang/14/include/stddef.h", "")
+    box.write(path, "")
+    known = task_of(box)
+    command = msgspec.structs.replace(known.command, family=family)
+    own = (f"{box.base}/clang/14/include",)
+    task = msgspec.structs.replace(known, command=command, builtin_dirs=own)
+    assert Derivable(task, box.mirroring, []).allows(f"{box.base}/{path}") == expected

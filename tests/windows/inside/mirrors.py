@@ -17,11 +17,10 @@ from typing import Any
 sys.path.insert(0, sys.argv[1])
 
 from distbuild.mirror.digest_cache import DigestCache
-from distbuild.mirror.inotify import NoWatcher
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.scan import Scanner
-from distbuild.mirror.watching import watcher_maker
+from distbuild.mirror.watching import NoWatcher, watcher_maker
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import FileEntry
 from distbuild.push.bundles import BlobSource
