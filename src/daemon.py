@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from distbuild import __version__
-from distbuild.worker.main import run
+from distbuild.worker.main import run_worker
 
 
 def main() -> int:
@@ -14,7 +14,7 @@ def main() -> int:
     parser.add_argument("-v", "--verbose", action="store_true", help="log everything")
     parser.add_argument("--version", action="version", version=f"dist_build {__version__}")
     arguments = parser.parse_args()
-    return run(arguments.home, verbose=arguments.verbose)
+    return run_worker(arguments.home, verbose=arguments.verbose)
 
 
 if __name__ == "__main__":

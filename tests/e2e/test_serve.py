@@ -25,7 +25,7 @@ import logging, os, signal, sys, time
 from pathlib import Path
 from distbuild.logs import set_up_logging
 from distbuild.protocol.errors import ConfigError
-from distbuild.http import portable, run
+from distbuild.http import run
 from distbuild.http.site import Front, Site
 from distbuild.http.listen import listen_port
 from distbuild.http.transport import Tls, server_context
@@ -39,7 +39,6 @@ def make_app(stop):
         raise RuntimeError("a bug")
     if mode == "early":
         os.kill(server, signal.SIGTERM)
-        assert sys.argv[5] == "run" or stop.wait(10)
     def app(environ, start_response):
         path = environ["PATH_INFO"]
         if path == "/poll":
@@ -57,7 +56,7 @@ def make_app(stop):
         (out / "joined").write_text(f"{os.getpid()} {stop.is_set()}")
         if mode == "bad-join":
             raise RuntimeError("a bug in join")
-    return app if mode == "bare" else (app, join)
+    return app, join
 
 def make_site(stop):
     app, join = make_app(stop)
@@ -67,13 +66,10 @@ cert, key = certs / "dev/cert.pem", certs / "dev/key.pem"
 server = os.getpid()
 set_up_logging(out, "testd")
 try:
-    if sys.argv[5] == "portable":
-        portable.serve(make_app, bind="127.0.0.1", port=port, cert=cert, key=key, name="testd")
-    else:
-        context = server_context(cert, key)
-        front = Front(listen_port("127.0.0.1", port), lambda c: Tls(c, context), 2,
-                      lambda headers: True, 1 << 20, 100)
-        run.serve(make_site, {"testd": front})
+    context = server_context(cert, key)
+    front = Front(listen_port("127.0.0.1", port), lambda c: Tls(c, context), 2,
+                  lambda headers: True, 1 << 20, 100)
+    run.serve(make_site, {"testd": front})
 except ConfigError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
@@ -96,20 +92,16 @@ def eventually(is_true: Callable[[], bool], what: str, timeout_s: float = 15) ->
 class Daemon:
     """A server as its own process."""
 
-    def __init__(
-        self, certs: Path, out: Path, mode: str, *, server: str, prefix: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, certs: Path, out: Path, mode: str, *, prefix: tuple[str, ...] = ()) -> None:
         self.out = out
-        self.server = server
         self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self.session = make_session(load_credentials(certs, "dev"), "syncer")
         self.start(certs, mode, prefix)
 
     def start(self, certs: Path, mode: str, prefix: tuple[str, ...] = ()) -> None:
-        how = (mode, self.server)
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-c", PROGRAM, certs, str(self.port), self.out, *how],
+            [*prefix, sys.executable, "-c", PROGRAM, certs, str(self.port), self.out, mode],
             env={**os.environ, "PYTHONPATH": str(SOURCE)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -149,24 +141,15 @@ class Daemon:
 StartDaemon = Callable[..., Daemon]
 
 
-@pytest.fixture(params=["portable", "run"])
-def server(request: pytest.FixtureRequest) -> str:
-    """Which server; those that ``only_portable`` marks are about its second process."""
-    return str(request.param)
-
-
-only_portable = pytest.mark.parametrize("server", ["portable"], indirect=True)
-
-
 @pytest.fixture
 def start(
-    certs_dir: Path, tmp_path: Path, server: str, require_tool: Callable[[str], str]
+    certs_dir: Path, tmp_path: Path, require_tool: Callable[[str], str]
 ) -> Iterator[StartDaemon]:
     require_tool("curl")
     with contextlib.ExitStack() as stack:
 
         def start_daemon(mode: str = "normal", prefix: tuple[str, ...] = ()) -> Daemon:
-            daemon = Daemon(certs_dir, tmp_path, mode, server=server, prefix=prefix)
+            daemon = Daemon(certs_dir, tmp_path, mode, prefix=prefix)
             stack.callback(daemon.close)
             return daemon
 
@@ -188,14 +171,6 @@ def test_signal_ends_it_in_order_and_in_silence(start: StartDaemon, told_by: int
     assert daemon.end() == (0, "")
     assert time.monotonic() - began < 2
     assert (daemon.out / "joined").read_text() == f"{child} True"
-
-
-@only_portable
-def test_join_is_optional(start: StartDaemon) -> None:
-    daemon = start("bare")
-    daemon.wait_until_up()
-    daemon.process.terminate()
-    assert daemon.end() == (0, "")
 
 
 def test_terminal_interrupt_of_the_whole_group_ends_it_in_order(start: StartDaemon) -> None:
@@ -253,36 +228,6 @@ def test_port_is_free_again_at_once(start: StartDaemon, certs_dir: Path) -> None
     daemon.wait_until_up()
 
 
-@only_portable
-@pytest.mark.parametrize("told_by", [signal.SIGTERM, signal.SIGINT])
-def test_told_serving_process_alone_ends_both(start: StartDaemon, told_by: int) -> None:
-    daemon = start()
-    os.kill(daemon.wait_until_up(), told_by)
-    assert daemon.end() == (0, "")
-
-
-@only_portable
-def test_killed_parent_takes_the_serving_process_along(start: StartDaemon) -> None:
-    daemon = start()
-    child = daemon.wait_until_up()
-    poll = daemon.start_request("/poll")
-    eventually((daemon.out / "polling").exists, "a poll has begun")
-    daemon.process.kill()
-    assert poll.communicate(timeout=5)[0] == f"{child} True"
-    eventually(lambda: is_gone(child), "the child has ended", 5)
-    assert (daemon.out / "joined").exists()
-
-
-@only_portable
-def test_dead_serving_process_is_an_error(start: StartDaemon) -> None:
-    daemon = start()
-    daemon.wait_until_up()
-    crash = daemon.start_request("/crash")
-    code, said = daemon.end()
-    crash.communicate()
-    assert (code, said) == (1, "testd: ERROR: testd: the serving process ended unexpectedly\n")
-
-
 @pytest.mark.parametrize(("mode", "what"), [("bug", "a bug"), ("bad-join", "a bug in join")])
 def test_bug_in_the_app_is_an_error_with_its_traceback(
     start: StartDaemon, mode: str, what: str
@@ -298,20 +243,6 @@ def test_bug_in_the_app_is_an_error_with_its_traceback(
 
 def test_config_error_of_the_app_reaches_the_caller(start: StartDaemon) -> None:
     assert start("refuse").end() == (2, "the app cannot start\n")
-
-
-@only_portable
-def test_a_name_that_is_no_utf8_is_one_line(
-    start: StartDaemon, certs_dir: Path, tmp_path: Path
-) -> None:
-    odd = tmp_path / "odd\udcff"
-    odd.symlink_to(certs_dir)
-    daemon = start("refuse")
-    assert daemon.end()[0] == 2
-    daemon.start(odd, "normal")
-    code, said = daemon.end()
-    assert (code, said.count("\n")) == (2, 1), said
-    assert "cert.pem: the name has to be UTF-8" in said
 
 
 def test_port_in_use_is_one_line(start: StartDaemon, certs_dir: Path) -> None:
@@ -334,4 +265,14 @@ def test_log_goes_on_in_the_serving_process(start: StartDaemon) -> None:
     eventually(lambda: "app: asked for /" in (daemon.out / "testd.log").read_text(), "it is logged")
     daemon.process.terminate()
     daemon.end()
-    assert "Configuration allows" not in (daemon.out / "testd.log").read_text()
+
+
+def test_a_name_that_is_no_utf8_is_taken(
+    start: StartDaemon, certs_dir: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "odd\udcff"
+    odd.symlink_to(certs_dir)
+    daemon = start("refuse")
+    assert daemon.end()[0] == 2
+    daemon.start(odd, "normal")
+    daemon.wait_until_up()

@@ -123,9 +123,6 @@ class Windows:
         shutil.rmtree(packages, ignore_errors=True)
         words = ["install", "--target", packages, *FOR_WINDOWS]
         run([*PIP, *words, "-r", HERE / "requirements.txt"])
-        # pip takes the conditions of requirements for those of its own system.
-        for directory in packages.glob("granian*"):
-            shutil.rmtree(directory)
 
     def _add_zig(self) -> None:
         archive = self._fetched("ziglang-*.whl", ZIG, *FOR_WINDOWS)

@@ -9,7 +9,6 @@ import select
 import signal
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -41,11 +40,6 @@ MAX_CONNECTIONS = 1024
 _READ_BYTES = 256 * 1024
 #: Ctrl-C, and what ends a process that has no terminal.
 _ENDS = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
-
-
-def is_wanted() -> bool:
-    """Whether this system has nothing better: Windows."""
-    return sys.platform == "win32"
 
 
 class Port(msgspec.Struct, frozen=True):

@@ -49,10 +49,8 @@ def serve_syncer(start: Start, home: Home, config: Config, credentials: Credenti
             run.serve(make_site, fronts)
         finally:
             home.socket.unlink(missing_ok=True)
-    elif threaded.is_wanted():
-        threaded.serve(make_site, _port(config, credentials, gate))
     else:
-        _serve_portably(make_site, config, credentials)
+        threaded.serve(make_site, _port(config, credentials, gate))
 
 
 def _network(config: Config, credentials: Credentials, gate: Gate) -> Front:
@@ -96,25 +94,6 @@ def _port(config: Config, credentials: Credentials, gate: Gate) -> threaded.Port
         credentials.key,
         admits=lambda headers: gate.knows(headers.get("authorization")),
         max_body=MAX_RESULTS_BYTES,
-    )
-
-
-def _serve_portably(
-    make_site: Callable[[threading.Event], Site], config: Config, credentials: Credentials
-) -> None:
-    from distbuild.http import portable
-
-    def make(stop: threading.Event) -> portable.Served:
-        site = make_site(stop)
-        return site.app, site.end
-
-    portable.serve(
-        make,
-        bind=config.bind,
-        port=syncer_port(config),
-        cert=credentials.cert,
-        key=credentials.key,
-        name="syncer",
     )
 
 

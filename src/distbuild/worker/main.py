@@ -6,8 +6,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import flask
 
@@ -16,9 +17,11 @@ from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier
 from distbuild.config import Config, Home, find_home, listening_url, load_config, syncer_urls
 from distbuild.credentials import Credentials, load_credentials
-from distbuild.http import threaded
+from distbuild.http import run, threaded
 from distbuild.http.client import Connections
-from distbuild.http.site import Site
+from distbuild.http.listen import listen_port
+from distbuild.http.site import Front, Site
+from distbuild.http.transport import Tls, server_context
 from distbuild.logs import announce, set_up_logging
 from distbuild.protocol.errors import ConfigError, InfrastructureError
 from distbuild.protocol.messages import MAX_BODY_BYTES, worker_label
@@ -44,11 +47,16 @@ FAREWELL_S = 2.0
 _SLOTS_PER_JOB_AHEAD = 4
 _CONFIG_ERROR = 2
 _MAX_HOST = 253  # RFC 1035
+#: Read requests and send responses; the app has threads of its own.
+SERVER_THREADS = 2
+MAX_CONNECTIONS = 1024
+#: A connection without a request is closed after this time (seconds).
+PATIENCE_S = 60.0
 #: That start compilers, and as many that take in what those leave: some may wait for the disk.
 MIN_THREADS = 4
 
 
-def run(home_option: str | None, *, verbose: bool) -> int:
+def run_worker(home_option: str | None, *, verbose: bool) -> int:
     """Be a worker until told to stop; the process's exit code."""
     try:
         home = find_home(home_option)
@@ -69,34 +77,28 @@ Start = Callable[[threading.Event], tuple[flask.Flask, Callable[[], None]]]
 
 
 def _serve(start: Start, config: Config, credentials: Credentials) -> None:
-    if not threaded.is_wanted():
-        from distbuild.http.portable import serve  # granian is not for Windows
-
-        serve(
-            start,
-            bind=config.bind,
-            port=config.port,
-            cert=credentials.cert,
-            key=credentials.key,
-            name="daemon",
-        )
-        return
-
     def make_site(stop: threading.Event) -> Site:
         app, finish = start(stop)
         return Site(app, {}, finish)
 
-    threaded.serve(
-        make_site,
-        threaded.Port(
-            config.bind,
-            config.port,
-            credentials.cert,
-            credentials.key,
-            admits=lambda headers: credentials.verify_token(headers.get("authorization"), "dev"),
-            max_body=MAX_BODY_BYTES,
-        ),
+    def admits(headers: Mapping[str, str]) -> bool:
+        return credentials.verify_token(headers.get("authorization"), "dev")
+
+    if not run.is_supported():
+        where = (config.bind, config.port, credentials.cert, credentials.key)
+        threaded.serve(make_site, threaded.Port(*where, admits=admits, max_body=MAX_BODY_BYTES))
+        return
+    context = server_context(credentials.cert, credentials.key)
+    front = Front(
+        listen_port(config.bind, config.port),
+        partial(Tls, context=context),
+        threads=SERVER_THREADS,
+        admits=admits,
+        max_body=MAX_BODY_BYTES,
+        max_connections=MAX_CONNECTIONS,
+        patience_s=PATIENCE_S,
     )
+    run.serve(make_site, {"https": front})
 
 
 def start(
