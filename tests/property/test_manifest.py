@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Manifest, Summary, resolve
+from distbuild.mirror.manifest import (
+    DIRECTORY,
+    MAX_TOMBSTONES,
+    WITHHELD,
+    Manifest,
+    Summary,
+    resolve,
+)
 from distbuild.mirror.roots import trace
 from distbuild.protocol.messages import Change, DirectoryEntry, Entry, FileEntry, SymlinkEntry
 
@@ -204,3 +211,22 @@ def test_of_a_batch_that_changes_nothing_no_generation_comes() -> None:
     assert not manifest.apply({"/a": DIRECTORY, "/b": None, "/a/c": None})
     assert manifest.generation == 1
     assert repr(manifest) == "<Manifest generation=1 entries=1>"
+
+
+def test_removals_are_forgotten_after_a_while() -> None:
+    """What is remembered depends on what there is; who is too far behind gets everything."""
+    manifest = Manifest()
+    manifest.apply({"/r": DIRECTORY})
+    first = manifest.generation
+    for number in range(3):
+        paths = [f"/r/{number}-{n}" for n in range(MAX_TOMBSTONES)]
+        manifest.apply(dict.fromkeys(paths, DIRECTORY))
+        added = manifest.generation
+        manifest.apply(dict.fromkeys(paths))
+    assert len(manifest._changed) <= 2 * MAX_TOMBSTONES
+    assert not manifest.can_tell_since(first)
+    assert manifest.is_newer("/r/0-0", first)
+    assert manifest.is_newer("/r/never", first)  # it may have been there
+    assert manifest.can_tell_since(added)
+    assert not manifest.is_newer("/r/never", added)
+    assert {change.path for change in manifest.since(added)} == set(map(os.fsencode, paths))

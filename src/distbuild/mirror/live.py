@@ -29,12 +29,15 @@ from distbuild.mirror.search_dirs import Required
 from distbuild.mirror.symlinks import Place, Symlinks
 from distbuild.mirror.watching import FileWatcher, Pending
 from distbuild.one_shot import OneShot
-from distbuild.protocol.messages import Changes, Entry, SymlinkEntry
+from distbuild.protocol.messages import Changes, DirectoryEntry, Entry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.system import disk
 from distbuild.system.paths import FOLD, WINDOWS
 
 log = logging.getLogger(__name__)
+
+#: With one of these a link goes: itself, or those below a directory.
+_HOLDS_LINKS = (DirectoryEntry, SymlinkEntry)
 
 #: Changes that no job waits for are gathered this long, so that a burst is one push.
 GATHER_S = 0.02
@@ -143,6 +146,7 @@ class Mirroring:
                 self._drain()
             self._list_polled(asked)
             self._look_for_moves()
+            self._intake.forget_gone()
             return self.manifest.generation
 
     def _look_behind(self, point: str) -> None:
@@ -210,7 +214,8 @@ class Mirroring:
         With ``offer``, or no word of the entries: only the summary, for a tree that may be equal.
         """
         with self._lock:
-            base = have if epoch == self.epoch and 0 < have <= self.manifest.generation else 0
+            is_known = epoch == self.epoch and 0 < have <= self.manifest.generation
+            base = have if is_known and self.manifest.can_tell_since(have) else 0
             return Changes(
                 client,
                 self.epoch,
@@ -218,7 +223,7 @@ class Mirroring:
                 self.manifest.generation,
                 self.manifest.summary(),
                 None if offer else self.manifest.since(base),
-                [os.fsencode(path) for path in self._intake.survey.shown()],
+                self._intake.survey.shown(),
             )
 
     def wanted(self) -> list[str]:
@@ -280,9 +285,14 @@ class Mirroring:
         batch = {p: e for p, e in batch.items() if p != "/" and not policy.is_pseudo_fs(p)}
         links = {p: e for p, e in batch.items() if isinstance(e, SymlinkEntry)}
         fresh = {p for p, e in links.items() if self.manifest.get(p) != e}
+        ended = [p for p, e in batch.items() if e is None]
+        has_removed = any(isinstance(self.manifest.get(p), _HOLDS_LINKS) for p in ended)
         if self.manifest.apply(batch):
             self._on_change()
+        self._intake.survey.has_changed(batch)
         self._ways.part(batch)
+        if has_removed:
+            self._ways.prune()
         for link, entry in links.items():
             self._ways.consider(link, entry, fresh=link in fresh)
 

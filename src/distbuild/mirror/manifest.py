@@ -77,6 +77,8 @@ PRECOMPILED_SUFFIXES = (".gch", ".pch")
 #: The kernel's own limit on links followed in one look-up (path_resolution(7)).
 MAX_SYMLINKS = 40
 
+#: So many removed paths are remembered at least.
+MAX_TOMBSTONES = 10_000
 _MASK = (1 << 256) - 1
 _entry_encoder = msgspec.msgpack.Encoder()
 
@@ -129,8 +131,10 @@ class Manifest:
         self._spellings = Spellings(fold) if fold is not None else None
         self._names: dict[str, set[str]] = {}
         # Path -> generation of its last change, oldest first; removed paths stay in it as
-        # tombstones, so that a worker that is behind learns of the removal.
+        # tombstones, so that a worker that is behind learns of the removal. Of what was removed
+        # before ``_complete_since`` there are none any more.
         self._changed: dict[str, int] = {}
+        self._complete_since = 0
         #: Paths of precompiled headers, by their suffix.
         self.precompiled: set[str] = set()
         # Digest -> paths that have it, so that a content can be found again.
@@ -186,7 +190,26 @@ class Manifest:
                 for below in [p for p in self.below(path) if differences.get(p) is None]:
                     self._set(below, None)
             self._set(path, entry)
+        self._forget_removals()
         return True
+
+    def _forget_removals(self) -> None:
+        """Drop the older half of the tombstones once there are more of them than entries."""
+        removed = len(self._changed) - len(self._entries)
+        if removed <= max(MAX_TOMBSTONES, len(self._entries)):
+            return
+        left = removed // 2
+        for path, generation in list(self._changed.items()):
+            if path not in self._entries:
+                if left == 0 and generation > self._complete_since:
+                    return
+                left = max(0, left - 1)
+                self._complete_since = generation
+                del self._changed[path]
+
+    def can_tell_since(self, generation: int) -> bool:
+        """Whether ``since`` has every removal after ``generation``."""
+        return generation >= self._complete_since
 
     def _is_behind(self, path: str) -> bool:
         """Whether something above a path is no directory."""
@@ -237,8 +260,9 @@ class Manifest:
                     del self._holders[entry.digest]
 
     def is_newer(self, path: str, generation: int) -> bool:
-        """Whether the entry at a path was changed after ``generation``."""
-        return self._changed.get(path, 0) > generation
+        """Whether the entry at a path was changed after ``generation``, or may have been."""
+        changed = self._changed.get(path)
+        return not self.can_tell_since(generation) if changed is None else changed > generation
 
     def has_newer(self, path: str, generation: int) -> bool:
         """Whether what ``path`` leads to, or a step on the way there, was changed after
@@ -279,7 +303,8 @@ class Manifest:
                     pending.append(child)
 
     def since(self, generation: int) -> list[Change]:
-        """What changed after ``generation``; 0 gives the whole listing. Sorted by path."""
+        """What changed after ``generation``, for which ``can_tell_since``; 0 gives the whole
+        listing. Sorted by path."""
         if generation <= 0:
             paths = list(self._entries)
         else:

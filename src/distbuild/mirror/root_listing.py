@@ -4,13 +4,14 @@ Called under the mirror's lock. Changes no manifest: a batch of entries is its a
 """
 
 import logging
+import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from distbuild.mirror import policy
 from distbuild.mirror.file_systems import is_remote
 from distbuild.mirror.manifest import DIRECTORY
-from distbuild.mirror.roots import Kind, Root, inside, standing, trace
+from distbuild.mirror.roots import Kind, Pins, Root, inside, standing, trace
 from distbuild.mirror.search_dirs import Required
 from distbuild.mirror.symlinks import Place, Symlinks
 from distbuild.mirror.watching import Pending
@@ -22,21 +23,29 @@ log = logging.getLogger(__name__)
 
 #: A tree with more entries than this is mirrored without what is below its own directories.
 MAX_TREE_ENTRIES = 200_000
+#: So many roots whose directory is gone are kept, each for one ``stat`` a job.
+MAX_GONE_ROOTS = 16
+#: So many absent directories that commands named are kept. Each costs a little memory.
+MAX_ABSENT = 256
 
 
 class Survey:
-    """``pinned`` are paths that count by themselves; ``narrow`` takes a root that is too large,
+    """``pins`` has paths that count by themselves; ``narrow`` takes a root that is too large,
     and says what is then to be applied."""
 
     def __init__(
         self,
         place: Place,
-        pinned: Set[str],
+        pins: Pins,
         narrow: Callable[[Root], dict[str, Entry | None]],
     ) -> None:
         self._place = place
-        self._pinned = pinned
+        self._pins = pins
+        self._pinned = pins.paths
         self._too_large = narrow
+        # The paths that ``shown`` found, and for which roots and pins.
+        self._shown: list[bytes] = []
+        self._shown_for: tuple[list[tuple[str, Kind]], int] | None = None
 
     def state(self, path: str) -> dict[str, Entry | None]:
         """What is now at a changed path and below it; empty when the path is none of ours."""
@@ -115,15 +124,26 @@ class Survey:
             and not (root.path in found and self._place.scanner.enters(root.path))
         ]
 
-    def shown(self) -> list[str]:
+    def shown(self) -> list[bytes]:
         """What a sandbox shows in place of its own files: whole directories, and single files
         and links where a directory is mirrored in part (the worker's compiler is in ``/usr``)."""
         roots, manifest = self._place.roots, self._place.manifest
-        deep = [root.path for root in roots if root.kind is Kind.DEEP]
-        in_part = [child for top in roots.shallow() for child in manifest.children(top)]
-        single = (*in_part, *self._pinned)
-        files = (p for p in single if isinstance(manifest.get(p), FileEntry | SymlinkEntry))
-        return sorted({*deep, *files})
+        kinds = [(root.path, root.kind) for root in roots]
+        key = (kinds, self._pins.version)
+        if self._shown_for != key:
+            in_part = [child for top in roots.shallow() for child in manifest.children(top)]
+            single = (*in_part, *self._pinned)
+            files = (p for p in single if isinstance(manifest.get(p), FileEntry | SymlinkEntry))
+            deep = [path for path, kind in kinds if kind is Kind.DEEP]
+            self._shown = [os.fsencode(path) for path in sorted({*deep, *files})]
+            self._shown_for = key
+        return self._shown
+
+    def has_changed(self, paths: Iterable[str]) -> None:
+        """Entries at these paths have changed; single files are shown while they are there."""
+        tops = self._place.roots.shallow()
+        if any(p in self._pinned or posixpath.dirname(p) in tops for p in paths):
+            self._shown_for = None
 
     def visit(self, root: Root) -> None:
         """Watch and read all of a root without an answer: its digests are then known."""
@@ -146,6 +166,15 @@ def ancestors(path: str) -> Iterator[str]:
         yield path
 
 
+def _holder(spelled: str) -> tuple[str, str]:
+    """Who pins the way to a directory that is required; links pin theirs by their path."""
+    return ("directory", spelled)
+
+
+def _is_followed(root: Root) -> bool:
+    return root.kind is not Kind.DEFERRED
+
+
 class Intake:
     """The roots of a ``place``. ``apply`` takes a batch of entries into the manifest."""
 
@@ -162,7 +191,9 @@ class Intake:
         self._required = required
         self._pending = pending
         self._apply = apply
-        self.survey = Survey(place, ways.pinned, self._narrow)
+        self.survey = Survey(place, ways.pins, self._narrow)
+        # Roots whose directory is gone, the one that went last at the end.
+        self._gone: dict[str, Root] = {}
 
     def take_in(self, spelled: str, now: tuple[int, int] | None) -> None:
         """Mirror a directory that is ``now`` this (device, inode); None: it is not there."""
@@ -170,8 +201,9 @@ class Intake:
         self._required.note(spelled, now)
         way = trace(spelled)
         missed = way.real is not None and self._place.manifest.get(way.real) != DIRECTORY
-        self._ways.pinned.update(way.entries)
+        released = self._ways.pins.hold(_holder(spelled), way.entries)
         self._apply(dict(way.entries))
+        self._ways.release(released)
         if now is None or way.real is None or not way.is_directory:
             self._ways.recheck_pinned()
             if way.real is not None and not way.is_directory:
@@ -240,10 +272,27 @@ class Intake:
         root.listed = standing(root.path)
         if root.listed is None:
             self._place.watcher.forget(root.path)
-            pinned = root.path in self._ways.pinned  # a file may stand there now
+            pinned = root.path in self._ways.pins.paths  # a file may stand there now
             self._apply({root.path: self._place.scanner.entry(root.path) if pinned else None})
             return
         self._apply(self.survey.subtree(root.path, root))
+
+    def forget_gone(self) -> None:
+        """Forget roots whose directory is gone, but for the last few: a build removes a directory
+        and makes it anew. A job that names one of them later has it taken in again."""
+        gone = {r.path: r for r in self._place.roots if r.listed is None and _is_followed(r)}
+        self._gone = {p: r for p, r in self._gone.items() if p in gone} | gone
+        for path in list(self._gone)[: max(0, len(self._gone) - MAX_GONE_ROOTS)]:
+            del self._gone[path]
+            self._place.watcher.forget(path)
+            self._place.roots.discard(path)
+            self._ways.forget_below(path)
+            self._unpin(self._required.forget_gone(path))
+        self._unpin(self._required.forget_absent(MAX_ABSENT))
+
+    def _unpin(self, directories: Iterable[str]) -> None:
+        for spelled in directories:
+            self._ways.release(self._ways.pins.release(_holder(spelled)))
 
     def _respell(self, root: Root) -> None:
         """Take a root under the spelling that its directory has now."""

@@ -7,7 +7,7 @@ import enum
 import os
 import posixpath
 import stat
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator, Set
 
 import msgspec
 
@@ -96,6 +96,42 @@ def trace(path: str) -> Trace:
     result.real = here or "/"
     result.is_directory = is_directory
     return result
+
+
+class Pins:
+    """Reference counts of paths outside the roots: each holder pins the components on its way."""
+
+    def __init__(self) -> None:
+        #: Another one after each change of ``paths``.
+        self.version = 0
+        self._counts: dict[str, int] = {}
+        self._held: dict[Hashable, frozenset[str]] = {}
+
+    @property
+    def paths(self) -> Set[str]:
+        """A live view of the pinned paths."""
+        return self._counts.keys()
+
+    def hold(self, holder: Hashable, paths: Iterable[str]) -> list[str]:
+        """Replace what ``holder`` pins; returns the paths that nothing pins any more."""
+        now = frozenset(paths)
+        before = self._held.pop(holder, frozenset())
+        if now:
+            self._held[holder] = now
+        self.version += now != before
+        for path in now - before:
+            self._counts[path] = self._counts.get(path, 0) + 1
+        return [path for path in before - now if self._drop(path)]
+
+    def release(self, holder: Hashable) -> list[str]:
+        """Pin nothing for ``holder``; returns the paths that nothing pins any more."""
+        return self.hold(holder, ())
+
+    def _drop(self, path: str) -> bool:
+        count = self._counts.pop(path) - 1
+        if count:
+            self._counts[path] = count
+        return not count
 
 
 def link_entry(path: str, status: os.stat_result) -> SymlinkEntry:

@@ -58,6 +58,7 @@ class Required:
 
     def note(self, spelled: str, now: tuple[int, int] | None) -> None:
         """A directory is being taken in as this."""
+        self._seen.pop(spelled, None)  # the newest is the last one
         self._seen[spelled] = now
         self.closed.discard(spelled)
         self.files.discard(spelled)
@@ -85,6 +86,28 @@ class Required:
         for spelled in below:
             del self._seen[spelled]
         return below
+
+    def forget_gone(self, top: str) -> list[str]:
+        """Forget directories at or below ``top``, which is gone; returns them as spelled."""
+        gone = [s for s in self._seen if inside(self._real.get(s, s), top)]
+        self._forget(gone)
+        return gone
+
+    def forget_absent(self, most: int) -> list[str]:
+        """Forget absent directories beyond ``most``, the oldest first; returns them as spelled."""
+        absent = [s for s, now in self._seen.items() if now is None]
+        gone = absent[: max(0, len(absent) - most)]
+        self._forget(gone)
+        return gone
+
+    def _forget(self, gone: Iterable[str]) -> None:
+        for spelled in gone:
+            del self._seen[spelled]
+            self._real.pop(spelled, None)
+            self._nowhere.pop(spelled, None)
+            self._named.discard(spelled)
+            self.closed.discard(spelled)
+            self.files.discard(spelled)
 
     def named(self) -> list[str]:
         """Those that exist and are named."""

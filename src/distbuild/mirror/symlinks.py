@@ -12,7 +12,16 @@ import msgspec
 
 from distbuild.mirror import policy
 from distbuild.mirror.manifest import Manifest
-from distbuild.mirror.roots import Kind, Roots, destination, inside, is_our_own, standing, trace
+from distbuild.mirror.roots import (
+    Kind,
+    Pins,
+    Roots,
+    destination,
+    inside,
+    is_our_own,
+    standing,
+    trace,
+)
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.watching import FileWatcher
 from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry, WithheldEntry
@@ -93,7 +102,7 @@ class _Directory(msgspec.Struct):
 
 
 class LooseFiles:
-    """By real path; a file stays in here for good."""
+    """By real path."""
 
     def __init__(self, watcher: FileWatcher) -> None:
         self._watcher = watcher
@@ -105,6 +114,19 @@ class LooseFiles:
         directory = self._directories.setdefault(path, _Directory())
         directory.files.add(file)
         self._watch(path, directory)
+
+    def remove(self, file: str, *, is_watched_anyway: bool) -> None:
+        """Watch for a file no more, if it is in here. ``is_watched_anyway``: its directory is
+        watched for a root."""
+        path = posixpath.dirname(file)
+        directory = self._directories.get(path)
+        if directory is None or file not in directory.files:
+            return
+        directory.files.discard(file)
+        if not directory.files:
+            del self._directories[path]
+            if not is_watched_anyway:
+                self._watcher.forget_one(path)
 
     def is_watched(self, file: str) -> bool:
         """Whether events tell of every change of a file."""
@@ -183,7 +205,7 @@ class Symlinks:
         self._apply = apply
         self._require = require
         #: Components on the way to roots, links and what they lead to, files asked for by name.
-        self.pinned: set[str] = set()
+        self.pins = Pins()
         # Links and files asked for, as spelled -> (device, inode) that they led to.
         self._outward: dict[str, tuple[int, int] | None] = {}
         # Of these the links that are in no root, or stand in the place of one: no event tells.
@@ -217,6 +239,39 @@ class Symlinks:
         gone = (p for p, e in batch.items() if not isinstance(e, FileEntry | WithheldEntry))
         self._part(self._alike.leading_to(gone))
 
+    def prune(self) -> None:
+        """Forget links that are not in the manifest any more."""
+        get = self._place.manifest.get
+        released = []
+        for link in self._alike.links():
+            if not isinstance(get(link), SymlinkEntry):
+                self._alike.remove(link)
+                released += self.pins.release(link)
+        self.release(released)
+
+    def forget_below(self, directory: str) -> None:
+        """A directory that is gone is no root any more: forget the files in it that were asked
+        for by name."""
+        gone = [path for path in self._asked if inside(path, directory)]
+        self._asked.difference_update(gone)
+        for path in gone:
+            self._outward.pop(path, None)
+            self.release(self.pins.release(path))
+
+    def release(self, paths: Iterable[str]) -> None:
+        """These paths are not pinned any more: what no root holds leaves the manifest, unless
+        there is something below it that stays."""
+        roots, manifest = self._place.roots, self._place.manifest
+        batch: dict[str, Entry | None] = {}
+        for path in sorted(paths, reverse=True):
+            is_watched = roots.holding(posixpath.dirname(path)) is not None
+            self._loose.remove(path, is_watched_anyway=is_watched)
+            is_ours = roots.holding(path) is None and manifest.get(path) is not None
+            if is_ours and all(child in batch for child in manifest.children(path)):
+                batch[path] = None
+        if batch:
+            self._apply(batch)
+
     def _part(self, links: Iterable[str]) -> None:
         for link in links:
             self._alike.remove(link)
@@ -244,15 +299,17 @@ class Symlinks:
         """Notice ancestors that moved, targets that came or went, and unwatched directories."""
         get = self._place.manifest.get
         self._part(self._alike.moved())
-        moved, unseen = [], []
+        moved, unseen, released = [], [], []
         for path, before in list(self._outward.items()):
             if path not in self._asked and not isinstance(get(path), SymlinkEntry):
                 del self._outward[path]
                 self._alone.discard(path)
+                released += self.pins.release(path)
             elif before != destination(path):
                 moved.append(path)
             elif path in self._alone:
                 unseen.append(path)
+        self.release(released)
         # One that led nowhere and is gone must not lead to what comes into being there; and one
         # that leads to the same by another way must not lead elsewhere once its old one does.
         now = {path: self._place.scanner.entry(path) for path in unseen}
@@ -276,7 +333,7 @@ class Symlinks:
 
     def recheck_pinned(self) -> None:
         """Read again what stands on the ways."""
-        held = [path for path in self.pinned if self._place.manifest.get(path) is not None]
+        held = [path for path in self.pins.paths if self._place.manifest.get(path) is not None]
         self._apply({path: self._place.scanner.entry(path) for path in held})
 
     def watch_again(self, roots: Collection[str]) -> None:
@@ -304,16 +361,18 @@ class Symlinks:
         else:
             self._alone.discard(path)
         way = trace(path)
-        self.pinned.update(way.entries)
+        file = "" if way.real is None or way.is_directory else way.real
+        takes_file = bool(file) and not (policy.is_pseudo_fs(file) or self._place.is_secret(file))
+        released = self.pins.hold(path, [*way.entries, file] if takes_file else way.entries)
         self._apply(dict(way.entries))
-        if way.real is None:
-            return before is not None
-        if way.is_directory:
+        if file:
+            if takes_file:
+                self._follow_file(file)
+            self._join(path, file)
+        elif way.real is not None:
             self._follow_directory(path, way.real)
-        else:
-            self._follow_file(way.real)
-            self._join(path, way.real)
-        return False
+        self.release(released)
+        return way.real is None and before is not None
 
     def _join(self, path: str, file: str) -> None:
         """Look at a link together with others, if events tell what becomes of the file."""
@@ -335,9 +394,6 @@ class Symlinks:
             self._require(real)
 
     def _follow_file(self, real: str) -> None:
-        if policy.is_pseudo_fs(real) or self._place.is_secret(real):
-            return
-        self.pinned.add(real)
         root = self._place.roots.holding(real)
         if root is None or root.path == real:
             self._loose.add(real)

@@ -1016,3 +1016,74 @@ def test_a_file_that_is_mounted_is_looked_at(mirror: Mirror, mounts: Callable[..
         mirror.job(inside.parent)
         write(inside, text + "4")
         mirror.job(inside.parent)
+
+
+def sandbox(base: Path, number: int, sources: Path) -> Path:
+    """A directory as Bazel makes them: links to the files of another one."""
+    made = base / "sandbox" / str(number)
+    for source in sorted(sources.iterdir()):
+        link = made / "work" / source.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(source)
+    return made
+
+
+def test_sandboxes_that_come_and_go_leave_nothing_behind(mirror: Mirror) -> None:
+    """What is kept depends on what is there now, not on what was there once."""
+    base = mirror.base
+    sources = base / "o"
+    for name in "abcd":
+        write(sources / f"{name}.h", f"// {name}\n")
+    write(base / "r/x.h", "\n")
+    for number in range(survey_module.MAX_GONE_ROOTS + 24):
+        made = sandbox(base, number, sources)
+        mirror.job(base / "r", made / "work")
+        shutil.rmtree(made)
+        mirror.job(base / "r")
+    live, manifest = mirror.mirroring, mirror.mirroring.manifest
+    sandboxes = {p for p in manifest.below(str(base)) if "/sandbox/" in p}
+    assert len(sandboxes) <= survey_module.MAX_GONE_ROOTS
+    assert len(list(live.roots)) <= survey_module.MAX_GONE_ROOTS + 2
+    assert len(live._ways.pins.paths) <= 2 * survey_module.MAX_GONE_ROOTS + 20
+    assert manifest.get(str(sources / "a.h")) is None
+    assert live._ways._alike.links() == []
+    assert live._ways._loose.unwatched() == []
+    assert live._ways._loose._directories == {}
+    again = sandbox(base, 0, sources)
+    mirror.job(again / "work")
+    assert isinstance(manifest.get(str(sources / "a.h")), FileEntry)
+
+
+def test_a_file_that_two_links_lead_to_stays_until_both_are_gone(mirror: Mirror) -> None:
+    base = mirror.base
+    target = write(base / "o/a.h", "\n")
+    for name in ("one.h", "two.h"):
+        write(base / "r/x.h")
+        (base / "r" / name).symlink_to(target)
+    mirror.job(base / "r")
+    (base / "r/one.h").unlink()
+    mirror.job(base / "r")
+    assert isinstance(mirror.mirroring.manifest.get(str(target)), FileEntry)
+    write(target, "// edited\n")
+    mirror.job(base / "r")
+    (base / "r/two.h").unlink()
+    mirror.job(base / "r")
+    assert mirror.mirroring.manifest.get(str(target)) is None
+    (base / "r/two.h").symlink_to(target)
+    mirror.job(base / "r")
+    assert isinstance(mirror.mirroring.manifest.get(str(target)), FileEntry)
+
+
+def test_absent_directories_are_forgotten_after_a_while(mirror: Mirror) -> None:
+    base = mirror.base
+    tops = [base / f"gone/{number}" for number in range(survey_module.MAX_ABSENT + 44)]
+    for top in tops:
+        top.mkdir(parents=True)
+    mirror.job(base, *(top / "absent" for top in tops))
+    shutil.rmtree(base / "gone")
+    mirror.job(base)
+    live = mirror.mirroring
+    assert len(live._ways.pins.paths) <= survey_module.MAX_ABSENT + 20
+    late = write(tops[0] / "absent/a.h")  # the oldest one
+    mirror.job(late.parent)
+    assert isinstance(live.manifest.get(str(late)), FileEntry)
