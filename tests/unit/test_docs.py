@@ -18,7 +18,32 @@ from distbuild.worker.routes import make_app as make_worker_app
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+DECISIONS = DOCS / "decisions"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+MAX_README_LINES = 130
+#: Of every decision page, in this order.
+DECISION_HEADINGS = ["Context", "Decision", "Rejected", "Figure"]
+#: Phrases that are not plain technical English; literal uses of the same terms pass.
+NOT_PLAIN = re.compile(
+    r"""
+    \b(?: whoever | whomever | nobody | somebody | anybody | everybody )\b
+    | \bof\ ours\b | \bas\ it\ has\ it\b | \bas\ (?:he|they|one)\ ha(?:s|ve)\ it\b
+    | \bwithout\ a\ word\b | \blast\ word\b | \bby\ its\ word\b | 's\ word\b
+    | \btold\ (?:of|by)\b | \b(?:is|are|was|were|be|been|being)\ told\b
+    | \btells?\ (?:of|the\ (?:syncer|worker|daemon|wrapper|launcher|queue))\b
+    | \b(?:hold|holds|held|holding)\ (?:\w+\ ){0,2}against\b
+    | \b(?:lead|leads|led|leading)\ out\b
+    | \b(?:on|in)\ (?:the|its|their)\ way\b | \bunder\ way\b | \bthe\ way\ (?:there|back|here)\b
+    | \bworth\ the\ way\b | \bways\ into\b | \bway\ (?:in|out)\b
+    | \b(?:has|have|had|no|make|makes|is)\ room\b
+    | \bwhat\ (?:waits|comes|stays|stands|goes)\b
+    | (?:^|\.\ )What\ (?!is\b|are\b|was\b|were\b|to\b|do\b|does\b|did\b)
+    | \bguests\b
+    """,
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
+#: A changelog keeps the sentences of its time.
+PLAIN_PAGES = [page for page in PAGES if page.name != "CHANGELOG.md"]
 NOTHING = cast("Any", None)  # the apps only keep what they are given until a request comes
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -32,7 +57,7 @@ def routes(app: flask.Flask) -> Iterator[str]:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands below a heading, up to the next of its level."""
+    """The text below a heading, up to the next of its level."""
     _, _, rest = text.partition(f"\n## {heading}\n")
     return rest.partition("\n## ")[0]
 
@@ -48,9 +73,29 @@ def test_config_key_is_documented(key: str) -> None:
     assert f"\n| `{key}` |" in (DOCS / "configuration.md").read_text()
 
 
+def documented_reasons() -> dict[str, str]:
+    """Reason -> kind, of the table's rows."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([a-z ]+) \|", (DOCS / "reasons.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) == len(dict(rows)), "a reason has two rows"
+    return dict(rows)
+
+
 @pytest.mark.parametrize("reason", LocalReason)
-def test_local_reason_is_documented(reason: LocalReason) -> None:
-    assert f"\n| `{reason}` |" in (ROOT / "README.md").read_text()
+def test_local_reason_is_documented_with_its_kind(reason: LocalReason) -> None:
+    kind = "by design" if reason.by_design else "failure"
+    assert documented_reasons().get(reason) == kind
+
+
+def test_documented_reasons_exist() -> None:
+    assert set(documented_reasons()) == set(LocalReason)
+
+
+@pytest.mark.parametrize("reason", [r for r in LocalReason if not r.by_design])
+def test_failure_has_a_remedy(reason: LocalReason) -> None:
+    text = (DOCS / "troubleshooting.md").read_text()
+    assert f"- `{reason}" in text
 
 
 @pytest.mark.parametrize(
@@ -68,12 +113,12 @@ def test_routes_are_those_of_the_protocol_page(heading: str, app: flask.Flask) -
 
 
 def test_the_documents_know_the_protocols_version() -> None:
-    text = (DOCS / "protocol.md").read_text() + (ROOT / "README.md").read_text()
+    text = (DOCS / "protocol.md").read_text() + (DOCS / "troubleshooting.md").read_text()
     named = re.findall(r"(?:protocol version,|syncer speaks protocol) (\d+)", text)
     assert named == [str(PROTOCOL_VERSION)] * 2
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_resolve(page: Path) -> None:
     for link in _LINK.findall(page.read_text()):
         if re.match(r"[a-z]+:", link):
@@ -82,6 +127,41 @@ def test_relative_links_resolve(page: Path) -> None:
         target = page.parent / name if name else page
         assert target.exists(), link
         assert not fragment or fragment in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PLAIN_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_is_written_in_plain_words(page: Path) -> None:
+    # A phrase may be broken over two lines.
+    text = re.sub(r"(?<=\S)\n(?=\w)", " ", page.read_text())
+    assert [match[0] for match in NOT_PLAIN.finditer(text)] == []
+
+
+def linked_from(page: Path) -> set[Path]:
+    """The files of the repository to which a page links."""
+    links = (link.partition("#")[0] for link in _LINK.findall(page.read_text()))
+    return {(page.parent / link).resolve() for link in links if link and ":" not in link}
+
+
+def test_readme_is_short_and_links_to_every_page() -> None:
+    readme = ROOT / "README.md"
+    assert len(readme.read_text().splitlines()) <= MAX_README_LINES
+    pages = {page for page in PAGES if page.parent != DECISIONS} - {readme}
+    assert {*pages, DECISIONS / "README.md"} <= linked_from(readme)
+
+
+def test_index_links_to_every_decision() -> None:
+    pages = set(DECISIONS.glob("[0-9][0-9][0-9]-*.md"))
+    assert pages == set(DECISIONS.glob("*.md")) - {DECISIONS / "README.md"}
+    assert pages <= linked_from(DECISIONS / "README.md")
+    numbers = sorted(page.name[:3] for page in pages)
+    assert numbers == [f"{number:03}" for number in range(1, len(pages) + 1)]
+
+
+@pytest.mark.parametrize("page", sorted(DECISIONS.glob("[0-9]*.md")), ids=lambda page: page.stem)
+def test_decision_has_all_parts(page: Path) -> None:
+    text = page.read_text()
+    assert text.startswith(f"# {page.name[:3]} ")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == DECISION_HEADINGS
 
 
 def test_quick_start_is_two_commands() -> None:
