@@ -1,4 +1,4 @@
-"""Resolves ``-march=native`` by the dev box's compiler and rewrites it for a worker's processor.
+"""Resolves ``-march=native`` with the dev box's compiler and rewrites it for a worker's processor.
 
 The syncer parses the probe; the worker applies the result. Pure: the caller runs the probe.
 """
