@@ -1,7 +1,7 @@
-"""Whether a compiler whose configuration adds options to each command can be distributed.
+"""Syncer side: checks whether a compiler's configuration file prevents distribution.
 
-A command is understood by its own words alone: options that would change what it reads besides
-headers, what it writes or where must not come from elsewhere. Pure.
+A command is modelled from its own arguments alone. Options from the configuration must therefore
+not change which files besides headers it reads, nor what it writes or where. Pure.
 """
 
 import functools
@@ -11,19 +11,19 @@ from distbuild.command.model import Family, Local, LocalReason
 from distbuild.command.parse import parse
 
 _DIRECTORY, _SOURCE, _OUTPUT = "/x", "x.c", "x.o"
-#: So much of the options is told.
+#: Characters of the options that a message quotes.
 _MAX_SAID = 200
-#: What distributions write there and older clangs do not know: which gcc's headers are taken, which
-#: is asked of the compiler, and what is linked.
+#: Options that distributions configure and older clangs do not know. They choose gcc's headers,
+#: which the search probe reports anyway, and the linked libraries.
 _CHOOSES_LIBRARIES = ("--gcc-triple=", "--gcc-install-dir=", "--unwindlib=")
 
 
 @functools.lru_cache(maxsize=100)
 def configured_obstacle(options: tuple[str, ...], family: Family) -> Local | None:
-    """Why no command of a compiler with these options in its configuration is distributed."""
+    """Why no command of a compiler with these configured options is distributed; None if it is."""
     if not options:
         return None
-    # The language of clang-cl has other words for a compile; its configuration has the same role.
+    # Parsed as clang's for clang-cl too: it spells a compile differently, but is configured alike.
     added = (word for word in options if not word.startswith(_CHOOSES_LIBRARIES))
     words = ["clang", *added, "-c", _SOURCE, "-o", _OUTPUT]
     command = parse(words, _DIRECTORY, lambda _: None, Family.CLANG)

@@ -1,7 +1,7 @@
-"""Decides what a scanned command line is: one compile that can be distributed, or a LocalReason.
+"""Turns a scanned gcc or clang command line into a CompileCommand, or a Local with the LocalReason.
 
-Duty: purpose of the command, its outputs and whether it needs the original paths. Unaware of how
-words are split into options.
+Decides the command's purpose, its outputs and whether it needs the original paths. Knows no option
+syntax.
 """
 
 import posixpath
@@ -25,36 +25,36 @@ from distbuild.command.passthrough import assembler_dirs
 from distbuild.command.process_paths import is_of_process, special_input
 from distbuild.command.search_paths import in_sysroot, search_dirs, unprefixed
 
-#: Reasons that say what the command is for; they outrank what one of its options would say.
+#: Reasons that describe the purpose of the whole command; they outrank those of one option.
 _MODES = frozenset(
     (LocalReason.INFORMATION, LocalReason.PREPROCESS_ONLY, LocalReason.DEPENDENCIES_ONLY)
 )
 _REQUESTS = ("-MD", "-MMD")
-#: Names and prefixes of names of by-products, perhaps in another directory.
+#: Options that name by-products or prefix their names, perhaps with another directory.
 _DUMPS = ("-dumpbase", "-dumpdir")
 _WRAPPED_REQUESTS = ("-Wp,-MD", "-Wp,-MMD")
 _COMPILES = ("-c", "-S", "-fsyntax-only")
 
 
 class Scan(msgspec.Struct):
-    """What one pass over the words found."""
+    """Result of ``parse.scan``."""
 
     family: Family
     arguments: list[Argument] = msgspec.field(default_factory=list)
-    #: Each source with the -x language in effect at its place (None: by suffix).
+    #: (source, -x language in effect at its position or None: by suffix).
     sources: list[tuple[str, str | None]] = msgspec.field(default_factory=list)
-    #: The last value of each option by its canonical name, "-Wp,-MD" and "-Wp,-MMD" included.
+    #: Canonical option name -> its last value, "-Wp,-MD" and "-Wp,-MMD" included.
     last: dict[str, str | None] = msgspec.field(default_factory=dict)
     obstacles: list[Local] = msgspec.field(default_factory=list)
-    #: Those that are none for assembler, where the original paths are there.
+    #: Obstacles that do not apply to assembler sources, which then need the original paths.
     of_languages: list[Local] = msgspec.field(default_factory=list)
-    #: Words of options that no row knows, with a value that might be a file's name.
+    #: Arguments of options without a row, whose value might be a file's name.
     guessed: list[str] = msgspec.field(default_factory=list)
     original_paths: bool = False
 
 
 def decide(scan: Scan, compiler: str, cwd: str) -> CompileCommand | Local:
-    """The command that ``scan`` found, or the reason that says most about why it stays local."""
+    """The command in ``scan``, or the highest-ranking reason to compile it locally."""
     for local in scan.obstacles:
         if local.reason in _MODES:
             return local
@@ -67,7 +67,7 @@ def decide(scan: Scan, compiler: str, cwd: str) -> CompileCommand | Local:
     if obstacle:
         return obstacle
     if sum(argument.meaning == "-o" for argument in scan.arguments) > 1:
-        return Local(LocalReason.UNSUPPORTED_OPTION, "-o")  # what it means depends on our own -MD
+        return Local(LocalReason.UNSUPPORTED_OPTION, "-o")  # its effect depends on an added -MD
     command = _command(scan, compiler, cwd, language)
     if isinstance(command, Local):
         return command
@@ -75,7 +75,7 @@ def decide(scan: Scan, compiler: str, cwd: str) -> CompileCommand | Local:
 
 
 def _language(scan: Scan, compiler: str) -> str | Local:
-    """The language of the one source, or why this is not the compile of one source."""
+    """The language of the single source, or the reason why this is no compile of one source."""
     if not scan.sources:
         return Local(LocalReason.NO_SOURCE)
     source, named = scan.sources[0]
@@ -110,7 +110,7 @@ def _bad_output(scan: Scan) -> Local | None:
 
 
 def _collision(command: CompileCommand) -> Local | None:
-    """Two of its files that are one: which of them is left is the compiler's secret."""
+    """An output with the path of the source or another output: which one remains is undefined."""
     named = (command.source, *command.output_files())
     ends = {name.rpartition("/")[2] for name in named}
     if len(ends) == len(named) and ends.isdisjoint(("", ".", "..")):
@@ -125,7 +125,7 @@ def _collision(command: CompileCommand) -> Local | None:
 
 
 def _bad_mix(last: dict[str, str | None]) -> Local | None:
-    """Combinations in which the drivers disagree, or that they refuse."""
+    """The first combination of options that the drivers treat differently, or reject."""
     requests = [option for option in (*_REQUESTS, *_WRAPPED_REQUESTS) if option in last]
     wrapped = [option for option in _WRAPPED_REQUESTS if option in last]
     if wrapped and (len(requests) > 1 or "-MF" in last):
@@ -139,7 +139,9 @@ def _bad_mix(last: dict[str, str | None]) -> Local | None:
     if "-c" in last and "-S" in last:
         return Local(LocalReason.UNSUPPORTED_OPTION, "-S")
     if requests and "-MF" not in last and not wrapped and last.keys().isdisjoint(("-c", "-S")):
-        return Local(LocalReason.UNSUPPORTED_OPTION, requests[0])  # gcc: named as for a link
+        return Local(
+            LocalReason.UNSUPPORTED_OPTION, requests[0]
+        )  # gcc names the file as for a link
     return None
 
 
@@ -149,10 +151,10 @@ def renamed(
     last: dict[str, str | None],
     source: str,
 ) -> CompileCommand | Local:
-    """What ``decide`` makes of the words of ``command`` with another source and other outputs.
+    """``command`` with another source and other outputs, equal to what ``decide`` returns for them.
 
-    For ordinary names: with a suffix of the same language, and nothing in them that means more
-    than a name to it. ``last`` is a Scan's.
+    Requires ordinary names: a suffix of the same language, and no characters with a special
+    meaning. ``last`` is a Scan's.
     """
     tied = command.needs_original_paths
     names = _names(arguments, last, source, command.cwd, tied=tied)
@@ -163,7 +165,7 @@ def renamed(
 
 
 class _Names(TypedDict):
-    """What a command writes, as fields of a CompileCommand."""
+    """A command's outputs, as fields of a CompileCommand."""
 
     output: str
     dependencies: Dependencies | None
@@ -233,19 +235,19 @@ def _dependencies(last: dict[str, str | None], source: str) -> Dependencies | No
 
 
 def _is_tied_to_paths(arguments: list[Argument], family: Family, cwd: str, language: str) -> bool:
-    """True where the relocated form is not known to give the same bytes."""
+    """True if the relocated command is not known to produce the same bytes."""
     if language in driver.INCLUDES_NOTHING:
         return True
     if family is Family.CLANG and language == "assembler-with-cpp":
         return True
-    # What is handed on to the assembler is not relocated.
+    # Arguments passed on to the assembler are not relocated.
     if _maps_twice(arguments) or any(_names_absolute(argument) for argument in arguments):
         return True
     for argument in arguments:
         value = argument.value or ""
         match argument.role:
             case Role.PREFIX_MAP:
-                # clang 14 applies its maps in the order of their keys, so ours would always win.
+                # clang 14 applies its maps in the order of their keys, so the tree's always wins.
                 if family is Family.CLANG or value.startswith("=") or "=" not in value:
                     return True
             case Role.NONE:
@@ -257,21 +259,21 @@ def _is_tied_to_paths(arguments: list[Argument], family: Family, cwd: str, langu
 
 
 def _names_absolute(argument: Argument) -> bool:
-    """Whether the assembler is given a directory by its whole path."""
+    """Whether the assembler gets a search directory as an absolute path."""
     return any(map(posixpath.isabs, assembler_dirs(argument)))
 
 
 def _maps_twice(arguments: list[Argument]) -> bool:
-    """True when a mapped path starts with a prefix that is mapped.
+    """True if a mapped path starts with a prefix that is itself mapped.
 
-    gcc hands its maps to the assembler too, which then maps such a path once more.
+    gcc also passes its maps to the assembler, which then maps such a path a second time.
     """
     maps = [(a.value or "").partition("=") for a in arguments if a.role is Role.PREFIX_MAP]
     return any(new.startswith(old) for _, _, new in maps for old, _, _ in maps)
 
 
 def climbs_out(cwd: str, path: str) -> bool:
-    """True when the ".." of ``path`` lead above "/", where a mirrored tree has other neighbours."""
+    """True if the ".." of ``path`` go above "/": a mirrored tree has other parent directories."""
     depth = 0
     for part in posixpath.join(cwd, path).split("/"):
         if part not in ("", "."):
@@ -282,7 +284,7 @@ def climbs_out(cwd: str, path: str) -> bool:
 
 
 def _directories(cwd: str, paths: list[str], *, with_cwd: bool) -> tuple[str, ...]:
-    """Absolute directories of ``paths``, each once; ".." is kept, it may follow a symlink."""
+    """Absolute directories of ``paths``, each once; ".." is kept, as it may follow a symlink."""
     found = {posixpath.join(cwd, posixpath.dirname(path)) for path in paths}
     found |= {cwd} if with_cwd else set()
     plain = (path if ".." in path.split("/") else _plain(path) for path in found)
@@ -290,5 +292,5 @@ def _directories(cwd: str, paths: list[str], *, with_cwd: bool) -> tuple[str, ..
 
 
 def _plain(path: str) -> str:
-    """An absolute path without doubled slashes (POSIX lets two at its beginning stand)."""
+    """An absolute path, normalised, also without the two leading slashes that POSIX allows."""
     return "/" + posixpath.normpath(path).lstrip("/")

@@ -1,7 +1,7 @@
-"""Maps what a compiler wrote in a mirrored tree back to the original paths.
+"""Worker side: maps diagnostics and dependency files from a mirrored tree to the original paths.
 
-Duty: diagnostics and dependency files, byte for byte as a local compile would have written them.
-Unaware of commands and of the file system.
+The result equals, byte for byte, what a local compile writes. Also parses dependency files. Knows
+no commands and no file system.
 """
 
 import re
@@ -13,9 +13,9 @@ from distbuild.command.model import Family
 _GCC_COLUMNS = 72
 _CLANG_COLUMNS = 75
 
-#: A name as Make reads it: a backslash takes the next character along, except a newline.
+#: A name as Make reads it: a backslash escapes any next character except a newline.
 _NAME = re.compile(rb"(?:\\[^\n]|[^\\ \t\n])+")
-#: The same as clang writes it: tabs stand for themselves.
+#: A name as clang writes it: tabs are literal.
 _CLANG_NAME = re.compile(rb"(?:\\[^\n]|[^\\ \n])+")
 _END_OF_TARGETS = re.compile(rb"(?<!\\):(?=[ \t\n]|\Z)")
 _END_OF_RULE = re.compile(rb"(?<!\\)\n|\Z")
@@ -29,10 +29,10 @@ def unmap_text(data: bytes, tree: bytes) -> bytes:
 
 
 def parse_dependency_file(data: bytes, family: Family) -> list[str]:
-    """The prerequisites of the first rule, unquoted; bytes that are no UTF-8 as surrogates.
+    """The prerequisites of the first rule, unquoted; bytes that are no UTF-8 become surrogates.
 
-    clang 14 writes a backslash in a name as a slash: such a name is not found again. Raises
-    ValueError where a name holds a newline, which neither compiler escapes.
+    clang 14 writes a backslash in a name as a slash, so the original name is lost. Raises
+    ValueError if a name contains a newline, which neither compiler escapes.
     """
     _, names, rest = _split(data, family)
     if any(line and not line.endswith(b":") for line in rest.split(b"\n")):
@@ -41,7 +41,7 @@ def parse_dependency_file(data: bytes, family: Family) -> list[str]:
 
 
 def unmap_dependency_file(data: bytes, tree: str, family: Family) -> bytes:
-    """The dependency file as ``family``'s compiler would have written it at the original paths."""
+    """The dependency file as ``family``'s compiler writes it for the original paths."""
     quote, render = _FLAVOURS[family]
     prefix = quote(tree.encode("utf-8", "surrogateescape"))
     targets, names, rest = _split(data, family)
@@ -84,7 +84,7 @@ def render_gcc(targets: bytes, names: list[bytes]) -> bytes:
 
 
 def render_clang(targets: bytes, names: list[bytes]) -> bytes:
-    """A rule with clang's line breaks, which it counts by the names before quoting."""
+    """A rule with clang's line breaks, whose columns count the names before quoting."""
     parts = [targets]
     column = len(targets) - targets.rfind(b"\n") - 1
     for name in names:
@@ -101,12 +101,12 @@ _FLAVOURS: dict[Family, tuple[Callable[[bytes], bytes], Callable[[bytes, list[by
     Family.GCC: (quote_gcc, render_gcc),
     Family.CLANG: (quote_clang, render_clang),
     Family.CLANG_CL: (quote_clang, render_clang),
-    Family.CL: (quote_clang, render_clang),  # for want of a better one: it writes no such files
+    Family.CL: (quote_clang, render_clang),  # placeholder: cl.exe writes no such files
 }
 
 
 def _split(data: bytes, family: Family) -> tuple[bytes, list[bytes], bytes]:
-    """(targets with their colon, quoted names, the text after the first rule)."""
+    """(targets with their colon, quoted names, text after the first rule)."""
     colon = _END_OF_TARGETS.search(data)
     if colon is None:
         return b"", [], data

@@ -1,6 +1,6 @@
-"""Which places of sources a compiler's diagnostics name, whatever their format, width and colour.
+"""Extracts source locations and missing includes from diagnostics of any format, width and colour.
 
-Unaware of what the messages mean, of their language, and of the file system.
+Depends on no language of the messages. Knows no file system.
 """
 
 import json
@@ -17,15 +17,15 @@ _LOCATION = re.compile(
     rb"|\((?P<msvc>[0-9]{1,9})(?:,[0-9]+)?\) ?: "
     rb"| \+(?P<vi>[0-9]{1,9})(?::[0-9]+)?: )"
 )
-#: How gcc's JSON and SARIF begin: a line each, from gcc 14 on many, indented.
+#: Start of gcc's JSON and SARIF: one line each, from gcc 14 on several indented lines.
 _MACHINE_READABLE = (b"[{", b'{"')
-#: No compiler's messages are nested deeper.
+#: Nesting limit; no compiler's messages are deeper.
 _MAX_DEPTH = 100
-#: A compiler writes one document. Each that is tried may cost as much as all of the text.
+#: A compiler writes one document. Each attempt may parse the whole text.
 _MAX_DOCUMENTS = 16
 
-#: In a failed compile: GNU as names the text that it got, which is a temporary file or standard
-#: input, whatever the language of its messages; clang names the statement, and is never translated.
+#: An assembler's messages in a failed compile. GNU as names its input, a temporary file or standard
+#: input, in every language; clang names the statement, and is never translated.
 _ASSEMBLER_SAYS = re.compile(
     rb"ssembler messages|\{standard input\}:|<inline asm>:|<instantiation>:"
     rb"|Could not find inc(?:bin|lude) file|^[^\n:]*\.s:",
@@ -36,18 +36,18 @@ Place = tuple[str, int]
 
 
 class _Document(NamedTuple):
-    """A part of diagnostics that is JSON; None where it is broken."""
+    """A JSON part of diagnostics; ``value`` is None if it is malformed."""
 
     value: Any
 
 
 def plain(stderr: bytes) -> bytes:
-    """Diagnostics without colours and links."""
+    """``stderr`` without colours and hyperlinks."""
     return _COLOURS.sub(b"", stderr)
 
 
 def places(stderr: bytes) -> Iterator[Place]:
-    """(path as spelled, line) of the places that plain diagnostics name; the first line is 1."""
+    """(path as spelled, line) of each location in plain diagnostics; the first line is 1."""
     for part in _parts(stderr):
         if isinstance(part, _Document):
             yield from _places_in(part.value)
@@ -56,7 +56,7 @@ def places(stderr: bytes) -> Iterator[Place]:
 
 
 def blamed(stderr: bytes, word: str) -> list[str]:
-    """The files in whose messages ``word`` stands, which a width may have moved to another line."""
+    """Files whose messages contain ``word``, even if wrapping moved it to a later line."""
     found: dict[str, None] = {}
     last: Place | None = None
     for part in _parts(plain(stderr)):
@@ -73,7 +73,7 @@ def blamed(stderr: bytes, word: str) -> list[str]:
 
 
 def _parts(stderr: bytes) -> Iterator[bytes | _Document]:
-    """Lines, and the documents among them."""
+    """The lines of ``stderr``, and the JSON documents among them."""
     start = end_of_document = documents = 0
     for line in stderr.splitlines(keepends=True):
         if start >= end_of_document:
@@ -96,7 +96,7 @@ def _place(line: bytes) -> Place | None:
 
 
 def _parsed(text: bytes) -> tuple[Any, int]:
-    """The document at the beginning, and its size in bytes; (None, 0) for what is none."""
+    """The leading JSON document and its size in bytes; (None, 0) if there is none."""
     decoded = text.decode("utf-8", "surrogateescape")
     try:
         value, end = json.JSONDecoder().raw_decode(decoded)
@@ -121,7 +121,7 @@ def _mentions(message: Any, word: str) -> bool:
 
 
 def _places_in(value: Any, depth: int = _MAX_DEPTH) -> Iterator[Place]:
-    """gcc: ``file`` and ``line``; SARIF: ``physicalLocation``."""
+    """Locations in a JSON value: gcc's ``file`` and ``line``, SARIF's ``physicalLocation``."""
     if depth == 0:
         return
     if isinstance(value, list):
@@ -141,7 +141,7 @@ def _places_in(value: Any, depth: int = _MAX_DEPTH) -> Iterator[Place]:
 
 
 def is_assemblers(stderr: bytes) -> bool:
-    """Whether a failed compile's messages are an assembler's: it may have missed a file."""
+    """Whether a failed compile's messages are an assembler's, which may have lacked a file."""
     return _ASSEMBLER_SAYS.search(stderr) is not None
 
 
@@ -149,16 +149,16 @@ _DIRECTIVE = re.compile(
     rb"\s*(?:#|%:|\?\?=)\s*(?:include_next|include|import)\b\s*"
     rb'(?:<(?P<angle>[^>\n]+)>|"(?P<quoted>[^"\n]+)"|\S)'
 )
-#: A -include that is not found: gcc's cc1 and clang's name for the command line have no file.
+#: A -include that is not found: gcc's cc1 and clang name the command line and no file.
 _GCC_OPTION = re.compile(rb"^(?:cc1[a-z]*|<command-line>)(?::[0-9]+)*: .+?: (?P<name>.+): [^:]+$")
 _CLANG_OPTION = re.compile(rb"^<(?:built-in|command line)>:[0-9]+:[0-9]+: .*'(?P<name>[^']+)'")
 
 
 class MissingInclude(msgspec.Struct, frozen=True):
-    """One include that failed.
+    """One include that was not found.
 
-    ``includer``: the file as the message names it, "" for the command line. ``name`` is None when
-    a macro computes it. ``angle``: ``<name>``.
+    ``includer``: the file as the message names it, "" for the command line. ``name`` is None if a
+    macro computes it. ``angle``: written as ``<name>``.
     """
 
     includer: str
@@ -169,9 +169,9 @@ class MissingInclude(msgspec.Struct, frozen=True):
 def missing_includes(
     stderr: bytes, read_line: Callable[[str, int], bytes | None]
 ) -> list[MissingInclude]:
-    """The includes that ``stderr`` complains of, each once.
+    """The includes that ``stderr`` reports as missing, each once.
 
-    ``read_line(path, line)`` gives a source line (the first is 1) without newline, or None.
+    ``read_line(path, line)`` returns a source line (the first is 1) without newline, or None.
     """
     found: dict[MissingInclude, None] = {}
     text = plain(stderr)
@@ -180,7 +180,7 @@ def missing_includes(
             found.setdefault(MissingInclude("", _text(option["name"]), angle=False))
     for path, number in places(text):
         if path.startswith("<"):
-            continue  # the command line, or what is built in
+            continue  # the command line or built-in definitions
         directive = _DIRECTIVE.match(read_line(path, number) or b"")
         if directive:
             name = directive["angle"] or directive["quoted"]

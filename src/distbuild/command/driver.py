@@ -1,6 +1,6 @@
-"""What the gcc and clang drivers make of names: family from program, language from source, outputs.
+"""Derives family, language and default outputs from file names, as gcc's and clang's drivers do.
 
-Duty: the conventions that both drivers share, as functions of strings. Unaware of option tables.
+Contains the conventions that both drivers share, as functions of strings. Knows no option tables.
 """
 
 import ntpath
@@ -14,7 +14,7 @@ _DRIVER = re.compile(
 )
 _CL_DRIVER = re.compile(r"(?:clang-)?cl(?:-[0-9]+(?:\.[0-9]+)*)?(?:\.exe)?", re.IGNORECASE)
 
-#: GCC 12 manual, "Options Controlling the Kind of Output"; suffixes of what is compiled.
+#: Suffix -> language; GCC 12 manual, "Options Controlling the Kind of Output".
 _LANGUAGES = {
     ".C": "c++",
     ".CPP": "c++",
@@ -36,20 +36,20 @@ _LANGUAGES = {
     ".sx": "assembler-with-cpp",
 }
 _HEADERS = frozenset((".H", ".h", ".h++", ".hh", ".hp", ".hpp", ".HPP", ".hxx", ".tcc"))
-#: What g++ and clang++ make of the names that mean C to gcc and clang.
+#: Languages that g++ and clang++ choose where gcc and clang choose C.
 _AS_CXX = {"c": "c++", "cpp-output": "c++-cpp-output"}
 
-#: Compiled from text that is already preprocessed: its line markers carry the original paths.
+#: Languages of preprocessed text, whose line markers contain the original paths.
 PREPROCESSED = frozenset(language for language in _LANGUAGES.values() if "cpp-output" in language)
-#: Compiled without a preprocessor: -MD writes no file, and the source includes nothing.
+#: Languages without a preprocessor: -MD writes no file, and the source includes nothing.
 INCLUDES_NOTHING = PREPROCESSED | {"assembler"}
-#: Drivers of the same compilers for what is no C, C++ or Objective-C.
+#: Drivers for languages other than C, C++ and Objective-C.
 _OTHER_LANGUAGES = re.compile(
     r"(?:.*-)?(?:gfortran|f77|f95|flang|gdc|gccgo|gm2|gnat[a-z]*|gccrs|gcobol|nvcc|ldc2|dmd)"
     r"(?:-[0-9]+(?:\.[0-9]+)*)?"
 )
 
-#: Sources of autoconf, SCons and Qt's configure; directories of CMake, Meson, SCons and Waf.
+#: Sources of autoconf and SCons; directories of CMake, Meson, SCons, Waf and Qt's configure.
 _PROBES = ("conftest.", "conftest_")
 _PROBE_DIRECTORIES = frozenset(
     ("CMakeTmp", "CMakeScratch", "meson-private", ".sconf_temp", ".conf_check", "config.tests")
@@ -58,13 +58,13 @@ _TRY_COMPILE = "TryCompile-"
 
 
 def family_of(program: str) -> Family | None:
-    """The family of a driver by its file name (``x86_64-linux-gnu-g++-12``), None if it is none."""
+    """The family of a driver by its file name (``x86_64-linux-gnu-g++-12``); None for no driver."""
     name = ntpath.basename(program)
     match = _DRIVER.fullmatch(name)
     if match is None:
         if _CL_DRIVER.fullmatch(name) is None:
             return None
-        # What a program called cl really is shows when it is asked.
+        # Which compiler a program called cl is, running it decides later.
         return Family.CLANG_CL if name.lower().startswith("clang") else Family.CL
     return Family.CLANG if match["name"].startswith("clang") else Family.GCC
 
@@ -101,9 +101,9 @@ def language_by_name(name: str) -> str | Local:
 
 
 def is_probe(source: str) -> bool:
-    """Whether a build system tries the compiler out with this file.
+    """Whether a build system tests the compiler with this file.
 
-    Many of them fail on purpose, one waits for the other, and none takes long.
+    Distribution does not speed these up: they are short, run one by one, and many fail on purpose.
     """
     *directories, name = source.split("/")
     if name.startswith(_PROBES) or not _PROBE_DIRECTORIES.isdisjoint(directories):
@@ -121,7 +121,7 @@ def default_output(source: str, *, assembly: bool) -> str:
 def default_dependency_file(source: str, explicit_output: str | None) -> str:
     """The file that -MD writes when there is no -MF: beside the -o, else in the current directory.
 
-    Measured with gcc 12 and clang 14: the last suffix goes, even of ``.o``; ``-o foo`` gives foo.d.
+    Measured with gcc 12 and clang 14: the last suffix is cut, even ``.o``; ``-o foo`` gives foo.d.
     """
     if explicit_output is None:
         return stem(source) + ".d"

@@ -1,7 +1,7 @@
-"""What a compile command is, as immutable values. Knows no option by name; parse builds these.
+"""Immutable value types of a parsed compile command, built by ``parse``. Knows no option table.
 
-A command is either a ``CompileCommand``, which can be distributed, or ``Local``, which says why
-not.
+A command is either a ``CompileCommand``, which can be distributed, or ``Local``, which holds the
+reason why not.
 """
 
 import enum
@@ -15,13 +15,13 @@ from distbuild.system.windows.paths import from_windows
 
 
 class PathStyle(enum.Enum):
-    """Of a system, and so of all compilers on it."""
+    """Path syntax of a system, and of all compilers on it."""
 
     POSIX = "posix"
     WINDOWS = "windows"
 
     def absolute(self, cwd: str, name: str) -> str:
-        """Where ``name`` is for a process in ``cwd``, as a path below "/" (``windows_paths``)."""
+        """``name`` resolved in ``cwd``, as a path below "/" (``system.windows.paths``)."""
         if self is PathStyle.WINDOWS:
             return from_windows(name, cwd)
         return posixpath.join(cwd, name)
@@ -31,7 +31,7 @@ class PathStyle(enum.Enum):
         return ntpath.basename(name) if self is PathStyle.WINDOWS else posixpath.basename(name)
 
     def is_directory_name(self, name: str) -> bool:
-        """Whether a name ends as only that of a directory does."""
+        """Whether ``name`` ends in a separator, as only directories may."""
         return name.endswith(("/", "\\") if self is PathStyle.WINDOWS else "/")
 
 
@@ -39,7 +39,7 @@ HERE = PathStyle.WINDOWS if os.name == "nt" else PathStyle.POSIX
 
 
 class LocalReason(enum.StrEnum):
-    """Why a command is compiled on the dev box. The value is its name in status and explain."""
+    """Why a command is compiled on the dev box. The value is the name in status and explain."""
 
     NOT_A_COMPILER = "not_a_compiler"
     LINK = "link"
@@ -85,16 +85,16 @@ class LocalReason(enum.StrEnum):
 
     @property
     def by_design(self) -> bool:
-        """True when nothing went wrong: such a command runs locally without a word."""
+        """True for an expected reason: the command runs locally and silently."""
         return self not in _FAILURES
 
     @property
     def is_said(self) -> bool:
-        """True for what is no failure, but not what the user expects: said once a build."""
+        """True for a reason that is no failure but surprises the user: printed once per build."""
         return self is LocalReason.OTHER_FILES
 
 
-#: ``-x`` of what the assembler reads as it stands, or preprocessed.
+#: ``-x`` languages of assembler sources, read as they are or preprocessed.
 ASSEMBLER_LANGUAGES = ("assembler", "assembler-with-cpp")
 _FAILURES = frozenset(
     {
@@ -113,16 +113,16 @@ _FAILURES = frozenset(
 
 
 class Local(msgspec.Struct, frozen=True):
-    """This command is not distributed. ``detail`` names the option or file that decided it."""
+    """A command that is not distributed. ``detail``: the option or file that decided it."""
 
     reason: LocalReason
     detail: str = ""
 
 
 class Role(enum.Enum):
-    """What the value of an option is; decides how it is relocated."""
+    """Kind of an option's value; decides how it is relocated."""
 
-    NONE = "none"  # the option has no value, or one that is no path
+    NONE = "none"  # no value, or one that is no path
     INPUT_FILE = "input_file"
     UNLISTED_FILE = "unlisted_file"  # an input that the compiler lists in no dependency file
     INPUT_DIR = "input_dir"
@@ -132,11 +132,11 @@ class Role(enum.Enum):
 
 
 class Argument(msgspec.Struct, frozen=True):
-    """One option with its value, or one positional argument, that remembers how it was spelled.
+    """One option with its value, or one positional argument, as spelled in the command.
 
     ``option`` is the option's name without value ("" for a positional); ``value`` its value or
-    None. ``separate`` tells ``-I dir`` from ``-Idir``. ``same_as``: the option of which this one
-    is another spelling. ``tokens()`` gives back the argv words.
+    None. ``separate``: ``-I dir``, not ``-Idir``. ``same_as``: the option of which this one is
+    another spelling. ``tokens()`` returns the argv words.
     """
 
     option: str
@@ -151,7 +151,7 @@ class Argument(msgspec.Struct, frozen=True):
         return self.same_as or self.option
 
     def tokens(self) -> tuple[str, ...]:
-        """The argument as words of a command line, spelled as it came."""
+        """The argument as argv words, spelled as in the command."""
         if self.value is None:
             return (self.option,)
         if self.separate:
@@ -160,7 +160,7 @@ class Argument(msgspec.Struct, frozen=True):
 
 
 class Family(enum.StrEnum):
-    """Which command-line language a driver speaks, and which quirks its outputs have."""
+    """Which command-line syntax a driver has, and which conventions its outputs follow."""
 
     GCC = "gcc"
     CLANG = "clang"
@@ -169,20 +169,20 @@ class Family(enum.StrEnum):
 
     @property
     def is_clang(self) -> bool:
-        """Whether clang is what compiles, whatever the command line's language."""
+        """Whether the compiler is clang, with either command-line syntax."""
         return self in (Family.CLANG, Family.CLANG_CL)
 
     @property
     def speaks_cl(self) -> bool:
-        """Whether the command line is Microsoft's language."""
+        """Whether the command line has Microsoft's syntax."""
         return self in (Family.CL, Family.CLANG_CL)
 
 
 class Dependencies(msgspec.Struct, frozen=True):
-    """What the command itself says about dependency files.
+    """The dependency file that the command itself asks for.
 
-    ``system``: system headers are listed too (-MD); False for -MMD. ``path``: where the file is
-    written, as the compiler would name it (relative to cwd or absolute).
+    ``system``: system headers are listed too (-MD); False for -MMD. ``path``: the file, as the
+    compiler names it (relative to cwd or absolute).
     """
 
     system: bool
@@ -194,7 +194,7 @@ class CompileCommand(msgspec.Struct, frozen=True):
 
     Paths are as spelled in the command (relative ones are relative to ``cwd``), except where a
     field says absolute. ``output`` is the explicit ``-o`` value or the name the driver chooses, ""
-    where nothing is written (``-fsyntax-only``).
+    if nothing is written (``-fsyntax-only``).
     """
 
     family: Family
@@ -212,18 +212,18 @@ class CompileCommand(msgspec.Struct, frozen=True):
     dependencies: Dependencies | None
     #: Absolute directories in which the compiler may write files that belong to the result.
     output_dirs: tuple[str, ...]
-    #: Only exact in a sandbox that shows the original paths (-save-temps, -gsplit-dwarf, ...).
+    #: Exact only in a sandbox with the original paths (-save-temps, -gsplit-dwarf, ...).
     needs_original_paths: bool
     #: Those of ``input_files`` that the compiler's dependency file does not name.
     unlisted_files: tuple[str, ...] = ()
-    #: Words of unknown options with a value, which might be a file's name.
+    #: Arguments of unknown options whose value might be a file's name.
     guessed: tuple[str, ...] = ()
-    #: Other files that it is sure to write, where no option has just their name.
+    #: Further files that the command always writes and whose name is no option's value.
     by_products: tuple[str, ...] = ()
     style: PathStyle = PathStyle.POSIX
 
     def output_files(self) -> tuple[str, ...]:
-        """The files that the command names, or implies, as its outputs; one may be named twice."""
+        """The files that the command names, or implies, as its outputs; may contain duplicates."""
         others = (
             argument.value
             for argument in self.arguments
@@ -234,15 +234,15 @@ class CompileCommand(msgspec.Struct, frozen=True):
         return tuple(path for path in named if path)
 
     def named_outputs(self) -> set[str]:
-        """The same as absolute paths, spelled as in the command."""
+        """``output_files`` as absolute paths, otherwise spelled as in the command."""
         return {self.absolute(path) for path in self.output_files()}
 
     def absolute(self, name: str) -> str:
-        """The path, below "/", of a file that the command names."""
+        """The path below "/" of a file that the command names."""
         return self.style.absolute(self.cwd, name)
 
     def argv(self) -> list[str]:
-        """The command line with response files expanded, otherwise as it came."""
+        """The command line with response files expanded, otherwise unchanged."""
         words = [self.compiler]
         for argument in self.arguments:
             words.extend(argument.tokens())

@@ -1,6 +1,6 @@
-"""What ``-march=native`` means: asked of the dev box's compiler, said again on another machine.
+"""Resolves ``-march=native`` with the dev box's compiler and rewrites it for a worker's processor.
 
-Duty: arguments and texts, as values. Unaware of processes: the caller runs the probe.
+The syncer parses the probe; the worker applies the result. Pure: the caller runs the probe.
 """
 
 import itertools
@@ -13,10 +13,10 @@ import msgspec
 from distbuild.command.model import Argument, CompileCommand, Family
 
 NATIVE = frozenset(("-march=native", "-mtune=native"))
-#: The source of a probe; nothing is compiled.
+#: The source file of a probe, which compiles nothing.
 PROBED = "/dev/null"
 
-#: Where gcc's own specs ask the processor ("Specifying Subprocesses" in its manual).
+#: The part of gcc's specs that detects the processor ("Specifying Subprocesses" in its manual).
 _CC1_CPU = re.compile(r"^\*cc1_cpu:\n(?P<spec>.*)\n", re.MULTILINE)
 _WORD = re.compile(r"-m[a-z][\w.=+-]*|--param|l[12]-cache-(?:line-)?size=[0-9]+")
 _CLANG_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -25,22 +25,22 @@ _MAX_WORDS = 2000
 
 
 def is_wanted(command: CompileCommand) -> bool:
-    """Whether what the command gives depends on the processor that it runs on."""
+    """Whether the command's result depends on the processor that it runs on."""
     words = [a for a in command.arguments if a.option.startswith("-m")]
     return any(map(_is_native, words))
 
 
 def probe(command: CompileCommand) -> tuple[str, ...]:
-    """Arguments that make the compiler print how it would start its own program."""
+    """Arguments that make the compiler print the command of its compiler proper."""
     kept = (a for a in command.arguments if a.option.startswith(("-m", "-target", "--target")))
     words = [word for argument in kept for word in argument.tokens()]
     return (*words, "-###", "-x", "c", "-c", PROBED)
 
 
 def parse_probe(stderr: str, specs: str, family: Family) -> tuple[str, ...] | None:
-    """What the compiler found out about the processor, as words for ``applied``.
+    """The processor that the compiler detected, as words for ``applied``.
 
-    ``specs`` is what gcc prints for -dumpspecs. None: it asks in a way that is not known here.
+    ``specs`` is gcc's output for -dumpspecs. Returns None if the output has an unknown form.
     """
     starts = (line for line in stderr.splitlines() if line.startswith(" ") and PROBED in line)
     try:
@@ -59,7 +59,7 @@ def parse_probe(stderr: str, specs: str, family: Family) -> tuple[str, ...] | No
 
 
 def checked(words: Sequence[str], family: Family) -> tuple[str, ...]:
-    """The same words, which came over the network; raises ValueError for any that may be more."""
+    """Validates words from the network; raises ValueError if one is no processor option."""
     check = _checked_clang if family is Family.CLANG else _checked_gcc
     known = check(tuple(words))
     if known is None:
@@ -68,15 +68,15 @@ def checked(words: Sequence[str], family: Family) -> tuple[str, ...]:
 
 
 def specs_text(words: Sequence[str]) -> str:
-    """A specs file that gives gcc these words in place of what it would find out."""
+    """A specs file that makes gcc use these words instead of detecting the processor."""
     gone = " ".join(f"%{{{word[1:]}:%>{word[1:]}}}" for word in sorted(NATIVE))
     return f"*cc1_cpu:\n{gone} {' '.join(words)}\n\n"
 
 
 def applied(command: CompileCommand, words: Sequence[str], specs: str) -> CompileCommand:
-    """The command for another processor. ``specs``: where gcc finds ``specs_text(words)``.
+    """The command for the processor in ``words``; ``specs``: file of ``specs_text(words)``.
 
-    The words take the place that gcc gives them itself, before all options: -g records them.
+    The words stand where gcc itself puts them, before all options, because -g records them.
     """
     if command.family is Family.GCC:
         first = Argument("-specs=", specs)
@@ -90,7 +90,7 @@ def applied(command: CompileCommand, words: Sequence[str], specs: str) -> Compil
         Argument(spelled["".join(argument.tokens())]) if _is_native(argument) else argument
         for argument in command.arguments
     )
-    # All features that came out in the end, the command's own -m options included.
+    # All resulting features, including those of the command's own -m options.
     more = (
         Argument("-Xclang", word, separate=True)
         for option, feature in zip(words[::2], words[1::2], strict=True)
@@ -105,7 +105,7 @@ def _is_native(argument: Argument) -> bool:
 
 
 def _clang_words(words: Sequence[str]) -> Iterator[str]:
-    """(-target-cpu, NAME), (-tune-cpu, NAME) and all (-target-feature, +NAME) of a cc1 command."""
+    """(-target-cpu, NAME), (-tune-cpu, NAME) and each (-target-feature, +NAME) of a cc1 command."""
     for option, value in itertools.pairwise(words):
         if option in ("-target-cpu", "-tune-cpu", "-target-feature"):
             yield option

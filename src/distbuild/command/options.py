@@ -1,7 +1,7 @@
-"""The option language of the gcc and clang drivers: how one word, or two, become one option.
+"""Looks up the option that an argument spells, and what the option means for distribution.
 
-Duty: find the row of a word and say what the option means for distribution. Unaware of whole
-commands, sources, outputs and of the file system. The rows stand in ``option_table``.
+Knows no whole commands, sources or outputs, and no file system. The rows are in ``tables`` (gcc,
+clang) and ``cl.rows``.
 """
 
 import enum
@@ -22,16 +22,16 @@ class ValueForm(enum.Enum):
 
 
 class Effect(enum.Enum):
-    """What an option means for distribution, unless it is a reason to stay local."""
+    """An option's effect on distribution, unless it is a reason to compile locally."""
 
     FINE = "fine"
-    ORIGINAL_PATHS = "original_paths"  # exact only where the worker shows the original paths
+    ORIGINAL_PATHS = "original_paths"  # exact only in a sandbox with these paths
 
 
 class Option(msgspec.Struct, frozen=True):
-    """One row. ``same_as`` names the option of which this one is another spelling.
+    """One row of an option table. ``same_as``: the option of which this one is another spelling.
 
-    ``guessed``: no row knows this option, or only a wide one; its value might be anything.
+    ``guessed``: no row matches this option, or only a wide one, so its value may be anything.
     """
 
     spelling: str
@@ -49,10 +49,10 @@ class Option(msgspec.Struct, frozen=True):
 
 
 class OptionTable:
-    """Rows of one family, to be asked word by word."""
+    """The rows of one driver family, for lookup by argument."""
 
     def __init__(self, rows: tuple[Option, ...], families: tuple[str, ...], family: Family) -> None:
-        """``families`` are prefixes (-f, -W) whose options without a row are plain and fine."""
+        """``families``: prefixes (-f, -W) whose options without a row are plain and FINE."""
         mine = [row for row in rows if row.only in (None, family)]
         joined = (ValueForm.JOINED, ValueForm.EITHER, ValueForm.ASSIGNED)
         whole = (ValueForm.FLAG, ValueForm.SEPARATE, ValueForm.EITHER)
@@ -77,7 +77,7 @@ class OptionTable:
 
 
 def _specific(row: Option, word: str) -> Option:
-    """The prefix ``row`` for just this word."""
+    """The prefix ``row``, narrowed to the option that ``word`` spells."""
     rest = word[len(row.spelling) :]
     if row.shape is ValueForm.ASSIGNED:
         head, equals, _ = word.partition("=")

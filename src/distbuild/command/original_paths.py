@@ -1,4 +1,4 @@
-"""What a command does with a terminal, apart from showing it colours. Pure."""
+"""Decides by compiler version whether a terminal or a line table needs the original paths. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -8,20 +8,20 @@ import msgspec
 from distbuild.command.model import CompileCommand, Family
 
 _DECIDES = "-fmessage-length="
-#: What atoi(3) makes a number above zero of.
+#: Text that atoi(3) converts to a number above zero.
 _POSITIVE = re.compile(r"[ \t\n\v\f\r]*\+?0*[1-9]")
 _CLANG = re.compile(r"clang ([0-9]+)")
-#: This one takes the width from nothing but COLUMNS. Measured; older ones may ask the terminal.
+#: This clang takes the width from COLUMNS only. Measured; older ones may query the terminal.
 _ASKS_NO_TERMINAL = 14
-#: From this one on, only TERM itself counts.
+#: From this clang on, only TERM itself matters.
 _ASKS_NO_TERMINFO = 19
 
 
 def on_terminal(command: CompileCommand, env: Mapping[str, str], version: str) -> CompileCommand:
-    """``command`` as it is with a terminal as its standard error.
+    """``command`` with a terminal as its standard error; it may then need the original paths.
 
-    clang wraps its messages there, and counts the path in front of them. gcc only cuts source
-    lines. ``version``: as ``toolchains.Identity`` has it.
+    clang wraps its messages there, and the path before them counts. gcc only cuts source lines.
+    ``version``: that of ``compiler.identity.Identity``.
     """
     if command.family is not Family.CLANG or not _wraps(command, env, version):
         return command
@@ -30,14 +30,14 @@ def on_terminal(command: CompileCommand, env: Mapping[str, str], version: str) -
 
 def _wraps(command: CompileCommand, env: Mapping[str, str], version: str) -> bool:
     if any(argument.option.startswith(_DECIDES) for argument in command.arguments):
-        return False  # a matter of the command alone: its row says what it needs
+        return False  # decided by the option's row
     if _POSITIVE.match(env.get("COLUMNS", "")):
         return True
     return _is_before(_ASKS_NO_TERMINAL, version)
 
 
 def asks_terminfo(command: CompileCommand, version: str) -> bool:
-    """Whether colours depend on what a machine's database says of the terminal."""
+    """Whether colours depend on the machine's terminfo entry for the terminal."""
     return command.family is Family.CLANG and _is_before(_ASKS_NO_TERMINFO, version)
 
 
@@ -47,16 +47,16 @@ def _is_before(major: int, version: str) -> bool:
 
 
 _GCC = re.compile(r"gcc ([0-9]+)")
-#: From this one on the assembler is told the source as file 0 of DWARF 5, by its mapped name.
+#: From this gcc on, the assembler gets the source as file 0 of DWARF 5, under its mapped name.
 _HAS_FILE_0 = 11
 _OLD_FORMATS = ("-gdwarf-2", "-gdwarf-3", "-gdwarf-4")
 
 
 def with_line_table(command: CompileCommand, version: str) -> CompileCommand:
-    """``command``, tied to its paths if such a line table would tell them.
+    """``command``, with original paths required if its line table would record the source's path.
 
-    ``version``: as ``toolchains.Identity`` has it. Measured with gcc 12; a relative source is no
-    trouble, and assembler text has one name.
+    ``version``: that of ``compiler.identity.Identity``. Measured with gcc 12. A relative source is
+    unaffected, and assembler text has only one name.
     """
     if command.family is not Family.GCC or not command.source.startswith("/"):
         return command

@@ -1,7 +1,7 @@
-"""Parses a command line once, into a CompileCommand or the reason why it stays local.
+"""Parses a compiler's command line into a CompileCommand, or a Local with the LocalReason.
 
-Duty: one pass over the words by the option table, then the decision. Unaware of the file system
-(response files come through a function), of workers and of how a command is run.
+Reads the argv once, by the option table, and passes the result to ``decide``. Knows no file system
+(a callback reads response files), no workers and no processes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,11 +31,11 @@ def parse(
     family: Family | None = None,
     style: PathStyle = HERE,
 ) -> CompileCommand | Local:
-    """The command ``argv`` (the compiler first), run in ``cwd`` (absolute), as a value.
+    """Parses ``argv`` (the compiler first) as run in ``cwd`` (absolute).
 
-    ``read_file`` gets an absolute path and gives the content, or None; it is asked for response
-    files only. ``family`` overrides what the compiler's name says; ``style`` is that of the system
-    on which the command was given.
+    ``read_file`` maps an absolute path to the content, or None; it is called for response files
+    only. ``family`` overrides the one that the compiler's name implies; ``style`` is that of the
+    system on which the command was issued.
     """
     speaks = family or driver.family_of(argv[0]) if argv else None
     if speaks is not None and speaks.speaks_cl:
@@ -52,7 +52,7 @@ def scan(
     read_file: Callable[[str], bytes | None],
     family: Family | None = None,
 ) -> Scan | Local:
-    """The same words, taken apart and not yet judged."""
+    """Splits ``argv`` into its parts, without deciding whether it can be distributed."""
     if not argv:
         return Local(LocalReason.NOT_A_COMPILER)
     family = family or driver.family_of(argv[0])
@@ -67,7 +67,7 @@ def scan(
 
 
 def render(command: CompileCommand) -> list[str]:
-    """The words that ``command`` was parsed from, response files expanded."""
+    """The argv that ``command`` was parsed from, response files expanded."""
     return command.argv()
 
 
@@ -97,7 +97,7 @@ def _scan(words: Sequence[str], family: Family) -> Scan:
 
 
 def _argument(word: str, option: Option, rest: Iterator[str]) -> Argument | None:
-    """The option with its value; None when the value that it needs is missing."""
+    """The option with its value; None if a required value is missing."""
     joined = word[len(option.spelling) :]
     if option.shape is ValueForm.SEPARATE or (option.shape is ValueForm.EITHER and not joined):
         value = next(rest, None)

@@ -1,7 +1,7 @@
-"""Parses the commands of a build: many are one command with another source and other outputs.
+"""A cache in front of ``parse`` for commands that differ only in their source and output names.
 
-Duty: recognise those, and put the names in. Unaware of what any option means: ``parse`` has found
-out for the first of them.
+The first such command is parsed; for the others the names are replaced in its result. Used by
+syncer and worker. Knows no option's meaning.
 """
 
 import posixpath
@@ -15,20 +15,20 @@ from distbuild.command.driver import family_of
 from distbuild.command.model import CompileCommand, Family, Local, Role
 from distbuild.command.parse import parse, scan
 
-#: Options whose values, as words of their own, name what is written.
+#: Options whose separate value names an output or a make target.
 _NAMING = frozenset(("-o", "-MF", "-MT", "-MQ"))
-#: Names that are nothing but names: no option, response file, standard output, device, file of a
-#: process, directory, sysroot or way up; in one line.
+#: Names without special meaning: no option, response file, standard output, device, file of a
+#: process, directory or sysroot; without a ".." component or a newline.
 _ORDINARY = re.compile(r"(?!/[/.]*(?:dev|proc)/)(?![-@=$])(?!(?:.*/)?\.\.(?:/|\Z)).*[^/\n]")
 _SOURCE = re.compile(r"[^-@\n].*(\.(?:c|cc|cpp|cxx|c\+\+|C|S|m|mm))")
-#: A build has a few dozens of them; what is more, is not a build's.
+#: Patterns kept; a build has a few dozens, so more do not come from one build.
 MAX_KNOWN = 1000
-#: Commands that are remembered as a whole: whoever edits a file gives the same command again.
+#: Whole commands kept: after an edit the same command is issued again.
 MAX_WHOLE = 4000
 
 
 class _Pattern(msgspec.Struct, frozen=True):
-    """A parsed command, and where its names are: (index of the word, index of the argument)."""
+    """A parsed command and the places of its names: (index in argv, index in ``arguments``)."""
 
     command: CompileCommand
     last: dict[str, str | None]
@@ -36,7 +36,7 @@ class _Pattern(msgspec.Struct, frozen=True):
 
 
 class Recall:
-    """``parse``, with a memory. Any thread may ask."""
+    """``parse`` with a cache. Thread-safe."""
 
     def __init__(self) -> None:
         self._known: dict[object, _Pattern] = {}
@@ -49,7 +49,7 @@ class Recall:
         read_file: Callable[[str], bytes | None],
         family: Family | None = None,
     ) -> CompileCommand | Local:
-        """See ``parse.parse``."""
+        """As ``parse.parse``."""
         whole = (cwd, family, *argv)
         if command := self._whole.get(whole):
             return command
@@ -71,7 +71,7 @@ class Recall:
         read_file: Callable[[str], bytes | None],
         family: Family | None,
     ) -> CompileCommand | Local:
-        """The command of the pattern that it follows, which is learned if it is new."""
+        """Applies the cached pattern for ``argv``, or parses ``argv`` and caches its pattern."""
         key = names.key(argv, cwd, family)
         pattern = self._known.get(key)
         if pattern is not None:
@@ -99,21 +99,21 @@ class Recall:
 
 
 class _Positions(msgspec.Struct, frozen=True):
-    """Indexes of the words of a command that seem to be its source, and names of its outputs."""
+    """Indexes in argv of the apparent source and of the apparent output names."""
 
     source: int
     suffix: str
     others: frozenset[int]
 
     def key(self, argv: Sequence[str], cwd: str, family: Family | None) -> object:
-        """What it has in common with those that differ in these words only."""
+        """Cache key, equal for commands that differ only at these indexes."""
         words: list[str | None] = list(argv)
         for at in (self.source, *self.others):
             words[at] = None
         return (cwd, family, self.suffix, *words)
 
     def places(self, command: CompileCommand) -> tuple[tuple[int, int], ...] | None:
-        """Where the names are among the arguments; None: one is not what it seemed to be."""
+        """(index in argv, index in ``arguments``) of each name; None if one is no name."""
         found = []
         at = 0
         for index, argument in enumerate(command.arguments):
@@ -128,7 +128,7 @@ class _Positions(msgspec.Struct, frozen=True):
 
 
 def _names(argv: Sequence[str]) -> _Positions | None:
-    """None: it is not a command of one source and of names that are nothing else."""
+    """The names in ``argv``; None without an apparent source, or if a name is not ordinary."""
     source, suffix, others = 0, "", []
     before = ""
     for at, word in enumerate(argv):

@@ -1,7 +1,7 @@
-"""Judges options that hand words to another program: -Wp, -Wa, -Xassembler, -Xclang, -mllvm.
+"""Checks options that pass arguments to another program: -Wp, -Wa, -Xassembler, -Xclang, -mllvm.
 
-Duty: says which of those words are known to be harmless; every other one stays local. Unaware of
-the rest of the command.
+Only arguments known to be harmless can be distributed; all others keep the command local. Knows
+nothing of the rest of the command.
 """
 
 import re
@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 
 from distbuild.command.model import Argument, Local, LocalReason
 
-#: Preprocessor words that name no file: beginnings, and whole words.
+#: Preprocessor arguments that name no file: prefixes, and whole arguments.
 _PREPROCESSOR = ("-D", "-U", "-W", "-std=", "-fmessage-length=", "-ftabstop=")
 _PREPROCESSOR_FLAGS = frozenset(
     "-C -CC -P -ansi -fopenmp -fopenmp-simd -fpch-preprocess -fno-show-column -pedantic"
     " -pedantic-errors -trigraphs -traditional-cpp -w".split()
 )
-#: GNU as: words that name no file and write none; "Command-Line Options" of its manual, 2.40. Not
-#: -a (a listing, with the name of a temporary file), --MD, -o.
+#: GNU as: arguments that name no file and write none; "Command-Line Options" of its manual, 2.40.
+#: Not -a (a listing, with the name of a temporary file), --MD, -o.
 _ASSEMBLER = (
     "--compress-debug-sections",
     "--elf-stt-common=",
@@ -34,11 +34,11 @@ _ASSEMBLER_FLAGS = frozenset(
     " --nocompress-debug-sections --noexecstack --reduce-memory-overheads --sectname-subst"
     " --strip-local-absolute --traditional-format -EB -EL -J -K -L -O -O1 -O2 -R -f -k -n".split()
 )
-#: GNU as: options whose value is the next word.
+#: GNU as: options whose value is the next argument.
 _ASSEMBLER_VALUES = frozenset(("--defsym", "-I"))
-#: GNU as: line numbers of what it reads: of C, that is a temporary file, whose name they tell.
+#: GNU as: line numbers of its input; for C that is a temporary file, whose name they record.
 _ASSEMBLER_DEBUG = re.compile(r"-g|--gen-debug|--?gdwarf-\w[\w=-]*")
-#: clang -cc1: words that name no file, of those that real builds pass; ``clang -cc1 --help``.
+#: clang -cc1: arguments that name no file, of those that real builds pass; ``clang -cc1 --help``.
 _FRONTEND = ("-D", "-U", "-W", "-debug-info-kind=", "-fmessage-length=", "-std=", "-vectorize-")
 _FRONTEND_FLAGS = frozenset(
     "-disable-O0-optnone -disable-free -disable-lifetime-markers -disable-llvm-optzns"
@@ -50,7 +50,7 @@ _FRONTEND_FLAGS = frozenset(
     " -mconstructor-aliases -mllvm -no-opaque-pointers -no-struct-path-tbaa -opaque-pointers"
     " -relaxed-aliasing -target-abi -target-cpu -target-feature -tune-cpu".split()
 )
-#: Of those, the ones whose value is the next word, that of the next -Xclang.
+#: Those of them whose value is the next argument, passed by the next -Xclang.
 _FRONTEND_VALUES = frozenset(("-target-abi", "-target-cpu", "-target-feature", "-tune-cpu"))
 #: LLVM's own options that read or write a file; ``opt --help-hidden``.
 _NAMES_FILE = re.compile(r"(?<!pro)file|output|dot|replay|export|mapping|(?:dir|path)=|-o=")
@@ -70,7 +70,7 @@ def dependency_request(argument: Argument) -> tuple[str, str] | None:
 
 
 def obstacle(argument: Argument, before: Sequence[Argument] = ()) -> Local | None:
-    """Why ``argument`` keeps its command local; None when it hands on nothing or known words.
+    """Why ``argument`` keeps its command local; None if it passes on none or known ones.
 
     ``before``: the argument before this one, if there is one.
     """
@@ -102,7 +102,7 @@ def obstacle(argument: Argument, before: Sequence[Argument] = ()) -> Local | Non
 
 
 def is_for_assembler_sources(argument: Argument) -> bool:
-    """Whether an obstacle is none where what the assembler reads has the source's name."""
+    """Whether the argument is no obstacle if the assembler reads the source itself."""
     if argument.meaning not in ("-Wa,", "-Xassembler"):
         return False
     words = (
@@ -112,7 +112,7 @@ def is_for_assembler_sources(argument: Argument) -> bool:
 
 
 def assembler_dirs(argument: Argument) -> Iterator[str]:
-    """Directories in which the assembler is to look; clang has its preprocessor look there too."""
+    """Search directories for the assembler; clang's preprocessor searches them too."""
     if argument.meaning not in ("-Wa,", "-Xassembler"):
         return
     value = argument.value or ""
@@ -125,13 +125,13 @@ def assembler_dirs(argument: Argument) -> Iterator[str]:
 
 
 def guess(argument: Argument) -> str:
-    """The word handed on to clang's inside if it has a value, which might be a file's name."""
+    """The argument for cc1 or LLVM if it has a value, which might be a file's name; else empty."""
     value = argument.value or ""
     return value if argument.meaning in ("-Xclang", "-mllvm") and "=" in value else ""
 
 
 def _is_question(option: str, value: str, before: Sequence[Argument]) -> bool:
-    """Whether LLVM is asked about itself, and compiles nothing."""
+    """Whether LLVM only prints information about itself and compiles nothing."""
     asked = option == "-mllvm" or (option == "-Xclang" and _handed_on(before) == "-mllvm")
     return asked and value.removeprefix("-").removeprefix("-") in _LLVM_TELLS
 
@@ -145,14 +145,14 @@ def _are_for_assembler(words: Sequence[str]) -> bool:
     for word in rest:
         if word in _ASSEMBLER_VALUES:
             if next(rest, None) is None:
-                return False  # the value would be another option's word
+                return False  # the value would be in another option
         elif not (word.startswith("-I") or _is_known(word, _ASSEMBLER, _ASSEMBLER_FLAGS)):
             return False
     return True
 
 
 def _handed_on(before: Sequence[Argument]) -> str:
-    """What the argument before handed to the front end; "" if it was for someone else."""
+    """What the previous argument passed to the front end; "" if it passed nothing there."""
     return next((a.value or "" for a in before if a.meaning == "-Xclang"), "")
 
 

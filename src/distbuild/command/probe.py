@@ -1,7 +1,6 @@
-"""What to ask a compiler about itself, how to read its answers, and which environment reaches it.
+"""Builds the probe of a compiler's search path, parses its output, and filters its environment.
 
-Duty: arguments and texts, as values. Unaware of processes: the caller runs the probe with LC_ALL=C
-and without the include variables.
+Pure: the caller runs the probe, with LC_ALL=C and without the include variables.
 """
 
 import functools
@@ -45,7 +44,7 @@ _ABSENT = re.compile(r'^ignoring nonexistent directory "(.*)"$', re.MULTILINE)
 _BEGIN = re.compile(r"^#include <\.\.\.>.*:$")
 _IMPLICIT = re.compile(r'^# \d+ "(/[^"]*)" 1 3', re.MULTILINE)
 
-#: Variables that reach the compiler on a worker; LC_* as well. Never the rest.
+#: Variables passed to a worker's compiler, besides LC_* and certain values of TERMINFO and PWD.
 ALLOWED_ENV = frozenset(
     (
         "CLICOLOR_FORCE",
@@ -72,10 +71,10 @@ ALLOWED_ENV = frozenset(
 )
 ALLOWED_ENV_PREFIXES = ("LC_",)
 
-#: TERMINFO that is an entry itself, not a directory of this or that machine (ncurses(3), 6.1).
+#: Prefixes of a TERMINFO that holds the entry itself and no local directory (ncurses(3), 6.1).
 _INLINE = ("b64:", "hex:")
-#: Where the dev box keeps programs, libraries, configuration and the terminal's description; what
-#: they name stays there.
+#: Locations of the dev box's programs, libraries, configuration and terminal descriptions. The
+#: files that they name stay on the dev box.
 _LOCATES = (
     "HOME",
     "LD_LIBRARY_PATH",
@@ -85,7 +84,7 @@ _LOCATES = (
     "TERMINFO_DIRS",
 )
 
-#: Bazel's PWD: whatever directory a process is in, and so it is recorded on each dev box alike.
+#: Bazel's PWD: the current directory of any process, so all machines record the same path.
 _CWD_OF_PROCESS = "/proc/self/cwd"
 _PROC = "/proc/"
 
@@ -112,7 +111,7 @@ _WRITES_OR_MOVES = (
     "SDKROOT",
     "SUNPRO_DEPENDENCIES",
 )
-#: From which release of Apple's systems on the code runs, and what is recorded for their tools.
+#: Minimum release of Apple's systems for the code, and what is recorded for Apple's tools.
 _CHOOSES_SYSTEM = (
     "DRIVERKIT_DEPLOYMENT_TARGET",
     "IPHONEOS_DEPLOYMENT_TARGET",
@@ -125,7 +124,7 @@ _CHOOSES_SYSTEM = (
 )
 _NOT_MODELLED = (*_WRITES_OR_MOVES, *_CHOOSES_SYSTEM)
 _OBSTACLES = frozenset((*_RUNS_OTHER_CODE, *_NOT_MODELLED))
-#: Where a clang for Windows finds headers (clang's MSVC.cpp), whatever its command line's language.
+#: Where a clang for Windows finds headers (clang's MSVC.cpp), with either command-line syntax.
 _FINDS_VISUAL_STUDIO = ("VCINSTALLDIR", "VCToolsInstallDir")
 _FOR_WINDOWS = ("EXTERNAL_INCLUDE", "INCLUDE", *_FINDS_VISUAL_STUDIO)
 _ASSEMBLER_APART = ("-no-integrated-as", "-fno-integrated-as")
@@ -136,8 +135,8 @@ _WINDOWS_TARGET = re.compile("windows|msvc|win32", re.IGNORECASE)
 def search_probe(command: CompileCommand) -> tuple[str, ...]:
     """Arguments that decide the built-in search directories of ``command``.
 
-    To be run as ``COMPILER *probe -E -v -`` with empty input: stderr is for
-    ``parse_search_dirs``, stdout for ``parse_implicit_include``. Equal probes have equal answers.
+    Run as ``COMPILER *probe -E -v -`` with empty input: ``parse_search_dirs`` reads its stderr,
+    ``parse_implicit_include`` its stdout. Equal probes of a compiler have equal output.
     """
     if command.family.speaks_cl:
         return ("/TC" if command.language == "c" else "/TP", *_probed_words(command))
@@ -147,8 +146,8 @@ def search_probe(command: CompileCommand) -> tuple[str, ...]:
 def parse_search_dirs(stderr: str) -> tuple[str, ...]:
     """The directories of ``#include <...>``, in order, as the compiler spells them.
 
-    The heading is found by its ``#include <...>``, which no translation changes; the list ends
-    with the first line that is not indented.
+    The heading contains ``#include <...>`` in every language; the list ends at the first line
+    that is not indented.
     """
     lines = iter(stderr.splitlines())
     if not any(_BEGIN.match(line) for line in lines):
@@ -162,28 +161,28 @@ def parse_search_dirs(stderr: str) -> tuple[str, ...]:
 
 
 def parse_absent_dirs(stderr: str) -> tuple[str, ...]:
-    """The directories that the compiler would search if they were there."""
+    """The nonexistent directories that the compiler would search."""
     return tuple(_ABSENT.findall(stderr))
 
 
 def parse_implicit_include(stdout: str) -> str | None:
-    """The header that the compiler includes by itself (glibc's stdc-predef.h), if there is one."""
+    """The header that the compiler includes implicitly (glibc's stdc-predef.h), or None."""
     match = _IMPLICIT.search(stdout)
     return match[1] if match else None
 
 
-#: Lists of directories that only the cl family reads; always separated by semicolons.
+#: Directory lists that only the cl family reads, always separated by semicolons.
 CL_PATH_LISTS = ("INCLUDE", "EXTERNAL_INCLUDE")
 
 
 def environment_for(family: Family, env: Mapping[str, str]) -> dict[str, str]:
-    """The part of ``env`` that reaches a compiler of this family."""
+    """The variables of ``env`` that are passed to a compiler of this family."""
     return dict(_environment_for(family, tuple(env.items())))
 
 
 @functools.lru_cache(maxsize=100)
 def _environment_for(family: Family, env: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    """The same; all the commands of a build have one environment."""
+    """Cached: all commands of a build have the same environment."""
     allowed = allowed_environment(dict(env))
     if family.speaks_cl:
         return allowed
@@ -191,7 +190,7 @@ def _environment_for(family: Family, env: tuple[tuple[str, str], ...]) -> dict[s
 
 
 def allowed_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The part of ``env`` that reaches the compiler."""
+    """The variables of ``env`` that are passed to a worker's compiler."""
     return {
         name: value
         for name, value in env.items()
@@ -205,8 +204,8 @@ def allowed_environment(env: Mapping[str, str]) -> dict[str, str]:
 def telling_environment(env: Mapping[str, str]) -> dict[str, str]:
     """The part of ``env`` that decides how and where a command is compiled.
 
-    What reaches the compiler, what forbids to distribute, and where the driver and its parts are
-    found and the terminal is described.
+    These are passed to the compiler, prevent distribution, or locate the driver, its parts and the
+    terminal's description.
     """
     names = {*_LOCATES, *_OBSTACLES, *_FINDS_VISUAL_STUDIO, *VARIABLES}
     more = {name: value for name, value in env.items() if name in names}
@@ -216,12 +215,12 @@ def telling_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_odd_pwd(path: str) -> bool:
-    """Whether a PWD names a directory as only the process itself can: no place in a mirror."""
+    """Whether a PWD is in /proc, whose paths depend on the process and are in no mirror."""
     return path.startswith(_PROC)
 
 
 def environment_obstacle(env: Mapping[str, str]) -> Local | None:
-    """Why a compile with this environment stays local: a variable whose effect is not modelled."""
+    """Why a compile with this environment stays local: a variable with an unmodelled effect."""
     pwd = env.get("PWD", "")
     if is_odd_pwd(pwd) and pwd != _CWD_OF_PROCESS:
         return Local(LocalReason.UNSUPPORTED_OPTION, "PWD")
@@ -235,9 +234,9 @@ def environment_obstacle(env: Mapping[str, str]) -> Local | None:
 
 
 def target_obstacle(command: CompileCommand, name: str, env: Mapping[str, str]) -> Local | None:
-    """Why a compile for this target stays local in this environment.
+    """Why a compile for Windows by clang stays local: variables choose its headers.
 
-    ``name``: what the compiler was called by, which may begin with a target.
+    ``name``: the compiler's name in the command, which may begin with a target.
     """
     found = next((variable for variable in _FOR_WINDOWS if env.get(variable)), None)
     if found is None or command.family is not Family.CLANG:
@@ -249,8 +248,10 @@ def target_obstacle(command: CompileCommand, name: str, env: Mapping[str, str]) 
 
 
 def assembler_obstacle(command: CompileCommand, name: str) -> Local | None:
-    """Why a compile by another machine's assembler stays local: a clang's identity has its own
-    machine's alone. ``name``: what the compiler was called by."""
+    """Why a clang compile with another target's external assembler stays local.
+
+    clang's identity covers only the host's assembler. ``name``: the compiler's in the command.
+    """
     if command.family is not Family.CLANG:
         return None
     options = [a.option for a in command.arguments]
@@ -262,7 +263,7 @@ def assembler_obstacle(command: CompileCommand, name: str) -> Local | None:
 
 
 def _probe_language(language: str) -> str:
-    """The language whose search path counts; preprocessed text has that of its own language."""
+    """The language whose search path applies; preprocessed text has that of its own language."""
     return language.removesuffix("-cpp-output").replace("cpp-output", "c")
 
 

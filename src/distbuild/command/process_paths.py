@@ -1,7 +1,7 @@
-"""Paths that nobody else can follow: those that lead each process somewhere else, where the syncer
-would see its own, and those of which no compiler can tell.
+"""Detects paths that depend on the process that opens them, and paths no dependency file can list.
 
-Duty: strings. Links that lead to such a place are not seen here.
+Such a command stays local: syncer and worker would open other files. Pure, so it follows no
+symlinks to such paths.
 """
 
 import posixpath
@@ -9,19 +9,19 @@ import re
 
 from distbuild.command.model import CompileCommand, Local, LocalReason
 
-#: proc(5), and the names that Linux has for a process' own open files and terminal.
+#: proc(5), and Linux's names for a process's open files and terminal.
 _OF_PROCESS = re.compile(r"//?(?:proc|dev/(?:fd|std(?:in|out|err)|tty))(?:/|\Z)")
 
 
 def is_of_process(path: str) -> bool:
-    """Whether an absolute path, perhaps with ``..`` in it, means this or that by who uses it."""
+    """Whether an absolute path, perhaps with ``..``, depends on the process that opens it."""
     return _OF_PROCESS.match(posixpath.normpath(path)) is not None
 
 
 def special_input(command: CompileCommand) -> Local | None:
-    """What the command reads, or where it is run, if only the compiler itself can find that.
+    """The first path that the command reads or runs in that only the local compiler can follow.
 
-    A name with a newline in it: no dependency file can tell of it.
+    This includes names with a newline, which no dependency file can list.
     """
     named = (command.source, *command.input_files, *command.search_dirs)
     for path in (command.cwd, *map(command.absolute, named)):

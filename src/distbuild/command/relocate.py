@@ -1,7 +1,7 @@
-"""Rewrites a command to run in a tree in which the dev box's paths are mirrored below a prefix.
+"""Worker side: rewrites a gcc or clang command to run in a tree that mirrors the dev box's "/".
 
-Duty: the argv, cwd and environment that give the same bytes there (gcc 12, clang 14). Unaware of
-which files the tree holds and of how processes are started: the caller sets PWD to ``cwd``.
+Yields the argv, cwd and environment that give the same bytes there (gcc 12, clang 14). Knows no
+files of the tree and starts no process: the caller sets PWD to ``cwd``.
 """
 
 import posixpath
@@ -29,10 +29,10 @@ _SEARCH_VARIABLES = frozenset(
 
 
 class Relocated(msgspec.Struct, frozen=True):
-    """What to run, where, and the two files that the caller takes from the output directory.
+    """The argv and cwd to run, and the two files that the caller reads from the output directory.
 
-    ``dependency_path`` is always written: when the command asks for no dependency file it is the
-    caller's own proof of the inputs, with system headers, and no output of the command.
+    ``dependency_path`` is always written. If the command asks for no dependency file, it lists the
+    inputs, system headers included, for the caller, and is no output of the command.
     """
 
     argv: list[str]
@@ -50,18 +50,17 @@ def relocate(
 ) -> Relocated:
     """``command`` for a worker that mirrors the dev box's "/" at ``tree`` (absolute, canonical).
 
-    ``builtin_dirs`` and ``implicit_include`` are what the compiler told ``toolchain.search_probe``
-    on the dev box. ``tree`` holds no "=". Raises ValueError for a command that needs the original
-    paths.
+    ``builtin_dirs`` and ``implicit_include`` come from ``probe.search_probe`` on the dev box.
+    ``tree`` contains no "=". Raises ValueError if the command needs the original paths.
     """
     if command.needs_original_paths:
         raise ValueError("this command needs the original paths")
     name = posixpath.basename(command.output)
     output = posixpath.join(out_dir, name)
-    # Not the output's name with something behind it: that may be as long as a name can be.
+    # Not the output's name with a suffix: that name may already have the maximum length.
     dependency = posixpath.join(out_dir, "d" if name != "d" else "dd")
-    # Not -ffile-prefix-map: gcc applies it after every -fmacro-prefix-map, so it would outrank
-    # the user's own. Of each of these two kinds the last one that fits wins, the user's.
+    # Not -ffile-prefix-map: gcc applies it after every -fmacro-prefix-map, so it would override
+    # the user's own. Of each of these two kinds the last match wins: the user's.
     argv = [command.compiler, f"-fdebug-prefix-map={tree}=", f"-fmacro-prefix-map={tree}="]
     argv += _builtin(tree, builtin_dirs, implicit_include)
     argv += _dependency_options(command, dependency)
@@ -73,10 +72,10 @@ def relocate(
 
 
 def observed(command: CompileCommand, dependency_path: str) -> list[str]:
-    """The command's own argv for a sandbox with the original paths, made to list its inputs.
+    """The command's own argv, extended to list its inputs, for a sandbox with the original paths.
 
-    A command that asks for a dependency file keeps its own; ``dependency_path`` is then unused.
-    What includes nothing writes none at all: clang would warn of -MD there.
+    A command with a dependency file keeps its own; ``dependency_path`` is then unused. A language
+    without includes gets none, because clang would warn about -MD there.
     """
     argv = command.argv()
     if command.dependencies is None and command.language not in driver.INCLUDES_NOTHING:
@@ -85,14 +84,14 @@ def observed(command: CompileCommand, dependency_path: str) -> list[str]:
 
 
 def records_itself(command: CompileCommand) -> bool:
-    """Whether the compiler writes its own command line into the object."""
+    """Whether an option makes the compiler write its command line into the object."""
     return any(argument.option in _RECORDING for argument in command.arguments)
 
 
 def relocate_env(env: Mapping[str, str], tree: str) -> dict[str, str]:
     """``env`` with the absolute directories of the include variables moved below ``tree``.
 
-    An empty element of such a list means the current directory and stays.
+    An empty element of such a list means the current directory and is kept.
     """
     return {
         name: ":".join(root(path, tree) for path in value.split(":"))
@@ -103,12 +102,12 @@ def relocate_env(env: Mapping[str, str], tree: str) -> dict[str, str]:
 
 
 def root(path: str, tree: str) -> str:
-    """``path`` below ``tree`` when it is absolute; a relative path follows the cwd by itself."""
+    """``path`` below ``tree`` if it is absolute; a relative path depends on the cwd only."""
     return tree + path if path.startswith("/") else path
 
 
 def dependency_target(command: CompileCommand) -> str:
-    """The target that the driver gives its dependency rule when there is no -MT or -MQ, unquoted.
+    """The target of the driver's dependency rule without -MT or -MQ, unquoted.
 
     Measured: the -o as spelled; without one, and for gcc's -Wp,-MD, the source's stem and ".o".
     """
@@ -123,16 +122,16 @@ def _builtin(tree: str, dirs: Sequence[str], implicit: str | None) -> Iterator[s
     """The compiler's own search path, as options.
 
     -idirafter, not -isystem: C_INCLUDE_PATH comes after every -isystem and before the built-in
-    directories. Both are system directories, and the user's own -idirafter follow these.
+    directories. Both are system directories, and the user's own -idirafter come later.
     """
     yield "-nostdinc"
     for directory in dirs:
         yield "-idirafter"
         yield root(directory, tree)
     if implicit is not None:
-        # gcc's own <stdc-predef.h>, which -nostdinc switches off. By name: a path would not be
-        # found in a system directory, and -MMD would list it. Where another file of that name
-        # would be found first, the caller does without relocation.
+        # gcc's own <stdc-predef.h>, which -nostdinc disables. By name: a path would not be found
+        # in a system directory, and -MMD would list it. If another file of that name would be
+        # found first, the caller does not relocate.
         yield "-include"
         yield posixpath.basename(implicit)
 

@@ -1,6 +1,6 @@
-"""Expands @file arguments the way the GNU drivers do (libiberty, expandargv).
+"""Expands @file arguments as the GNU drivers do (libiberty, expandargv), within size bounds.
 
-Duty: words in, words out, with bounds. Unaware of what any word means.
+Knows no option and no file system: a callback reads the files.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from distbuild.command.model import Local, LocalReason
 from distbuild.command.process_paths import is_of_process
 
-#: A response file inside a response file inside ...; a real build nests two or three.
+#: Nesting depth of response files; a real build nests two or three.
 MAX_DEPTH = 16
-#: Bytes of all response files of one command; the kernel's own limit for argv is 2 MiB.
+#: Bytes of all response files of one command; the kernel's limit for argv is 2 MiB.
 MAX_BYTES = 4 << 20
 
 ReadFile = Callable[[str], bytes | None]
@@ -19,13 +19,13 @@ _SPACE = " \t\n\v\f\r"
 
 
 class _RefusedError(Exception):
-    """Internal: a bound was passed; carries the word that did it."""
+    """Internal: a response file is not expanded; carries its argument."""
 
 
 def expand(argv: Sequence[str], cwd: str, read_file: ReadFile) -> list[str] | Local:
-    """``argv`` with every readable @file replaced by its words, nested ones too.
+    """``argv`` with every readable @file, also a nested one, replaced by its words.
 
-    A file that cannot be read stays a literal word, as with the drivers.
+    An unreadable file stays a literal argument, as in the drivers.
     """
     budget = [MAX_BYTES]
     try:
@@ -35,7 +35,7 @@ def expand(argv: Sequence[str], cwd: str, read_file: ReadFile) -> list[str] | Lo
 
 
 def split_gnu(text: str) -> list[str]:
-    """Words of a response file: quotes group, a backslash takes the next character literally."""
+    """Words of a response file: quotes group, a backslash makes the next character literal."""
     words: list[str] = []
     word: list[str] | None = None
     quote = ""
@@ -59,7 +59,7 @@ def split_gnu(text: str) -> list[str]:
 
 
 def _quoted(character: str, quote: str, word: list[str]) -> str:
-    """One character at or inside a quotation; returns the quote that is open afterwards."""
+    """Handles one character at or inside a quotation; returns the quote that is then open."""
     if not quote:
         return character
     if character == quote:
@@ -74,7 +74,7 @@ def _words(
     for word in words:
         path = _absolute(cwd, word[1:]) if _names_file(word) else ""
         if path and is_of_process(path):
-            raise _RefusedError(word)  # a pipe, perhaps, and that of another process
+            raise _RefusedError(word)  # perhaps a pipe, and of another process
         data = read_file(path) if path else None
         if data is None:
             yield word

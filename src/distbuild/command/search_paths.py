@@ -1,4 +1,4 @@
-"""Which directories a command names for the compiler to search. Unaware of the built-in ones."""
+"""Lists the search directories in a command and its environment, without the built-in ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -6,14 +6,16 @@ from distbuild.command.model import Argument, CompileCommand, Local, LocalReason
 from distbuild.command.passthrough import assembler_dirs
 from distbuild.command.probe import CL_PATH_LISTS
 
-#: Search directories whose names begin with the value of an -iprefix before them.
+#: Options for search directories that are appended to the value of a preceding -iprefix.
 _PREFIXED = ("-iwithprefix", "-iwithprefixbefore")
 _PATH_LISTS = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH")
 
 
 def search_dirs(arguments: Sequence[Argument]) -> tuple[str, ...]:
-    """Values of directory options; "=dir" and "$SYSROOT/dir" below the command's own sysroot. Last
-    those that only the assembler is given."""
+    """Values of directory options, with "=dir" and "$SYSROOT/dir" below the command's own sysroot.
+
+    The assembler's directories come last.
+    """
     sysroots = [a.value or "" for a in arguments if a.meaning == "--sysroot"]
     sysroot = sysroots[-1] if sysroots else ""
     named = [a.value for a in arguments if a.role is Role.INPUT_DIR and a.value is not None]
@@ -28,13 +30,13 @@ def search_dirs(arguments: Sequence[Argument]) -> tuple[str, ...]:
 
 
 def angle_dirs(command: CompileCommand, env: Mapping[str, str]) -> list[str]:
-    """Those of its own and of its environment in which ``#include <...>`` is looked for."""
+    """Directories of the command and its environment that ``#include <...>`` searches."""
     named = search_dirs([a for a in command.arguments if a.meaning != "-iquote"])
     return [*map(command.absolute, named), *listed_dirs(command, env)]
 
 
 def quoted_dirs(command: CompileCommand) -> tuple[str, ...]:
-    """Those in which only ``#include "..."`` is looked for, as spelled."""
+    """Directories that only ``#include "..."`` searches, as spelled."""
     return search_dirs([a for a in command.arguments if a.meaning == "-iquote"])
 
 
@@ -52,12 +54,12 @@ def listed_dirs(command: CompileCommand, env: Mapping[str, str]) -> Iterator[str
 
 
 def in_sysroot(path: str) -> bool:
-    """Whether a directory is one below the command's sysroot."""
+    """Whether ``path`` is spelled relative to the command's sysroot."""
     return path.startswith(("=", "$SYSROOT"))
 
 
 def unprefixed(arguments: Sequence[Argument]) -> Local | None:
-    """A directory of which only the compiler knows how its name begins."""
+    """A directory without a preceding -iprefix, whose default only the compiler knows."""
     involved = [a for a in arguments if a.meaning in ("-iprefix", *_PREFIXED)]
     if involved and involved[0].meaning != "-iprefix":
         return Local(LocalReason.UNSUPPORTED_OPTION, involved[0].option)
@@ -65,7 +67,7 @@ def unprefixed(arguments: Sequence[Argument]) -> Local | None:
 
 
 def _prefixed(arguments: Sequence[Argument]) -> tuple[str, ...]:
-    """Each name that a prefix and a directory may make; the order decides which of them count."""
+    """Every combination of prefix and directory; the options' order decides which apply."""
     prefixes = [a.value or "" for a in arguments if a.meaning == "-iprefix"]
     names = [a.value or "" for a in arguments if a.meaning in _PREFIXED]
     return tuple(prefix + name for prefix in prefixes for name in names)

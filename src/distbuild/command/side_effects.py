@@ -1,9 +1,9 @@
-"""Which files a command may write: those that it names, and by-products, whose names it implies.
+"""Determines which files a command may write: named outputs, and by-products with implied names.
 
-By-products are those of -save-temps, -gsplit-dwarf, dumps, ... gcc makes their names of the
-output's name, clang of the source's or the output's; measured with gcc 12 and clang 14. The syncer
-and the worker follow this one rule: what a worker delivers is what its command may write. Unaware
-of the disk: the caller lists directories, and says which of two names one directory has.
+By-products come from -save-temps, -gsplit-dwarf, dumps, ... gcc derives their names from the
+output's name, clang from the source's or the output's; measured with gcc 12 and clang 14. Syncer
+and worker share this rule: a worker delivers only files that its command may write. Knows no disk:
+the caller lists directories and compares them.
 """
 
 import posixpath
@@ -28,11 +28,11 @@ _SUFFIXES = {
     "-save-temps": _TEMPORARY,
     "--save-temps": _TEMPORARY,
 }
-#: Most names of dumps have the source's suffix in the middle.
+#: Most dump names contain the source's suffix.
 _SUFFIX = r"(?:\.[^./]+)?"
-#: ``out.c.252t.optimized``: a number with the kind of pass, and its name.
+#: ``out.c.252t.optimized``: the pass's number and kind, and its name.
 _DUMP = _SUFFIX + r"\.\d{3}[a-z]\.[^/]+"
-#: Options whose by-products have many names, by how the option begins.
+#: Option prefix -> pattern, for options whose by-products have many names.
 _MANY = {
     "-d": _DUMP,
     "-fdump-": _DUMP,
@@ -46,16 +46,16 @@ _MANY = {
     "-fcompare-debug": _SUFFIX + r"\.gk(?:d|\.[^/]+)",
 }
 _NAMING = ("-dumpbase", "-dumpdir", "--dumpbase", "--dumpdir")
-#: clang-cl hands the value of this one on as an option.
+#: clang-cl passes the value of this option to clang as an option.
 _TO_CLANG = "-clang:"
-#: With these a successful compile leaves no object. gcc and clang name none then; cl's does.
+#: Options that write no object. ``output`` is then "" for gcc and clang, but not for cl.
 _WRITES_NOTHING = ("-fsyntax-only", "-Zs")
 
 
 def by_products(command: CompileCommand, listed: Callable[[str], Iterable[str]]) -> Iterator[str]:
-    """Absolute paths at which there may be a by-product, perhaps some more.
+    """Absolute paths of possible by-products, perhaps a superset.
 
-    ``listed`` gives the names in a directory.
+    ``listed`` returns the names in a directory.
     """
     suffixes, many = _kinds(command)
     if not (suffixes or many):
@@ -69,7 +69,7 @@ def by_products(command: CompileCommand, listed: Callable[[str], Iterable[str]])
 
 
 def by_product_names(command: CompileCommand) -> re.Pattern[str]:
-    """What the whole name of a by-product looks like."""
+    """Matches the whole file name of a by-product; nothing if there are none."""
     suffixes, many = _kinds(command)
     ends = [*map(re.escape, sorted(suffixes)), *sorted(many)]
     if not ends:
@@ -79,9 +79,9 @@ def by_product_names(command: CompileCommand) -> re.Pattern[str]:
 
 
 class Writable:
-    """Which files ``command`` may write.
+    """The set of files that ``command`` may write.
 
-    ``is_same(DIRECTORY, NAMED)``: whether a path's directory is the one that the command calls
+    ``is_same(DIRECTORY, NAMED)``: whether a path's directory is the one that the command spells
     ``NAMED`` (absolute).
     """
 
@@ -89,14 +89,14 @@ class Writable:
         self._command = command
         self._ask_same = is_same
         self._known: dict[tuple[str, str], bool] = {}
-        # By the name of the file, the directories in which the command names one.
+        # File name -> directories in which the command names such a file.
         self._named: dict[str, list[str]] = {}
         for place in map(command.absolute, command.output_files()):
             directory, _, name = place.rpartition("/")
             self._named.setdefault(name, []).append(directory)
 
     def has(self, path: str) -> bool:
-        """Whether the file at ``path`` is one of them."""
+        """Whether the command may write the file at ``path``."""
         directory, _, name = path.rpartition("/")
         for named in self._named.get(name, ()):
             if named == directory or self._is_same(directory, named):
@@ -113,7 +113,7 @@ class Writable:
 
 
 def object_of(command: CompileCommand) -> str:
-    """The file that a successful compile has written, as the command names it; "": none."""
+    """The file that a successful compile writes, as the command names it; "" if none."""
     if any(argument.meaning in _WRITES_NOTHING for argument in command.arguments):
         return ""
     return command.output
@@ -123,10 +123,10 @@ _NO_NAME = re.compile(r"(?!)")
 
 
 def _kinds(command: CompileCommand) -> tuple[set[str], set[str]]:
-    """The suffixes of its by-products, and the patterns of those that have many names."""
+    """The suffixes of by-products, and the patterns of those with many names."""
     suffixes, many = set[str](), set[str]()
     if not command.needs_original_paths:
-        return suffixes, many  # so is every option that makes one
+        return suffixes, many  # every option with by-products does
     for argument in command.arguments:
         option = argument.option if argument.meaning != _TO_CLANG else argument.value or ""
         if option.startswith("-"):
@@ -137,7 +137,7 @@ def _kinds(command: CompileCommand) -> tuple[set[str], set[str]]:
 
 
 def _stems(command: CompileCommand) -> list[str]:
-    """How their names begin."""
+    """Possible beginnings of the by-products' names."""
     dumps = {a.meaning: a.value or "" for a in command.arguments if a.meaning in _NAMING}
     prefix = posixpath.basename(dumps.get("-dumpdir", ""))
     names = (command.output, command.source, dumps.get("-dumpbase", ""))
@@ -146,17 +146,17 @@ def _stems(command: CompileCommand) -> list[str]:
     return sorted({*stems, *(prefix + stem for stem in stems)})
 
 
-#: clang: temporary files that are renamed; so are its main output and serialized diagnostics.
+#: clang writes these, its main output and serialized diagnostics as renamed temporary files.
 _RENAMED = (".i", ".ii", ".mi", ".mii", ".s", ".bc", ".ll")
 _ASSEMBLERS = ("-fintegrated-as", "-integrated-as", "-fno-integrated-as", "-no-integrated-as")
 _SAVES_TEMPS = ("-save-temps", "--save-temps")
 
 
 def is_rewritten(command: CompileCommand, path: str, *, empty: bool = False) -> bool:
-    """Whether the compiler opens an old file at ``path``, which it has written, and truncates it.
+    """Whether the compiler truncates an existing output at ``path`` instead of replacing it.
 
-    GNU as and objcopy (.dwo) remove the old one, unless it is ``empty`` (``-o $(mktemp)``). The cl
-    family is taken to remove it always.
+    GNU as and objcopy (.dwo) remove the old file unless it is ``empty`` (``-o $(mktemp)``). The cl
+    family is assumed always to remove it.
     """
     if command.family.speaks_cl:
         return False
@@ -174,7 +174,7 @@ def is_rewritten(command: CompileCommand, path: str, *, empty: bool = False) -> 
 
 
 def _is_assembled_by_clang(command: CompileCommand) -> bool:
-    """Whether the object comes from clang's assembler alone, which knows no temporary files."""
+    """Whether clang's own assembler writes the object directly, without a temporary file."""
     options = [argument.meaning for argument in command.arguments]
     if "-fno-temp-file" in options:
         return True
@@ -185,7 +185,7 @@ def _is_assembled_by_clang(command: CompileCommand) -> bool:
 
 
 def _is_assembled_by_gnu_as(command: CompileCommand) -> bool:
-    """Whether clang leaves it to another assembler."""
+    """Whether clang runs an external assembler."""
     options = (argument.meaning for argument in reversed(command.arguments))
     return next((o for o in options if o in _ASSEMBLERS), "").startswith(("-no-", "-fno-"))
 
@@ -202,14 +202,14 @@ def _base(path: str) -> str:
 
 
 _SEPARATORS = re.compile("[=,:;]")
-#: A name with a suffix, though nothing is there: an output, perhaps.
+#: A name with a suffix: perhaps an output that does not exist yet.
 _SUFFIXED = re.compile(r"[^/]+\.[A-Za-z]\w*")
 
 
 def unknown_file(command: CompileCommand, exists: Callable[[str], bool]) -> Local | None:
-    """Why the command stays local: an unknown option of it may read or write a file.
+    """Why the command stays local: one of its unknown options may read or write a file.
 
-    ``exists`` is asked for absolute paths.
+    ``exists`` is called with absolute paths.
     """
     for word in command.guessed:
         for name in names(word):
@@ -221,7 +221,7 @@ def unknown_file(command: CompileCommand, exists: Callable[[str], bool]) -> Loca
 
 
 def names(word: str) -> Iterator[str]:
-    """What may be a name in an option's word: its value, and the parts of a list or a pair."""
+    """Possible file names in an argument: its value, and the parts of a list or pair."""
     _, equals, value = word.partition("=")
     if not equals:
         value = word[word.find("/") :] if "/" in word else ""

@@ -1,1 +1,1 @@
-"""The command line of Microsoft's cl.exe and of clang-cl, which speaks the same language."""
+"""Command lines of Microsoft's cl.exe and of clang-cl, which accepts the same syntax."""

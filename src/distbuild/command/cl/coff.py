@@ -1,8 +1,8 @@
-"""The name of an object inside the object: cl.exe writes where its output is, always.
+"""Worker side: replaces the output path that cl.exe always records inside a COFF object.
 
-Duty: bytes in, bytes out. The symbol record S_OBJNAME stands first in the section ``.debug$S`` and
-holds the whole path. Formats: "PE Format" in Microsoft's documentation (COFF objects, also those
-with more than 16 bits of sections), and the records of cvinfo.h in Microsoft's microsoft-pdb.
+Bytes in, bytes out. The symbol record S_OBJNAME stands first in the section ``.debug$S`` and holds
+the whole path. Formats: "PE Format" in Microsoft's documentation (COFF objects, also those whose
+section count exceeds 16 bits), and the records of cvinfo.h in Microsoft's microsoft-pdb.
 """
 
 import struct
@@ -15,7 +15,7 @@ _SECTION = b".debug$S"
 _SIGNATURE = 4  # CV_SIGNATURE_C13
 _SYMBOLS = 0xF1
 _OBJNAME = 0x1101
-#: In front of the name: length and kind of the record, and a number that tells nothing.
+#: Bytes before the name: the record's length, its kind, and a signature that is not used here.
 _NAME_AT = 8
 _BIG = b"\0\0\xff\xff"
 _NRELOC_OVERFLOW = 0x0100_0000
@@ -24,9 +24,10 @@ _RELOCATION_BYTES = 10
 
 
 def renamed(data: bytes, old: str, new: str) -> bytes:
-    """The object ``data`` as if it had been written at ``new`` and not at ``old``, which is
-    compared without case; the same bytes if no such name is in it. Raises ValueError for what is
-    no object."""
+    """The object ``data`` with its recorded path ``old`` (compared ignoring case) set to ``new``.
+
+    Returns the same bytes if ``old`` is not recorded. Raises ValueError if ``data`` is no object.
+    """
     try:
         return _renamed(data, old.encode("utf-8"), new.encode("utf-8"))
     except (struct.error, IndexError) as error:
@@ -34,11 +35,11 @@ def renamed(data: bytes, old: str, new: str) -> bytes:
 
 
 class _Layout(msgspec.Struct, frozen=True):
-    """Where the tables of an object are."""
+    """Positions of an object's tables in the file."""
 
     sections: int
     section_count: int
-    #: Of the pointer to the symbol table.
+    #: Position of the pointer to the symbol table.
     symbols_field: int
     symbols: int
     symbol_count: int
@@ -46,13 +47,15 @@ class _Layout(msgspec.Struct, frozen=True):
 
 
 class _Edit(msgspec.Struct, frozen=True):
-    """What happens to a section: bytes from ``at`` (in the file) are replaced, and what follows
-    in the same subsection, or after it, moves."""
+    """One replacement in a section: ``length`` bytes from file offset ``at`` become ``new``.
+
+    The rest of the subsection, and everything after it, moves.
+    """
 
     at: int
     length: int
     new: bytes
-    #: Where the subsection ends, in the file, and how much padding follows it before and after.
+    #: File offset of the subsection's end, and the padding after it before and after the edit.
     end: int
     padding: int
     new_padding: int
@@ -80,7 +83,7 @@ def _layout(data: bytes) -> _Layout:
 
 
 def _edit(data: bytes, start: int, size: int, old: bytes, new: bytes) -> _Edit | None:
-    """How the name in the section's first subsection of symbols changes; None: it is not there."""
+    """The edit of the name in the section's first symbol subsection; None if ``old`` is absent."""
     if size < 12 or struct.unpack_from("<III", data, start)[:2] != (_SIGNATURE, _SYMBOLS):
         return None
     length = struct.unpack_from("<I", data, start + 8)[0]
@@ -94,14 +97,14 @@ def _edit(data: bytes, start: int, size: int, old: bytes, new: bytes) -> _Edit |
         body += bytes(-(len(body) + 2) % 4)
     text = struct.pack("<H", len(body)) + body
     new_length = length + len(text) - (record + 2)
-    # A section may end without the padding that would come before another subsection.
+    # The last subsection of a section may lack the padding that precedes another subsection.
     padding = min(-length % 4, start + size - end)
     new_padding = -new_length % 4 if end + padding < start + size or padding else 0
     return _Edit(at, record + 2, text, end, padding, new_padding, start + 8, new_length)
 
 
 def _are_padded(data: bytes, at: int, end: int) -> bool:
-    """Whether records end at multiples of four bytes: clang's do, Microsoft's do not."""
+    """Whether records are padded to multiples of four bytes: clang's are, Microsoft's are not."""
     return all(length % 4 == 0 for length in _record_lengths(data, at, end))
 
 
@@ -142,24 +145,26 @@ def _applied(data: bytes, layout: _Layout, number: int, edit: _Edit) -> bytes:
 
 
 def _checksum(section: bytes) -> int:
-    """Of a section's bytes, as link.exe and LLVM count it: CRC-32 without its inversions."""
+    """A section's checksum as link.exe and LLVM compute it: CRC-32 without its inversions."""
     return ~zlib.crc32(section, 0xFFFFFFFF) & 0xFFFFFFFF
 
 
 def _relocations(data: bytes, header: int) -> Iterator[int]:
-    """Where the relocations of a section are."""
+    """File offsets of a section's relocations."""
     start = struct.unpack_from("<I", data, header + 24)[0]
     count = struct.unpack_from("<H", data, header + 32)[0]
     first = 0
     if struct.unpack_from("<I", data, header + 36)[0] & _NRELOC_OVERFLOW and count == 0xFFFF:
-        count, first = struct.unpack_from("<I", data, start)[0], 1  # itself among them
+        count, first = struct.unpack_from("<I", data, start)[0], 1  # counts its own entry
     for at in range(first, count):
         yield start + at * _RELOCATION_BYTES
 
 
 def _definitions(data: bytes, layout: _Layout, number: int) -> Iterator[int]:
-    """Where the symbol table says of the section how long it is and, eight bytes on, its checksum,
-    which may be absent (0)."""
+    """File offsets of the section's auxiliary symbol records.
+
+    A record starts with the section's length; its checksum, 0 if absent, stands eight bytes later.
+    """
     at, width = layout.symbols, layout.symbol_bytes
     end = at + layout.symbol_count * width
     while at < end:
@@ -172,7 +177,7 @@ def _definitions(data: bytes, layout: _Layout, number: int) -> Iterator[int]:
 
 
 def _pointers(layout: _Layout) -> Iterator[int]:
-    """Where offsets into the file stand."""
+    """File offsets of the fields that hold file offsets."""
     yield layout.symbols_field
     for number in range(layout.section_count):
         header = layout.sections + 40 * number

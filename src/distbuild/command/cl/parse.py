@@ -1,6 +1,6 @@
-"""Decides what a cl command line is: one compile that can be distributed, or a LocalReason.
+"""Parses a cl or clang-cl command line into a CompileCommand, or a Local with the LocalReason.
 
-Duty: purpose, language and outputs. Unaware of how words are split into options.
+Decides purpose, language and outputs from the result of ``scan``. Knows no option syntax.
 """
 
 import posixpath
@@ -21,13 +21,13 @@ from distbuild.command.model import (
 )
 from distbuild.command.process_paths import is_of_process, special_input
 
-#: Reasons that say what the command is for; they outrank what one of its options would say.
+#: Reasons that describe the purpose of the whole command; they outrank those of one option.
 _MODES = frozenset(
     (LocalReason.INFORMATION, LocalReason.PREPROCESS_ONLY, LocalReason.DEPENDENCIES_ONLY)
 )
 _COMPILED = frozenset(("c", "c++"))
 _SAID = {"-TC": "c", "-TP": "c++"}
-#: Names of devices, in any directory and with any suffix, on Windows.
+#: Names that denote devices on Windows, in any directory and with any suffix.
 _NOWHERE = frozenset(("nul", "con", "prn", "aux", "stdout"))
 
 
@@ -38,7 +38,7 @@ def parse(
     family: Family,
     style: PathStyle = HERE,
 ) -> CompileCommand | Local:
-    """See ``distbuild.command.parse.parse``; the words of CL and _CL_ are in ``argv`` already."""
+    """As ``distbuild.command.parse.parse``; ``argv`` already includes the words of CL and _CL_."""
     found = scan(argv, cwd, read_file, family, style)
     if isinstance(found, Local):
         return found
@@ -56,7 +56,7 @@ def parse(
 def split(
     argv: Sequence[str], cwd: str, read_file: ReadFile, family: Family, style: PathStyle = HERE
 ) -> list[list[str]]:
-    """A command with several sources as one command for each, in their order."""
+    """Splits a command with several sources into one argv per source, in order; [] if it cannot."""
     found = scan(argv, cwd, read_file, family, style)
     if isinstance(found, Local):
         return []
@@ -65,7 +65,7 @@ def split(
     if (named and not style.is_directory_name(named)) or any(
         word.startswith("-clang:-MF") for word in found.last
     ):
-        return []  # one output for all of them
+        return []  # one output for all sources
     return [
         [
             argv[0],
@@ -81,7 +81,7 @@ def split(
 
 
 def _language(scan: ClScan) -> str | Local:
-    """The language of the one source, or why this is not the compile of one source."""
+    """The language of the single source, or the reason why this is no compile of one source."""
     if obstacle := _no_single_compile(scan):
         return obstacle
     source, typed, _ = scan.sources[0]
@@ -103,15 +103,15 @@ def _no_single_compile(scan: ClScan) -> Local | None:
     if "-c" not in scan.last:
         return Local(LocalReason.LINK)
     if len(scan.sources) > 1:
-        # Perhaps what seems to be a source is the value of an option that is not known.
+        # An apparent source may be the value of an unknown option.
         return _obstacle(scan) or Local(LocalReason.SEVERAL_SOURCES, scan.sources[1][0])
     return None
 
 
 def _obstacle(scan: ClScan) -> Local | None:
-    """What else keeps the command local."""
+    """The first reason, other than purpose and language, to compile locally."""
     for local in scan.obstacles:
-        # /Y- switches precompiled headers off again, wherever it stands.
+        # /Y- disables precompiled headers, at any position.
         if local.reason is not LocalReason.PRECOMPILED_HEADER or "-Y-" not in scan.last:
             return local
     if sum(argument.meaning == "-Fo" for argument in scan.arguments) > 1:
@@ -122,7 +122,7 @@ def _obstacle(scan: ClScan) -> Local | None:
 
 
 def _bad_dependencies(scan: ClScan) -> Local | None:
-    """What of clang's own dependency options is not modelled."""
+    """The first of clang's own dependency options whose use is not modelled."""
     asked = any(f"-clang:{name}" in scan.last for name in ("-MD", "-MMD"))
     file = scan.last.get("-clang:-MF")
     if asked != bool(file):
@@ -162,8 +162,8 @@ def _command(scan: ClScan, compiler: str, cwd: str, language: str) -> CompileCom
         input_files=_values(scan, Role.INPUT_FILE, Role.UNLISTED_FILE),
         dependencies=dependencies,
         output_dirs=tuple(sorted(directories)),
-        # clang-cl's words for its own program are in the object, paths and all; so it runs
-        # unchanged, or not at all where it would have to be told other paths.
+        # clang-cl records its cc1 arguments, paths included, in the object. It therefore runs
+        # unchanged, and not at all where the paths would differ.
         needs_original_paths=scan.original_paths or scan.style is PathStyle.POSIX,
         by_products=tuple(_listings(scan, source)),
         unlisted_files=_values(scan, Role.UNLISTED_FILE),
@@ -174,7 +174,7 @@ def _command(scan: ClScan, compiler: str, cwd: str, language: str) -> CompileCom
 
 
 def _listings(scan: ClScan, source: str) -> list[str]:
-    """Other files that the options name or imply as outputs."""
+    """Further output files that the options name or imply."""
     found = []
     if "-FA" in scan.last or "-Fa" in scan.last:
         found.append(output_name(scan.last.get("-Fa"), source, "asm", scan.style))
@@ -184,7 +184,7 @@ def _listings(scan: ClScan, source: str) -> list[str]:
 
 
 def _bad_output(scan: ClScan, cwd: str, places: list[str]) -> Local | None:
-    """An output that is no file of its own."""
+    """An output that is special, in the root, or the same file as the source or another output."""
     taken = {posixpath.normpath(scan.style.absolute(cwd, scan.sources[0][0]))}
     for place in map(posixpath.normpath, places):
         stem = posixpath.basename(place).partition(".")[0]

@@ -1,7 +1,7 @@
-"""A Windows compile by cl.exe at another place than the dev box's, and its words mapped back.
+"""Worker side: rewrites a cl.exe command to run in a mirrored tree, and maps its output back.
 
-Duty: strings. ``tree`` is where the dev box's drives are mirrored, a native path of Windows:
-``C:\\Proj`` is ``TREE\\C\\Proj`` there. Unaware of the file system and of processes.
+``tree``, a native Windows path, is the directory in which the dev box's drives are mirrored:
+``C:\\Proj`` is ``TREE\\C\\Proj`` there. Pure: knows no file system and no processes.
 """
 
 import json
@@ -22,9 +22,9 @@ _PATHS = (Role.INPUT_DIR, Role.INPUT_FILE, Role.UNLISTED_FILE, Role.SOURCE)
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """What to run there. ``words`` follow the compiler's name; ``cwd`` and the files are native.
+    """The rewritten command: ``words`` follow the compiler's name; all paths are native.
 
-    ``listing`` is where cl.exe lists what it reads, as /sourceDependencies does: since 19.27.
+    ``listing`` is the file in which cl.exe lists its inputs (/sourceDependencies, since 19.27).
     """
 
     words: list[str]
@@ -34,8 +34,10 @@ class Moved(msgspec.Struct, frozen=True):
 
 
 def move(command: CompileCommand, tree: str, out_dir: str) -> Moved:
-    """``command`` in ``tree``, writing into ``out_dir``. Raises ValueError for one that needs the
-    original paths."""
+    """``command`` rewritten to read in ``tree`` and to write into ``out_dir``.
+
+    Raises ValueError if the command needs the original paths.
+    """
     if command.needs_original_paths:
         raise ValueError("this command needs the original paths")
     output = f"{out_dir}\\{command.style.base(command.output)}"
@@ -48,13 +50,13 @@ def move(command: CompileCommand, tree: str, out_dir: str) -> Moved:
 
 
 def wanted_listing(command: CompileCommand) -> str | None:
-    """The file in which the command itself wants what it reads to be listed."""
+    """The value of the command's own /sourceDependencies; None if it has none."""
     asked = [a.value for a in command.arguments if a.meaning == _LISTING]
     return asked[-1] if asked else None
 
 
 def move_environment(env: Mapping[str, str], cwd: str, tree: str) -> dict[str, str]:
-    """``env`` with the directories that the compiler searches in ``tree``."""
+    """``env`` with the directories of INCLUDE and EXTERNAL_INCLUDE moved into ``tree``."""
     return {
         name: ";".join(rooted(part, cwd, tree) for part in value.split(";"))
         if name in CL_PATH_LISTS
@@ -64,9 +66,9 @@ def move_environment(env: Mapping[str, str], cwd: str, tree: str) -> dict[str, s
 
 
 def rooted(name: str, cwd: str, tree: str) -> str:
-    """A path in ``tree`` unless it is relative: then it follows ``cwd``, in internal form.
+    """``name`` below ``tree``; a relative name is returned as it is. ``cwd`` is in internal form.
 
-    What has no drive is told from what has one by a dot, so that it comes back as it was.
+    A path without a drive gets a "." component, so that ``Unmapper`` restores it without a drive.
     """
     if _DRIVE.match(name):
         return f"{tree}\\{name[0].upper()}{name[2:]}"
@@ -80,7 +82,7 @@ def rooted(name: str, cwd: str, tree: str) -> str:
 
 
 class Unmapper:
-    """Takes ``tree`` off what the compiler wrote. Case does not matter; cl.exe changes it."""
+    """Removes ``tree`` from the compiler's output, ignoring case, which cl.exe changes."""
 
     def __init__(self, tree: str) -> None:
         self._text = _pattern(tree, "\\")
@@ -90,22 +92,22 @@ class Unmapper:
         self._tree = from_windows(tree)
 
     def text(self, data: bytes) -> bytes:
-        """Messages."""
+        """The compiler's messages at the original paths."""
         return self._text.sub(_original(b"\\"), data)
 
     def json(self, data: bytes) -> bytes:
-        """A listing of inputs, in which backslashes are doubled."""
+        """A listing of inputs, whose backslashes are doubled, at the original paths."""
         return self._json.sub(_original(b"\\\\"), data)
 
     def is_in(self, content: bytes) -> bool:
-        """Whether an object tells where it was compiled."""
+        """Whether an object contains the path of ``tree``."""
         small = content.lower()
         return any(trace in small for trace in self._traces)
 
     def inputs(self, listing: bytes) -> tuple[str, ...]:
-        """The dev box's paths, as Windows has them, of what a listing of inputs names.
+        """The inputs that a listing names, as native paths of the dev box.
 
-        Raises ValueError for a garbled listing, and for what was read outside of ``tree``.
+        Raises ValueError for a malformed listing, and for an input outside of ``tree``.
         """
         try:
             data = json.loads(listing)["Data"]
@@ -132,13 +134,13 @@ def _moved(argument: Argument, cwd: str, tree: str) -> Argument:
 
 
 def _top(cwd: str) -> str:
-    """The drive, or the share, of an internal path, native and below a tree."""
+    """The drive or share of the internal path ``cwd``, as a native path relative to a tree."""
     top = to_windows(cwd).rstrip("\\")
     return cwd[1] if top[1:2] == ":" else "\\".join(cwd.split("/")[1:4])
 
 
 def _pattern(tree: str, separator: str) -> "re.Pattern[bytes]":
-    """Where ``tree`` stands for a drive (``drive``), a share (``unc``), or for nothing."""
+    """Matches ``tree`` in place of a drive (``drive``), of a share (``unc``), or of nothing."""
     split = re.escape(separator)
     place = split.join(map(re.escape, tree.split("\\")))
     end = r"(?=[\\/])"
@@ -157,17 +159,17 @@ def _original(separator: bytes) -> Callable[["re.Match[bytes]"], bytes]:
     return original
 
 
-#: Options for debug information: clang-cl writes the words for its own program into it.
+#: Options for debug information, into which clang-cl writes its cc1 arguments.
 _RECORDING = frozenset(
     ("-Z7", "-Zi", "-ZI", "-Zd", "-g", "-gcodeview", "-gline-tables-only", "-gline-directives-only")
 )
 
 
 def records_itself(command: CompileCommand) -> bool:
-    """Whether the result tells by which words the compiler proper was started."""
+    """Whether clang-cl's result contains the arguments of the compiler proper (cc1)."""
     for argument in command.arguments:
         if argument.meaning == "-showIncludes:user":
-            return True  # and with -MD that lists system headers too
+            return True  # with -MD it lists system headers too
         word = argument.value or "" if argument.meaning == "-clang:" else argument.meaning
         if word in _RECORDING or word.startswith(("-g", "-frecord", "-fembed-bitcode")):
             return True
@@ -175,10 +177,10 @@ def records_itself(command: CompileCommand) -> bool:
 
 
 def listing(path: str) -> list[str]:
-    """Words that make clang-cl list the inputs of a compile in the file ``path``."""
+    """Arguments that make clang-cl list the inputs of a compile in the file ``path``."""
     return ["/clang:-MD", f"/clang:-MF{path}"]
 
 
 def listing_only(path: str) -> list[str]:
-    """Words that make it list them and compile nothing."""
+    """Arguments that make clang-cl list the inputs in ``path`` without compiling."""
     return ["/clang:-M", f"/clang:-MF{path}"]

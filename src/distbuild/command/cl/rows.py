@@ -1,8 +1,8 @@
-"""The option table of the cl family: what each option's value is, and what it means.
+"""Option tables of cl.exe and clang-cl: the value form, role and verdict of each option.
 
-Every option of clang-cl 14 that takes a value, names a file or a directory, or adds an output;
-and those of cl.exe 19.29 by Microsoft's "Compiler options listed alphabetically". Rows are spelled
-with "-"; "/" means the same. A word that begins with "-" may also be an option of clang's own.
+Contains every option of clang-cl 14 that takes a value, names a file or a directory, or adds an
+output, and those of cl.exe 19.29 from Microsoft's "Compiler options listed alphabetically". Rows
+are spelled with "-"; "/" means the same. With "-", clang-cl also accepts clang's own options.
 """
 
 from distbuild.command.model import Family, LocalReason
@@ -66,7 +66,7 @@ _ROWS: tuple[Option, ...] = (
     Option("-Fi", JOINED, verdict=UNSUPPORTED),
     Option("-Fo", JOINED, OUT),
     Option("-Fo:", JOINED, OUT, same_as="-Fo", only=MICROSOFT),
-    # A colon is part of the name for clang-cl 14, and not for its successors.
+    # clang-cl 14 reads the colon as part of the file's name; later releases do not.
     Option("-Fo:", JOINED, verdict=UNSUPPORTED, only=CLANG_CL),
     Option("-Fp", JOINED, verdict=HEADER),
     Option("-Fr", JOINED, verdict=UNSUPPORTED),
@@ -89,7 +89,7 @@ _ROWS: tuple[Option, ...] = (
     Option("-Yd", JOINED, verdict=UNSUPPORTED),
     Option("-Yl", JOINED, verdict=UNSUPPORTED),
     Option("-Yu", JOINED, verdict=HEADER),
-    # clang-cl has all three write what -Z7 does; cl.exe writes a database that files share.
+    # clang-cl treats -ZI and -Zi as -Z7; cl.exe writes a database that several files share.
     Option("-Z7", verdict=ORIGINAL),
     Option("-ZI", verdict=ORIGINAL, only=CLANG_CL),
     Option("-ZI", verdict=LocalReason.DEBUG_DATABASE, only=MICROSOFT),
@@ -123,7 +123,7 @@ _ROWS: tuple[Option, ...] = (
     Option("-internalPartition", verdict=MODULES),
     Option("-link", JOINED, verdict=LocalReason.LINK),
     Option("-o", EITHER, OUT, same_as="-Fo"),
-    # clang-cl takes what it does not know of this for an -o.
+    # clang-cl does not know this spelling and parses it as -o.
     Option("-openmp:llvm", only=MICROSOFT),
     Option("-reference", EITHER, verdict=MODULES),
     Option("-scanDependencies", EITHER, verdict=DEPENDENCIES),
@@ -142,7 +142,7 @@ _ROWS: tuple[Option, ...] = (
     Option("-fsanitize-coverage=", JOINED, verdict=UNSUPPORTED),
 )
 
-#: clang's own, after "-" only.
+#: clang's own options, with "-" only.
 _CORE: tuple[Option, ...] = (
     Option("-###", verdict=INFORMATION),
     Option("--"),
@@ -166,11 +166,11 @@ _CORE: tuple[Option, ...] = (
     Option("-v", verdict=INFORMATION),
 )
 
-#: Words for other programs; clang-cl takes them for something else.
+#: Options for other programs, which clang-cl parses as something else.
 _OTHERS = ("-Wa,", "-Wl,", "-Wp,", "-ObjC")
 _ONE_WORD = (ValueForm.FLAG, ValueForm.JOINED, ValueForm.ASSIGNED)
-#: Of clang's options, those that have no second word: which of the others clang-cl knows is not
-#: in any list, and it takes an unknown one's value for a source.
+#: Those of clang's options that have no second word. No list says which of the others clang-cl
+#: knows, and it parses the value of an unknown option as a source.
 _CLANGS = tuple(
     row
     for row in (*rows_families.ROWS, *(Option(s, ValueForm.JOINED) for s in PLAIN_VALUES))
@@ -181,12 +181,12 @@ _CLANGS = tuple(
 )
 
 
-#: All that is known by name.
+#: All rows with a name; used by the tests to generate commands.
 ALL_ROWS = (*_ROWS, *_CORE)
 
 
 def tables(family: Family) -> tuple[OptionTable, OptionTable]:
-    """The rows for words that begin with "/" and for those that begin with "-"."""
+    """The tables for arguments that begin with "/" and for those that begin with "-"."""
     slash = OptionTable(_ROWS, (), family)
     if family is Family.CL:
         return slash, slash

@@ -1,7 +1,7 @@
-"""Takes a cl command line apart into options, sources and reasons against distributing it.
+"""Splits a cl command line into options, sources and obstacles to its distribution.
 
-Duty: one pass over the words by the option table. Unaware of the file system (response files come
-through a function) and of what the options come to together.
+Reads the argv once, by the option table. Knows no file system (a callback reads
+response files) and no combinations of options, on which ``cl.parse`` decides.
 """
 
 import functools
@@ -16,23 +16,23 @@ from distbuild.command.model import Argument, Family, Local, LocalReason, PathSt
 from distbuild.command.options import Effect, Option, OptionTable, ValueForm
 from distbuild.command.tables import gcc
 
-#: Options whose value is a source, with its language.
+#: Options whose value is a source file, and the language that each gives it.
 TYPED = {"-Tc": "c", "-Tp": "c++"}
-#: What clang-cl hands to clang's own driver and is modelled, with the value in the same word.
+#: Options of clang's driver that are modelled as /clang: values, their value in the same word.
 _DEPENDENCY_WORDS = ("-MD", "-MMD", "-MP", "-MF", "-MT", "-MQ")
 
 _tables = functools.cache(tables)
 
 
 class ClScan(msgspec.Struct):
-    """What one pass over the words found."""
+    """Result of ``scan``."""
 
     family: Family
     style: PathStyle
     arguments: list[Argument] = msgspec.field(default_factory=list)
-    #: Each source with the language that -Tc or -Tp gives it, and its place in ``arguments``.
+    #: (source, language given by -Tc or -Tp or None, index in ``arguments``).
     sources: list[tuple[str, str | None, int]] = msgspec.field(default_factory=list)
-    #: The last value of each option by its canonical name; clang's own as ``-clang:-MF``.
+    #: Canonical option name -> its last value; clang's own options as ``-clang:-MF``.
     last: dict[str, str | None] = msgspec.field(default_factory=dict)
     obstacles: list[Local] = msgspec.field(default_factory=list)
     guessed: list[str] = msgspec.field(default_factory=list)
@@ -42,7 +42,7 @@ class ClScan(msgspec.Struct):
 def scan(
     argv: Sequence[str], cwd: str, read_file: ReadFile, family: Family, style: PathStyle
 ) -> ClScan | Local:
-    """The words of a command, taken apart and not yet judged."""
+    """Splits a command into its parts, without deciding whether it can be distributed."""
     words = expand(argv[1:], cwd, read_file, style, nested=family is Family.CLANG_CL)
     if isinstance(words, Local):
         return words
@@ -55,7 +55,7 @@ def scan(
 
 
 def _take(scan: ClScan, word: str, rest: Iterator[str]) -> bool:
-    """One word, with the value that may follow; False: nothing after it is an option of cl's."""
+    """Adds one argument and its value; False if no option of cl can follow (/link, no value)."""
     only_sources = "--" in scan.last
     option = None if only_sources else _option(word, scan.family)
     if option is None:
@@ -74,7 +74,7 @@ def _take(scan: ClScan, word: str, rest: Iterator[str]) -> bool:
 
 
 def _option(word: str, family: Family) -> Option | None:
-    """The row of a word; None for a source, and for an unknown option."""
+    """The row for ``word``; None for a source or an unknown option."""
     slash, dash = _tables(family)
     table: OptionTable = slash if word.startswith("/") else dash
     if len(word) < 2 or word[0] not in "/-":
@@ -83,7 +83,7 @@ def _option(word: str, family: Family) -> Option | None:
 
 
 def _argument(word: str, option: Option, rest: Iterator[str]) -> Argument | None:
-    """The option as it is spelled, with its value; None when a value that it needs is missing."""
+    """The option as spelled, with its value; None if a required value is missing."""
     length = len(option.spelling)
     spelled, joined = word[:length], word[length:]
     meaning = option.meaning if option.meaning != spelled else ""
@@ -123,7 +123,7 @@ def _record(scan: ClScan, option: Option, argument: Argument) -> None:
 
 
 def _hand_on(scan: ClScan, argument: Argument) -> None:
-    """``/clang:WORD``: fine if the word is one of clang's that needs no second one."""
+    """Handles ``/clang:WORD``; accepted if WORD is a clang option without a second word."""
     word = argument.value or ""
     for name in _DEPENDENCY_WORDS:
         if word == name or (word.startswith(name) and name in ("-MF", "-MT", "-MQ")):
@@ -147,10 +147,10 @@ def _add_source(scan: ClScan, argument: Argument, name: str, language: str | Non
 
 
 def output_name(value: str | None, source: str, extension: str, style: PathStyle) -> str:
-    """The file that an option like /Fo with this value makes of ``source``.
+    """The file that an option such as /Fo with this value writes for ``source``.
 
-    No value: the source's name in the current directory. A value that ends like a directory's
-    name: there. A value without extension gets one.
+    No value means the source's name in the current directory; a value that ends as a directory
+    name does means that directory. A value without an extension gets ``extension``.
     """
     base = style.base(source)
     if not value:
@@ -162,8 +162,7 @@ def output_name(value: str | None, source: str, extension: str, style: PathStyle
 
 
 def _extension(path: str, style: PathStyle) -> str:
-    """LLVM's ``sys::path::extension``: from the last dot of the name on, also of a name that
-    begins with it."""
+    """As LLVM's ``sys::path::extension``: the name from its last dot on, even a leading one."""
     name = style.base(path)
     dot = name.rfind(".")
     return "" if dot < 0 or name in (".", "..") else name[dot:]

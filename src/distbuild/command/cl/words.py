@@ -1,8 +1,8 @@
-"""Words of a cl command line: from a text, from response files, from the CL variables.
+"""Expands a cl command line: splits text into words, reads response files, adds CL and _CL_.
 
-Duty: words in, words out, with bounds. Unaware of what any word means. The rules are
-CommandLineToArgvW's as Microsoft documents them ("Parsing C command-line arguments"), which LLVM
-follows; ``@file`` and CL are described in "CL Command Files" and "CL Environment Variables".
+All sizes are bounded. Knows no option. The rules are CommandLineToArgvW's as Microsoft documents
+them ("Parsing C command-line arguments"), which LLVM follows; ``@file`` and CL are described in
+"CL Command Files" and "CL Environment Variables".
 """
 
 import codecs
@@ -14,7 +14,7 @@ from distbuild.command.response import MAX_BYTES, MAX_DEPTH
 
 ReadFile = Callable[[str], bytes | None]
 
-#: Before the command's own words, and after them.
+#: Variables whose words precede, and follow, the command's own arguments.
 BEFORE, AFTER = "CL", "_CL_"
 VARIABLES = (BEFORE, AFTER)
 
@@ -27,14 +27,14 @@ _BOMS = (
 
 
 class _TooLongError(Exception):
-    """Internal: a bound was passed, or a text is none; carries the word that did it."""
+    """Internal: a response file is too long or deep, no text, or in /proc; carries its argument."""
 
 
 def split_windows(text: str) -> list[str]:
-    """The words of a text.
+    """Splits a text into words.
 
-    2n backslashes before a quote are n of them and the quote groups; with one more it stands for
-    itself; so do two quotes inside a quotation. Other backslashes are what they are.
+    2n backslashes before a quote yield n backslashes, and the quote groups; 2n+1 yield n and a
+    literal quote. Two quotes inside a quotation yield one. Other backslashes are literal.
     """
     words: list[str] = []
     at, end = 0, len(text)
@@ -50,7 +50,7 @@ def split_windows(text: str) -> list[str]:
 def with_environment(argv: Sequence[str], env: Mapping[str, str]) -> list[str]:
     """``argv`` with the words of CL after the compiler and those of _CL_ at the end.
 
-    The first ``#`` of each word stands for a ``=``, which a batch file could not write.
+    The first ``#`` of each word means ``=``, which a batch file cannot write there.
     """
     before, after = (
         [word.replace("#", "=", 1) for word in split_windows(env.get(name, ""))]
@@ -64,7 +64,7 @@ def expand(
 ) -> list[str] | Local:
     """``words`` with every readable @file replaced by its words.
 
-    ``nested``: a response file may name others. A file that cannot be read stays a word.
+    ``nested``: response files may name others. An unreadable file stays a literal argument.
     """
     try:
         budget = [MAX_BYTES]
@@ -74,8 +74,10 @@ def expand(
 
 
 def decoded(data: bytes) -> str:
-    """The text of a response file: by its byte order mark, as UTF-16 that has none, as UTF-8, or
-    in the code page of Western Windows. Raises ValueError for what is none of them."""
+    """The text of a response file. Raises ValueError if no encoding fits.
+
+    Tried in order: byte order mark, UTF-16 without one, UTF-8, code page 1252.
+    """
     for mark, encoding in _BOMS:
         if data.startswith(mark):
             return data[len(mark) :].decode(encoding)
@@ -118,7 +120,7 @@ def _expanded(
 
 
 def _word(text: str, at: int) -> tuple[str, int]:
-    """The word that begins at ``at``, and where it ends."""
+    """The word that begins at index ``at``, and the index of its end."""
     word: list[str] = []
     quoted = False
     while at < len(text) and (quoted or text[at] not in _SPACE):

@@ -1,1 +1,1 @@
-"""The option tables of gcc and clang, as data."""
+"""Option tables of gcc and clang, as data: spelling, value form, role and verdict per option."""

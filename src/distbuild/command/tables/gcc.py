@@ -1,9 +1,9 @@
-"""The table of each driver family: all rows, and what holds for words without one.
+"""Builds the option tables of the gcc and clang families, with the rule for options without a row.
 
-The rows know every option of gcc 12 and clang 14 that takes a value, names a file or a directory,
-or adds an output. Sources: ``gcc --help=CLASS``, ``clang --autocomplete=-``, the manuals, and for
-the doubtful ones what the compilers do. Options of other languages (Ada, D, Fortran, Go) are left
-out where none of ours could be mistaken for them; like any unknown option they stay local.
+The rows cover every option of gcc 12 and clang 14 that takes a value, names a file or a directory,
+or adds an output. Sources: ``gcc --help=CLASS``, ``clang --autocomplete=-``, the manuals, and in
+doubt the compilers' behaviour. Options of other languages (Ada, D, Fortran, Go) are omitted unless
+they could be confused with a row; like any unknown option they keep the command local.
 """
 
 import functools
@@ -13,8 +13,8 @@ from distbuild.command.options import Option, OptionTable, ValueForm
 from distbuild.command.tables import rows_families, rows_long, rows_short
 from distbuild.command.tables.values import PLAIN_VALUES
 
-#: Options of these families without a row take no further word and are plain. One with a value is
-#: a guess: the value might be a file's name.
+#: Options with these prefixes and without a row are plain and take no second word. With a value
+#: they are guessed: the value might be a file's name.
 PLAIN = ("-O", "-W", "-f", "-g", "-m")
 
 ROWS: tuple[Option, ...] = (

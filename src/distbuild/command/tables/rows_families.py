@@ -1,6 +1,6 @@
-"""The rows of -f, -g, -m and -W that are more than a plain flag or a plain value, sorted.
+"""Option rows for -f, -g, -m and -W options other than plain flags and plain values, sorted.
 
-What each reads and writes was measured with gcc 12.2 and clang 14.0.6 under strace.
+The files that each reads and writes were measured with gcc 12.2 and clang 14.0.6 under strace.
 """
 
 from distbuild.command.options import Option
@@ -68,7 +68,7 @@ ROWS: tuple[Option, ...] = (
     Option("-fembed-bitcode", verdict=ORIGINAL),
     Option("-fembed-bitcode-marker", verdict=UNSUPPORTED),
     Option("-fembed-bitcode=", JOINED, verdict=ORIGINAL),
-    # The words for clang's own program are in the object, and every way to list inputs is one.
+    # The object contains the cc1 arguments, and every option that lists inputs is one of them.
     Option("-fembed-bitcode=marker", verdict=UNSUPPORTED),
     Option("-fembed-offload-object=", JOINED, verdict=UNSUPPORTED),
     Option("-fextdirs=", JOINED, verdict=UNSUPPORTED),
@@ -165,7 +165,7 @@ ROWS: tuple[Option, ...] = (
     Option("-fxray-modes=", EITHER, only=CLANG),
     Option("-fxray-never-instrument=", EITHER, FILE, ORIGINAL, only=CLANG),
     Option("-gant", JOINED, verdict=UNSUPPORTED, only=GCC),
-    # These formats name the source by its whole path, which no map changes.
+    # These formats record the source's absolute path, which no prefix map changes.
     Option("-gbtf", verdict=ORIGINAL, only=GCC),
     Option("-gcc-toolchain", SEPARATE, verdict=UNSUPPORTED),
     Option("-gctf", JOINED, verdict=ORIGINAL, only=GCC),

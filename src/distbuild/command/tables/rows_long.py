@@ -1,4 +1,4 @@
-"""The rows whose spelling begins with two dashes, sorted."""
+"""Option rows of gcc and clang whose spelling begins with two dashes, sorted."""
 
 from distbuild.command.options import Option
 from distbuild.command.tables.values import (

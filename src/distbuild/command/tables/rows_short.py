@@ -1,4 +1,4 @@
-"""The rows of one dash that belong to no family, sorted."""
+"""Option rows of gcc and clang that begin with one dash, except -f, -g, -m and -W, sorted."""
 
 from distbuild.command.options import Option
 from distbuild.command.tables.values import (
@@ -143,7 +143,7 @@ ROWS: tuple[Option, ...] = (
     Option("-no-pedantic", only=CLANG),
     Option("-no-pie"),
     Option("-no-pthread", only=CLANG),
-    # Beside the -nostdinc of a relocated command clang finds it unused, and says so.
+    # With the -nostdinc of a relocated command, clang warns that this option is unused.
     Option("-nobuiltininc", verdict=ORIGINAL, only=CLANG),
     Option("-nocudainc", only=CLANG),
     Option("-nocudalib", only=CLANG),

@@ -1,7 +1,7 @@
-"""Options of the families whose value is a number or a word of the compiler's own, never a path.
+"""Options of the -f, -g, -m and -W families whose value is a number or keyword and never a path.
 
-As gcc 12 and 14 (``--help=joined``), clang 14 and 19 (``--autocomplete=-``) report them. One that
-stands nowhere in the table may mean anything by its value.
+Source: gcc 12 and 14 (``--help=joined``), clang 14 and 19 (``--autocomplete=-``). The value of an
+option that is in no table may be anything. Also short names for the columns of the row tables.
 """
 
 from distbuild.command.model import Family, LocalReason, Role
