@@ -1,4 +1,4 @@
-"""Mirrors files that includes name outside the mirrored directories, or by an unusual name.
+"""Mirrors the targets of includes that lie outside the mirrored directories or have unusual names.
 
 Used by the syncer before a job, for its source, and after it, for the texts that it read. An "odd"
 operand is absolute, climbs by ``..``, or has a name that a mirrored directory leaves out.
