@@ -1,4 +1,4 @@
-"""The job queue: jobs wait until a worker leases them, and come back with a result.
+"""Syncer side: the queue of compile jobs, which workers lease, and the checks on their results.
 
 Knows no mirror and no HTTP.
 """

@@ -1,4 +1,4 @@
-"""What executes a job, as the rest of the syncer sees it. The farm is one; there can be others."""
+"""The interface by which the syncer has compile tasks executed; ``Farm`` implements it."""
 
 from collections.abc import Generator
 from typing import Protocol
@@ -11,7 +11,7 @@ from distbuild.protocol.messages import JobFile, ResultRequest, Terminal
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A translation unit that is ready to be compiled elsewhere.
+    """A translation unit that is ready to be compiled remotely.
 
     Paths in ``search_dirs``, ``builtin_dirs`` and ``output_dirs`` are absolute.
     """
@@ -25,17 +25,17 @@ class Task(msgspec.Struct, frozen=True):
     builtin_dirs: tuple[str, ...]
     implicit_include: str | None
     output_dirs: tuple[str, ...]
-    #: What ``-march=native`` means here; see ``command.native``.
+    #: The processor that ``-march=native`` finds on the dev box; see ``command.native``.
     processor: tuple[str, ...]
     terminal: Terminal | None
-    #: The source has ``__has_include`` of what a macro names.
+    #: The source has a ``__has_include`` whose operand is a macro.
     asks_by_macro: bool = False
-    #: The only worker that may take it; "": any.
+    #: The only worker that may lease it; "": any.
     worker: str = ""
 
 
-#: Yields what it waits for and goes on once that has happened; closing it cancels. Returns the
-#: outcome.
+#: A generator that yields each event it waits for and is resumed once that has fired. Closing it
+#: cancels the task. Returns the outcome.
 Execution = Generator[OneShot, None, ResultRequest | Local]
 
 
@@ -43,11 +43,11 @@ class Executor(Protocol):
     """Compiles tasks somewhere."""
 
     def obstacle(self, command: CompileCommand, toolchain: str) -> Local | None:
-        """Why a task like this could not be executed now; None: it could."""
+        """The reason why a task like this cannot be executed now; None: it can."""
 
     def execute(self, task: Task) -> Execution:
         """Compile, as a generator.
 
-        Returns what a worker delivered, not yet held against the mirror, or why it has to be
-        compiled locally.
+        Returns the worker's result, not yet compared with the mirror, or the reason for a local
+        compile.
         """

@@ -1,7 +1,7 @@
-"""The farm: tasks wait in the queue until a worker pulls them. Holds the one lock of the queue.
+"""The executor that queues tasks until workers lease them by long polls. Owns the queue's lock.
 
-Decides nothing itself: every event goes to ``JobQueue``, and the actions that come back are
-performed here, outside the lock where they could block. Knows no HTTP.
+``JobQueue`` makes the decisions: it gets every event, and the actions that it returns are performed
+here, outside the lock where they could block. Knows no HTTP.
 """
 
 import math
@@ -23,22 +23,23 @@ from distbuild.protocol import messages
 from distbuild.protocol.errors import TooMuchAtOnce
 from distbuild.protocol.names import one_line
 
-#: How long one long poll lasts at the most (seconds); shorter than a worker's silence may be.
+#: The longest duration of one long poll (seconds); shorter than the silence allowed to a worker.
 POLL_S = 10.0
 #: After the start jobs wait this long (seconds) for the first worker to report.
 GRACE_S = 5.0
-#: One that takes another name each time is not to fill the memory: each name is kept for a minute.
+#: Bounds the memory that a worker with a new name at each request can fill: a name is kept for a
+#: minute.
 MAX_WORKERS = 1000
-#: Results that were delivered, and that their compiles have not taken up yet, all together.
+#: Size of all results that were delivered but not yet fetched by their compiles.
 MAX_HELD_BYTES = 256 * 1024 * 1024
 _NOTHING: tuple[list[messages.Toolchain], frozenset[str]] = ([], frozenset())
-#: Leases with what is to be done under them.
+#: Leases, each with its task.
 Given = list[tuple[str, Task]]
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A worker as its requests show it: what people know it by, the seconds since it was last
-    heard of, its compilers, and how many jobs it has."""
+    """A worker as its requests show it: its display name, the seconds since its last request, its
+    compilers, and its number of jobs."""
 
     label: str
     silent_s: float
@@ -50,7 +51,7 @@ class _Waiting(msgspec.Struct):
     task: Task
     answered: OneShot = msgspec.field(default_factory=OneShot)
     outcome: messages.ResultRequest | Local | None = None
-    #: What the outcome takes (bytes).
+    #: The memory that the outcome takes (bytes).
     held: int = 0
 
 
@@ -58,7 +59,7 @@ class Farm:
     """An Executor over the workers that pull from this syncer.
 
     ``expected``: workers are configured, so that right after the start it is worth waiting for
-    the first to report. ``now`` is a monotonic clock in seconds. No worker has a job for longer
+    the first to report. ``now`` is a monotonic clock in seconds. No worker keeps a job for longer
     than ``job_timeout_s``.
     """
 
@@ -78,9 +79,9 @@ class Farm:
         self._renewals = Polls()
         self._refusals = Refusals()
         self._advertised: dict[str, tuple[list[messages.Toolchain], frozenset[str]]] = {}
-        # Where the configuration has the workers that answered there.
+        # The configured HOST:PORT at which each worker answered, by the worker's name.
         self._hosts: dict[str, str] = {}
-        # Slots that each worker has free, as far as its requests and results tell.
+        # Free slots of each worker, estimated from its requests and results.
         self._free: dict[str, int] = {}
         self._stopping = threading.Event()
         self._started = now()
@@ -103,14 +104,12 @@ class Farm:
     # --- the executor's side --------------------------------------------------------------------
 
     def obstacle(self, command: CompileCommand, toolchain: str) -> Local | None:
-        """See Executor."""
         need = Need(toolchain, command.needs_original_paths)
         with self._lock:
             reason = self._queue.obstacle(need, self._now())
         return None if reason is None else Local(reason, toolchain[:12])
 
     def execute(self, task: Task) -> Execution:
-        """See Executor."""
         yield from self._await_first_worker()
         entry = _Waiting(task)
         need = Need(task.toolchain, task.command.needs_original_paths, task.worker)
@@ -142,11 +141,11 @@ class Farm:
     # --- the workers' side ----------------------------------------------------------------------
 
     def lease(self, request: messages.LeaseRequest) -> Generator[OneShot, None, Given]:
-        """Jobs for a worker, by lease; waits for the first up to the time that it asked for.
+        """Lease jobs to a worker; waits for the first one up to the time that the worker asked for.
 
-        With ``slots`` 0 it only waits until there is a job that fits. A worker without toolchains
-        is saying farewell: an earlier poll of its still waiting here ends empty. Raises
-        TooMuchAtOnce for one worker too many.
+        With ``slots`` 0 it only waits until there is a job that fits. A request without toolchains
+        is the worker's farewell: an earlier long poll of this worker ends empty. Raises
+        TooMuchAtOnce for more than ``MAX_WORKERS``.
         """
         if not request.toolchains:
             self._farewell(request.worker)
@@ -175,7 +174,7 @@ class Farm:
                     self._polls.ring_all()
 
     def _look(self, request: messages.LeaseRequest, now: float) -> tuple[Given, bool]:
-        """The jobs for a worker that asks, and whether that is an answer."""
+        """The jobs for a polling worker, and whether the poll can be answered now."""
         label = self._hosts.get(request.worker) or request.label or request.worker
         worker = Worker(request.worker, self._identities(request), request.namespaces, now, label)
         self._queue.heard(worker)
@@ -186,7 +185,7 @@ class Farm:
         return given, bool(given) or (only_listens and self._queue.offers(worker, now))
 
     def _identities(self, request: messages.LeaseRequest) -> frozenset[str]:
-        """The compilers of a worker that asks, which seldom change."""
+        """The toolchain digests of a polling worker; cached, since they seldom change."""
         known = self._advertised.get(request.worker)
         if known is None or known[0] != request.toolchains:
             identities = frozenset(t.identity for t in request.toolchains)
@@ -203,21 +202,21 @@ class Farm:
         if self._stopping.is_set():
             return []
         self._free.pop(request.worker, None)
-        # Another worker that could start a job at once is on its way to ask for it.
+        # Another worker with a free slot could start the job at once, and will soon poll for it.
         ahead = 0 if any(free > 0 for free in self._free.values()) else request.ahead
         actions = self._queue.lease(request.worker, request.slots, now, ahead)
         self._free[request.worker] = request.slots - len(actions)
         return [(a.lease, self._waiting[a.number].task) for a in actions if isinstance(a, Assign)]
 
     def relieve(self, waited_s: float) -> bool:
-        """Have the oldest job that waits for so long compiled locally; whether there was one."""
+        """Have the oldest job compiled locally if it has waited so long; whether there was one."""
         with self._lock:
             actions = self._queue.relieve(waited_s, self._now())
             self._perform(actions)
             return bool(actions)
 
     def renew(self, request: messages.RenewRequest) -> Generator[OneShot, None, list[str]]:
-        """Extend leases; returns those that ended, waiting a while for one to end."""
+        """Extend leases; returns those that ended. A long poll: waits a while for one to end."""
         deadline = self._now() + min(request.wait_s, POLL_S)
         with self._lock:
             poll = self._renewals.enter(request.worker, 0, deadline)
@@ -239,17 +238,17 @@ class Farm:
     def deliver(
         self, result: messages.ResultRequest, tell: Callable[[OneShot], None] = OneShot.set
     ) -> bool:
-        """A worker's result. False: the lease is not valid any more, or the result cannot be an
-        honest one, and it is dropped.
+        """Accept a worker's result. False: it is dropped, since the lease is not valid any more or
+        the result cannot be an honest one.
 
-        ``tell`` sets the signal of the job that is answered, or has it set soon. Raises
-        TooMuchAtOnce where others have to be taken up first.
+        ``tell`` fires the event of the answered job, at once or soon. Raises TooMuchAtOnce while
+        too many other results are not fetched yet.
         """
         with self._lock:
             if result.worker in self._free:
                 self._free[result.worker] += 1
             waiting = self._under(result)
-        # Not with the lock held: this may wait for a disk.
+        # Without the lock: this may block on a disk.
         problem = objection(waiting.task, result) if waiting and not result.error else ""
         with self._lock:
             waiting = self._under(result)
@@ -262,13 +261,13 @@ class Farm:
             return True
 
     def refuse(self, lease: str, worker: str, problem: str) -> None:
-        """A worker has sent what is no result at all: its job goes elsewhere."""
+        """Handle a malformed result: the job is queued again for another worker."""
         with self._lock:
             if self._queue.leased(lease, worker) is not None:
                 self._refuse(lease, worker, problem)
 
     def _under(self, result: messages.ResultRequest) -> _Waiting | None:
-        """The job that a result answers; None: it is nobody's, or not this worker's."""
+        """The job that a result answers; None: the lease has ended, or is another worker's."""
         number = self._queue.leased(result.lease_id, result.worker)
         return None if number is None else self._waiting.get(number)
 
@@ -301,7 +300,7 @@ class Farm:
         self._retry(lease, LocalReason.RESULT_REFUSED, f"{label}: {problem}")
 
     def _label(self, lease: str) -> str:
-        """What people know the worker by that has a lease."""
+        """The display name of the worker that has a lease."""
         number = self._queue.number(lease)
         job = None if number is None else self._queue.job(number)
         return "" if job is None else job.label
@@ -310,12 +309,12 @@ class Farm:
         self._perform(self._queue.retry(lease, reason, detail, self._now()))
 
     def refused(self) -> dict[str, RefusedResults]:
-        """What was refused of each worker, by name."""
+        """The refused results of each worker, by its name."""
         with self._lock:
             return self._refusals.of_all()
 
     def lost(self, worker: str) -> None:
-        """A worker does not answer. One that said farewell only finishes what it has."""
+        """A worker does not answer. One that said farewell keeps its leases to finish its jobs."""
         with self._lock:
             self._forget(worker)
             self._hosts.pop(worker, None)
@@ -323,8 +322,10 @@ class Farm:
                 self._perform(self._queue.lost(worker, self._now()))
 
     def found(self, worker: str, host: str) -> None:
-        """A worker answers at the configured ``host`` (HOST:PORT), which it is shown as from now
-        on. If it asks for jobs all the while, that is to count at once."""
+        """A worker answers at the configured ``host`` (HOST:PORT), its display name from now on.
+
+        A long poll of this worker that is waiting is looked at again, so that it counts at once.
+        """
         with self._lock:
             self._hosts[worker] = host
             self._polls.ring_one(worker)
@@ -334,7 +335,7 @@ class Farm:
         self._advertised.pop(worker, None)
 
     def counts(self) -> dict[str, int]:
-        """Jobs by where they are, for status."""
+        """Numbers of jobs by state, for ``/status``."""
         with self._lock:
             counters = self._queue.counters
             return {
@@ -345,7 +346,7 @@ class Farm:
             }
 
     def workers(self) -> dict[str, Seen]:
-        """The workers heard of, by name."""
+        """The known workers, by name."""
         with self._lock:
             now = self._now()
             held = self._queue.held()
@@ -362,7 +363,7 @@ class Farm:
     # --- actions --------------------------------------------------------------------------------
 
     def _perform(self, actions: Iterable[Action]) -> None:
-        """Carry out what the queue decided; called with the lock held, never blocks."""
+        """Perform the queue's actions; called with the lock held, never blocks."""
         for action in actions:
             match action:
                 case Wake(workers):
@@ -378,7 +379,7 @@ class Farm:
                     raise IllegalTransition("a job was assigned that nobody asked for")
 
     def _tick(self) -> float:
-        """Time has passed; returns when it matters next."""
+        """Process deadlines; returns the time of the next one."""
         grace_ends = self._started + GRACE_S
         if self._now() >= grace_ends:
             self._first.set()
@@ -392,5 +393,5 @@ class Farm:
 
 
 def _random_salt() -> str:
-    """128 random bits: a lease can be answered by the worker that has it, and by no other."""
+    """128 random bits, so that no worker can guess another's lease and answer for it."""
     return os.urandom(16).hex() + "."

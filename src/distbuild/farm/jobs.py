@@ -1,4 +1,4 @@
-"""The values that the job queue works with: jobs, workers, events, and what is to be done."""
+"""The job queue's data types: jobs, their states and transitions, workers, events and actions."""
 
 import enum
 import math
@@ -10,7 +10,7 @@ from distbuild.command.model import LocalReason
 
 
 class State(enum.Enum):
-    """Where a job is."""
+    """A job's state."""
 
     QUEUED = "queued"
     LEASED = "leased"
@@ -20,7 +20,7 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What can happen to a job."""
+    """An event that changes a job's state."""
 
     LEASE = "lease"
     REQUEUE = "requeue"
@@ -29,7 +29,7 @@ class Event(enum.Enum):
     CANCEL = "cancel"
 
 
-#: Every change of a job's state that there is; all others are bugs of the caller.
+#: All legal changes of a job's state; any other is a bug of the caller.
 TRANSITIONS: Mapping[tuple[State, Event], State] = {
     (State.QUEUED, Event.LEASE): State.LEASED,
     (State.QUEUED, Event.GIVE_UP): State.LOCAL,
@@ -44,7 +44,7 @@ FINAL = frozenset({State.DONE, State.LOCAL, State.CANCELLED})
 
 
 class Need(msgspec.Struct, frozen=True):
-    """What a worker must have to take a job. ``worker``: it must be this one; "": any."""
+    """A job's requirements on a worker. ``worker``: only this one; "": any."""
 
     toolchain: str
     namespaces: bool = False
@@ -52,7 +52,7 @@ class Need(msgspec.Struct, frozen=True):
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """A worker as it last described itself. ``label`` is what people know it by."""
+    """A worker as it last described itself. ``label`` is its display name."""
 
     name: str
     toolchains: frozenset[str]
@@ -61,7 +61,7 @@ class Worker(msgspec.Struct, frozen=True):
     label: str = ""
 
     def fits(self, need: Need) -> bool:
-        """Whether it can do what a job needs."""
+        """Whether it meets a job's requirements."""
         return (
             need.toolchain in self.toolchains
             and (self.namespaces or not need.namespaces)
@@ -80,18 +80,18 @@ class QueuedJob(msgspec.Struct):
     worker: str = ""
     label: str = ""
     deadline: float = 0.0
-    #: Workers that failed it; others are preferred.
+    #: Workers on which it failed; others are preferred.
     avoided: frozenset[str] = frozenset()
     #: When it was submitted.
     since: float = 0.0
-    #: What its duration is remembered under; 0: it is not.
+    #: The key under which its duration is remembered; 0: it is not.
     name: int = 0
     #: When the compiler began, as far as is known; infinity: it waits for a slot of its worker.
     started: float = 0.0
-    #: How long it may run (seconds), and when the lease ends for that, however often it is renewed.
+    #: How long it may run (seconds), and when the lease therefore ends, even if it is renewed.
     limit: float = math.inf
     ends: float = math.inf
-    #: How often it ran for too long.
+    #: How often it exceeded ``limit``.
     overruns: int = 0
 
 
@@ -99,7 +99,7 @@ class QueuedJob(msgspec.Struct):
 
 
 class Wake(msgspec.Struct, frozen=True):
-    """There is something to lease for these workers."""
+    """Notify the long polls of these workers of a job to lease; see ``Polls.ring``."""
 
     workers: tuple[str, ...]
 
@@ -113,7 +113,7 @@ class Assign(msgspec.Struct, frozen=True):
 
 
 class CompileLocally(msgspec.Struct, frozen=True):
-    """Tell the wrapper to compile itself."""
+    """Answer the job with a local compile."""
 
     number: int
     reason: LocalReason
@@ -121,7 +121,7 @@ class CompileLocally(msgspec.Struct, frozen=True):
 
 
 class EndLease(msgspec.Struct, frozen=True):
-    """The worker no longer holds this lease; it should kill what runs under it."""
+    """Notify the worker that its lease has ended; it should kill the job's processes."""
 
     worker: str
     lease: str
@@ -131,7 +131,7 @@ Action = Wake | Assign | CompileLocally | EndLease
 
 
 class Counters(msgspec.Struct):
-    """Totals since the start; ``local`` by reason is kept by the service, which knows them all."""
+    """Totals since the start. Local compiles are counted by ``Compiles``, which knows them all."""
 
     done: int = 0
     cancelled: int = 0

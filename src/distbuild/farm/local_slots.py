@@ -1,6 +1,6 @@
-"""Lets local work of the dev box, links and fallbacks, run a few at a time, in order of arrival.
+"""A FIFO semaphore for local commands (links, fallbacks), and work stealing from the farm's queue.
 
-Without it ``make -j200`` would start as many compilers here as soon as the farm cannot take them.
+Without it ``make -j200`` would start as many local compilers once the farm cannot take the jobs.
 """
 
 import threading
@@ -12,7 +12,7 @@ from distbuild.one_shot import OneShot
 
 
 class LocalSlots:
-    """``total`` local commands run at the same time; the others wait for their turn."""
+    """At most ``total`` local commands run at the same time; the others wait in arrival order."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -21,7 +21,7 @@ class LocalSlots:
         self._waiting: deque[OneShot] = deque()
 
     def acquire(self) -> Generator[OneShot, None, None]:
-        """Return once there is a slot, the caller's to ``release``. Closing gives it up."""
+        """Wait for a slot, which the caller must ``release``. Closing the generator gives it up."""
         turn = OneShot()
         with self._lock:
             if self._free > 0:
@@ -39,10 +39,10 @@ class LocalSlots:
             if turn in self._waiting:
                 self._waiting.remove(turn)
                 return
-        self.release()  # it was granted at the same moment
+        self.release()  # it was granted concurrently
 
     def release(self) -> None:
-        """Give a slot to the next in line, or back."""
+        """Pass a slot to the first waiter, or free it."""
         with self._lock:
             if not self._waiting:
                 self._free += 1
@@ -51,23 +51,23 @@ class LocalSlots:
         turn.set()
 
     def idle(self) -> int:
-        """Slots that nobody has or waits for."""
+        """The number of free slots."""
         with self._lock:
             return self._free
 
     def counts(self) -> dict[str, int]:
-        """For status."""
+        """The numbers shown in ``/status``."""
         with self._lock:
             running = self.total - self._free
             return {"slots": self.total, "running": running, "waiting": len(self._waiting)}
 
 
-#: A job that waits for less finds a worker in time: they ask for work within milliseconds.
+#: A job that has waited for less (seconds) will be leased soon: workers poll within milliseconds.
 WAITED_S = 0.1
 
 
 class Relief:
-    """Takes what waits in the farm's queue for the idle ones of the local slots."""
+    """Work stealing: a thread that moves jobs from the farm's queue to idle local slots."""
 
     def __init__(self, farm: Farm, slots: LocalSlots) -> None:
         self._farm = farm
@@ -76,11 +76,9 @@ class Relief:
         self._thread = threading.Thread(target=self._run, name="relief", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End."""
         self._stopping.set()
         self._thread.join()
 

@@ -1,7 +1,7 @@
-"""Which workers wait for a job right now, and which of them a new one is for. Has no lock.
+"""The farm's pending long polls, and the thread that times them out. ``Polls`` takes no lock.
 
-A job rings one worker, the one with the most slots to spare: to wake them all for each job costs
-more than the job where there are many.
+A new job wakes one poll, that of the worker with the most spare slots: with many workers, waking
+all of them for each job costs more than the job.
 """
 
 import math
@@ -13,9 +13,10 @@ from distbuild.one_shot import OneShot
 
 
 class Poll:
-    """A worker's request that waits; ``slots`` 0: it only listens whether there is something.
+    """A worker's pending request; ``slots`` 0: it only waits to learn that there is a job.
 
-    ``deadline``: when it is answered with nothing, on the farm's clock.
+    ``deadline``: when it is answered with nothing, on the farm's clock. ``promised``: how many jobs
+    have woken it since it last looked for jobs.
     """
 
     def __init__(self, slots: int, deadline: float) -> None:
@@ -25,48 +26,49 @@ class Poll:
         self._bell = OneShot()
 
     def begin(self) -> OneShot:
-        """It looks for jobs now: earlier rings are heard. Returns what happens when it is to look
-        again."""
+        """The request looks for jobs now; earlier wake-ups are cleared. Returns the event that
+        fires when it has to look again."""
         self.promised = 0
         if self._bell.is_set():
             self._bell = OneShot()
         return self._bell
 
     def ring(self) -> None:
-        """Have it look again."""
+        """Have the request look for jobs again."""
         self._bell.set()
 
 
 class Polls:
-    """The waiting requests, by worker."""
+    """The pending requests, one per worker. Not thread-safe: the caller holds the farm's lock."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, Poll] = {}
 
     def enter(self, worker: str, slots: int, deadline: float) -> Poll:
-        """A worker asks; an earlier request of its that still waits is dismissed."""
+        """Add a worker's request; an earlier one of this worker that still waits is dismissed."""
         self.dismiss(worker)
         poll = self._waiting[worker] = Poll(slots, deadline)
         return poll
 
     def is_current(self, worker: str, poll: Poll) -> bool:
-        """Whether a request was not dismissed."""
+        """Whether a request has not been dismissed."""
         return self._waiting.get(worker) is poll
 
     def dismiss(self, worker: str) -> None:
-        """Have a worker's request end with nothing: nobody waits for its answer."""
+        """End a worker's request with an empty answer, which the worker does not wait for."""
         poll = self._waiting.pop(worker, None)
         if poll is not None:
             poll.ring()
 
     def leave(self, worker: str, poll: Poll) -> bool:
-        """A request ends; whether it was rung for a job that it has not looked for any more."""
+        """Remove a request that ends; whether it was woken for a job and did not look again."""
         if self._waiting.get(worker) is poll:
             del self._waiting[worker]
         return poll.promised > 0
 
     def ring(self, workers: Iterable[str]) -> None:
-        """A job has come that each of these could take."""
+        """Wake a request for a new job that each of these workers could take: that with the most
+        spare slots, and all with ``slots`` 0."""
         best: Poll | None = None
         for worker in workers:
             poll = self._waiting.get(worker)
@@ -81,13 +83,13 @@ class Polls:
             best.ring()
 
     def ring_all(self) -> None:
-        """Have every waiting request look again."""
+        """Wake all requests."""
         for poll in self._waiting.values():
             poll.ring()
 
     def ring_late(self, now: float) -> float:
-        """Have the requests that have waited long enough look a last time; returns when it is due
-        for the next one, infinity without any."""
+        """Wake the requests whose deadline has passed, so that they look a last time. Returns the
+        next deadline; infinity: none."""
         due = math.inf
         for poll in self._waiting.values():
             if poll.deadline <= now:
@@ -97,20 +99,23 @@ class Polls:
         return due
 
     def ring_one(self, worker: str) -> None:
-        """Have a worker's request look again."""
+        """Wake a worker's request."""
         if worker in self._waiting:
             self._waiting[worker].ring()
 
 
-#: It wakes at least so often (seconds). Whatever comes to be due while it sleeps is due later than
-#: that, but for what ``sooner`` tells: a renewal waits 5 s, a lease lasts 15.
+#: The ticker's longest sleep (seconds). A deadline that is set during the sleep is later than that
+#: (a renewal waits 5 s, a lease lasts 15), or else is passed to ``sooner``.
 MAX_REST_S = 4.0
-#: And not more often: what is due may need a moment to be done with by others.
+#: The shortest sleep: other threads may need a moment to finish what has become due.
 MIN_REST_S = 0.05
 
 
 class Ticker:
-    """Calls ``act`` again and again; it returns when it is due next, on the clock ``now``."""
+    """A thread that calls ``act`` repeatedly, each time at the time that the last call returned.
+
+    Times are on the clock ``now``.
+    """
 
     def __init__(
         self, act: Callable[[], float], name: str, now: Callable[[], float] = time.monotonic
@@ -123,16 +128,15 @@ class Ticker:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def sooner(self, due: float) -> None:
-        """Something has come to be due at this time."""
+        """Call ``act`` at this time at the latest."""
         if due < self._wakes_at:
             self._called.set()
 
     def stop(self) -> None:
-        """Make an end of it; returns once ``act`` does not run any more."""
+        """Stop the thread; returns once ``act`` does not run any more."""
         self._is_ending = True
         self._called.set()
         self._thread.join()
@@ -144,7 +148,7 @@ class Ticker:
             self._called.clear()
             if self._is_ending:
                 return
-            self._wakes_at = math.inf  # what comes from here on may be too late for its answer
+            self._wakes_at = math.inf  # ``act`` may miss a deadline that is set from here on
             due = self._act()
             rest = min(max(due - self._now(), MIN_REST_S), MAX_REST_S)
             self._wakes_at = self._now() + rest

@@ -1,8 +1,8 @@
-"""The job queue as a pure state machine: events in, actions out.
+"""The farm's job queue as a pure state machine: events in, actions out.
 
-Everything that decides about a job's life stands here. No lock, clock, thread, socket or disk: the
-time is an argument, and what has to be done is returned. An event that does not fit the state it
-meets raises ``IllegalTransition`` and changes nothing.
+All decisions on a job's state are made here. Uses no lock, clock, thread, socket or disk: the time
+is an argument, and the actions to perform are returned. An event that is illegal in the job's state
+raises ``IllegalTransition`` and changes nothing.
 
     QUEUED -> LEASED -> DONE | LOCAL | CANCELLED        a lost or returned lease: back to QUEUED
 """
@@ -33,20 +33,20 @@ from distbuild.farm.jobs import (
 
 #: A lease that is not renewed for this long (seconds) is lost. Workers renew every five seconds.
 LEASE_S = 15.0
-#: A worker that was not heard of for this long (seconds) counts as down.
+#: A worker whose last request is this old (seconds) counts as down.
 WORKER_S = 15.0
-#: After this time (seconds) nothing is known of it any more.
+#: After this time (seconds) it is forgotten.
 FORGET_S = 60.0
 #: After so many lost leases or failed tries a job is compiled locally.
 MAX_TRIES = 3
-#: A job may run for so long (seconds), where nothing is configured.
+#: The longest run of a job (seconds), unless configured.
 JOB_TIMEOUT_S = 1200.0
-#: One that is known, for so many times as long as it took before; but at least so long (seconds).
+#: The longest run of a job with a known duration, as a multiple of that; at least so many seconds.
 LONGER = 10.0
 MIN_LIMIT_S = 60.0
-#: After so many runs that took too long a job is compiled locally.
+#: After so many runs over the limit a job is compiled locally.
 MAX_OVERRUNS = 2
-#: The durations of so many jobs are remembered, those that were used last.
+#: The number of job durations that are remembered, those used last.
 MAX_KNOWN = 20_000
 
 
@@ -55,11 +55,11 @@ class IllegalTransition(Exception):
 
 
 class JobQueue(msgspec.Struct):
-    """All jobs that are not answered yet, oldest first, and the workers heard of.
+    """All jobs that are not answered yet, oldest first, and the known workers.
 
-    ``salt`` gives what each lease's name begins with. Who knows the name may answer for the job: in
-    earnest it is random, so that no worker can guess another's, and none is taken for one of this
-    run that an earlier run of the syncer has given.
+    ``salt`` returns the prefix of a lease's name. Knowing the name is enough to answer the job. So
+    outside of tests the prefix is random: no worker can guess another's lease, and no lease of an
+    earlier run of the syncer is taken for one of this run.
     """
 
     salt: Callable[[], str] = str
@@ -67,7 +67,7 @@ class JobQueue(msgspec.Struct):
     counters: Counters = msgspec.field(default_factory=Counters)
     workers: dict[str, Worker] = msgspec.field(default_factory=dict)
     _jobs: dict[int, QueuedJob] = msgspec.field(default_factory=dict)
-    # Queued jobs in order of arrival; a job that comes back goes before all later ones.
+    # Queued jobs in order of arrival; a job that is queued again keeps its place in this order.
     _queued: dict[int, None] = msgspec.field(default_factory=dict)
     _leases: dict[str, int] = msgspec.field(default_factory=dict)
     _numbers: "itertools.count[int]" = msgspec.field(default_factory=lambda: itertools.count(1))
@@ -77,7 +77,7 @@ class JobQueue(msgspec.Struct):
     )
     # Leases that wait for a slot of their worker, by worker, oldest first; also some that ended.
     _ahead: dict[str, deque[str]] = msgspec.field(default_factory=dict)
-    # How long jobs took (seconds), by name; what was used last is at the end.
+    # Durations of jobs (seconds), by name; the one used last is at the end.
     _took: dict[int, float] = msgspec.field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -96,24 +96,24 @@ class JobQueue(msgspec.Struct):
         return len(self._leases)
 
     def held(self) -> Counter[str]:
-        """How many jobs each worker has."""
+        """The number of jobs leased to each worker."""
         return Counter(self._jobs[number].worker for number in self._leases.values())
 
     def leased(self, lease: str, worker: str) -> int | None:
-        """The job under a lease that is still valid, and is this worker's."""
+        """The job under a lease; None: it is not valid any more, or is another worker's."""
         number = self._leases.get(lease)
         return number if number is not None and self._jobs[number].worker == worker else None
 
     def number(self, lease: str) -> int | None:
-        """The job under a lease that is still valid, whoever has it."""
+        """The job under a lease of any worker; None: it is not valid any more."""
         return self._leases.get(lease)
 
     def job(self, number: int) -> QueuedJob | None:
-        """The job, as long as it is not answered."""
+        """The job; None: it was answered."""
         return self._jobs.get(number)
 
     def obstacle(self, need: Need, now: float) -> LocalReason | None:
-        """Why no worker can ever take such a job, as things stand; None: one can."""
+        """Why none of the present workers can ever take such a job; None: one can."""
         up = [w for w in self.workers.values() if now - w.heard <= WORKER_S]
         if need.worker:
             up = [worker for worker in up if worker.name == need.worker]
@@ -125,7 +125,7 @@ class JobQueue(msgspec.Struct):
         return None if any(w.fits(need) for w in able) else LocalReason.NO_NAMESPACE
 
     def offers(self, worker: Worker, now: float) -> bool:
-        """Whether a queued job waits for a worker like this."""
+        """Whether a queued job may be leased to this worker."""
         return any(
             self._is_for(worker, job, now) for job in map(self._jobs.__getitem__, self._queued)
         )
@@ -133,8 +133,8 @@ class JobQueue(msgspec.Struct):
     # --- events ---------------------------------------------------------------------------------
 
     def submit(self, need: Need, now: float, name: int = 0) -> tuple[int, list[Action]]:
-        """A new job. With no worker that could take it, it is answered at once. Its duration is
-        remembered under ``name``."""
+        """Add a job. If no worker could take it, it is answered at once. Its duration is remembered
+        under ``name``."""
         number = next(self._numbers)
         reason = self.obstacle(need, now)
         if reason is not None:
@@ -149,8 +149,8 @@ class JobQueue(msgspec.Struct):
         return []
 
     def lease(self, name: str, slots: int, now: float, ahead: int = 0) -> list[Action]:
-        """A worker asks for up to ``slots`` jobs, and so many more ``ahead``, to begin once a slot
-        is free; the oldest that fit are assigned to it."""
+        """Assign up to ``slots`` jobs to a worker, the oldest that fit, and up to ``ahead`` more,
+        which begin once a slot is free."""
         worker = self.workers.get(name)
         if worker is None:
             raise IllegalTransition(f"lease by unknown worker {name}")
@@ -166,14 +166,14 @@ class JobQueue(msgspec.Struct):
         return actions
 
     def _wait_for_slot(self, job: QueuedJob) -> None:
-        """It has not begun: only the longest time that any job may take counts so far."""
+        """Mark a leased job as not begun: until then only the limit of all jobs applies."""
         job.ends = job.started + self.job_timeout_s
         job.started = math.inf
         self._ahead.setdefault(job.worker, deque()).append(job.lease)
 
     def _is_for(self, worker: Worker, job: QueuedJob, now: float) -> bool:
-        """Whether a worker may have a job: not if it failed it and another one, that did not, is
-        there."""
+        """Whether a worker may lease a job: not if the job failed on it while another worker that
+        fits is up on which it did not."""
         return worker.fits(job.need) and not (
             worker.name in job.avoided
             and any(
@@ -199,8 +199,8 @@ class JobQueue(msgspec.Struct):
         return min(self.job_timeout_s, usual)
 
     def ended(self, lease: str, now: float, *, usable: bool) -> None:
-        """The compiler under a lease has ended, before its result is taken: that of the next lease
-        begins. A ``usable`` result tells how long such a job takes."""
+        """The compiler under a lease has ended; called before its result is accepted. The worker's
+        next lease begins. The duration of a ``usable`` result is remembered."""
         job = self._holder(lease)
         if usable and job.name and job.started <= now:
             self._took.pop(job.name, None)
@@ -218,7 +218,7 @@ class JobQueue(msgspec.Struct):
         self._ahead.pop(job.worker, None)
 
     def renew(self, name: str, leases: Iterable[str], now: float) -> list[str]:
-        """A worker still works on these; returns those that are not its any more."""
+        """Extend the leases that a worker still works on; returns those that have ended for it."""
         worker = self.workers.get(name)
         if worker is not None:
             self.workers[name] = msgspec.structs.replace(worker, heard=now)
@@ -256,9 +256,9 @@ class JobQueue(msgspec.Struct):
         return self._give_up(self._holder(lease), reason, detail)
 
     def relieve(self, waited_s: float, now: float) -> list[Action]:
-        """The dev box has a core to spare: the oldest job that waits for so long is compiled there.
+        """The dev box has an idle core: compile there the oldest job, if it has waited so long.
 
-        The oldest, since a build waits for it the longest.
+        The oldest, since a build has waited for it the longest.
         """
         number = next(iter(self._queued), None)
         if number is None or now - self._jobs[number].since < waited_s:
@@ -266,7 +266,7 @@ class JobQueue(msgspec.Struct):
         return self._give_up(self._jobs[number], LocalReason.FARM_FULL, "")
 
     def cancel(self, number: int) -> list[Action]:
-        """The wrapper is gone. A job that was answered already is no error."""
+        """The wrapper is gone. Idempotent; does nothing for a job that was answered already."""
         job = self._jobs.get(number)
         if job is None:
             return []
@@ -276,7 +276,7 @@ class JobQueue(msgspec.Struct):
         return [*ended]
 
     def tick(self, now: float) -> list[Action]:
-        """Time passed: leases run out, workers go silent."""
+        """Time has passed: expire leases, forget workers, answer jobs that no worker can take."""
         actions: list[Action] = []
         for worker in list(self.workers.values()):
             if now - worker.heard > FORGET_S:
@@ -295,7 +295,7 @@ class JobQueue(msgspec.Struct):
         return [*actions, *self._second_chances(now)]
 
     def _overrun(self, job: QueuedJob, now: float) -> list[Action]:
-        """A compiler hangs, perhaps: the job goes elsewhere once, then to the dev box."""
+        """The compiler may hang: try the job on another worker once, then locally."""
         detail = f"{job.worker} took longer than {job.limit:.0f} s"
         job.overruns += 1
         self._took.pop(job.name, None)  # it may take longer than before
@@ -309,7 +309,7 @@ class JobQueue(msgspec.Struct):
         return self.retry(job.lease, LocalReason.LEASES_LOST, detail, now)
 
     def due(self, now: float) -> float:
-        """When ``tick`` has something to do at the earliest; infinity: as things stand, never."""
+        """The earliest time at which ``tick`` has something to do; infinity: none is known."""
         silent = [w.heard + WORKER_S for w in self.workers.values()] if self._queued else []
         forgotten = [w.heard + FORGET_S for w in self.workers.values()]
         leased = map(self._jobs.__getitem__, self._leases.values())
@@ -317,7 +317,7 @@ class JobQueue(msgspec.Struct):
         return min((*(at for at in silent if at >= now), *forgotten, *lost), default=math.inf)
 
     def _give_up_hopeless(self, now: float) -> list[Action]:
-        """Queued jobs that no worker can take any more are answered."""
+        """Answer the queued jobs that no worker can take any more."""
         actions: list[Action] = []
         for number in list(self._queued):
             job = self._jobs[number]
@@ -327,12 +327,12 @@ class JobQueue(msgspec.Struct):
         return actions
 
     def leave(self, name: str, now: float) -> list[Action]:
-        """A worker takes no more jobs; what it has it still finishes."""
+        """A worker takes no more jobs, but finishes those that it has."""
         self.workers.pop(name, None)
         return [*self._give_up_hopeless(now), *self._second_chances(now)]
 
     def lost(self, name: str, now: float) -> list[Action]:
-        """A worker is known to be gone: its leases are lost at once."""
+        """A worker is known to be gone: its leases end at once."""
         self.workers.pop(name, None)
         actions: list[Action] = []
         for lease, number in list(self._leases.items()):
@@ -343,7 +343,7 @@ class JobQueue(msgspec.Struct):
         return [*actions, *self._second_chances(now)]
 
     def _second_chances(self, now: float) -> list[Action]:
-        """Wake those who failed a queued job before, and are the best for it now."""
+        """Wake the workers that may lease a queued job now although it failed on them before."""
         names = tuple(
             name
             for name, worker in self.workers.items()

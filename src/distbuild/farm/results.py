@@ -1,8 +1,8 @@
-"""Whether a worker's result can be the honest one of its task, whatever the compiler said.
+"""Syncer side: refuses results that no honest worker can have sent for the task.
 
-What is refused here was sent by a broken worker or a hostile one: a file that the command does not
-write, a success without its object or its source, more than there is room for. Reads no content;
-looks at directories of the dev box. Whether a result is right is the judge's question.
+Such a result comes from a broken or hostile worker: a file that the command does not write, a
+success without its object or its source, too many bytes. Reads no file contents; looks at
+directories of the dev box. Whether a result is correct is checked by ``syncer.verify``.
 """
 
 import logging
@@ -33,7 +33,7 @@ _MARK = struct.Struct("<Q")
 
 
 def objection(task: Task, result: ResultRequest) -> str:
-    """What no honest worker says of this task; "": nothing of the kind."""
+    """The reason why no honest worker can have sent this result; "": none."""
     if len(result.stdout) + len(result.stderr) > MAX_PRINTED_BYTES:
         return "it prints more than any compiler"
     named = task.command.named_outputs()
@@ -49,13 +49,13 @@ def objection(task: Task, result: ResultRequest) -> str:
 
 
 def size_of(result: ResultRequest) -> int:
-    """The memory that a result takes until it is used (bytes)."""
+    """The memory that a result takes while it waits to be used (bytes)."""
     packed = sum(len(file.blob.data) for file in result.outputs)
     return packed + len(result.stdout) + len(result.stderr) + len(result.packed_inputs)
 
 
 def only_here(result: ResultRequest) -> LocalReason | None:
-    """Why another worker would fare no better; None: it may, or there was no error."""
+    """Why the job would fail on any other worker too; None: it may not, or there was no error."""
     if result.crashed:
         return LocalReason.COMPILER_CRASHED
     if result.unseen:
@@ -72,7 +72,7 @@ def _objection_to_outputs(task: Task, result: ResultRequest, named: Container[st
         path = file.path
         if not path.startswith(b"/") or b"\0" in path or path in own or path in seen:
             return f"it writes {_shown(path)}"
-        if os.fsdecode(path) not in named:  # mostly it is: the rest takes longer
+        if os.fsdecode(path) not in named:  # it mostly is; the check below is slower
             writable = writable or Writable(task.command, is_same_directory)
             if not writable.has(os.fsdecode(path)):
                 return f"it writes {_shown(path)}, which its command does not"
@@ -96,7 +96,7 @@ def _objection_to_inputs(inputs: list[InputFile]) -> str:
 
 
 def _objection_to_success(task: Task, result: ResultRequest) -> str:
-    """A disturbed result is none: its compile is repeated."""
+    """Skipped for a disturbed result: its compile is repeated anyway."""
     if result.exit_code != 0 or result.disturbed:
         return ""
     made = object_of(task.command)
@@ -130,12 +130,12 @@ def _shown(path: bytes) -> str:
 
 log = logging.getLogger(__name__)
 
-#: A hostile worker may take another name for each result: the oldest are forgotten.
+#: A hostile worker may use another name for each result; the oldest names are forgotten.
 MAX_WORKERS = 100
 
 
 class RefusedResults(msgspec.Struct, frozen=True):
-    """So many results of the worker that people know by ``label``, and why the last."""
+    """The number of refused results of one worker, its display name, and the last reason."""
 
     label: str
     count: int
@@ -143,13 +143,13 @@ class RefusedResults(msgspec.Struct, frozen=True):
 
 
 class Refusals:
-    """By worker, the one that was refused last at the end."""
+    """The refused results by worker; the worker refused last is at the end."""
 
     def __init__(self) -> None:
         self._of: dict[str, RefusedResults] = {}
 
     def note(self, worker: str, label: str, why: str) -> None:
-        """A result was refused; the first of a worker is worth a warning."""
+        """Count a refused result; the first one of a worker is logged as a warning."""
         before = self._of.pop(worker, None)
         level = logging.WARNING if before is None else logging.INFO
         log.log(level, "a result of %s was refused: %s", label, why)

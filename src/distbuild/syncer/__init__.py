@@ -1,4 +1,4 @@
-"""The process on the dev box: takes commands from wrappers and has workers compile them.
+"""The syncer process on the dev box: accepts commands from wrappers and has workers compile them.
 
-Puts the packages mirror, push, farm and http together.
+Combines the packages mirror, push, farm and http.
 """

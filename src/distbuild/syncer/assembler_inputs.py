@@ -1,8 +1,8 @@
-"""Files that an assembler reads by name (``.incbin``, ``.include``): in no dependency list.
+"""Syncer side: finds and checks the files that an assembler reads (``.incbin``, ``.include``).
 
-Those that a source names by plain strings travel with the job, as the source does: that saves a
-round. It is no proof, since macros may make directives and names: what was really read the worker
-lists, and ``obstacle`` and ``lacking`` say what becomes of that. Knows no queue.
+No dependency file lists them. Those that a source names by plain strings are sent with the job,
+like the source, which saves a round. That proves nothing, since macros may make directives and
+names: the worker lists what was really read, and ``examine`` checks that list. Knows no queue.
 """
 
 import os
@@ -19,28 +19,28 @@ from distbuild.mirror.includes import AssemblerRead, assembler_reads
 from distbuild.protocol.messages import Entry, FileEntry, InputFile, WithheldEntry
 from distbuild.system import disk
 
-#: More than this is not sent beside a source; a mirrored file may be larger.
+#: The largest file that is sent with a source; a mirrored file may be larger.
 MAX_BYTES = 8 * 1024 * 1024
-#: Of files; a file that includes itself ends here too.
+#: The number of files sent with a source.
 MAX_FILES = 64
-#: A worker that lists more is not worth the look-ups.
+#: A worker's list that is longer is not looked up.
 MAX_LISTED = 4096
 
-#: Options whose directories gcc and clang hand on to the assembler.
+#: Options whose directories gcc and clang pass to the assembler.
 _SEARCHED = frozenset(("-I", "--include-directory", "--include-directory="))
 
 
 class AssemblerFiles(msgspec.Struct, frozen=True):
-    """Files by absolute path; ``is_tied``: one is named by it, so that only the original paths lead
-    there."""
+    """Files by absolute path; ``is_tied``: the source names one by its absolute path, so that the
+    job needs the original paths."""
 
     files: Mapping[str, FileRead] = {}
     is_tied: bool = False
 
 
 def assembler_files(text: bytes, command: CompileCommand) -> AssemblerFiles:
-    """What a source with this text plainly makes the assembler read, files included by such files
-    too, as far as these exist."""
+    """The existing files that a source with this text names by plain strings for the assembler,
+    and those that these files include."""
     found: dict[str, FileRead] = {}
     texts = [text]
     of_c = command.language != "assembler"
@@ -48,7 +48,7 @@ def assembler_files(text: bytes, command: CompileCommand) -> AssemblerFiles:
     is_tied = False
     while texts:
         reads = assembler_reads(texts.pop(), of_c=of_c) or ()
-        of_c = False  # what is included next is read by the assembler alone
+        of_c = False  # included files are read by the assembler alone
         for read in reads:
             path = _first(read, places)
             if path is None or path in found or len(found) >= MAX_FILES:
@@ -64,16 +64,15 @@ def assembler_files(text: bytes, command: CompileCommand) -> AssemblerFiles:
 
 
 def is_of_assembler(command: CompileCommand, stderr: bytes) -> bool:
-    """Whether a compile that listed its inputs failed in an assembler: its preprocessor has then
-    done its part."""
+    """Whether a compile that listed its inputs failed in the assembler, after preprocessing."""
     return command.language in ASSEMBLER_LANGUAGES or is_assemblers(stderr)
 
 
 class Assembled(msgspec.Struct, frozen=True):
-    """What is wrong with the files that an assembler has read; all empty: nothing.
+    """The problems with the files that an assembler has read; all empty: none.
 
     ``obstacle``: only the local compiler can do it. ``withheld``: files to mirror before it is
-    compiled again. ``stale``: files that were others on the worker.
+    compiled again. ``stale``: files whose content on the worker differs.
     """
 
     obstacle: Local | None = None
@@ -87,10 +86,10 @@ def examine(
     lookup: Callable[[str], Entry | None],
     own_files: Mapping[str, FileEntry],
 ) -> Assembled:
-    """Hold what an assembler has read against the manifest.
+    """Compare what an assembler has read with the manifest.
 
-    A worker's word has nothing mirrored but what is withheld below a directory in which the
-    assembler looks, or the source's: names that a macro makes cannot be derived here.
+    A worker's list has a file mirrored only if that is withheld and lies below a directory that
+    the assembler searches or the source's: names that a macro makes cannot be derived here.
     """
     if len(listed) > MAX_LISTED:
         return Assembled(Local(LocalReason.ASSEMBLER_INPUT, command.source))
@@ -114,8 +113,8 @@ def examine(
 def _comes_first(
     path: str, places: Sequence[str], lookup: Callable[[str], Entry | None]
 ) -> str | None:
-    """A file that is not mirrored, not even by name, and that the assembler may have found here
-    before the one at ``path``; compilers differ in the order of the places."""
+    """A file that is in no manifest and that the assembler might have found on the dev box before
+    the one at ``path``; in any other directory, since compilers differ in the search order."""
     for number, place in enumerate(places):
         prefix = place.rstrip("/") + "/"
         if path.startswith(prefix):
@@ -127,13 +126,14 @@ def _comes_first(
 
 
 def _around(command: CompileCommand) -> Iterator[str]:
-    """The real directories, with a slash, below which a worker's word has a file mirrored."""
+    """The real directories, with a slash, below which a worker's list has files mirrored."""
     for place in (*_places(command), posixpath.dirname(command.absolute(command.source))):
         yield disk.realpath(place).rstrip("/") + "/"
 
 
 def _places(command: CompileCommand) -> Iterator[str]:
-    """Where GNU as looks, in its order ("incbin" in its manual): here, then the -I directories."""
+    """Directories that GNU as searches, in its order ("incbin" in its manual): the working
+    directory, then those of -I."""
     yield command.cwd
     for argument in command.arguments:
         if argument.option in _SEARCHED and argument.value is not None:

@@ -1,9 +1,9 @@
-"""One compile from the wrapper's words to its answer. The table of contents of the syncer:
+"""Runs one submitted compile from the wrapper's command line to the reply. The syncer's main steps:
 
-    understand -> prepare -> execute -> examine -> answer, or again, or locally
+    understand -> prepare -> execute -> judge -> answer, or again, or locally
 
-Knows no HTTP and no thread. A compile is a generator: it yields what it waits for, and closing it,
-as a vanished wrapper does, cancels the job.
+Knows no HTTP and no thread. A compile is a generator that yields each event it waits for. Closing
+it cancels the job; that is done when the wrapper is gone.
 """
 
 import logging
@@ -28,7 +28,7 @@ from distbuild.syncer.understand import Submission, Understood
 from distbuild.syncer.verify import Judge, Verdict
 from distbuild.system import disk
 
-#: What a driver says once for the whole command: clang's warnings, Microsoft's banner.
+#: Lines that a driver prints once for the whole command: clang's warnings, Microsoft's banner.
 _OF_THE_COMMAND = re.compile(rb"clang: (?:\x1b\[[0-9;]*m)*warning: |Microsoft |Copyright |\r?$")
 
 Compile = Generator[OneShot, None, SubmitReply]
@@ -37,9 +37,9 @@ Compile = Generator[OneShot, None, SubmitReply]
 def compile_several(
     parts: Sequence[Submission], compile_one: Callable[[Submission], Compile]
 ) -> Compile:
-    """The answer for all; that of the first part that is to be compiled locally, for all of them.
+    """The reply for all parts. If a part has to be compiled locally, its reply stands for all.
 
-    As the drivers do, what comes after the first source that fails is not compiled.
+    Like the drivers, drops the parts after the first source that fails.
     """
     running = [compile_one(part) for part in parts]
     waiting: dict[int, OneShot] = {}
@@ -74,7 +74,7 @@ def _advance(
 
 
 def _last(replies: dict[int, SubmitReply], count: int) -> int | None:
-    """The part that decides the end: the first that failed, else the last; None: still open."""
+    """The part that decides the reply: the first that failed, else the last; None: still open."""
     for at in range(count):
         reply = replies.get(at)
         if reply is None:
@@ -102,7 +102,7 @@ def _together(replies: Sequence[SubmitReply]) -> SubmitReply:
 
 
 def _without_repetition(texts: Sequence[bytes]) -> Iterator[bytes]:
-    """What each part said, without what the first one has said for all."""
+    """The output of each part, without the leading lines that the first has printed for all."""
     first = texts[0].splitlines(keepends=True)
     yield texts[0]
     for text in texts[1:]:
@@ -122,18 +122,18 @@ log = logging.getLogger(__name__)
 _DRIVER_ERROR = re.compile(
     rb"^[^\s:]*clang(?:[^\s:]*: (?:\x1b\[[0-9;]*m)*error| \(LLVM option parsing\)): ", re.MULTILINE
 )
-#: An error without a place: clang's own program refused its words, and read no source.
+#: An error without a source location: clang -cc1 rejected its arguments and read no source.
 _REFUSED = re.compile(rb"^(?:\x1b\[[0-9;]*m)*error: ", re.MULTILINE)
 _NO_PLACES = "-fno-show-source-location"
 #: A job whose inputs keep changing runs at most this often.
 MAX_ROUNDS = 4
-#: Rounds after which the next one has a file that the job lacked do not count as such: a withheld
-#: source may include another one. This is their bound.
+#: The bound on all rounds. ``MAX_ROUNDS`` does not count those that brought a file that the job
+#: lacked: a withheld source may include another one.
 MAX_ROUNDS_IN_ALL = 32
 
 
 class Compiles:
-    """Answers submissions; counts how."""
+    """Compiles submissions, remotely where possible, and counts the outcomes."""
 
     def __init__(
         self, preparer: Preparer, executor: Executor, mirroring: Mirroring, scanner: Scanner
@@ -163,7 +163,7 @@ class Compiles:
         return None if obstacle is None else self._named(obstacle, known)
 
     def compile(self, submission: Submission) -> Generator[OneShot, None, SubmitReply]:
-        """Returns the answer to the wrapper."""
+        """Compile as a generator; returns the reply to the wrapper."""
         known = self._preparer.understand(submission)
         if isinstance(known, Local):
             several = known.reason is LocalReason.SEVERAL_SOURCES
@@ -206,9 +206,10 @@ class Compiles:
         return self.locally(obstacle)
 
     def _with_precompiled(self, known: Understood, task: Task, local: Local) -> Understood | None:
-        """The same command for a worker that has the precompiled header in question at its place.
+        """The same command with its original paths, where a worker finds the precompiled header.
 
-        None: there is no such worker, or something else is in the way.
+        None: no worker can run it so, the header cannot be mirrored, or ``local`` has another
+        reason.
         """
         if local.reason is not LocalReason.PRECOMPILED_HEADER:
             return None
@@ -222,7 +223,7 @@ class Compiles:
 
     @staticmethod
     def _named(local: Local, known: Understood) -> Local:
-        """The queue knows compilers by digest only; people want the version."""
+        """Replace the compiler's digest, all that the queue knows, by the version for the user."""
         if local.reason in (LocalReason.NO_TOOLCHAIN, LocalReason.NO_NAMESPACE):
             return Local(local.reason, f"for {known.identity.version}")
         if local.detail and known.identity.digest.startswith(local.detail):
@@ -232,7 +233,7 @@ class Compiles:
     # --- answers --------------------------------------------------------------------------------
 
     def locally(self, local: Local) -> SubmitReply:
-        """The answer that has the wrapper compile itself; counted."""
+        """The reply that has the wrapper compile locally; counted by reason."""
         with self._lock:
             self.local[local.reason] += 1
         return SubmitReply(
@@ -273,7 +274,7 @@ def _is_rewritten(command: CompileCommand, path: bytes) -> bool:
 def _speaks_of_itself(
     submission: Submission, command: CompileCommand, result: ResultRequest
 ) -> bool:
-    """Whether a compiler that was called by another name says its own in a message."""
+    """Whether a compiler that was called by another name prints its own in a message."""
     if command.compiler == submission.argv[0]:
         return False
     return os.fsencode(posixpath.basename(command.compiler)) + b": " in result.stderr
@@ -285,11 +286,12 @@ def _read_nothing(command: CompileCommand, result: ResultRequest) -> bool:
 
 
 def _removed(command: CompileCommand, result: ResultRequest) -> list[bytes]:
-    """clang deletes what an earlier run left when it fails; gcc leaves it. Measured, 14 and 12."""
+    """The outputs to delete. A failing clang deletes those of an earlier run, gcc does not
+    (measured with clang 14 and gcc 12)."""
     if not command.family.is_clang or result.exit_code == 0:
         return []
     if _DRIVER_ERROR.search(result.stderr):
-        return []  # the driver refused the command and compiled nothing
+        return []  # the driver rejected the command and compiled nothing
     names = [command.output] if command.output else []
     if command.dependencies is not None and not _read_nothing(command, result):
         names.append(command.dependencies.path)
@@ -299,6 +301,6 @@ def _removed(command: CompileCommand, result: ResultRequest) -> list[bytes]:
 
 
 def _by_real_directory(path: bytes) -> bytes:
-    """As workers name an output: with the links and ``..`` on the way to it followed."""
+    """An output's path as workers send it: with symlinks and ``..`` in its directory resolved."""
     directory, _, name = path.rpartition(b"/")
     return disk.realpath(directory or b"/").rstrip(b"/") + b"/" + name

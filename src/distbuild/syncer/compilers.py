@@ -1,6 +1,6 @@
-"""What the dev box's compilers are: found, identified, and asked for their search directories.
+"""Syncer side: finds and identifies the dev box's compilers and probes their search directories.
 
-Runs the compilers. Remembers by file state, so that an upgrade shows at the next job.
+Runs the compilers. Caches results by file state, so that an upgrade is noticed at the next job.
 """
 
 import contextlib
@@ -32,9 +32,9 @@ from distbuild.protocol.errors import InfrastructureError
 from distbuild.system.paths import WINDOWS, to_system
 
 PROBE_TIMEOUT_S = 30.0
-#: A compiler's parts are looked at again after this (seconds); its driver for each job.
+#: A compiler's parts are checked for changes after this time (seconds); its driver for each job.
 LOOK_S = 1.0
-#: More compilers, and environments of them, than any machine has.
+#: More pairs of a compiler and its environment than any machine has.
 _MAX_KEPT = 200
 _NAMES_DIRECTORY = re.compile("sysroot|-resource-dir")
 
@@ -45,13 +45,13 @@ class Search(msgspec.Struct, frozen=True):
 
     dirs: tuple[str, ...]
     implicit_include: str | None
-    #: Those that it would search if they were there.
+    #: Directories that it would search if they existed.
     absent: tuple[str, ...] = ()
 
 
 class Driver(msgspec.Struct, frozen=True):
-    """A compiler driver on the dev box's disk, the state it was in, and what the environment makes
-    it find besides."""
+    """A compiler driver on the dev box's disk, its file state, and the parts of the environment
+    that decide which other files it reads."""
 
     path: str
     key: StatKey
@@ -59,7 +59,7 @@ class Driver(msgspec.Struct, frozen=True):
 
 
 def find(name: str, cwd: str, env: Mapping[str, str]) -> Driver | None:
-    """The driver that the shell would run for ``name``, with the state that it is in now."""
+    """The driver that the shell would run for ``name``, with its present state; None: none."""
     directory = to_system(cwd)
     try:
         found = find_driver(name, directory, env.get("PATH", os.defpath))
@@ -71,21 +71,21 @@ def find(name: str, cwd: str, env: Mapping[str, str]) -> Driver | None:
 
 
 class Compilers:
-    """Identities and search directories, asked for once, and again when a part of the compiler has
-    changed: its programs and libraries may be replaced without the driver."""
+    """A thread-safe cache of identities and search directories. It is invalidated when a part of
+    the compiler has changed: programs and libraries may be replaced without the driver."""
 
     def __init__(self, identifier: Identifier, clock: Callable[[], float] = time.monotonic) -> None:
         self._identifier = identifier
         self._clock = clock
         self._lock = threading.Lock()
-        # When a driver's parts were looked at last.
+        # When a driver's parts were checked last.
         self._looked: dict[Driver, float] = {}
         self._identities: dict[Driver, Identity] = {}
         self._processors: dict[tuple[Driver, tuple[str, ...]], tuple[str, ...] | None] = {}
         self._search: dict[tuple[Driver, tuple[str, ...], str], Search] = {}
 
     def identity(self, driver: Driver) -> Identity:
-        """Raises InfrastructureError when the driver does not answer as a compiler does."""
+        """Identify a driver. Raises InfrastructureError if it does not answer like a compiler."""
         with self._lock:
             known = self._identities.get(driver)
             if known is not None and self._has_changed(driver, known):
@@ -100,8 +100,8 @@ class Compilers:
             return known
 
     def look_for(self, names: Iterable[str], path: str) -> None:
-        """Identify the compilers that a shell with this PATH runs for ``names``; they are ``seen``
-        from then on. On Windows none is: what is called so there is no compiler of ours."""
+        """Identify the compilers that a shell with this PATH runs for ``names``; ``seen`` returns
+        them from then on. Does nothing on Windows, where these names are no supported compilers."""
         for name in () if WINDOWS else names:
             driver = find(name, "/", {"PATH": path})
             with contextlib.suppress(InfrastructureError):
@@ -109,7 +109,7 @@ class Compilers:
                     self.identity(driver)
 
     def seen(self) -> list[tuple[str, Identity]]:
-        """The compilers that commands have called so far, each with its path, and once."""
+        """The unchanged compilers that were identified so far, each once, with its path."""
         with self._lock:
             known = list(self._identities.items())
         found = {(d.path, i.digest): i for d, i in known if state_of(d.path) == d.key}
@@ -130,11 +130,11 @@ class Compilers:
         self._search = {k: v for k, v in self._search.items() if k[0] != driver}
 
     def search(self, driver: Driver, command: CompileCommand) -> Search:
-        """What the compiler searches by itself for a command like this."""
+        """The directories that the compiler searches by default for a command like this."""
         if command.family is Family.CL:
             return Search((), None)
         probe = tuple(toolchain.search_probe(command))
-        # Only a relative path among the probe's arguments makes the directory matter.
+        # The working directory matters only if the probe's arguments may have a relative path.
         where = command.cwd if any(_NAMES_DIRECTORY.search(word) for word in probe) else "/"
         key = (driver, probe, where)
         with self._lock:
@@ -144,7 +144,7 @@ class Compilers:
             return known
 
     def processor(self, driver: Driver, command: CompileCommand) -> tuple[str, ...] | None:
-        """What the compiler makes of ``-march=native`` in a command like this; see ``native``."""
+        """The processor that ``-march=native`` finds for a command like this; see ``native``."""
         probe = native.probe(command)
         key = (driver, probe)
         with self._lock:

@@ -1,8 +1,8 @@
-"""Which files may be mirrored because a worker says that it lacked them.
+"""Decides which files may be mirrored because a worker reports that it lacked them.
 
-A worker's word may be a lie: the machine may have been stolen. So nothing is mirrored on it but
-what the dev box can derive itself: what lies where the command searches, and what is named by the
-command or by a text that the mirror holds anyway. Reads such texts; mirrors nothing.
+A worker's report may be a lie: the machine may have been stolen. So it has a file mirrored only if
+the dev box itself can derive that file: it lies where the command searches, or is named by the
+command or by a text that is mirrored anyway. Reads such texts; mirrors nothing.
 """
 
 import os
@@ -18,14 +18,15 @@ from distbuild.mirror.roots import inside
 from distbuild.protocol.messages import FileEntry
 from distbuild.system import disk
 
-#: Of the texts that a worker says were read, so many are looked through for a name.
+#: The number of texts in a worker's list of inputs that are searched for a file's name.
 MAX_TEXTS = 2000
-#: Whoever may use this machine may read what is there, as far as that is everybody's.
+#: Directories whose world-readable files are open to every user of this machine.
 _SYSTEM = ("/usr", "/lib", "/lib64")
 
 
 class Derivable:
-    """Of one result for ``task``. ``texts``: real paths that the worker says its compiler read."""
+    """The check for one result of ``task``. ``texts``: real paths that its compiler read, as the
+    worker reports them."""
 
     def __init__(self, task: Task, mirroring: Mirroring, texts: Iterable[str]) -> None:
         self._task = task
@@ -45,9 +46,9 @@ class Derivable:
         return self._is_reached(path, real) or self._is_named(path, real)
 
     def is_searched(self, real: str) -> bool:
-        """Whether a real path lies where the command searches, and is nobody's secret.
+        """Whether a real path lies where the command searches, and is not secret.
 
-        Below a directory like the home or ``/tmp``, that is only what is directly in it.
+        Of a directory like the home or ``/tmp``, only the files directly in it count.
         """
         is_below = any(self._is_below(real, directory) for directory in self._searched)
         return is_below and not self._mirroring.is_secret(real)
@@ -60,8 +61,8 @@ class Derivable:
         return posixpath.dirname(real) == directory or any(inside(directory, s) for s in _SYSTEM)
 
     def _is_compilers(self, real: str) -> bool:
-        """Whether clang reads a file by itself: the sanitizers' lists of what to ignore lie in
-        ``share`` beside its own headers (``clang -print-resource-dir``)."""
+        """Whether clang reads a file by itself: the sanitizers' ignore lists lie in ``share``
+        beside its own headers (``clang -print-resource-dir``)."""
         if not self._task.command.family.is_clang:
             return False
         tops = {posixpath.dirname(disk.realpath(own)) for own in self._task.builtin_dirs}
@@ -69,10 +70,10 @@ class Derivable:
         return directory in tops and posixpath.dirname(real) == f"{directory}/share"
 
     def _is_reached(self, path: str, real: str) -> bool:
-        """Whether the developer has a link where the command searches that leads to a file."""
+        """Whether a file is reached by a symlink that lies where the command searches."""
         spelled = posixpath.normpath(path)
         if disk.realpath(spelled) != real:
-            return False  # a ".." behind a link
+            return False  # a ".." after a symlink
         is_below = any(
             inside(spelled, d) and not policy.is_broad(d, self._mirroring.home)
             for d in (*self._searched, *self._task.search_dirs)
@@ -92,7 +93,7 @@ class Derivable:
         return False
 
     def _names(self) -> Iterator[tuple[str, Iterable[str]]]:
-        """What may be files' names in each text, and in the command, with their directory."""
+        """Possible file names in the command and in each text, with the directory of each."""
         command = self._task.command
         for argument in command.arguments:
             if argument.meaning == "-D" and argument.value is not None:

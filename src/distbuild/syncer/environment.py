@@ -1,4 +1,7 @@
-"""The dev box's time zone, so that a worker's ``__DATE__`` and ``__TIME__`` are the dev box's."""
+"""Syncer side: the dev box's time zone (TZ) and terminal description (TERMINFO) for compilers.
+
+With the zone a worker's ``__DATE__`` and ``__TIME__`` are the dev box's.
+"""
 
 import base64
 import contextlib
@@ -14,11 +17,11 @@ UTC = "UTC0"
 
 
 def local_zone(localtime: Path = LOCALTIME) -> str:
-    """The zone as a value of TZ that needs no zone files where it is used.
+    """The zone as a value of TZ that needs no zone files on the worker.
 
-    It is the last line of a version 2 zone file (RFC 8536, section 3.3): the rule that holds now,
-    which is what a compiler's clock needs. UTC when there is none. On Windows, whose C library
-    takes such values too, it is the offset that holds now.
+    It is the last line of a version 2 zone file (RFC 8536, section 3.3): the rule in force now,
+    which is all that a compiler's clock needs. UTC if there is none. On Windows, whose C library
+    accepts such values too, it is the present offset.
     """
     if WINDOWS:
         return fixed_zone(time.localtime().tm_gmtoff)
@@ -33,14 +36,14 @@ def local_zone(localtime: Path = LOCALTIME) -> str:
 
 
 def fixed_zone(offset_s: int) -> str:
-    """A zone that is ``offset_s`` seconds east of UTC; in TZ, what is east is negative."""
+    """A zone that is ``offset_s`` seconds east of UTC; in TZ, east is negative."""
     sign = "-" if offset_s > 0 else "+"
     hours, minutes = divmod(abs(offset_s) // 60, 60)
     return f"DBZ{sign}{hours:02}:{minutes:02}"
 
 
 class Zone:
-    """The zone as it is now: who travels need not start the syncer again."""
+    """The present zone: a change while the syncer runs is noticed."""
 
     def __init__(self, localtime: Path = LOCALTIME) -> None:
         self._localtime = localtime
@@ -48,7 +51,7 @@ class Zone:
         self._zone = UTC
 
     def now(self) -> str:
-        """See ``local_zone``; one ``stat`` where nothing has changed."""
+        """The value of ``local_zone``; costs one ``stat`` if nothing has changed."""
         if WINDOWS:
             return local_zone(self._localtime)
         try:
@@ -63,14 +66,14 @@ class Zone:
 
 #: Where ncurses looks (terminfo(5), "Fetching Compiled Descriptions"), as distributions build it.
 DATABASES = ("/etc/terminfo", "/lib/terminfo", "/usr/share/terminfo", "/usr/lib/terminfo")
-#: The terminals that have no colours whatever a database says, or says not.
+#: Terminals that have no colours whatever a database says.
 _COLOURLESS = ("", "dumb")
 #: Real ones have some 4 KB.
 _MAX_ENTRY_BYTES = 32 * 1024
 
 
 def describe(env: Mapping[str, str], home: str) -> dict[str, str] | None:
-    """``TERMINFO`` with the entry of TERM in it; None when there is no such entry here."""
+    """``TERMINFO`` with the entry of TERM in it; empty if none is needed; None: no entry here."""
     name, given = env.get("TERM", ""), env.get("TERMINFO", "")
     if name in _COLOURLESS or given.startswith(("b64:", "hex:")):
         return {}

@@ -1,7 +1,8 @@
-"""Whether a finished job used the files that the dev box holds. Pure: facts come in as look-ups.
+"""Syncer side: checks that a finished job has read the same files as the dev box holds.
 
-The manifest is kept fresh by events; this is the check afterwards, on the files that the compiler
-really read, so that a missed event costs a second compile and never a wrong object.
+The manifest is kept fresh by file events. This check afterwards, on the files that the compiler
+really read, makes a missed event cost a second compile and never a wrong object. Pure but for
+``Proved``: facts are passed as look-up functions.
 """
 
 import os
@@ -26,21 +27,21 @@ from distbuild.syncer.include_lookup import IncludeFacts, Texts
 
 
 class Findings(msgspec.Struct):
-    """What is wrong with a result; all empty: nothing."""
+    """The problems with a result; all empty: none."""
 
-    #: The worker read other bytes than the dev box has, or a file that the dev box has not.
+    #: Files whose bytes on the worker differ from the dev box's, or that the dev box has not.
     stale: list[str] = msgspec.field(default_factory=list)
-    #: Files whose content the mirror held back.
+    #: Files whose content the mirror withheld.
     withheld: list[str] = msgspec.field(default_factory=list)
-    #: Files that exist on the dev box, may come first in the search, and are not mirrored.
+    #: Files of the dev box that are not mirrored and may shadow an input in the search.
     shadowing: list[str] = msgspec.field(default_factory=list)
-    #: Files that ask for names outside the mirrored directories.
+    #: Inputs with an include operand that may lie outside the mirrored directories.
     odd: list[str] = msgspec.field(default_factory=list)
-    #: One has ``__has_include`` of what a macro names.
+    #: An input has a ``__has_include`` whose operand is a macro.
     asks_by_macro: bool = False
-    #: A precompiled header that the compiler would have used here.
+    #: A precompiled header that the compiler would have used on the dev box.
     precompiled: str = ""
-    #: Another name of a file that was read, which was read as well.
+    #: An input that is a hard link of another input.
     twin: str = ""
 
     def in_doubt(self) -> bool:
@@ -54,9 +55,9 @@ def examine(
     own_files: Mapping[str, FileEntry],
     about: Callable[[str, Digest], IncludeFacts | None],
 ) -> Findings:
-    """Compare what was read with the manifest; ``own_files`` came with the job (its source).
+    """Compare the files read with the manifest; ``own_files`` were sent with the job (its source).
 
-    ``about`` tells what a text asks for; see ``Texts``.
+    ``about`` returns the facts about an input's includes; see ``Texts.about``.
     """
     findings = Findings()
     for item in inputs:
@@ -74,7 +75,7 @@ def examine(
 
 
 def _look_at(path: str, facts: IncludeFacts | None, findings: Findings) -> None:
-    """What the text of an input adds to the findings; None: it is another one by now."""
+    """Add the facts about an input's text to the findings; None: the text has changed by now."""
     if facts is None:
         findings.stale.append(path)
         return
@@ -91,8 +92,9 @@ def precompiled(
 ) -> str:
     """A precompiled header that the compiler would have found for one of the inputs, or "".
 
-    ``inputs`` and ``headers`` are real paths. Where the header itself stands beside its
-    precompiled form, it was read if that was looked for; else a name may mean either.
+    ``inputs`` and ``headers`` are real paths. If the plain header exists beside its precompiled
+    form, the compiler looked there only if it read the plain one. Else any input with that name
+    below a search directory counts.
     """
     known = list(headers)
     if not known:
@@ -115,7 +117,7 @@ def precompiled(
 
 
 def twin(inputs: Iterable[str], inodes: Mapping[str, int]) -> str:
-    """An input that is the same file as one before it, or ""; ``inodes`` of those that may be."""
+    """An input that is a hard link of one before it, or "". ``inodes``: of files that may be."""
     seen: set[int] = set()
     for path in inputs:
         inode = inodes.get(path)
@@ -133,11 +135,11 @@ def shadowing(
     lookup: Callable[[str], Entry | None],
     exists: Callable[[str], bool],
 ) -> list[str]:
-    """Files below partly mirrored directories that the search might have found before an input.
+    """Files below partly mirrored directories that may shadow an input in the search.
 
     For an input ``S/r`` found by search directory ``S``, a file ``D/r`` in a directory ``D`` of
-    which only the top is mirrored may come first. Whether ``D`` is searched earlier is not asked:
-    to mirror one file too many is cheap.
+    which only the top is mirrored may come first. Whether ``D`` is searched earlier is not checked:
+    mirroring one file too many is cheap.
     """
     found: dict[str, None] = {}
     tops = list(shallow)
@@ -156,7 +158,7 @@ def shadowing(
 
 
 class Inputs:
-    """What a job has read: by marks, and unpacked once somebody looks. False: nothing."""
+    """The inputs of a job: their marks, and the list, unpacked on first use. False: no inputs."""
 
     def __init__(self, result: ResultRequest) -> None:
         self._packed = result.packed_inputs
@@ -167,26 +169,26 @@ class Inputs:
         return bool(self._items or self._packed)
 
     def items(self) -> list[InputFile]:
-        """All of them. Raises ProtocolError."""
+        """All inputs. Raises ProtocolError."""
         if self._packed:
             self._items += unpack_inputs(self._packed)
             self._packed = b""
         return self._items
 
     def marked(self) -> list[tuple[int, InputFile]]:
-        """All of them with their marks. Raises ProtocolError."""
+        """All inputs with their marks. Raises ProtocolError."""
         items = self.items()
         if len(self.marks) != len(items):
             self.marks = [mark(item.path, item.digest) for item in items]
         return list(zip(self.marks, items, strict=True))
 
     def paths(self) -> list[str]:
-        """The paths of all of them. Raises ProtocolError."""
+        """The paths of all inputs. Raises ProtocolError."""
         return [os.fsdecode(item.path) for item in self.items()]
 
 
 class Proved:
-    """The marks of what a job of the present generation read, and that was right."""
+    """A thread-safe cache of the marks of inputs that proved right in the present generation."""
 
     def __init__(self, texts: Texts) -> None:
         self._texts = texts
@@ -195,8 +197,8 @@ class Proved:
         self._right: set[int] = set()
 
     def knows(self, inputs: Inputs, own: Sequence[JobFile], manifest: Manifest) -> bool:
-        """Whether by its marks a job read nothing but what is right, and ``own``, which came with
-        it: the first of these is its source."""
+        """Whether all of a job's marks are known to be right or are of ``own``, the files sent with
+        it, of which the first is its source and must have been read."""
         marks = set(inputs.marks)
         came = [mark(file.path, file.entry.digest) for file in own]
         if not came or came[0] not in marks:
@@ -212,8 +214,8 @@ class Proved:
         manifest: Manifest,
         shallow: Collection[str] = (),
     ) -> list[InputFile]:
-        """Those that have to be looked at; what came with the job, by path, and what is directly in
-        one of the ``shallow`` directories always. Raises ProtocolError."""
+        """The inputs that have to be examined: always the files sent with the job (``own``, paths)
+        and those directly in a ``shallow`` directory. Raises ProtocolError."""
         marked = inputs.marked()
         with self._lock:
             self._renew(manifest)
@@ -227,11 +229,11 @@ class Proved:
             and not (shallow and posixpath.dirname(os.fsdecode(item.path)) in shallow)
         ]
         with self._lock:
-            right.update(plain)  # of the generation in which this began
+            right.update(plain)  # the set of the generation in which this call began
         return rest
 
     def _renew(self, manifest: Manifest) -> None:
-        # Before the look-ups: what they find may be newer, never older.
+        # Before the look-ups: their results may be newer than this generation, never older.
         if self._generation != manifest.generation:
             self._generation, self._right = manifest.generation, set()
 

@@ -1,4 +1,4 @@
-"""The syncer's HTTP routes: who may ask what, and bytes to values and back. Decides nothing."""
+"""The syncer's Flask app: checks tokens, decodes requests, calls the service, encodes replies."""
 
 import json
 import logging
@@ -21,11 +21,11 @@ from distbuild.syncer.service import Service
 
 log = logging.getLogger(__name__)
 
-#: Before each message of a streamed answer: its length. Length 0: nothing yet, still waiting; the
-#: frame tries the connection, so that a vanished client is noticed.
+#: The length before each message of a streamed response. Length 0 is a heartbeat: still waiting;
+#: sending it shows whether the client is gone.
 FRAME = struct.Struct("!I")
 HEARTBEAT = FRAME.pack(0)
-#: How often a waiting wrapper's connection is tried (seconds): its death frees the slot after this.
+#: Seconds between heartbeats to a waiting wrapper; its slot is freed this long after its death.
 HEARTBEAT_S = 0.4
 
 
@@ -35,7 +35,7 @@ def packed(message: messages.Message) -> Response:
 
 
 def the_call(gate: Gate) -> Call:
-    """The request that Flask has in hand. A large body is not taken of a stranger."""
+    """Flask's current request. A large body is refused without a valid token: RequestRefused."""
     shown = request.headers.get("Authorization")
     if (request.content_length or 0) > FREE_BODY_BYTES and not gate.knows(shown):
         raise RequestRefused(401, "a token is needed")
@@ -43,13 +43,13 @@ def the_call(gate: Gate) -> Call:
         shown,
         request.get_data(cache=False),
         bool(request.environ.get(SAME_USER)),
-        # The server says so, not the client: only the Unix socket is without TLS.
+        # Set by the server, not the client: only the Unix socket is without TLS.
         is_local=request.environ["wsgi.url_scheme"] == "http",
     )
 
 
 def drive(later: Later) -> Response:
-    """Wait for what a handler waits for; its answer."""
+    """Run a handler, blocking on each event that it waits for; returns its response."""
     for step in later:
         if isinstance(step, WholeResponse):
             later.close()
@@ -59,7 +59,7 @@ def drive(later: Later) -> Response:
 
 
 def make_app(service: Service, gate: Gate, handlers: Mapping[str, Handler]) -> Flask:
-    """The WSGI app over a service; ``handlers`` are its routes, too."""
+    """The WSGI app over a service. ``handlers``: further routes by path."""
     app = Flask("syncer", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = messages.MAX_RESULTS_BYTES
     _add_wrapper_routes(app, gate, service)
@@ -121,9 +121,9 @@ def _add_wrapper_routes(app: Flask, gate: Gate, service: Service) -> None:
 
 
 def _streamed(service: Service, message: messages.SubmitRequest) -> Iterator[bytes]:
-    """Heartbeats until there is an answer, then that. The server closes it if the client goes.
+    """Yields heartbeats until the reply, then the reply. The server closes it when the client goes.
 
-    A thread of its own compiles: it may be busy for longer than the client bears silence.
+    A separate thread compiles: one step of it may take longer than the client's read timeout.
     """
     gone, answered = OneShot(), OneShot()
     replies: list[bytes] = []
@@ -142,7 +142,7 @@ def _streamed(service: Service, message: messages.SubmitRequest) -> Iterator[byt
 
 
 def _reply(service: Service, message: messages.SubmitRequest, gone: OneShot) -> bytes:
-    """The answer to a wrapper, or nothing for one that is ``gone``."""
+    """The encoded reply to a wrapper; empty once ``gone`` has fired."""
     compiling = service.submit(message)
     try:
         while not gone.is_set():

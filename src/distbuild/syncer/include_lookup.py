@@ -1,4 +1,8 @@
-"""Mirrors files that texts ask for outside the mirrored directories, or under an unusual name."""
+"""Mirrors the targets of includes that lie outside the mirrored directories or have unusual names.
+
+Used by the syncer before a job, for its source, and after it, for the texts that it read. An "odd"
+operand is absolute, climbs by ``..``, or has a name that a mirrored directory leaves out.
+"""
 
 import contextlib
 import hashlib
@@ -27,20 +31,20 @@ from distbuild.system import disk
 
 
 class IncludeFacts(msgspec.Struct, frozen=True):
-    """``odd``: it includes what may lie outside the mirrored directories. ``asked``: what
-    ``__has_include`` asks for."""
+    """Facts about one text. ``odd``: it has an odd include operand. ``asked``: the operands of
+    ``__has_include``."""
 
     odd: bool = False
     asked: Asked = NOTHING
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is nothing more to look at."""
+        """Whether its includes need no further look-ups."""
         return not (self.odd or self.asked.is_computed)
 
 
 class Texts:
-    """Facts by the texts' digests. Any thread may ask."""
+    """A thread-safe cache of facts by the texts' digests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -48,7 +52,7 @@ class Texts:
         self._named: dict[Digest, tuple[str, ...]] = {}
 
     def about(self, path: str, digest: Digest) -> IncludeFacts | None:
-        """The facts of the text with this digest, which is at ``path``; None: it is not, now."""
+        """The facts of the text with this digest at ``path``; None: the file has changed."""
         known = self._known.get(digest)
         if known is not None:
             return known
@@ -62,7 +66,7 @@ class Texts:
         return facts
 
     def named(self, path: str, digest: Digest) -> tuple[str, ...]:
-        """What may be files' names in the directives of that text; as for ``about``, or nothing."""
+        """Possible file names in the directives of that text; none if the file has changed."""
         known = self._named.get(digest)
         if known is not None:
             return known
@@ -73,7 +77,7 @@ class Texts:
 
 
 def _read(path: str, digest: Digest) -> bytes | None:
-    """What is at ``path``, if it has this digest."""
+    """The content of ``path``; None if it does not have this digest."""
     try:
         with disk.open_to_read(path) as file:
             data = file.read()
@@ -85,8 +89,10 @@ def _read(path: str, digest: Digest) -> bytes | None:
 def cover_odd(
     mirroring: Mirroring, text: bytes, directory: str, search_dirs: Iterable[str]
 ) -> tuple[str, ...]:
-    """Mirror what every odd include operand of ``text``, a file in ``directory``, may mean; the
-    operands."""
+    """Mirror every file that an odd include operand of ``text`` may name; returns the operands.
+
+    ``directory``: of the file with this text.
+    """
     operands = odd_operands(text, is_unusual)
     if operands:
         _cover(mirroring, operands, [directory, *search_dirs])
@@ -96,9 +102,9 @@ def cover_odd(
 def cover_odd_files(
     mirroring: Mirroring, task: Task, paths: Iterable[str], *, by_macro: bool = False
 ) -> bool:
-    """The same for the texts at these paths; whether anything is newer than what ``task`` had.
+    """The same for the texts at these paths; whether a file is newer than in the task's tree.
 
-    ``by_macro``: also for what they, and the command, give to macros.
+    ``by_macro``: also for the values that they and the command give to macros.
     """
     is_new = False
     for path in paths:
@@ -120,14 +126,14 @@ def cover_asked(
     inputs: Iterable[InputFile],
     partly: Collection[str],
 ) -> bool:
-    """Mirror what ``__has_include`` may have asked for in what a job has read; whether anything is
-    newer than what it had.
+    """Mirror the files that ``__has_include`` in a job's inputs may name; whether one is newer than
+    in the task's tree.
 
-    ``partly``: its search directories of which only the top is mirrored. There every name with a
-    directory in it is one that may be missing. Where a macro gives the name, every value that the
-    texts and the command give to macros may be meant.
+    ``partly``: its search directories of which only the top is mirrored. There any name with a
+    directory in it may be missing. If the operand is a macro, every value that the texts and the
+    command give to macros is a candidate.
     """
-    # What else a worker says was read may be no file at all.
+    # A worker may list other paths too, which need not be files at all.
     known = {os.fsdecode(file.path) for file in task.files}
     read = [
         (path, item.digest)
@@ -157,10 +163,10 @@ def cover_asked(
 def _cover(
     mirroring: Mirroring, names: Iterable[str], places: Iterable[str], since: int = 0
 ) -> bool:
-    """Mirror single files, where they exist; whether a tree of generation ``since`` lacked one.
+    """Mirror single files that exist; whether a tree of generation ``since`` lacked one.
 
-    What does not exist is in no tree either. Not the directory that a name leads to: that may be as
-    wide as ``/usr``.
+    A file that does not exist is in no tree either. The directory of a file is not mirrored: it may
+    be as large as ``/usr``.
     """
     manifest, is_new = mirroring.manifest, False
     around = tuple(dict.fromkeys(places))
@@ -174,7 +180,7 @@ def _cover(
 
 
 def _holds(mirroring: Mirroring, path: str) -> bool:
-    """Whether the mirror leads to a file's content by this path, and to what is beside it."""
+    """Whether the mirror has a file's content under this path, and the files beside it."""
     manifest = mirroring.manifest
     real = manifest.resolve(path)
     if real is None or not isinstance(manifest.get(real), FileEntry):
@@ -184,12 +190,12 @@ def _holds(mirroring: Mirroring, path: str) -> bool:
 
 
 def _defined(task: Task) -> Iterable[str]:
-    """What may be files' names in the command's own macros."""
+    """Possible file names in the values of the command's ``-D`` macros."""
     for argument in task.command.arguments:
         if argument.meaning == "-D" and argument.value is not None:
             yield from names_in_definition(argument.value)
 
 
 def is_absolute(operand: str) -> bool:
-    """Whether an operand means one place whatever directory it is looked for in."""
+    """Whether an operand names the same path in every search directory."""
     return HERE.absolute("/C/1", operand) == HERE.absolute("/C/2", operand)

@@ -1,6 +1,6 @@
-"""Serves the wrappers of this machine: writes the outputs for them, and lets local work take turns.
+"""Syncer side: compiles for this machine's wrappers, writes their outputs, limits local commands.
 
-Works on what ``Compiles`` answers. Knows no HTTP.
+Acts on the replies of ``Compiles``. Knows no HTTP.
 """
 
 import logging
@@ -22,14 +22,18 @@ from distbuild.write_outputs import PreparedOutputs, Rights
 
 log = logging.getLogger(__name__)
 
-#: Commands that are no compiler may start whole builds, which must not wait for themselves.
+#: Reasons for which no local slot is taken: a command that is no compiler may start a whole build,
+#: which would wait for the slot that it holds itself.
 _UNLIMITED = frozenset({LocalReason.NOT_A_COMPILER})
-#: As many descriptors as the launcher takes (src/launcher/outputs.h).
+#: The number of descriptors that the launcher accepts (src/launcher/outputs.h).
 MAX_PASSED = 250
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """A wrapper on this machine: the build's umask and group, and what its paths mean."""
+    """A wrapper on this machine: the build's umask and group, and its view of the file system.
+
+    ``places_outputs``: it renames the outputs into place itself.
+    """
 
     umask: int
     group: int
@@ -38,11 +42,11 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 class WrapperOrders(msgspec.Struct, frozen=True):
-    """What the wrapper has to do: say ``reply`` and exit, or become ``program`` (None: not found,
-    or not looked for, since the wrapper has another view of the files).
+    """Orders for a wrapper: print ``reply`` and exit, or become ``program`` (None: not found, or
+    not searched, since the wrapper has another view of the files).
 
-    ``holds_slot``: a local slot is the caller's, to be given back when the program has ended.
-    ``outputs``: files that the wrapper puts in place; to be closed after that.
+    ``holds_slot``: the caller owns a local slot and releases it when the program has ended.
+    ``outputs``: files that the wrapper puts in place; the caller closes them after that.
     """
 
     reply: SubmitReply
@@ -60,17 +64,17 @@ class Here:
         self.slots = slots
 
     def sees_our_files(self, view: bytes) -> bool:
-        """Whether a wrapper's paths lead where ours do."""
+        """Whether a wrapper has the syncer's view of the file system."""
         return view in self._views
 
     def run(
         self, submission: Submission, caller: Caller
     ) -> Generator[OneShot, None, WrapperOrders]:
-        """The answer to a wrapper; its outputs are written, or its local slot is taken."""
+        """Compile; returns the orders once the outputs are written or a local slot is acquired."""
         reply, outputs = yield from self._compile(submission, caller)
         if reply.outcome == "done":
             return WrapperOrders(reply, outputs=outputs)
-        # In another view of the files the wrapper alone can find its compiler.
+        # If its view of the files is another, only the wrapper can find its compiler.
         is_elsewhere = reply.reason == LocalReason.OTHER_FILES
         path = submission.env.get("PATH", os.defpath)
         program = None if is_elsewhere else find_driver(submission.argv[0], submission.cwd, path)
@@ -87,7 +91,7 @@ class Here:
         try:
             reply = yield from self._compiles.compile(submission)
             outputs = _write(reply, caller) if reply.outcome == "done" else None
-            # Their memory is not kept until the wrapper has taken its answer.
+            # Frees their memory before the wrapper has received its answer.
             reply = msgspec.structs.replace(reply, outputs=[])
         except InfrastructureError as error:
             return self._compiles.locally(Local(LocalReason.OUTPUT_NOT_WRITTEN, str(error))), None
@@ -101,8 +105,8 @@ class Here:
 def _write(reply: SubmitReply, caller: Caller) -> PreparedOutputs | None:
     """Write the outputs, and put them in place if the caller does not; raises InfrastructureError.
 
-    Who waits for them puts them in place. So a syncer that is stopped here, and goes on later,
-    cannot overwrite what was compiled locally meanwhile.
+    Preferably the wrapper, which waits for them, puts them in place. Then a syncer that is
+    suspended here and resumed later cannot overwrite the files of a local compile.
     """
     rights = Rights(caller.umask, caller.group)
     outputs = PreparedOutputs(reply.outputs, reply.removed, rights, reply.rewritten)

@@ -1,4 +1,4 @@
-"""Builds the syncer from its configuration and runs it. The only place that knows all its parts."""
+"""The syncer's entry point: builds its parts from the configuration and serves until stopped."""
 
 import functools
 import gc
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 def run(home: Home, *, verbose: bool) -> None:
-    """Serve until told to stop. Raises ConfigError when the set-up does not allow it."""
+    """Serve until stopped by a signal. Raises ConfigError when the set-up does not allow it."""
     config = load_config(home)
     credentials = load_credentials(home.certs, "dev")
     home.prepare()
@@ -63,7 +63,7 @@ def run(home: Home, *, verbose: bool) -> None:
 
 
 def _first_words(home: Home, config: Config) -> str:
-    """That the syncer runs, and what comes next."""
+    """The line that announces the running syncer and the user's next step."""
     where = f"syncer: {listening_url(config, syncer_port(config))}, home {home.path}"
     if not config.hosts:
         return f'{where}, workers: none; name them in "hosts" of {home.config_path}'
@@ -74,8 +74,10 @@ def _first_words(home: Home, config: Config) -> str:
 
 
 def claim(home: Home) -> IO[bytes]:
-    """Hold the home while the file is open, also in a forked process: two syncers under one name
-    would take each other's trees for stale."""
+    """Lock the home while the file is open, also in a forked process. Raises ConfigError.
+
+    Two syncers with one client id would each take the other's trees on the workers for stale.
+    """
     try:
         return hold(home.state / "syncer.lock")
     except OSError:
@@ -85,7 +87,7 @@ def claim(home: Home) -> IO[bytes]:
 
 
 class SyncerProcess:
-    """The parts of one syncer, put together."""
+    """The parts of one syncer, connected to each other; starts and stops their threads."""
 
     def __init__(
         self, home: Home, config: Config, credentials: Credentials, client_id: str
@@ -124,7 +126,7 @@ class SyncerProcess:
         self.service = Service(Parts(client_id, state, self._farm, self._mirroring, *parts))
 
     def start(self, stop: threading.Event) -> None:
-        """Mirror what the configuration and the last run name, and begin to push."""
+        """Mirror what the configuration and the last run name, and start the pushers."""
         threading.Thread(target=self._warm, name="first scan", daemon=True).start()
         threading.Thread(target=self._end, args=(stop,), name="end", daemon=True).start()
         for pusher in self._pushers:
@@ -133,7 +135,7 @@ class SyncerProcess:
             self._relief.start()
 
     def stop(self) -> None:
-        """Release everything; waiting jobs were answered when ``stop`` was set."""
+        """Save the state and stop all parts; waiting jobs were answered when ``stop`` was set."""
         self._save()
         if self._relief is not None:
             self._relief.stop()
@@ -142,7 +144,7 @@ class SyncerProcess:
         self._mirroring.stop()
 
     def _end(self, stop: threading.Event) -> None:
-        # What the first scan has hashed is written down once the workers have it as well.
+        # The digests of the first scan are saved only after FIRST_LOOK_S: the workers come first.
         pause, saved = FIRST_LOOK_S, time.monotonic()
         while not stop.wait(pause):
             pause = LOOK_S
@@ -176,15 +178,15 @@ class SyncerProcess:
 
     def _save(self) -> None:
         if not self._mirroring.ready.is_set():
-            return  # what is known so far is less than what is on disk already
+            return  # the saved state still has more than is known so far
         with self._saving:
             try:
                 self._memory.save(self._mirroring.required(), self._mirroring.wanted())
-                # Asked once for all files of a directory.
+                # Cached: one look-up serves all files of a directory.
                 held = functools.cache(self._mirroring.roots.holds_files_of)
                 mirrored = self._mirroring.manifest.get
                 self._cache.save(
-                    # A link alone may lead to a file: no root holds that.
+                    # A file that only a symlink leads to is in no root.
                     lambda path: held(posixpath.dirname(path)) or mirrored(path) is not None
                 )
             except OSError as error:
@@ -196,20 +198,21 @@ class SyncerProcess:
 
 
 def _spare_the_collector() -> None:
-    """The manifest's tens of thousands of entries are no garbage: to walk them for every few
-    hundred new objects costs more than a job. Nor are the modules that were imported."""
+    """Exclude the manifest's tens of thousands of entries and the imported modules from garbage
+    collection: walking them for every few hundred new objects costs more than a job."""
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
 
 
 GC_THRESHOLDS = (20_000, 50, 100)
-#: How often the digests are written down (seconds): a crash costs hashing again what has changed
-#: since. Sooner, when next looked at, if they are many; a compile at a time leaves one.
+#: How often the digests are saved (seconds): after a crash, files changed since are hashed again.
+#: If ``MANY`` are unsaved, they are saved at the next look; a single compile leaves one.
 SAVE_S = 300.0
 LOOK_S = 30.0
 FIRST_LOOK_S = 5.0
 MANY = 200
-#: And so rarely that it takes no more than a thousandth of a processor; large mirrors take longer.
+#: The pause after a save, as a multiple of the processor time that it took: saving large mirrors
+#: takes no more than a thousandth of a processor.
 SAVE_SHARE = 1000.0
 
 
@@ -218,5 +221,5 @@ def _user_home() -> str:
 
 
 def read_client_id(home: Home) -> str:
-    """The id by which workers know this installation's tree: whoever has it has the tree."""
+    """The id of this installation's tree on the workers; secret, since it gives access to it."""
     return own_secret(home.state / "client_id")

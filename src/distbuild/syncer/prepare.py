@@ -1,6 +1,6 @@
-"""Makes a command ready to be compiled elsewhere: what it reads is mirrored, its source packed.
+"""Prepares a command for a remote compile: mirrors the directories it may read, packs its source.
 
-Answers with a Task, or with Local and the reason. Reads the dev box's disk; knows no queue.
+Returns a Task, or Local with the reason. Reads the dev box's disk; knows no queue.
 """
 
 import os
@@ -34,25 +34,25 @@ from distbuild.syncer.understand import Submission, Understood, parts, understan
 from distbuild.system import disk
 from distbuild.system.paths import WINDOWS
 
-#: Of remembered texts, plain and packed together.
+#: The size of all cached texts, plain and packed together.
 MAX_BYTES = 64 * 1024 * 1024
 
 
 class Sources:
-    """Packed texts by path and language. Any thread may ask.
+    """A thread-safe LRU cache of packed sources by path and language.
 
-    Only for texts that are no more than themselves: with nothing in them for which other files
-    have to be looked at when they are compiled.
+    Only for sources without odd includes or assembler files, which need look-ups in other files at
+    each compile.
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._lock = threading.Lock()
-        # The one asked for last is the last.
+        # The one used last is at the end.
         self._known: dict[tuple[str, str], tuple[bytes, Blob]] = {}
         self._left = max_bytes
 
     def find(self, path: str, language: str, data: bytes) -> Blob | None:
-        """The packed text, if ``data`` is what was remembered under this path and language."""
+        """The packed text, if ``data`` is the text cached under this path and language."""
         key = (path, language)
         with self._lock:
             known = self._known.get(key)
@@ -62,7 +62,7 @@ class Sources:
             return known[1]
 
     def remember(self, path: str, language: str, data: bytes, blob: Blob) -> None:
-        """Keep a packed text, at the price of those that nobody asked for the longest."""
+        """Cache a packed text and evict those unused for the longest, down to ``max_bytes``."""
         key = (path, language)
         with self._lock:
             self._drop(key)
@@ -82,9 +82,9 @@ def _size(data: bytes, blob: Blob) -> int:
 
 
 class _Text(msgspec.Struct, frozen=True):
-    """A source as it was read, as it travels, and what it plainly makes an assembler read.
+    """A source as read, the same packed, and the files that it plainly names for an assembler.
 
-    ``is_plain``: it was compiled before, and asks for no file that was not looked for then.
+    ``is_plain``: it was found in ``Sources``, so that its includes need no look-ups.
     """
 
     read: FileRead
@@ -94,7 +94,7 @@ class _Text(msgspec.Struct, frozen=True):
 
 
 class Preparer:
-    """Builds tasks."""
+    """Builds tasks from submissions."""
 
     def __init__(self, compilers: Compilers, mirroring: Mirroring) -> None:
         self._compilers = compilers
@@ -104,15 +104,15 @@ class Preparer:
         self._recall = Recall()
 
     def understand(self, submission: Submission) -> Understood | Local:
-        """See ``understand``."""
+        """Parse a command and identify its compiler; see ``understand.understand``."""
         return understand(submission, self._compilers, self._recall)
 
     def parts(self, submission: Submission) -> list[Submission]:
-        """See ``understand.parts``."""
+        """Split a command with several sources; see ``understand.parts``."""
         return parts(submission, self._compilers)
 
     def prepare(self, submission: Submission, known: Understood) -> Task | Local:
-        """Mirror what the command may read as it is now, and pack its source."""
+        """Bring the mirror of all that the command may read up to date, and pack its source."""
         command = known.command
         try:
             own = self._compilers.search(known.driver, command)
@@ -132,7 +132,7 @@ class Preparer:
         odd, asks_by_macro = self._odd(text, posixpath.dirname(source), searched)
         generation = self._settled(command)
         file = self._job_file(command, text, odd=bool(odd) or asks_by_macro)
-        if file is None:  # gone by now
+        if file is None:  # deleted meanwhile
             return Local(LocalReason.SOURCE_MISSING, command.source)
         leads_out = text.more.is_tied or asks_by_macro or any(map(is_absolute, odd))
         if leads_out or self._is_tied(command, own, searched):
@@ -155,26 +155,26 @@ class Preparer:
     def _odd(
         self, text: _Text, place: str, searched: Iterable[str]
     ) -> tuple[tuple[str, ...], bool]:
-        """What a source in ``place`` asks for outside the mirrored directories, and whether a macro
-        may have it ask for more."""
+        """The include operands of a source in directory ``place`` that may lie outside the mirrored
+        directories, and whether the operand of a ``__has_include`` is a macro."""
         if text.is_plain:
             return (), False
         data = text.read.data
         return cover_odd(self._mirroring, data, place, searched), asked(data).is_computed
 
     def _settled(self, command: CompileCommand) -> int:
-        """The generation that has all changes up to now, and the files that the command names."""
+        """The generation with all changes up to now and with the files that the command names."""
         generation = self._mirroring.settle()
         named = _inputs(command)
         self._want_withheld(named)
         manifest = self._mirroring.manifest
-        # Another job may have had them mirrored a moment ago.
+        # Another job may have mirrored them since ``settle``.
         if any(manifest.has_newer(path, generation) for path in named):
             return manifest.generation
         return generation
 
     def _environment(self, submission: Submission, known: Understood) -> dict[str, str] | Local:
-        """What reaches the compiler."""
+        """The variables that the compiler gets on the worker; Local if it cannot run there so."""
         allowed = probe.environment_for(known.command.family, submission.env)
         env = {"TZ": self._zone.now(), **allowed}
         for path in filter(is_of_process, listed_dirs(known.command, env)):
@@ -187,7 +187,7 @@ class Preparer:
         return (_abbreviated(known.command, env) if WINDOWS else None) or env
 
     def _text(self, source: str, command: CompileCommand) -> _Text | Local:
-        """The source as it is now; Local where the compiler itself has to answer for it."""
+        """The source as it is now; Local if the local compiler has to handle it or report it."""
         try:
             if not stat.S_ISREG(disk.stat(source).st_mode):
                 return Local(LocalReason.SPECIAL_INPUT, command.source)
@@ -203,7 +203,7 @@ class Preparer:
         return _Text(read, pack_quickly(read.data), more, is_plain=False)
 
     def _job_file(self, command: CompileCommand, text: _Text, *, odd: bool) -> JobFile | None:
-        """The source as it was read, under its real path; None when it is gone by now."""
+        """The source as it was read, under its real path; None if it was deleted meanwhile."""
         source = command.absolute(command.source)
         if not (text.is_plain or text.more.files or odd):
             self._sources.remember(source, command.language, text.read.data, text.blob)
@@ -214,12 +214,12 @@ class Preparer:
         return _job_file(real, text.read, text.blob)
 
     def _is_tied(self, command: CompileCommand, own: Search, searched: tuple[str, ...]) -> bool:
-        """Whether it may find by its paths what it would not find relocated."""
+        """Whether it may find files by its original paths that it would not find relocated."""
         hides = self._hides(own.implicit_include, command)
         return hides or self._may_take_precompiled(command, searched)
 
     def _may_take_precompiled(self, command: CompileCommand, searched: tuple[str, ...]) -> bool:
-        """Whether a precompiled header that is mirrored is where this command may search."""
+        """Whether a mirrored precompiled header is below a directory that this command searches."""
         if command.family is not Family.GCC or command.needs_original_paths:
             return False
         manifest = self._mirroring.manifest
@@ -228,8 +228,8 @@ class Preparer:
         return any(path.startswith(tops) for path in held)
 
     def _hides(self, implicit: str | None, command: CompileCommand) -> bool:
-        """Whether a file has the name of what the compiler includes by itself, and stands where
-        that would be looked for first if it were asked for by this name: relocated, it is."""
+        """Whether a file shadows the header that the compiler includes by itself: a relocated
+        command includes that header by name, and would find the other file first."""
         if implicit is None:
             return False
         name = posixpath.basename(implicit)
@@ -238,7 +238,7 @@ class Preparer:
         return any(resolve(posixpath.join(place, name)) is not None for place in places)
 
     def _want_withheld(self, paths: Iterable[str]) -> None:
-        """Mirror what is not."""
+        """Mirror those of these files whose content is not mirrored yet."""
         for path in paths:
             real = trace(path).real
             entry = self._mirroring.manifest.get(real) if real is not None else None
@@ -247,15 +247,15 @@ class Preparer:
 
 
 def _abbreviated(command: CompileCommand, env: Mapping[str, str]) -> Local | None:
-    """Paths with one of Windows' short names, which on a worker stands for something else, or for
-    nothing."""
+    """An obstacle if a path has one of Windows' short names (8.3): on a worker it names another
+    file or none."""
     paths = (command.cwd, command.absolute(command.source), *_search_dirs(command, env))
     short = next(filter(disk.has_short_name, paths), None)
     return None if short is None else Local(LocalReason.INPUT_NOT_MIRRORED, short)
 
 
 def _travelling(files: Mapping[str, FileRead]) -> Iterator[JobFile]:
-    """Files under their real paths, each once."""
+    """The job's files under their real paths, each once."""
     packed = {}
     for path, read in files.items():
         real = trace(path).real
@@ -274,14 +274,14 @@ def _job_file(real: str, read: FileRead, blob: Blob) -> JobFile:
 
 
 def _search_dirs(command: CompileCommand, env: Mapping[str, str]) -> list[str]:
-    """Those that the command and its environment name."""
+    """The search directories that the command and its environment name."""
     return [*map(command.absolute, command.search_dirs), *listed_dirs(command, env)]
 
 
 def _foreign_gcc(builtin_dirs: Iterable[str]) -> list[str]:
-    """Where clang found a gcc below --sysroot or --gcc-toolchain: it goes by that to the headers.
+    """Where clang found a gcc below --sysroot or --gcc-toolchain: its header paths lead through it.
 
-    A worker lends its own /usr.
+    Not below /usr, which is the worker's own.
     """
     places = (path.partition("/../")[0] for path in builtin_dirs if "/../" in path)
     return list(dict.fromkeys(place for place in places if not place.startswith("/usr/")))
@@ -290,7 +290,8 @@ def _foreign_gcc(builtin_dirs: Iterable[str]) -> list[str]:
 def _searched(
     command: CompileCommand, env: Mapping[str, str], read: Iterable[str], own: Search
 ) -> tuple[str, ...]:
-    """Where the compiler looks: around the files that it reads, and where it is told to."""
+    """All directories that the compiler searches: those of its input files, the working directory,
+    those that the command names, and the compiler's own."""
     around = [*map(posixpath.dirname, (*read, *_inputs(command))), command.cwd]
     return tuple(dict.fromkeys([*around, *_search_dirs(command, env), *own.dirs]))
 
@@ -300,7 +301,8 @@ def _inputs(command: CompileCommand) -> list[str]:
 
 
 def _special_input(command: CompileCommand) -> Local | None:
-    """An input that is no file; also one that is not there, if only the compiler can tell that."""
+    """An obstacle if an input is not a regular file; a missing input counts only if it is one of
+    ``unlisted_files``, since only the local compiler can report that."""
     for name in command.input_files:
         path = command.absolute(name)
         there = disk.exists(path) or name in command.unlisted_files

@@ -1,7 +1,7 @@
-"""What is asked for each job: by the wrapper on the socket, and by the workers. Never blocks.
+"""The syncer's HTTP handlers for the requests of each job, from wrappers and workers; never block.
 
-The same functions are Flask's routes and, past Flask, the server's: its dispatch costs the dev box
-more than what these do.
+They serve the Flask app's routes, too. The server calls them without Flask, whose dispatch costs
+more processor time than the handlers. ``Gate`` authorizes requests.
 """
 
 import os
@@ -27,18 +27,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RequestRefused(Exception):
-    """A request that is answered with an HTTP status and one line."""
+    """Raised to answer a request with an HTTP status and one line."""
 
     status: int
     reason: str
 
 
 class Gate:
-    """Lets in whoever shows the right token.
+    """Authorizes requests by their tokens.
 
     ``user``: SHA-256 of the token of the syncer's own user. A command may run programs and read
-    files as that user, so that no token that others hold as well is enough for one. ``remote``:
-    that token counts over TLS too.
+    files as that user, so that submitting one needs this token and not a role's, which others hold
+    too. ``remote``: the user's token is also accepted over TLS.
     """
 
     def __init__(self, credentials: Credentials, user: bytes, *, remote: bool = False) -> None:
@@ -47,19 +47,19 @@ class Gate:
         self._remote = remote
 
     def knows(self, authorization: str | None) -> bool:
-        """Whether a token of any role, or of our user, is shown."""
+        """Whether the header carries a token of any role or of the syncer's user."""
         known = self._credentials
         return carries(authorization, self._user) or any(
             known.verify_token(authorization, role) for role in known.accepted
         )
 
     def admit(self, call: Call, role: Role) -> None:
-        """Raises Refused unless the request carries the role's token."""
+        """Raises RequestRefused unless the request carries the role's token."""
         if not self._credentials.verify_token(call.authorization, role):
             raise RequestRefused(401, f"a {role} token is needed")
 
     def admit_user(self, call: Call) -> None:
-        """Raises Refused unless the request comes from our own user."""
+        """Raises RequestRefused unless the request comes from the syncer's own user."""
         if call.is_same_user:
             return
         if not (call.is_local or self._remote):
@@ -72,18 +72,18 @@ class Gate:
             raise RequestRefused(401, "the token of the syncer's user is needed (state/user_token)")
 
     def message(self, call: Call, role: Role, kind: type[T]) -> T:
-        """The body as a message, for an admitted sender. Raises Refused and ProtocolError."""
+        """Decode the body of an admitted sender. Raises RequestRefused and ProtocolError."""
         self.admit(call, role)
         return messages.decode(call.body, kind)
 
     def submitted(self, call: Call) -> messages.SubmitRequest:
-        """A command of our user's to compile. Raises Refused and ProtocolError."""
+        """Decode a compile command of the syncer's user. Raises RequestRefused, ProtocolError."""
         self.admit_user(call)
         message = messages.decode(call.body, messages.SubmitRequest)
         same_version(message.version)
         if not message.argv or not message.cwd.startswith(b"/"):
             raise RequestRefused(400, "argv and an absolute cwd are needed")
-        # No process has such a word, path or variable, and no system call takes one.
+        # No process has such an argument, path or variable, and no system call accepts one.
         values = b"".join((message.cwd, *message.argv, *message.env.values()))
         names = "".join(message.env)
         if b"\0" in values or "\0" in names or "=" in names:
@@ -92,7 +92,7 @@ class Gate:
 
 
 def same_version(version: int) -> None:
-    """Raises Refused for another protocol than ours."""
+    """Raises RequestRefused for another version of the protocol than the syncer's."""
     if version != messages.PROTOCOL_VERSION:
         ours = messages.PROTOCOL_VERSION
         raise RequestRefused(
@@ -103,14 +103,14 @@ def same_version(version: int) -> None:
 def answers(
     service: Service, message: SubmitRequest
 ) -> Generator[OneShot | HttpAnswer, None, None]:
-    """Compile, answer, and hold the local slot as long as the connection lasts: the wrapper's
-    process becomes the compiler with the connection open. Temporary files are held so long, too:
-    the wrapper renames them."""
+    """Compile, answer, and hold the local slot until the connection ends: the wrapper's process
+    becomes the compiler with the connection open. Temporary files are kept until then, too: the
+    wrapper renames them."""
     answer = yield from service.run(message)
     try:
         yield _wrapper_response(answer)
         if answer.holds_slot or (answer.outputs is not None and answer.outputs.has_temporary()):
-            yield OneShot()  # never happens; the end of the connection closes this generator
+            yield OneShot()  # never fires; the end of the connection closes this generator
     finally:
         if answer.holds_slot:
             service.release()
@@ -150,16 +150,16 @@ def _why(reply: SubmitReply) -> str:
     return f"{reply.reason}: {reply.detail}".rstrip(": ")
 
 
-#: A worker with its compilers, of which some are kept.
+#: The largest lease request: the worker's description with its compilers, which is kept in part.
 MAX_LEASE_BYTES = 512 * 1024
-#: The names of its leases.
+#: The largest renewal: the names of the worker's leases.
 MAX_RENEW_BYTES = 1024 * 1024
-#: A message that has to be waited for.
+#: A generator that waits for events and returns a message.
 Steps = Generator[OneShot, None, messages.Message]
 
 
 def make_handlers(service: Service, gate: Gate) -> dict[str, Handler]:
-    """By path."""
+    """The handlers by path."""
 
     def run(call: Call) -> Later:
         if not call.is_same_user:
@@ -190,11 +190,11 @@ def _take_results(service: Service, gate: Gate, call: Call) -> Later:
     batch = gate.message(call, "worker", messages.ReceivedBatch)
     answered: list[OneShot] = []
     try:
-        # Where there is too much at once those that were taken are not taken again.
+        # On TooMuchAtOnce the worker sends the batch again; results accepted here are then dropped.
         taken = [service.deliver(result, answered.append) for result in batch.results]
         yield _answer(messages.ResultsReply(taken))
     finally:
-        # Only now: whoever is woken would fight this thread for Python's lock.
+        # Only now: the woken threads would compete with this one for the GIL.
         for signal in answered:
             signal.set()
 
@@ -208,7 +208,7 @@ def _answer(message: messages.Message) -> Response:
 
 
 def _guarded(handle: Callable[[Call], Later]) -> Handler:
-    """With what is refused as an answer."""
+    """Wrap a handler so that errors of the request become HTTP responses."""
 
     def guarded(call: Call) -> Later:
         try:
@@ -224,6 +224,6 @@ def _guarded(handle: Callable[[Call], Later]) -> Handler:
 
 
 def refused(refusal: RequestRefused) -> Response:
-    """A refusal as it is sent."""
+    """The HTTP response for a refusal."""
     status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
     return Response({"Content-Type": "text/plain"}, f"{refusal.reason}\n".encode(), status)

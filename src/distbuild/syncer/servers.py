@@ -1,4 +1,4 @@
-"""The two ways into the syncer: HTTPS for workers, the Unix socket for this machine's wrappers."""
+"""Serves the syncer: HTTPS for workers, a Unix socket for this machine's wrappers."""
 
 import contextlib
 import hashlib
@@ -17,27 +17,27 @@ from distbuild.protocol.messages import MAX_RESULTS_BYTES
 from distbuild.syncer.routes import Gate, make_handlers
 from distbuild.syncer.service import Service
 
-#: A command line, with its environment.
+#: The largest request on the socket: a command line with its environment.
 MAX_SOCKET_BODY_BYTES = 32 * 1024 * 1024
-#: A connection on which no request comes is given up after this time (seconds).
+#: A connection without a request is closed after this time (seconds).
 PATIENCE_S = 60.0
-#: Few, see Front; one of them is never a guest of a wrapper.
+#: Few, see ``Front.threads``; one of them never runs a wrapper's request, see ``Front.guests``.
 NETWORK_THREADS = 3
 
-#: Starts the syncer and returns what it does, and what to call at the end.
+#: Starts the syncer; returns its service and a callback to run at the end.
 Start = Callable[[threading.Event], tuple[Service, Callable[[], None]]]
 
 
 def serve_syncer(start: Start, home: Home, config: Config, credentials: Credentials) -> None:
-    """Serve until told to stop. Raises ConfigError."""
+    """Serve until stopped by a signal. Raises ConfigError."""
     user = hashlib.sha256(own_secret(home.user_token).encode()).digest()
-    # Where there is no Unix socket, wrappers of this machine have no other way.
+    # Without a Unix socket, even this machine's wrappers can only use HTTPS.
     remote = config.remote_compiles or not run.is_supported()
     gate = Gate(credentials, user, remote=remote)
 
     def make_site(stop: threading.Event) -> Site:
         service, end = start(stop)
-        # Not before: the first scan goes on while Flask is loaded.
+        # Imported only now, so that the first scan runs while Flask is loaded.
         from distbuild.syncer.flask_app import make_app
 
         handlers = make_handlers(service, gate)
@@ -61,7 +61,7 @@ def _network(config: Config, credentials: Credentials, gate: Gate) -> Front:
         threads=NETWORK_THREADS,
         admits=lambda headers: gate.knows(headers.get("authorization")),
         max_body=MAX_RESULTS_BYTES,
-        # The wrappers' share of the descriptors is out of a stranger's reach.
+        # Network clients, even without a token, cannot use up the wrappers' share of descriptors.
         max_connections=_raise_limit() // 2,
         patience_s=PATIENCE_S,
         guests=sys.maxsize,
@@ -81,7 +81,7 @@ def _local(home: Home) -> Front:
         max_body=MAX_SOCKET_BODY_BYTES,
         max_connections=sys.maxsize,
         beat=beat,
-        # The workers' leases are renewed however slow the disk is that outputs are written to.
+        # One network thread stays free to renew leases even if outputs go to a slow disk.
         guests=NETWORK_THREADS - 1,
     )
 
@@ -98,8 +98,8 @@ def _port(config: Config, credentials: Credentials, gate: Gate) -> threaded.Port
 
 
 def _raise_limit() -> int:
-    """Have as many descriptors as we may; returns how many."""
-    import resource  # not on Windows, where nobody calls this
+    """Raise the limit of descriptors to the hard limit; returns that."""
+    import resource  # does not exist on Windows, where this is not called
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:

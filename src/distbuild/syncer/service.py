@@ -1,4 +1,4 @@
-"""What the syncer's routes call: one object over the farm, the mirror and the pushers.
+"""The syncer's operations, called by its HTTP routes: a facade of farm, mirror and pushers.
 
 Knows no HTTP.
 """
@@ -32,7 +32,7 @@ from distbuild.syncer.worker_status import WorkerView, shown_path
 
 log = logging.getLogger(__name__)
 
-#: A lease carries the changes that the worker lacks up to this many; more are pulled.
+#: A lease reply carries up to this many changes that the worker's tree lacks; more are pulled.
 MAX_CHANGES_WITH_LEASE = 2000
 PROGRESS_S = 0.2
 
@@ -41,7 +41,7 @@ class Parts(msgspec.Struct, frozen=True):
     """The parts of a running syncer."""
 
     client_id: str
-    #: A directory of the syncer's own, an absolute path.
+    #: The syncer's state directory, an absolute path.
     state: str
     farm: Farm
     mirroring: Mirroring
@@ -68,30 +68,31 @@ class Service:
     def submit(
         self, request: messages.SubmitRequest
     ) -> Generator[OneShot, None, messages.SubmitReply]:
-        """Compile; see Compiles.compile."""
+        """Compile for a wrapper that writes the outputs itself; see ``Compiles.compile``."""
         if request.place and not self._parts.here.sees_our_files(request.place):
             return self.compiles.locally(Local(LocalReason.OTHER_FILES))
         reply = yield from self.compiles.compile(_submission(request))
         return msgspec.structs.replace(reply, detail=shown_path(reply.detail))
 
     def run(self, request: messages.SubmitRequest) -> Generator[OneShot, None, WrapperOrders]:
-        """Compile for a wrapper of this machine; see Here.run."""
+        """Compile for a wrapper of this machine; see ``Here.run``."""
         caller = Caller(request.umask & 0o777, request.group, request.place, request.places_outputs)
         return self._parts.here.run(_submission(request), caller)
 
     def release(self) -> None:
-        """The local slot of an answer is free again."""
+        """Release the local slot that a wrapper's orders hold."""
         self._parts.here.slots.release()
 
     def explain(self, request: messages.SubmitRequest) -> messages.ExplainReply:
-        """Whether a command would be distributed."""
+        """Whether a command would be distributed, and why not."""
         local = self.compiles.explain(_submission(request))
         if isinstance(local, Local):
             return messages.ExplainReply(str(local.reason), shown_path(local.detail))
         return messages.ExplainReply()
 
     def install(self) -> Iterator[dict[str, Any]]:
-        """Bring every worker to the mirror's present state; yields the progress until it is."""
+        """Push the mirror's present state to every worker; yields the progress until all that are
+        up have it."""
         target = self._parts.mirroring.settle()
         counts = self._parts.mirroring.manifest.counts()
         before = {p.host: (p.sent_blobs, p.sent_bytes) for p in self._parts.pushers}
@@ -108,7 +109,7 @@ class Service:
 
     @staticmethod
     def _progress(pusher: Pusher, target: int, blobs: int, size: int) -> dict[str, Any]:
-        """How far a worker is; ``blobs`` and ``size``: what was sent before."""
+        """A worker's progress; ``blobs`` and ``size`` (bytes): totals sent before it began."""
         return {
             "worker": pusher.host,
             "done": pusher.up and not pusher.error and pusher.generation >= target,
@@ -120,8 +121,8 @@ class Service:
         }
 
     def check(self) -> dict[str, Any]:
-        """Test every worker, for ``doctor``: what came of it is shown with each. Takes some seconds
-        at most."""
+        """Test every worker, for ``doctor``; returns the document with the result of each. Takes
+        some seconds at most."""
         view, farm = self._view, self._parts.farm
         began = view.begin_check(os.environ.get("PATH", os.defpath))
         return {
@@ -132,7 +133,7 @@ class Service:
         }
 
     def clean(self) -> dict[str, str]:
-        """Remove our sandbox from every worker; per host "" or what went wrong."""
+        """Remove this client's sandbox from every worker; per host "" or the error."""
         outcome = {}
         for pusher in self._parts.pushers:
             try:
@@ -147,13 +148,13 @@ class Service:
     def lease(
         self, request: messages.LeaseRequest
     ) -> Generator[OneShot, None, messages.LeaseReply]:
-        """Jobs for a worker, with the changes that its tree lacks."""
+        """Lease jobs to a worker, with the changes that its tree lacks; a long poll."""
         if self._lives.get(request.worker) != request.life:
             known = self._parts.farm.workers()
             self._lives = {n: life for n, life in list(self._lives.items()) if n in known}
             self._lives[request.worker] = request.life
             for pusher in self._pushers_of(request.worker) or self._may_be(request.worker, known):
-                pusher.refresh(0)  # it was started anew
+                pusher.refresh(0)  # the worker was restarted
         try:
             given = yield from self._parts.farm.lease(request)
         except GeneratorExit:
@@ -188,7 +189,7 @@ class Service:
         )
 
     def pull(self, request: messages.PullRequest) -> messages.Changes:
-        """What a worker's tree lacks."""
+        """The changes that a worker's tree lacks."""
         mirroring = self._parts.mirroring
         client = self._parts.client_id
         if request.summary and request.summary == mirroring.manifest.summary():
@@ -196,10 +197,11 @@ class Service:
         return mirroring.changes(client, request.epoch, request.have)
 
     def blobs(self, request: messages.BlobRequest) -> messages.BlobBatch:
-        """The first batch of the contents that a worker asks for; it asks again for the rest."""
+        """The first batch of the blobs that a worker requests; it requests the rest again."""
         batch = next(self._parts.source.batches(request.digests), [])
         if not batch:
-            # Their files are not what was offered: what it is told next has to be what they are.
+            # The files have changed since they were offered: recheck them, so that the next changes
+            # that the worker gets are right.
             paths_of = self._parts.mirroring.manifest.paths_of
             self._parts.mirroring.recheck(p for d in request.digests for p in paths_of(d))
         return messages.BlobBatch(batch)
@@ -207,7 +209,7 @@ class Service:
     def renew(
         self, request: messages.RenewRequest
     ) -> Generator[OneShot, None, messages.RenewReply]:
-        """Extend leases."""
+        """Extend a worker's leases; a long poll."""
         try:
             return messages.RenewReply((yield from self._parts.farm.renew(request)))
         except GeneratorExit:
@@ -215,7 +217,7 @@ class Service:
             raise
 
     def _vanished(self, worker: str) -> None:
-        """It waits for an answer no more: it may be dead."""
+        """The worker dropped its request, so that it may be dead: probe its port."""
         for pusher in self._pushers_of(worker):
             pusher.doubt()
 
@@ -223,18 +225,19 @@ class Service:
         return [p for p in self._parts.pushers if p.worker == worker]
 
     def _may_be(self, worker: str, known: Collection[str]) -> list[Pusher]:
-        """Where a process may answer that was not heard of before."""
+        """Pushers whose host may be a worker that was unknown so far."""
         same = identity_of(worker)
         return [
             p for p in self._parts.pushers if p.worker not in known or same == identity_of(p.worker)
         ]
 
     def deliver(self, result: msgspec.Raw, tell: Callable[[OneShot], None] = OneShot.set) -> bool:
-        """Take a result as it came; False when it was not taken. See Farm.deliver."""
+        """Decode and accept a worker's result; False: it was dropped. See ``Farm.deliver``."""
         try:
             return self._parts.farm.deliver(messages.decode(result, messages.ResultRequest), tell)
         except ProtocolError as error:
-            # Its job goes elsewhere, if it tells whose that is; else the lease runs out.
+            # The job is retried on another worker if its lease can be decoded. If not, ``decode``
+            # raises and the lease expires.
             claim = messages.decode(result, messages.Claim)
             self._parts.farm.refuse(claim.lease_id, claim.worker, str(error))
             return False
@@ -242,10 +245,10 @@ class Service:
     def _uptime_s(self) -> float:
         return round(time.monotonic() - self._started, 1)
 
-    # --- for everybody --------------------------------------------------------------------------
+    # --- for all clients ------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """The document behind ``/status``."""
+        """The document served as ``/status``."""
         mirroring = self._parts.mirroring
         counts = mirroring.manifest.counts()
         jobs: dict[str, Any] = self._parts.farm.counts()

@@ -1,6 +1,6 @@
-"""Which compiler a command calls, and what it asks of it: all that can be said before its files.
+"""Parses a submitted command and identifies its compiler, before any source is read.
 
-Answers with ``Understood``, or with Local and the reason. Asks compilers about themselves.
+Returns ``Understood``, or Local with the reason. May run compilers to identify them.
 """
 
 import os
@@ -25,12 +25,12 @@ from distbuild.protocol.messages import Terminal
 from distbuild.syncer.compilers import Compilers, Driver, find
 from distbuild.system import disk
 
-#: More response file than this is no command line.
+#: The largest response file that is read.
 MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """A command as the wrapper gave it. ``env`` is the wrapper's, or a part of it."""
+    """A command as the wrapper submitted it. ``env``: the wrapper's environment or a part of it."""
 
     argv: tuple[str, ...]
     cwd: str
@@ -39,17 +39,17 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 class Understood(msgspec.Struct, frozen=True):
-    """A command that can be distributed as far as its text and its compiler go."""
+    """A parsed command whose arguments and compiler allow a remote compile."""
 
     command: CompileCommand
     driver: Driver
     identity: Identity
-    #: What ``-march=native`` means here; see ``command.native``.
+    #: The processor that ``-march=native`` finds on the dev box; see ``command.native``.
     processor: tuple[str, ...] = ()
 
 
 def understand(submission: Submission, compilers: Compilers, recall: Recall) -> Understood | Local:
-    """Parse a command and find out which compiler it calls."""
+    """Parse a command and identify its compiler; Local: why it cannot be distributed."""
     argv, command = _parsed(submission, compilers, recall)
     if isinstance(command, Local):
         return command
@@ -68,7 +68,7 @@ def understand(submission: Submission, compilers: Compilers, recall: Recall) -> 
     if isinstance(processor, Local):
         return processor
     if probe.is_odd_pwd(submission.env.get("PWD", "")):
-        # What is recorded as the directory is not where the command runs.
+        # The compiler records PWD as the directory, and not the one where the command runs.
         command = msgspec.structs.replace(command, needs_original_paths=True)
     command = with_line_table(command, identity.version)
     if submission.terminal is not None:
@@ -83,7 +83,7 @@ def understand(submission: Submission, compilers: Compilers, recall: Recall) -> 
 def _parsed(
     submission: Submission, compilers: Compilers, recall: Recall
 ) -> tuple[tuple[str, ...], CompileCommand | Local]:
-    """The words that were parsed, and what they are."""
+    """The arguments that were parsed, and the parsed command."""
     argv = spoken(submission)
     obstacle = probe.environment_obstacle(dict(submission.env))
     if obstacle is not None:
@@ -96,15 +96,17 @@ def _parsed(
 
 
 def _cl_family(submission: Submission, compilers: Compilers) -> Family | None:
-    """Which of the cl family this is: two compilers have one name, and more options in common
-    than they differ in. None: the name says enough."""
+    """The family of a compiler named like cl: two compilers have this name and share most options.
+
+    None: the name is enough, or the compiler is not found.
+    """
     if family_of(submission.argv[0]) is not Family.CL:
         return None
     driver = _driver(submission)
     try:
         return compilers.identity(driver).family if driver is not None else None
     except InfrastructureError:
-        return None  # found out again, and then said
+        return None  # ``understand`` asks again and reports the error
 
 
 def _driver(submission: Submission) -> Driver | None:
@@ -112,9 +114,10 @@ def _driver(submission: Submission) -> Driver | None:
 
 
 def _renamed(submission: Submission) -> tuple[str, ...]:
-    """The command with the compiler's own name, where it was called by a link of another one.
+    """The command with the compiler's real name, if it was called by a symlink of another name.
 
-    clang does what its name says (``-cl``, ``++``): only a name that says nothing more will do.
+    clang's name selects its mode (``-cl``, ``++``): of its symlinks only those with a name that
+    ends in plain ``clang`` are replaced.
     """
     name = submission.argv[0]
     driver = _driver(submission)
@@ -126,7 +129,7 @@ def _renamed(submission: Submission) -> tuple[str, ...]:
 
 
 def spoken(submission: Submission) -> tuple[str, ...]:
-    """The words that the compiler acts by: cl also takes some from its environment."""
+    """The arguments that the compiler acts by: cl also reads some from its environment."""
     family = family_of(submission.argv[0]) if submission.argv else None
     if family is None or not family.speaks_cl:
         return submission.argv
@@ -134,7 +137,7 @@ def spoken(submission: Submission) -> tuple[str, ...]:
 
 
 def parts(submission: Submission, compilers: Compilers) -> list[Submission]:
-    """A command with several sources as one for each; none where they cannot be told apart."""
+    """Split a command with several sources into one for each; empty: it cannot be split."""
     driver = _driver(submission)
     if driver is None:
         return []
@@ -152,17 +155,17 @@ def parts(submission: Submission, compilers: Compilers) -> list[Submission]:
 def _processor(
     command: CompileCommand, driver: Driver, compilers: Compilers
 ) -> tuple[str, ...] | Local:
-    """What ``-march=native`` means, where the command has it."""
+    """The processor that ``-march=native`` finds; empty: the command does not use it."""
     if not native.is_wanted(command):
         return ()
-    # A clang is told so in words of its own, which would be recorded.
+    # For clang the processor is passed by other options, which would be recorded in the object.
     recorded = command.family is Family.CLANG and records_itself(command)
     words = None if recorded else compilers.processor(driver, command)
     return Local(LocalReason.NATIVE_TARGET) if words is None else words
 
 
 def _output_obstacle(command: CompileCommand) -> Local | None:
-    """Outputs that only the compiler can write as it would: special, read-only, impossible."""
+    """An output that only the local compiler can handle: special, read-only or impossible."""
     for directory in command.output_dirs:
         if not disk.isdir(directory) or not disk.access(directory, os.W_OK | os.X_OK):
             return Local(LocalReason.OUTPUT_SPECIAL, directory)

@@ -1,6 +1,6 @@
-"""Whether a result is the local compiler's, after the fact: was it made from what the dev box has?
+"""Syncer side: judges whether a worker's result equals the local compiler's, by the inputs it read.
 
-What turns out to be missing is mirrored here, so that the next round finds it. Knows no queue.
+Mirrors the files that turn out to be missing, so that the next round finds them. Knows no queue.
 """
 
 import enum
@@ -35,22 +35,22 @@ from distbuild.system import disk
 log = logging.getLogger(__name__)
 
 _WITHHELD_MARK = "dist_build_withheld"
-#: Of a clang that names no places in its messages, which are in English always.
+#: With this option clang prints no source locations in its messages, which are always in English.
 _NO_PLACES = "-fno-show-source-location"
 _NOT_FOUND = b"file not found"
 
 
 class Verdict(enum.Enum):
-    """What becomes of a result that does not leave it to the local compiler."""
+    """How the judge decided on a result, if not for a local compile."""
 
     STANDS = "stands"
     AGAIN = "compile again"
-    #: The next round has a file that this one lacked: it gets further.
+    #: The next round has a file that this one lacked, so that it gets further.
     AGAIN_WITH_MORE = "compile again, with more of the mirror"
 
 
 class Judge:
-    """Holds results against the mirror."""
+    """Compares results with the mirror; keeps a cache of inputs that proved right."""
 
     def __init__(self, mirroring: Mirroring, scanner: Scanner) -> None:
         self._mirroring = mirroring
@@ -59,7 +59,7 @@ class Judge:
         self._proved = Proved(self._texts)
 
     def judge(self, task: Task, result: ResultRequest) -> Verdict | Local:
-        """Whether the result is the local compiler's. Local: give it up."""
+        """Whether the result equals the local compiler's. Local: compile locally instead."""
         try:
             return self._judge(task, result, Inputs(result))
         except ProtocolError as error:
@@ -71,10 +71,10 @@ class Judge:
         if result.disturbed or not self._sources_unchanged(own):
             what = "the tree" if result.disturbed else "the source"
             log.info("compiled again: %s changed meanwhile: %s", what, task.command.source)
-            # Else each round of a busy build is spent on the same placeholder.
+            # Else, in a busy build, each round would fail on the same placeholder.
             with_more = result.exit_code != 0 and self._bring_withheld(task, result, inputs)
             return _again(with_more=with_more)
-        # A dependency file that leaves out system headers does not list all that was read.
+        # A dependency file without system headers does not list all inputs.
         if result.exit_code != 0 and (not inputs or _WITHHELD_MARK.encode() in result.stderr):
             stands = self._judge_failure(task, result, inputs)
             lists_none = not inputs and not task.command.family.speaks_cl
@@ -100,7 +100,7 @@ class Judge:
     def _judge_assembled(
         self, task: Task, result: ResultRequest, own: dict[str, FileEntry]
     ) -> Verdict | Local:
-        """The same for what the assembler has read, which no dependency file names."""
+        """Judge by the files that the assembler has read, which no dependency file names."""
         manifest = self._mirroring.manifest
         found = assembler_inputs.examine(result.assembled, task.command, manifest.get, own)
         if found.obstacle:
@@ -117,7 +117,7 @@ class Judge:
         return _again(with_more=self._lacked(task, found.withheld))
 
     def _mend(self, task: Task, findings: evidence.Findings, inputs: Inputs) -> Verdict | Local:
-        """Have the next round read what this one lacked or read wrongly."""
+        """Mirror or recheck the files that this round lacked or read in another state."""
         manifest = self._mirroring.manifest
         unknown = [path for path in findings.stale if manifest.get(path) is None]
         derivable = Derivable(task, self._mirroring, inputs.paths())
@@ -133,7 +133,8 @@ class Judge:
         return _again(with_more=with_more)
 
     def _covered_more(self, task: Task, findings: evidence.Findings, inputs: Inputs) -> bool:
-        """Mirror what texts ask for outside the mirrored directories; whether that was lacking."""
+        """Mirror the files that texts name outside the mirrored directories; whether the task's
+        tree lacked one."""
         covered = cover_odd_files(self._mirroring, task, findings.odd)
         partly = self._shallow_searched(task)
         if partly or findings.asks_by_macro or task.asks_by_macro:
@@ -144,7 +145,7 @@ class Judge:
         manifest = self._mirroring.manifest
         headers, shallow = self._unseen(task), self._shallow_searched(task)
         all_shallow = frozenset(self._mirroring.roots.shallow())
-        # clang goes by inodes, of which a tree has one for each name.
+        # clang identifies files by inode; a worker's tree has no hard links.
         twins = self._scanner.twins() if task.command.family.is_clang else {}
         is_asking = bool(headers or shallow or twins) or task.asks_by_macro
         if not is_asking and self._proved.knows(inputs, task.files, manifest):
@@ -156,7 +157,7 @@ class Judge:
                 inputs.paths(), self._spelled(task.search_dirs), headers, manifest.resolve
             )
         if all_shallow:
-            # Where one of them was read, what it includes by quotes is looked for first.
+            # A file read in such a directory searches it first for its quoted includes.
             around = {posixpath.dirname(os.fsdecode(item.path)) for item in rest}
             shallow = list(dict.fromkeys([*shallow, *(all_shallow & around)]))
         if shallow:
@@ -177,7 +178,7 @@ class Judge:
     def _unseen(self, task: Task) -> list[str]:
         """Precompiled headers that the compiler did not find as they are on the dev box.
 
-        Only gcc takes them wherever they were made: clang wants the very times of all headers.
+        Only gcc accepts them on another machine: clang requires the exact times of all headers.
         """
         manifest = self._mirroring.manifest
         if not manifest.precompiled:
@@ -192,7 +193,7 @@ class Judge:
         ]
 
     def bring(self, task: Task, path: str) -> bool:
-        """Mirror a precompiled header; whether it is there now."""
+        """Mirror a precompiled header; whether it is mirrored now."""
         if not Derivable(task, self._mirroring, ()).allows(path):
             return False
         self._mirroring.want(path)
@@ -206,7 +207,8 @@ class Judge:
         return True
 
     def _judge_failure(self, task: Task, result: ResultRequest, inputs: Inputs) -> Verdict | Local:
-        """A failed compile lists no inputs. It stands unless a file of ours was missing."""
+        """Judge a failed compile that lists no inputs or met a placeholder. It stands unless a file
+        of the dev box was missing."""
         if _WITHHELD_MARK.encode() in result.stderr:
             if self._bring_withheld(task, result, inputs):
                 return Verdict.AGAIN_WITH_MORE
@@ -225,16 +227,16 @@ class Judge:
         return self._judge_missing(task, result, doubtful=doubtful)
 
     def _judge_unproved(self, task: Task, result: ResultRequest) -> Verdict | Local:
-        """The compiler gave up before it listed what it had read. What it complains of may come of
-        an answer that it would not get here: the local one has the last word.
+        """Judge a compiler that failed before it listed its inputs. Its error may come from a file
+        look-up that gives another result on the dev box, so that the local compiler decides.
 
-        A complaint about no place in a text is one about the command line.
+        An error without a source location is one about the command line, and stands.
         """
         named = dict.fromkeys(path for path, _ in places(plain(result.stderr)))
         files = [task.command.absolute(path) for path in named if not path.startswith("<")]
         if not files and not _hides_places(task):
             return Verdict.STANDS
-        # A worker may name any file: only what it can have read is looked at here.
+        # A worker may name any file: only files that it can have read are opened here.
         own = _own_paths(task)
         mirrored = [path for path in files if self._is_readable(path, own)]
         if cover_odd_files(self._mirroring, task, mirrored, by_macro=True):
@@ -261,15 +263,15 @@ class Judge:
             unheld = (p for p in candidates if not isinstance(held(disk.realpath(p)), FileEntry))
             if path := next(unheld, ""):
                 return Local(LocalReason.INPUT_NOT_MIRRORED, path)
-        # A file may be missing that is in a partly mirrored directory, or that was not named.
+        # The missing file may be in a partly mirrored directory, or was not named.
         if doubtful and task.command.family.speaks_cl:
             return Local(LocalReason.INPUT_NOT_MIRRORED, task.command.source)
         return Verdict.STANDS
 
     def _missed(self, task: Task, result: ResultRequest) -> list[str] | Local:
-        """Files of the dev box that may be those that a compiler says it did not find."""
+        """Files of the dev box that may be those that the compiler reports as not found."""
         candidates: list[str] = []
-        # Of a compiler that lists what it reads, what it does not list it is not believed.
+        # A message that names no file proves nothing if the compiler lists its inputs.
         lists_inputs = not task.command.family.speaks_cl
         derivable = Derivable(task, self._mirroring, ())
         for missing in missing_includes(result.stderr, lambda p, n: self._line(task, p, n)):
@@ -279,12 +281,12 @@ class Judge:
                 return Local(LocalReason.INPUT_NOT_MIRRORED, missing.includer)
             paths = [posixpath.join(place, missing.name) for place in _places(task, missing)]
             if not missing.includer:
-                # The name is the worker's word; of others it stands in a text that was read here.
+                # This name is known only from the worker; others stand in a text read here.
                 paths = list(filter(derivable.allows, paths))
             for path in paths:
                 precompiled = next((p for p in _beside(path) if disk.exists(p)), None)
                 if precompiled is not None:
-                    # A compiler takes it also where the header itself is missing.
+                    # A compiler uses it even if the header itself is missing.
                     return Local(LocalReason.PRECOMPILED_HEADER, precompiled)
             candidates.extend(p for p in paths if disk.isfile(p))
         return candidates
@@ -299,8 +301,8 @@ class Judge:
         return self._lacked(task, paths)
 
     def _blamed(self, task: Task, result: ResultRequest) -> list[str]:
-        """The files in which the compiler met the text of a placeholder, as it says, if they may
-        have been ones in the task's tree."""
+        """The files in which the compiler reports the text of a placeholder, if they may have been
+        placeholders in the task's tree."""
         manifest = self._mirroring.manifest
         paths = [task.command.absolute(name) for name in blamed(result.stderr, _WITHHELD_MARK)]
         found = []
@@ -320,10 +322,10 @@ class Judge:
             self._mirroring.want(path)
 
     def _lacked(self, task: Task, paths: Iterable[str]) -> bool:
-        """Whether one of these files is mirrored now and the task's tree had not got it so.
+        """Whether one of these files is mirrored now but was not, or not so, in the task's tree.
 
-        Not whether this job changed the mirror: another one may have had the same file mirrored
-        since it began.
+        It does not matter whether this job changed the mirror: another job may have had the same
+        file mirrored since this one began.
         """
         manifest = self._mirroring.manifest
         return any(
@@ -334,7 +336,7 @@ class Judge:
         )
 
     def _had(self, task: Task, path: str) -> Entry | None:
-        """What the task's tree had at a real path; None also where it may have had nothing yet."""
+        """The task's tree's entry at a real path; None: it had none, or may have had none yet."""
         manifest = self._mirroring.manifest
         return None if manifest.is_newer(path, task.generation) else manifest.get(path)
 
@@ -346,7 +348,7 @@ class Judge:
         return real in own or isinstance(self._mirroring.manifest.get(real), FileEntry)
 
     def _line(self, task: Task, path: str, number: int) -> bytes | None:
-        """A line of a text that a worker names, if it can have read that."""
+        """A line of a text that a worker names, if the worker can have read that text."""
         if not self._is_readable(task.command.absolute(path), _own_paths(task)):
             return None
         try:
@@ -360,7 +362,7 @@ class Judge:
 
 
 def _obstacle(findings: evidence.Findings) -> Local | None:
-    """What only the local compiler can do."""
+    """The reason why only the local compiler can do it; None: none."""
     if findings.twin:
         return Local(LocalReason.HARD_LINKS, findings.twin)
     if findings.precompiled:
@@ -373,12 +375,12 @@ def _again(*, with_more: bool) -> Verdict:
 
 
 def _own_paths(task: Task) -> list[str]:
-    """The files that came with the task."""
+    """The files that were sent with the task."""
     return [os.fsdecode(file.path) for file in task.files]
 
 
 def _unfounded(task: Task, result_says: str) -> Local:
-    """A worker named a file that nothing on the dev box leads to."""
+    """A worker named a file that cannot be derived on the dev box: log it, compile locally."""
     log.warning("%s: a worker asks for %.200r: not given", task.command.source, result_says)
     return Local(LocalReason.INPUT_NOT_MIRRORED, task.command.source)
 
@@ -388,7 +390,7 @@ def _hides_places(task: Task) -> bool:
 
 
 def _places(task: Task, missing: MissingInclude) -> list[str]:
-    """Where the compiler has looked; it may be that it would find nothing on the dev box either."""
+    """The directories that the compiler searched; the file may be missing on the dev box, too."""
     if missing.angle:
         return [*angle_dirs(task.command, task.env), *task.builtin_dirs]
     includer = task.command.absolute(missing.includer)
@@ -396,5 +398,5 @@ def _places(task: Task, missing: MissingInclude) -> list[str]:
 
 
 def _beside(header: str) -> list[str]:
-    """Where a compiler looks for a header's precompiled form."""
+    """The paths where a compiler looks for a header's precompiled form."""
     return [header + suffix for suffix in PRECOMPILED_SUFFIXES]

@@ -1,7 +1,7 @@
-"""Has each worker compile one line, to see that it does. Knows no HTTP and no mirror.
+"""Tests each worker by a compile of one line, for ``doctor``. Knows no HTTP and no mirror.
 
-What is tested is the whole way of a job: the worker asks for it, a compiler runs in its sandbox,
-and its result comes back. Nothing is mirrored for it, since the source travels with the job.
+It tests all steps of a job: the worker leases it, a compiler runs in its sandbox, and the result is
+delivered. Needs nothing mirrored, since the source is sent with the job.
 """
 
 import posixpath
@@ -20,7 +20,7 @@ from distbuild.protocol.codec import pack_quickly
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import FileEntry, JobFile, ResultRequest
 
-#: How long all test compiles together are waited for (seconds).
+#: The time limit for all test compiles together (seconds).
 CHECK_S = 3.0
 _SOURCE, _OUTPUT = "check.c", "check.o"
 _TEXT = b"int dist_build_check;\n"
@@ -29,9 +29,9 @@ _MAX_DETAIL = 200
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What became of a worker's test compile, and how long that took.
+    """The outcome of a worker's test compile, and its duration.
 
-    ``refused``: the queue has no such worker now. ``silent``: no result came within the time.
+    ``refused``: the queue has no such worker now. ``silent``: no result arrived in time.
     """
 
     outcome: Literal["compiled", "failed", "refused", "silent"]
@@ -40,7 +40,7 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 class _Test(msgspec.Struct):
-    """A test compile under way; ``awaited`` is what has to happen before it goes on."""
+    """A test compile in flight; ``awaited`` is the event before which it cannot go on."""
 
     execution: Execution
     awaited: OneShot
@@ -48,7 +48,7 @@ class _Test(msgspec.Struct):
     checked: Checked | None = None
 
     def advance(self, deadline: float) -> None:
-        """Go on until it has ended, or has to wait beyond the deadline."""
+        """Continue until it has ended or the deadline (monotonic clock) has passed."""
         while self.checked is None and self.awaited.wait(max(0.0, deadline - time.monotonic())):
             try:
                 self.awaited = next(self.execution)
@@ -56,7 +56,7 @@ class _Test(msgspec.Struct):
                 self.checked = _judged(ended.value, time.monotonic() - self.began)
 
     def end(self) -> Checked:
-        """What became of it; what still waits is cancelled."""
+        """The outcome; a test that still waits is cancelled."""
         self.execution.close()
         return self.checked or Checked("silent", time.monotonic() - self.began)
 
@@ -67,11 +67,11 @@ def check_workers(
     directory: str,
     limit_s: float = CHECK_S,
 ) -> dict[str, Checked]:
-    """Test all workers at the same time; what became of it, by the worker's name.
+    """Test all workers concurrently; returns the outcomes by the worker's name.
 
-    ``compilers``: for each worker the name and identity of one that it has. ``directory``: where
-    the source is said to be, an absolute path; nothing is read there. Raises InfrastructureError
-    when no compiler can be called so.
+    ``compilers``: for each worker the name and identity of one that it has. ``directory``: the
+    absolute path that the job gives for its source; nothing is read there. Raises
+    InfrastructureError if a compiler's name cannot be parsed.
     """
     began = time.monotonic()
     tests = {}
@@ -80,14 +80,14 @@ def check_workers(
         happened.set()
         task = task_for(worker, name, identity, directory)
         tests[worker] = _Test(executor.execute(task), happened, began)
-    for deadline in (began, began + limit_s):  # all are queued before the first is waited for
+    for deadline in (began, began + limit_s):  # queues all tests before it waits for one
         for test in tests.values():
             test.advance(deadline)
     return {worker: test.end() for worker, test in tests.items()}
 
 
 def task_for(worker: str, name: str, identity: Identity, directory: str) -> Task:
-    """The compile of one line that only this worker may take."""
+    """The compile of one line that only this worker may lease. Raises InfrastructureError."""
     argv = (name, "-nostdinc", "-c", _SOURCE, "-o", _OUTPUT)
     command = parse(argv, directory, lambda _: None, identity.family)
     if not isinstance(command, CompileCommand):

@@ -1,7 +1,7 @@
-"""What ``status`` and ``doctor`` show of each worker. Decides nothing and changes nothing.
+"""Collects each worker's state for ``status`` and ``doctor``. Decides nothing.
 
-A worker is seen from two sides: what it answers when it is asked (its pusher), and that it asks for
-jobs (the farm). Neither says the other: a network may be cut in one direction.
+It combines two sources: the worker's answers to requests (its pusher), and its own requests for
+jobs (the farm). Neither implies the other: a network may be cut in one direction.
 """
 
 import itertools
@@ -20,17 +20,17 @@ from distbuild.push.pusher import Pusher, refresh_all
 from distbuild.syncer.compilers import Compilers
 from distbuild.syncer.worker_check import Checked
 
-#: A worker's status is shown when it is no older; for a new one is waited so long (seconds).
+#: The TTL of a worker's status, and the time limit for a new one (seconds).
 STATUS_AGE_S = 1.0
 STATUS_WAIT_S = 1.0
-#: A worker that owes its status for so long is shown as not answering.
+#: A worker whose status is outstanding for so long (seconds) is shown as not answering.
 SILENT_S = 0.9
-#: The compilers that are looked for on PATH.
+#: The compilers that are searched on PATH.
 NAMES = ("gcc", "g++", "clang", "clang++")
 
 
 class WorkerView:
-    """The workers of a farm, those that ``pushers`` know first."""
+    """A view of a farm's workers; the configured ones, which have a pusher, come first."""
 
     def __init__(self, farm: Farm, pushers: Sequence[Pusher], compilers: Compilers) -> None:
         self._farm = farm
@@ -38,15 +38,15 @@ class WorkerView:
         self._compilers = compilers
 
     def compilers(self) -> list[dict[str, str]]:
-        """The dev box's compilers that a command has called, or that a check has found."""
+        """The dev box's compilers that a command has called or a check has found."""
         return [
             {"path": shown_path(path), "version": found.version, "identity": found.digest}
             for path, found in self._compilers.seen()
         ]
 
     def begin_check(self, path: str) -> float:
-        """Find the compilers on this PATH, and have every worker asked how it is; returns when that
-        was, on the monotonic clock."""
+        """Find the compilers on this PATH and request every worker's status; returns the time
+        before that, on the monotonic clock."""
         began = time.monotonic()
         for pusher in self._pushers:
             pusher.refresh(0)
@@ -54,7 +54,7 @@ class WorkerView:
         return began
 
     def testable(self) -> dict[str, tuple[str, Identity]]:
-        """For each worker that has one, a compiler of the dev box: its name and identity."""
+        """For each worker that has one of the dev box's compilers, its name and identity."""
         mine = [(path, i) for path, i in self._compilers.seen() if not i.family.speaks_cl]
         found: dict[str, tuple[str, Identity]] = {}
         for name, seen in self._farm.workers().items():
@@ -66,9 +66,9 @@ class WorkerView:
     def workers(
         self, checked: Mapping[str, Checked] | None = None, since: float | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Each worker by its host, or by its label; with what its test came to.
+        """Each worker's state by its host, or by its label, with the outcome of its test.
 
-        ``since``: what it said of itself before (on the monotonic clock) is too old.
+        ``since``: a status from before this time (monotonic clock) is requested again.
         """
         age_s = STATUS_AGE_S if since is None else time.monotonic() - since
         refresh_all(self._pushers, age_s, STATUS_WAIT_S)
@@ -91,7 +91,7 @@ class WorkerView:
         return shown
 
     def _configured(self, pusher: Pusher, seen: Seen | None) -> dict[str, Any]:
-        """A worker that the configuration names; its own words come first and decide nothing."""
+        """A configured worker; its own status comes first, so that it overrides no other field."""
         return {
             **(pusher.status if pusher.up else {}),
             "state": _state(pusher, seen),
@@ -105,7 +105,7 @@ class WorkerView:
         }
 
     def _as_seen(self, seen: Seen | None) -> dict[str, Any]:
-        """What its requests for jobs tell of a worker."""
+        """The facts about a worker that its requests for jobs show."""
         if seen is None:
             return {"asked_s": None, "compilers": []}
         identities = _identities(seen)
@@ -115,7 +115,7 @@ class WorkerView:
 
 
 def shown_path(path: str) -> str:
-    """A path for JSON: what is no UTF-8 in it becomes a replacement character."""
+    """A path for JSON: bytes that are not UTF-8 become replacement characters."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
@@ -147,6 +147,6 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _unique(label: str, taken: Collection[str]) -> str:
-    """A label with a number where others have the same."""
+    """The label, with a number appended if it is taken."""
     numbered = (f"{label}-{number}" for number in itertools.count(2))
     return next(name for name in itertools.chain([label], numbered) if name not in taken)
