@@ -134,7 +134,7 @@ class ResultSender:
         self._give_back(batch, why)
 
     def _give_back(self, batch: Sequence[ResultRequest], why: str) -> None:
-        """Send errors only: a small request may pass where a large one fails, or leases expire."""
+        """Send errors only, which may pass where a large request fails. Else the leases expire."""
         error = f"its result does not get through: {why}"
         given = [ResultRequest(result.lease_id, result.worker, error=error) for result in batch]
         with contextlib.suppress(DistBuildError):

@@ -110,7 +110,7 @@ class Slots(Generic[T]):
             return not self._closed
 
     def close(self) -> None:
-        """End every wait; no slot is reserved or passed on any more."""
+        """End every wait: ``take`` reserves no slot and ``next`` passes none on any more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,6 +1,6 @@
-"""Used by the store to unpack blobs from the network and write them to files, digests verified.
+"""Unpacks blobs from the network and writes them to a worker's files, with digests verified.
 
-Knows no store.
+Used by the store, which it does not know.
 """
 
 import hashlib

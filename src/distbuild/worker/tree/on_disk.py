@@ -23,8 +23,8 @@ from distbuild.worker.tree.store import Store
 WITHHELD_TEXT = b"#error dist_build_withheld\n"
 
 
-#: Waits (seconds) while a compiler has a header open that has to change; after them its whole tree
-#: is made anew beside it. Most have it open for a moment, or allow that it is renamed.
+#: Waits (seconds) while a compiler has a header open that has to change; after them the whole tree
+#: is recreated beside the old one. Most have it open for a moment, or allow that it is renamed.
 _PAUSES = (0.1,) * 30
 
 

@@ -214,7 +214,7 @@ class Store:
         except OSError as error:
             raise InfrastructureError(f"store: {error}") from error
         with self._lock, contextlib.suppress(FileNotFoundError):
-            # Meanwhile another thread may have found it bad, and be writing it anew.
+            # Meanwhile another thread may have found it bad, and be rewriting it.
             if (known := self._is_known(digest)) is not None:
                 return known
             if good:
@@ -314,7 +314,7 @@ class Store:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Translate the disk's OSError to InfrastructureError; the only place that does."""
+    """The edge at which the disk's OSError becomes InfrastructureError."""
     try:
         yield
     except OSError as error:
