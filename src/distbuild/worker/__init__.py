@@ -1,4 +1,4 @@
-"""The process on a build machine: leases jobs, compiles them in a sandbox, sends the results.
+"""The worker daemon on a build machine: leases jobs, compiles them in a sandbox, sends results.
 
-Does not know the syncer's packages.
+Imports none of the syncer's packages.
 """

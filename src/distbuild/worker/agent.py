@@ -1,4 +1,4 @@
-"""Takes jobs from one syncer, has them run, and hands their results to the delivery.
+"""Worker side: leases jobs from one syncer, runs them in slots and queues their results.
 
 Knows no compiler and no HTTP. Each agent has its own threads; slots are shared by all agents.
 """
@@ -28,13 +28,13 @@ from distbuild.worker.tree.store import Store
 from distbuild.worker.tree.tree import Tree
 from distbuild.worker.tree.trees import Trees
 
-#: How long a syncer holds a request for jobs back while it has none.
+#: How long a syncer may hold a lease request open while it has no jobs (long poll).
 LEASE_WAIT_S = 20.0
 FIRST_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 5.0
-#: Pause after a syncer said that it has work and then had none: another worker was faster.
+#: Pause after a syncer announced work and then had none: another worker was faster.
 EMPTY_TURN_S = 0.1
-#: How often a worker whose disk is full looks whether there is room again.
+#: How often a worker with a full disk checks its free space again.
 FULL_PAUSE_S = 1.0
 _STOPPING = "this worker is stopping"
 
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A lease on its way to a slot; ``error``: why its tree could not be made ready."""
+    """A leased job for a slot; ``error``: why its tree could not be brought up to date."""
 
     job: Job
     cancellation: Cancellation
@@ -53,10 +53,10 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Workshop(msgspec.Struct, frozen=True):
-    """What all agents of a worker share. A few threads start compilers, one waits for them, a few
-    take in what they leave."""
+    """The parts that all agents of a worker share. A few threads start compilers, one waits for
+    their ends, a few collect their results."""
 
-    #: This process's own, by which syncers know it, and what people know it by (HOST:PORT).
+    #: ``name`` identifies this process to syncers; ``label`` (HOST:PORT) is for people.
     name: str
     label: str
     forest: Trees
@@ -71,9 +71,9 @@ class Workshop(msgspec.Struct, frozen=True):
     finishers: Executor
 
     def finish(self) -> None:
-        """After the agents have left: wait for what runs.
+        """After the agents have left: wait for the running compilers, then end the threads.
 
-        The threads that started it end last: a bubblewrap dies with the one that started it.
+        The starters outlive their compilers: a bubblewrap dies with the thread that started it.
         """
         self.slots.wait_unused()
         self.watcher.close()
@@ -82,7 +82,7 @@ class Workshop(msgspec.Struct, frozen=True):
 
 
 class Agent:
-    """Serves ``syncer``. ``alone``: there is no other syncer, so slots may wait at this one."""
+    """Serves ``syncer``. ``alone``: it is the only one, so its long poll may reserve slots."""
 
     def __init__(
         self, syncer: SyncerLink, workshop: Workshop, stop: threading.Event, *, alone: bool
@@ -103,20 +103,20 @@ class Agent:
         self._renewing = _thread(self._leases.keep, f"leases {syncer.url}")
 
     def start(self) -> None:
-        """Begin to ask for jobs."""
+        """Start the threads that lease jobs, renew leases and send results."""
         self._asking.start()
         self._renewing.start()
         self._delivery.start()
 
     def leave(self, timeout_s: float) -> None:
-        """After the stop: ask no more, and give back what has not started. What runs goes on."""
+        """After ``stop`` is set: lease no more, return unstarted jobs. Running jobs continue."""
         self._give_back_waiting()
         self._say_farewell()
         self._asking.join(timeout_s)
         self._give_back_waiting()
 
     def finish(self, timeout_s: float) -> None:
-        """After ``leave``, when nothing runs any more: deliver the last results and end."""
+        """After ``leave``, when no job runs any more: send the last results, end the threads."""
         self._delivery.close()
         self._leases.close()
         self._renewing.join(timeout_s)
@@ -127,19 +127,19 @@ class Agent:
                 self._turn()
                 self._backoff_s = FIRST_BACKOFF_S
             except DistBuildError as error:
-                # Once per outage; the first pause is the sign of a new one.
+                # A warning once per outage: the first backoff marks a new outage.
                 level = logging.WARNING if self._backoff_s == FIRST_BACKOFF_S else logging.DEBUG
                 _log.log(level, "%s", error)
                 self._stop.wait(self._backoff_s)
                 self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
 
     def _turn(self) -> None:
-        """Ask once for jobs and have them run."""
+        """Lease jobs once and start those that have a slot."""
         if self._has_no_room():
             self._stop.wait(FULL_PAUSE_S)
             return
         if not self._alone:
-            # Without slots in hand, so that they are free for whoever has work first.
+            # This poll reserves no slots: they stay free for the first syncer that has work.
             self._shop.slots.wait_free()
             self._accept(self._ask(Offer(), LEASE_WAIT_S))
         if delay := self._pace.delay():
@@ -148,7 +148,7 @@ class Agent:
         runs: list[Run] = []
         try:
             if offer != Offer():
-                # Jobs to hold in store are not waited for: a slot may become free meanwhile.
+                # A request for jobs ahead only does not wait: a slot may become free meanwhile.
                 wait_s = LEASE_WAIT_S if self._alone and offer.slots else 0.0
                 runs = self._accept(self._ask(offer, wait_s))
         finally:
@@ -158,7 +158,7 @@ class Agent:
             self._stop.wait(EMPTY_TURN_S)
 
     def _has_no_room(self) -> bool:
-        """Whether the disk is full: then jobs are better off elsewhere, and the syncer is told."""
+        """Whether the disk is full: then no jobs are leased. Notifies the syncer when it fills."""
         was_full, self._is_full = self._is_full, self._shop.store.is_full()
         if self._is_full and not was_full:
             free = self._shop.store.free_bytes()
@@ -191,7 +191,7 @@ class Agent:
         return reply
 
     def _accept(self, reply: LeaseReply) -> list[Run]:
-        """Hold the leases and bring the tree up to date: the jobs, ready for slots."""
+        """Register the leases and bring the tree up to date; returns the jobs, ready for slots."""
         clock = self._compared(reply.clock)
         held = [(job, self._leases.add(job.lease_id)) for job in reply.jobs]
         if self._stop.is_set():
@@ -218,18 +218,18 @@ class Agent:
         return Clock(off_s)
 
     def _work(self, run: Run) -> None:
-        """One job, from a slot of its own up to the compiler's start."""
+        """Run a job that has a slot, up to the start of its compiler."""
         self._shop.tally.started()
         self._go_on(run, self._steps(run), None, has_slot=True)
 
     def _go_on(self, run: Run, steps: Steps, stopped: str | None, *, has_slot: bool) -> None:
-        """One job up to its next wait: for its compiler, whose slot is free once it has ended."""
+        """Run a job up to its next wait, for its compiler, whose end frees the slot."""
         result = None
         try:
             compiler = next(steps) if stopped is None else steps.send(stopped)
         except StopIteration as end:
             result = end.value
-        except Exception as error:  # noqa: BLE001 - whatever it is, the job goes elsewhere
+        except Exception as error:  # noqa: BLE001 - after any error the job goes elsewhere
             _log.exception("a job failed")
             result = self._shop.runner.failed(run.job, f"{type(error).__name__}: {error}")
         else:
@@ -240,7 +240,7 @@ class Agent:
             )
             return
         if has_slot:
-            self._hand_on()  # no compiler has ended that could
+            self._hand_on()  # no compiler's end has freed the slot
         self._shop.tally.ended(
             "cancelled" if result is None else "failed" if result.error else "done"
         )
@@ -254,7 +254,7 @@ class Agent:
     def _ended(
         self, run: Run, steps: Steps, stopped: str, compiler: Running, *, has_slot: bool
     ) -> None:
-        """A compiler has ended; called by the watcher."""
+        """Called by the watcher when a compiler has ended."""
         is_followed = compiler.is_tentative and compiler.has_failed()
         if has_slot and not is_followed:
             self._hand_on()
@@ -281,7 +281,7 @@ class Agent:
         self._leases.remove(result.lease_id for result in results)
 
     def _drop_cancelled(self) -> None:
-        """Leases have ended: their jobs are not to wait for a slot."""
+        """Remove the jobs of ended leases from the line for slots; called by ``Leases``."""
         for run in self._shop.slots.drop(lambda run: run.cancellation.is_set()):
             self._shop.tally.dropped()
             self._leases.remove([run.job.lease_id])
@@ -291,7 +291,7 @@ class Agent:
             self._delivery.put(self._shop.runner.failed(run.job, _STOPPING))
 
     def _say_farewell(self) -> None:
-        """An offer of nothing: the syncer then answers this worker's waiting requests."""
+        """Offer no slots: the syncer then answers this worker's waiting requests."""
         with contextlib.suppress(DistBuildError):
             self._syncer.lease(LeaseRequest(self._shop.name, 0, 0.0, []))
 

@@ -1,4 +1,4 @@
-"""The syncer as a worker sees it, in five requests: where HTTP becomes our messages and errors."""
+"""Worker side: sends the five requests to a syncer; maps HTTP to messages and error classes."""
 
 from typing import Protocol, TypeVar
 
@@ -21,7 +21,7 @@ from distbuild.protocol.messages import (
     encode,
 )
 
-#: What an answer may take beyond the time that the request itself asked to wait.
+#: Timeout beyond the time that the request itself asks the syncer to wait.
 ANSWER_TIMEOUT_S = 60.0
 _MAX_REASON = 300
 _OK, _BAD_REQUEST, _UNAUTHORIZED, _CONFLICT = 200, 400, 401, 409
@@ -30,37 +30,37 @@ M = TypeVar("M", bound=Message)
 
 
 class SyncerLink(Protocol):
-    """What an agent asks of a syncer. All raise InfrastructureError when there is no answer and
-    ProtocolError when the syncer refuses."""
+    """The requests of an agent to a syncer. All raise InfrastructureError when there is no answer
+    and ProtocolError when the syncer refuses."""
 
     @property
     def url(self) -> str:
-        """Its base URL, for messages."""
+        """The syncer's base URL, for messages."""
         ...
 
     def lease(self, request: LeaseRequest) -> LeaseReply:
-        """Ask for jobs."""
+        """Request jobs."""
         ...
 
     def renew(self, request: RenewRequest) -> RenewReply:
-        """Say what is still worked on."""
+        """Renew the leases still in use; the reply lists those that have ended."""
         ...
 
     def results(self, batch: ResultBatch) -> ResultsReply:
-        """Deliver results; the answer says which of them were still wanted."""
+        """Deliver results; the reply says which of them were still wanted."""
         ...
 
     def pull(self, request: PullRequest) -> Changes:
-        """Ask what has changed."""
+        """Request the changes of the mirror since a generation."""
         ...
 
     def blobs(self, request: BlobRequest) -> BlobBatch:
-        """Ask for contents; the answer may hold fewer than were asked for."""
+        """Request contents; the reply may hold fewer than were requested."""
         ...
 
 
 class HttpSyncer:
-    """A syncer at ``url`` (https://host:port)."""
+    """The SyncerLink over HTTP to ``url`` (https://host:port)."""
 
     def __init__(self, url: str, connections: Connections) -> None:
         self.url = url

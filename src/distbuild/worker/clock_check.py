@@ -1,6 +1,6 @@
-"""Keeps a machine whose clock is wrong from answering compiles that may tell the time.
+"""Worker side: refuses compiles whose object may contain the time while this clock is wrong.
 
-Right is the dev box's clock. Knows no network: what was told and what the time is come in.
+The dev box's clock is the reference. Knows no network: both times are arguments.
 """
 
 import os
@@ -14,32 +14,32 @@ from distbuild.protocol.messages import Job
 from distbuild.system import disk
 from distbuild.worker.tree.tree import Tree
 
-#: A job may wait for longer than this (seconds) before it starts: less does not show.
+#: Smaller differences (seconds) are ignored: a job may wait longer than this before it starts.
 MAX_OFF_S = 2.0
 
-#: ``__TIMESTAMP__`` is a file's time, which is mirrored.
+#: Without ``__TIMESTAMP__``: it is a file's time, which is mirrored.
 _TELL_TIME = (b"__DATE__", b"__TIME__")
 
 
 def off_by(told: float, now: float) -> float:
-    """How far this machine's clock is ahead of one that said ``told`` (Unix time) just now.
+    """Seconds by which this machine's clock is ahead of one that just sent ``told`` (Unix time).
 
-    In seconds; 0 for what does not count, and where nothing was told. What the telling took on
-    its way counts as well: a job's own delay is part of what its clock shows.
+    0 up to MAX_OFF_S, and where ``told`` is 0 (not sent). Includes the message's own delay: a
+    job's delay is part of the time that it would show, too.
     """
     off = now - told
     return off if told and abs(off) > MAX_OFF_S else 0.0
 
 
 class Clock(msgspec.Struct, frozen=True):
-    """This machine's clock as it was when a job came: ``off_s`` ahead of the dev box's."""
+    """This machine's clock when a job arrived: ``off_s`` seconds ahead of the dev box's."""
 
     off_s: float = 0.0
 
     def check_command(self, job: Job, command: CompileCommand, tree: Tree) -> None:
-        """Before a compile: refuse one whose words or own files tell the time.
+        """Before a compile: refuse one whose arguments or own files use a time macro.
 
-        Raises InfrastructureError, as the other one: the job goes elsewhere.
+        Raises InfrastructureError, as ``check_inputs`` does: the job goes elsewhere.
         """
         if self._counts(job, command):
             if any(map(_tells_time, job.argv)):
@@ -49,14 +49,14 @@ class Clock(msgspec.Struct, frozen=True):
     def check_inputs(
         self, job: Job, command: CompileCommand, tree: Tree, inputs: Iterable[bytes] | None
     ) -> None:
-        """After a compile: refuse its result if what it read tells the time; None: not known."""
+        """After a compile: refuse its result if an input uses a time macro; None: not known."""
         if self._counts(job, command):
             if inputs is None:
                 raise self._refusal("a failed compile, perhaps,")
             self._check_files(inputs, tree)
 
     def _counts(self, job: Job, command: CompileCommand) -> bool:
-        # clang has listened to SOURCE_DATE_EPOCH since 16 only.
+        # clang reads SOURCE_DATE_EPOCH only since version 16.
         fixed = command.family is Family.GCC and "SOURCE_DATE_EPOCH" in job.env
         return bool(self.off_s) and not fixed
 
@@ -66,7 +66,7 @@ class Clock(msgspec.Struct, frozen=True):
                 with disk.open_to_read(tree.ground.real(path)) as file:
                     tells = _tells_time(file.read())
             except OSError:
-                tells = True  # gone by now: it cannot be known
+                tells = True  # removed meanwhile: it may have used one
             if tells:
                 raise self._refusal(os.fsdecode(path))
 

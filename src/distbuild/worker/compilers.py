@@ -1,4 +1,4 @@
-"""Which compilers this worker has: found on PATH, addressed by identity. Runs no job."""
+"""Worker side: finds the compilers on PATH and looks them up by identity. Runs no job."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from distbuild.compiler.identity import Identifier, Identity, are_as_identified,
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Toolchain
 
-#: PATH is looked at again at most so often.
+#: Shortest time between two checks of PATH.
 REFRESH_S = 10.0
 
 _NAME = re.compile(
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class InstalledDriver(msgspec.Struct, frozen=True):
-    """A compiler of this machine, under one of its names."""
+    """A compiler installed on this machine, under one of its names."""
 
     path: str
     identity: Identity
@@ -40,8 +40,8 @@ class InstalledDriver(msgspec.Struct, frozen=True):
 
 
 class InstalledCompilers:
-    """The drivers on ``search_path``. Looks again when one of its directories has changed, or a
-    part of a compiler."""
+    """The drivers on ``search_path``. Scans it again when one of its directories or a part of a
+    compiler has changed. Thread-safe."""
 
     def __init__(
         self,
@@ -60,17 +60,17 @@ class InstalledCompilers:
         self._advertised: list[Toolchain] = []
 
     def advertised(self) -> list[Toolchain]:
-        """Every (identity, name) that a job may ask for."""
+        """Every (identity, name) that a job may request."""
         self._current()
         return self._advertised
 
     def find(self, identity: str, name: str) -> InstalledDriver | None:
-        """The driver with this identity, the one called ``name`` if there are several."""
+        """The driver with this identity; of several, the one called ``name``."""
         fitting = [d for d in self._current().values() if identity in d.identity.digests()]
         return next((d for d in fitting if d.name == name), fitting[0] if fitting else None)
 
     def is_same(self, driver: InstalledDriver) -> bool:
-        """Whether a compiler is still what its identity says; if not, all are looked at again."""
+        """Whether a compiler still has its identity; if not, the next call checks all again."""
         if are_as_identified([driver.identity]):
             return True
         with self._lock:
@@ -121,7 +121,7 @@ class InstalledCompilers:
 
 
 def _toolchains(drivers: Collection[InstalledDriver]) -> list[Toolchain]:
-    """Each compiler by each of its names; for Objective-C, which few ask for, by one of them."""
+    """Each compiler under each of its names; for Objective-C, which is rare, under one name."""
     offered = [Toolchain(d.identity.digest, d.name, d.identity.version) for d in drivers]
     more = {d.identity.objective_c: d for d in drivers if d.identity.objective_c}
     offered += (Toolchain(digest, d.name, d.identity.version) for digest, d in more.items())
@@ -129,7 +129,7 @@ def _toolchains(drivers: Collection[InstalledDriver]) -> list[Toolchain]:
 
 
 def search_path_for(driver: str, search_path: str) -> str:
-    """The PATH of a compiler, which is found in it by its name."""
+    """The PATH for a compiler: its own directory first, so that its name finds it."""
     return f"{os.path.dirname(driver)}{os.pathsep}{search_path}"
 
 
@@ -139,7 +139,7 @@ def is_program(path: str) -> bool:
 
 
 def is_wrapper(path: str) -> bool:
-    """Whether a file that is called like a compiler only passes commands on to one."""
+    """Whether a file named like a compiler only passes commands on to one."""
     if only_passes_on(path):
         return True
     real = os.path.realpath(path)

@@ -1,6 +1,6 @@
-"""One job from its lease to its result: check, prepare, run, answer. Knows no network.
+"""Worker side: runs a leased job up to its result: check, prepare, run, collect.
 
-Whatever keeps the compiler from giving its own verdict becomes ``ResultRequest.error``.
+Every failure but the compiler's own verdict becomes ``ResultRequest.error``. Knows no network.
 """
 
 import contextlib
@@ -64,17 +64,17 @@ _WITHHELD = _MARK.decode()
 
 _log = logging.getLogger(__name__)
 
-#: What its messages and its inputs take beside that fits into a request too.
+#: Limit for packed outputs: the result's messages and inputs have to fit into the request too.
 _MAX_PACKED = MAX_RESULTS_BYTES // 2
-#: So many sources and texts are remembered.
+#: Sources and texts that are remembered at most.
 _MAX_KNOWN = 100_000
 _T = TypeVar("_T")
-#: A job on its way: see ``JobRunner.run``.
+#: A job in progress, suspended while its compiler runs: see ``JobRunner.run``.
 Steps = Generator[Running, str, ResultRequest | None]
 
 
 class JobRunner:
-    """Runs jobs in ``sandbox``; ``directory`` is for their private files, on the trees' disk."""
+    """Runs jobs in ``sandbox``; ``directory`` holds their private files, on the trees' disk."""
 
     def __init__(
         self, name: str, compilers: InstalledCompilers, sandbox: Sandbox, directory: bytes
@@ -86,7 +86,7 @@ class JobRunner:
         self._directory = directory
         self._numbers = itertools.count()
         self._spare: list[bytes] = []
-        # Sources that have inline assembler, and digests of texts that do not ask whether they may.
+        # Sources that use inline assembler; digests of texts that do not test whether they may.
         self._assembling: set[str] = set()
         self._unasking: set[Digest] = set()
 
@@ -95,10 +95,10 @@ class JobRunner:
     ) -> Steps:
         """The result of a job whose generation ``tree`` has; None when it was cancelled.
 
-        ``clock``: this machine's when the job came, for one that is right None.
+        ``clock``: this machine's clock when the job arrived; None for a correct one.
 
-        Yields the compiler once it runs, and gets what stopped it; after one that ``is_tentative``
-        perhaps another one.
+        Yields the running compiler and is sent what stopped it. After a compiler that
+        ``is_tentative`` it may yield another one.
         """
         try:
             return (yield from self._run(job, tree, cancellation, clock or Clock()))
@@ -113,7 +113,7 @@ class JobRunner:
     def failed(
         self, job: Job, error: str, *, crashed: bool = False, named: bool = False
     ) -> ResultRequest:
-        """The result that says why there is none."""
+        """A result without the compiler's verdict; ``error`` is the reason."""
         said = error or "unknown"
         return ResultRequest(job.lease_id, self._name, error=said, crashed=crashed, named=named)
 
@@ -133,13 +133,13 @@ class JobRunner:
             task = msgspec.structs.replace(task, forbids_assembler=False)
             result = yield from self._compile(task)
             if result is not None and result.exit_code == 0:
-                _note(source, self._assembling)  # its next compile is seen at once
+                _note(source, self._assembling)  # its next compile is not tentative
             return result
 
     def _compile(self, task: SandboxTask) -> Steps:
-        """One run of the compiler. Raises _WithAssembler if it may have met what is forbidden."""
+        """One run of the compiler. Raises _WithAssembler if it may have met inline assembler."""
         task = msgspec.structs.replace(task, directory=self._new_directory())
-        # After any other end a process of the compiler's may not be dead yet, and write there.
+        # After any other end a child of the compiler may still be alive, and write there.
         clean_end = False
         try:
             revision = task.tree.revision()
@@ -162,7 +162,7 @@ class JobRunner:
                 raise InfrastructureError(f"{task.driver.path} was replaced by another compiler")
             check(completed)
             if task.forbids_assembler and completed.status != 0 and _MARK not in completed.stderr:
-                # That may be the reason, in whatever form it is said. All failures come here.
+                # That may be the reason, and its message has many forms: any failure counts.
                 raise _WithAssembler
             opened = opens.names() if opens is not None and completed.status == 0 else ()
             return self._result(task, execution.answer(completed, opened), revision)
@@ -182,7 +182,7 @@ class JobRunner:
         return driver
 
     def _command(self, job: Job, driver: InstalledDriver) -> CompileCommand:
-        """The job's command, parsed here too: a worker does not trust what it is to execute."""
+        """The job's command, parsed again: a worker does not trust a command that it executes."""
         argv = [os.fsdecode(word) for word in job.argv]
         command = self._recall.parse(
             argv, os.fsdecode(job.cwd), lambda _: None, driver.identity.family
@@ -196,7 +196,7 @@ class JobRunner:
         return on_terminal(command, env, driver.identity.version)
 
     def _new_directory(self) -> bytes:
-        """An empty one; used again, since making and removing one is what takes time."""
+        """An empty directory; reused, since creating and removing one takes time."""
         with contextlib.suppress(IndexError):
             while True:
                 directory = self._spare.pop()
@@ -205,12 +205,12 @@ class JobRunner:
         with translated():
             while True:
                 directory = b"%s/%d" % (self._directory, next(self._numbers))
-                with contextlib.suppress(FileExistsError):  # another runner's
+                with contextlib.suppress(FileExistsError):  # another runner has made it
                     disk.mkdir(directory)
                     return directory
 
     def _may_ask(self, task: SandboxTask, inputs: list[InputFile]) -> bool:
-        """Whether a text that was read may ask for inline assembler, or the command's words do."""
+        """Whether an input's text or a -D argument may test for inline assembler."""
         if any(assembler.may_ask(word) for word in task.job.argv if word.startswith(b"-D")):
             return True
         for file in inputs:
@@ -239,7 +239,7 @@ class JobRunner:
             _refuse_placeholders(answer)
         disturbed = task.tree.is_changed_since(revision, [*paths, *assembled])
         if answer.dependencies is None and task.command.family.speaks_cl:
-            # It lists nothing when it fails. Of the others such a failure proves nothing anyway.
+            # A failed cl lists no inputs. With other families such a failure proves nothing anyway.
             disturbed = task.tree.revision() != revision
         return ResultRequest(
             lease_id=task.job.lease_id,
@@ -256,18 +256,18 @@ class JobRunner:
 
 
 class _WithAssembler(Exception):
-    """A compile in which inline assembler was forbidden is not to count."""
+    """A compile with inline assembler forbidden is void: it is repeated with it allowed."""
 
 
 def _note(value: _T, known: set[_T]) -> None:
-    """Remember a value, of not too many."""
+    """Add a value to a set, which is cleared first when it has _MAX_KNOWN values."""
     if len(known) >= _MAX_KNOWN:
         known.clear()
     known.add(value)
 
 
 def _for_processor(command: CompileCommand, job: Job) -> CompileCommand:
-    """The command for the dev box's processor, where it names no other."""
+    """The command with "native" options replaced by those of the dev box's processor."""
     if not native.is_wanted(command):
         return command
     try:
@@ -278,14 +278,14 @@ def _for_processor(command: CompileCommand, job: Job) -> CompileCommand:
 
 
 def _refuse_placeholders(answer: CompilerResult) -> None:
-    """Raise UnseenInputs where a placeholder's text is in an output, though no list names it."""
+    """Raise UnseenInputs for an output with a placeholder's text: the list of inputs lacked it."""
     for file in answer.written:
         if _MARK in file.content:
             raise UnseenInputs(f"a placeholder's text is in {os.fsdecode(file.path)}")
 
 
 def _check(task: SandboxTask, answer: CompilerResult) -> None:
-    """Raises InfrastructureError for what the syncer would take of no honest worker."""
+    """Raise InfrastructureError for a result that the syncer would refuse as dishonest."""
     if not 0 <= answer.exit_code <= MAX_EXIT_CODE:
         raise InfrastructureError(f"the compiler ended with {answer.exit_code}")
     if len(answer.stdout) + len(answer.stderr) > MAX_PRINTED_BYTES:
@@ -312,7 +312,7 @@ def _packed(written: Sequence[Written]) -> list[OutputFile]:
 
 
 def _directories(job: Job, tree: Tree) -> list[bytes]:
-    """Directories that have to be there: the cwd, and those for outputs."""
+    """Directories that have to exist: the cwd, and those for outputs."""
     found = []
     for directory in (job.cwd, *job.output_dirs):
         real = tree.resolve(os.fsdecode(directory))
@@ -321,7 +321,7 @@ def _directories(job: Job, tree: Tree) -> list[bytes]:
 
 
 def _new_in(tree: Tree, directory: bytes) -> bytes:
-    """A directory that the tree does not have, without ``.``, ``..`` and doubled slashes."""
+    """The path of a directory that the tree lacks, without ``.``, ``..`` and doubled slashes."""
     way, climbs, rest = directory.rpartition(b"/../")
     if climbs:
         above = tree.resolve(os.fsdecode(way + b"/.."))
@@ -337,7 +337,7 @@ def _inputs(task: SandboxTask, answer: CompilerResult) -> list[InputFile]:
         names: Iterable[bytes] = (*answer.dependencies, *unlisted)
     else:
         names = map(os.fsencode, blamed(answer.stderr, _WITHHELD))
-    # Many headers are in few directories, and following a path costs a look at each component.
+    # Many headers are in few directories, and resolving a path costs a lookup per component.
     resolve = functools.cache(task.tree.resolve)
     inputs: dict[bytes, InputFile] = {}
     for name in names:
@@ -351,7 +351,7 @@ def _inputs(task: SandboxTask, answer: CompilerResult) -> list[InputFile]:
 
 
 def _resolved_in(tree: Tree, path: str, resolve: Callable[[str], str | None]) -> str | None:
-    """What ``resolve`` makes of ``path``, by way of its directory."""
+    """``resolve(path)``, computed from its directory, whose result ``resolve`` caches."""
     directory, _, name = path.rpartition("/")
     if name in ("", ".", ".."):
         return resolve(path)

@@ -1,4 +1,4 @@
-"""The leases that one agent holds, and the word with the syncer that keeps them. Runs no job."""
+"""Worker side: holds the leases of one agent and renews them at the syncer. Runs no job."""
 
 import logging
 import threading
@@ -9,16 +9,16 @@ from distbuild.protocol.messages import RenewRequest
 from distbuild.worker.client import SyncerLink
 from distbuild.worker.process.here import Cancellation
 
-#: How long the syncer holds a renewal back while no lease has ended.
+#: How long the syncer may hold a renewal open while no lease has ended (long poll).
 RENEW_WAIT_S = 5.0
-#: Pause after a renewal that failed: far below any lease's time.
+#: Pause after a renewal that failed: far below any lease's TTL.
 RETRY_S = 0.5
 
 _log = logging.getLogger(__name__)
 
 
 class Leases:
-    """Lease ids with the means to end their compilers. ``ended`` is called after some have been."""
+    """Held lease ids, each with its Cancellation. ``ended`` is called after some were cancelled."""
 
     def __init__(self, worker: str, syncer: SyncerLink, ended: Callable[[], None]) -> None:
         self._worker = worker
@@ -29,7 +29,7 @@ class Leases:
         self._closed = threading.Event()
 
     def add(self, lease_id: str) -> Cancellation:
-        """Hold a lease from now on."""
+        """Hold a lease; returns the means to cancel its job."""
         with self._changed:
             cancellation = self._held[lease_id] = Cancellation()
             self._changed.notify_all()
@@ -41,14 +41,14 @@ class Leases:
             return len({*lease_ids} - self._held.keys()) == len(lease_ids)
 
     def remove(self, lease_ids: Iterable[str]) -> None:
-        """Hold them no more."""
+        """Drop these leases; raises KeyError for one that is not held."""
         with self._changed:
             for lease_id in lease_ids:
                 self._held.pop(lease_id).close()
             self._changed.notify_all()
 
     def end(self, lease_ids: list[str]) -> None:
-        """Kill the compilers of these leases; unknown ones have ended already."""
+        """Cancel the jobs of these leases; unknown ones have ended already."""
         with self._changed:
             for lease_id in lease_ids:
                 if lease_id in self._held:
@@ -62,7 +62,7 @@ class Leases:
             self._changed.notify_all()
 
     def keep(self) -> None:
-        """Renew what is held until closed; for a thread of its own."""
+        """Renew the held leases until closed; blocking, for a thread of its own."""
         while not self._closed.is_set():
             with self._changed:
                 self._changed.wait_for(lambda: self._held or self._closed.is_set())

@@ -1,4 +1,4 @@
-"""Builds a worker from its parts and serves it."""
+"""The worker's entry point: builds the worker from its parts and serves its HTTP interface."""
 
 import os
 import re
@@ -42,22 +42,23 @@ from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.store import Store
 from distbuild.worker.tree.trees import Trees
 
-#: A long poll that is out when the worker ends is given up after this.
+#: How long a stopping worker waits for a long poll that is in flight.
 FAREWELL_S = 2.0
 _SLOTS_PER_JOB_AHEAD = 4
 _CONFIG_ERROR = 2
 _MAX_HOST = 253  # RFC 1035
-#: Read requests and send responses; the app has threads of its own.
+#: Threads that read requests and send responses; the app has threads of its own.
 SERVER_THREADS = 2
 MAX_CONNECTIONS = 1024
 #: A connection without a request is closed after this time (seconds).
 PATIENCE_S = 60.0
-#: That start compilers, and as many that take in what those leave: some may wait for the disk.
+#: Minimum for the threads that start compilers and for those that collect results: some may block
+#: on the disk.
 MIN_THREADS = 4
 
 
 def run_worker(home_option: str | None, *, verbose: bool) -> int:
-    """Be a worker until told to stop; the process's exit code."""
+    """Run a worker until it is stopped; returns the process's exit code."""
     try:
         home = find_home(home_option)
         config = load_config(home)
@@ -104,7 +105,7 @@ def _serve(start: Start, config: Config, credentials: Credentials) -> None:
 def start(
     home: Home, config: Config, credentials: Credentials, stop: threading.Event
 ) -> tuple[flask.Flask, Callable[[], None]]:
-    """Start the agents of a worker; its application, and what ends it in order after ``stop``."""
+    """Start a worker's agents; returns its app, and a function that ends it after ``stop``."""
     limit_descendants()
     workshop, confined = _workshop(home, config)
     urls = syncer_urls(config)
@@ -138,7 +139,7 @@ def start(
 
 
 def _first_words(home: Home, config: Config, workshop: Workshop, confined: Confined) -> str:
-    """That the worker runs, and what comes next."""
+    """The start message: the worker's address and settings, and the user's next step."""
     return (
         f"daemon: {listening_url(config, config.port)}, home {home.path}, {workshop.slots.total}"
         f" slots, sandbox {confined.mode}, takes jobs from {', '.join(syncer_urls(config))};"
@@ -159,8 +160,8 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
     compilers = InstalledCompilers(Identifier(FileDigests(home.state / "programs")), search_path)
     name = worker_name(read_identity(home), os.urandom(8).hex())
     cores = config.num_cores or os.cpu_count() or 1
-    # A developer who is served alone can have jobs wait here for the next free slot: it then need
-    # not wait for the way there and back. With several, one would keep the others' slots.
+    # With one developer, jobs may wait here for the next free slot, which saves it a round trip.
+    # With several, the jobs of one would keep slots from the others.
     ahead = cores // _SLOTS_PER_JOB_AHEAD if len(syncer_urls(config)) == 1 else 0
     slots = Slots[Run](cores, ahead)
     threads = max(MIN_THREADS, os.cpu_count() or 1)
@@ -185,14 +186,14 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
 
 
 def read_identity(home: Home) -> str:
-    """What tells this installation from others, 32 hexadecimal digits; made once."""
+    """This installation's id, 32 hexadecimal digits; created once. Raises ConfigError."""
     path = home.state / "identity"
     try:
         known = path.read_text(encoding="ascii").strip()
         if re.fullmatch("[0-9a-f]{32}", known):
             return known
     except (OSError, UnicodeDecodeError):
-        pass  # made below, or it cannot be
+        pass  # a new one is written below
     made = os.urandom(16).hex()
     try:
         path.unlink(missing_ok=True)
@@ -205,7 +206,7 @@ def read_identity(home: Home) -> str:
 
 
 def _sandbox(home: Home, config: Config, search_path: str) -> tuple[Sandbox, Confined]:
-    """The sandbox that the configuration asks for, or the best that works here."""
+    """The configured sandbox, or the best that works here. Raises ConfigError for none."""
     if not WINDOWS:
         _check_place(home)
     if config.sandbox == "plain":
@@ -220,7 +221,7 @@ def _sandbox(home: Home, config: Config, search_path: str) -> tuple[Sandbox, Con
 
 
 def _plain(home: Home, config: Config, search_path: str, why: str) -> tuple[Sandbox, Confined]:
-    """Raises ConfigError where compilers would open more than theirs, unless that is allowed."""
+    """Raises ConfigError where compilers could open other files, unless the config allows it."""
     if WINDOWS:
         return PlainSandbox(search_path, confined=False), Confined("plain", why)
     if os.geteuid() == 0 and not config.allow_root:
@@ -239,7 +240,7 @@ def _plain(home: Home, config: Config, search_path: str, why: str) -> tuple[Sand
 
 
 def _check_place(home: Home) -> None:
-    """Raise ConfigError for a home that compilers may read, in every sandbox."""
+    """Raise ConfigError for a home below system paths, which every sandbox lets compilers read."""
     for own in (home.path, home.certs, home.sandbox, home.path / "store"):
         try:
             worker_files.check_apart(worker_files.system_paths(), os.fsencode(own))
@@ -250,6 +251,6 @@ def _check_place(home: Home) -> None:
 
 
 def _clean_up(workshop: Workshop, config: Config) -> None:
-    """What an earlier process left, and blobs that nobody uses; takes a while."""
+    """Delete an earlier process's trees and evict unused blobs; slow, for a thread of its own."""
     workshop.forest.delete_old()
     workshop.store.evict(time.time(), config.store_bytes)

@@ -1,7 +1,7 @@
-"""Results on their way to one syncer: what is ready together travels together.
+"""Worker side: sends results to one syncer; those that are ready together share a request.
 
-A result leaves at once while nothing else is on its way; those that become ready meanwhile share
-the next request. Knows no job and no HTTP.
+A result is sent at once while no request is in flight; those that become ready meanwhile coalesce
+into the next request. Knows no job and no HTTP.
 """
 
 import contextlib
@@ -16,20 +16,20 @@ from distbuild.protocol.messages import BATCH_BYTES, ResultBatch, ResultRequest
 from distbuild.worker.client import SyncerLink
 from distbuild.worker.slots import Pace
 
-#: Requests at once: a large object must not hold up the small ones.
+#: Requests in flight at most: a large object must not hold up the small ones.
 SENDERS = 3
-#: So much that is ready is worth a further request beside one that is under way.
+#: From this many ready bytes on, a further request is sent beside one that is in flight.
 LARGE_BYTES = 1024 * 1024
 TRIES = 5
 FIRST_PAUSE_S = 0.2
-#: What a path and a digest take on the wire, about.
+#: Estimated size of a path and a digest on the wire.
 _INPUT_BYTES = 120
 
 _log = logging.getLogger(__name__)
 
 
 class ResultSender:
-    """Delivers results to ``syncer``; calls ``gone`` with those that are off our hands."""
+    """Sends results to ``syncer``; calls ``gone`` with each batch that was sent or given up."""
 
     def __init__(
         self, syncer: SyncerLink, gone: Callable[[Sequence[ResultRequest]], None], pace: Pace
@@ -49,12 +49,11 @@ class ResultSender:
         ]
 
     def start(self) -> None:
-        """Begin to deliver."""
         for sender in self._senders:
             sender.start()
 
     def put(self, result: ResultRequest) -> None:
-        """Have a result delivered; returns at once."""
+        """Queue a result for sending; does not block."""
         size = _size(result)
         with self._changed:
             self._ready.append((result, size))
@@ -63,7 +62,7 @@ class ResultSender:
                 self._changed.notify()
 
     def close(self) -> None:
-        """Deliver what is left, or give it up as hopeless, and end."""
+        """Send the queued results, or give up after all tries, and end the threads."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -81,14 +80,14 @@ class ResultSender:
                 self._gone(batch)
 
     def _next_batch(self) -> list[ResultRequest]:
-        """What to send in one request; empty at the end."""
+        """The results for one request; blocks until there are some; empty once closed."""
         with self._changed:
             while True:
                 self._changed.wait_for(
                     lambda: self._may_send() or (self._closed and not self._ready)
                 )
                 self._let_more_come()
-                # Another sender may have taken it all meanwhile.
+                # Another sender may have emptied the queue meanwhile.
                 if self._ready or self._closed:
                     break
             batch: list[ResultRequest] = []
@@ -104,7 +103,7 @@ class ResultSender:
             return batch
 
     def _let_more_come(self) -> None:
-        """Where many results have just been sent, those of the next moments go together."""
+        """After many recent requests, wait for more results to share the next one."""
         if not self._ready:
             return
         self._under_way += 1
@@ -117,7 +116,7 @@ class ResultSender:
         return bool(self._ready) and (self._under_way == 0 or self._ready_bytes >= LARGE_BYTES)
 
     def _deliver(self, batch: Sequence[ResultRequest]) -> None:
-        """Try a few times; after that at least say so, so that the jobs go elsewhere."""
+        """Send with retries; after the last, report the failure so that the jobs go elsewhere."""
         pause, why = FIRST_PAUSE_S, ""
         for _ in range(TRIES):
             try:
@@ -135,14 +134,14 @@ class ResultSender:
         self._give_back(batch, why)
 
     def _give_back(self, batch: Sequence[ResultRequest], why: str) -> None:
-        """What lets no large request pass may let a small one. Else the leases run out."""
+        """Send errors only, which may pass where a large request fails. Else the leases expire."""
         error = f"its result does not get through: {why}"
         given = [ResultRequest(result.lease_id, result.worker, error=error) for result in batch]
         with contextlib.suppress(DistBuildError):
             self._syncer.results(ResultBatch(given))
 
     def _refused(self, batch: Sequence[ResultRequest], error: DistBuildError) -> None:
-        """One bad result must not take the others with it."""
+        """Send the results one by one, so that a bad one does not fail the others."""
         if len(batch) == 1:
             _log.warning("result refused: %s", error)
             return
@@ -151,7 +150,7 @@ class ResultSender:
 
 
 def _size(result: ResultRequest) -> int:
-    """About how many bytes it takes on the wire."""
+    """Estimated size on the wire (bytes)."""
     said = len(result.stdout) + len(result.stderr) + len(result.error)
     packed = sum(len(output.blob.data) for output in result.outputs)
     return said + packed + _INPUT_BYTES * (1 + len(result.inputs) + len(result.outputs))

@@ -1,7 +1,7 @@
-"""The worker's HTTP interface: headers in, status out. Runs no compiler.
+"""The worker's HTTP routes: receive mirrored files from a syncer, report the status.
 
-Paths: GET /status for everybody; POST /api/v1/mirror/changes, /api/v1/mirror/lacking,
-/api/v1/mirror/blobs and /api/v1/clean for holders of the dev role's token.
+GET /status needs no token; POST /api/v1/mirror/changes, /api/v1/mirror/lacking,
+/api/v1/mirror/blobs and /api/v1/clean need the dev role's token. Runs no compiler.
 """
 
 import time
@@ -37,14 +37,14 @@ Status = Callable[[], Mapping[str, Any]]
 
 
 def make_app(forest: Trees, store: Store, credentials: Credentials, status: Status) -> flask.Flask:
-    """The application over one forest of trees and its store."""
+    """The Flask app over all clients' trees and their store."""
     app = flask.Flask("daemon", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
 
     @app.before_request
     def authorize() -> None:
-        """Before any body is read."""
+        """Check the token before any body is read."""
         if flask.request.path != "/status":
             header = flask.request.headers.get("Authorization")
             if not credentials.verify_token(header, "dev"):
@@ -110,14 +110,14 @@ def _line(text: str, code: int) -> flask.Response:
 
 
 class Confined(msgspec.Struct, frozen=True):
-    """How compilers are confined: ``mode`` is namespace or plain, ``why`` for people."""
+    """How compilers are confined: ``mode`` is namespace or plain, ``why`` the reason in text."""
 
     mode: str
     why: str
 
 
 class WorkerStatus:
-    """Gathers the answer; ``version`` is the program's."""
+    """Builds the response to GET /status; ``version`` is the program's."""
 
     def __init__(self, workshop: Workshop, confined: Confined, version: str) -> None:
         self._shop = workshop
@@ -126,7 +126,7 @@ class WorkerStatus:
         self._started = time.monotonic()
 
     def __call__(self) -> Mapping[str, Any]:
-        """The status now, as JSON's types."""
+        """The current status, as JSON types."""
         shop = self._shop
         return {
             "version": self._version,

@@ -1,6 +1,6 @@
-"""How many compilers run at once, which jobs wait for a slot, and the counts for /status.
+"""Worker side: limits concurrent compilers by slots, queues jobs for them, counts for /status.
 
-Runs nothing and knows no job: what waits is a value.
+Runs nothing and knows no job: the queue holds values of any type.
 """
 
 import threading
@@ -18,37 +18,37 @@ T = TypeVar("T")
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What an asker has in hand: ``slots`` taken, and room for ``ahead`` jobs to wait here."""
+    """The extent of a lease request: ``slots`` reserved, ``ahead`` free places in the line."""
 
     slots: int = 0
     ahead: int = 0
 
 
 class Slots(Generic[T]):
-    """``total`` slots, taken in the order of asking.
+    """``total`` slots, reserved by callers (askers) in first-come order. Thread-safe.
 
-    Up to ``ahead`` values more may wait in line, each for the next slot that is free; with
-    ``ahead`` there must be one asker only.
+    Up to ``ahead`` further values may wait in line, each for the next free slot; with ``ahead``
+    there must be only one asker.
     """
 
     def __init__(self, total: int, ahead: int = 0) -> None:
         self.total = total
         self._ahead = ahead
         self._free = total
-        # Slots whose value runs, or is to be started; those of an offer are neither free nor used.
+        # Slots whose value runs or is about to; those of an offer are neither free nor used.
         self._used = 0
         self._changed = threading.Condition()
         self._askers: deque[object] = deque()
         self._line: deque[T] = deque()
-        # Since the last offer. A line that nothing was found for is not offered again and again.
+        # The line moved since the last offer: an offer that got nothing is not repeated at once.
         self._moved = False
         self._closed = False
 
     def take(self) -> Offer:
-        """Wait for a free slot and take this asker's share of all that are free.
+        """Wait for a free slot and reserve this asker's share of all that are free.
 
-        Or, if that comes first, until the line has moved and half of it is room, so that one
-        request fills many places. An offer of nothing once the slots are closed.
+        Returns without one as soon as the line has moved and is at most half full, so that one
+        request fills many places. An empty offer once the slots are closed.
         """
         ticket = object()
         with self._changed:
@@ -69,7 +69,7 @@ class Slots(Generic[T]):
                 self._changed.notify_all()
 
     def settle(self, offer: Offer, got: Sequence[T] = ()) -> list[T]:
-        """Give an offer back for what it got: those of all in line that have a slot now."""
+        """Trade an offer for the values that it got; returns those in line that now have a slot."""
         with self._changed:
             self._free += offer.slots
             self._line.extend(got)
@@ -80,8 +80,8 @@ class Slots(Generic[T]):
             return started
 
     def next(self) -> T | None:
-        """Hand a slot on to the first in line; None: nobody waits, or the slots are closed, and
-        the slot is free."""
+        """Pass a slot on to the first in line; None: the line is empty or the slots are closed,
+        and the slot is freed."""
         with self._changed:
             first = None
             if self._line and not self._closed:
@@ -97,7 +97,7 @@ class Slots(Generic[T]):
             return first
 
     def drop(self, is_it: Callable[[T], bool]) -> list[T]:
-        """Take out of the line whatever ``is_it``."""
+        """Remove and return the values in line for which ``is_it`` is true."""
         with self._changed:
             dropped = [value for value in self._line if is_it(value)]
             self._line = deque(value for value in self._line if not is_it(value))
@@ -110,18 +110,18 @@ class Slots(Generic[T]):
             return not self._closed
 
     def close(self) -> None:
-        """Let nobody take a slot any more."""
+        """End every wait: ``take`` reserves no slot and ``next`` passes none on any more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def wait_unused(self) -> None:
-        """After closing: wait until nothing that has a slot runs any more."""
+        """After closing: wait until no slot is in use."""
         with self._changed:
             self._changed.wait_for(lambda: not self._used)
 
     def wait_asked(self, count: int, timeout_s: float) -> bool:
-        """Wait until ``count`` askers stand in line; False if they do not in time."""
+        """Wait until ``count`` askers are waiting; False after the timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: len(self._askers) >= count, timeout_s)
 
@@ -130,7 +130,7 @@ class Slots(Generic[T]):
 
 
 class Tally:
-    """Counts of compiles. ``clock`` gives Unix time."""
+    """Counts of compiles. ``clock`` returns Unix time (seconds). Thread-safe."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -140,7 +140,6 @@ class Tally:
         self._ended = {"done": 0, "failed": 0, "cancelled": 0}
 
     def started(self) -> None:
-        """A compiler starts."""
         self._change(+1)
 
     def ended(self, how: str) -> None:
@@ -155,7 +154,6 @@ class Tally:
             self._ended["cancelled"] += 1
 
     def counts(self) -> dict[str, int]:
-        """The numbers now."""
         with self._lock:
             return {"running": self._running, **self._ended}
 
@@ -170,24 +168,24 @@ class Tally:
             self._samples.append((round(self._clock(), 3), self._running))
 
 
-#: So many requests in a row do not wait.
+#: Requests in a row that need not wait.
 BURST = 8
-#: After that they are apart by so many seconds for each slot. Where many slots have jobs come and
-#: go faster they share requests: one costs both sides more than the jobs in it.
+#: After a burst, the interval of requests (seconds per slot). Where the jobs of many slots come and
+#: go faster, they share requests: a request costs both sides more than the jobs in it.
 PER_SLOT_S = 0.00025
 
 
 class Pace:
-    """A token bucket, for one thread at a time. ``now`` is a monotonic clock in seconds."""
+    """A token bucket for requests; not thread-safe. ``now`` is a monotonic clock in seconds."""
 
     def __init__(self, slots: int, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._interval = slots * PER_SLOT_S
-        # When the requests so far are paid for.
+        # The time at which the tokens for the requests so far have been refilled.
         self._paid = now() - BURST * self._interval
 
     def delay(self) -> float:
-        """Take a turn; how long (seconds) it is to be waited for."""
+        """Count a request; returns how long (seconds) the caller has to wait before it."""
         now = self._now()
         self._paid = max(self._paid, now - BURST * self._interval) + self._interval
         return max(0.0, self._paid - now)

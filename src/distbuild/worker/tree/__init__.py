@@ -1,4 +1,4 @@
-"""The worker's copy of a mirror: a content store, and a directory tree for each client.
+"""The worker's copy of the mirrors: a content store, and a directory tree for each client.
 
 Knows no compiler.
 """

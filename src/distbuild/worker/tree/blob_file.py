@@ -1,4 +1,7 @@
-"""The files in which a store keeps its blobs, on their way to the disk. Knows no store."""
+"""Unpacks blobs from the network and writes them to a worker's files, with digests verified.
+
+Used by the store, which it does not know.
+"""
 
 import hashlib
 import io
@@ -31,7 +34,7 @@ Chunks = Iterable[bytes | memoryview]
 
 
 class _Decompressors(threading.local):
-    """One for each thread."""
+    """One zstd decompressor for each thread."""
 
     def __init__(self) -> None:
         self.decompressor = zstandard.ZstdDecompressor()
@@ -43,8 +46,8 @@ _contexts = _Decompressors()
 def contents_of(bundle: Bundle) -> Iterator[tuple[Digest, int, Chunks]]:
     """Digest, size and plain bytes of each content; raises ProtocolError for a bad bundle.
 
-    Rejected: ``multi_decompress_to_buffer`` for a frame of each, which damages memory when a frame
-    is empty.
+    Rejected: ``multi_decompress_to_buffer`` with one frame per content: it corrupts memory when a
+    frame is empty.
     """
     sizes, digests = bundle.sizes, bundle.digests
     if len(sizes) != len(digests):
@@ -61,13 +64,13 @@ def contents_of(bundle: Bundle) -> Iterator[tuple[Digest, int, Chunks]]:
 
 
 def check_promise(digest: Digest, size: int) -> None:
-    """Refuse, with ProtocolError, what no content can have."""
+    """Raise ProtocolError for a digest or a size that no content can have."""
     if len(digest) != DIGEST_BYTES or not 0 <= size <= MAX_BLOB_BYTES:
         raise ProtocolError("blob with a bad digest or size")
 
 
 def expanded(data: bytes, size: int) -> Chunks:
-    """The plain bytes, in one piece if they are few; raises ProtocolError for a bad frame."""
+    """The plain bytes, up to ONE_PIECE_BYTES as one chunk; raises ProtocolError for a bad frame."""
     if size > ONE_PIECE_BYTES:
         return expand(data, size)
     try:
@@ -92,22 +95,22 @@ def expand(data: bytes, size: int) -> Iterator[bytes]:
         raise ProtocolError(f"blob cannot be decompressed: {error}") from error
 
 
-#: A new file that nobody but us writes, and nobody at all once it is closed.
+#: Creates a file that only this process can write, and no process once it is closed.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | disk.O_PRIVATE
 _READABLE = 0o666 if WINDOWS else 0o444
-#: The last moment that utimensat(2) takes; a file system then cuts it to what it can keep.
+#: The last time that utimensat(2) accepts; a file system then clamps it to its own range.
 _LAST_NS = (2**63 - 1) * 10**9
 
 
 def tree_mode(entry: FileEntry) -> int:
-    """The permission bits of a file in a tree: nobody writes through a link to a blob."""
+    """The permission bits of a file in a tree: read-only, as a link shares the blob's bytes."""
     if WINDOWS:
-        return 0o666  # of a link that cannot be written none can be removed
+        return 0o666  # Windows removes no link to a read-only file
     return 0o555 if entry.mode & 0o111 else 0o444
 
 
 def dress(path: bytes, entry: FileEntry, mode: int = 0) -> None:
-    """Give a file of this ``mode`` (0: not known) the entry's mode and time. Raises OSError."""
+    """Set the entry's mode and time on a file that has ``mode`` (0: not known). Raises OSError."""
     if mode & 0o7777 != tree_mode(entry):
         disk.chmod(path, tree_mode(entry))
     time_ns = max(-_LAST_NS, min(entry.mtime_ns, _LAST_NS))
@@ -116,10 +119,10 @@ def dress(path: bytes, entry: FileEntry, mode: int = 0) -> None:
 
 
 def write_new(path: bytes, chunks: Chunks, digest: Digest, size: int) -> int | None:
-    """Write what has this digest and size: the file's mode, or None if the chunks are not that.
+    """Write a new file; returns its mode, or None if the chunks have another digest or size.
 
-    A file that is left after a failure is the caller's to remove. Raises OSError, and
-    FileExistsError before it has taken any of the chunks.
+    After a failure the caller removes the file. Raises OSError, and FileExistsError before it has
+    consumed any of the chunks.
     """
     handle = _open_new(path)
     try:
@@ -130,7 +133,7 @@ def write_new(path: bytes, chunks: Chunks, digest: Digest, size: int) -> int | N
 
 
 def put_in_place(temporary: bytes, path: bytes) -> None:
-    """Rename a file to its own name, or remove it where that fails. Raises OSError."""
+    """Rename a file to its final name, or remove it if that fails. Raises OSError."""
     try:
         disk.rename(temporary, path)
     except OSError:
@@ -139,13 +142,13 @@ def put_in_place(temporary: bytes, path: bytes) -> None:
 
 
 def chunks_of(file: io.FileIO) -> Iterator[bytes]:
-    """The bytes of a file, some at a time."""
+    """The bytes of a file, in chunks."""
     while chunk := file.read(CHUNK_BYTES):
         yield chunk
 
 
 def _open_new(path: bytes) -> int:
-    """A new file, open for writing and for nothing else later."""
+    """The descriptor of a new file, the only one to write it; creates missing directories."""
     try:
         return disk.open_descriptor(path, _NEW, _READABLE)
     except FileNotFoundError:

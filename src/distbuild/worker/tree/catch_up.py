@@ -1,4 +1,7 @@
-"""Brings a tree to a generation, with what the syncer has to say and to send. Runs no job."""
+"""Brings a worker's tree to a generation by pulling changes and blobs from the syncer.
+
+Used by agents before a job starts. Runs no job.
+"""
 
 import time
 
@@ -14,21 +17,21 @@ from distbuild.worker.client import SyncerLink
 from distbuild.worker.tree.store import Store
 from distbuild.worker.tree.tree import Tree
 
-#: Digests asked for in one request; the syncer closes an answer by its size anyway.
+#: Digests in one request; the syncer limits a reply by its size anyway.
 MAX_DIGESTS = 1000
-#: A dev box that changes faster than it can be followed for so many rounds is not followed.
+#: Rounds after which the worker gives up on a mirror that changes faster than it can be pulled.
 MAX_ROUNDS = 8
-#: An event usually takes 0.3 ms (seconds); a file that is being written may take longer. Doubled
-#: each time.
+#: First pause before another pull (seconds), doubled each time. A file event usually takes 0.3 ms;
+#: a file that is being written may take longer.
 GONE_PAUSE_S = 0.02
 
 
 def follow(tree: Tree, changes: Changes, syncer: SyncerLink, store: Store) -> None:
     """Apply ``changes``, with the blobs or the full listing that they need.
 
-    A file may change or go between being told of and being sent: then the changes are asked for
-    again, once the syncer has had time to hear of it. Raises InfrastructureError when all that
-    leads to no end.
+    A file may change or be removed between its listing and its transfer: then the changes are
+    pulled again, after a pause in which the syncer gets the file event. Raises InfrastructureError
+    after MAX_ROUNDS.
     """
     trouble = f"cannot follow the mirror of {syncer.url}"
     pause = GONE_PAUSE_S
@@ -47,7 +50,7 @@ def follow(tree: Tree, changes: Changes, syncer: SyncerLink, store: Store) -> No
 
 
 def fetch(missing: list[Digest], syncer: SyncerLink, store: Store) -> bool:
-    """Have the syncer send these blobs; False when it has none of those that are left."""
+    """Fetch these blobs into the store; False when the syncer has none of those that are left."""
     while missing:
         batch = syncer.blobs(BlobRequest(missing[:MAX_DIGESTS]))
         store.put_all(batch.bundles)
@@ -59,7 +62,7 @@ def fetch(missing: list[Digest], syncer: SyncerLink, store: Store) -> bool:
 
 
 def reach(tree: Tree, epoch: str, job: Job, syncer: SyncerLink, store: Store) -> None:
-    """Have the tree at least at the job's generation of ``epoch``."""
+    """Bring the tree at least to the job's generation of ``epoch``; raises InfrastructureError."""
     for _ in range(MAX_ROUNDS):
         have_epoch, have, summary = tree.position()
         if have_epoch == epoch and have >= job.generation:

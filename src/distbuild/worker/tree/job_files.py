@@ -1,7 +1,7 @@
-"""What running jobs need in a tree beyond the manifest: their sources and working directories.
+"""Puts running jobs' own sources and working directories into a tree, beside the manifest's files.
 
-Shares the tree's lock. A file is counted by path; it goes, or its placeholder comes back, when the
-last job that needs it has ended. A job that needs other bytes at the same path waits for that.
+Shares the tree's lock. Each path has a reference count: when its last job has ended, the file is
+removed or the manifest's entry restored. A job that needs other bytes there waits for that.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ class _Held(msgspec.Struct):
 
 
 class JobFiles:
-    """Files and directories in a tree that are there for running jobs only."""
+    """Files and directories that are in a tree only while jobs need them."""
 
     def __init__(
         self,
@@ -45,25 +45,25 @@ class JobFiles:
         self._directories: dict[bytes, int] = {}
 
     def holds(self, path: bytes) -> bool:
-        """Whether a running job's file is at ``path``. The caller has the lock."""
+        """Whether a running job's file is at ``path``. The caller holds the lock."""
         return path in self._files
 
     def paths(self) -> set[bytes]:
-        """Where running jobs have something of their own now."""
+        """The paths of running jobs' own files and directories."""
         with self._freed:
             return {*self._files, *self._directories}
 
     def entry_at(self, path: bytes) -> FileEntry | None:
-        """The running jobs' file at ``path``."""
+        """The entry of a running job's file at ``path``."""
         held = self._files.get(path)
         return held.entry if held else None
 
     @contextlib.contextmanager
     def holding(self, files: Sequence[JobFile], directories: Sequence[bytes]) -> Iterator[None]:
-        """Have these files and directories in the tree meanwhile.
+        """Keep these files and directories in the tree during the context.
 
-        Raises ProtocolError for a path outside the tree or a blob that is none, and
-        InfrastructureError for a bad disk.
+        Raises ProtocolError for a path outside the tree or a bad blob, and InfrastructureError for
+        a bad disk.
         """
         for file in files:
             check_entry(file.path, file.entry)
@@ -74,7 +74,7 @@ class JobFiles:
             for directory in sorted({check_path(path) for path in directories}):
                 self._take_directory(directory)
                 stack.callback(self._give_directory, directory)
-            # In one order for all jobs, so that no two wait for each other.
+            # Sorted, so that all jobs take files in the same order and no two deadlock.
             for path, entry in sorted((check_path(f.path), f.entry) for f in files):
                 real = self._take_file(path, entry)
                 stack.callback(self._give_file, real)
@@ -135,7 +135,7 @@ class JobFiles:
                 self._ground.put(path, usual)
 
     def _tidy(self, path: bytes) -> None:
-        """Remove directories that only this job needed and that are empty now."""
+        """Remove ``path`` and the directories above it that are empty and that nothing needs."""
         for directory in [path, *parents(path)]:
             if self._is_needed(directory):
                 return

@@ -1,6 +1,6 @@
-"""What a tree holds after changes, worked out without changing anything. Knows no disk and no lock.
+"""Computes a worker tree's entries after changes, and updates its disk from old to new entries.
 
-The paths of changes are those that the syncer sends, and are checked here.
+Checks the paths of changes, which come from the network. Knows no lock.
 """
 
 import copy
@@ -22,8 +22,8 @@ def next_entries(
 ) -> tuple[Entries, list[bytes]]:
     """The entries after ``changes``, and the paths that differ, sorted.
 
-    ``is_directory`` knows those that are directories without an entry. Raises ProtocolError for
-    paths outside the tree.
+    ``is_directory`` is for directories that have no entry. Raises ProtocolError for paths outside
+    the tree.
     """
     named = checked(changes)
     if changes.base == 0:
@@ -48,7 +48,7 @@ def next_entries(
 
 
 def next_summary(summary: Summary, old: Entries, wanted: Entries, touched: list[bytes]) -> Summary:
-    """The summary of ``wanted``, from that of ``old``."""
+    """The summary of ``wanted``, computed from that of ``old``."""
     summary = copy.copy(summary)
     for path in touched:
         if (before := old.get(path)) is not None:
@@ -59,7 +59,7 @@ def next_summary(summary: Summary, old: Entries, wanted: Entries, touched: list[
 
 
 def _below(tops: list[bytes], entries: Entries) -> set[bytes]:
-    """The entries below paths that cease to be directories."""
+    """The paths of the entries below ``tops``, which stop being directories."""
     if not tops:
         return set()
     names = sorted(entries)
@@ -71,14 +71,14 @@ def _below(tops: list[bytes], entries: Entries) -> set[bytes]:
 
 
 class TreeState(msgspec.Struct, frozen=True):
-    """Entries, and those of them that the disk does not have at their place (``hidden``)."""
+    """Entries, and the paths of those that are not put on disk (``hidden``)."""
 
     entries: Entries
     hidden: set[bytes]
 
 
 class TreeUpdate(msgspec.Struct, frozen=True):
-    """From ``old`` to ``new``. ``is_held``: a running job's file is at a path, and stays."""
+    """From ``old`` to ``new``. ``is_held``: a running job's file is at a path, and is kept."""
 
     ground: DiskTree
     is_held: Callable[[bytes], bool]
@@ -86,8 +86,8 @@ class TreeUpdate(msgspec.Struct, frozen=True):
     new: TreeState
 
     def run(self, touched: list[bytes], *, prune: bool) -> None:
-        """``touched`` are the paths whose entries differ; ``prune``: directories without entries
-        go when they are empty. Raises OSError."""
+        """Update the disk. ``touched``: the paths whose entries differ; ``prune``: remove empty
+        directories without entries. Raises OSError."""
         moved = sorted({*touched, *(self.new.hidden ^ self.old.hidden)})
         self._make_room(moved)
         for path in moved:
@@ -107,19 +107,19 @@ class TreeUpdate(msgspec.Struct, frozen=True):
         was_behind, stays = Behind(old.entries), Above(new.entries, new.hidden)
         is_vacant = Vacant(self.ground.is_absent)
         for path in reversed(moved):
-            # What is at a path that was left out, or behind a link, is not its own.
+            # A file at a hidden path, or at one behind a link, belongs to another entry.
             left_out = path in old.hidden or (path in new.hidden and path not in old.entries)
             if left_out or was_behind(path):
                 continue
             entry = self._entry(path)
             if entry is not None and path not in old.entries and is_vacant(path):
                 continue
-            # No entry any more, perhaps, and still on the way to some.
+            # A directory may have lost its own entry and still have entries below it.
             if path in new.entries or not (self.ground.is_directory(path) and stays(path)):
                 self._clear_way(path, entry)
 
     def _clear_way(self, path: bytes, entry: Entry | None) -> None:
-        """Remove what is at a path unless it can become ``entry`` as it is."""
+        """Remove the file or directory at a path unless ``entry`` can replace it in place."""
         wants_directory = isinstance(entry, DirectoryEntry)
         if self.is_held(path) and not wants_directory:
             return

@@ -1,6 +1,7 @@
-"""Puts entries on disk below one root, each by a single rename. Knows no manifest and no lock.
+"""Writes a worker tree's entries to disk below one root, each by a single rename or link.
 
-Callers have checked every path (paths.check_path) and that no component above it is a symlink.
+Knows no manifest and no lock. Callers have checked every path (paths.check_path) and that no
+component above it is a symlink.
 """
 
 import contextlib
@@ -18,41 +19,41 @@ from distbuild.system.paths import WINDOWS, to_system
 from distbuild.worker.tree.paths import parents, rerooted_target
 from distbuild.worker.tree.store import Store
 
-#: What a withheld name holds. The syncer looks for it in a failed compile's messages.
+#: Content of a placeholder. The syncer searches the messages of a failed compile for it.
 WITHHELD_TEXT = b"#error dist_build_withheld\n"
 
 
-#: How long a compiler may have a header open that has to change (seconds); after that, its whole
-#: tree is made anew beside it. Most have it open for a moment, or allow that it is renamed.
+#: Waits (seconds) while a compiler has a header open that has to change; after them the whole tree
+#: is recreated beside the old one. Most have it open for a moment, or allow that it is renamed.
 _PAUSES = (0.1,) * 30
 
 
 class DiskTree:
-    """The directory ``root`` and the blobs that are linked below it. OSError passes through."""
+    """The directory ``root`` and the blobs that are linked below it. OSErrors pass through."""
 
     def __init__(self, root: bytes, store: Store) -> None:
         self.root = root
         self._store = store
-        # Beside the root, in no client's sight: client ids have no "~".
+        # Beside the root, under names that no client's tree can have: client ids have no "~".
         self._base = root
         self._placeholder = root + b"~placeholder"
         self._staged = root + b"~staged"
         self._aside = root + b"~aside"
         self._numbers = itertools.count(1)
-        # A blob's inode may stand at one path of a tree only: clang takes two names of one inode
-        # for one file, and would then print the first name for both.
+        # A blob's inode may be at one path of a tree only: clang takes two names of one inode for
+        # one file, and would print the first name for both.
         self._linked: dict[Digest, bytes] = {}
         self._digest_at: dict[bytes, Digest] = {}
-        # How each file was when it was put, so that one that has changed since is noticed.
+        # The status of each file when it was put, to detect a later change.
         self._facts: dict[bytes, tuple[int, ...]] = {}
         self.clear()
 
     def real(self, path: bytes) -> bytes:
-        """Where a mirrored path is on this machine."""
+        """The path on this machine of a mirrored path."""
         return self.root + path
 
     def clear(self) -> None:
-        """Begin again with an empty directory; another one if this cannot be emptied."""
+        """Start again with an empty directory; with a new one if this cannot be emptied."""
         disk.remove_tree(self.root)
         disk.remove_tree(self._aside)
         disk.discard(self._placeholder)
@@ -71,7 +72,7 @@ class DiskTree:
         self._facts.clear()
 
     def put(self, path: bytes, entry: Entry) -> None:
-        """Make ``path`` a file, symlink or placeholder; replaces what is no directory there."""
+        """Make ``path`` a file, symlink or placeholder; replaces anything but a directory."""
         real = self.real(path)
         self.forget(path)
         if not (isinstance(entry, FileEntry) and self._link_new(path, real, entry)):
@@ -80,7 +81,7 @@ class DiskTree:
             self._facts[path] = _facts(disk.lstat(real))
 
     def _link_new(self, path: bytes, real: bytes, entry: FileEntry) -> bool:
-        """Link the blob straight to a name that is absent; False if that cannot be done."""
+        """Link the blob directly to an absent name; False if that cannot be done."""
         if entry.digest in self._linked:
             return False
         try:
@@ -111,9 +112,9 @@ class DiskTree:
         disk.discard(self._staged)
 
     def is_intact(self, path: bytes, digest: Digest) -> bool:
-        """Whether the file at ``path`` is as it was put: by its size, times and inode.
+        """Whether the file at ``path`` is as it was put, by its type, size, times and inode.
 
-        A blob that is linked or unlinked elsewhere gets another ctime: then its bytes are read.
+        Linking or unlinking the blob elsewhere changes its ctime: then its bytes are hashed.
         """
         put = self._facts.get(path)
         try:
@@ -132,11 +133,11 @@ class DiskTree:
         return True
 
     def put_directory(self, path: bytes) -> None:
-        """Make ``path`` a directory if it is none yet."""
+        """Make ``path`` a directory if it is not one yet."""
         disk.makedirs(self.real(path), exist_ok=True)
 
     def remove(self, path: bytes) -> None:
-        """Remove whatever is at ``path``, a directory with all it holds."""
+        """Remove the file, link or whole directory at ``path``, if any."""
         real = self.real(path)
         try:
             self._remove_file(real)
@@ -150,7 +151,7 @@ class DiskTree:
         self.forget(path)
 
     def forget(self, path: bytes) -> None:
-        """The file at ``path`` is no link to a blob any more."""
+        """Drop what is recorded of the file at ``path``; its blob may be linked elsewhere."""
         self._facts.pop(path, None)
         digest = self._digest_at.pop(path, None)
         if digest is not None:
@@ -177,7 +178,7 @@ class DiskTree:
         return stat.S_ISDIR(status.st_mode) and not disk.is_link(status)
 
     def is_absent(self, path: bytes) -> bool:
-        """Whether nothing at all is at ``path``."""
+        """Whether ``path`` does not exist, not even as a dangling link."""
         try:
             disk.lstat(self.real(path))
         except (FileNotFoundError, NotADirectoryError):
@@ -192,11 +193,11 @@ class DiskTree:
         status = disk.lstat(real)
         if stat.S_ISDIR(status.st_mode) and not disk.is_link(status):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), real)
-        # A name that is only unlinked stays until nobody has the file open.
+        # An unlinked name stays until every handle of the file is closed.
         self._set_aside(real)
 
     def _set_aside(self, real: bytes) -> None:
-        """Free the name of a file that a compiler may have open on Windows."""
+        """Free the name of a file that a compiler may have open (Windows)."""
         disk.makedirs(self._aside, exist_ok=True)
         aside = b"%s/%d" % (self._aside, next(self._numbers))
         disk.patiently(lambda: disk.rename(real, aside), pauses=_PAUSES)

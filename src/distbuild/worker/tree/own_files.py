@@ -1,4 +1,4 @@
-"""This machine's own files as a source of blobs: equal bytes at an equal path need not travel."""
+"""Supplies blobs from the worker's own files: equal bytes at an equal path need not be sent."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ _Key = tuple[bytes, int, int, int, int]
 
 
 class OwnFiles:
-    """Looks at files that everybody may read; ``enabled`` False makes it find nothing."""
+    """Supplies blobs from world-readable files; with ``enabled`` False it supplies none."""
 
     def __init__(self, store: Store, *, enabled: bool = True) -> None:
         self._store = store
@@ -21,14 +21,14 @@ class OwnFiles:
         self._digests: dict[_Key, Digest] = {}
 
     def supply(self, path: bytes, entry: FileEntry) -> bool:
-        """Whether the store has the blob now, from the file at ``path`` on this machine."""
+        """Whether the file at ``path`` has the entry's bytes; it is then copied into the store."""
         if not self._enabled:
             return False
         try:
             found = disk.stat(path)
             if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
                 return False
-            # A peer must not read through us what others on this machine may not.
+            # A peer must not read, through this worker, files that its other users may not.
             if not _is_world_readable(path, found):
                 return False
             key = (path, found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
@@ -43,7 +43,7 @@ class OwnFiles:
 
 
 def _is_world_readable(path: bytes, status: os.stat_result) -> bool:
-    """Windows has no mode bits: there it is what was installed for all."""
+    """On Windows, which has no mode bits: whether it was installed for all users."""
     if WINDOWS:
         return path.startswith((b"/C/Program Files/", b"/C/Program Files (x86)/"))
     return bool(status.st_mode & stat.S_IROTH)

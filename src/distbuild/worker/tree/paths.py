@@ -1,4 +1,4 @@
-"""What a path from the network may be, and how it looks inside a client's tree. Pure."""
+"""Checks paths and entries from the network, and maps them into a client's tree. Pure."""
 
 import os
 import re
@@ -22,28 +22,28 @@ from distbuild.system.windows.names import is_nameable_path
 
 #: Linux: NAME_MAX and PATH_MAX (limits.h).
 MAX_NAME_BYTES = 255
-#: Windows: 32,767 characters with the prefix for long paths; names are 255 characters there.
+#: Windows: 32,767 characters with the prefix for long paths; names have up to 255 characters.
 MAX_PATH_BYTES = 32_000 if WINDOWS else 4096
 
-#: Directories above one another: what makes and removes them calls itself for each.
+#: Nested directories at most: creating and removing them recurses for each.
 MAX_DEPTH = 400
 
 _CLIENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}\Z")
 
 
 def check_client(client: str) -> str:
-    """The client's id, fit to be a directory's name; raises ProtocolError."""
+    """The client's id, if it can be a directory's name; else raises ProtocolError."""
     if not _CLIENT.match(client):
         raise ProtocolError(f"bad client id {client[:120]!r}")
     return client
 
 
 def check_path(path: bytes, *, windows: bool = WINDOWS) -> bytes:
-    """An absolute path without ``.``, ``..`` or empty components, and not ``/`` itself.
+    """``path``, if it is absolute, without ``.``, ``..`` or empty components, and not ``/``.
 
-    Raises ProtocolError for anything else, so that joined to a root it stays below the root. How
-    long it may be is for ``fits`` to say: nothing escapes by being long. On ``windows`` a name may
-    not be that of a device or stream, nor one that opens a file of another name.
+    Raises ProtocolError for anything else, so that joined to a root it stays below the root.
+    ``fits`` checks its length: a long path does not escape. On ``windows`` a name may not be that
+    of a device or stream, nor one that opens a file of another name.
     """
     if not path.startswith(b"/") or b"\0" in path:
         raise ProtocolError(f"bad path {path[:200]!r}")
@@ -73,10 +73,10 @@ def fits(path: bytes, entry: Entry, root: bytes) -> bool:
 
 
 def check_job(job: Job) -> None:
-    """Refuse, with ProtocolError, a job with words and paths that no process could have.
+    """Raise ProtocolError for a job with arguments or paths that no process could have.
 
-    Its directories may have ``..`` in them, as compilers take them; what becomes of those is
-    checked where they are followed.
+    Its directories may contain ``..``, which compilers accept; they are checked where they are
+    resolved.
     """
     files = (file.path for file in job.files)
     implicit = [job.implicit_include] if job.implicit_include else []
@@ -92,7 +92,7 @@ def check_job(job: Job) -> None:
 
 
 def check_entry(path: bytes, entry: Entry) -> None:
-    """Refuse, with ProtocolError, an entry that no file system could have."""
+    """Raise ProtocolError for an entry that no file system could have."""
     if path == b"/":
         good = isinstance(entry, DirectoryEntry)
     elif isinstance(entry, FileEntry):
@@ -106,7 +106,7 @@ def check_entry(path: bytes, entry: Entry) -> None:
 
 
 def checked(changes: Changes) -> dict[bytes, Entry | None]:
-    """The entries by path; raises ProtocolError for what cannot be in a tree."""
+    """The entries by path; raises ProtocolError for one that cannot be in a tree."""
     named = {change.path: change.entry for change in changes.entries or ()}
     for path, entry in named.items():
         if path != b"/":
@@ -123,9 +123,9 @@ def parents(path: bytes) -> Iterator[bytes]:
 
 
 class Behind:
-    """Whether something above a path is no directory: what is seen there is not its own.
+    """Whether a link or file is above a path: a file seen at the path is then another entry's.
 
-    Remembers each directory, as a tree has few for its files: for one moment of ``entries``.
+    Caches each directory, of which a tree has few; valid while ``entries`` do not change.
     """
 
     def __init__(self, entries: Mapping[bytes, Entry]) -> None:
@@ -133,7 +133,7 @@ class Behind:
         self._known: dict[bytes, bool] = {b"": False}
 
     def __call__(self, path: bytes) -> bool:
-        """For an absolute path, of any depth."""
+        """For an absolute path of any depth."""
         asked = []
         directory = path.rpartition(b"/")[0]
         while (known := self._known.get(directory)) is None:
@@ -147,7 +147,7 @@ class Behind:
 
 
 class Above:
-    """Whether any of ``entries`` but the ``hidden`` is below a path: for one moment of them."""
+    """Whether ``entries`` without ``hidden`` has any below a path; valid while neither changes."""
 
     def __init__(self, entries: Mapping[bytes, Entry], hidden: Collection[bytes]) -> None:
         self._entries, self._hidden = entries, hidden
@@ -163,9 +163,9 @@ class Above:
 
 
 class Vacant:
-    """Whether nothing can be at a path because its directory is not there, while nothing is made.
+    """Whether a path is absent because its directory is; valid while no directory is created.
 
-    Remembers each directory, as ``Behind`` does: thousands of files come in some hundreds of them.
+    Caches each directory, as ``Behind`` does: thousands of files are in some hundreds of them.
     """
 
     def __init__(self, is_absent: Callable[[bytes], bool]) -> None:
@@ -182,8 +182,8 @@ class Vacant:
 
 
 def left_out(asked: Iterable[bytes], entries: Mapping[bytes, Entry], root: bytes) -> set[bytes]:
-    """Those of ``asked`` that are not to be put below ``root``: what does not fit, or is behind
-    a link or a file; and ``/``, which is there without our doing."""
+    """The paths in ``asked`` that are not put below ``root``: those that do not fit or are behind
+    a link or a file; and ``/``, which exists anyway."""
     is_behind = Behind(entries)
     return {
         path
@@ -198,7 +198,7 @@ def is_within(path: bytes, directory: bytes) -> bool:
 
 
 def rerooted_target(path: bytes, target: bytes) -> bytes:
-    """A symlink's target as a tree holds it: never absolute and never above the tree.
+    """A symlink's target as stored in a tree: never absolute and never above the tree.
 
     ``/a/b`` at ``/x/y/link`` becomes ``../../a/b``, which means the same below a prefix and where
     the tree is the root. Steps up past the root are dropped, as the kernel does at ``/``.
@@ -211,7 +211,7 @@ def rerooted_target(path: bytes, target: bytes) -> bytes:
 
 
 def _inside(parts: list[bytes], depth: int) -> list[bytes]:
-    """``parts`` without those steps up that would leave a root ``depth`` directories above."""
+    """``parts`` without each ``..`` that would leave a root ``depth`` directories above."""
     kept = []
     for part in parts:
         if part in (b"", b"."):
@@ -231,14 +231,14 @@ def to_text(path: bytes) -> str:
     return os.fsdecode(path)
 
 
-#: What a program opens that does not ask for more: MAX_PATH without the NUL.
+#: The longest path that a Windows program opens by default: MAX_PATH without the NUL.
 MAX_CHARACTERS = 259
-#: A tree that is made anew gets a number behind its root.
+#: Characters for the number that follows the root of a tree that is made anew.
 _SPARE = 8
 
 
 class LongPaths:
-    """Files whose path below a root of ``root_length`` characters is too long."""
+    """Files whose path below a root of ``root_length`` characters is too long for a program."""
 
     def __init__(self, root_length: int, fold: Fold) -> None:
         self._longest = MAX_CHARACTERS - _SPARE - root_length
@@ -246,7 +246,7 @@ class LongPaths:
         self._paths: set[str] = set()
 
     def note(self, path: bytes, *, is_file: bool) -> None:
-        """What is at a path of the tree now."""
+        """Record whether a file is now at a path of the tree."""
         name = self._fold(os.fsdecode(path))
         if is_file and len(name) > self._longest:
             self._paths.add(name)
@@ -254,7 +254,7 @@ class LongPaths:
             self._paths.discard(name)
 
     def below(self, directories: Iterable[str]) -> str:
-        """One that is below one of these directories, whatever their spelling; "" for none."""
+        """A noted path below any of these directories, in any spelling; "" for none."""
         if not self._paths:
             return ""
         tops = tuple(self._fold(directory).rstrip("/") + "/" for directory in directories)

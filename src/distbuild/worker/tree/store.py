@@ -1,7 +1,7 @@
 """A content-addressed store of blobs on the worker's disk. Knows no client, tree, job or network.
 
 A blob lives at ``root/ab/cdef…``, named by the SHA-256 of its bytes. Trees hold hard links to
-blobs, so a blob whose link count is one is used by nobody.
+blobs, so a blob whose link count is one is not in use.
 """
 
 import contextlib
@@ -32,16 +32,16 @@ from distbuild.worker.tree.blob_file import (
     write_new,
 )
 
-#: A blob that no tree has linked for so long is removed at the next start.
+#: A blob that no tree has linked for this time is removed at the next start.
 KEEP_UNUSED_S = 14 * 24 * 3600
-#: With less left on the disk (bytes) it counts as full: sources, objects and headers need some.
+#: With less free space the disk counts as full: sources, objects and headers need some.
 MIN_FREE_BYTES = 64 * 1024**2
-#: The last is FAT's answer on Windows.
+#: Errors for a link that a file system refuses; the last is FAT's on Windows.
 _NO_LINK = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EINVAL})
 
 
 class StoreStatus(msgspec.Struct, frozen=True):
-    """What the store holds, and what its disk still takes, for /status."""
+    """The store's contents and its disk's free space, for /status."""
 
     files: int
     bytes: int
@@ -55,14 +55,14 @@ class Store:
     def __init__(self, root: Path) -> None:
         self._root = os.fsencode(from_system(str(root)))
         self._lock = threading.Lock()
-        #: A crash may have left garbage under a right name: each blob is hashed once per process.
+        #: Blobs that were hashed, once per process: a crash may leave garbage under a right name.
         self._verified: set[Digest] = set()
-        #: What may be here, once it was listed: of all else it need not be asked whether it is.
+        #: All blobs that may exist, once listed: for any other the disk need not be asked.
         self._listed: set[Digest] | None = None
-        #: Blobs just now being written under their own names.
+        #: Blobs that are being written under their own names.
         self._writing: set[Digest] = set()
-        #: Those this process has written and nobody has asked for yet, with their modes: the disk
-        #: need not be asked how they are.
+        #: Modes of the blobs that this process has written and not linked yet: the disk need not
+        #: be asked for their status.
         self._fresh: dict[Digest, int] = {}
         self._files = 0
         self._bytes = 0
@@ -75,27 +75,27 @@ class Store:
         return f"Store({self._files} files, {self._bytes} bytes)"
 
     def missing(self, digests: Iterable[Digest]) -> list[Digest]:
-        """Those of ``digests`` that have to be sent, each once, in the order given."""
+        """Those of ``digests`` that the store lacks, each once, in the order given."""
         return [digest for digest in dict.fromkeys(digests) if not self._holds(digest)]
 
     def recheck(self, digest: Digest) -> bool:
-        """Whether the blob's bytes are still right; one that is wrong is removed."""
+        """Hash the blob again: whether it is right; a wrong one is removed."""
         with self._lock:
             self._verified.discard(digest)
             self._fresh.pop(digest, None)
         return self._holds(digest)
 
     def put(self, blob: Blob) -> None:
-        """Keep a blob from the network; raises ProtocolError when it is not what it says."""
+        """Store a blob from the network; raises ProtocolError if its digest or size is wrong."""
         check_promise(blob.digest, blob.size)
         if not self._holds(blob.digest):
             self._take(blob.digest, blob.size, expanded(blob.data, blob.size))
 
     def put_all(self, bundles: Iterable[Bundle]) -> None:
-        """Keep contents from the network, one batch after the other; raises as ``put`` does.
+        """Store contents from the network, one batch after the other; raises as ``put`` does.
 
-        To write a small file takes a dozen calls that let go of Python's lock: threads that do so
-        at the same time take it from each other each time, and together are slower than one.
+        Writing a small file takes a dozen calls that release Python's global lock: concurrent
+        threads contend for it at each of them, and together are slower than one.
         """
         with self._filling:
             for bundle in bundles:
@@ -108,7 +108,7 @@ class Store:
             raise ProtocolError(f"blob {digest.hex()} has other content than its digest")
 
     def add_file(self, path: bytes, entry: FileEntry) -> bool:
-        """Copy this machine's file at ``path`` if it is what ``entry`` says; False if not."""
+        """Copy this machine's file at ``path``; False if it is not the blob of ``entry``."""
         try:
             with disk.open_to_read(path) as file:
                 return self._keep(chunks_of(file), entry.digest, entry.size)
@@ -116,9 +116,9 @@ class Store:
             return False
 
     def place(self, entry: FileEntry, destination: bytes, *, may_link: bool) -> bool:
-        """Make ``destination`` (absent) the blob's content, with the entry's time and mode.
+        """Create ``destination`` (absent) with the blob's content and the entry's time and mode.
 
-        True: it is a link to the blob; False: a copy of its own, because ``may_link`` is False or
+        True: it is a link to the blob; False: it is a copy, because ``may_link`` is False or
         ``link`` refused.
         """
         with translated():
@@ -131,13 +131,13 @@ class Store:
     def link(self, entry: FileEntry, destination: bytes) -> bool:
         """Make ``destination`` a link to the blob, with the entry's time and mode, in one step.
 
-        False: refused, because another tree's link has another time or mode, or by the file
-        system. Raises FileExistsError and FileNotFoundError for the destination as link(2) does.
+        False: another tree's link has another time or mode, or the file system refuses. Raises
+        FileExistsError and FileNotFoundError for the destination as link(2) does.
         """
         return self._link(self._path(entry.digest), entry, destination)
 
     def evict(self, now: float, cap: int | None = None) -> None:
-        """Remove what nobody has used for long, and the oldest unused above ``cap`` bytes."""
+        """Remove blobs unused for KEEP_UNUSED_S, and the oldest unused ones above ``cap`` bytes."""
         with translated():
             found = sorted(self._scan(), key=lambda blob: _last_used(blob[1]))
         total = sum(stat.st_size for _, stat in found)
@@ -151,25 +151,24 @@ class Store:
                 files -= 1
         with self._lock:
             self._files, self._bytes = files, total
-            # What was kept meanwhile was verified as well.
+            # Blobs that were stored meanwhile are among the verified ones.
             self._listed = {digest for digest, _ in found} | self._verified
 
     def status(self) -> StoreStatus:
-        """How much is held."""
         free = self.free_bytes()
         return StoreStatus(self._files, self._bytes, free, free < MIN_FREE_BYTES)
 
     def free_bytes(self) -> int:
-        """How much its disk still takes; 0 for a disk that fails."""
+        """Free bytes of its disk; 0 for a disk that fails."""
         try:
             return disk.free_bytes(self._root)
         except FileNotFoundError:
-            return MIN_FREE_BYTES  # the store was removed; what comes next makes it anew
+            return MIN_FREE_BYTES  # the store was removed; the next write recreates it
         except OSError:
             return 0
 
     def is_full(self) -> bool:
-        """Whether its disk has too little left for jobs."""
+        """Whether its disk has too little free space for jobs."""
         return self.free_bytes() < MIN_FREE_BYTES
 
     def _link(self, source: bytes, entry: FileEntry, destination: bytes) -> bool:
@@ -193,7 +192,7 @@ class Store:
         try:
             dress(source, entry, mode)
         except FileNotFoundError:
-            # Somebody removes blobs behind our back: nothing that was not looked at is believed.
+            # Another process removes blobs: the status of every unlinked one is invalidated.
             self._fresh.clear()
             raise
 
@@ -215,7 +214,7 @@ class Store:
         except OSError as error:
             raise InfrastructureError(f"store: {error}") from error
         with self._lock, contextlib.suppress(FileNotFoundError):
-            # Meanwhile somebody else may have found it bad, and be writing it anew.
+            # Meanwhile another thread may have found it bad, and be rewriting it.
             if (known := self._is_known(digest)) is not None:
                 return known
             if good:
@@ -235,24 +234,24 @@ class Store:
         return True if digest in self._verified else None
 
     def _keep(self, chunks: Chunks, digest: Digest, size: int) -> bool:
-        """Write a blob under its own name: whether it was what it should be.
+        """Write a blob under its own name; whether its digest and size were right.
 
-        A crash may leave half of one: each is hashed before a later process believes in it.
+        A crash may leave a partial one: a later process hashes each blob before it trusts it.
         """
         path = self._path(digest)
         with self._lock:
             if self._is_known(digest):
-                return True  # somebody else was faster
+                return True  # another thread was faster
             is_first = digest not in self._writing
             self._writing.add(digest)
-        # Whoever else writes the same just now has that name, and is not waited for.
+        # Another thread that is writing the same blob has that name; this one does not wait.
         written = path if is_first else self._temporary(path)
         mode = None
         with translated():
             try:
                 mode = write_new(written, chunks, digest, size)
             except FileExistsError:
-                # What a crash has left, or that of another writer, who is done.
+                # Left by a crash, or by another writer that has finished.
                 written = self._temporary(path)
                 mode = write_new(written, chunks, digest, size)
             finally:
@@ -267,8 +266,8 @@ class Store:
         return mode is not None
 
     def _settle(self, digest: Digest, written: bytes, path: bytes, mode: int | None) -> None:
-        """What was written takes its place, or, without a mode, goes. The caller has the lock."""
-        # Meanwhile another writer may have put the same into our place.
+        """Put a written file in place, or remove it without a mode. The caller holds the lock."""
+        # Meanwhile another writer may have put the same blob at ``path``.
         has_place = written != path or digest in self._writing
         if mode is None:
             if has_place:
@@ -287,7 +286,7 @@ class Store:
             self._listed.add(digest)
 
     def _temporary(self, path: bytes) -> bytes:
-        """A name beside ``path`` that is no digest's."""
+        """A new name beside ``path`` that is no digest."""
         number = (os.getpid(), next(self._numbers))
         return b"%s/.new-%d-%d" % (posixpath.dirname(path), *number)
 
@@ -315,7 +314,7 @@ class Store:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """The one edge at which the disk's errors become ours."""
+    """The edge at which the disk's OSError becomes InfrastructureError."""
     try:
         yield
     except OSError as error:

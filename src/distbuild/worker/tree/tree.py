@@ -1,6 +1,6 @@
-"""One client's mirror on this worker: which entries it holds, at which generation, and on disk.
+"""One client's mirror on a worker: its entries, their generation and their files on disk.
 
-Everything that changes the tree happens here, under one lock. Knows no network and no compiler.
+All changes of the tree are made here, under one lock. Knows no network and no compiler.
 """
 
 import logging
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class TreeStatus(msgspec.Struct, frozen=True):
-    """What a tree holds, for /status."""
+    """A tree's generation and size, for /status."""
 
     generation: int
     files: int
@@ -46,9 +46,9 @@ class TreeStatus(msgspec.Struct, frozen=True):
 
 
 class Tree:
-    """The entries below ``root``. Errors of the disk leave an empty tree that asks for all.
+    """The entries below ``root``. After a disk error the tree is empty and needs a full listing.
 
-    ``fold``: see Manifest. Entries stand under the dev box's own spelling.
+    ``fold``: see Manifest. Entries are keyed by the dev box's own spelling.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class Tree:
         self.generation = 0
         self.roots: tuple[bytes, ...] = ()
         self._entries: Entries = {}
-        # Entries that this disk cannot have at their place: too long a name, or below a link.
+        # Entries that are not put on disk: their name is too long, or they are below a link.
         self._left_out: set[bytes] = set()
         self._summary = Summary()
         self._position = ("", 0, self._summary.digest())
         self._files, self._bytes = 0, 0
         self._revision = 0
-        # Path -> the revision in which it last changed; paths that are gone stay in it.
+        # Path -> the revision in which it last changed; removed paths are kept.
         self._changed: dict[bytes, int] = {}
         self._all_changed = 0
 
@@ -81,7 +81,7 @@ class Tree:
         return f"Tree(epoch={self.epoch!r}, generation={self.generation}, {len(self._entries)})"
 
     def apply(self, changes: Changes) -> ChangesReply:
-        """Become what ``changes`` say, or say what is needed for that; nothing in between.
+        """Apply ``changes`` as a whole, or reply what is needed for that and apply nothing.
 
         Raises ProtocolError for paths outside the tree and InfrastructureError for a bad disk.
         """
@@ -94,7 +94,7 @@ class Tree:
             full = changes.base == 0
             if changes.epoch == self.epoch and changes.target < self.generation:
                 return ChangesReply("applied", self.generation)
-            # A change says what a path has become, so some of them may be here already.
+            # A change states a path's new entry (idempotent): some may have been applied already.
             if not full and not (changes.epoch == self.epoch and changes.base <= self.generation):
                 return ChangesReply("need_full")
             wanted, touched = next_entries(self._entries, changes, self.ground.is_directory)
@@ -113,7 +113,7 @@ class Tree:
             return self._adopt(changes)
 
     def lacking(self, changes: Changes) -> ChangesReply:
-        """Which contents have to be sent before these entries can be applied; changes nothing.
+        """The contents that have to be sent before these entries can be applied; applies none.
 
         Raises ProtocolError for paths outside the tree and InfrastructureError for a bad disk.
         """
@@ -122,10 +122,10 @@ class Tree:
         return ChangesReply("need_blobs", 0, self._missing(entries, sorted(entries)))
 
     def position(self) -> tuple[str, int, Digest]:
-        """Epoch, generation and summary, of one moment.
+        """A snapshot of epoch, generation and summary.
 
-        Waits for no change under way: a full listing takes minutes, and a worker that does not
-        ask for work meanwhile counts as down.
+        Does not wait for a change in progress: a full listing takes minutes, and a worker that
+        does not ask for jobs meanwhile counts as down.
         """
         return self._position
 
@@ -142,7 +142,7 @@ class Tree:
             return any(self._changed.get(path, 0) > revision for path in paths)
 
     def lookup(self, path: str) -> Entry | None:
-        """What is at a path without following links; directories need not be entries."""
+        """The entry at a path, without following links; directories need no entry of their own."""
         name = path.encode("utf-8", ERRORS)
         if self._spellings is not None and name not in self._entries:
             name = self._spellings.get(path).encode("utf-8", ERRORS)
@@ -162,10 +162,10 @@ class Tree:
         return os.fsencode(self._spellings.get(os.fsdecode(path)))
 
     def digest_at(self, path: bytes) -> Digest:
-        """The digest of a file of the manifest or of a running job, whose bytes are on disk.
+        """The digest of a file of the manifest or of a running job, if its bytes are on disk.
 
-        Empty if there is none, and if its bytes were others: then they are put right, so that the
-        next compile reads what the manifest says.
+        Empty if there is no such file, or if its bytes had changed: then it is repaired, so that
+        the next compile reads the manifest's content.
         """
         entry = self._file_at(path)
         if entry is None or self.ground.is_intact(path, entry.digest):
@@ -178,11 +178,11 @@ class Tree:
             return b""
 
     def status(self) -> TreeStatus:
-        """Counts of regular files with content. Waits for no change under way."""
+        """Counts of regular files with content. Does not wait for a change in progress."""
         return TreeStatus(self.generation, self._files, self._bytes)
 
     def clean(self) -> None:
-        """Forget and remove everything."""
+        """Remove all entries and files."""
         with self._lock:
             self._reset()
 
@@ -194,7 +194,7 @@ class Tree:
         return entry
 
     def _repair(self, path: bytes, entry: FileEntry) -> None:
-        """Put the blob at ``path`` once more; if it is bad, have it sent with a full listing."""
+        """Put the blob at ``path`` again; if the blob is bad, have it sent with a full listing."""
         _log.warning("%r in the tree is not what was put there", path)
         self._revision += 1
         self._changed[path] = self._revision
@@ -227,7 +227,7 @@ class Tree:
         return ChangesReply("applied", self.generation)
 
     def _next_left_out(self, wanted: Entries, changes: Changes) -> set[bytes]:
-        """Those of ``wanted`` that are not to be on disk. ``/`` is there without our doing."""
+        """Those of ``wanted`` that are not put on disk: see ``paths.left_out``."""
         named = (change.path for change in changes.entries or ())
         asked = wanted.keys() if changes.base == 0 else {*named, *self._left_out} & wanted.keys()
         return left_out(asked, wanted, self.ground.root)
@@ -242,7 +242,7 @@ class Tree:
 
     def _become(self, wanted: Entries, touched: list[bytes], hidden: set[bytes]) -> None:
         if not touched and hidden == self._left_out:
-            return  # A lease and a push bring the same: jobs between them are not disturbed.
+            return  # A lease and a push bring the same changes: jobs in between are not disturbed.
         self._revision += 1
         for path in touched:
             self._changed[path] = self._revision
@@ -250,7 +250,7 @@ class Tree:
         change = TreeUpdate(self.ground, self.holds.holds, before, after)
         try:
             with translated():
-                # Where spellings do not count, what is empty may be wanted under another.
+                # Where spellings are folded, an empty directory may be wanted under another one.
                 change.run(touched, prune=self._spellings is None)
         except InfrastructureError:
             self._reset()
@@ -269,7 +269,7 @@ class Tree:
             entry = self._entries.get(path)
             note = self._spellings.discard if entry is None else self._spellings.add
             note(os.fsdecode(path))
-            # First what is gone: it may be there again in other letters.
+            # Removed paths first: one may be added again in another spelling.
             self.long_paths.note(path, is_file=False)
         for path in touched:
             entry = self._entries.get(path)

@@ -1,7 +1,7 @@
-"""The trees of all clients below one directory. Knows no entry and no network.
+"""Keeps a worker's trees, one for each client, below one directory. Knows no entry and no network.
 
-A client's id is a secret that its syncer and its workers share: it opens the tree. On disk and in
-messages for people stands its label.
+A client's id is a secret of its syncer and its workers: it gives access to the tree. On disk and in
+messages for people its label is used.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from distbuild.worker.tree.tree import Tree, TreeStatus
 
 _log = logging.getLogger(__name__)
 
-#: Trees of an earlier process wait here to be deleted. No client can be called so.
+#: Holds the trees of an earlier process until they are deleted. No client can have this name.
 _TRASH = ".trash"
 _JOBS = ".jobs"
 
 
 class Trees:
-    """Makes a client's tree when it is first named."""
+    """The trees by client; each is created when its client is first named. Thread-safe."""
 
     def __init__(
         self, root: Path, store: Store, own_files: OwnFiles, fold: Fold | None = FOLD
@@ -39,18 +39,18 @@ class Trees:
         self._own_files = own_files
         self._lock = threading.Lock()
         self._trees: dict[str, Tree] = {}
-        # Client -> the syncer that named it first when it was asked for jobs.
+        # Client -> the syncer whose lease reply named it first.
         self._syncers: dict[str, str] = {}
         with translated():
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
     def jobs(self) -> Path:
-        """Where running jobs have their own directories: on the trees' file system."""
+        """The parent of running jobs' own directories, on the trees' file system."""
         return self._root / _JOBS
 
     def set_aside_old(self) -> None:
-        """Move what an earlier process left out of the way: its state died with it."""
+        """Move an earlier process's trees to the trash: their state in memory is lost."""
         trash = self._root / _TRASH
         with translated():
             trash.mkdir(exist_ok=True)
@@ -60,11 +60,11 @@ class Trees:
             self.jobs.mkdir()
 
     def delete_old(self) -> None:
-        """Delete what was set aside; slow, for a thread of its own."""
+        """Delete the trash; slow, for a thread of its own."""
         disk.remove_tree(from_system(str(self._root / _TRASH)))
 
     def tree(self, client: str) -> Tree:
-        """The tree of the client with this id; raises ProtocolError for what cannot be one."""
+        """The tree of the client with this id; raises ProtocolError for a bad id."""
         check_client(client)
         with self._lock:
             if client not in self._trees:
@@ -85,9 +85,9 @@ class Trees:
         return tree
 
     def heal(self) -> None:
-        """If somebody has removed it all, plant it anew: what was mirrored is sent again.
+        """Recreate the directory if it was removed; the trees are then sent again.
 
-        Where that fails, the next job says so and comes here again.
+        After a failure here the next job fails as well, and this is called again.
         """
         with self._lock, contextlib.suppress(InfrastructureError), translated():
             if self.jobs.is_dir():
@@ -98,11 +98,11 @@ class Trees:
             self.jobs.mkdir(parents=True, exist_ok=True)
 
     def clean(self, client: str) -> None:
-        """Remove what is mirrored for this client."""
+        """Remove this client's mirrored files."""
         self.tree(client).clean()
 
     def status(self) -> dict[str, TreeStatus]:
-        """What is mirrored for every client, by its label."""
+        """The status of every client's tree, by the client's label."""
         with self._lock:
             trees = dict(self._trees)
         return {client_label(client): tree.status() for client, tree in trees.items()}
