@@ -12,7 +12,7 @@ import re
 from distbuild.system.paths import WINDOWS
 from distbuild.system.windows.names import fold
 
-#: Larger files stay on the dev box until a compile asks for one.
+#: Larger files are mirrored by name only until a compile needs one.
 DEFAULT_MAX_FILE_BYTES = 16 * 1024 * 1024
 #: No system opens a longer path.
 MAX_PATH_BYTES = 32_000 if WINDOWS else 4096

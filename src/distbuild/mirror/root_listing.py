@@ -20,7 +20,7 @@ from distbuild.system.paths import WINDOWS
 
 log = logging.getLogger(__name__)
 
-#: A tree with more entries than this is mirrored without what is below its own directories.
+#: Of a tree with more entries only the top is mirrored (see ``Kind.SHALLOW``).
 MAX_TREE_ENTRIES = 200_000
 
 

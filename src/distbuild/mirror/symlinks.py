@@ -97,7 +97,7 @@ class _Directory(msgspec.Struct):
 
 
 class LooseFiles:
-    """Watches the directories of single files in no root, by real path; keeps each file for good."""
+    """Watches the directories of single files in no root, by real path. Files are never removed."""
 
     def __init__(self, watcher: FileWatcher) -> None:
         self._watcher = watcher
