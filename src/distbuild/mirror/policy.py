@@ -50,7 +50,7 @@ _PROGRESS = "Progress"
 #: needed.
 GCC_MARK = "crtbegin.o"
 
-#: First bytes of binary files, which are not mirrored even if their names would allow it.
+#: First bytes of binary files: their content is not mirrored even if their names would allow it.
 _BINARY_MAGIC = (b"\x7fELF", b"!<arch>\n", b"MZ\x90", b"\xcf\xfa\xed\xfe", b"\x1f\x8b\x08")
 
 #: Directories far larger than any set of headers. Only the files directly in them are mirrored, and

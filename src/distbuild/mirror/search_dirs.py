@@ -1,4 +1,4 @@
-"""The directories that jobs and the configuration need mirrored, as spelled, with persistence.
+"""The directories that jobs and the configuration need mirrored, as spelled, kept between runs.
 
 Detects which of them were replaced since they were added to the mirror; the caller adds them again.
 """

@@ -164,8 +164,9 @@ class Place(msgspec.Struct, frozen=True):
     home: str
 
     def is_secret(self, real: str) -> bool:
-        """Whether a real path is never mirrored: dist_build's own files such as its keys, or a
-        directory of the user's keys, unless a command names a directory in there.
+        """Whether a real path is never mirrored: one of dist_build's own files such as its keys, or
+        one in a directory of the user's keys. If a command names a directory in the latter, that
+        is the developer's decision, and it is mirrored.
         """
         if not policy.is_secret(real, self.home):
             return is_our_own(real)

@@ -272,7 +272,7 @@ class Pusher:
             self._heard = time.monotonic()
 
     def _set_up(self) -> None:
-        """Evaluate a new status: the worker's name, and whether it still has the pushed tree."""
+        """Evaluate a status just received; an older one does not reflect later pushes."""
         told = (self.status.get("worker"), self.status.get("name"))
         worker = next(filter(messages.is_worker_name, told), self.host)
         if self.up and worker != self.worker:
@@ -300,8 +300,8 @@ class Pusher:
             self._news.notify_all()
 
     def _set_behind(self, error: str) -> None:
-        """Record a failed push to a living worker: its disk is full, say, or a proxy rejects large
-        requests. It still compiles, and requests with its jobs the contents it lacks."""
+        """Record a failed push to a living worker: its disk is full, say, or the network between
+        drops large requests. It still compiles, and requests with its jobs what it lacks."""
         self._filler.end()
         if not self.error:
             log.warning("%s takes no changes: %s", self.host, error)

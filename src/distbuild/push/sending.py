@@ -1,4 +1,4 @@
-"""Sends many contents to one worker in parallel batches: one is read while another is in flight."""
+"""Sends many contents to one worker: the next batch is compressed while the last is in flight."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
