@@ -160,7 +160,9 @@ def _own_launcher() -> str:
     """Where the native launcher of this installation is, frozen or not."""
     if getattr(sys, "frozen", False):
         return os.path.join(os.path.dirname(sys.executable), "dist_build.exe")
-    source = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    source = os.path.abspath(__file__)
+    for _ in range(3):  # src/distbuild/compiler/find.py
+        source = os.path.dirname(source)
     return os.path.join(source, "dist", "dist_build.exe")
 
 

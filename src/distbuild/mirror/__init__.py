@@ -1,4 +1,4 @@
-"""The mirrored directories of the dev box, kept equal to its disk by file events.
+"""A live manifest of the dev box's directories that are mirrored, updated by file events.
 
 Knows no worker and no job.
 """

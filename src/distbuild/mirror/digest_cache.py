@@ -1,6 +1,6 @@
-"""What is known of files without reading them: digests by (path, size, mtime, inode, ctime).
+"""A persistent cache of file digests keyed by (path, size, mtime, inode, ctime).
 
-Knows nothing of directories.
+Used by the scanner, so that an unchanged file is not read again. Knows nothing of directories.
 """
 
 import hashlib
@@ -18,20 +18,20 @@ from distbuild.system import disk
 
 log = logging.getLogger(__name__)
 
-#: A file changed this recently may change again without its times showing it (the kernel's clock
-#: for time stamps ticks every 4 ms at the least; ccache has the same rule): hash it again then.
+#: A file this young may change again with the same time stamps (the kernel's clock for them ticks
+#: every 4 ms at the least; ccache has the same rule). Its digest is not cached.
 RACY_NS = 100_000_000
 
 StatKey = tuple[int, int, int, int]
 
 
 def stat_key(status: os.stat_result) -> StatKey:
-    """What has to be equal for a file to count as unchanged."""
+    """The stat fields that must be equal for a file to count as unchanged."""
     return (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True):
-    """A remembered digest and the state of the file that it belongs to."""
+    """A cached digest with the stat key of the file it belongs to."""
 
     key: StatKey
     digest: bytes
@@ -39,7 +39,7 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FileRead(msgspec.Struct, frozen=True):
-    """A file's bytes, its state before they were read, and when that was (Unix time)."""
+    """A file's bytes, its status before they were read, and when the read began (Unix time)."""
 
     data: bytes
     status: os.stat_result
@@ -54,16 +54,16 @@ def read_file(path: str) -> FileRead:
 
 
 class _Saved(msgspec.Struct, frozen=True, array_like=True):
-    """What is in a cache's file. ``rules``: those by which it is said what the texts ask for."""
+    """The content of a cache file. ``rules``: a digest of the code that classifies files."""
 
     rules: bytes
     known: dict[bytes, Known]
 
 
 def rules_of(*modules: ModuleType) -> bytes:
-    """A digest of the modules' sources: with any change of them, other rules.
+    """A digest of the modules' sources: any change of them gives another value.
 
-    Rejected: a number to be raised by hand, which is forgotten.
+    Rejected: a version number raised by hand, which is easily forgotten.
     """
     digest = hashlib.sha256()
     for module in modules:
@@ -72,17 +72,17 @@ def rules_of(*modules: ModuleType) -> bytes:
 
 
 class DigestCache:
-    """Digests of files by path and state, kept in a file between runs.
+    """Digests of files by path and stat key, kept in a file between runs.
 
-    What a run with other ``rules`` has left is not taken: its reading of the same texts may have
-    been another, and to look at them once more is to read them anyway.
+    A cache file with other ``rules`` is ignored: its run may have classified the same files
+    differently, and classifying them again requires reading them anyway.
     """
 
     def __init__(self, path: Path | None, rules: bytes = b"") -> None:
         self._path = path
         self._rules = rules
         self._known: dict[bytes, Known] = {}
-        #: How many have changed since they were last written down.
+        #: Number of changes since the last save.
         self.unsaved = 0
         if path is not None and path.exists():
             self._load(path)
@@ -99,29 +99,29 @@ class DigestCache:
             log.info("%s is of another version; files are hashed again", path)
 
     def get(self, path: str, key: StatKey) -> Known | None:
-        """The remembered digest if the file is still in that state."""
+        """The cached digest if the file still has this stat key."""
         known = self._known.get(os.fsencode(path))
         return known if known is not None and known.key == key else None
 
     def put(self, path: str, known: Known) -> None:
-        """Remember a digest."""
         name = os.fsencode(path)
         if self._known.get(name) != known:
             self._known[name] = known
             self.unsaved += 1
 
     def states(self) -> Iterator[tuple[str, StatKey]]:
-        """The paths of what is remembered, each with the state in which it was read."""
+        """The cached paths, each with the stat key it was read with."""
         for name, known in list(self._known.items()):
             yield os.fsdecode(name), known.key
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Have these files read again, however unchanged they look."""
+        """Invalidate these files: they are read again even if their stat keys are equal."""
         for path in paths:
             self._known.pop(os.fsencode(path), None)
 
     def save(self, keep: Callable[[str], bool]) -> None:
-        """Write the digests of the paths that ``keep`` wants, if any changed since last time."""
+        """Write the digests of the paths that ``keep`` accepts, if any digest changed since the
+        last save. Raises OSError."""
         if self._path is None or not self.unsaved:
             return
         self.unsaved = 0

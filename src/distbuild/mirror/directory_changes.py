@@ -1,8 +1,7 @@
-"""Windows' notifications of changes: ReadDirectoryChangesW with an I/O completion port.
+"""Directory watches on Windows: ReadDirectoryChangesW with an I/O completion port.
 
-All but ``wake`` is called by one thread, which the kernel tells what has happened in its own
-time. watchdog's reader is of no use here: it takes a completion without data, by which Windows
-says that events were lost, for one without events.
+All methods but ``wake`` must be called from one thread. watchdog's reader cannot be used here: it
+treats a completion without data, which on Windows means lost events, as one without events.
 """
 
 import contextlib
@@ -13,9 +12,9 @@ from typing import Any
 
 from distbuild.system.windows.calls import INVALID_HANDLE, SHARE_ALL, kernel32, last_error
 
-#: For each watch, on both sides of the kernel: some thousand events. The network allows 64 KiB.
+#: Per watch, in the kernel and here: about a thousand events. Network shares allow at most 64 KiB.
 BUFFER_BYTES = 64 * 1024
-#: Names of files and of directories, sizes, times of the last write and of creation.
+#: Changes of file names, directory names, sizes, last-write times and creation times.
 _FILTER = 0x1 | 0x2 | 0x8 | 0x10 | 0x40
 _FILE_LIST_DIRECTORY = 1
 _OPEN_EXISTING = 3
@@ -37,13 +36,13 @@ class _Overlapped(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a watch has to tell; ``data`` empty: events were lost; None: it has ended."""
+    """A completion of a watch; empty ``data``: events were lost; None: the watch ended."""
 
     key: int
     data: bytes | None
 
 
-#: What ``wait`` returns for ``wake``: of no watch.
+#: Returned by ``wait`` after ``wake``; belongs to no watch.
 WOKEN = Completion(0, None)
 
 
@@ -57,7 +56,7 @@ class _Watch:
 
 
 class DirectoryChanges:
-    """Watches of directories, each with a key."""
+    """Directory watches, identified by integer keys, whose events are read with ``wait``."""
 
     def __init__(self) -> None:
         self._library = _declared(kernel32())
@@ -68,9 +67,9 @@ class DirectoryChanges:
         self._last_key = 0
 
     def open(self, path: str, *, deep: bool) -> int:
-        """Watch a directory, given in Windows' form, and with ``deep`` what is below it.
+        """Watch a directory, given in Windows' form, and with ``deep`` the tree below it.
 
-        Returns its key. Raises OSError where that cannot be done.
+        Returns the watch's key. Raises OSError if the directory cannot be watched.
         """
         handle = self._library.CreateFileW(
             path,
@@ -99,15 +98,15 @@ class DirectoryChanges:
         return key
 
     def close(self, key: int) -> None:
-        """End a watch; it tells nothing more."""
+        """End a watch; ``wait`` returns none of its events afterwards."""
         watch = self._watches.get(key)
         if watch is not None and not watch.closed:
-            # Its memory is the kernel's until that has said that it is done with it.
+            # The kernel may write to the buffer until the watch's last completion has arrived.
             watch.closed = True
             self._library.CloseHandle(watch.handle)
 
     def wait(self, timeout_ms: int = _FOREVER) -> Completion | None:
-        """The next thing that a watch has to tell; ``WOKEN`` is nothing; None: time is up."""
+        """The next completion; ``WOKEN`` if there is none to handle; None after the timeout."""
         count, key = wintypes.DWORD(), ctypes.c_size_t()
         overlapped = ctypes.c_void_p()
         good = self._library.GetQueuedCompletionStatus(
@@ -133,11 +132,11 @@ class DirectoryChanges:
         return Completion(key.value, data)
 
     def wake(self) -> None:
-        """Have a ``wait`` return; may be called from any thread."""
+        """Make ``wait`` return ``WOKEN``; thread-safe."""
         self._library.PostQueuedCompletionStatus(self._port, 0, 0, None)
 
     def stop(self) -> None:
-        """Release everything."""
+        """End all watches and close the completion port."""
         for key in list(self._watches):
             self.close(key)
         while self._watches and self.wait(1000) is not None:
@@ -165,7 +164,7 @@ class DirectoryChanges:
 
 
 def _declared(library: Any) -> Any:
-    """The library with the types of its functions, without which handles lose their upper half."""
+    """The library with its functions' types declared: by default handles are cut to 32 bits."""
     handle, pointer, word = wintypes.HANDLE, ctypes.c_void_p, wintypes.DWORD
     library.CreateIoCompletionPort.restype = handle
     library.CreateIoCompletionPort.argtypes = (handle, handle, ctypes.c_size_t, word)

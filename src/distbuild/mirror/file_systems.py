@@ -1,4 +1,8 @@
-"""What kind of file system a directory lies on: statfs(2), which Python does not offer."""
+"""File system types by statfs(2), which Python does not offer, and changes of the mount table.
+
+Used by the mirror to find directories without change events (network file systems) and
+directories without real files (proc, sysfs).
+"""
 
 import contextlib
 import ctypes
@@ -12,11 +16,12 @@ from distbuild.system import disk
 from distbuild.system.paths import WINDOWS, to_system
 from distbuild.system.windows import calls
 
-#: Changes by other machines give no event: NFS, SMB, CIFS, SMB2, 9p, FUSE, Ceph, AFS.
+#: File systems without events for changes by other machines: NFS, SMB, CIFS, SMB2, 9p, FUSE,
+#: Ceph, AFS.
 _REMOTE = frozenset(
     {0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x01021997, 0x65735546, 0x00C36400, 0x5346414F}
 )
-#: What the kernel makes up: proc, sysfs, cgroup (1, 2), devpts, debugfs, tracefs, securityfs, bpf.
+#: Pseudo file systems: proc, sysfs, cgroup (1, 2), devpts, debugfs, tracefs, securityfs, bpf.
 _KERNEL = frozenset(
     {0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x1CD1, 0x64626720, 0x74726163, 0x73636673}
     | {0xCAFE4A11}
@@ -31,12 +36,12 @@ def is_remote(directory: str) -> bool:
 
 
 def is_kernel_made(directory: str) -> bool:
-    """Whether the directory holds no files that anybody wrote."""
+    """Whether the directory is on a pseudo file system, whose files the kernel generates."""
     return _magic(directory) in _KERNEL
 
 
 def _magic(directory: str) -> int:
-    """The type field of statfs(2), its first word; 0 where that cannot be asked."""
+    """The type field of statfs(2), the first one; 0 if the call is missing or fails."""
     library = _library()
     buffer = ctypes.create_string_buffer(256)
     if library is None or library.statfs(os.fsencode(directory), buffer) != 0:
@@ -58,7 +63,7 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class MountWatch:
-    """The mount table of this process; empty where there is none to read."""
+    """The mount table of this process and its changes; empty where the table is not readable."""
 
     def __init__(self, table: str = _TABLE) -> None:
         self._poll = select.poll() if hasattr(select, "poll") else None
@@ -72,18 +77,18 @@ class MountWatch:
         self._mounts = self._read()
 
     def close(self) -> None:
-        """Release the table."""
+        """Close the table's descriptor."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
             self._poll = None
 
     def points(self) -> frozenset[str]:
-        """The mount points of which was last told."""
+        """The mount points as of the last call of ``changed``."""
         return frozenset(point for _, point in self._mounts)
 
     def changed(self) -> list[str]:
-        """Mount points that came or went since the last call, outermost first."""
+        """Mount points that were added or removed since the last call, outermost first."""
         if self._poll is None or not self._poll.poll(0):
             return []
         before, self._mounts = self._mounts, self._read()

@@ -1,7 +1,8 @@
-"""Include operands whose answer a mirror of directories may not hold. Pure: text in, names out.
+"""Finds include operands in source text that may name files outside the mirrored directories.
 
-A compiler that looks for ``"../x.h"`` leaves the directories that are mirrored, and so does one
-that looks for an absolute path; ``__has_include`` makes even a name that is absent count.
+Used by the syncer to mirror such files before a compile. An operand such as ``"../x.h"`` or an
+absolute path leaves the mirrored directories, and ``__has_include`` makes even an absent name
+count. Pure: text in, names out.
 """
 
 import functools
@@ -12,12 +13,11 @@ import msgspec
 
 from distbuild.system.paths import WINDOWS
 
-#: An operand that stands there, or the beginning of a macro.
+#: A literal operand of ``__has_include`` and its relatives, or the first letter of a macro's name.
 _ASKS = re.compile(
     rb"__has_(?:include(?:_next)?|embed)\s*\(\s*(?:\"([^\"\n]+)\"|<([^>\n]+)>|[A-Za-z_])"
 )
-#: Lines that give macros their values, or use them in a question; with those that go on after a
-#: backslash.
+#: Directives that define macros or test them, with the lines continued by a backslash.
 _DIRECTIVE = re.compile(
     rb"^[ \t]*(?:#|%:|\?\?=)[ \t]*(?:define|if|elif)\b(?:[^\\\n]|\\.)*", re.MULTILINE | re.DOTALL
 )
@@ -26,12 +26,12 @@ _ANY_DIRECTIVE = re.compile(
     rb"(?:[^\\\n]|\\.)*",
     re.MULTILINE | re.DOTALL,
 )
-#: A name in quotes or brackets, or one that ``#`` makes a string of.
+#: A name in quotes or angle brackets, or a bare path that ``#`` may turn into a string.
 _NAME = re.compile(rb"\"([^\"\n]+)\"|<([^>\n]+)>|([\w.+-]*/[\w./+-]+)")
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """``names``: operands as they stand there. ``is_computed``: a macro gives another one."""
+    """Operands of ``__has_include``: literal ``names``; ``is_computed``: also one from a macro."""
 
     names: tuple[str, ...] = ()
     is_computed: bool = False
@@ -41,7 +41,7 @@ NOTHING = Asked()
 
 
 def asked(text: bytes) -> Asked:
-    """What a text asks for."""
+    """The operands of ``__has_include``, ``__has_include_next`` and ``__has_embed`` in a text."""
     if b"__has_" not in text:
         return NOTHING
     found = [match[1] or match[2] for match in _ASKS.finditer(text)]
@@ -51,19 +51,19 @@ def asked(text: bytes) -> Asked:
 
 
 def names_in_directives(text: bytes) -> tuple[str, ...]:
-    """All that might be a file's name in what defines macros or asks for them."""
+    """All possible file names in the directives that define or test macros."""
     lines = _DIRECTIVE.findall(text)
     return tuple(dict.fromkeys(name for line in lines for name in _names(line)))
 
 
 def names_in_any_directive(text: bytes) -> tuple[str, ...]:
-    """The same in all directives that may name a file."""
+    """All possible file names in the directives that may name a file."""
     lines = _ANY_DIRECTIVE.findall(text)
     return tuple(dict.fromkeys(name for line in lines for name in _names(line)))
 
 
 def names_in_definition(definition: str) -> tuple[str, ...]:
-    """The same for the value of a ``-D``."""
+    """All possible file names in the value of a ``-D``."""
     return tuple(_names(definition.encode("utf-8", "surrogateescape")))
 
 
@@ -76,10 +76,10 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-#: Raw strings and trigraphs are a matter of the standard in force; a backslash before the end of
-#: a line can be inside of ``/*``, ``*/`` and ``//``, and gcc takes it with white space between.
+#: Whether raw strings and trigraphs exist depends on the language standard. A backslash before the
+#: end of a line can split ``/*``, ``*/`` and ``//``; gcc allows white space after the backslash.
 _DOUBTFUL = re.compile(rb'R"|\?\?/|[/*]\\[ \t\r]*\n|\\[ \t\r]+\n')
-#: A literal ends with its line at the latest, as an apostrophe in assembler text does.
+#: A literal ends with its line at the latest; so does a single apostrophe in assembler text.
 _TOKEN = re.compile(
     rb"""
     (?P<comment> /\*.*?(?:\*/|\Z) | //(?!\*)(?:\\.|[^\\\n])* )
@@ -93,22 +93,22 @@ _TOKEN = re.compile(
 
 
 def without_comments(text: bytes) -> bytes:
-    """``text`` with a blank for each comment; all of it where comments cannot be told for sure."""
+    """``text`` with each comment replaced by a blank; unchanged if comments are ambiguous."""
     if _DOUBTFUL.search(text):
         return text
     return _TOKEN.sub(lambda token: b" " if token["comment"] else token[0], text)
 
 
-#: The operand in assembler text, or within a string of C. gas takes directives in any case.
+#: A literal operand, in assembler text or within a C string. gas ignores the case of directives.
 _PLAINLY_READ = re.compile(rb"\.inc(bin|lude)[ \t]+\\?\"([^\"\\\n]+)\\?\"", re.IGNORECASE)
-#: Before a parenthesis it is a member function of C++.
+#: Followed by a parenthesis, ``.include`` is a C++ member function.
 _MENTIONS = re.compile(rb"incbin|\.\s*include\b(?!\s*\()", re.IGNORECASE)
 _DOT_INC = re.compile(rb"\.(?:inc|INC|Inc)")
-#: What makes the letters of a directive or operator a word: nothing else before them.
+#: Text before the letters of a directive or operator if they begin a word.
 _BEFORE = re.compile(rb"(?:\A|\W|(?:\A|\W)__has_)\Z")
 _DRIVE = re.compile("[A-Za-z]:")
 _LONGEST_BEFORE = len(b" __has_")
-#: Letters that stand in each directive or operator, and what comes after them.
+#: Letters that each directive or operator contains, with a pattern of the text after them.
 _OPERANDS = tuple(
     (stem, re.compile(rest + rb"[ \t]*\(?[ \t]*(?:\"([^\"\n]+)\"|<([^>\n]+)>)"))
     for stem, rest in ((b"include", rb"(?:_next)?"), (b"import", rb""), (b"embed", rb""))
@@ -118,9 +118,9 @@ _OPERANDS = tuple(
 def odd_operands(
     text: bytes, unusual: Callable[[str], bool], *, windows: bool = WINDOWS
 ) -> tuple[str, ...]:
-    """The operands in ``text`` that are absolute, that climb, or whose name is ``unusual``.
+    """The operands in ``text`` that are absolute, contain ``..``, or are ``unusual``.
 
-    On ``windows`` a backslash is a slash; operands are given back as they stand there.
+    On ``windows`` a backslash counts as a slash. Operands are returned as spelled in the text.
     """
     found: dict[str, None] = {}
     for stem, rest in _OPERANDS:
@@ -133,22 +133,22 @@ def odd_operands(
 
 @functools.lru_cache(maxsize=4096)  # the same names are included all over a tree
 def _odd_name(operand: bytes, unusual: Callable[[str], bool], windows: bool) -> str:
-    """The operand, if it is odd; else empty."""
+    """The decoded operand if ``is_odd``, else an empty string."""
     name = operand.decode("utf-8", "surrogateescape")
     return name if is_odd(name, unusual, windows=windows) else ""
 
 
 def is_odd(name: str, unusual: Callable[[str], bool], *, windows: bool = WINDOWS) -> bool:
-    """Whether a name is absolute, climbs, or is ``unusual``."""
+    """Whether a name is absolute, contains ``..``, or is ``unusual``."""
     plain = name.replace("\\", "/") if windows else name
     return _leaves(plain, windows=windows) or unusual(plain)
 
 
 def _operands(text: bytes, stem: bytes, rest: "re.Pattern[bytes]") -> Iterator[tuple[int, bytes]]:
-    """Where ``stem`` stands before an operand, and the operand.
+    """Each occurrence of ``stem`` before an operand: its offset, and the operand.
 
-    Rejected: one pattern that begins with the letters; ``re`` looks at every byte for them, and
-    ``find`` at every few.
+    Rejected: one pattern that begins with the stem; ``re`` examines every byte, ``find`` only
+    every few.
     """
     begin = text.find(stem)
     while begin >= 0:
@@ -161,7 +161,7 @@ def _operands(text: bytes, stem: bytes, rest: "re.Pattern[bytes]") -> Iterator[t
 
 
 def _leaves(operand: str, *, windows: bool) -> bool:
-    """Whether what an operand names is not below the directory in which it is looked for."""
+    """Whether an operand may name a file outside the directory in which it is looked up."""
     return (
         operand.startswith("/")
         or ".." in operand.split("/")
@@ -174,18 +174,17 @@ def _may_be_odd(text: bytes) -> bool:
 
 
 class AssemblerRead(msgspec.Struct, frozen=True):
-    """A file that a directive names; ``as_text``: it is assembled too, and may name more."""
+    """A file named by a directive. ``as_text``: it is assembled too and may name further files."""
 
     name: str
     as_text: bool
 
 
 def assembler_reads(text: bytes, *, of_c: bool) -> tuple[AssemblerRead, ...] | None:
-    """The files that an assembler reads for this text; None if that may be more than it says
-    plainly.
+    """The files that an assembler reads for this text; None if some may not be named literally.
 
-    No proof: macros may make directives that do not stand in the text. ``of_c``: comments are those
-    of C, and do not count. Else every mention counts.
+    A heuristic: macros may expand to directives that the text does not contain. ``of_c``: the text
+    has C comments, which do not count. Otherwise every mention counts.
     """
     if not _may_read_more(text):
         return ()
@@ -199,5 +198,5 @@ def assembler_reads(text: bytes, *, of_c: bool) -> tuple[AssemblerRead, ...] | N
 
 
 def _may_read_more(text: bytes) -> bool:
-    """The quick look: most texts have nothing of the kind."""
+    """A fast pre-check that excludes most texts."""
     return b"incbin" in text or b"INCBIN" in text or _DOT_INC.search(text) is not None

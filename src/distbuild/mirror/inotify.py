@@ -1,9 +1,9 @@
-"""Tells which paths changed, in the order of the changes, and when all earlier changes were told.
+"""A file watcher for Linux (inotify) with a barrier after which all earlier changes were reported.
 
-Uses watchdog's inotify reader below its observers: those hold a moved-from event back for half a
-second to pair it, and have one queue per root, so that no order across roots can be relied on. The
-reader calls back in the kernel's order, one at a time. One watch per directory, none recursive.
-Knows nothing of manifests.
+Uses watchdog's inotify reader without its observers: they delay a moved-from event by half a
+second to pair it, and have one queue per root, so that events of several roots have no order. The
+reader's callbacks run in the kernel's order, one at a time. One watch per directory, none
+recursive. Knows nothing of manifests.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _HOUSEKEEPING = InotifyConstants.IN_Q_OVERFLOW | InotifyConstants.IN_IGNORED
 class DrainableInotify(InotifyFD):
     """Calls ``tell(wd, mask, name)`` for each event in the kernel's order; one thread at a time.
 
-    The callbacks of watches hear only of the loss of events and of the end of a watch.
+    The watches' own callbacks receive only lost events and the end of a watch.
     """
 
     def __init__(self, tell: Callable[[int, int, bytes], None]) -> None:
@@ -38,7 +38,7 @@ class DrainableInotify(InotifyFD):
         self._telling = threading.RLock()
 
     def run(self) -> None:
-        """Tell events as they come, until stopped."""
+        """Report events as they arrive, until stopped."""
         while self.should_keep_running() and not self._closed:
             if self._check_inotify_fd():
                 self.drain()
@@ -48,11 +48,11 @@ class DrainableInotify(InotifyFD):
                 self._close_resources()
 
     def silent(self) -> contextlib.AbstractContextManager[object]:
-        """While this is held nothing is told: what happens meanwhile is told afterwards."""
+        """A lock that delays events: those that occur while it is held are reported afterwards."""
         return self._telling
 
     def drain(self) -> None:
-        """Tell every event that is in the queue; returns once no other thread is telling one."""
+        """Report every queued event; returns once no other thread is reporting one."""
         with self._telling:
             while not self._closed and (size := self._queued_bytes()):
                 for event in self._parse_event_buffer(os.read(self._inotify_fd, size)):
@@ -73,8 +73,8 @@ log = logging.getLogger(__name__)
 class InotifyWatcher:
     """Watches directories on Linux; calls ``changed(path, is_directory)`` and ``overflowed()``.
 
-    Both are called by one thread at a time: watchdog's reader, or whoever waits at the barrier.
-    ``is_directory`` is also True for a watched path that went away.
+    Both are called by one thread at a time: watchdog's reader, or a caller of ``barrier``.
+    ``is_directory`` is also True for a watched path that was removed.
     """
 
     def __init__(
@@ -100,14 +100,15 @@ class InotifyWatcher:
         self._fd.start()
 
     def cover(self, directory: str) -> None:
-        """inotify has no such watches."""
+        """Does nothing: inotify has no recursive watches."""
 
     def add(self, directory: str) -> bool:
         """Watch one directory; True also when it is watched already."""
         if directory in self._watched:
             return True
         number = next(self._ids)
-        # A rename that is told before the watch stands here would leave it to another directory.
+        # A rename reported before the watch is recorded below would leave the watch on a directory
+        # that has another path by then.
         with self._fd.silent():
             try:
                 wd = self._fd.add_callback(
@@ -124,15 +125,13 @@ class InotifyWatcher:
         return True
 
     def forget(self, directory: str) -> None:
-        """See FileWatcher."""
         self._forget(directory, _below(directory))
 
     def forget_one(self, directory: str) -> None:
-        """See FileWatcher."""
         self._forget(directory)
 
     def _forget(self, directory: str, prefix: str | None = None) -> list[str]:
-        """Returns the directories that were watched until now."""
+        """Remove the watches of a directory and of paths with ``prefix``; returns their paths."""
         with self._lock:
             gone = [directory] if directory in self._watched else []
             if prefix is not None:
@@ -153,10 +152,8 @@ class InotifyWatcher:
         return wd, number
 
     def barrier(self) -> bool:
-        """See FileWatcher.
-
-        The kernel queues an event before the system call that makes the change returns, so all
-        earlier changes were told once the queue is empty and its reader idle.
+        """Always True: the kernel queues an event before the system call that makes the change
+        returns, so all earlier changes were reported once the queue is empty and its reader idle.
         """
         self._fd.drain()
         return True
@@ -169,10 +166,10 @@ class InotifyWatcher:
     # --- called by the reader -------------------------------------------------------------------
 
     def on_event(self, event: "InotifyEvent") -> None:
-        """Unused: events come by ``_tell``, without an object for each."""
+        """Unused: events arrive through ``_tell``, without an object for each."""
 
     def _tell(self, wd: int, mask: int, name: bytes) -> None:
-        """One kernel event; an exception here would silence all later ones."""
+        """Handle one kernel event; an exception that escaped would stop all later ones."""
         try:
             self._dispatch(wd, mask, os.fsdecode(name))
         except Exception:
@@ -199,7 +196,8 @@ class InotifyWatcher:
             self._changed(path, is_directory)
 
     def _gone(self, directory: str) -> None:
-        """A directory was moved away; what was watched below it may be back before that is read."""
+        """Drop the watches of a directory that was moved away, and report them as changed: the
+        directories may be back at their paths before this event is read."""
         for watched in self._forget(directory, _below(directory)):
             self._changed(watched, True)
 
@@ -218,7 +216,6 @@ class InotifyWatcher:
             self._overflowed()
 
     def on_queue_overflow(self) -> None:
-        """The kernel dropped events."""
         self._overflowed()
 
 
@@ -229,5 +226,5 @@ def _callback_id(number: int) -> "CallbackId":
 
 
 def _below(directory: str) -> str:
-    """How the paths of what is below a directory begin; also below ``/``."""
+    """The prefix of all paths below a directory; also for ``/``."""
     return directory.rstrip("/") + "/"

@@ -1,7 +1,7 @@
-"""Keeps the manifest equal to the dev box's disk: roots, events, the barrier.
+"""The mirror of the dev box: keeps the manifest equal to the disk by scans and file events.
 
-Every public method may be called from any thread. Knows nothing of workers and jobs; tells
-``on_change`` when the generation has risen.
+The entry point of this package for the syncer. Every public method is thread-safe. Knows nothing
+of workers and jobs; calls ``on_change`` when the generation has risen.
 """
 
 import itertools
@@ -39,14 +39,14 @@ log = logging.getLogger(__name__)
 #: With one of these a link goes: itself, or those below a directory.
 _HOLDS_LINKS = (DirectoryEntry, SymlinkEntry)
 
-#: Changes that no job waits for are gathered this long, so that a burst is one push.
+#: Changes that no job waits for are coalesced for this long (seconds): a burst is one push.
 GATHER_S = 0.02
-#: After a failure to take changes in, everything is listed again, at most this often (seconds).
+#: After a failure to process changes everything is listed again, at most this often (seconds).
 RETRY_S = 5.0
 
 
 class Mirroring:
-    """The live manifest of one dev box; ``home`` is the user's, never taken as a whole.
+    """The live manifest of one dev box; the user's ``home`` is never mirrored as a whole.
 
     ``make_watcher`` gets the callbacks ``changed(path, is_directory)`` and ``overflowed()``;
     ``fold``: see Manifest.
@@ -61,8 +61,8 @@ class Mirroring:
         fold: Fold | None = FOLD,
     ) -> None:
         self.manifest = Manifest(fold)
-        #: Set once what the last run mirrored is mirrored again. Until then the manifest is a part
-        #: of the truth: a worker that was told of it would throw the rest away.
+        #: Set once the directories of the last run are mirrored again. Until then the manifest is
+        #: incomplete: a worker that received it would delete the rest of its tree.
         self.ready = OneShot()
         self.roots = Roots()
         self.epoch = os.urandom(8).hex()
@@ -76,7 +76,7 @@ class Mirroring:
         self._mounts = MountWatch()
         scanner.mounted = self._mounts.points()
         scanner.home = home
-        # Moments in their order, and that at which the last listing for jobs began.
+        # A logical clock, and its time at which the last listing of polled roots began.
         self._moments = itertools.count(1)
         self._polled_at = 0
         self._stopping = threading.Event()
@@ -89,7 +89,7 @@ class Mirroring:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the threads and the watching."""
+        """End the thread and the watcher."""
         self._stopping.set()
         self._pending.wake()
         self._thread.join()
@@ -101,17 +101,17 @@ class Mirroring:
     def require(self, directories: Iterable[str], *, named: bool = True) -> None:
         """Mirror these directories (absolute, as spelled), if they exist, from now on.
 
-        ``named``: by a job or the configuration, not by the memory of an earlier run. One ``stat``
-        each when they are mirrored already: it sees an ancestor that was moved or a link that was
-        switched, of which a watch on the directory itself says nothing.
+        ``named``: by a job or the configuration, not remembered from an earlier run. Costs one
+        ``stat`` each if they are mirrored already: it detects a moved ancestor or a retargeted
+        symlink, for which a watch on the directory itself gets no event.
         """
         for spelled, now in self._required.moved(directories, named=named):
             with self._lock:
                 self._intake.take_in(spelled, now)
 
     def closed(self, directories: Iterable[str]) -> str | None:
-        """One of these required directories into which we may not look, though others may; or which
-        is a file that stands for others."""
+        """The first of these required directories that this process may not read though another
+        user's compiler may, or that is a header map; None if there is none."""
         required = self._required
         if not (self._scanner.closed or required.closed or required.files):
             return None
@@ -124,7 +124,8 @@ class Mirroring:
         return None
 
     def defer(self, directory: str) -> None:
-        """Watch a directory whose content the workers have already; see ``copied_already``."""
+        """Watch a directory that the workers have already (``copied_already`` in the
+        configuration); its files are mirrored when a job names it or something in it changes."""
         with self._lock:
             way = trace(directory)
             if way.real is None or not way.is_directory or self.roots.holding(way.real):
@@ -132,7 +133,7 @@ class Mirroring:
             self._intake.defer(way.real)
 
     def settle(self) -> int:
-        """The generation that has every change made before the call."""
+        """A generation that contains every change made before the call."""
         asked = next(self._moments)
         if not self._watcher.barrier():
             self._pending.overflowed()
@@ -141,7 +142,7 @@ class Mirroring:
             for point in self._mounts.changed():
                 self._look_behind(point)
             self._drain()
-            if self._scanner.has_new_names():  # by which a file may have been written since then
+            if self._scanner.has_new_names():  # a file may have been written through one since then
                 self._look_at_other_names()
                 self._drain()
             self._list_polled(asked)
@@ -150,11 +151,12 @@ class Mirroring:
             return self.manifest.generation
 
     def _look_behind(self, point: str) -> None:
-        """Something was mounted or unmounted there: what was watched may be somewhere else now."""
+        """List and watch everything at a mount point again: something was mounted or unmounted
+        there, so the watches may be on directories that are no longer at their paths."""
         self._scanner.mounted = self._mounts.points()
         self._watcher.forget(point)
         self._pending.changed(point, is_directory=True)
-        # One that was listed anew a moment ago has lost its watches with the others.
+        # ``forget`` has also dropped the watches of a root that was listed a moment ago.
         self._intake.renew(r for r in self.roots if r.path != point and inside(r.path, point))
         self._ways.watch_again([point])
 
@@ -163,7 +165,7 @@ class Mirroring:
             self._pending.changed(path, is_directory=False)
 
     def _list_polled(self, asked: int) -> None:
-        """List what no event tells of: once for all jobs that asked before the listing began."""
+        """List the roots without events, once for all jobs that asked before the listing began."""
         if self._polled_at > asked:
             return
         self._polled_at = next(self._moments)
@@ -172,8 +174,8 @@ class Mirroring:
                 self._intake.rescan(root)
 
     def want(self, path: str) -> bool:
-        """Mirror one file whatever its name and size, and what is beside it. False: it is there
-        already, or cannot be."""
+        """Mirror one file regardless of its name and size, and the files beside it. Returns False
+        if its entry is unchanged or it cannot be mirrored."""
         with self._lock:
             way = trace(path)
             if way.real is None or way.is_directory or self._is_private(way.real):
@@ -186,21 +188,20 @@ class Mirroring:
             return entry is not None and entry != before
 
     def _is_private(self, real: str) -> bool:
-        """Whether a file is not to be mirrored though a text names it."""
+        """Whether a file must not be mirrored even if a source text names it."""
         if self.is_secret(real):
             return True
         return self.roots.holding(real) is None and not is_everybodys(real)
 
     def is_secret(self, real: str) -> bool:
-        """See Place."""
         return self._place.is_secret(real)
 
     def learn(self, path: str, read: FileRead, digest: bytes) -> None:
-        """A source was read: nobody has to do so a second time to know its digest."""
+        """Cache the digest of a file that the caller has read, so that it is not read again."""
         self._scanner.learn(path, read, digest)
 
     def recheck(self, paths: Iterable[str]) -> None:
-        """Read these paths again, whatever the events said and however unchanged they look."""
+        """Read these paths again regardless of events and of cached digests."""
         known = list(paths)
         self._scanner.forget(known)
         for path in known:
@@ -209,9 +210,9 @@ class Mirroring:
             self._drain()
 
     def changes(self, client: str, epoch: str, have: int, *, offer: bool = False) -> Changes:
-        """What a tree at generation ``have`` of ``epoch`` lacks.
+        """The changes since generation ``have`` of ``epoch``; all entries if that is unknown.
 
-        With ``offer``, or no word of the entries: only the summary, for a tree that may be equal.
+        With ``offer``: only the summary without entries, for a tree that may be equal.
         """
         with self._lock:
             is_known = epoch == self.epoch and 0 < have <= self.manifest.generation
@@ -227,11 +228,11 @@ class Mirroring:
             )
 
     def wanted(self) -> list[str]:
-        """Files that are mirrored because a compile asked for them by name."""
+        """Files that are mirrored because a compile named them, sorted."""
         return sorted(self._scanner.wanted)
 
     def effort(self) -> dict[str, int]:
-        """What keeping up has cost so far, for status."""
+        """Counters of the work done so far, for the status."""
         return {
             "rescans": self.rescans,
             "listed_directories": self._scanner.listed,
@@ -239,7 +240,7 @@ class Mirroring:
         }
 
     def required(self) -> list[str]:
-        """The directories, as spelled, that exist and that a job or the configuration named."""
+        """The existing directories, as spelled, that a job or the configuration named."""
         return self._required.named()
 
     # --- events ---------------------------------------------------------------------------------
@@ -253,7 +254,7 @@ class Mirroring:
             self._pending.changed(path, is_directory)
 
     def _keep_up(self) -> None:
-        """Take changes in also when no job asks: they are on the workers before one does."""
+        """Process changes also between jobs, so that the workers have them before the next one."""
         while not self._stopping.is_set():
             self._pending.wait()
             self._stopping.wait(GATHER_S)
@@ -281,7 +282,7 @@ class Mirroring:
         self._ways.follow_all()
 
     def _apply(self, batch: dict[str, Entry | None]) -> None:
-        """Apply a batch, and take in what its symlinks point to."""
+        """Apply a batch to the manifest, and mirror the targets of its symlinks."""
         batch = {p: e for p, e in batch.items() if p != "/" and not policy.is_pseudo_fs(p)}
         links = {p: e for p, e in batch.items() if isinstance(e, SymlinkEntry)}
         fresh = {p for p, e in links.items() if self.manifest.get(p) != e}
@@ -297,7 +298,7 @@ class Mirroring:
             self._ways.consider(link, entry, fresh=link in fresh)
 
     def _look_for_moves(self) -> None:
-        """What no event tells: ancestors that moved, targets that came, unwatched directories."""
+        """Detect changes without events: moved ancestors, new targets, unwatched directories."""
         held = [r for r in self.roots if r.kind is not Kind.DEFERRED]
         moved = [r for r in held if r.listed != standing(r.path)]
         if WINDOWS:

@@ -1,4 +1,4 @@
-"""What the dev box holds: every mirrored path, and what it is, by generation.
+"""The manifest: all mirrored paths with their entries, and the generation of each last change.
 
 Pure: knows no disk, no worker and no clock. Paths are absolute ``str`` (surrogateescape) without
 ``.``, ``..`` or doubled slashes; they become ``bytes`` only on the wire.
@@ -22,36 +22,36 @@ from distbuild.protocol.messages import (
 )
 
 T = TypeVar("T")
-#: What all spellings of one path have in common, such as ``windows_names.fold``.
+#: Maps all spellings of one path to the same key, as ``windows.names.fold`` does.
 Fold = Callable[[str], str]
 
 
 class Spellings:
-    """The spellings of paths that are there, one for each path."""
+    """The present spelling of each existing path, for a file system that ignores case."""
 
     def __init__(self, fold: Fold) -> None:
         self._fold = fold
         self._known: dict[str, str] = {}
 
     def get(self, path: str) -> str:
-        """The spelling of what is there under any; ``path`` itself if nothing is."""
+        """The present spelling of a path; ``path`` itself if it is not known."""
         return self._known.get(self._fold(path), path)
 
     def add(self, path: str) -> None:
-        """``path`` is there, and no other spelling of it."""
+        """Make ``path`` the only spelling of the path."""
         self._known[self._fold(path)] = path
 
     def discard(self, path: str) -> None:
-        """``path`` is there no more; another spelling of it may have come before."""
+        """Remove a path, unless another spelling has replaced ``path`` already."""
         folded = self._fold(path)
         if self._known.get(folded) == path:
             del self._known[folded]
 
     def respelled(self, batch: Mapping[str, T | None]) -> dict[str, T | None]:
-        """A batch of new states in which no path stands under two spellings.
+        """The batch with at most one existing spelling of each path.
 
-        What there is comes in the disk's spelling, and makes another one go. What is gone (None)
-        says nothing of the file that is known under another spelling.
+        An existing path appears in the disk's spelling, and its previous spelling is removed. A
+        removed path (None) does not affect the file that is known under another spelling.
         """
         states: dict[str, T | None] = {}
         present: dict[str, str] = {}
@@ -74,7 +74,7 @@ DIRECTORY = DirectoryEntry()
 WITHHELD = WithheldEntry()
 
 PRECOMPILED_SUFFIXES = (".gch", ".pch")
-#: The kernel's own limit on links followed in one look-up (path_resolution(7)).
+#: The kernel's limit of symlinks followed in one look-up (path_resolution(7)).
 MAX_SYMLINKS = 40
 
 #: So many removed paths are remembered at least.
@@ -84,21 +84,21 @@ _entry_encoder = msgspec.msgpack.Encoder()
 
 
 class Summary:
-    """An order-free digest of a set of (path, entry) pairs that can be kept up to date.
+    """An order-independent digest of a set of (path, entry) pairs that is updated incrementally.
 
-    The sum of the pairs' SHA-256 modulo 2**256: equal sets give equal sums, whatever the order
-    in which they came to be. It guards against a forgotten change, not against an adversary.
+    The sum of the pairs' SHA-256 modulo 2**256: equal sets give equal sums regardless of the order
+    of changes. It guards against a missed change, not against an adversary.
     """
 
     def __init__(self) -> None:
         self._sum = 0
 
     def add(self, path: bytes, entry: Entry) -> None:
-        """Take the pair into the set."""
+        """Add a pair that is not in the set."""
         self._sum = (self._sum + _pair_digest(path, entry)) & _MASK
 
     def remove(self, path: bytes, entry: Entry) -> None:
-        """Take the pair out of the set; it must have been added."""
+        """Remove a pair, which must be in the set."""
         self._sum = (self._sum - _pair_digest(path, entry)) & _MASK
 
     def digest(self) -> bytes:
@@ -112,7 +112,7 @@ def _pair_digest(path: bytes, entry: Entry) -> int:
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """How much a manifest holds; ``size`` in bytes of plain content."""
+    """Number of files in a manifest, and their total ``size`` in bytes, not compressed."""
 
     files: int
     size: int
@@ -121,8 +121,8 @@ class Counts(msgspec.Struct, frozen=True):
 class Manifest:
     """Paths and their entries, with the generation in which each was last changed.
 
-    ``fold``: what all spellings of one path have in common, where the file system takes several
-    for one. Entries stand under the disk's own spelling; whoever looks one up may use any.
+    ``fold`` maps all spellings of one path to the same key; None where each spelling is a path of
+    its own. Entries are stored under the disk's spelling and can be looked up under any.
     """
 
     def __init__(self, fold: Fold | None = None) -> None:
@@ -130,14 +130,14 @@ class Manifest:
         self._entries: dict[str, Entry] = {}
         self._spellings = Spellings(fold) if fold is not None else None
         self._names: dict[str, set[str]] = {}
-        # Path -> generation of its last change, oldest first; removed paths stay in it as
-        # tombstones, so that a worker that is behind learns of the removal. Of what was removed
-        # before ``_complete_since`` there are none any more.
+        # Path -> generation of its last change, oldest first. Removed paths stay as tombstones,
+        # so that a worker that is behind receives the removal, but for those from before
+        # ``_complete_since``.
         self._changed: dict[str, int] = {}
         self._complete_since = 0
         #: Paths of precompiled headers, by their suffix.
         self.precompiled: set[str] = set()
-        # Digest -> paths that have it, so that a content can be found again.
+        # Digest -> paths of the files with this content.
         self._holders: dict[bytes, set[str]] = {}
         self._summary = Summary()
         self._files = 0
@@ -150,14 +150,14 @@ class Manifest:
         return len(self._entries)
 
     def get(self, path: str) -> Entry | None:
-        """The entry at exactly this path; symlinks on the way are not followed."""
+        """The entry at exactly this path; symlinks in it are not followed."""
         entry = self._entries.get(path)
         if entry is None and self._spellings is not None:
             return self._entries.get(self._spellings.get(path))
         return entry
 
     def spelled(self, path: str) -> str:
-        """The path as the disk spells it, as far as that is known."""
+        """The path in the disk's spelling if that is known, else ``path``."""
         return path if self._spellings is None else self._spellings.get(path)
 
     def counts(self) -> Counts:
@@ -165,15 +165,14 @@ class Manifest:
         return Counts(self._files, self._size)
 
     def summary(self) -> bytes:
-        """The order-free digest of all entries."""
+        """The order-independent digest of all entries, 32 bytes."""
         return self._summary.digest()
 
     def apply(self, batch: Mapping[str, Entry | None]) -> bool:
-        """Take a batch of new states (None: gone) as one generation.
+        """Apply a batch of new states (None: removed) as one generation.
 
-        What is no difference to the present state is passed over; with no difference at all the
-        generation stays. A removed directory takes what is below it along. Returns whether
-        anything changed.
+        States equal to the present ones are skipped; if all are, the generation stays. Removing a
+        directory removes everything below it. Returns whether anything changed.
         """
         if self._spellings is not None:
             batch = self._spellings.respelled(batch)
@@ -184,7 +183,7 @@ class Manifest:
         for path in sorted(differences):
             entry = differences[path]
             if entry is not None and self._is_behind(path):
-                entry = None  # what was seen there is behind a link, and not below this path
+                entry = None  # it was seen through a symlink, and is not below this path
             before = self._entries.get(path)
             if isinstance(before, DirectoryEntry) and not isinstance(entry, DirectoryEntry):
                 for below in [p for p in self.below(path) if differences.get(p) is None]:
@@ -212,7 +211,7 @@ class Manifest:
         return generation >= self._complete_since
 
     def _is_behind(self, path: str) -> bool:
-        """Whether something above a path is no directory."""
+        """Whether the nearest known entry above a path is no directory."""
         while (path := path.rpartition("/")[0]) != "":
             above = self._entries.get(path)
             if above is not None:
@@ -265,8 +264,8 @@ class Manifest:
         return not self.can_tell_since(generation) if changed is None else changed > generation
 
     def has_newer(self, path: str, generation: int) -> bool:
-        """Whether what ``path`` leads to, or a step on the way there, was changed after
-        ``generation``: a tree of that one led elsewhere, or nowhere."""
+        """Whether any entry passed in resolving ``path`` changed after ``generation``: in a tree
+        of that generation the path may lead elsewhere, or nowhere."""
         is_newer = False
 
         def lookup(step: str) -> Entry | None:
@@ -278,11 +277,11 @@ class Manifest:
         return is_newer
 
     def paths_of(self, digest: bytes) -> frozenset[str]:
-        """The files that have this content."""
+        """The files with this content."""
         return frozenset(self._holders.get(digest, ()))
 
     def names(self, directory: str) -> frozenset[str]:
-        """The names directly in a directory; empty when it holds none or is not there."""
+        """The names directly in a directory; empty if it has none or does not exist."""
         return frozenset(self._names.get(directory, ()))
 
     def children(self, directory: str) -> list[str]:
@@ -303,8 +302,8 @@ class Manifest:
                     pending.append(child)
 
     def since(self, generation: int) -> list[Change]:
-        """What changed after ``generation``, for which ``can_tell_since``; 0 gives the whole
-        listing. Sorted by path."""
+        """The changes after ``generation``, sorted by path; all entries for 0. Complete if
+        ``can_tell_since(generation)``."""
         if generation <= 0:
             paths = list(self._entries)
         else:
@@ -317,7 +316,7 @@ class Manifest:
         return [Change(os.fsencode(p), self._entries.get(p)) for p in paths]
 
     def resolve(self, path: str) -> str | None:
-        """The path with every symlink followed, or None where that leaves the manifest."""
+        """The path with every symlink followed, or None if that leaves the manifest."""
         if self._spellings is None:
             return resolve(path, self._entries.get)
         real = resolve(path, self.get)
@@ -325,7 +324,7 @@ class Manifest:
 
 
 def components(path: str) -> list[str]:
-    """A path's parts, last first; a slash at its end is a ``.``, as it asks for a directory."""
+    """A path's parts, last first; a trailing slash, which requires a directory, gives a ``.``."""
     parts = [part for part in path.split("/") if part]
     if path.endswith("/"):
         parts.append(".")
@@ -333,11 +332,11 @@ def components(path: str) -> list[str]:
 
 
 def resolve(path: str, lookup: Callable[[str], Entry | None]) -> str | None:
-    """Follow symlinks in an absolute path as the kernel does, within what ``lookup`` knows.
+    """Follow symlinks in an absolute path as the kernel does, among the entries of ``lookup``.
 
-    ``..`` steps up from the *resolved* directory. Returns the path of a non-symlink entry, or
-    None when a component is missing or no directory, or there are more than 40 links. The result
-    need not be an entry itself only in the case of ``/``.
+    ``..`` steps up from the *resolved* directory. Returns the path of a non-symlink entry or
+    ``/``, which need not be an entry. Returns None if a component is missing or no directory, or
+    after more than 40 symlinks.
     """
     pending = components(path)
     here, followed = "", 0

@@ -1,6 +1,6 @@
-"""Looks at the disk for the mirror: what is at a path and below it, watched before it is read.
+"""Adds, lists and relists the mirrored directories (roots); each is watched before it is read.
 
-Called under the mirror's lock. Changes no manifest: a batch of entries is its answer.
+Called by ``Mirroring`` under its lock. Passes batches of entries to a callback that applies them.
 """
 
 import logging
@@ -21,7 +21,7 @@ from distbuild.system.paths import WINDOWS
 
 log = logging.getLogger(__name__)
 
-#: A tree with more entries than this is mirrored without what is below its own directories.
+#: Of a tree with more entries only the top is mirrored (see ``Kind.SHALLOW``).
 MAX_TREE_ENTRIES = 200_000
 #: So many roots whose directory is gone are kept, each for one ``stat`` a job.
 MAX_GONE_ROOTS = 16
@@ -30,8 +30,11 @@ MAX_ABSENT = 256
 
 
 class Survey:
-    """``pins`` has paths that count by themselves; ``narrow`` takes a root that is too large,
-    and says what is then to be applied."""
+    """Reads the entries at and below paths from the disk, without changing the manifest.
+
+    Paths in ``pins`` are mirrored in or outside any root. ``narrow`` is called with a root that is
+    too large, and returns the batch to apply instead.
+    """
 
     def __init__(
         self,
@@ -48,7 +51,7 @@ class Survey:
         self._shown_for: tuple[list[tuple[str, Kind]], int] | None = None
 
     def state(self, path: str) -> dict[str, Entry | None]:
-        """What is now at a changed path and below it; empty when the path is none of ours."""
+        """The present entries at a changed path and below it; empty if it is not mirrored."""
         if WINDOWS and (spelled := self._as_on_disk(path)) != path:
             return {path: None, **self.state(spelled)}
         root = self._place.roots.holding(path)
@@ -64,13 +67,13 @@ class Survey:
         return self.subtree(path, root) if entry == DIRECTORY else {path: entry}
 
     def _as_on_disk(self, path: str) -> str:
-        """A path that an event names, in the spelling of the directories that are mirrored."""
+        """The path of an event in the disk's spelling, below its directory's mirrored spelling."""
         directory, _, name = path.rpartition("/")
         manifest = self._place.manifest
         return disk.as_on_disk(manifest.spelled(f"{manifest.spelled(directory)}/{name}"))
 
     def states(self, paths: Iterable[str]) -> dict[str, Entry | None]:
-        """What is now at changed paths, sorted, and below them; each directory is read once."""
+        """The present entries at the changed paths (sorted) and below; reads a directory once."""
         batch: dict[str, Entry | None] = {}
         listed: set[tuple[str, str]] = set()
         for path in paths:
@@ -85,12 +88,13 @@ class Survey:
         return batch
 
     def _in_home(self, path: str, root: Root) -> bool:
-        """Whether a path is inside a directory of ours below its root, a worker's sandbox say."""
+        """Whether a path is inside one of dist_build's own directories, such as a worker's
+        sandbox, below its root."""
         homes = self._place.scanner.homes
         return any(h != path and inside(path, h) and inside(h, root.path) for h in homes)
 
     def subtree(self, directory: str, root: Root) -> dict[str, Entry | None]:
-        """What is at a directory and below it; None for what only the manifest still has."""
+        """The entries at a directory and below it; None for a path that only the manifest has."""
         found: dict[str, Entry | None] = {directory: DIRECTORY}
         self._cover(directory, root)
         if root.kind is Kind.SHALLOW:
@@ -115,7 +119,7 @@ class Survey:
             self._place.watcher.cover(directory)
 
     def _apart(self, directory: str, found: Mapping[str, Entry | None]) -> list[str]:
-        """Roots below a directory that still stand, and that its own listing does not reach."""
+        """Existing roots below a directory that its own listing does not reach."""
         nested = [r for r in self._place.roots if r.path != directory and inside(r.path, directory)]
         return [
             root.path
@@ -125,8 +129,9 @@ class Survey:
         ]
 
     def shown(self) -> list[bytes]:
-        """What a sandbox shows in place of its own files: whole directories, and single files
-        and links where a directory is mirrored in part (the worker's compiler is in ``/usr``)."""
+        """The paths that shadow the worker's own files in a sandbox, sorted: whole directories, and
+        single files and symlinks where a directory is mirrored in part (the worker's compiler is
+        in ``/usr``)."""
         roots, manifest = self._place.roots, self._place.manifest
         kinds = [(root.path, root.kind) for root in roots]
         key = (kinds, self._pins.version)
@@ -146,12 +151,12 @@ class Survey:
             self._shown_for = None
 
     def visit(self, root: Root) -> None:
-        """Watch and read all of a root without an answer: its digests are then known."""
+        """Watch and read all of a root only to cache its digests."""
         self._cover(root.path, root)
         self._place.scanner.tree(root.path, lambda d: self.watch(d, root), MAX_TREE_ENTRIES)
 
     def watch(self, directory: str, root: Root | None) -> None:
-        """Watch one directory; a root in which that fails is listed again for each job."""
+        """Watch one directory; if that fails, its root is listed again for each job."""
         if self._place.watcher.add(directory) or root is None or root.polled:
             return
         if disk.isdir(directory):
@@ -176,7 +181,7 @@ def _is_followed(root: Root) -> bool:
 
 
 class Intake:
-    """The roots of a ``place``. ``apply`` takes a batch of entries into the manifest."""
+    """Adds roots to a ``place`` and lists them; ``apply`` adds a batch to the manifest."""
 
     def __init__(
         self,
@@ -196,8 +201,8 @@ class Intake:
         self._gone: dict[str, Root] = {}
 
     def take_in(self, spelled: str, now: tuple[int, int] | None) -> None:
-        """Mirror a directory that is ``now`` this (device, inode); None: it is not there."""
-        # Recorded before the scan: a switch during it then shows at the next job.
+        """Mirror a directory whose (device, inode) is ``now``; None: it does not exist."""
+        # Recorded before the scan, so that the next job detects a replacement during it.
         self._required.note(spelled, now)
         way = trace(spelled)
         missed = way.real is not None and self._place.manifest.get(way.real) != DIRECTORY
@@ -214,7 +219,7 @@ class Intake:
         known = self._place.roots.holding(way.real)
         if known is not None and known.listed == standing(known.path) is not None:
             if known.kind is Kind.DEEP:
-                # The root stands and is watched: what is new in it is told, or listed now.
+                # The root is intact and watched: changes in it are reported, or listed now.
                 if missed:
                     self._pending.changed(way.real, is_directory=True)
                 return
@@ -227,8 +232,8 @@ class Intake:
         self.renew([known])
 
     def surround(self, spelled: str) -> None:
-        """Mirror what is directly in a directory, of which a file is mirrored by name: what that
-        includes by quotes is looked for there first."""
+        """Mirror the files directly in a directory of which one file is mirrored by name: the
+        compiler searches it first for that file's quoted includes."""
         real = disk.realpath(spelled)
         if self._place.roots.holds_files_of(real) or not disk.isdir(real):
             return
@@ -239,21 +244,22 @@ class Intake:
         self.renew([root])
 
     def _take_file(self, spelled: str, real: str) -> None:
-        """Compilers warn of a file among their directories."""
+        """Mirror a file that is named as a directory: compilers warn about it."""
         if policy.is_pseudo_fs(real):
             return
-        self._ways.ask(spelled)  # no event would tell what becomes of it
+        self._ways.ask(spelled)  # no event would report its changes
         if self._place.manifest.get(real) is None:
             self._required.closed.add(spelled)
 
     def defer(self, real: str) -> None:
-        """Watch a directory whose content the workers have already."""
+        """Watch a directory whose content the workers have already, without mirroring it yet."""
         root = Root(real, Kind.DEFERRED)
         self._place.roots.add(root)
         self.survey.visit(root)
 
     def renew(self, roots: Iterable[Root]) -> None:
-        """List roots as if for the first time: what is watched there may have been moved away."""
+        """Watch and list roots as if for the first time: the watches may be on directories that
+        were moved away."""
         renewed = {r.path: r for r in roots if r.kind is not Kind.DEFERRED}
         for path in list(renewed):
             self._place.watcher.forget(path)
@@ -264,7 +270,7 @@ class Intake:
         self._ways.watch_again(renewed.keys())
 
     def rescan(self, root: Root) -> None:
-        """List a root again and take the differences."""
+        """List a root again and apply the differences."""
         if root.kind is Kind.DEFERRED:
             return
         if disk.is_respelled(root.path):
@@ -272,7 +278,7 @@ class Intake:
         root.listed = standing(root.path)
         if root.listed is None:
             self._place.watcher.forget(root.path)
-            pinned = root.path in self._ways.pins.paths  # a file may stand there now
+            pinned = root.path in self._ways.pins.paths  # the path may be a file now
             self._apply({root.path: self._place.scanner.entry(root.path) if pinned else None})
             return
         self._apply(self.survey.subtree(root.path, root))
@@ -295,7 +301,7 @@ class Intake:
             self._ways.release(self._ways.pins.release(_holder(spelled)))
 
     def _respell(self, root: Root) -> None:
-        """Take a root under the spelling that its directory has now."""
+        """Replace a root's path with the present spelling of its directory."""
         self._place.watcher.forget(root.path)
         self._place.roots.discard(root.path)
         self._apply({root.path: None})
@@ -303,7 +309,8 @@ class Intake:
         self._place.roots.add(root)
 
     def _narrow(self, root: Root) -> dict[str, Entry | None]:
-        """Mirror only the top of a root from now on; what jobs named in it becomes a root."""
+        """Mirror only the top of a root from now on; directories in it that jobs named become
+        roots. Returns an empty batch: everything is applied already."""
         root.kind = Kind.SHALLOW
         self._place.watcher.forget(root.path)
         named = self._required.forget_below(root.path)

@@ -1,6 +1,6 @@
-"""Which directories are mirrored, and how a spelled path leads to a real one.
+"""The set of mirrored directories (roots), and the resolution of spelled paths to real ones.
 
-Reads the disk only through ``lstat``/``readlink`` of path components. Knows no manifest.
+Reads the disk only by the status and link target of single paths. Knows no manifest.
 """
 
 import enum
@@ -18,7 +18,8 @@ from distbuild.protocol.names import HOME_MARKER
 from distbuild.system import disk
 from distbuild.system.paths import WINDOWS
 
-#: The identity of what is there but is no directory. Its inode may have been one's until now.
+#: The identity of anything that exists but is no directory. Its own inode number is not used: it
+#: may have been a directory's before.
 NO_DIRECTORY = (-1, -1)
 
 
@@ -26,30 +27,30 @@ class Kind(enum.Enum):
     """How much of a root is mirrored."""
 
     DEEP = "deep"
-    SHALLOW = "shallow"  # its own files and the names of its directories
+    SHALLOW = "shallow"  # the files directly in it and the names of its directories
     DEFERRED = "deferred"  # watched; mirrored once a job names it or something in it changes
 
 
 class Root(msgspec.Struct):
-    """A mirrored directory by its real path. ``polled``: no events there, listed for each job.
+    """A mirrored directory by its real path. ``polled``: without events, listed for each job.
 
-    ``listed`` is the device and inode of the directory that was listed and is watched; another
-    one may stand at the path by now, of which no event tells.
+    ``listed`` is the device and inode of the directory that was listed and is watched. Another
+    directory may have replaced it at the path without an event.
     """
 
     path: str
     kind: Kind
     polled: bool = False
-    #: Taken in because of a single file in it; a command that names it may have all of it.
+    #: Added because of a single file in it; mirrored as a whole once a command names it.
     for_a_file: bool = False
     listed: tuple[int, int] | None = None
 
 
 class Trace(msgspec.Struct):
-    """The way of a path through the file system: every component passed, and where it ends.
+    """A path's resolution: the real path that it leads to, and the components passed.
 
-    ``real`` is None when a component is missing. ``entries`` has the directories and symlinks
-    that must be in a tree for the same path to lead to the same place there, also those that a
+    ``real`` is None if a component is missing. ``entries`` has the directories and symlinks that
+    a tree must contain for the path to lead to the same place there, including those that a
     later ``..`` leaves again.
     """
 
@@ -59,7 +60,7 @@ class Trace(msgspec.Struct):
 
 
 def trace(path: str) -> Trace:
-    """Walk an absolute path as the kernel would (path_resolution(7))."""
+    """Resolve an absolute path as the kernel does (path_resolution(7))."""
     result = Trace()
     pending = components(path)
     here, followed, is_directory = "", 0, True
@@ -135,13 +136,14 @@ class Pins:
 
 
 def link_entry(path: str, status: os.stat_result) -> SymlinkEntry:
-    """The link at ``path``, whose own status is ``status``. Raises OSError."""
+    """The entry of the symlink at ``path``, whose own status is ``status``. Raises OSError."""
     to_directory = disk.links_to_directory(status)
     return SymlinkEntry(os.fsencode(disk.readlink(path)), to_directory=to_directory)
 
 
 def identity(path: str) -> tuple[int, int] | None:
-    """Device and inode of the directory that a path leads to now; None: nothing is there."""
+    """Device and inode of the directory that a path leads to, ``NO_DIRECTORY`` for anything else;
+    None if there is nothing or it cannot be examined."""
     try:
         status = disk.stat(path)
     except OSError:
@@ -150,7 +152,7 @@ def identity(path: str) -> tuple[int, int] | None:
 
 
 def standing(path: str) -> tuple[int, int] | None:
-    """Device and inode of the directory at a path itself; None: there is none, or a link to one."""
+    """Device and inode of the directory at a path itself; None if there is none or a symlink."""
     try:
         status = disk.lstat(path)
     except OSError:
@@ -160,7 +162,7 @@ def standing(path: str) -> tuple[int, int] | None:
 
 
 def destination(path: str) -> tuple[int, int] | None:
-    """Device and inode of whatever a path leads to now; None: it leads nowhere."""
+    """Device and inode of the file or directory that a path leads to; None: it leads nowhere."""
     try:
         status = disk.stat(path)
     except OSError:
@@ -168,12 +170,13 @@ def destination(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-#: What a home of a syncer or worker holds that is its own; a clone of this project may be one too.
+#: Names that a syncer or worker creates in its home directory, which may also be a clone of this
+#: project.
 _OWN_NAMES = frozenset(("certs", "state", "logs", "sandbox", "store", "config.json"))
 
 
 def is_our_own(path: str) -> bool:
-    """Whether a real path is one of the files that a syncer or worker keeps in its home."""
+    """Whether a real path is, or is below, one that a syncer or worker keeps in its home."""
     above, name = posixpath.split(path)
     while name:
         if name in _OWN_NAMES and disk.lexists(posixpath.join(above, HOME_MARKER)):
@@ -183,7 +186,7 @@ def is_our_own(path: str) -> bool:
 
 
 def is_everybodys(path: str) -> bool:
-    """Whether a file is one's own, or one that all users may read; as root only the latter."""
+    """Whether all users may read a file or this process's user owns it; for root only the first."""
     if WINDOWS:
         return True
     try:
@@ -200,7 +203,7 @@ def inside(path: str, directory: str) -> bool:
 
 
 class Roots:
-    """The set of mirrored directories, by real path."""
+    """The mirrored directories, by real path."""
 
     def __init__(self) -> None:
         self._roots: dict[str, Root] = {}
@@ -224,9 +227,9 @@ class Roots:
         self._roots.pop(path, None)
 
     def holding(self, path: str) -> Root | None:
-        """The root by which ``path`` is mirrored, or None: the deep one if there is one.
+        """The root by which ``path`` is mirrored, if possible a deep one; None if there is none.
 
-        A shallow root holds only what is directly in it; no root holds what is inside a closed
+        A shallow root holds only the paths directly in it. No root holds the inside of a closed
         directory (``.git`` and the like) below it.
         """
         best: Root | None = None
@@ -246,7 +249,7 @@ class Roots:
             directory = above
 
     def holds_files_of(self, directory: str) -> bool:
-        """Whether a root holds the files that are directly in a directory."""
+        """Whether a root holds the files directly in a directory."""
         return self.holding(posixpath.join(directory, ".")) is not None
 
     def shallow(self) -> list[str]:
@@ -254,7 +257,7 @@ class Roots:
         return [root.path for root in self if root.kind is Kind.SHALLOW]
 
     def wide(self) -> list[str]:
-        """Of these only those that commands name, and that are too wide to mirror as a whole."""
+        """Paths of the shallow roots that commands name and that are too large to mirror whole."""
         return [r.path for r in self if r.kind is Kind.SHALLOW and not r.for_a_file]
 
     def nested(self, path: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""Reads the dev box's disk: what a path is, and what a directory tree holds.
+"""Scans the dev box's disk: makes manifest entries of single paths and of directory trees.
 
-Keeps digests by (path, size, mtime, inode, ctime), so that a second scan, also after a restart,
-only calls stat. Knows nothing of workers, generations or watching.
+Uses cached digests by (path, size, mtime, inode, ctime), so that a second scan, also after a
+restart, only calls stat. Knows nothing of workers, generations or watching.
 """
 
 import errno
@@ -40,24 +40,24 @@ from distbuild.system.paths import WINDOWS
 
 log = logging.getLogger(__name__)
 
-#: Times beyond this (the year 2262) are told as this one.
+#: Later times (after the year 2262) are clamped to this one.
 MAX_MTIME_NS = 2**63 - 1
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 
 
 class ScannedTree(msgspec.Struct):
-    """A scanned directory tree: its entries, and whether the scan stopped at its limit."""
+    """The entries of a scanned directory tree, and whether the scan stopped at its limit."""
 
     entries: dict[str, Entry] = msgspec.field(default_factory=dict)
     truncated: bool = False
 
 
 class Scanner:
-    """Turns paths into entries.
+    """Makes manifest entries of paths.
 
-    ``wanted`` are paths that are mirrored whatever their name and size: a compile asked for them.
-    ``homes`` are the directories seen that are ours, and not mirrored inside.
-    ``listed`` counts directories, ``hashed_bytes`` what was read: both stand still while nothing
+    ``wanted`` are paths mirrored regardless of name and size, because a compile named them.
+    ``homes`` are the directories seen that belong to dist_build and are not mirrored inside.
+    ``listed`` counts directories, ``hashed_bytes`` the bytes read: both are constant while nothing
     changes.
     """
 
@@ -66,34 +66,35 @@ class Scanner:
         self._max_file_bytes = max_file_bytes
         self.wanted: set[str] = set()
         self.homes: set[str] = set()
-        #: The user's: of its own files that begin with a dot only the names are mirrored.
+        #: The user's home directory: dot-files directly in it are mirrored by name only.
         self.home = ""
-        #: Directories of which we may not see what is in them; a compiler of somebody else may.
+        #: Directories that this process may not read or search, though another user's compiler may.
         self.closed: set[str] = set()
-        #: Mount points. One may be a file, and then no event of its directory tells of a change.
+        #: Mount points. If one is a file, its directory gets no event for a change of it.
         self.mounted: frozenset[str] = frozenset()
         self._kernel_made: dict[int, bool] = {}
-        # Files with another name, under which they can be written without an event for this one;
-        # and inodes with a second name of which the first may be one that was read before.
+        # Hard-linked files: a write through another name gives no event for this one. And inodes
+        # with several names, one of which may have been read before the others were linked.
         self._linked: dict[str, StatKey] = {}
         self._doubled: set[int] = set()
-        # Those by which what has them is not read, with their inodes: each is looked for once.
+        # Hard links under names that are never read (path -> inode); the inode's other names are
+        # searched once.
         self._other_names: dict[str, int] = {}
-        # What was read, and is too young to be remembered.
+        # Files that were read but are too young to be cached (see RACY_NS).
         self._young: dict[str, StatKey] = {}
         self.hashed_bytes = 0
         self.listed = 0
-        #: Is told of each file of a tree before all of the tree is known.
+        #: Called with each file of a tree while the scan of the tree goes on.
         self.found: Callable[[str, FileEntry], None] | None = None
-        #: Is told what was hashed, with its digest.
+        #: Called with the digest and the content of each file that was hashed.
         self.hashed: Callable[[bytes, bytes], None] | None = None
 
     def entry(self, path: str) -> Entry | None:
-        """What the path is; None: not there, or nothing that is mirrored (a socket, an object)."""
+        """The entry at a path; None if it is missing or not mirrored (a socket, an object file)."""
         try:
             status = disk.lstat(path)
             if WINDOWS and disk.as_on_disk(path) != path:
-                return None  # there, but under another spelling
+                return None  # it exists under another spelling
         except OSError as error:
             if error.errno not in _GONE:
                 log.debug("%s: %s", path, error)
@@ -121,16 +122,17 @@ class Scanner:
     def _handling(self, path: str) -> Handling:
         how = handling(posixpath.basename(path))
         if how is Handling.MIRROR and self.home and path.startswith(self.home + "/."):
-            # What a directory there holds is another matter: a command names it, or it is no root.
+            # Not the content of directories there: they are mirrored only if a command names them.
             return Handling.WITHHOLD if "/" not in path[len(self.home) + 1 :] else how
         return how
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Have these files read again, however unchanged they look."""
+        """Invalidate these files' digests, so that they are read again even if unchanged."""
         self._cache.forget(paths)
 
     def file(self, path: str, status: os.stat_result | None = None) -> Entry | None:
-        """A regular file as an entry with its digest; None when it is gone."""
+        """A regular file's entry with its digest; WITHHELD if the file is binary or unreadable;
+        None if it is gone."""
         try:
             status = status or disk.stat(path)
             known = self._cache.get(path, stat_key(status)) or self._hash(path)
@@ -159,15 +161,15 @@ class Scanner:
         return known
 
     def learn(self, path: str, read: FileRead, digest: bytes) -> Known:
-        """What is known of a file that was read; remembered, unless it may change unseen."""
+        """The facts about a file that was read; cached unless it may change without notice."""
         data, status = read.data, read.status
         known = Known(stat_key(status), digest, is_binary(data[:8]))
         if len(data) != status.st_size:
-            # It grew or shrank while it was read; its event is on the way.
+            # It grew or shrank while it was read; an event follows.
             return msgspec.structs.replace(known, key=(len(data), *stat_key(status)[1:]))
         if WINDOWS:
-            # A listing does not tell how many names a file has, nor what was written through
-            # another one: such a file is read each time.
+            # A listing shows neither a file's number of names nor writes through another name: a
+            # file with several names is read each time.
             if status.st_nlink > 1:
                 self._note_linked(path, status)
                 return known
@@ -181,23 +183,23 @@ class Scanner:
 
     def _note_linked(self, path: str, status: os.stat_result) -> None:
         known, now = self._linked.get(path), stat_key(status)
-        if known is None or known[2] != now[2]:  # by its inode
+        if known is None or known[2] != now[2]:  # compares inodes
             self._doubled.add(status.st_ino)
         self._linked[path] = now
 
     def _find_first_names(self) -> None:
-        """Of a file that gets a second name no event tells under its first."""
+        """Note files read under their first name: a second name gives no event for the first."""
         for path, key in (*self._cache.states(), *self._young.items()):
             if key[2] in self._doubled:
                 self._linked.setdefault(path, key)
         self._doubled.clear()
 
     def has_new_names(self) -> bool:
-        """Whether files with several names were met that ``written_elsewhere`` has not told of."""
+        """Whether hard-linked files were found since the last call of ``written_elsewhere``."""
         return bool(self._doubled)
 
     def written_elsewhere(self) -> list[str]:
-        """Files with several names that are not as they were when last read. One stat each."""
+        """Hard-linked files that changed since they were last read. Costs one stat each."""
         if self._doubled:
             self._find_first_names()
         changed = []
@@ -212,16 +214,16 @@ class Scanner:
         return changed
 
     def twins(self) -> dict[str, int]:
-        """Files that have another of their names in the mirror too, with their inodes."""
+        """Files with several of their names in the mirror: path -> inode."""
         linked = {path: key[2] for path, key in list(self._linked.items())}
         names = Counter(linked.values())
         return {path: inode for path, inode in linked.items() if names[inode] > 1}
 
     def tree(self, root: str, enter: Callable[[str], None], limit: int) -> ScannedTree:
-        """Everything below ``root`` and ``root`` itself, which must be a directory.
+        """The entries of ``root``, which must be a directory, and of everything below it.
 
         ``enter`` is called with each directory *before* it is listed, so that a watch set there
-        misses nothing that the listing does not show. Stops after ``limit`` entries.
+        reports every change that the listing misses. Stops after ``limit`` entries.
         """
         found = ScannedTree()
         found.entries[root] = DIRECTORY
@@ -252,7 +254,7 @@ class Scanner:
         return known
 
     def children(self, directory: str) -> dict[str, Entry]:
-        """What is directly in a directory, by path; empty when it is not there any more."""
+        """The entries directly in a directory, by path; empty if it is gone."""
         self.listed += 1
         was_closed = directory in self.closed
         self.closed.discard(directory)
@@ -270,7 +272,7 @@ class Scanner:
                     try:
                         entry = self._entry(path, item.stat(follow_symlinks=False))
                     except OSError:
-                        # Not of what is somebody else's mount alone.
+                        # A single unreadable item, such as another user's mount, does not count.
                         if not disk.access(directory, os.X_OK):
                             self.closed.add(directory)
                         continue

@@ -1,6 +1,6 @@
-"""The directories that jobs and the configuration need mirrored, as they spell them.
+"""The directories that jobs and the configuration need mirrored, as spelled, kept between runs.
 
-Knows which of them are not what they were when they were taken in; takes none in itself.
+Detects which of them were replaced since they were added to the mirror; the caller adds them again.
 """
 
 import logging
@@ -17,30 +17,30 @@ from distbuild.system import disk
 
 
 class Required:
-    """Directories with their (device, inode) when they were last taken in, None for absent ones.
+    """Directories with their (device, inode) when they were last added, None for absent ones.
 
-    Those that are ``named`` are so by a job or the configuration, not by an earlier run's memory.
+    ``named`` ones come from a job or the configuration, not from the memory of an earlier run.
     """
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, int] | None] = {}
-        # Where those stand that are spelled by way of a link: the directory may be moved, and the
-        # link be made to lead to it again.
+        # Spelled -> real path, for those spelled through a symlink: the directory may be moved and
+        # the symlink retargeted to it, which leaves its identity the same.
         self._real: dict[str, str] = {}
-        # The way of each that is absent and is spelled by way of a link, or with steps back: it may
-        # change, and what it led to be there again without being where it leads.
+        # The components of each absent one that is spelled through a symlink or with ``..``. They
+        # may change while it stays absent, and their old target may then appear.
         self._nowhere: dict[str, dict[str, Entry]] = {}
         self._named: set[str] = set()
-        #: Those to which we may not go, so that nobody knows whether they are there.
+        #: Those that this process may not reach, so that their existence is unknown.
         self.closed: set[str] = set()
-        #: Those that are no directories.
+        #: Those that exist but are no directories.
         self.files: set[str] = set()
 
     def moved(
         self, directories: Iterable[str], *, named: bool
     ) -> Iterator[tuple[str, tuple[int, int] | None]]:
-        """Those that have to be taken in, with what they are now. One ``stat`` each, and one more
-        behind a link; a few for a link that leads nowhere."""
+        """Those that must be added (again), with their present identity. Costs one ``stat`` each,
+        one more behind a symlink, and a few for a path through a symlink that leads nowhere."""
         if named:
             directories = list(directories)
             self._named.update(directories)
@@ -52,12 +52,12 @@ class Required:
                 yield spelled, now
 
     def _strayed(self, spelled: str) -> bool:
-        """Whether one that was absent has another way since then."""
+        """Whether the components of an absent one have changed."""
         way = self._nowhere.get(spelled)
         return way is not None and trace(spelled).entries != way
 
     def note(self, spelled: str, now: tuple[int, int] | None) -> None:
-        """A directory is being taken in as this."""
+        """Record a directory, about to be added, with its identity ``now``."""
         self._seen.pop(spelled, None)  # the newest is the last one
         self._seen[spelled] = now
         self.closed.discard(spelled)
@@ -76,11 +76,12 @@ class Required:
             self._real[spelled] = real
 
     def is_closed(self, spelled: str) -> bool:
-        """Whether nobody knows what a compiler finds there."""
+        """Whether it is unknown which files a compiler finds there."""
         return spelled in self.closed or (spelled in self.files and _is_header_map(spelled))
 
     def forget_below(self, top: str) -> list[str]:
-        """Have what leads to a place below ``top`` taken in again; returns it."""
+        """Forget the directories whose real paths are below ``top``, so that ``moved`` gives them
+        again; returns them."""
         real = {spelled: disk.realpath(spelled) for spelled in self._seen}
         below = [s for s, r in real.items() if r != top and inside(r, top)]
         for spelled in below:
@@ -110,14 +111,14 @@ class Required:
             self.files.discard(spelled)
 
     def named(self) -> list[str]:
-        """Those that exist and are named."""
+        """Those that exist and were named by a job or the configuration."""
         standing = [spelled for spelled, now in list(self._seen.items()) if now is not None]
         return [spelled for spelled in standing if spelled in self._named]
 
 
 def _is_header_map(path: str) -> bool:
-    """Whether clang would take a file for a list of headers that are anywhere."""
-    if not disk.isfile(path):  # a pipe's reader waits
+    """Whether a file is a header map of clang, whose headers may be in any directory."""
+    if not disk.isfile(path):  # opening a named pipe would block
         return False
     try:
         with disk.open_to_read(path) as file:
@@ -127,7 +128,7 @@ def _is_header_map(path: str) -> bool:
 
 
 def _may_go(path: str) -> bool:
-    """Whether it is known what is at a path."""
+    """Whether this process may find out if a path exists."""
     try:
         disk.stat(path)
     except PermissionError:
@@ -139,9 +140,9 @@ def _may_go(path: str) -> bool:
 
 log = logging.getLogger(__name__)
 
-#: A directory that no job named for this long (seconds) is not mirrored at the start any more.
+#: TTL (seconds): a directory that no job named for this long is not mirrored at the start.
 FORGET_S = 14 * 24 * 3600
-#: The time is written down again when the one on disk is older than this (seconds).
+#: The times on disk are updated when one is older than this (seconds).
 REFRESH_S = 24 * 3600
 
 
@@ -151,14 +152,15 @@ class _Remembered(msgspec.Struct):
 
 
 class RootMemory:
-    """Directories, with the time each was last named, and files that were asked for by name."""
+    """A file that keeps, between runs, the directories with the time each was last named, and the
+    files that compiles named."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last = _Remembered()
 
     def load(self) -> list[str]:
-        """Directories named lately; empty when nothing is remembered or readable."""
+        """The directories named within ``FORGET_S``; empty if the file is missing or unreadable."""
         try:
             self._last = msgspec.msgpack.decode(self._path.read_bytes(), type=_Remembered)
         except FileNotFoundError:
@@ -169,11 +171,11 @@ class RootMemory:
 
     @property
     def files(self) -> list[str]:
-        """The files that were asked for by name."""
+        """The files that compiles named."""
         return [os.fsdecode(file) for file in self._last.files]
 
     def save(self, directories: Iterable[str], files: Iterable[str]) -> None:
-        """Remember these as named by now."""
+        """Record ``directories`` as named now, and ``files``. Raises OSError."""
         now = time.time()
         last = self._last.directories
         named = dict.fromkeys(map(os.fsencode, directories), now)

@@ -1,6 +1,6 @@
-"""Chooses how changes are noticed on this system.
+"""The interface of file watchers, the choice of one for this system, and the queue of changes.
 
-Notifications are only trusted where they show, at the start, that they come in time.
+On Windows notifications are used only if a trial at the start shows that they arrive in time.
 """
 
 import logging
@@ -21,63 +21,59 @@ log = logging.getLogger(__name__)
 
 
 class FileWatcher(Protocol):
-    """What the mirror needs of file-change notification."""
+    """The mirror's interface to file-change notification."""
 
     def cover(self, directory: str) -> None:
-        """Have one watch for a directory and all below it, where the system has such watches."""
+        """Watch a directory and everything below it, if the system has recursive watches."""
 
     def add(self, directory: str) -> bool:
-        """Watch one directory, not what is below it. False: it cannot be watched."""
+        """Watch one directory, not recursively. False: it cannot be watched."""
 
     def forget(self, directory: str) -> None:
         """Stop watching a directory and everything below it."""
 
     def forget_one(self, directory: str) -> None:
-        """Stop watching a directory, not what is below it."""
+        """Stop watching a directory, but not those below it."""
 
     def barrier(self) -> bool:
-        """Return once every change made before the call was told. False: that is not certain."""
+        """Return once every change made before the call was reported. False: not certain."""
 
     def stop(self) -> None:
-        """Release everything."""
+        """End all watches and threads."""
 
 
 class NoWatcher:
-    """For systems without notification: watches nothing, so every directory is listed per job."""
+    """A watcher that watches nothing, for systems without notification: directories are listed for
+    each job."""
 
     def cover(self, directory: str) -> None:
-        """Nothing can be watched."""
         del directory
 
     def add(self, directory: str) -> bool:
-        """Nothing can be watched."""
         del directory
         return False
 
     def forget(self, directory: str) -> None:
-        """Nothing is watched."""
         del directory
 
     def forget_one(self, directory: str) -> None:
-        """Nothing is watched."""
         del directory
 
     def barrier(self) -> bool:
-        """Trivially true: nothing is watched."""
         return True
 
     def stop(self) -> None:
-        """Nothing to release."""
+        """Does nothing."""
 
 
 #: Gets ``changed(path, is_directory)`` and ``overflowed()``.
 MakeWatcher = Callable[[Callable[[str, bool], None], Callable[[], None]], FileWatcher]
-#: So many changes in a row have to be told by the time a barrier is passed.
+#: Number of consecutive changes in a trial; each must be reported when its barrier returns.
 TRIAL_ROUNDS = 50
 
 
 def watcher_maker(scratch: Path) -> MakeWatcher:
-    """What makes the best watcher for this system; ``scratch`` is a directory to try it in."""
+    """A factory of the best watcher for this system; ``scratch`` is a directory for a trial."""
     if not WINDOWS:
         return _inotify
 
@@ -94,7 +90,7 @@ def watcher_maker(scratch: Path) -> MakeWatcher:
 
 
 def is_prompt(make: MakeWatcher, scratch: Path) -> bool:
-    """Whether a watcher has told of each change once its barrier is passed."""
+    """Whether, in a trial, a watcher has reported each change when its barrier returns."""
     told: set[str] = set()
     lost: list[bool] = []
     try:
@@ -133,7 +129,10 @@ def _windows(changed: Callable[[str, bool], None], overflowed: Callable[[], None
 
 
 class Pending:
-    """Changed paths, each with whether it may be a directory, and whether events were lost."""
+    """A queue of changed paths between the watcher and the mirror; thread-safe.
+
+    Coalesces changes of one path, and keeps whether events were lost.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -142,27 +141,27 @@ class Pending:
         self._something = threading.Event()
 
     def changed(self, path: str, is_directory: bool) -> None:
-        """A path has changed."""
+        """Add a changed path; ``is_directory``: it may be a directory."""
         with self._lock:
             self._paths[path] = self._paths.get(path, False) or is_directory
         self._something.set()
 
     def overflowed(self) -> None:
-        """Events were lost: anything may have changed."""
+        """Record that events were lost: anything may have changed."""
         with self._lock:
             self._lost = True
         self._something.set()
 
     def wake(self) -> None:
-        """End a wait although nothing has changed."""
+        """Make ``wait`` return although nothing has changed."""
         self._something.set()
 
     def wait(self) -> None:
-        """Return once there is something to take."""
+        """Block until something is queued, or ``wake`` is called."""
         self._something.wait()
 
     def take(self) -> tuple[list[str], bool]:
-        """The changed paths, sorted, and whether events were lost; then there is nothing."""
+        """Remove and return the changed paths, sorted, and whether events were lost."""
         with self._lock:
             self._something.clear()
             paths, self._paths = sorted(self._paths), {}

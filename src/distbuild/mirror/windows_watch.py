@@ -1,7 +1,7 @@
-"""The watcher on Windows: one notification for a directory with all that is below it.
+"""A file watcher for Windows: one recursive watch per mirrored tree, with a barrier.
 
-A watch for each directory would keep every directory above it from being renamed. Knows the
-calls of Windows only by ``ChangeReader``, so that it runs on every system.
+A watch on each directory would prevent renaming any directory above it. Calls Windows only through
+``ChangeReader``, so that it runs on every system in tests.
 """
 
 import contextlib
@@ -20,30 +20,31 @@ from distbuild.system.paths import windows_form
 
 log = logging.getLogger(__name__)
 
-#: FILE_NOTIFY_INFORMATION: offset of the next one, action, bytes of the name, which follows.
+#: FILE_NOTIFY_INFORMATION: offset of the next one, action, size in bytes of the name that follows.
 _HEAD = struct.Struct("<III")
-#: How often who waits for the thread looks whether it has ended (seconds).
+#: Interval (seconds) at which a thread that waits for the watcher's thread checks that it lives.
 _LOOK_S = 1.0
 ADDED, REMOVED, MODIFIED, RENAMED_FROM, RENAMED_TO = 1, 2, 3, 4, 5
 
 
 class ChangeReader(Protocol):
-    """What ``DirectoryChanges`` does; ``wake`` is called from any thread, the rest from one."""
+    """The interface of ``DirectoryChanges``; only ``wake`` is thread-safe, the rest is called from
+    one thread."""
 
     def open(self, path: str, *, deep: bool) -> int:
-        """Watch a directory, in Windows' form; its key."""
+        """Watch a directory, given in Windows' form; returns the watch's key. Raises OSError."""
 
     def close(self, key: int) -> None:
         """End a watch."""
 
     def wait(self, timeout_ms: int = ...) -> Completion | None:
-        """What a watch has to tell, ``WOKEN``, or None after the timeout."""
+        """The next completion of a watch, ``WOKEN``, or None after the timeout."""
 
     def wake(self) -> None:
-        """Have ``wait`` return."""
+        """Make ``wait`` return ``WOKEN``."""
 
     def stop(self) -> None:
-        """Release everything."""
+        """End all watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class _WatchedDirectory:
 
 
 class WindowsWatcher:
-    """Calls ``changed(path, is_directory)`` and ``overflowed()`` from a thread of its own.
+    """A FileWatcher that calls ``changed(path, is_directory)`` and ``overflowed()`` in a thread.
 
     ``is_directory`` False is certain, True is not.
     """
@@ -77,33 +78,27 @@ class WindowsWatcher:
         self._thread.start()
 
     def cover(self, directory: str) -> None:
-        """See Watcher."""
         self._open(_WatchedDirectory(directory, deep=True))
 
     def add(self, directory: str) -> bool:
-        """See Watcher."""
         return self._open(_WatchedDirectory(directory, deep=False))
 
     def forget(self, directory: str) -> None:
-        """See Watcher. What a directory above covers stays covered."""
+        """Stop watching; a recursive watch on a directory above stays."""
         self._close(lambda d: d == directory or d.startswith(directory + "/"))
 
     def forget_one(self, directory: str) -> None:
-        """See Watcher."""
         self._close(lambda d: d == directory)
 
     def barrier(self) -> bool:
-        """See Watcher.
-
-        NTFS tells of a change within the call that makes it, to the thread that listens: once that
-        has found nothing more to take in, all earlier changes were told. What a program has not
-        closed or flushed yet shows nowhere.
+        """Always True: NTFS queues a notification within the call that makes the change, so all
+        earlier changes were reported once the thread finds nothing more queued. Writes that a
+        program has neither closed nor flushed yet give no notification.
         """
         self._ask(self._drain)
         return True
 
     def stop(self) -> None:
-        """See Watcher."""
         self._stopping = True
         self._changes.wake()
         self._thread.join()
@@ -127,7 +122,7 @@ class WindowsWatcher:
         return True
 
     def _ask(self, task: Callable[[], None]) -> None:
-        """Have the thread do something, and wait for it. Raises what ``task`` raises."""
+        """Run ``task`` in the watcher's thread and wait for it. Raises OSError if ``task`` does."""
         done: Future[None] = Future()
         self._tasks.append((task, done))
         self._changes.wake()
@@ -169,7 +164,7 @@ class WindowsWatcher:
             self._ask(lambda: self._end(keys))
 
     def _end(self, keys: list[int]) -> None:
-        # What they have to tell of the time before is told.
+        # Report their events of the time before.
         self._drain()
         for key in keys:
             with self._lock:
@@ -197,17 +192,21 @@ class WindowsWatcher:
         for action, name in notifications(data):
             path = watch.directory.rstrip("/") + "/" + name.replace("\\", "/")
             if "~" in name:
-                # Perhaps a file's short name, which no manifest knows.
+                # It may be a file's short (8.3) name, which no manifest has.
                 self._changed(watch.directory, True)
             elif action in (REMOVED, RENAMED_FROM):
                 self._changed(path, True)
             elif action != MODIFIED or not self._is_directory(path):
-                # A directory is modified when a name comes or goes in it: that is told by itself.
+                # A directory is modified when a name in it is added or removed, which has an event
+                # of its own.
                 self._changed(path, action != MODIFIED and self._is_directory(path))
 
 
 def notifications(data: bytes) -> Iterator[tuple[int, str]]:
-    """Action and relative name of each event. Raises ValueError for what is no such list."""
+    """Action and relative name of each event in a buffer of FILE_NOTIFY_INFORMATION records.
+
+    Raises ValueError if the buffer is malformed.
+    """
     offset = 0
     while data:
         if offset + _HEAD.size > len(data):

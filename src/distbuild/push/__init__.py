@@ -1,4 +1,4 @@
-"""Sends the mirror to the workers: for each one, entries first, then the contents it lacks.
+"""Syncer side: pushes the mirror to each worker, entries first, then the contents it lacks.
 
 Knows no job.
 """

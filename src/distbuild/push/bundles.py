@@ -1,7 +1,7 @@
-"""Turns digests of the manifest into bundles, ready to be sent. Reads the dev box's disk.
+"""Reads contents by digest from the dev box's disk and compresses them into bundles to be sent.
 
-Workers that are filled at the same time ask for the same contents: each is packed once for all,
-and what the scan has just read is not read again.
+Workers that are filled at the same time need the same contents: each is compressed once for all of
+them, and contents just read by the scan are not read again. Knows no worker.
 """
 
 import contextlib
@@ -16,17 +16,17 @@ from distbuild.protocol.messages import BATCH_BYTES, Bundle, Digest, FileEntry
 from distbuild.push.found_files import Ahead
 from distbuild.system import disk
 
-#: A group is closed once its contents, plain, are so many bytes; what is as large is a group of
-#: its own. So none is larger than MAX_BUNDLE_BYTES but of a single content.
+#: A group is closed once its contents, not compressed, have this many bytes. A content as large is
+#: a group of its own, so no group of several contents exceeds MAX_BUNDLE_BYTES.
 GROUP_BYTES = 1024 * 1024
 
 Read = Callable[[Digest], bytes | None]
 
 
 class Group:
-    """Contents for one frame, which is made once, whoever asks first: the others wait for it.
+    """Contents for one frame, which the first caller makes while the others wait for it.
 
-    ``size`` is that of all contents in plain bytes. ``contents`` are those that were read already.
+    ``size`` is the contents' total in bytes, not compressed. ``contents`` are those already read.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class Group:
         return f"Group({len(self.digests)} contents, {self.size} bytes)"
 
     def bundle(self, read: Read) -> Bundle:
-        """The frame, without the contents that ``read`` does not find: then it is made anew for
-        whoever asks next, since a file may be away for a moment only."""
+        """The frame without the contents that ``read`` does not find. An incomplete one is made
+        again for the next caller, since a file may be missing only for a moment."""
         with self._lock:
             if self._bundle is not None:
                 return self._bundle
@@ -63,7 +63,7 @@ class Group:
 
 
 class Filling:
-    """Contents with their sizes, gathered into groups as they come."""
+    """Collects contents, in the order of their arrival, into groups of about ``GROUP_BYTES``."""
 
     def __init__(self) -> None:
         self.contents: dict[Digest, bytes] = {}
@@ -71,7 +71,7 @@ class Filling:
         self._size = 0
 
     def add(self, digest: Digest, size: int, content: bytes | None = None) -> Iterator[Group]:
-        """One more; the groups that are closed with it."""
+        """Add a content; yields the groups that this closes."""
         if size >= GROUP_BYTES:
             yield Group([digest], size, {} if content is None else {digest: content})
             return
@@ -83,7 +83,7 @@ class Filling:
             yield from self.close()
 
     def close(self) -> Iterator[Group]:
-        """What has been gathered, if anything has."""
+        """Yield the contents collected so far as a group, unless there are none."""
         if self._digests:
             group = Group(self._digests, self._size, self.contents)
             self._digests, self._size, self.contents = [], 0, {}
@@ -91,11 +91,14 @@ class Filling:
 
 
 class Groups:
-    """Groups that others may want as well, oldest first: as read, and as packed. Not locked."""
+    """A cache of groups that other workers may need too, oldest first, raw and compressed.
+
+    Not thread-safe.
+    """
 
     def __init__(self) -> None:
         self._group_of: dict[Digest, Group] = {}
-        # Read, and not packed yet.
+        # Read, but not compressed yet.
         self._raw: dict[Group, int] = {}
         self.raw_bytes = 0
         self._packed: dict[Group, int] = {}
@@ -105,7 +108,7 @@ class Groups:
         return digest in self._group_of
 
     def add(self, group: Group, *, is_read: bool) -> None:
-        """Keep a group; ``is_read``: with its contents."""
+        """Add a group; ``is_read``: it has its contents."""
         for digest in group.digests:
             self._group_of[digest] = group
         if is_read:
@@ -113,14 +116,14 @@ class Groups:
             self.raw_bytes += group.size
 
     def oldest_raw(self) -> Group | None:
-        """The first group that waits to be packed; whoever is given it packs it."""
+        """Remove and return the oldest group to be compressed, which the caller must do."""
         group = next(iter(self._raw), None)
         if group is not None:
             self._forget_raw(group)
         return group
 
     def was_packed(self, group: Group, size: int, keep_bytes: int) -> None:
-        """A group takes ``size`` bytes now; the oldest go where all take more than is kept."""
+        """Record a group's compressed size, and evict the oldest groups beyond ``keep_bytes``."""
         self._forget_raw(group)
         if group in self._packed or self._group_of.get(group.digests[0]) is not group:
             return
@@ -134,7 +137,7 @@ class Groups:
                     del self._group_of[digest]
 
     def within(self, wanted: Mapping[Digest, object]) -> tuple[list[Group], list[Digest]]:
-        """Groups of which all is wanted, and what is wanted and in none of them."""
+        """The groups of which every content is wanted, and the wanted digests in none of them."""
         whole: dict[Group, bool] = {}
         rest = []
         for digest in wanted:
@@ -153,29 +156,29 @@ class Groups:
 
 log = logging.getLogger(__name__)
 
-#: Packed contents that are kept for the other workers. What a slower one asks for later than that
-#: is packed again.
+#: Compressed contents kept for the other workers. If a slower one needs an evicted group, that is
+#: compressed again.
 KEEP_BYTES = 40 * 1024 * 1024
-#: Contents that were just hashed wait up to this much (plain) for a sender to pack them. Beyond it
-#: whoever hashes packs the oldest group itself.
+#: Contents just hashed that wait for a sender to compress them (bytes, not compressed). Beyond it
+#: the thread that hashes compresses the oldest group itself.
 RAW_BYTES = 16 * 1024 * 1024
-#: Contents that were hashed last are kept up to this much, if none is larger than a part of it: a
-#: worker asks for what it was offered a moment later, and by then a busy file is another one.
+#: The contents hashed last are kept up to this size, except any above MAX_RECENT_BYTES: a worker
+#: requests an offered content a moment later, when a busy file may have changed again.
 RECENT_BYTES = 8 * 1024 * 1024
 MAX_RECENT_BYTES = 1024 * 1024
 
 
 class BlobSource:
-    """The contents behind the manifest's digests. For any number of threads."""
+    """The contents of the manifest's digests, read or compressed; thread-safe."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._lock = threading.Lock()
         self.ahead = Ahead()
         self._users = 0
-        # Empty while nobody sends.
+        # Empty while there are no senders.
         self._groups = Groups()
-        # What was hashed last, and is no whole group yet.
+        # The contents hashed last, which do not fill a group yet.
         self._hashed = Filling()
         self._recent: dict[Digest, bytes] = {}
         self._recent_bytes = 0
@@ -183,8 +186,8 @@ class BlobSource:
         self.sent_bytes = 0
 
     def read(self, digest: Digest) -> bytes | None:
-        """The content with this digest, or None when no mirrored file has it any more, nor had it a
-        moment ago."""
+        """The content with this digest; None if no mirrored file has it now or had it a moment
+        ago."""
         for path, _ in self._files_of(digest):
             try:
                 with disk.open_to_read(path) as file:
@@ -206,14 +209,14 @@ class BlobSource:
             yield found
 
     def size_of(self, digest: Digest) -> int:
-        """The plain size of a content of the mirror; 0 when no file has it any more."""
+        """The size of a content, not compressed; 0 if no file has it any more."""
         recent = len(self._recent.get(digest, b""))
         return next((entry.size for _, entry in self._files_of(digest)), recent)
 
     def requests(self, digests: Iterable[Digest]) -> Iterator[list[Group]]:
-        """The digests in groups, some megabytes of plain content at a time, for ``bundles``.
+        """The digests in groups for ``bundles``; each list has some megabytes, not compressed.
 
-        Where all of a group that is known already is wanted, it is one of these.
+        Reuses every cached group of which all contents are wanted.
         """
         request: list[Group] = []
         size = 0
@@ -241,7 +244,7 @@ class BlobSource:
         return groups + new
 
     def batches(self, digests: Iterable[Digest]) -> Iterator[list[Bundle]]:
-        """The contents that can be had, in batches of some megabytes; what cannot is left out."""
+        """The available contents in batches of some megabytes; omits those not available."""
         with self.sending():
             for request in self.requests(digests):
                 if bundles := self.bundles(request):
@@ -249,7 +252,7 @@ class BlobSource:
 
     @contextlib.contextmanager
     def sending(self) -> Iterator[None]:
-        """Keep what is packed meanwhile for other senders."""
+        """A context in which groups are cached for other senders."""
         self.begin()
         try:
             yield
@@ -257,18 +260,18 @@ class BlobSource:
             self.end()
 
     def begin(self) -> None:
-        """Somebody sends, or is about to; until ``end``."""
+        """Register a sender, now or soon active, until ``end``."""
         with self._lock:
             self._users += 1
 
     def end(self) -> None:
-        """The last one to go takes along what was kept."""
+        """Remove a sender; the last one empties the cache."""
         with self._lock:
             self._users -= 1
             self._tidy()
 
     def scanned(self) -> None:
-        """The first scan is over."""
+        """Record that the first scan is over."""
         with self._lock:
             self._close_hashed()
             self.ahead.close()
@@ -281,11 +284,11 @@ class BlobSource:
                 self.ahead.forget()
 
     def hashed(self, digest: Digest, content: bytes) -> None:
-        """Content that was just read: kept for a while, as its file may be another one soon, and
-        not read again for whoever is sent something just now.
+        """Keep a content that was just read: its file may change soon, and active senders need not
+        read it again.
 
-        A thread that reads files beside the one that scans takes Python's lock from it at each of
-        a dozen calls, and both are slower than one that does all.
+        Rejected: a reader thread beside the scan. It takes Python's lock from the scan at each of
+        a dozen calls, and both are slower than one thread that does all.
         """
         with self._lock:
             self._keep_recent(digest, content)
@@ -312,10 +315,10 @@ class BlobSource:
             self._groups.add(group, is_read=True)
 
     def ripe(self, digests: Sequence[Digest]) -> tuple[list[Digest], list[Digest]]:
-        """Those that can be sent as well now as later, and those of groups that will be whole.
+        """Splits digests into those to send now, and those whose groups may still become whole.
 
-        The scan goes on: what it reads next may fill up a group, and the worker be asked whether
-        it lacks the rest of one.
+        While the scan goes on, its next files may fill up a group, and the worker may turn out to
+        lack the rest of one.
         """
         with self._lock:
             if self.ahead.is_closed or not self._users:
@@ -326,10 +329,10 @@ class BlobSource:
         return [d for d in digests if d not in late], waiting
 
     def bundles(self, groups: Iterable[Group]) -> list[Bundle]:
-        """The contents of ``groups`` that can be had, packed.
+        """The available contents of ``groups``, compressed.
 
-        A file that changed since it was hashed, and not just now, is left out: its event is on the
-        way, and with it another generation.
+        A content is omitted if its file changed since it was hashed and the content is not kept:
+        an event follows, and with it a new generation.
         """
         bundles = [bundle for group in groups if (bundle := self._bundle_of(group)).digests]
         with self._lock:

@@ -1,21 +1,21 @@
-"""What the first scan has found so far: its contents go to empty workers before the scan is over.
+"""The files that the first scan has found so far: empty workers get their contents during the scan.
 
-A worker's store is filled so, and nothing else: its tree is told of the mirror once all of that is
-known. Knows no worker, no content and no disk.
+This fills only the workers' stores; their trees get the manifest once it is complete. Knows no
+worker, no content and no disk.
 """
 
 import threading
 
 from distbuild.protocol.messages import Digest, FileEntry
 
-#: Listeners are woken each time that so many files more were found.
+#: Listeners are woken after each this many files found.
 STEP = 400
 
 Found = tuple[str, FileEntry]
 
 
 class Ahead:
-    """Files in the order in which they were found, until ``close``. For any number of threads."""
+    """Files in the order in which they were found, until ``close``; thread-safe."""
 
     def __init__(self) -> None:
         self._files: list[Found] = []
@@ -24,11 +24,11 @@ class Ahead:
         self.is_closed = False
 
     def listen(self, bell: threading.Event) -> None:
-        """Have ``bell`` set when there is more."""
+        """Set ``bell`` after every ``STEP`` files found."""
         self._bells.append(bell)
 
     def found(self, path: str, entry: FileEntry) -> None:
-        """The scan has hashed this file."""
+        """Add a file that the scan has hashed; ignored after ``close``."""
         if self.is_closed:
             return
         self._paths[entry.digest] = (path, entry)
@@ -38,21 +38,19 @@ class Ahead:
                 bell.set()
 
     def after(self, begin: int) -> list[Found]:
-        """What was found beyond the first ``begin``, if it is worth a message.
-
-        All that is left, once the scan is over.
-        """
+        """The files found after the first ``begin``; none while the scan goes on and they are fewer
+        than ``STEP``, too few for a message."""
         files = self._files[begin:]
         return files if self.is_closed or len(files) >= STEP else []
 
     def get(self, digest: Digest) -> Found | None:
-        """A file with this content."""
+        """A file with this content, as found by the scan."""
         return self._paths.get(digest)
 
     def close(self) -> None:
-        """The scan is over: the manifest knows it all."""
+        """Stop collecting: the scan is over, and the manifest has all files."""
         self.is_closed = True
 
     def forget(self) -> None:
-        """Nobody is filled any more with what was found."""
+        """Drop all files: no worker is filled with them any more."""
         self._files, self._paths = [], {}

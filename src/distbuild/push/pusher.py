@@ -1,7 +1,7 @@
-"""Keeps one worker's tree at the manifest's generation, and knows how that worker is.
+"""Pushes the manifest to one worker whenever it changes, and monitors the worker's status.
 
-One thread per configured host. Offers by digest, sends what is missing, and starts anew after any
-failure: a blob that arrived stays. Knows no jobs.
+One thread per configured host. Offers contents by digest, sends the missing ones, and starts over
+after any failure: contents that arrived stay on the worker. Knows no jobs.
 """
 
 import logging
@@ -23,7 +23,10 @@ from distbuild.push.worker_client import CONNECT_TIMEOUT_S, WorkerClient
 
 
 class Filler:
-    """For one worker, from the thread that pushes to it. ``is_over`` says when to give up."""
+    """Fills one empty worker's store during the first scan; runs in the worker's push thread.
+
+    ``is_over`` returns whether to give up.
+    """
 
     def __init__(
         self,
@@ -38,18 +41,18 @@ class Filler:
         self._source = source
         self._delivery = delivery
         self._is_over = is_over
-        #: Whether the worker has a tree of ours: then there is nothing to do.
+        #: Whether the worker has a tree of this client: then there is nothing to do.
         self.has_tree = True
-        #: Whether it is being filled.
+        #: Whether the worker is being filled.
         self.is_at_work = False
-        # How much of the scan it was offered, and what it lacks of that and is sent with others of
-        # a group.
+        # Number of scanned files offered so far; and the contents of these that the worker lacks
+        # and that are held back until their groups are whole.
         self._offered = 0
         self._waiting: list[messages.Digest] = []
 
     def fill(self) -> None:
-        """Send what it lacks of what was found, if that is worth it by now. Raises
-        InfrastructureError."""
+        """Send the contents found so far that the worker lacks, if they are enough for a message.
+        Raises InfrastructureError."""
         while not (self.has_tree or self._is_over()):
             if not self.is_at_work:
                 self.is_at_work = True
@@ -67,7 +70,7 @@ class Filler:
             self._delivery.send(ripe)
 
     def end(self) -> None:
-        """It has the tree now, or is not to have it."""
+        """Stop filling: the worker has the tree now, or must not get it."""
         if self.is_at_work:
             self.is_at_work = False
             self._waiting = []
@@ -76,26 +79,26 @@ class Filler:
 
 log = logging.getLogger(__name__)
 
-#: How often an idle worker's port is looked at (seconds): for one that vanishes without a word. A
-#: process that dies closes its connections, which has its port looked at at once.
+#: Interval (seconds) of probes of an idle worker's port, for one that vanishes silently. A process
+#: that dies closes its connections, which makes the syncer probe its port at once.
 PROBE_S = 10.0
-#: How often it is asked for its status when nobody wants to know.
+#: Interval (seconds) of status requests without a call of ``refresh``.
 STATUS_S = 60.0
 MAX_BACKOFF_S = 5.0
-#: Changed contents up to this many bytes (not packed) travel with the word of the change. A
-#: worker may have them already, so what is larger is offered first.
+#: Changed contents up to this many bytes (not compressed) are sent with their entries. Larger ones
+#: are offered first, since the worker may have them already.
 WITH_CHANGES_BYTES = 256 * 1024
 
 
 class _NotTaken(InfrastructureError):
-    """A worker that answers took no changes."""
+    """A push failed although the worker answers."""
 
 
 class Pusher:
-    """One worker, kept up to date from a thread of its own.
+    """Keeps one worker up to date from a thread of its own.
 
-    ``lost`` is called with its name when it ceases to answer, ``found`` with its name and its host
-    when it does again, and when another process answers in its place.
+    ``lost`` is called with the worker's name when it stops answering, ``found`` with its name and
+    host when it answers (again), and both when a worker of another name answers in its place.
     """
 
     def __init__(
@@ -115,17 +118,18 @@ class Pusher:
         self._lost, self._found = lost, found
         self._bell = threading.Event()
         self._stopping = threading.Event()
-        # Tells of a generation that was reached and of a status that came.
+        # Notified of each generation reached and each status received.
         self._news = threading.Condition()
         self._delivery = ContentSender(client, source, self._stopping.is_set)
         self.up = False
         self.error = "not reached yet"
         self.status: dict[str, Any] = {}
-        self.worker = ""  # the name by which the one that last answered asks for jobs
-        #: ``pushes``: requests with changes, so far.
+        self.worker = ""  # the name under which the worker that answered last requests jobs
+        #: ``pushes``: number of requests with changes.
         self.generation = self.sent_entries = self.pushes = 0
         self._asleep, self._epoch = False, ""
-        # When it last answered anything, told its status, and began to owe one; 0: never.
+        # Times (monotonic) of the last answer, of the last status, and of the first request for a
+        # status that is still outstanding. 0: none.
         self._heard = self._told = self._asked = 0.0
         self._wanted = self._is_doubted = False
         self._filler = Filler(
@@ -140,43 +144,42 @@ class Pusher:
 
     @property
     def sent_blobs(self) -> int:
-        """Contents sent so far, also of a delivery under way."""
+        """Number of contents sent so far, including a send in flight."""
         return self._delivery.progress.sent_blobs
 
     @property
     def sent_bytes(self) -> int:
-        """Their bytes, packed."""
+        """Bytes sent so far, compressed."""
         return self._delivery.progress.sent_bytes
 
     @property
     def left_blobs(self) -> int:
-        """Contents still to be sent of what the worker asked for."""
+        """Number of requested contents still to be sent."""
         return self._delivery.progress.left_blobs
 
     @property
     def left_bytes(self) -> int:
-        """Their bytes, not packed."""
+        """Bytes still to be sent, not compressed."""
         return self._delivery.progress.left_bytes
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; a request under way is not waited for longer than its time-out."""
+        """End the thread; waits at most ``CONNECT_TIMEOUT_S`` for a request in flight."""
         self._stopping.set()
         self._bell.set()
         self._thread.join(timeout=CONNECT_TIMEOUT_S)
 
     def ring(self) -> None:
-        """The manifest has changed, or the worker is to be filled."""
+        """Wake the thread: the manifest has changed, or the worker must be filled. Ends the pause
+        after ``clean``."""
         self._asleep = False
         self._bell.set()
 
     def refresh(self, max_age_s: float) -> None:
-        """Have the worker asked for its status, soon and elsewhere, if the last is older.
-
-        With 0 also the word that it may have been started anew: what it lacks is then sent.
+        """Request the worker's status from the push thread if the last one is older; returns at
+        once. With 0 also detects a restarted worker, which is then sent the contents it lacks.
         """
         if not self._is_fresh(max_age_s):
             self._asked = self._asked or time.monotonic()
@@ -184,44 +187,42 @@ class Pusher:
             self._bell.set()
 
     def wait_fresh(self, max_age_s: float, timeout: float) -> None:
-        """Wait up to ``timeout`` seconds for a status that is no older, or a failure.
+        """Wait up to ``timeout`` seconds for a status that is no older, or for a failure.
 
-        Not for that of a worker that is sent contents just now: it is asked after that.
+        Returns at once while contents are sent to the worker: its status is requested afterwards.
         """
         with self._news:
             self._news.wait_for(lambda: self._may_be_shown(max_age_s), max(0.0, timeout))
 
     def doubt(self) -> None:
-        """Have its port looked at now."""
+        """Probe the worker's port now."""
         self._is_doubted = True
         self._bell.set()
 
     def silent_s(self) -> float:
-        """For how long (seconds) an answer is overdue; 0: none is, or it is busy with contents."""
+        """For how long (seconds) a status is outstanding; 0: none is, or contents are in flight."""
         is_filled = self._filler.is_at_work or self.left_blobs > 0
         return 0.0 if is_filled or not self._asked else time.monotonic() - self._asked
 
     def answered_s(self) -> float | None:
-        """How long ago (seconds) it last answered; None: it never did."""
+        """Seconds since the worker's last answer; None: it never answered."""
         return time.monotonic() - self._heard if self._heard else None
 
     def _may_be_shown(self, max_age_s: float) -> bool:
         return self._filler.is_at_work or self.left_blobs > 0 or self._is_fresh(max_age_s)
 
     def _is_fresh(self, max_age_s: float) -> bool:
-        """A worker that is down is asked again and again anyway."""
+        """A worker that is down counts as fresh: its status is requested repeatedly anyway."""
         return not self.up or time.monotonic() - self._told < max_age_s
 
     def wait_for(self, generation: int, timeout: float) -> bool:
-        """Whether the worker has the generation, waiting up to ``timeout`` seconds for it."""
+        """Wait up to ``timeout`` seconds for a generation; whether the worker has it."""
         with self._news:
             return self._news.wait_for(lambda: self.generation >= generation, timeout)
 
     def clean(self) -> None:
-        """Remove our sandbox on the worker; pushes go on with the next change or ``install``.
-
-        A job that comes before has the worker fetch what it needs.
-        """
+        """Remove this client's sandbox on the worker; pushes resume with the next change or
+        ``install``. For a job before that, the worker fetches the contents it needs."""
         self._asleep = True
         self._client.clean(self._client_id)
         self._forget()
@@ -250,7 +251,7 @@ class Pusher:
                 self._stopping.wait(MAX_BACKOFF_S)
 
     def _try_to_push(self) -> None:
-        """Raises _NotTaken where the worker answers and the push fails all the same."""
+        """Push; raises _NotTaken if the push fails although the worker answers."""
         try:
             self._push()
         except InfrastructureError as error:
@@ -259,7 +260,7 @@ class Pusher:
         self.error = ""
 
     def _look(self) -> None:
-        """See that the worker lives, in the cheapest way that will do now."""
+        """Check that the worker lives: by a status request if one is due, else by a probe."""
         now = time.monotonic()
         if self._wanted or not self.up or now - self._told >= STATUS_S:
             self._wanted = False
@@ -271,7 +272,7 @@ class Pusher:
             self._heard = time.monotonic()
 
     def _set_up(self) -> None:
-        """It answered just now; an older status says nothing of what was pushed since."""
+        """Evaluate a status just received; an older one does not reflect later pushes."""
         told = (self.status.get("worker"), self.status.get("name"))
         worker = next(filter(messages.is_worker_name, told), self.host)
         if self.up and worker != self.worker:
@@ -299,8 +300,8 @@ class Pusher:
             self._news.notify_all()
 
     def _set_behind(self, error: str) -> None:
-        """Its disk is full, say, or what lies between lets nothing large pass. What it has it still
-        compiles, and what it lacks it asks for with its jobs."""
+        """Record a failed push to a living worker: its disk is full, say, or the network between
+        drops large requests. It still compiles, and requests with its jobs what it lacks."""
         self._filler.end()
         if not self.error:
             log.warning("%s takes no changes: %s", self.host, error)
@@ -309,7 +310,7 @@ class Pusher:
             self._news.notify_all()
 
     def _push(self) -> None:
-        """Bring the worker to the present generation; returns when there is nothing to send."""
+        """Bring the worker to the present generation; returns when nothing is left to send."""
         is_ready = self._mirroring.ready.is_set()
         if is_ready:
             self._source.scanned()
@@ -331,7 +332,7 @@ class Pusher:
             self._heard = time.monotonic()
 
     def _send(self, changes: messages.Changes) -> None:
-        # Counted before the worker has them: it may be at work with them before it answers.
+        # Counted before the request: the worker may already use the entries before it answers.
         self.pushes += changes.entries is not None
         self.sent_entries += len(changes.entries or ())
         reply = self._client.changes(self._with_blobs(changes))
@@ -346,7 +347,7 @@ class Pusher:
             self._forget()  # its tree was removed meanwhile
             return
         if reply.state == "need_blobs":
-            # A file changed between its hashing and its sending: another generation follows.
+            # A file changed after it was hashed and before it was sent: a new generation follows.
             self._mirroring.recheck(self._paths_of(reply.missing))
             return
         if reply.state != "applied":
@@ -356,7 +357,7 @@ class Pusher:
             self._news.notify_all()
 
     def _with_blobs(self, changes: messages.Changes) -> messages.Changes:
-        """The same with what has changed, if it is little: one round trip instead of three."""
+        """The changes with their contents if those are small: one round trip instead of three."""
         entries = [change.entry for change in changes.entries or ()] if changes.base else []
         files = {e.digest: e.size for e in entries if isinstance(e, messages.FileEntry)}
         if not 0 < sum(files.values()) <= WITH_CHANGES_BYTES:
@@ -368,8 +369,8 @@ class Pusher:
 
 
 def refresh_all(pushers: Iterable[Pusher], max_age_s: float, within_s: float) -> None:
-    """Have a status of every worker that is no older; one that hangs is waited for ``within_s``
-    seconds in all."""
+    """Get a status of every worker that is no older than ``max_age_s``; waits at most ``within_s``
+    seconds in all for workers that do not answer."""
     deadline = time.monotonic() + within_s
     asked = list(pushers)
     for pusher in asked:

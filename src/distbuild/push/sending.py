@@ -1,4 +1,4 @@
-"""Sends many contents to one worker: the next is read and packed while the last is on its way."""
+"""Sends many contents to one worker: the next batch is compressed while the last is in flight."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +9,12 @@ from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Bundle, Digest
 from distbuild.push.bundles import BlobSource, Group
 
-#: Batches under way to one worker: one is packed, one sent, one written to the worker's disk.
+#: Batches in flight to one worker: one is compressed, one sent, one written to the worker's disk.
 AT_ONCE = 3
 
 
 class Receiver(Protocol):
-    """What takes contents; see WorkerClient."""
+    """The interface of ``WorkerClient`` that ``ContentSender`` needs."""
 
     def blobs(self, bundles: list[Bundle]) -> None:
         """Send contents; raises InfrastructureError."""
@@ -22,23 +22,23 @@ class Receiver(Protocol):
 
 @dataclass
 class Progress:
-    """What one worker got, and what is still to come of the delivery under way."""
+    """Counters of the contents sent to one worker, and of those left in the present send."""
 
     sent_blobs: int = 0
-    #: As they travelled: packed.
+    #: Compressed, as transferred.
     sent_bytes: int = 0
     left_blobs: int = 0
-    #: As they are on disk, not packed.
+    #: Not compressed, as on disk.
     left_bytes: int = 0
 
     def count(self, bundles: Sequence[Bundle]) -> None:
-        """These have arrived."""
+        """Count bundles that have arrived."""
         self.sent_blobs += sum(len(bundle.digests) for bundle in bundles)
         self.sent_bytes += sum(len(bundle.data) for bundle in bundles)
 
 
 class ContentSender:
-    """To one worker; ``is_over`` says when to give up."""
+    """Sends contents to one worker; ``is_over`` returns whether to give up."""
 
     def __init__(self, receiver: Receiver, source: BlobSource, is_over: Callable[[], bool]) -> None:
         self._receiver = receiver
@@ -47,7 +47,7 @@ class ContentSender:
         self.progress = Progress()
 
     def send(self, digests: Sequence[Digest]) -> None:
-        """Send what can be had of ``digests``; raises InfrastructureError when that fails."""
+        """Send the available contents of ``digests``. Raises InfrastructureError."""
         progress = self.progress
         progress.left_blobs = len(digests)
         try:
@@ -59,7 +59,7 @@ class ContentSender:
             progress.left_blobs = progress.left_bytes = 0
 
     def bring(self, digests: Iterable[Digest]) -> list[Bundle]:
-        """What can be had of ``digests``, counted as sent, for another message to carry."""
+        """The available contents of ``digests`` for another message; they are counted as sent."""
         with self._source.sending():
             groups = [group for request in self._source.requests(digests) for group in request]
             bundles = self._source.bundles(groups)

@@ -1,4 +1,7 @@
-"""A worker as the syncer sees it: five requests. The edge at which HTTP's errors become ours."""
+"""An HTTP client for the five routes of a worker that the syncer's push threads use.
+
+Every failure, also an HTTP error status, is translated here into ``InfrastructureError``.
+"""
 
 import socket
 from collections.abc import Callable
@@ -15,25 +18,25 @@ from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.names import one_line
 
 CONNECT_TIMEOUT_S = 3.0
-#: A worker whose process is frozen, or whose network was cut, accepts or keeps a connection and
-#: says nothing. One under the heaviest load answers in far less.
+#: A worker whose process is frozen, or whose network was cut, accepts or keeps a connection without
+#: answering. A worker under the heaviest load answers in far less.
 STATUS_TIMEOUT_S = 10.0
 #: One request with a batch of some megabytes, or the removal of a large tree.
 REQUEST_TIMEOUT_S = 120.0
-#: The longest answer says which contents of a large tree a new worker lacks: 34 bytes each.
+#: The longest answer lists the contents of a large tree that a new worker lacks: 34 bytes each.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _SAID_BYTES = 2000
 
 
 class _StatusParts(msgspec.Struct):
-    """What the syncer itself reads of a worker's status."""
+    """The fields of a worker's status that the syncer reads, for validation."""
 
     clients: dict[str, dict[str, Any]] = {}
     name: str = ""
 
 
 class WorkerClient:
-    """The routes of one worker's HTTP interface; every failure is an InfrastructureError."""
+    """One worker's routes for pushes; every failure raises InfrastructureError."""
 
     def __init__(self, credentials: Credentials, host: str) -> None:
         self.host = host
@@ -47,7 +50,8 @@ class WorkerClient:
         )
 
     def probe(self) -> None:
-        """Whether something listens at the worker's port: a hundredth of what asking it costs."""
+        """Check that the worker's port accepts connections, at a hundredth of the cost of a status
+        request. Raises InfrastructureError if it does not."""
         try:
             socket.create_connection(self._address, CONNECT_TIMEOUT_S).close()
         except ConnectionRefusedError:
@@ -56,7 +60,7 @@ class WorkerClient:
             raise InfrastructureError(f"{self.host}: {error.strerror or error}") from error
 
     def status(self) -> dict[str, Any]:
-        """The worker's own ``/status``, with ``_StatusParts`` or without."""
+        """The worker's ``/status`` as decoded; fields of ``_StatusParts`` are valid or absent."""
         body = self._said(lambda: self._connections.get("/status", STATUS_TIMEOUT_S))
         try:
             found = msgspec.json.decode(body, type=dict[str, Any])
@@ -70,15 +74,14 @@ class WorkerClient:
         return self._replied(self._post("/api/v1/mirror/changes", changes))
 
     def lacking(self, changes: messages.Changes) -> list[messages.Digest]:
-        """Which contents of these entries would have to be sent; the tree stays as it is."""
+        """The contents of these entries that the worker lacks; does not change its tree."""
         return self._replied(self._post("/api/v1/mirror/lacking", changes)).missing
 
     def blobs(self, bundles: list[messages.Bundle]) -> None:
-        """Send contents."""
         self._post("/api/v1/mirror/blobs", messages.BlobBatch(bundles))
 
     def clean(self, client: str) -> None:
-        """Have the client's sandbox removed."""
+        """Remove the client's sandbox on the worker."""
         self._post("/api/v1/clean", messages.CleanRequest(client))
 
     def _post(self, path: str, message: messages.Message) -> bytes:
@@ -92,7 +95,7 @@ class WorkerClient:
             raise InfrastructureError(f"{self.host}: {one_line(str(error))}") from error
 
     def _said(self, ask: Callable[[], tuple[int, bytes]]) -> bytes:
-        """The body of an answer that is none of an error."""
+        """The body of the response; raises InfrastructureError unless its status is 200."""
         try:
             status, body = ask()
         except InfrastructureError as error:
@@ -104,7 +107,7 @@ class WorkerClient:
 
 
 def reason_of(text: str) -> str:
-    """What the system says of a connection, in a few words."""
+    """The short reason of a connection error, from its message ``text``."""
     for known in ("Connection refused", "certificate verify failed", "timed out", "not known"):
         if known in text:
             return known.lower()
