@@ -136,7 +136,7 @@ def _frame_bytes(data: bytes, facts: zstandard.FrameParameters) -> int:
 
 
 def is_expanding(size: int, packed: int) -> bool:
-    """Whether ``packed`` bytes that become outputs of ``size`` bytes may be a decompression bomb."""
+    """Whether ``packed`` bytes for outputs of ``size`` bytes may be a decompression bomb."""
     return size > FREE_EXPANSION_BYTES and size > MAX_EXPANSION * packed
 
 
