@@ -309,7 +309,7 @@ class FileDigests:
         self._known = _load(path)
 
     def of(self, file: str) -> bytes:
-        """The SHA-256 of a file's bytes; raises InfrastructureError when it cannot be read."""
+        """The raw SHA-256 of a file's bytes; raises InfrastructureError if it cannot be read."""
         try:
             facts = stat_key(os.stat(file))
             name = os.fsencode(file)

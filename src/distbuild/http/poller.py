@@ -32,7 +32,7 @@ class Events:
         self._due: deque[Connection] = deque()
 
     def wait(self) -> list[tuple[int, int]]:
-        """The next event, with its descriptor first."""
+        """Block until the next event: a list of one (descriptor, events) pair."""
         return self._poll.poll(maxevents=1)
 
     def watch(self, connection: Connection, events: int) -> None:

@@ -139,7 +139,7 @@ class ThreadedServer:
             ).start()
 
     def _serve(self, accepted: socket.socket) -> None:
-        """One connection, from its first byte to its last."""
+        """Serve one connection until its end; runs in the connection's thread."""
         accepted.settimeout(PATIENCE_S)
         with self._lock:
             self._connections.add(accepted)

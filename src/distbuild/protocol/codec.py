@@ -194,7 +194,7 @@ def unpack_inputs(data: bytes) -> list[InputFile]:
 
 
 MARK_BYTES = 8
-#: A worker's jobs read the same headers again and again.
+#: Cached marks: a worker's jobs read the same headers again and again.
 _REMEMBERED = 50_000
 
 

@@ -206,7 +206,7 @@ class Toolchain(Message, frozen=True):
 
 
 class Job(Message, frozen=True):
-    """One lease: a translation unit to compile in a tree of at least ``generation``."""
+    """One lease: a translation unit to compile in a tree of generation ``generation`` or later."""
 
     lease_id: str
     generation: int
@@ -228,7 +228,7 @@ class Job(Message, frozen=True):
 
 
 class JobFile(Message, frozen=True):
-    """A file that travels with a job."""
+    """A file that is sent with a job."""
 
     path: bytes
     entry: FileEntry

@@ -50,7 +50,7 @@ def last_error() -> OSError:
 def open_shared(path: str, flags: int) -> int:
     """An ``opener`` for ``open``, for reading: others may rename and delete the file meanwhile.
 
-    Python's own ``open`` would have their calls fail.
+    Python's own ``open`` would make their calls fail. Raises OSError.
     """
     import msvcrt
 

@@ -53,7 +53,7 @@ class Item(Protocol[Name]):
 
     @property
     def name(self) -> Name:
-        """Its name."""
+        """The entry's name, without its directory."""
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
         """Its own status; links are never followed, whatever ``follow_symlinks`` says."""
