@@ -1,4 +1,4 @@
-"""What ``config.json`` says, as typed values; where a process keeps its files.
+"""Reads ``config.json`` into typed values, and names the files below a process's home directory.
 
 One schema serves wrapper, syncer and worker: each reads the keys it needs. Knows no network and no
 certificate. Every mistake of the user is a ConfigError of one line: file, key, expectation.
@@ -22,11 +22,11 @@ Confinement = Literal["auto", "namespace", "plain"]
 DEFAULT_SYNCER = "https://localhost:5000"
 DEFAULT_SYNCER_PORT = 5000
 MAX_PORT = 65535
-_MOST = 2**63 - 1  # that messages can carry
+_MOST = 2**63 - 1  # the largest integer that messages can carry
 
-#: A worker's blobs: some generations of the headers of a few large projects.
+#: Enough for some generations of the headers of a few large projects.
 DEFAULT_STORE_BYTES = 20 * 1024**3
-#: Larger files are hardly headers; they are sent once a compile asks for one.
+#: Larger files are hardly headers; each is sent once a compile asks for it.
 DEFAULT_MAX_FILE_BYTES = 16 * 1024**2
 
 _CHOICES = {"sandbox": ", ".join(get_args(Confinement))}
@@ -37,7 +37,7 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
 
 class Home(msgspec.Struct, frozen=True):
-    """The directory that holds everything one installation owns."""
+    """The directory that holds all files that one installation owns."""
 
     path: Path
 
@@ -58,7 +58,7 @@ class Home(msgspec.Struct, frozen=True):
 
     @property
     def notice(self) -> str:
-        """What the user should know of the home; "" where it is an ordinary one."""
+        """A notice for the user about an unusual home; "" for an ordinary one."""
         if not self.is_clone:
             return ""
         return (
@@ -69,8 +69,8 @@ class Home(msgspec.Struct, frozen=True):
     def prepare(self) -> None:
         """Make the home's directories, for their owner alone: they hold sources and headers.
 
-        What is marked is not mirrored: all of the home. In a clone that is only what is private,
-        for its sources may be compiled.
+        Marked directories are not mirrored: the whole home, but in a clone only the private
+        directories, since the clone's sources may be compiled. Raises ConfigError.
         """
         private = (self.certs, self.logs, self.state, self.sandbox, self.store)
         try:
@@ -98,7 +98,7 @@ class Home(msgspec.Struct, frozen=True):
 
     @property
     def user_token(self) -> Path:
-        """The secret by which a wrapper shows a syncer that it runs for the same user."""
+        """The file with the secret that proves to a syncer that a wrapper runs as its user."""
         return self.state / "user_token"
 
     @property
@@ -113,17 +113,17 @@ class Home(msgspec.Struct, frozen=True):
 
     @property
     def state(self) -> Path:
-        """What survives a restart: digest caches, identities."""
+        """State that survives a restart: digest caches, identities."""
         return self.path / "state"
 
     @property
     def silent(self) -> Path:
-        """There from when a wrapper has found the syncer silent until that is heard again."""
+        """A wrapper's mark that the syncer does not respond; a live syncer removes it."""
         return self.state / "silent"
 
 
 def find_home(option: str | None = None, environ: Mapping[str, str] | None = None) -> Home:
-    """The home named by ``--home``, else by DIST_BUILD_HOME, else ``~/dist_build``; absolute."""
+    """The absolute home, from ``--home``, else DIST_BUILD_HOME, else ``~/dist_build``."""
     environ = os.environ if environ is None else environ
     named = option or environ.get("DIST_BUILD_HOME") or "~/dist_build"
     return Home(Path(os.path.abspath(_expand_user(named, environ))))
@@ -134,18 +134,19 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     #: Syncer: the workers it pushes headers to, ``host:port``.
     hosts: list[str] = []
-    #: Where the syncer is; a worker may serve several. The syncer listens on the first one's port.
+    #: The syncer's URL; a worker may serve several. The syncer listens on the port of the first.
     syncer: str | list[str] = DEFAULT_SYNCER
     #: Syncer: include directories mirrored from the start.
     dirs: list[str] = []
     #: Syncer: directories that the workers already have: watched, not copied at the start.
     copied_already: list[str] = []
-    #: Worker: compiles at the same time; None: one per core.
+    #: Worker: number of concurrent compiles; None: one per core.
     num_cores: int | None = None
-    #: Syncer: links and fallbacks at the same time (None: one per core). Given, the dev box's own
-    #: cores also compile what waits while the farm is full.
+    #: Syncer: number of concurrent links and fallbacks (None: one per core). If set, the dev box's
+    #: own cores also compile queued jobs while the farm is full.
     local_slots: int | None = None
-    #: Syncer: no worker has a job for longer (seconds); then another one, then the dev box.
+    #: Syncer: a worker's time limit for one job (seconds); then another worker tries it, then the
+    #: dev box.
     job_timeout_s: int = 1200
     #: Worker: the port it listens on.
     port: int = 8443
@@ -153,13 +154,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bind: str = "0.0.0.0"  # noqa: S104 - a build machine serves its network; every request is authenticated
     #: Worker: how compilers are confined. ``auto``: namespaces where they work, else plain.
     sandbox: Confinement = "auto"
-    #: Syncer: takes commands over TLS too, of whoever shows the token of its own user.
+    #: Syncer: accept commands over TLS too, from clients with the token of its own user.
     remote_compiles: bool = False
     #: Worker: may run as root without namespaces.
     allow_root: bool = False
-    #: Worker: may run compilers that can open whatever the worker's user may.
+    #: Worker: may run compilers that can open every file that the worker's user can.
     allow_unconfined: bool = False
-    #: Worker: take identical files of its own disk instead of asking for them.
+    #: Worker: reuse identical files of its own disk instead of requesting them.
     reuse_own_files: bool = True
     #: Worker: upper bound of its store of blobs.
     store_bytes: int = DEFAULT_STORE_BYTES
@@ -168,7 +169,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_config(home: Home, environ: Mapping[str, str] | None = None) -> Config:
-    """Read and check ``config.json``; raises ConfigError with one line for whatever is wrong."""
+    """Read and check ``config.json``; raises ConfigError with one line for the first mistake."""
     environ = os.environ if environ is None else environ
     path = home.config_path
     try:
@@ -202,7 +203,7 @@ def syncer_port(config: Config) -> int:
 
 
 def listening_url(config: Config, port: int) -> str:
-    """Where a server of this machine listens, for people."""
+    """The URL of a server on this machine, as shown to people."""
     address = f"[{config.bind}]" if ":" in config.bind else config.bind
     return f"https://{address}:{port}"
 
@@ -223,8 +224,8 @@ def parse_host(text: str) -> tuple[str, int]:
 
 
 def _is_name(host: str) -> bool:
-    """Whether it may be asked for: what Python cannot even spell for the resolver is no OSError
-    there."""
+    """Whether a host name can be resolved: for a name that Python cannot encode for the resolver,
+    the resolver raises no OSError."""
     try:
         host.encode("idna")
     except UnicodeError:
@@ -304,7 +305,7 @@ def _check_syncers(path: Path, config: Config) -> None:
 
 
 def _with_port(url: str) -> str:
-    # Not that of HTTPS, which clients would take: nobody listens there.
+    # HTTPS's default port, which clients would use, is wrong: no syncer listens on it.
     return url if urlsplit(url).port else f"{url.rstrip(':')}:{DEFAULT_SYNCER_PORT}"
 
 
@@ -335,7 +336,7 @@ def _expand(path: Path, key: str, value: str, environ: Mapping[str, str]) -> str
 
 
 def _expand_user(value: str, environ: Mapping[str, str]) -> str:
-    # On Windows, HOME is what other systems' programs there make of it: a path of their own.
+    # On Windows, HOME may be a path in the form of programs ported from other systems.
     if (value == "~" or value.startswith("~/")) and environ.get("HOME") and not WINDOWS:
         return environ["HOME"] + value[1:]
     return os.path.expanduser(value)

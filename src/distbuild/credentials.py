@@ -1,4 +1,4 @@
-"""Who we are and whom we believe: certificates, tokens, and what a client's TLS takes of them.
+"""Loads and checks one role's certificates and tokens, and makes a client's TLS context of them.
 
 A client accepts only a certificate of this installation's CA for the role that it expects, so no
 host name or address is part of any certificate. Knows no routes and no messages.
@@ -26,44 +26,44 @@ if TYPE_CHECKING:
 Role = Literal["dev", "worker"]
 Server = Literal["syncer", "worker"]
 
-#: The DNS name in the certificate of the server that a role runs.
+#: The DNS name in the certificate of a role's server.
 ROLE_NAMES: Final[dict[Role, str]] = {"dev": "syncer.dist-build", "worker": "worker.dist-build"}
 SERVER_NAMES: Final[dict[Server, str]] = {
     "syncer": "syncer.dist-build",
     "worker": "worker.dist-build",
 }
-#: The roles whose tokens a role has to recognise.
+#: The roles whose tokens each role accepts.
 ACCEPTED_ROLES: Final[dict[Role, tuple[Role, ...]]] = {"dev": ("worker",), "worker": ("dev",)}
-#: The name of the one token that all holders of a role have at present.
+#: The name of the one token that all holders of a role share at present.
 SHARED = "shared"
 
 MIN_TOKEN_LENGTH = 32
 _SECRET_DIGITS = 64
 _SECRET = re.compile(rb"[0-9a-f]{64}")
-#: What stands before a token in an Authorization header (RFC 6750).
+#: Precedes the token in an Authorization header (RFC 6750).
 SCHEME = "Bearer "
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What one role holds."""
+    """The certificates and tokens of one role."""
 
     role: Role
     ca: Path
     cert: Path
     key: Path
-    #: The token that this role shows to others.
+    #: The token that this role sends to others.
     token: str = field(repr=False)
-    #: SHA-256 (raw) of the tokens that this role accepts, by the role that shows them and the name
-    #: of the holder.
+    #: SHA-256 (raw) of the tokens that this role accepts, by the sender's role and the holder's
+    #: name.
     accepted: dict[Role, dict[str, bytes]] = field(repr=False)
 
     def verify_token(self, header_value: str | None, role: Role) -> bool:
-        """Whether an Authorization header carries ``role``'s token; takes the same time for all."""
+        """Whether an Authorization header carries ``role``'s token; constant time."""
         return self.holder(header_value, role) is not None
 
     def holder(self, header_value: str | None, role: Role) -> str | None:
-        """The name of the holder whose token an Authorization header carries; None: of nobody."""
+        """The name of the holder whose token an Authorization header carries, or None."""
         matches = [
             name
             for name, digest in self.accepted.get(role, {}).items()
@@ -81,9 +81,9 @@ def carries(header_value: str | None, digest: bytes) -> bool:
 
 
 def own_secret(path: Path) -> str:
-    """A secret of this home, made once: 64 hexadecimal digits, for the home's owner alone.
+    """A secret of this home, made once: 64 hexadecimal digits, readable by the owner alone.
 
-    One that others could read, or of another form, is replaced. Raises ConfigError.
+    A secret that others can read, or of another form, is replaced. Raises ConfigError.
     """
     if known := known_secret(path):
         return known
@@ -102,7 +102,7 @@ def own_secret(path: Path) -> str:
 
 
 def known_secret(path: Path) -> str:
-    """What ``own_secret`` has made there; "" if there is none that counts."""
+    """The secret that ``own_secret`` made; "" if it is missing, malformed or readable by others."""
     try:
         with open(path, "rb") as file:
             exposed = sys.platform != "win32" and os.fstat(file.fileno()).st_mode & 0o077
@@ -117,7 +117,7 @@ def load_credentials(
 ) -> Credentials:
     """Read ``certs_dir/role``; raises ConfigError with the command to run when it is not usable.
 
-    ``check_certificate`` False skips dates, names and signatures: a client that serves nothing
+    ``check_certificate`` False skips dates, names and signatures: a client that runs no server
     needs only the CA and its token, and saves the import of cryptography.
     """
     where = _Place(certs_dir, role)
@@ -137,7 +137,7 @@ def load_credentials(
 
 
 def make_client_context(credentials: Credentials) -> ssl.SSLContext:
-    """TLS 1.3, trusting this installation's CA and nothing else."""
+    """TLS 1.3, trusting only this installation's CA. Raises ConfigError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_flags |= ssl.VERIFY_X509_STRICT
@@ -151,7 +151,7 @@ def make_client_context(credentials: Credentials) -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A role's directory, and what to tell the user about it."""
+    """A role's directory, and the error messages about it."""
 
     certs_dir: Path
     role: Role
@@ -161,7 +161,7 @@ class _Place:
         return self.certs_dir / self.role
 
     def error(self, name: str, problem: str, *, replace: bool = True) -> ConfigError:
-        """One line: the file, what is wrong with it, and the command that makes it right."""
+        """One line: the file, the problem, and the command that repairs it."""
         certs = shlex.quote(str(self.certs_dir))
         force = " --force" if replace else ""
         if self.role == "dev":

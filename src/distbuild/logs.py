@@ -1,4 +1,4 @@
-"""Where log lines go: a rotating file per process, and warnings to stderr. Decides no messages."""
+"""Configures logging: a rotating file per process, and warnings to stderr. Chooses no messages."""
 
 import contextlib
 import logging
@@ -45,14 +45,14 @@ def set_up_logging(logs_dir: Path, name: str, *, verbose: bool = False) -> Path:
 
 
 def announce(text: str) -> None:
-    """One line for whoever has started this process, and for the log: that it serves, and where."""
+    """Print and log one line that says that this process serves, and on which address."""
     line = " ".join(text.splitlines())
     logging.getLogger(__name__).info("%s", line)
     say(line, sys.stdout)
 
 
 def say(line: str, stream: TextIO | None) -> None:
-    """Print a line where that is possible; there may be no stream, or no reader."""
+    """Print a line if possible; there may be no stream, or no reader."""
     if stream is not None:
         encoding = stream.encoding or "utf-8"
         with contextlib.suppress(OSError, ValueError):  # closed, or its reader has gone
@@ -61,8 +61,8 @@ def say(line: str, stream: TextIO | None) -> None:
 
 
 class _InFile(logging.handlers.RotatingFileHandler):
-    """A file that may go, or have no room, while we run: its directory is made anew, and a line
-    that cannot be written is lost without a traceback for each on stderr."""
+    """A rotating log file that survives its own deletion and a full disk: its directory is created
+    again, and a line that cannot be written is dropped without a traceback on stderr."""
 
     def _open(self) -> TextIOWrapper:
         Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ class _InFile(logging.handlers.RotatingFileHandler):
 
 
 def close_logging() -> None:
-    """Undo ``set_up_logging``: no handler, no open file."""
+    """Undo ``set_up_logging``: remove its handlers and close their files."""
     _replace_handlers()
 
 
@@ -82,7 +82,7 @@ def _replace_handlers(*handlers: logging.Handler) -> None:
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
-        with contextlib.suppress(OSError):  # what it still holds cannot be written
+        with contextlib.suppress(OSError):  # its buffered lines cannot be written
             old.close()
     for new in handlers:
         root.addHandler(new)

@@ -1,11 +1,11 @@
-"""A thing that happens once, and that nobody needs a thread to wait for."""
+"""A thread-safe event that fires once and calls back, so that waiting for it needs no thread."""
 
 import threading
 from collections.abc import Callable
 
 
 class OneShot:
-    """Happens once. ``then`` is for those who have no thread to spare, ``wait`` for the others."""
+    """An event that fires once. ``then`` registers a callback, ``wait`` blocks a thread."""
 
     __slots__ = ("_callbacks", "_lock")
 
@@ -14,18 +14,17 @@ class OneShot:
         self._callbacks: list[Callable[[], None]] | None = []
 
     def is_set(self) -> bool:
-        """Whether it has happened."""
         return self._callbacks is None
 
     def set(self) -> None:
-        """Let it happen. Callbacks run here, in the caller's thread: they must not block."""
+        """Fire. Idempotent. Callbacks run in the caller's thread: they must not block."""
         with self._lock:
             callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             callback()
 
     def then(self, callback: Callable[[], None]) -> None:
-        """Call back once it happens, or at once if it has happened already."""
+        """Call ``callback`` when the event fires, or at once if it has fired."""
         with self._lock:
             if self._callbacks is not None:
                 self._callbacks.append(callback)
@@ -33,7 +32,7 @@ class OneShot:
         callback()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until it happens, for ``timeout`` seconds at the most; whether it has."""
+        """Block until the event fires, for at most ``timeout`` seconds; whether it has fired."""
         if self._callbacks is None:
             return True
         happened = threading.Event()

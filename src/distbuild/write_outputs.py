@@ -1,9 +1,9 @@
-"""Puts what a worker's compiler wrote where the local one would have written it.
+"""Writes the outputs of a worker's compiler to the paths where the local compiler would write them.
 
-Whole or not at all: every file is written before the first gets its name. But for an old file that
-has to stay the same one: that is written into, as the compiler would, and a failure has the command
-compiled locally, which writes it again. Used by the syncer for wrappers of its own machine, and by
-the wrapper for itself.
+All or nothing: every file is written before the first gets its name. The exception is an old file
+that has to keep its identity: it is overwritten in place, as the compiler would do, and after a
+failure the command is compiled locally, which writes it again. Used by the syncer for wrappers of
+its own machine, and by the wrapper for itself.
 """
 
 import contextlib
@@ -28,31 +28,31 @@ _numbers = itertools.count()
 
 
 def _read_umask() -> int:
-    # There is no call that only reads it; done once, when there is one thread.
+    # No call only reads the umask; done once, while there is one thread.
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
 
 
-#: Where it lets the build's bits through, no fchmod(2) is needed, and no event of it comes.
+#: If it allows the build's mode bits, no fchmod(2) is needed, which would cause an inotify event.
 _OUR_UMASK = _read_umask()
-#: File systems, and systems, on which a file cannot be without a name.
+#: Errors of file systems and kernels that support no unnamed files.
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS, errno.EINVAL})
 _TMPFILE = getattr(os, "O_TMPFILE", 0)
-#: Bytes as they are, and not for the programs that are started meanwhile.
+#: Bytes without newline conversion; not inherited by programs that are started meanwhile.
 _PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 _CLOSED = -1
-#: What new files belong to without more ado.
+#: Groups that need no fchown(2): new files belong to them anyway.
 _OUR_GROUPS = (-1, os.getegid() if sys.platform != "win32" else -1)
 _DETOURS = frozenset((b"", b".", b".."))
-#: What compilers ask for. A program is made by a linker, whatever a worker's disk says of modes.
+#: The mode that compilers request. Only linkers make programs, so a worker's modes do not count.
 _FULL = 0o666
-#: How often another one that writes the same file may come between.
+#: How often another process that writes the same file may get in between.
 _TRIES = 20
 
 
 class Rights(msgspec.Struct, frozen=True):
-    """The build's umask, and the group of its new files where that is not ours; -1: ours."""
+    """The build's umask, and the group of its new files; -1: the group of this process."""
 
     umask: int
     group: int = -1
@@ -64,10 +64,10 @@ def write_outputs(
     rights: Rights,
     rewritten: Collection[bytes] = (),
 ) -> None:
-    """Write and remove files; raises InfrastructureError and leaves nothing half.
+    """Write and remove files; raises InfrastructureError and leaves no partial file.
 
-    Mode bits and group are those that open(2) would have given the compiler. Where there is an
-    old file, one of ``rewritten`` keeps its mode, its owner and its other names.
+    Mode bits and group are those that open(2) would have given the compiler. An existing file in
+    ``rewritten`` keeps its mode, its owner and its other names.
     """
     prepared = PreparedOutputs(outputs, removed, rights, rewritten)
     try:
@@ -77,9 +77,9 @@ def write_outputs(
 
 
 class PreparedOutputs:
-    """Outputs that are on their disks and have no names yet, or those of temporary files.
+    """Outputs that are on their disks as unnamed or temporary files.
 
-    They are put in place here, or by the launcher, to which ``descriptors`` and ``listing`` go
+    They are put in place here, or by the launcher, which receives ``descriptors`` and ``listing``
     (src/launcher/outputs.h). Raises InfrastructureError. See ``write_outputs``.
     """
 
@@ -102,7 +102,7 @@ class PreparedOutputs:
             raise
 
     def put_in_place(self) -> None:
-        """Give them their names, and remove what is to be removed."""
+        """Give the files their names, and remove the paths to be removed."""
         try:
             for one in self._written:
                 one.put_in_place()
@@ -111,21 +111,21 @@ class PreparedOutputs:
         _remove(self._removed)
 
     def descriptors(self) -> list[int]:
-        """Of the files, in the order of ``listing``. They are open until ``close``."""
+        """The files' descriptors, in the order of ``listing``. They are open until ``close``."""
         return [one.descriptor for one in self._written]
 
     def has_temporary(self) -> bool:
-        """Whether ``close`` would remove one that the launcher has not put in place yet."""
+        """Whether ``close`` would remove a file that the launcher has not put in place yet."""
         return any(one.is_temporary for one in self._written)
 
     def listing(self) -> bytes:
-        """For the launcher, a record for each file and each path that is to be removed: a letter,
-        then the temporary file's name and the path, each with a NUL behind it."""
+        """For the launcher, a record for each file and each path to be removed: a letter, then the
+        temporary file's name and the path, each followed by a NUL."""
         removed = [b"r\0%b\0" % path for path in self._removed]
         return b"".join([*(one.record() for one in self._written), *removed])
 
     def close(self) -> None:
-        """Let go of them; nothing is left of those that are not in their places."""
+        """Close the files and delete those that were not put in place."""
         for one in self._written:
             one.close()
 
@@ -135,10 +135,10 @@ def _not_written(error: OSError) -> InfrastructureError:
 
 
 def is_same_directory(real: str, named: str) -> bool:
-    """Whether ``real`` is what this machine calls the directory that a command calls ``named``.
+    """Whether ``real`` is the real path of the directory that a command names ``named``.
 
-    It must be the real name, links followed: another way there may be turned elsewhere between
-    this look and the writing, by whoever owns a directory on it.
+    It must be the real path, all links followed: on another path, the owner of a directory could
+    redirect it between this check and the write.
     """
     if real == named:
         return True
@@ -150,7 +150,7 @@ def is_same_directory(real: str, named: str) -> bool:
 
 
 class _Written:
-    """An output on its disk that has no name yet, or that of a temporary file."""
+    """An output on its disk, as an unnamed or a temporary file."""
 
     def __init__(self, file: OutputFile, rights: Rights, *, into_old: bool) -> None:
         if not _is_plain(file.path):
@@ -159,7 +159,7 @@ class _Written:
         self._path = file.path
         self._temporary = b""
         directory = file.path.rpartition(b"/")[0] or b"/"
-        # As open(2) gives them to the compiler, which makes no programs.
+        # As open(2) sets it for the compiler, which makes no programs.
         self._mode = _FULL & ~rights.umask
         self._into_old = into_old
         masked = rights.umask != _OUR_UMASK and not _has_default_acl(directory)
@@ -175,7 +175,8 @@ class _Written:
             raise
 
     def _write(self, handle: int) -> None:
-        """Unpacked again each time: a large one does not stay in memory."""
+        """Unpack the blob into a file; again on each call, so that a large one stays in no memory.
+        Raises InfrastructureError and OSError."""
         try:
             for part in unpack_parts(self._file.blob):
                 _write_fully(handle, part)
@@ -184,8 +185,8 @@ class _Written:
             raise InfrastructureError(f"{name}: damaged on the way: {error}") from error
 
     def _open(self, directory: bytes, mode: int) -> int:
-        # What has no name makes no events, of which the mirror's watches would tell six, and
-        # nothing of it is left whatever happens.
+        # An unnamed file causes none of the six events that the mirror's watches would report, and
+        # is never left behind.
         if _TMPFILE:
             try:
                 return os.open(directory, _TMPFILE | os.O_RDWR | _PLAIN, mode)
@@ -198,21 +199,20 @@ class _Written:
 
     @property
     def descriptor(self) -> int:
-        """Of the file, until it is let go of."""
+        """The file's descriptor, valid until ``close``."""
         return self._handle
 
     @property
     def is_temporary(self) -> bool:
-        """Whether it has a temporary name."""
         return bool(self._temporary)
 
     def record(self) -> bytes:
-        """See PreparedOutputs.listing. ``o``: into the old file, if that shows."""
+        """See PreparedOutputs.listing. ``o``: overwrite the old file if a new one would differ."""
         kind = b"o" if self._into_old else b"f"
         return b"%b%b\0%b\0" % (kind, self._temporary, self._path)
 
     def put_in_place(self) -> None:
-        """Give it its name, in place of what has that name."""
+        """Give the file its name, and replace the file that has it."""
         if self._temporary:
             self._let_go()  # Windows renames no open file
             if self._is_in_old():
@@ -226,15 +226,16 @@ class _Written:
                 return
             if self._is_in_old():
                 return
-            # Not renamed over it: ext4 would write the new one to the disk at once, which costs
-            # more than all the rest. Compilers remove the old one as well. Another compile that
-            # writes the same file may come between.
+            # No rename over the old file: ext4 would write the new one to the disk at once, which
+            # costs more than all the rest. Compilers remove the old one as well. Another compile
+            # that writes the same file may get in between.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
         self._link(self._path)
 
     def _is_in_old(self) -> bool:
-        """Write into the old file, if that shows: if one in its place would differ from it."""
+        """Whether the old file, from which a new one would differ in mode, links or owner, was
+        overwritten."""
         if not self._into_old or sys.platform == "win32":
             return False
         try:
@@ -253,12 +254,12 @@ class _Written:
         return True
 
     def _link(self, path: bytes) -> None:
-        # With a descriptor, though the path needs none: only so does Python call linkat(2).
+        # The path needs no descriptor, but only with one does Python call linkat(2).
         name = f"/proc/self/fd/{self._handle}"
         os.link(name, path, src_dir_fd=self._handle, follow_symlinks=True)
 
     def close(self) -> None:
-        """Let go of it; nothing is left of one that is not in its place."""
+        """Close the file and delete it if it was not put in place."""
         self._let_go()
         if self._temporary:
             _remove([self._temporary])
@@ -270,13 +271,13 @@ class _Written:
 
 
 def _is_plain(path: bytes) -> bool:
-    """Whether a path is absolute, and leads to a file without a detour."""
+    """Whether a path is absolute, and has no NUL and no empty, ``.`` or ``..`` part."""
     parts = path.split(b"/")
     return parts[0] == b"" and b"\0" not in path and not _DETOURS.intersection(parts[1:])
 
 
 def _has_default_acl(directory: bytes) -> bool:
-    """Whether new files there get their rights from the directory, and no umask counts."""
+    """Whether new files in ``directory`` get their mode from its default ACL, not the umask."""
     if sys.platform != "linux":
         return False
     try:
@@ -286,7 +287,7 @@ def _has_default_acl(directory: bytes) -> bool:
 
 
 def _gives_its_group(directory: bytes) -> bool:
-    """Whether new files there get the directory's group, whoever makes them."""
+    """Whether new files in ``directory`` inherit its group (setgid bit)."""
     return bool(os.stat(directory).st_mode & stat.S_ISGID)
 
 

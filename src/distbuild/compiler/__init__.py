@@ -1,4 +1,4 @@
-"""Which compiler a name means, and the identity by which two machines compare theirs.
+"""Finds the compiler behind a name, and computes the identity that two machines compare.
 
-Runs compilers to ask them about themselves. Knows no job.
+Runs compilers to query them. Knows no job.
 """

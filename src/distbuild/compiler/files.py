@@ -1,7 +1,8 @@
-"""Which files a compiler reads besides what it compiles: its configuration and its libraries.
+"""Finds the configuration files and shared libraries that a compiler reads, and caches digests of
+such files. Used to compute a compiler's identity.
 
-gcc reads ``specs`` files and clang ``.cfg`` files that no command line names; the
-dynamic linker chooses the libraries. Asks the dynamic linker. Knows no job and no digest.
+gcc reads ``specs`` files and clang ``.cfg`` files that no command line names; the dynamic linker,
+which is queried, chooses the libraries. Knows no job.
 """
 
 import contextlib
@@ -22,62 +23,62 @@ from distbuild.mirror.digest_cache import stat_key
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.system.paths import WINDOWS
 
-#: A dynamic linker that does not answer in this time is broken.
+#: A dynamic linker that does not respond in this time is broken.
 ASK_TIMEOUT_S = 30.0
-#: Where a clang says that it looks for configuration files besides its own directory.
+#: The directories in which clang looks for configuration files besides its own (``clang -v``).
 _CONFIGURED = re.compile(r"^(System|User) configuration file directory: (.+)$", re.MULTILINE)
-#: The installations of gcc from which a clang takes headers, the newest of its directory; and where
-#: distributions keep others, which come first.
+#: The gcc installations from which clang takes headers, the newest of a directory; and the
+#: directories of distributions' other installations, which precede them.
 _GCC_INSTALLATION = re.compile(r"^Found candidate GCC installation: (.+)$", re.MULTILINE)
 _GCC_ELSEWHERE = ("/opt/rh", "/etc/env.d/gcc")
-#: What a configuration file includes. Also finds some that are quoted or in comments: one file
-#: too many in the identity does no harm.
+#: The includes of a configuration file. Also matches some that are quoted or in comments: an
+#: additional file in the identity does no harm.
 _INCLUDED = re.compile(rb"""(?:^|[\s"'])@([^\s"'#\0]+)""", re.MULTILINE)
 _MAX_INCLUDED = 100
 _MAX_CONFIG_BYTES = 1 << 20
 
 _SEARCHED = re.compile(r"^(install|programs|libraries): =?(.*)$", re.MULTILINE)
-#: The directory of its parts that is compiled into a gcc, for the specs of its machine alone
-#: (gcc.cc, set_up_specs: standard_exec_prefix). No option of gcc prints it.
+#: The directory of gcc's parts that is compiled into it; only the specs of its machine are read
+#: there (gcc.cc, set_up_specs: standard_exec_prefix). No option of gcc prints it.
 _COMPILED_IN = re.compile(rb"\0(/[^\0\n]{0,300}/gcc[^/\0\n]{0,20}/)\0")
 
 _LOADED = re.compile(r"^\s*(?:\S+ => )?(/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)
-#: Directories that a program's own RPATH or RUNPATH names; those of the system come after the
-#: linker's cache.
+#: Directories in a program's own RPATH or RUNPATH, or in LD_LIBRARY_PATH; those of the system
+#: follow the linker's cache.
 _SEARCHED_FIRST = re.compile(r"search path=(.*?)\s*\((?:RPATH|RUNPATH|LD_LIBRARY_PATH)\b.*$", re.M)
-#: What the dynamic linker takes from a compile's environment. Not LD_AUDIT: asked what it would
-#: load, it runs the code of such a library.
+#: The dynamic linker's variables that are passed on from a compile's environment. Not LD_AUDIT:
+#: even with ``--list``, the linker runs the code of such a library.
 LINKER_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD")
-#: What decides which libraries are loaded.
+#: Files that decide which libraries are loaded.
 _LINKER = ("/etc/ld.so.cache", "/etc/ld.so.preload")
-#: Libraries that programs of compilers are linked with and that have no part in what they write:
-#: terminals, command line editing, XML for manifests of Windows and what that needs, allocators,
-#: and what shows a build other owners of files. They are updated often.
+#: Libraries that compilers' programs are linked with and that do not influence their output:
+#: terminals, command line editing, XML for manifests of Windows and its dependencies, allocators,
+#: and those that simulate other owners of files. They are updated often.
 _WITHOUT_EFFECT = re.compile(
     r"lib(?:bsd|edit|eatmydata|fakeroot\S*|ffi|icu\w+|jemalloc|lzma|md|mimalloc|ncursesw?|readline"
     r"|tcmalloc\w*|tinfow?|xml2)(?:-[\w.]+)?\.so[\w.]*"
 )
-#: Directories in one of libraries, for processors that have more than the first.
+#: Subdirectories of library directories, for processors with more features than the baseline.
 _VARIANTS = ("glibc-hwcaps", "tls", "x86_64")
 _ELF, _PT_INTERP = b"\x7fELF", 3
 _MAX_TABLE_BYTES = 1 << 16
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What a compiler reads. ``contents``: (a name that is the same on all machines, path) of
-    files whose bytes count. ``places``: paths, there or not, at which a change shows that another
-    file may be read from now on."""
+    """The files that a compiler reads. ``contents``: (a name that is the same on all machines,
+    path) of files whose bytes count. ``places``: paths, existing or not, whose change shows that
+    the compiler may read other files from now on."""
 
     contents: tuple[tuple[str, str], ...]
     places: tuple[str, ...]
-    #: The options that it adds to every command, or to some.
+    #: The options that its configuration adds to every command, or to some.
     options: tuple[str, ...] = ()
 
 
 def gcc_configuration(real: str, machine: str, search_dirs: str) -> Found:
-    """The specs files of the gcc at ``real``. ``search_dirs``: what ``-print-search-dirs`` says.
+    """The specs files of the gcc at ``real``. ``search_dirs``: its ``-print-search-dirs`` output.
 
-    A superset of the places in which it looks, in its order.
+    A superset of the directories that gcc searches, in its order.
     """
     listed = {kind: text.split(os.pathsep) for kind, text in _SEARCHED.findall(search_dirs)}
     installed = list(filter(None, listed.get("install", [])))
@@ -87,18 +88,17 @@ def gcc_configuration(real: str, machine: str, search_dirs: str) -> Found:
     tried = [*programs, *above, *listed.get("libraries", []), *own]
     specs = [os.path.join(directory, "specs") for directory in _each_once(tried)]
     contents = tuple(("specs", path) for path in specs if _is_readable(path))
-    # In a directory of programs an assembler may appear that comes before the present one.
+    # In a directory of programs an assembler may appear that precedes the present one.
     return Found(contents, (*_each_once(programs), *specs))
 
 
 def clang_configuration(driver: str, banner: str) -> Found:
-    """The configuration files of the clang that is called by this path. ``banner``: what it says
-    with ``-v``.
+    """The configuration files of the clang that is called by this path. ``banner``: its ``-v``
+    output.
 
-    Which of a directory's files are read depends on the target, which depends on the command: all
-    of them count.
+    The target, and so the command, decides which of a directory's files are read: all count.
     """
-    # With -no-canonical-prefixes it looks beside the name that it is called by.
+    # With -no-canonical-prefixes, clang looks beside the path that it is called by.
     called = {"": os.path.realpath(driver), "Called": driver}
     directories = {role: os.path.dirname(path) for role, path in called.items()}
     directories.update(_CONFIGURED.findall(banner))
@@ -121,7 +121,7 @@ def clang_configuration(driver: str, banner: str) -> Found:
 
 
 def libraries(programs: Iterable[str], env: Mapping[str, str]) -> Found:
-    """The shared libraries that programs are linked with and their dynamic linkers, by real paths.
+    """The shared libraries of programs and their dynamic linkers, by real paths.
 
     ``env``: the dynamic linker's own variables, such as LD_LIBRARY_PATH.
     """
@@ -137,7 +137,8 @@ def libraries(programs: Iterable[str], env: Mapping[str, str]) -> Found:
 
 
 def linker_environment(values: Iterable[str | None], cwd: str) -> tuple[tuple[str, str], ...]:
-    """``LINKER_VARIABLES`` with these values in a directory, without what leads to no library."""
+    """``LINKER_VARIABLES`` with these values, absolute with regard to ``cwd``, without directories
+    that have no library."""
     library_path, preload = values
     directories = (os.path.join(cwd, entry) for entry in re.split("[:;]", library_path or ""))
     words = filter(None, re.split("[: ]", preload or ""))
@@ -150,7 +151,7 @@ def linker_environment(values: Iterable[str | None], cwd: str) -> tuple[tuple[st
 
 
 def _may_have_libraries(directory: str) -> bool:
-    if "$" in directory:  # $ORIGIN and the like: the linker knows what that means
+    if "$" in directory:  # $ORIGIN and the like: only the linker expands them
         return True
     try:
         names = os.listdir(directory)
@@ -160,13 +161,12 @@ def _may_have_libraries(directory: str) -> bool:
 
 
 def has_effect(library: str) -> bool:
-    """Whether what a compiler writes may depend on a library of this name."""
+    """Whether a compiler's output may depend on a library of this name."""
     return _WITHOUT_EFFECT.fullmatch(library) is None
 
 
 def _gcc_places(banner: str) -> Iterator[str]:
-    """Directories in which a clang would find a gcc besides those that it has found, and an
-    assembler of its tools."""
+    """Directories in which clang would find further installations of gcc, and their assemblers."""
     for installation in _GCC_INSTALLATION.findall(banner):
         machine_dir = os.path.dirname(installation)
         every = os.path.dirname(machine_dir)
@@ -179,7 +179,7 @@ def _is_readable(path: str) -> bool:
 
 
 def _each_once(directories: Iterable[str]) -> list[str]:
-    """The directories as they are spelled, the first spelling of each."""
+    """The directories without duplicates, each in its first spelling."""
     first: dict[str, str] = {}
     for directory in directories:
         if directory:
@@ -224,12 +224,12 @@ def _options(path: str) -> list[str]:
     try:
         words = shlex.split(text, comments=True)
     except ValueError:
-        return [text]  # no option that anybody knows
+        return [text]  # matches no known option
     return [word for word in words if not word.startswith("@")]
 
 
 def _text(path: str) -> bytes:
-    if not _is_readable(path):  # a pipe would have us wait
+    if not _is_readable(path):  # a pipe would block
         return b""
     try:
         with open(path, "rb") as file:
@@ -239,14 +239,15 @@ def _text(path: str) -> bytes:
 
 
 def _nearest(directory: str) -> str:
-    """A directory, or what is there of the way to it: in that it would appear."""
+    """A directory, or its nearest existing parent, in which it would appear."""
     while not os.path.isdir(directory) and os.path.dirname(directory) != directory:
         directory = os.path.dirname(directory)
     return directory or "/"
 
 
 def _ask_linker(program: str, env: Mapping[str, str]) -> str:
-    """What the dynamic linker says that it would load for a program, and where it would look."""
+    """The dynamic linker's output about the libraries of a program and the directories that it
+    searches; "" if it cannot be run."""
     linker = None if WINDOWS else _linker(program)
     if linker is None:
         return ""
@@ -267,7 +268,7 @@ def _ask_linker(program: str, env: Mapping[str, str]) -> str:
 
 
 def _linker(program: str) -> str | None:
-    """The dynamic linker that a program asks for; None: it is a script, or linked statically."""
+    """The dynamic linker in a program's ELF header (PT_INTERP); None: a script, or static."""
     try:
         with open(program, "rb") as file:
             head = file.read(64)
@@ -299,8 +300,8 @@ _Fact = tuple[int, int, int, int, bytes]
 
 
 class FileDigests:
-    """Digests of big files that seldom change, such as compilers. ``path`` is the memory's file;
-    a damaged memory is an empty one."""
+    """A thread-safe, persistent cache of digests of big files that seldom change, such as
+    compilers. ``path``: the cache's file; a damaged one counts as empty."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -308,7 +309,7 @@ class FileDigests:
         self._known = _load(path)
 
     def of(self, file: str) -> bytes:
-        """The SHA-256 of a file's bytes; raises InfrastructureError when it cannot be read."""
+        """The raw SHA-256 of a file's bytes; raises InfrastructureError if it cannot be read."""
         try:
             facts = stat_key(os.stat(file))
             name = os.fsencode(file)
@@ -326,7 +327,7 @@ class FileDigests:
         return digest
 
     def _save(self) -> None:
-        # Only a memory: a disk that takes nothing costs time, not truth.
+        # Only a cache: a disk that is full or read-only costs time, not correctness.
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self._path.parent)

@@ -1,8 +1,8 @@
-"""Finds the compiler that a name means, behind the wrappers that may stand in front of it.
+"""Finds the real compiler behind a name on PATH, skipping wrappers such as ccache and dist_build.
 
-A wrapper is a link to a known program or this program under another name; a script that calls us
-is one that DIST_BUILD_SKIP names: every compiler that we start is told which were started before
-it. The launcher has the same rules in C (``launcher/dist_build.c``).
+A wrapper is a link to a known program, or dist_build under another name. Scripts that call
+dist_build are listed in DIST_BUILD_SKIP: each compiler is started with the list of those started
+before it. The launcher has the same rules in C (``launcher/dist_build.c``).
 """
 
 import filecmp
@@ -14,27 +14,27 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.system.paths import WINDOWS
 
-#: Links to these stand in front of a compiler; the search goes on behind them.
+#: Links to these are wrappers of a compiler; the search continues after them on PATH.
 WRAPPERS = frozenset(
     ("ccache", "distcc", "icecc", "sccache", "dist_build", "dist_build.exe", "dist_build_client")
 )
 SKIP = "DIST_BUILD_SKIP"
-#: Nobody stacks more wrappers of one name; more of them are a loop.
+#: Number of stacked wrappers of one name; more of them are a loop.
 MAX_PASSED = 16
 
-#: Windows' programs are called without these, in this order (PATHEXT as it comes).
+#: Suffixes that Windows adds to a program's name, in this order (PATHEXT by default).
 _SUFFIXES = (".com", ".exe", ".bat", ".cmd")
 _LIKE_COMPILERS = ("cc", "g++", "c++", "clang")
 
 
 def find_driver(name: str, cwd: str, path: str, skip: Sequence[str] = ()) -> str | None:
-    """The file that a shell in ``cwd`` with this PATH runs for ``name``, wrappers passed over.
+    """The file that a shell in ``cwd`` with this PATH runs for ``name``, without wrappers.
 
-    So are the files that ``skip`` names, by whatever path. All paths are the system's.
+    The files in ``skip`` are skipped too, under any path. All paths are the system's.
     """
     if _is_path(name):
         named = _with_suffix(os.path.join(cwd, name))
-        # Behind a wrapper that is named by its path, the search goes on as the wrapper's does.
+        # After a wrapper that is named by its path, PATH is searched, as the wrapper itself does.
         if not (is_wrapper(named, name) or _is_one_of(named, skip)):
             return named if _is_program(named) else None
     for candidate in _on_path(name, cwd, path):
@@ -44,7 +44,7 @@ def find_driver(name: str, cwd: str, path: str, skip: Sequence[str] = ()) -> str
 
 
 def is_wrapper(candidate: str, name: str = "") -> bool:
-    """Whether a file only passes commands on; but who asks for ccache by ``name`` means ccache."""
+    """Whether a file is a wrapper; not if ``name`` asks for that wrapper itself, such as ccache."""
     try:
         status = os.stat(candidate)
     except OSError:
@@ -55,7 +55,7 @@ def is_wrapper(candidate: str, name: str = "") -> bool:
 
 @functools.lru_cache(maxsize=1000)
 def _is_wrapper(facts: tuple[str, str, int, int, int, int]) -> bool:
-    """The same for a file in a state: every compile asks for the same few."""
+    """As ``is_wrapper``, cached by the file's state: every compile asks for the same few."""
     candidate, name = facts[:2]
     called = os.path.basename(os.path.realpath(candidate))
     if WINDOWS:
@@ -68,16 +68,17 @@ def _is_wrapper(facts: tuple[str, str, int, int, int, int]) -> bool:
 
 
 def passed(name: str, env: Mapping[str, str]) -> list[str]:
-    """The programs called ``name`` that led to this process, in the order they were started."""
+    """The programs called ``name`` that started this process, in the order of their starts."""
     base = os.path.basename(name)
     listed = env.get(SKIP, "").split(os.pathsep)
     return [path for path in listed if path and os.path.basename(path) == base]
 
 
 def find_behind(name: str, cwd: str, env: Mapping[str, str]) -> str | None:
-    """The driver for ``name`` behind the ones that led here; raises InfrastructureError for a loop.
+    """The driver for ``name`` after those that started this process; raises InfrastructureError for
+    a loop.
 
-    gcc -flto runs gcc by name: it gets itself, not what is behind it on PATH.
+    gcc -flto runs gcc by name: the driver is then that gcc itself, not the next one on PATH.
     """
     before = passed(name, env)
     if len(before) >= MAX_PASSED:
@@ -90,7 +91,7 @@ def find_behind(name: str, cwd: str, env: Mapping[str, str]) -> str | None:
 
 
 def with_passed(program: str, env: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which to start ``program``."""
+    """The environment for ``program``: a compiler is appended to DIST_BUILD_SKIP."""
     if not any(part in os.path.basename(program) for part in _LIKE_COMPILERS):
         return dict(env)
     before = [env[SKIP]] if SKIP in env else []
@@ -98,9 +99,9 @@ def with_passed(program: str, env: Mapping[str, str]) -> dict[str, str]:
 
 
 def spelling(name: str, program: str, cwd: str, env: Mapping[str, str]) -> str:
-    """The first word for ``program``: as the build spelled it, where that leads to the program.
+    """``argv[0]`` for ``program``: the build's spelling, if it leads to the program.
 
-    gcc looks for its own parts beside the file that this word means.
+    gcc looks for its own parts beside the file that ``argv[0]`` names.
     """
     named = os.path.join(cwd, name)
     called = named if _is_path(name) else next(_on_path(name, cwd, _path(env)), None)
@@ -127,12 +128,12 @@ def _candidates(base: str, cwd: str, path: str) -> tuple[str, ...]:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a name says where a program is, so that it is not searched for."""
+    """Whether a name is a path, for which PATH is not searched."""
     return "/" in name or (WINDOWS and ("\\" in name or ":" in name))
 
 
 def _with_suffix(path: str) -> str:
-    """On Windows, the program that ``path`` means without its suffix, where there is one."""
+    """On Windows, ``path`` with the suffix of an existing program, if it has none itself."""
     if WINDOWS and not path.lower().endswith(_SUFFIXES):
         for suffix in _SUFFIXES:
             if _is_program(path + suffix):
@@ -141,7 +142,7 @@ def _with_suffix(path: str) -> str:
 
 
 def _is_program(path: str) -> bool:
-    # access(2) first: for what is not there, Python makes an exception of stat(2).
+    # access(2) first: for a missing file, stat(2) would cost Python an exception.
     return os.access(path, os.X_OK) and os.path.isfile(path)
 
 
@@ -157,7 +158,7 @@ def _is_same_file(one: str, other: str) -> bool:
 
 
 def _own_launcher() -> str:
-    """Where the native launcher of this installation is, frozen or not."""
+    """The path of this installation's native launcher, frozen or not."""
     if getattr(sys, "frozen", False):
         return os.path.join(os.path.dirname(sys.executable), "dist_build.exe")
     source = os.path.abspath(__file__)
@@ -167,7 +168,7 @@ def _own_launcher() -> str:
 
 
 def _is_same_program(path: str, other: str) -> bool:
-    """A link to ``other``, or a copy; files are only read if their sizes are equal."""
+    """Whether ``path`` is a link to ``other``, or a copy; compared only if the sizes are equal."""
     try:
         one, mine = os.stat(path), os.stat(other)
         if one.st_size != mine.st_size:

@@ -1,7 +1,7 @@
-"""Which compiler a driver is: a digest that agrees on two machines when their outputs would.
+"""Computes a compiler's identity: a digest that is equal on two machines if their outputs would be.
 
-Asks the driver itself; hashes the programs behind it, their libraries and their configuration.
-Used by both the syncer and the worker. Knows no job, no queue and no network.
+Queries the driver; hashes the programs that it runs, their libraries and their configuration. Used
+by the syncer and the worker. Knows no job, no queue and no network.
 """
 
 import functools
@@ -23,34 +23,34 @@ from distbuild.mirror.digest_cache import StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.system.paths import WINDOWS
 
-#: A compiler that does not answer what it is in this time is none.
+#: A compiler that does not answer a query in this time counts as none.
 ASK_TIMEOUT_S = 30.0
-#: On Windows: who has no console would else show one for each program that it asks.
+#: On Windows: a process without a console would otherwise show one for each program that it runs.
 NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 
-#: What PATH and the like lead to is looked at again after this (seconds).
+#: TTL of the results of searching PATH and the like (seconds).
 AROUND_S = 1.0
 #: No directory: a compiler on a worker has no home, and so no configuration from there.
 NO_HOME = "/nonexistent"
 
-#: What a Microsoft compiler says before anything else, in the language of its installation.
+#: The first line of a Microsoft compiler's output, in the language of its installation.
 _MICROSOFT = re.compile(
     r"^.*Microsoft.*?(\d+\.\d+\.\d+(?:\.\d+)?)\D.*?(x64|x86|ARM64|ARM)\s*$", re.M
 )
-#: The programs and libraries in cl.exe's directory that decide what it writes.
+#: The programs and libraries in cl.exe's directory that determine its output.
 _MICROSOFT_PARTS = re.compile(r"(?:cl\.exe|c1\w*\.dll|c2\.dll|mspdb\w*\.dll|tbbmalloc\.dll)", re.I)
 _TARGET = re.compile(r"^Target: (\S+)", re.M)
-#: Programs that gcc and clang find through PATH where they have none of their own.
+#: Programs that gcc and clang find through PATH if they have none of their own.
 BY_PATH = ("as", "objcopy")
 _GCC_PROGRAMS = ("cc1", "cc1plus", *BY_PATH)
-#: Most machines have none: they count for commands of that language alone.
+#: Missing on most machines; part of the identity only for commands of that language.
 _OBJECTIVE_C = ("cc1obj", "cc1objplus")
 _DIRECTORY = re.compile(r'^ (/.*?)$|^ignoring \w+ directory "(.*)"$', re.MULTILINE)
 _NUMBER = re.compile(r"\d+(\.\d+)*")
 _CLANG_VERSION = re.compile(r"\bclang version (\S+)")
 
 
-#: How a file is; None: it is not there.
+#: A file's state; None: it does not exist.
 State = StatKey | None
 
 
@@ -65,30 +65,31 @@ class Identity(msgspec.Struct, frozen=True):
     real_path: str
     c_dirs: tuple[str, ...]
     cxx_dirs: tuple[str, ...]
-    #: Programs, libraries and configuration files that have to be there when it runs.
+    #: Programs, libraries and configuration files that it needs at run time.
     needs: tuple[str, ...] = ()
-    #: How each of ``needs`` and ``places`` was before it was read.
+    #: The state of each of ``needs`` and ``places`` before it was read.
     states: tuple[State, ...] = ()
-    #: Paths, there or not, at which it shows that the compiler may read other files from now on.
+    #: Paths, existing or not, whose change shows that the compiler may read other files from now
+    #: on.
     places: tuple[str, ...] = ()
     #: Options that its configuration adds to every command, or to some.
     options: tuple[str, ...] = ()
-    #: The digest for Objective-C, where programs of its own compile that.
+    #: The digest for Objective-C, if separate programs compile it.
     objective_c: str = ""
 
     def digest_for(self, language: str) -> str:
-        """The digest that has to agree for a source in this language."""
+        """The digest to compare for a source in this language."""
         is_own = language.startswith("objective-c") and self.objective_c
         return self.objective_c if is_own else self.digest
 
     def digests(self) -> tuple[str, ...]:
-        """For all languages."""
+        """The digests for all languages."""
         return (self.digest, self.objective_c) if self.objective_c else (self.digest,)
 
 
 class Around(msgspec.Struct, frozen=True):
-    """What of an environment decides which files a driver reads: what PATH means by the names in
-    ``BY_PATH``, the variables of the dynamic linker, and HOME."""
+    """The parts of an environment that decide which files a driver reads: the programs on PATH for
+    the names in ``BY_PATH``, the variables of the dynamic linker, and HOME."""
 
     programs: tuple[tuple[str, str], ...] = ()
     linker: tuple[tuple[str, str], ...] = ()
@@ -101,8 +102,8 @@ def found_by_path(search_path: str) -> Around:
 
 
 def around(env: Mapping[str, str], cwd: str, now: float) -> Around:
-    """The same of an environment on the dev box and a directory in it. ``now``: in seconds; each
-    second the disk is looked at again."""
+    """The same for an environment and a directory on the dev box. ``now``: in seconds; results have
+    a TTL of AROUND_S."""
     if WINDOWS:
         return Around()
     variables = tuple(map(env.get, ("PATH", "HOME", *compiler_files.LINKER_VARIABLES)))
@@ -112,7 +113,7 @@ def around(env: Mapping[str, str], cwd: str, now: float) -> Around:
 
 @functools.lru_cache(maxsize=100)
 def _names_relative(variables: tuple[str | None, ...]) -> bool:
-    """Whether a list of directories has one that depends on the directory of the compile."""
+    """Whether one of the variables has a path that is relative to the compile's directory."""
     listed = (entry for text in variables if text for entry in re.split("[:;]", text))
     return not all(entry.startswith("/") for entry in listed)
 
@@ -136,8 +137,8 @@ def _by_path(search_path: str) -> tuple[tuple[str, str], ...]:
 
 
 def are_as_identified(identities: Iterable[Identity]) -> bool:
-    """Whether the files of these compilers are what they were, and none has appeared that counts:
-    they are replaced without their drivers at times."""
+    """Whether these compilers' files are unchanged, and no relevant one has appeared: an update may
+    replace them without their drivers."""
     seen: dict[str, State] = {}
     for identity in identities:
         watched = (*identity.needs, *identity.places)
@@ -150,7 +151,7 @@ def are_as_identified(identities: Iterable[Identity]) -> bool:
 
 
 def state_of(path: str) -> State:
-    """How a program or library is now."""
+    """The current state of a file."""
     try:
         return stat_key(os.stat(path))
     except OSError:
@@ -158,9 +159,9 @@ def state_of(path: str) -> State:
 
 
 class _DriverFacts(msgspec.Struct, frozen=True):
-    """What a driver says of itself. ``files``: its programs, behind all symlinks. ``called``: the
-    paths by which it calls them, where these are others. ``objective_c``: more programs, for that
-    language. ``find``: its configuration, as it is."""
+    """A driver's answers to queries. ``files``: real paths of its programs. ``called``: the paths
+    by which it calls them. ``objective_c``: more programs, for that language. ``searched``: the
+    search directories for C and C++. ``find``: finds its present configuration."""
 
     family: Family
     version: str
@@ -173,14 +174,14 @@ class _DriverFacts(msgspec.Struct, frozen=True):
 
 
 class Identifier:
-    """Identifies drivers; remembers file digests in ``digests``."""
+    """Identifies drivers; caches file digests in ``digests``."""
 
     def __init__(self, digests: FileDigests) -> None:
         self._digests = digests
 
     def identify(self, driver: str, around: Around | None = None) -> Identity:
-        """The compiler at this path in such an environment (None: it has this process's PATH);
-        raises InfrastructureError if it is none that we know."""
+        """The compiler at this path in an environment (None: with this process's PATH); raises
+        InfrastructureError if it is of no known family."""
         if around is None:
             around = found_by_path(os.environ.get("PATH", os.defpath))
         named = family_of(os.path.basename(driver))
@@ -231,7 +232,7 @@ class Identifier:
         )
 
     def _cl(self, driver: str, banner: str, clang: str, home: str) -> _DriverFacts:
-        """A compiler that is called cl: clang-cl with this version of clang, or Microsoft's."""
+        """A compiler named cl: clang-cl with this version of clang, or, for "", Microsoft's."""
         real = os.path.realpath(driver)
         if clang:
             target = _TARGET.search(banner)
@@ -260,7 +261,7 @@ class Identifier:
         own = (*asked.files, *asked.called, *asked.objective_c)
         needs = tuple(sorted({*own, *(path for _, path in found.contents)}))
         states = tuple(map(state_of, (*needs, *found.places)))
-        # What appeared before its place was looked at is found now.
+        # A file that appeared before the state of its place was read is found now.
         if _found(asked, linker) != found:
             raise InfrastructureError(f"{real} is being changed")
         digests = [self._digests.of(file).hex() for file in asked.files]
@@ -295,7 +296,7 @@ def _found(asked: _DriverFacts, linker: Mapping[str, str]) -> Found:
     """The driver's configuration, libraries and search directories as they are now."""
     configuration = asked.find()
     libraries = compiler_files.libraries((*asked.files, *asked.objective_c), linker)
-    # One that is made later is searched from then on.
+    # A directory that is created later is searched from then on.
     absent = {place for dirs in asked.searched for place in dirs if not os.path.isdir(place)}
     return Found(
         (*configuration.contents, *libraries.contents),
@@ -305,8 +306,8 @@ def _found(asked: _DriverFacts, linker: Mapping[str, str]) -> Found:
 
 
 def _same_everywhere(machine: str, searching: Iterable[str]) -> list[str]:
-    """The machine and the directories that are searched."""
-    # clang spells them by the path it is called by: /usr/bin/../lib, or what that link means.
+    """The machine and the normalised search directories, which are equal on equal machines."""
+    # clang derives them from the path it is called by: /usr/bin/../lib, or that link's target.
     places = ({os.path.normpath(directory) for directory in _listed(text)} for text in searching)
     return [machine, *(repr(sorted(found)) for found in places)]
 
@@ -317,7 +318,7 @@ def _microsoft_parts(directory: str) -> list[str]:
 
 
 def asking_environment(driver: str) -> dict[str, str]:
-    """The environment in which a driver tells what it is by itself."""
+    """The environment for queries to a driver: none of the variables that change its behaviour."""
     kept = {n: os.environ[n] for n in ("SystemRoot", "TEMP", "TMP") if n in os.environ}
     return {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath), SKIP: driver, **kept}
 
@@ -362,9 +363,9 @@ def _programs(driver: str, names: Iterable[str], around: Around) -> tuple[str, .
 
 
 def _program(driver: str, name: str, answer: str, around: Around) -> str | None:
-    """The program that a driver names by this answer, or that PATH leads to."""
+    """The program that a driver's answer names, or the one on PATH."""
     directory, base = os.path.split(answer)
-    # clang answers with what it found on the PATH that it was asked with.
+    # clang answers with the program that it found on the PATH of the query.
     if not directory or (
         base == name
         and directory in os.environ.get("PATH", os.defpath).split(os.pathsep)

@@ -1,8 +1,8 @@
-"""HTTPS to one server, over connections that are kept open. Knows no message.
+"""An HTTPS client for one server with keep-alive connections, used by the syncer and the worker.
 
-The least that HTTP/1.1 asks of a client whose server sends lengths. A worker's requests are as many
-as its jobs, and a change of a header is one to each worker: what a general client does around each
-takes longer than what it is for.
+Implements the minimum of HTTP/1.1 for servers that send a Content-Length. A worker sends as many
+requests as it has jobs, and each change of a header is one request to each worker: the overhead of
+a general client would take longer than the request itself. Knows no message.
 """
 
 import contextlib
@@ -17,17 +17,17 @@ from distbuild.credentials import SERVER_NAMES, Credentials, Server, make_client
 from distbuild.protocol.errors import InfrastructureError
 
 _READ_BYTES = 256 * 1024
-#: So much is encrypted and sent at a time: the other end works on it meanwhile.
+#: Bytes encrypted and sent at a time: the other end processes them meanwhile.
 _SEND_BYTES = 512 * 1024
-#: More than a record of TLS 1.3 holds (RFC 8446, 5.1): each is read as a whole.
+#: More than the plaintext of a TLS 1.3 record (RFC 8446, 5.1): each is read as a whole.
 _RECORD_BYTES = 17 * 1024
 
 
 class Channel:
-    """A connection on which TLS has begun. Every method raises OSError."""
+    """A blocking TLS connection. Every method but ``close`` raises OSError."""
 
     def __init__(self, bare: socket.socket, context: ssl.SSLContext, name: str) -> None:
-        """Shake hands; ``bare`` is the channel's from then on."""
+        """Do the TLS handshake; the channel owns ``bare`` from then on."""
         self._socket = bare
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
@@ -43,18 +43,17 @@ class Channel:
             else:
                 break
             finally:
-                self._flush()  # also the word of what is wrong
+                self._flush()  # also TLS's alert after an error
 
     def fileno(self) -> int:
-        """The socket's descriptor."""
         return self._socket.fileno()
 
     def settimeout(self, timeout_s: float) -> None:
-        """How long to wait for what comes next, or for room to send."""
+        """Set the timeout (seconds) of each read and write of the socket."""
         self._socket.settimeout(timeout_s)
 
     def send(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all of ``data``; blocking."""
         left = memoryview(data)
         while left:
             self._tls.write(left[:_SEND_BYTES])
@@ -62,7 +61,7 @@ class Channel:
             self._flush()
 
     def receive(self) -> bytes:
-        """Wait for what comes next; b"" at the end."""
+        """The next bytes; blocking; b"" at the end."""
         while True:
             if not self.pending() and not self._take_in():
                 return b""
@@ -76,11 +75,11 @@ class Channel:
                 return b""
 
     def pending(self) -> bool:
-        """Whether something came that was not received yet."""
+        """Whether buffered data was not yet returned by ``receive``."""
         return bool(self._incoming.pending or self._tls.pending())
 
     def close(self) -> None:
-        """End the connection, with a word of it where the other end takes one."""
+        """Close the connection, with TLS's close_notify if the socket accepts it."""
         with contextlib.suppress(OSError):
             self._tls.unwrap()
         with contextlib.suppress(OSError):
@@ -100,18 +99,18 @@ class Channel:
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_HEAD_BYTES = 16 * 1024
-#: More than any message of ours may have.
+#: More than the largest message of the protocol.
 MAX_BODY_BYTES = 1024 * 1024 * 1024
-#: A connection that died without a word (an address changed, a NAT forgot it) is given up so soon
-#: while it waits, rather than when its answer is overdue: a lease lasts 15 s. Not with
-#: TCP_USER_TIMEOUT: that also ends one whose peer is only slow to take what is sent.
+#: Keep-alive probes close a silently dead connection (an address changed, a NAT dropped it) after
+#: this time (seconds), rather than at the response timeout: a lease lasts 15 s. TCP_USER_TIMEOUT is
+#: no alternative: it also closes a connection whose peer is only slow to read.
 DEAD_S = 10
 _KEEPALIVE = (
     ("TCP_KEEPIDLE", DEAD_S // 2),
     ("TCP_KEEPINTVL", 1),
     ("TCP_KEEPCNT", DEAD_S // 2),
 )
-#: Connections that are kept.
+#: Idle connections that are kept open.
 MAX_IDLE = 8
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?: |\r)")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r\n", re.IGNORECASE)
@@ -119,7 +118,7 @@ _CLOSES = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
 
 
 class Connections:
-    """The ``expect`` server at ``url`` (https://HOST:PORT), and nobody else."""
+    """A pool of connections to the ``expect`` server at ``url`` (https://HOST:PORT)."""
 
     def __init__(
         self,
@@ -139,10 +138,10 @@ class Connections:
         self._idle: deque[Channel] = deque()
 
     def post(self, path: str, kind: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
-        """POST a body of this content type; the status and the body of the answer.
+        """POST a body of the content type ``kind``; the status and the body of the response.
 
-        ``timeout_s``: for the answer's next bytes. Raises InfrastructureError when there is no
-        answer.
+        ``timeout_s``: for the response's next bytes. Raises InfrastructureError when there is no
+        response.
         """
         head = f"POST {path} HTTP/1.1\r\n{self._fields}Content-Type: {kind}\r\n"
         request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
@@ -171,12 +170,12 @@ class Connections:
         return status, data
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close the idle connections."""
         while self._idle:
             self._idle.pop().close()
 
     def _take(self) -> Channel:
-        """The connection used last, if the server has not closed it, or a new one."""
+        """The most recently used idle connection that the server has not closed, or a new one."""
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -203,7 +202,7 @@ def _set_up(bare: socket.socket) -> None:
 
 
 def _has_something(connection: Channel) -> bool:
-    """Whether there is something to read though nothing was asked: the end, then."""
+    """Whether an idle connection is readable, which means that the server has closed it."""
     if connection.pending():
         return True
     if not hasattr(select, "poll"):
@@ -214,11 +213,11 @@ def _has_something(connection: Channel) -> bool:
 
 
 def _answered(connection: Channel, request: bytes, most: int) -> tuple[int, bytes, bool]:
-    """What a request is answered: status, body, and whether the connection can be used again."""
+    """Send a request; status, body, and whether the connection can be used again."""
     try:
         connection.send(request)
     except (BrokenPipeError, ConnectionResetError):
-        # A server may refuse a body before all of it is there: what it said is worth more.
+        # A server may refuse a body before it has read all of it: its response says more.
         with contextlib.suppress(OSError, InfrastructureError):
             status, data, _ = _read_answer(connection, most)
             return status, data, False

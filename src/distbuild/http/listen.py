@@ -1,4 +1,4 @@
-"""Sockets that listen: a Unix one where only the owner may connect, and a TCP port."""
+"""Opens a server's listening sockets (Unix or TCP), and accepts connections on them."""
 
 import contextlib
 import errno
@@ -18,16 +18,16 @@ BACKLOG = 2048
 
 
 def listen_unix(path: Path) -> socket.socket:
-    """A listening socket that only its owner may connect to; raises ConfigError. Linux."""
+    """A listening Unix socket that only its owner may connect to; raises ConfigError. Linux."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        # By way of the directory's descriptor: an address has 108 bytes, a path may have more.
+        # Through the directory's descriptor: an address has 108 bytes, a path may have more.
         directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
             listener.bind(f"/proc/self/fd/{directory}/{path.name}")
-            path.chmod(0o600)  # before anybody can connect: it does not listen yet
+            path.chmod(0o600)  # before any client can connect: it does not listen yet
             listener.listen(BACKLOG)
         finally:
             os.close(directory)
@@ -38,7 +38,7 @@ def listen_unix(path: Path) -> socket.socket:
 
 
 def listen_port(bind: str, port: int) -> socket.socket:
-    """A listening TCP socket at an address of this machine; raises ConfigError with advice."""
+    """A non-blocking listening TCP socket at ``bind``; raises ConfigError with advice."""
     shown = f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}"
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
@@ -49,7 +49,7 @@ def listen_port(bind: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {shown}: {error.strerror}; {advice}") from None
     listener = socket.socket(family, kind, proto)
     try:
-        if sys.platform == "win32":  # there, the other option would share the port
+        if sys.platform == "win32":  # SO_REUSEADDR would share the port there
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -63,7 +63,7 @@ def listen_port(bind: str, port: int) -> socket.socket:
     return listener
 
 
-#: What shows who listens.
+#: The command that lists listening processes.
 _LISTENERS = "netstat -ano" if sys.platform == "win32" else "ss -ltnp"
 _ADVICE = {
     errno.EADDRINUSE: f"choose another port, or stop what listens there ({_LISTENERS})",
@@ -80,7 +80,7 @@ _NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOB
 
 
 class Acceptor:
-    """Of a ``front``. ``inside`` are those that came in and have not left."""
+    """Accepts connections on the listener of ``front``. ``inside``: the open connections."""
 
     def __init__(self, front: Front, inside: Sized, is_ending: threading.Event) -> None:
         self._front = front
@@ -89,8 +89,8 @@ class Acceptor:
         self._is_ending = is_ending
 
     def come_in(self, *, waits: bool = True) -> Iterator[Connection]:
-        """All that wait, since no second event tells of them. ``waits``: until there are
-        descriptors for them. Raises OSError when nobody can be accepted any more."""
+        """Accept all pending connections, since the listener's event is edge-triggered. ``waits``:
+        without a free descriptor, retry. Raises OSError when no client can be accepted any more."""
         while True:
             try:
                 accepted = self._front.listener.accept()[0]
@@ -114,7 +114,7 @@ class Acceptor:
             return None
         try:
             transport = self._front.transport(accepted)
-        except OSError as error:  # gone already; the others that wait are to be accepted
+        except OSError as error:  # gone already; the other pending clients are still accepted
             log.debug("a client vanished: %s", error)
             accepted.close()
             return None

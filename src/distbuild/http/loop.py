@@ -1,8 +1,8 @@
-"""A few threads that serve one listening socket. Linux.
+"""An epoll event loop with a few threads that serves one listening socket (Linux).
 
-The site's handlers answer what is asked often. What has to wait costs no thread: a handler is a
-generator that yields the ``Signal`` it waits for, and the connection's end closes it. The app
-answers the rest at its desk. Knows nothing of what any of them does.
+The site's handlers answer frequent requests. Waiting requests hold no thread: a handler is a
+generator that yields the ``OneShot`` it waits for, and is closed when its connection ends. The WSGI
+app answers all other requests in a thread pool. Knows nothing of what handlers and app do.
 """
 
 import contextlib
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: In the environment of a request: the kernel says that it comes from this very user.
+#: WSGI environment key: whether the kernel says that the request comes from this process's user.
 SAME_USER = "distbuild.same_user"
 
 
 class AppPool:
-    """``answered`` is told of each connection whose answer has gone, or failed to."""
+    """A thread pool that runs the WSGI app. ``answered`` is called with each connection after its
+    response was sent or failed."""
 
     def __init__(
         self,
@@ -47,15 +48,15 @@ class AppPool:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
     def take(self, connection: Connection, request: Request) -> None:
-        """Have the app answer a request."""
+        """Queue a request for the app."""
         self._pool.submit(self._answer, connection, request)
 
     def close(self) -> None:
-        """Answer nothing more."""
+        """Cancel queued requests; running ones are not awaited."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _answer(self, connection: Connection, request: Request) -> None:
-        """Wait for nobody who is not known."""
+        """Answer a request; a blocking send only to clients with a known token."""
         transport = connection.transport
         send = transport.send if connection.is_known else transport.offer
         environ = environ_of(request, transport.scheme)
@@ -75,18 +76,18 @@ class AppPool:
         self._answered(connection)
 
 
-#: How often silent connections are looked for, and a server that stops looks whether it may.
+#: Interval (seconds) of the search for idle connections.
 SWEEP_S = 5.0
-#: Who has waited for so long is told that the server lives, and again each time (seconds). Clients
-#: give up after ten (src/launcher/syncer.h).
+#: Interval (seconds) at which waiting clients get an interim response, which shows that the server
+#: lives. Clients give up after ten (src/launcher/syncer.h).
 BEAT_S = 2.5
 DRAIN_POLL_S = 0.01
-#: What a server's thread does before it waits again.
+#: ``next``: a callback that a server's thread runs before it waits again.
 _own = threading.local()
 
 
 class Server:
-    """A ``site`` behind a ``front``."""
+    """Serves a ``site`` on the listening socket of a ``front``."""
 
     def __init__(self, site: Site, front: Front, name: str) -> None:
         self._site = site
@@ -111,13 +112,12 @@ class Server:
             self._threads.append(beater)
 
     def start(self) -> None:
-        """Begin to answer."""
         for thread in self._threads:
             thread.start()
 
     def stop(self, drain_s: float = 0.0) -> None:
-        """Accept nothing more, let what is asked be answered for ``drain_s`` seconds at the most,
-        and close every connection. Again, it does nothing."""
+        """Stop accepting, wait at most ``drain_s`` seconds for pending responses, and close every
+        connection. Idempotent."""
         if self._is_ending.is_set():
             return
         self._events.end_listening()
@@ -135,7 +135,7 @@ class Server:
         self._events.close()
 
     def _serve(self) -> None:
-        """One of the threads: each takes whatever comes next."""
+        """The loop of each thread: one event at a time."""
         _own.next = None
         events = self._events
         while True:
@@ -160,7 +160,8 @@ class Server:
             self._accept()
 
     def _woken(self, connection: Connection) -> None:
-        """Something came, or the end. The event may be of an earlier connection of this number."""
+        """Handle an event of a connection: readable, writable or ended. A stale event may be of an
+        earlier connection with the same descriptor."""
         if connection.is_sending:
             if connection.claim():
                 self._proceed(connection)
@@ -176,7 +177,7 @@ class Server:
             self._proceed(connection)
 
     def _sweep(self) -> None:
-        """Give up connections on which nothing whole comes, or that take no answer."""
+        """Close connections that send no whole request, or read no response, in time."""
         while not self._is_ending.wait(SWEEP_S):
             oldest = time.monotonic() - self._front.patience_s
             for connection in list(self._events.watched.values()):
@@ -189,8 +190,8 @@ class Server:
             self._beat(time.monotonic() - BEAT_S)
 
     def _beat(self, oldest: float) -> None:
-        """Tell those who wait since then that we live, whatever our other threads do: each may be
-        busy with a large directory, while new clients are not even accepted."""
+        """Send an interim response to clients that wait since ``oldest`` or longer, and accept new
+        ones: each other thread may be busy with a large directory."""
         with contextlib.suppress(OSError):  # the listener is closed
             for connection in self._door.come_in(waits=False):
                 self._connections.add(connection)
@@ -210,13 +211,13 @@ class Server:
         self._proceed_with_next()
 
     def _proceed_with_next(self) -> None:
-        """Go on with the oldest of what is due."""
+        """Proceed with the oldest connection in the queue."""
         connection = self._events.dequeue()
         if connection is not None:
             self._proceed(connection)
 
     def _proceed(self, connection: Connection) -> None:
-        """Go on with a connection until it waits for something, or has ended."""
+        """Process a connection until it waits for something, or has ended."""
         try:
             if connection.is_sending and not self._send_rest(connection):
                 return
@@ -227,8 +228,8 @@ class Server:
             self._finish(connection)
 
     def _next(self, connection: Connection) -> bool:
-        """Take the next request; whether to go on with the connection here and now."""
-        # Of a connection that waited there is nothing whole yet: what it is told of comes first.
+        """Start on the next request; whether this thread proceeds with the connection."""
+        # A readable connection has no whole request buffered: first read the reported data.
         request = None if connection.is_readable else connection.reader.next()
         while request is None:
             if not connection.is_readable:
@@ -236,7 +237,7 @@ class Server:
                 connection.is_running = False
                 self._events.watch(connection, select.EPOLLIN)
                 return False
-            # Once for what was told: of what is left after that the kernel tells again.
+            # One read for each event: the kernel reports remaining data again.
             connection.is_readable = False
             if _receive(connection) is False:
                 self._finish(connection)
@@ -245,7 +246,7 @@ class Server:
                 connection.silent_since = time.monotonic()
             request = connection.reader.next()
         connection.keeps = (
-            self._knows(connection, request)  # also tells how an answer is sent
+            self._knows(connection, request)  # also decides how the response is sent
             and request.keeps
             and connection.transport.keeps_alive
             and not self._is_ending.is_set()
@@ -262,7 +263,7 @@ class Server:
         return True
 
     def _knows(self, connection: Connection, request: Request) -> bool:
-        """Whether whoever asks shows a token; looked at when another one is shown."""
+        """Whether the client has a known token; checked again only if the header changes."""
         shown = request.headers.get("authorization", "")
         if shown != connection.shown:
             connection.shown = shown
@@ -270,22 +271,22 @@ class Server:
         return connection.is_known
 
     def _answered(self, connection: Connection) -> None:
-        """The app's answer has gone."""
+        """Continue after the app's response."""
         if self._is_kept(connection):
             self._proceed(connection)
 
     def _is_kept(self, connection: Connection) -> bool:
-        """After an answer: ready for the next request, or closed."""
+        """After a response: make the connection ready for the next request, or close it."""
         if not connection.keeps:
             self._finish(connection)
         connection.silent_since = time.monotonic()
         return connection.keeps
 
-    # --- what waits -----------------------------------------------------------------------------
+    # --- waiting handlers -----------------------------------------------------------------------
 
     def _go_on(self, connection: Connection) -> bool:
-        """Run the generator up to the next thing that it has to wait for; whether it has ended and
-        the connection has not."""
+        """Run the generator up to the next event that it has to wait for; whether the generator has
+        ended and the connection has not."""
         while True:
             try:
                 step = next(connection.later or iter(()))
@@ -317,7 +318,8 @@ class Server:
         return False
 
     def _send_rest(self, connection: Connection) -> bool:
-        """There is room for more of an answer; whether that was all and the connection goes on."""
+        """Send more of a buffered response, since the socket is writable; whether all of it is sent
+        and the connection goes on."""
         try:
             is_sent = self._outbox.go_on(connection)
         except OSError as error:
@@ -330,8 +332,8 @@ class Server:
         self._finish(connection)
 
     def _resume(self, connection: Connection) -> None:
-        """What was waited for has happened; called by whoever let it happen. A server's thread
-        goes on with it itself, once it has done what it does."""
+        """Called by the thread that fired the awaited event. If that is a server's thread, it
+        resumes the connection itself, after its present work."""
         if not connection.claim():
             return
         is_free = getattr(_own, "next", _own) is None
@@ -347,7 +349,7 @@ class Server:
             guests.release()
 
     def _gone(self, connection: Connection) -> None:
-        """The client has ended: so does what it waits for."""
+        """The client has closed the connection: cancel its handler."""
         if connection.claim_as_gone():
             self._finish(connection)
 
@@ -363,7 +365,7 @@ class Server:
 
 
 def _receive(connection: Connection) -> bool | None:
-    """Take in what has come; False at the end, however it ended."""
+    """Read available bytes; False at the end of the connection or after an error."""
     try:
         return connection.transport.receive(connection.reader)
     except OSError as error:

@@ -1,4 +1,5 @@
-"""What the threads of a server wait for: clients, connections, and what is due. Linux."""
+"""An epoll wrapper that gives each event to one thread of the loop, a queue of connections to
+proceed with, and the buffered writes of slow clients (Linux)."""
 
 import contextlib
 import os
@@ -12,34 +13,35 @@ from distbuild.http.site import Connection
 
 
 class Events:
-    """Of one ``listener``. Each event is told to one thread."""
+    """The events of one ``listener`` and its connections. Each is reported to one thread."""
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         self._poll = select.epoll()
-        #: Written when something is due; the other one stays set once all is to end.
+        #: ``ready`` is written when a connection is enqueued; ``ending`` stays set after ``end``.
         self.ready = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.ending = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        # Edge-triggered, so that one thread is woken by one event, and not all of them.
+        # Edge-triggered, so that one event wakes one thread, and not all of them.
         self._poll.register(listener, select.EPOLLIN | select.EPOLLET)
         self._poll.register(self.ready, select.EPOLLIN | select.EPOLLET)
         self._poll.register(self.ending, select.EPOLLIN)
-        #: Those that wait: for a request or the rest of one, or with a generator.
+        #: Registered connections by descriptor: they wait for (the rest of) a request, or their
+        #: generator waits.
         self.watched: dict[int, Connection] = {}
-        #: What a thread has to do next: a connection just accepted, or one whose wait is over.
+        #: Connections to proceed with: just accepted, or their awaited event has fired.
         self._due: deque[Connection] = deque()
 
     def wait(self) -> list[tuple[int, int]]:
-        """The next event, with its descriptor first."""
+        """Block until the next event: a list of one (descriptor, events) pair."""
         return self._poll.poll(maxevents=1)
 
     def watch(self, connection: Connection, events: int) -> None:
-        """Have one thread told, once, of the next of ``events``, or of the end."""
+        """Report the next of ``events``, or the end of the connection, once, to one thread."""
         self._watch(connection, events | select.EPOLLRDHUP | select.EPOLLONESHOT)
 
     def watch_room(self, connection: Connection) -> None:
-        """Have one thread told, once, that more can be sent, or that it never can. A client that
-        only says that it asks nothing more still takes its answer."""
+        """Report once, to one thread, that the connection is writable or broken. Not its read end:
+        a client that has closed only its sending side still reads its response."""
         self._watch(connection, select.EPOLLOUT | select.EPOLLONESHOT)
 
     def _watch(self, connection: Connection, events: int) -> None:
@@ -52,18 +54,18 @@ class Events:
         self._poll.register(descriptor, events)
 
     def forget(self, connection: Connection) -> None:
-        """It is about to be closed: before its number is free for another connection."""
+        """To be called before a connection is closed, while its descriptor is not reused."""
         if connection.is_watched:
             self.watched.pop(connection.transport.fileno(), None)
 
     def enqueue(self, connection: Connection, *, wake: bool) -> None:
-        """Somebody has to go on with it; ``wake``: and is to be told."""
+        """Queue a connection for the next free thread; ``wake``: wake one."""
         self._due.append(connection)
         if wake:
             os.eventfd_write(self.ready, 1)
 
     def dequeue(self) -> Connection | None:
-        """The oldest of what is due; another thread is woken for the rest."""
+        """The oldest connection in the queue; wakes another thread for the rest."""
         try:
             connection = self._due.popleft()
         except IndexError:
@@ -73,46 +75,45 @@ class Events:
         return connection
 
     def end_listening(self) -> None:
-        """Accept nothing more."""
+        """Close the listener."""
         with contextlib.suppress(OSError):
             self._poll.unregister(self._listener)
         self._listener.close()
 
     def end(self) -> None:
-        """Tell all threads that it is over."""
+        """Make all threads return."""
         os.eventfd_write(self.ending, 1)
 
     def left(self) -> list[Connection]:
-        """After the last thread: those that somebody still had to go on with."""
+        """The unfinished connections, after the last thread has returned."""
         return [*self.watched.values(), *self._due]
 
     def close(self) -> None:
-        """After the last connection."""
+        """Close the descriptors, after the last connection."""
         self._poll.close()
         os.close(self.ready)
         os.close(self.ending)
 
 
-#: So many strangers at a time are waited for until they take what their sockets had no room for:
-#: an answer is kept in memory meanwhile, and whoever may ask is not to wait behind them.
+#: Limit of buffered writes to clients without a known token: each keeps a response in memory.
 MAX_STRANGERS = 100
 
 
 class PendingSends:
-    """Of the connections that these ``events`` are told of."""
+    """Buffered writes of connections whose sockets were not writable; ``events`` watches them."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
         self._strangers: set[Connection] = set()
 
     def send(self, connection: Connection, data: bytes, files: Sequence[int] = ()) -> bool:
-        """Send, with the descriptors ``files``. Whether all of it is on its way. If not, the
-        connection belongs to nobody now, and some thread is told once there is room for more.
-        Raises OSError; the connection is then as it was, and is to be closed."""
+        """Send ``data`` with the descriptors ``files``; whether all of it is sent. If not, the
+        caller's claim on the connection is released, and a thread gets the event that it is
+        writable. Raises OSError; the caller then keeps its claim and has to close it."""
         return connection.transport.offer(data, files) or self._wait(connection)
 
     def go_on(self, connection: Connection) -> bool:
-        """Send what is left of an answer, if anything; otherwise as ``send``."""
+        """Send the rest of a response, if any; otherwise as ``send``."""
         if not connection.transport.push():
             return self._wait(connection)
         connection.is_sending = False
@@ -120,11 +121,11 @@ class PendingSends:
         return True
 
     def forget(self, connection: Connection) -> None:
-        """It is closed."""
+        """To be called for a connection that is being closed."""
         self._strangers.discard(connection)
 
     def _wait(self, connection: Connection) -> bool:
-        if connection.is_known or not connection.is_sending:  # a stranger has so long for all of it
+        if connection.is_known or not connection.is_sending:  # for others, one limit for all of it
             connection.silent_since = time.monotonic()
         if not connection.is_known:
             if not connection.is_sending and len(self._strangers) >= MAX_STRANGERS:

@@ -1,4 +1,5 @@
-"""HTTP/1.1 requests as they come in on a connection, and as WSGI (PEP 3333) has them. No I/O."""
+"""Parses HTTP/1.1 requests incrementally, bounds the memory of their bodies, and converts requests
+to WSGI environments (PEP 3333). No I/O."""
 
 import functools
 import io
@@ -9,21 +10,21 @@ from typing import Any
 
 import msgspec
 
-#: A farm's results at once. A single body may have all of it.
+#: Memory for the bodies of a whole farm's results in flight. A single body may use all of it.
 MAX_AWAITED_BYTES = 512 * 1024 * 1024
 
 
 class BodyBudget:
-    """Has no lock, since it is asked for each large body: two that ask in the same moment may get
-    a little more than there is."""
+    """A memory budget for large bodies in flight, shared by all connections. It has no lock, since
+    each large body asks for it: concurrent callers may exceed it a little."""
 
     def __init__(self, most: int = MAX_AWAITED_BYTES) -> None:
         self._most = most
         self._taken: dict[object, int] = {}
 
     def take(self, who: object, size: int) -> bool:
-        """Have so many bytes in place of those that ``who`` has; False: too many are taken, and
-        nothing has changed."""
+        """Set the share of ``who`` to ``size`` bytes; False: the budget is exceeded, and nothing
+        has changed."""
         others = sum(list(self._taken.values())) - self._taken.get(who, 0)
         if others + size > self._most:
             return False
@@ -31,19 +32,19 @@ class BodyBudget:
         return True
 
     def give_back(self, who: object) -> None:
-        """It needs none of its bytes any more."""
+        """Release the share of ``who``."""
         self._taken.pop(who, None)
 
 
 MAX_HEAD_BYTES = 16 * 1024
-#: A body beyond this is only taken of those who may send it.
+#: A larger body is accepted only from clients that ``admits`` accepts.
 FREE_BODY_BYTES = 64 * 1024
-#: So much memory a body gets at once, however long it says it is: most results fit, and need not
-#: be copied. It grows as it comes.
+#: Memory that a body gets at first, whatever its declared length: most results fit, and need not be
+#: copied. Larger ones grow as they arrive.
 FIRST_BYTES = 5 * 1024 * 1024
 #: More than one record of TLS (RFC 8446, 5.1).
 SCRATCH_BYTES = 64 * 1024
-#: So many small pieces are kept as they came.
+#: Number of small pieces that are kept unjoined.
 MAX_PIECES = 64
 
 #: Whether the sender of these headers may send a large body.
@@ -51,15 +52,15 @@ Admits = Callable[[Mapping[str, str]], bool]
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request with its body. ``headers`` by their names in lower case."""
+    """A request with its body. ``headers`` by their lower-case names."""
 
     method: str
     target: str
     headers: Mapping[str, str]
     body: bytes | bytearray
-    #: The client takes further answers on the same connection.
+    #: Keep-alive: the client accepts further responses on the same connection.
     keeps: bool = False
-    #: A status to refuse it with; nothing of what follows it can be understood.
+    #: The status line to refuse the request with; the bytes after it cannot be parsed.
     problem: str = ""
 
 
@@ -72,7 +73,7 @@ class _Head(msgspec.Struct, frozen=True):
 
 
 class _HeadScratch(threading.local):
-    """Where a thread takes in what is part of no large body."""
+    """A thread's read buffer for bytes that are part of no large body."""
 
     def __init__(self) -> None:
         self.room = memoryview(bytearray(SCRATCH_BYTES))
@@ -82,45 +83,45 @@ _scratch = _HeadScratch()
 
 
 class RequestReader:
-    """Takes bytes, gives requests. ``max_body``: what is larger is refused before it is sent.
-    ``allowance`` is shared by all connections of a server.
+    """An incremental parser: bytes in, requests out. A body larger than ``max_body`` is refused
+    before it is sent. ``allowance`` is shared by all connections of a server.
 
-    Bytes are put into ``room()``, which is theirs until they are said to be ``filled`` by the same
-    thread, or given to ``feed``.
+    Bytes are written into the buffer ``room()`` and committed with ``filled``, by the same thread,
+    or passed to ``feed``.
     """
 
     def __init__(self, max_body: int, admits: Admits, allowance: BodyBudget) -> None:
         self._max_body = max_body
         self._admits = admits
         self._allowance = allowance
-        # What has come and is not part of a request yet, a piece each time.
+        # Received pieces that are not part of a request yet.
         self._received: list[bytes] = []
         self._size = 0
         self._head: _Head | None = None
-        # A large body of which some is still to come, how long it will be and how much is there.
+        # The buffer of a large body in flight, its length, and the number of bytes received.
         self._body: bytearray | None = None
         self._length = 0
         self._filled = 0
-        # Why the body cannot be taken.
+        # The status line to refuse the body with.
         self._problem = ""
-        # A large body was handed on, and takes its memory until the next request is asked for.
+        # A large body was returned, and uses its budget until the next request is asked for.
         self._is_in_hand = False
 
     def room(self) -> memoryview:
-        """Where the next bytes go, as many as come; never empty."""
+        """The buffer for the next bytes; never empty."""
         if self._body is not None and self.missing() and self._has_room(self._body, 1):
             return memoryview(self._body)[self._filled :]
         return _scratch.room
 
     def filled(self, size: int) -> None:
-        """So many bytes were put into the room."""
+        """Commit ``size`` bytes that were written into the buffer."""
         if self.missing():
             self._filled += size
-        else:  # a body that is whole is not taken yet
+        else:  # no body is in flight, or a whole one was not returned yet
             self.feed(bytes(_scratch.room[:size]))
 
     def feed(self, data: bytes) -> None:
-        """Take what has come."""
+        """Add received bytes."""
         if self._body is not None:
             taken = data[: self.missing()]
             if self._has_room(self._body, len(taken)):
@@ -131,24 +132,24 @@ class RequestReader:
             self._received.append(data)
             self._size += len(data)
             if len(self._received) >= MAX_PIECES and self._size < FREE_BODY_BYTES:
-                self._whole()  # a stranger's single bytes would take a multiple of their size
+                self._whole()  # pieces of one byte would use a multiple of their size
 
     def is_admitted(self) -> bool:
-        """Whether what comes is a large body of somebody who may send it."""
+        """Whether a large body from an admitted client is being received."""
         return self._body is not None
 
     def missing(self) -> int:
-        """How many bytes are still to come of a large body; 0: none is coming."""
+        """The number of bytes of a large body still to be received; 0: none is in flight."""
         return 0 if self._body is None else self._length - self._filled
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Release the connection's share of the budget."""
         self._allowance.give_back(self)
 
     def next(self) -> Request | None:
-        """A request once it is there as a whole; one with a ``problem`` for what cannot be one.
+        """The next whole request, or None; one with a ``problem`` for bytes that are no request.
 
-        The one before has been answered by now.
+        To be called when the previous request has been answered.
         """
         if self._is_in_hand:
             self._is_in_hand = False
@@ -176,7 +177,7 @@ class RequestReader:
         return Request(head.method, head.target, head.headers, body, head.keeps)
 
     def _begin(self, rest: bytes, length: int) -> None:
-        """After a head there is this."""
+        """Start on a body; ``rest``: the bytes received after the head."""
         self._received, self._size = [], 0
         if length > FREE_BODY_BYTES and length > len(rest):
             self._body, self._length, self._filled = bytearray(), length, 0
@@ -184,12 +185,13 @@ class RequestReader:
         self.feed(rest)
 
     def _has_room(self, body: bytearray, size: int) -> bool:
-        """Have room for so much more of a body; False: too many are under way, it is given up."""
+        """Make the body's buffer hold ``size`` more bytes; False: the budget for bodies in flight
+        is exceeded, and the body is refused."""
         if self._filled + size <= len(body):
             return True
         wanted = min(max(self._filled + size, 2 * len(body)), self._length)
         if self._allowance.take(self, wanted):
-            # Not made longer in place: the room that was given away last may still be held.
+            # Not extended in place: the caller may still hold the last view of it.
             self._body = bytearray(wanted)
             memoryview(self._body)[: self._filled] = memoryview(body)[: self._filled]
             return True
@@ -198,7 +200,7 @@ class RequestReader:
         return False
 
     def _taken(self, length: int) -> bytes | bytearray | None:
-        """The body, if it is there as a whole; it is taken from what has come."""
+        """The body, once it is whole; removed from the received bytes."""
         if self._body is not None:
             if self._filled < length:
                 return None
@@ -213,14 +215,14 @@ class RequestReader:
         return data[:length]
 
     def _whole(self) -> bytes:
-        """All pieces as one, which stays the only one."""
+        """Join all pieces into one, and keep it."""
         if len(self._received) != 1:
             self._received = [b"".join(self._received)]
         return self._received[0]
 
     def _read_head(self, data: bytes) -> _Head | str:
         """The head, or the status to refuse it with."""
-        # Our own clients say the length last: all before it is the same each time.
+        # dist_build's clients send the length last: the lines before it repeat, and are cached.
         rest, _, length = data.rpartition(b"\r\nContent-Length: ")
         head = _parsed(rest) if rest and length.isdigit() and len(length) <= 12 else None
         if isinstance(head, _Head) and "content-length" not in head.headers:

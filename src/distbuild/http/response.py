@@ -1,4 +1,4 @@
-"""Answers as bytes: of a WSGI app, or made whole. Knows no connection's state."""
+"""Encodes HTTP/1.1 responses, whole ones or those of a WSGI app. Knows no connection's state."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,22 +13,22 @@ _FORBIDDEN = re.compile(r"[\r\n]")
 
 
 class Response(msgspec.Struct, frozen=True):
-    """An answer as a whole."""
+    """A whole response."""
 
     headers: Mapping[str, str]
     body: bytes
     status: str = "200 OK"
-    #: Descriptors that go with it, on a Unix socket. They stay open until it is sent.
+    #: Descriptors to pass with it, on a Unix socket. They stay open until it is sent.
     files: Sequence[int] = ()
 
     def encode(self, *, keeps: bool) -> bytes:
-        """As it is sent; ``keeps``: another may follow on the connection."""
+        """The bytes to send; ``keeps``: keep-alive, another response may follow."""
         lines = [f"{name}: {value}" for name, value in self.headers.items()]
         length = f"Content-Length: {len(self.body)}"
         return _head([self.status, *lines, length], keeps=keeps) + self.body
 
 
-#: Says that an answer will come; a client skips any number of them (RFC 9110, 15.2).
+#: Announces a later response; a client skips any number of them (RFC 9110, 15.2).
 INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n"
 
 
@@ -39,8 +39,8 @@ def call(
     *,
     keeps: bool,
 ) -> None:
-    """Have a WSGI app answer; ``keeps``: the connection goes on after that. What has no length
-    ends with the connection, or is sent in chunks if that goes on."""
+    """Run a WSGI app and send its response; ``keeps``: keep-alive. A body without a length is sent
+    in chunks on a connection that is kept, and else ends with the connection."""
     head: list[str] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> Any:
@@ -67,7 +67,7 @@ def _send(
 ) -> None:
     chunked = False
     data: bytes | None = None
-    # An app may give its head as late as with the first part.
+    # An app may call start_response as late as with the first part.
     for part in filter(None, parts):
         if data is None:
             chunked, data = _begin(lines, keeps=keeps, is_head=is_head)
@@ -81,7 +81,7 @@ def _send(
 
 
 def _begin(lines: Sequence[str], *, keeps: bool, is_head: bool) -> tuple[bool, bytes]:
-    """Whether the answer goes in chunks, and its head."""
+    """Whether the response is sent in chunks, and its head."""
     has_length = is_head or any(line[:15].lower() == "content-length:" for line in lines)
     if has_length or not keeps:
         return False, _head(lines, keeps=keeps)
@@ -89,8 +89,8 @@ def _begin(lines: Sequence[str], *, keeps: bool, is_head: bool) -> tuple[bool, b
 
 
 def _head(lines: Sequence[str], *, keeps: bool) -> bytes:
-    """Raises ValueError for a line that would be more than one, or end the head: whoever made up a
-    part of it is not to write the rest as well."""
+    """The bytes of a head. Raises ValueError for a line with a line break, by which the author of
+    one value could inject further header lines or a body."""
     together = "\0".join(lines)
     if _FORBIDDEN.search(together) or together.count("\0") != len(lines) - 1:
         raise ValueError("a header with a line's end in it")

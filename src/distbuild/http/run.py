@@ -1,4 +1,7 @@
-"""Serves a site behind several fronts until SIGTERM, SIGINT or SIGHUP. Linux."""
+"""Runs a server process: serves a site on several fronts until SIGTERM, SIGINT or SIGHUP (Linux).
+
+Used by the syncer and the worker; other systems use ``threaded``.
+"""
 
 import os
 import select
@@ -13,20 +16,20 @@ from distbuild.http.site import Front, Site
 if TYPE_CHECKING:
     from types import FrameType
 
-#: What was asked for before the end is answered within this time (seconds).
+#: How long (seconds) pending requests may take after the signal to stop.
 DRAIN_S = 10.0
 
 
 def is_supported() -> bool:
-    """Whether this system has what the loop is made of."""
+    """Whether this system has epoll and eventfd, which the loop needs."""
     return hasattr(select, "epoll") and hasattr(os, "eventfd")
 
 
 def serve(make_site: Callable[[threading.Event], Site], fronts: Mapping[str, Front]) -> None:
-    """Serve behind ``fronts``, by name, until told to stop; returns after an orderly end.
+    """Serve on ``fronts``, by name, until a signal to stop; returns after an orderly shutdown.
 
-    ``make_site`` gets what is set when the end is near, so that long polls answer. Called in the
-    main thread.
+    ``make_site`` gets an event that is set at the start of the shutdown, so that long polls return.
+    To be called in the main thread.
     """
     stop = threading.Event()
     end = _End()
@@ -42,7 +45,7 @@ def serve(make_site: Callable[[threading.Event], Site], fronts: Mapping[str, Fro
 
 
 class _End:
-    """The signals that mean the end, from now on."""
+    """Handles the signals that mean shutdown, from its construction on."""
 
     def __init__(self) -> None:
         self._reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -51,7 +54,7 @@ class _End:
         self._is_told = False
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._tell)
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's word is kept
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup stays in effect
             signal.signal(signal.SIGHUP, self._tell)
 
     def _tell(self, number: int, frame: "FrameType | None") -> None:
@@ -59,7 +62,7 @@ class _End:
         self._is_told = True
 
     def wait(self) -> None:
-        """Wait for one. The kernel may give it to any thread, and a handler waits for this one to
-        wake up: so it waits for what the signal itself writes."""
+        """Block until a signal arrives. The kernel may deliver it to any thread, but Python runs
+        handlers only in this one: so it reads the descriptor that the signal itself writes to."""
         while not self._is_told:
             os.read(self._reader, 64)

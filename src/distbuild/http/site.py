@@ -1,4 +1,5 @@
-"""One connection's state, and who has it in hand."""
+"""Types that a server and its application share: a connection's state with its claim by a thread,
+the request that a handler gets, the site (handlers and WSGI app) and the front (listener)."""
 
 import socket
 import threading
@@ -16,65 +17,66 @@ from distbuild.one_shot import OneShot
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-#: Yields the signals it waits for, and once an Answer; may wait once more after that, for the end
-#: of the connection.
+#: A suspended handler. It yields the events it waits for, and one Response; it may wait again after
+#: that, for the end of the connection.
 Later = Generator[OneShot | Response, None, None]
 
 
 class Connection(msgspec.Struct, eq=False):
-    """Belongs to the thread that claimed it until that lets go; nobody else may read, answer or
-    close it."""
+    """A connection's state. Only the thread that has claimed it may read, answer or close it."""
 
     transport: Plain
     reader: RequestReader
     later: Later | None = None
     has_answered: bool = False
-    #: Nothing but the answer, or its rest, may be sent any more.
+    #: The response is being sent: no interim response may be sent any more.
     is_answering: bool = False
-    #: The client takes another answer after this one.
+    #: Keep-alive: another request may follow this one.
     keeps: bool = False
-    #: A thread has it in hand; it is closed when that is done.
+    #: A thread has claimed it.
     is_running: bool = True
+    #: The client has closed it; the thread that has claimed it closes this end.
     is_gone: bool = False
-    #: Something may have come that was not taken yet.
+    #: The socket may have bytes that were not read yet.
     is_readable: bool = True
     is_watched: bool = False
-    #: Its end is watched for, since its generator waits.
+    #: Its generator waits, and its end is watched for.
     is_waiting: bool = False
-    #: Of an answer something is left that the client's socket had no room for.
+    #: A buffered write: the rest of a response waits until the socket is writable.
     is_sending: bool = False
-    #: What was shown last by whoever asks here, and whether it is a token that is known.
+    #: The client's last Authorization header, and whether its token is known.
     shown: str | None = None
     is_known: bool = False
     silent_since: float = msgspec.field(default_factory=time.monotonic)
     lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def claim(self) -> bool:
-        """Take it in hand; False: another thread has it."""
+        """Claim it for this thread; False: another thread has it."""
         with self.lock:
             is_ours, self.is_running = not self.is_running, True
             return is_ours
 
     def claim_as_gone(self) -> bool:
-        """The same for a client that has ended; a thread that has it in hand sees it later."""
+        """As ``claim``, after the client has closed it; a thread that has claimed it sees that
+        later."""
         with self.lock:
             self.is_gone = True
             is_ours, self.is_running = not self.is_running, True
             return is_ours
 
     def begin_answer(self) -> None:
-        """From now on nobody but the thread that has it in hand sends anything."""
+        """From now on only the thread that has claimed it may send."""
         with self.lock:
             self.is_answering = True
 
     def hint(self, data: bytes) -> None:
-        """Send something short, from any thread, as long as the answer is awaited."""
+        """Send a few bytes, from any thread, unless the response has begun."""
         with self.lock:
             if not self.is_answering:
                 self.transport.hint(data)
 
     def is_busy(self) -> bool:
-        """Whether somebody waits for an answer."""
+        """Whether the client waits for a response."""
         if self.is_sending:
             return True
         if self.later is not None:
@@ -83,22 +85,23 @@ class Connection(msgspec.Struct, eq=False):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """What a handler gets of a request."""
+    """The parts of a request that a handler gets."""
 
     authorization: str | None
     body: bytes | bytearray
-    #: The kernel says that it comes from this very user.
+    #: The kernel says that it comes from this process's user.
     is_same_user: bool = False
-    #: It came over the Unix socket, whoever sent it.
+    #: It came over the Unix socket, from any user.
     is_local: bool = False
 
 
-#: Answers a POST without blocking: what it waits for costs no thread.
+#: Answers a POST without blocking: a waiting handler holds no thread.
 Handler = Callable[[Call], Later]
 
 
 class Site(msgspec.Struct, frozen=True):
-    """What is served: ``handlers`` by path, ``app`` for the rest; ``end`` comes after the last."""
+    """The application: ``handlers`` by path, the WSGI ``app`` for all other requests, and ``end``,
+    which is called after the last response."""
 
     app: "WSGIApplication"
     handlers: Mapping[str, Handler]
@@ -106,24 +109,25 @@ class Site(msgspec.Struct, frozen=True):
 
 
 class Front(msgspec.Struct, frozen=True):
-    """One way in. ``transport`` makes a connection of what the listener accepts."""
+    """A listening socket with its limits. ``transport`` wraps each accepted socket."""
 
     listener: socket.socket
     transport: Callable[[socket.socket], Plain]
-    #: Few: the kernel wakes them in turn, and each that was asleep for long starts with cold
-    #: caches.
+    #: Number of threads. Few: the kernel wakes them in turn, and one that has slept long starts
+    #: with cold caches.
     threads: int
-    #: Others get one answer a connection, which is kept in memory until they take it.
+    #: Whether a client has a known token. Others get one response for each connection, which is
+    #: kept in memory until they read it.
     admits: Admits
     max_body: int
     max_connections: int
-    #: A connection is given up when no whole request comes in this time (seconds); 0: never.
+    #: A connection without a whole request in this time (seconds) is closed; 0: never.
     patience_s: float = 0.0
-    #: Clients that wait are told every few seconds that the server lives, while their requests are
-    #: worked on too; this is called each time. None: they are not told.
+    #: Called every few seconds, when waiting clients get an interim response that shows that the
+    #: server lives. None: they get none.
     beat: Callable[[], None] | None = None
-    #: What goes on after a wait may be done by the thread of another server that let it happen, by
-    #: so many at a time: to wake one of our own costs more, and it has nothing of it in its caches.
+    #: How many threads of other servers may at a time resume this server's connections, after they
+    #: fired the awaited event: to wake a thread of this one costs more, and its caches are cold.
     guests: int = 0
-    #: What takes long at once.
+    #: Number of threads for the WSGI app, whose requests may take long.
     max_slow: int = 1024

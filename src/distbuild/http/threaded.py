@@ -1,6 +1,7 @@
-"""Serves a site over TLS with a thread for each connection, until told to stop. Every system.
+"""Serves a site over TLS with a thread for each connection, until a signal to stop.
 
-For systems that have neither epoll nor fork. Knows nothing of what the site's handlers do.
+Runs on every system; used on those that have neither epoll nor fork. Knows nothing of what the
+site's handlers do.
 """
 
 import contextlib
@@ -29,21 +30,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: A connection on which nothing comes, or that takes nothing, is given up after so long (seconds).
+#: A connection on which nothing arrives, or that reads nothing, is closed after this (seconds).
 PATIENCE_S = 60.0
-#: How often it is looked whether the client of a waiting request is there, and for the end.
+#: Interval (seconds) of the checks for a disconnected client of a waiting request, and for the end.
 LOOK_S = 0.25
-#: What was asked for before the end is answered within this time (seconds).
+#: How long (seconds) pending requests may take after the signal to stop.
 DRAIN_S = 10.0
-#: Each has a thread.
+#: Each connection has a thread.
 MAX_CONNECTIONS = 1024
 _READ_BYTES = 256 * 1024
-#: Ctrl-C, and what ends a process that has no terminal.
+#: Ctrl-C, and the signals that end a process without a terminal.
 _ENDS = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
 
 
 class Port(msgspec.Struct, frozen=True):
-    """Where to listen, who we are there, and what is taken of whom."""
+    """An address to listen on, the server's certificate, and the limits of requests."""
 
     bind: str
     port: int
@@ -54,10 +55,10 @@ class Port(msgspec.Struct, frozen=True):
 
 
 def serve(make_site: Callable[[threading.Event], Site], port: Port) -> None:
-    """Serve until told to stop; returns after an orderly end. Called in the main thread.
+    """Serve until a signal to stop; returns after an orderly shutdown. For the main thread.
 
-    ``make_site`` gets what is set when the end is near, so that long polls answer. Raises
-    ConfigError.
+    ``make_site`` gets an event that is set at the start of the shutdown, so that long polls return.
+    Raises ConfigError.
     """
     stop = threading.Event()
 
@@ -74,7 +75,7 @@ def serve(make_site: Callable[[threading.Event], Site], port: Port) -> None:
     site = make_site(stop)
     server = ThreadedServer(site, listener, context, port)
     server.start()
-    # Windows interrupts no wait of Python's for Ctrl-C.
+    # On Windows, Ctrl-C interrupts no untimed wait of Python.
     while not stop.wait(LOOK_S):
         pass
     server.stop(DRAIN_S)
@@ -82,7 +83,7 @@ def serve(make_site: Callable[[threading.Event], Site], port: Port) -> None:
 
 
 class ThreadedServer:
-    """A ``site`` behind ``listener``, which it closes at the end."""
+    """Serves a ``site`` on ``listener``, which it closes at the end."""
 
     def __init__(
         self,
@@ -103,12 +104,11 @@ class ThreadedServer:
         self._thread = threading.Thread(target=self._accept, name="accept", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
         self._thread.start()
 
     def stop(self, drain_s: float = 0.0) -> None:
-        """Accept nothing more, let what is asked be answered for ``drain_s`` seconds at the most,
-        and close every connection."""
+        """Stop accepting, wait at most ``drain_s`` seconds for pending responses, and close every
+        connection."""
         self._ending.set()
         self._thread.join()
         self._listener.close()
@@ -139,7 +139,7 @@ class ThreadedServer:
             ).start()
 
     def _serve(self, accepted: socket.socket) -> None:
-        """One connection, from its first byte to its last."""
+        """Serve one connection until its end; runs in the connection's thread."""
         accepted.settimeout(PATIENCE_S)
         with self._lock:
             self._connections.add(accepted)
@@ -169,14 +169,15 @@ class ThreadedServer:
         return RequestReader(self._port.max_body, self._port.admits, self._allowance)
 
     def _doing(self, change: int) -> bool:
-        """A request begins (1) or ends (-1); whether another may follow on its connection."""
+        """Count a request that begins (1) or ends (-1); whether another may follow on its
+        connection."""
         with self._lock:
             self._busy += change
         return not self._ending.is_set()
 
 
 class _Conversation:
-    """Requests and answers on one connection."""
+    """The requests and responses on one connection."""
 
     def __init__(
         self,
@@ -191,7 +192,8 @@ class _Conversation:
         self._doing = doing
 
     def go_on(self, admits: Admits) -> None:
-        """Until one of the two wants no more; others than those admitted get one answer."""
+        """Answer requests until client or server ends; clients without a known token get one
+        response."""
         while (request := self._next()) is not None:
             goes_on = self._doing(1)
             keeps = request.keeps and goes_on and admits(request.headers)
@@ -232,20 +234,20 @@ class _Conversation:
                 return
 
     def _happens(self, awaited: OneShot) -> bool:
-        """Wait for something; whether the client still waits for it, too."""
+        """Block until the event fires; False: the client disconnected first."""
         while not awaited.wait(LOOK_S):
             if self._has_ended():
                 return False
         return True
 
     def _send(self, data: bytes) -> None:
-        # What is sent to a client that is gone is lost without a word, the first time.
+        # The first send to a disconnected client is lost without an error.
         if self._has_ended():
             raise ConnectionResetError("the client is gone")
         self._connection.sendall(data)
 
     def _has_ended(self) -> bool:
-        """Whether the client, which has no reason to say anything now, has gone."""
+        """Whether the client has disconnected; data that it sent early is kept."""
         if not select.select([self._connection], [], [], 0)[0]:
             return False
         self._connection.setblocking(False)

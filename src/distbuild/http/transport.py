@@ -1,7 +1,7 @@
-"""A connection's bytes, plain or through TLS. Knows no request.
+"""Non-blocking transports for a server's connections: plain sockets and TLS. Know no request.
 
-Never blocks, but in ``send``. What ``offer`` finds no room for stays here until it was pushed
-out: it went through TLS already, so nothing else may leave before it.
+Only ``send`` blocks. Bytes that ``offer`` cannot send are buffered here until ``push`` sends them:
+they are encrypted already, so no other bytes may precede them.
 """
 
 import contextlib
@@ -18,34 +18,34 @@ from typing import Protocol
 
 from distbuild.protocol.errors import ConfigError
 
-#: A client that takes nothing of its answer for so long (seconds) is given up.
+#: A client that reads nothing of its response for this time (seconds) is dropped.
 SEND_TIMEOUT_S = 10.0
-#: Machines that vanish without a word are noticed after some times as long (seconds).
+#: Interval of TCP keep-alive probes (seconds); a vanished machine is noticed after a few of them.
 KEEPALIVE_S = 15
 _CREDENTIALS = struct.Struct("3i")
-#: A number: to put them together each time takes Python longer than to send. Not on Windows.
+#: Plain numbers: Python takes longer to combine flags than to send. Windows has neither.
 _NOW = int(getattr(socket, "MSG_DONTWAIT", 0))
 _AT_ONCE = int(getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0))
 _READ_BYTES = 256 * 1024
-#: What is left of a body is waited for as a whole from this size on.
+#: From this size on, the rest of a body is awaited as a whole.
 _WAIT_BYTES = 32 * 1024
-#: More than a record of TLS 1.3 takes (RFC 8446, 5.2).
+#: More than an encrypted TLS 1.3 record (RFC 8446, 5.2).
 _RECORD_BYTES = 17 * 1024
 _TAKES_NOTHING = "the client takes nothing"
 
 
 class Sink(Protocol):
-    """Takes what comes; see RequestReader."""
+    """A receiver of bytes; see RequestReader."""
 
     def room(self) -> memoryview:
-        """Where the next bytes go; never empty."""
+        """The buffer for the next bytes; never empty."""
 
     def filled(self, size: int) -> None:
-        """So many bytes were put into the room."""
+        """Commit ``size`` bytes that were written into the buffer."""
 
 
 class _Scratch(threading.local):
-    """Where a thread takes in what comes, so that no memory is asked for each time."""
+    """A thread's read buffer, so that no read allocates memory."""
 
     def __init__(self) -> None:
         self.wire = memoryview(bytearray(_READ_BYTES))
@@ -55,7 +55,7 @@ _scratch = _Scratch()
 
 
 class Plain:
-    """Bytes as they are; on a Unix socket."""
+    """An unencrypted connection on a Unix socket."""
 
     scheme = "http"
     #: A connection carries one request: a wrapper has no second one.
@@ -63,18 +63,17 @@ class Plain:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        #: What is still to be sent, as it goes on the wire.
+        #: The buffered write, as it goes on the wire.
         self._unsent = memoryview(b"")
-        #: Descriptors that go with its first byte.
+        #: Descriptors to pass with its first byte.
         self._files: Sequence[int] = ()
 
     def fileno(self) -> int:
-        """Its descriptor."""
         return self._socket.fileno()
 
     def receive(self, sink: Sink) -> bool | None:
-        """Take what has come, if only a part of it. False at the end, None when there is nothing
-        yet. Raises OSError."""
+        """Read available bytes, perhaps not all, into ``sink``. False at the end, None if none are
+        available. Raises OSError."""
         try:
             size = self._socket.recv_into(sink.room(), 0, _NOW)
         except BlockingIOError:
@@ -84,29 +83,31 @@ class Plain:
         return size > 0
 
     def expect(self, size: int) -> None:
-        """So many bytes are still to come of a body (0: of none); fewer are not worth a look."""
+        """Announce that ``size`` bytes of a body are missing (0: of none), so that the kernel need
+        not report fewer."""
 
     def send(self, data: bytes) -> None:
-        """Send all of it. Raises OSError, also when the other end takes nothing for a while."""
+        """Send all of ``data``; blocking. Raises OSError, also if the peer reads nothing for
+        SEND_TIMEOUT_S."""
         is_all = self.offer(data)
         while not is_all:
             self._wait_for_room()
             is_all = self.push()
 
     def offer(self, data: bytes, files: Sequence[int] = ()) -> bool:
-        """Send what there is room for, after what was left before, and keep the rest; whether
-        nothing is left. ``files``: descriptors to send with it, once for a connection. Raises
-        OSError."""
+        """Send as much as the socket accepts, after earlier buffered bytes, and buffer the rest;
+        whether nothing is buffered. ``files``: descriptors to pass with it, once for a connection.
+        Raises OSError."""
         self._files = files
         return self._put(data)
 
     def hint(self, data: bytes) -> None:
-        """Send something short that is not missed where there is no room for it, or nobody."""
+        """Send a few bytes that may be lost if the socket is full or closed."""
         with contextlib.suppress(OSError):
             self._socket.send(data, _AT_ONCE)
 
     def push(self) -> bool:
-        """Send more of what is left; whether that was all. Raises OSError."""
+        """Send more of the buffered bytes; whether nothing is left. Raises OSError."""
         left = self._unsent
         try:
             while left:
@@ -144,23 +145,22 @@ class Plain:
             raise TimeoutError(_TAKES_NOTHING)
 
     def has_ended(self) -> bool:
-        """Whether nothing more will come, whatever has."""
+        """Whether the peer has closed its side; there may still be unread bytes."""
         end = select.poll()
         end.register(self._socket, select.POLLRDHUP)
         return bool(end.poll(0))
 
     def is_same_user(self) -> bool:
-        """Whether the kernel says that the other end is a process of this very user."""
+        """Whether the kernel says that the peer is a process of this process's user."""
         data = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         return bool(_CREDENTIALS.unpack(data)[1] == os.getuid())
 
     def close(self) -> None:
-        """End the connection."""
         self._socket.close()
 
 
 class Tls(Plain):
-    """TLS's server side, on a TCP connection."""
+    """The server side of TLS on a TCP connection."""
 
     scheme = "https"
     keeps_alive = True
@@ -171,7 +171,7 @@ class Tls(Plain):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
-        # Memory between TLS and the socket: one system call for all the records of a result.
+        # Memory BIOs between TLS and the socket: one system call for all records of a result.
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         #: The handshake is over.
@@ -179,7 +179,6 @@ class Tls(Plain):
         self._awaited = 1
 
     def receive(self, sink: Sink) -> bool | None:
-        """See Plain."""
         wire = _scratch.wire
         try:
             size = self._socket.recv_into(wire, 0, _NOW)
@@ -195,7 +194,7 @@ class Tls(Plain):
         return came
 
     def _unpack(self, sink: Sink) -> bool | None:
-        """Decrypt all that is there; None: nothing yet, False: the other end says farewell."""
+        """Decrypt all available bytes; None: none yet, False: the peer has sent close_notify."""
         came: bool | None = None
         room, size = sink.room(), 0
         try:
@@ -215,9 +214,9 @@ class Tls(Plain):
         return came
 
     def expect(self, size: int) -> None:
-        """See Plain. The kernel tells of a large body once there is much of it, not of each of the
-        segments in which it comes; the end of the connection it tells at once."""
-        # The beginning of a record may be inside TLS already; what is packed is never less.
+        """See Plain. The kernel reports a large body once much of it has arrived, not each TCP
+        segment; it reports the end of the connection at once."""
+        # TLS may hold the beginning of a record already; encrypted bytes are never fewer.
         missing = size - self._incoming.pending - _RECORD_BYTES
         awaited = min(missing, _READ_BYTES) if missing >= _WAIT_BYTES else 1
         if awaited != self._awaited:
@@ -231,30 +230,31 @@ class Tls(Plain):
         except ssl.SSLWantReadError:
             pass
         finally:
-            self._say()  # also of what is wrong
+            self._say()  # also an alert after an error
         return self.is_open
 
     def offer(self, data: bytes, files: Sequence[int] = ()) -> bool:
-        """See Plain; descriptors do not go over a network."""
+        """See Plain; a network passes no descriptors."""
         del files
         self._tls.write(data)
         return self._flush()
 
     def _say(self) -> None:
-        """Send TLS's own words, which are few: who has no room for them takes nothing."""
+        """Send TLS's own messages. They are short: a client whose socket is full reads nothing.
+        Raises OSError."""
         if self._outgoing.pending and not self._flush():
             raise TimeoutError(_TAKES_NOTHING)
 
     def _flush(self) -> bool:
-        """Offer what TLS has made; whether nothing is left."""
+        """Send TLS's output; whether nothing is buffered."""
         return self._put(self._outgoing.read())
 
     def is_same_user(self) -> bool:
-        """Nobody says so."""
+        """The kernel does not know the user at the other end of a network."""
         return False
 
     def close(self) -> None:
-        """End the connection, with a word of it where the other end takes one."""
+        """Close the connection, with TLS's close_notify if the socket accepts it."""
         if self.is_open and not self._unsent:
             with contextlib.suppress(OSError):
                 self._tls.unwrap()
@@ -267,7 +267,7 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
     """TLS 1.3 with this certificate. Raises ConfigError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.num_tickets = 0  # nobody resumes a session
+    context.num_tickets = 0  # no client resumes a session
     try:
         context.load_cert_chain(cert, key)
     except (OSError, ssl.SSLError) as error:

@@ -1,4 +1,4 @@
-"""Messages between wrapper, syncer and worker, and how they are encoded.
+"""The messages between wrapper, syncer and worker, and their encoding.
 
-Imports no other package of ours.
+Imports no other package of this project.
 """

@@ -1,4 +1,5 @@
-"""Content on its way: packed with its digest, and unpacked into exactly what was promised."""
+"""Compresses file contents and input lists for the wire, and unpacks them with checks of size and
+digest or checksum. Used by wrapper, syncer and worker."""
 
 import functools
 import hashlib
@@ -20,27 +21,27 @@ from distbuild.protocol.messages import (
     PackedInputs,
 )
 
-#: A list of inputs, plain: a hundred thousand of them.
+#: A list of a hundred thousand inputs, decompressed.
 MAX_INPUTS_BYTES = 32 * 1024 * 1024
 #: Larger outputs are unpacked in pieces of this size.
 PIECE_BYTES = 1024 * 1024
-#: What a frame may have its reader keep; our levels need 2 MiB.
+#: The largest window that a zstd frame may need; the levels below need 2 MiB.
 MAX_WINDOW_BYTES = 8 * 1024 * 1024
-#: A block that is one byte many times.
+#: The type of a block that repeats one byte (RLE_Block).
 _REPEATED = 1
 _CHECKSUM_BYTES = 4
 #: Level 3 is zstd's own default: above it time rises faster than size falls.
 COMPRESSION_LEVEL = 3
-#: For sources: less time on the dev box, and more bytes of what is little beside the output. And
-#: for headers: with level 3 they become 4 % smaller, and take a quarter more of its time.
+#: For sources: less time on the dev box, for a larger blob, which is small beside the output. And
+#: for headers: level 3 makes them 4 % smaller, and takes a quarter more of the dev box's time.
 QUICK_LEVEL = 1
-#: For outputs: fewer bytes for more time, which is the worker's and little beside the compile. To
-#: unpack takes no longer.
+#: For outputs: smaller for more of the worker's time, which is short beside the compile. To unpack
+#: takes no longer.
 OUTPUT_LEVEL = 6
 
 
 class _Contexts(threading.local):
-    """zstd's contexts, one of each per thread: to make one costs as much as ten kilobytes."""
+    """One of each zstd context per thread: to make one costs as much as to compress ten KB."""
 
     def __init__(self) -> None:
         self.plain = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL)
@@ -51,7 +52,7 @@ class _Contexts(threading.local):
 
 _contexts = _Contexts()
 _inputs_decoder = msgspec.msgpack.Decoder(PackedInputs)
-#: How long a digest is; one that is not known is empty.
+#: The lengths that a digest may have; an unknown one is empty.
 _DIGESTS = (0, DIGEST_BYTES)
 
 
@@ -61,14 +62,14 @@ def pack(data: bytes, digest: Digest | None = None) -> Blob:
 
 
 def pack_quickly(data: bytes) -> Blob:
-    """Bytes as a blob, for little of this machine's time."""
+    """Bytes as a blob, compressed at QUICK_LEVEL."""
     return Blob(hashlib.sha256(data).digest(), len(data), _contexts.quick.compress(data))
 
 
 def bundle(contents: Mapping[Digest, bytes]) -> Bundle:
-    """Contents by digest in one frame, for little of this machine's time.
+    """Contents by digest in one frame, compressed at QUICK_LEVEL.
 
-    Small files together become smaller than each alone, and take less time on both sides: a frame
+    Small files compress better together than each alone, and take less time on both sides: a frame
     begins with its tables.
     """
     data = _contexts.quick.compress(b"".join(contents.values()))
@@ -76,15 +77,15 @@ def bundle(contents: Mapping[Digest, bytes]) -> Bundle:
 
 
 def pack_output(data: bytes) -> Blob:
-    """A compiler's output as a blob, with a checksum that ``unpack_output`` looks at."""
+    """A compiler's output as a blob, with a checksum that ``unpack_output`` verifies."""
     return Blob(hashlib.sha256(data).digest(), len(data), _contexts.checked.compress(data))
 
 
 def unpack_output(blob: Blob) -> bytes:
-    """As ``unpack``, but content with a checksum (XXH64) is held against that alone.
+    """As ``unpack``, but content with a checksum (XXH64) is verified by that alone.
 
-    On the dev box SHA-256 of a large object costs as much as all else that is done with it; what
-    could be damaged on purpose is authenticated by TLS.
+    On the dev box, SHA-256 of a large object costs as much as all its other processing; TLS
+    protects it against damage on purpose.
     """
     try:
         checked = zstandard.get_frame_parameters(blob.data).has_checksum
@@ -94,9 +95,9 @@ def unpack_output(blob: Blob) -> bytes:
 
 
 def unpack_parts(blob: Blob) -> Iterator[bytes]:
-    """As ``unpack_output``, piece by piece: a large output takes the memory of one piece.
+    """As ``unpack_output``, in pieces: a large output takes the memory of one piece.
 
-    Raises ProtocolError, also after the last piece: what came before is not to be used then.
+    Raises ProtocolError, also after the last piece: the caller must then discard all pieces.
     """
     if blob.size <= PIECE_BYTES:
         yield unpack_output(blob)
@@ -123,8 +124,9 @@ def unpack_parts(blob: Blob) -> Iterator[bytes]:
 
 
 def _frame_bytes(data: bytes, facts: zstandard.FrameParameters) -> int:
-    """How long the frame at the beginning of ``data`` is (RFC 8878, 3.1.1), by what it says of its
-    blocks: a reader of pieces tells neither that its end is missing nor that more follows."""
+    """The length of the frame at the beginning of ``data`` (RFC 8878, 3.1.1), from its block
+    headers; -1: truncated. zstd's stream reader reports neither a missing end nor trailing bytes.
+    """
     at, is_last = zstandard.frame_header_size(data), False
     while not is_last and at < len(data):
         header = int.from_bytes(data[at : at + 3], "little")
@@ -134,15 +136,14 @@ def _frame_bytes(data: bytes, facts: zstandard.FrameParameters) -> int:
 
 
 def is_expanding(size: int, packed: int) -> bool:
-    """Whether outputs of ``size`` bytes came in so few that the machine which unpacks them is at
-    risk rather than served."""
+    """Whether ``packed`` bytes for outputs of ``size`` bytes may be a decompression bomb."""
     return size > FREE_EXPANSION_BYTES and size > MAX_EXPANSION * packed
 
 
 def unpack(blob: Blob) -> bytes:
     """The plain bytes, of exactly the blob's size and digest; raises ProtocolError otherwise.
 
-    Takes no more memory than the blob says it needs, whatever its frame says.
+    Uses no more memory than the blob's size, whatever its frame says.
     """
     data = _expand(blob)
     if hashlib.sha256(data).digest() != blob.digest:
@@ -155,8 +156,8 @@ def _expand(blob: Blob) -> bytes:
 
 
 def plain_of(data: bytes, size: int, most: int) -> bytes:
-    """The plain bytes of one frame, ``size`` of them and no more than ``most``; raises
-    ProtocolError otherwise."""
+    """The plain bytes of one frame, exactly ``size``, at most ``most``; raises ProtocolError
+    otherwise."""
     if not 0 <= size <= most:
         raise ProtocolError(f"{size} bytes in one frame is more than is taken")
     try:
@@ -171,13 +172,13 @@ def plain_of(data: bytes, size: int, most: int) -> bytes:
 
 
 def pack_inputs(inputs: Sequence[InputFile]) -> bytes:
-    """A job's inputs for the way."""
+    """A job's inputs as compressed MessagePack pairs of path and digest."""
     data = msgspec.msgpack.encode([(item.path, item.digest) for item in inputs])
     return _contexts.plain.compress(data)
 
 
 def unpack_inputs(data: bytes) -> list[InputFile]:
-    """What ``pack_inputs`` packed; raises ProtocolError for anything else."""
+    """The inverse of ``pack_inputs``; raises ProtocolError for anything else."""
     try:
         if not 0 <= zstandard.frame_content_size(data) <= MAX_INPUTS_BYTES:
             raise ProtocolError("a list of inputs that is larger than is taken")
@@ -193,14 +194,14 @@ def unpack_inputs(data: bytes) -> list[InputFile]:
 
 
 MARK_BYTES = 8
-#: A worker's jobs read the same headers again and again.
+#: Cached marks: a worker's jobs read the same headers again and again.
 _REMEMBERED = 50_000
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)
 def mark(path: bytes, digest: Digest) -> int:
-    """64 bits of a BLAKE2b over both; the digest's length is fixed, so no two pairs run
-    together."""
+    """A 64-bit BLAKE2b hash of both; the digest's length is fixed, so the concatenation is
+    unambiguous."""
     return int.from_bytes(hashlib.blake2b(digest + path, digest_size=MARK_BYTES).digest(), "little")
 
 
@@ -211,7 +212,7 @@ def pack_marks(inputs: Iterable[InputFile]) -> bytes:
 
 
 def unpack_marks(data: bytes) -> Sequence[int]:
-    """What ``pack_marks`` packed; of anything else, none."""
+    """The inverse of ``pack_marks``; no marks for anything else."""
     if len(data) % MARK_BYTES:
         return ()
     return struct.unpack(f"<{len(data) // MARK_BYTES}Q", data)
@@ -221,7 +222,7 @@ def decoded(words: Sequence[bytes]) -> list[str]:
     """``os.fsdecode`` of each."""
     if not words:
         return []
-    # No word of a command line, no path and no variable holds a NUL; a message may.
+    # No argument, no path and no variable contains a NUL; a message may.
     parts = os.fsdecode(b"\0".join(words)).split("\0")
     return parts if len(parts) == len(words) else [os.fsdecode(word) for word in words]
 

@@ -1,6 +1,5 @@
-"""How a message becomes bytes, and how large it may be. Knows no message.
-
-Bodies are MessagePack (``application/msgpack``).
+"""Encodes messages as MessagePack (``application/msgpack``), decodes them with checks, and defines
+the size limits of the protocol. Knows no message.
 """
 
 from typing import Annotated, Any, TypeVar
@@ -13,9 +12,9 @@ PROTOCOL_VERSION = 3
 DIGEST_BYTES = 32
 CONTENT_TYPE = "application/msgpack"
 
-#: One request's body. An object file with debug information of a very large unit is some 100 MB.
+#: One request's body. The object file of a very large unit with debug information is some 100 MB.
 MAX_BODY_BYTES = 512 * 1024 * 1024
-#: One request's body to the syncer: results, packed. That object takes some 30 MB then.
+#: One request's body to the syncer: compressed results, of which that object takes some 30 MB.
 MAX_RESULTS_BYTES = 256 * 1024 * 1024
 #: One blob of the mirror or one output file, decompressed.
 MAX_BLOB_BYTES = 1024 * 1024 * 1024
@@ -23,22 +22,22 @@ MAX_BLOB_BYTES = 1024 * 1024 * 1024
 BATCH_BYTES = 4 * 1024 * 1024
 #: Several contents in one frame, decompressed.
 MAX_BUNDLE_BYTES = 8 * 1024 * 1024
-#: What a compiler prints, on both streams. gcc prints at most some MB for the worst template error.
+#: A compiler's output on both streams. gcc prints at most some MB for the worst template error.
 MAX_PRINTED_BYTES = 64 * 1024 * 1024
-#: The dumps of all passes of gcc are some 350.
+#: Output files of one job. The dumps of all passes of gcc are some 350.
 MAX_OUTPUTS = 2000
-#: Output files up to this size, all together, may be packed as tightly as can be.
+#: Up to this total size, output files may have any compression ratio.
 FREE_EXPANSION_BYTES = 64 * 1024 * 1024
-#: Larger ones are at most so many times their packed size: objects shrink to a third or a tenth.
+#: The largest compression ratio of larger ones: objects shrink to a third or a tenth.
 MAX_EXPANSION = 100
 
-#: SHA-256; empty: there is none.
+#: SHA-256; empty: none.
 Digest = Annotated[bytes, msgspec.Meta(max_length=DIGEST_BYTES)]
 T = TypeVar("T")
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_defaults=True):
-    """Base of all messages. Unknown fields are ignored, so that a newer peer can say more."""
+    """Base of all messages. Unknown fields are ignored, so that a newer peer can add fields."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -50,7 +49,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes | bytearray | msgspec.Raw, kind: type[T]) -> T:
-    """Bytes as a message of ``kind``; raises ProtocolError, naming the field, for anything else."""
+    """Bytes as a message of ``kind``; raises ProtocolError, which names the field, otherwise."""
     try:
         return msgspec.msgpack.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

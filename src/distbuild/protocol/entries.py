@@ -1,6 +1,6 @@
-"""What is said about the mirror: the manifest's entries, their changes, and contents.
+"""Messages about the mirror: the manifest's entries, their changes, and file contents.
 
-Part of ``messages``, which has them all.
+``messages`` exports them too; import them from there.
 """
 
 from typing import Annotated
@@ -9,7 +9,7 @@ import msgspec
 
 from distbuild.protocol.coding import Digest, Message
 
-#: Digests asked for in one request, at the most; the answer is closed by its size anyway.
+#: Digests in one request, at most; the response is limited by its size anyway.
 MAX_DIGESTS = 10_000
 MAX_EPOCH = 100
 
@@ -24,15 +24,15 @@ class FileEntry(Message, frozen=True, tag="f"):
 
 
 class SymlinkEntry(Message, frozen=True, tag="l"):
-    """A symbolic link and its target as the dev box has it, relative or absolute."""
+    """A symbolic link; its target is spelled as on the dev box, relative or absolute."""
 
     target: bytes
-    #: Windows has another kind of link for directories; False on other systems.
+    #: Windows has a separate kind of link for directories; False on other systems.
     to_directory: bool = False
 
 
 class DirectoryEntry(Message, frozen=True, tag="d"):
-    """A directory; its being there matters even when it is empty."""
+    """A directory; its existence matters even when it is empty."""
 
 
 class WithheldEntry(Message, frozen=True, tag="w"):
@@ -50,11 +50,11 @@ class Change(Message, frozen=True):
 
 
 class Changes(Message, frozen=True):
-    """What turns the tree of generation ``base`` into that of ``target``.
+    """The changes that turn the tree of generation ``base`` into that of ``target``.
 
-    ``base`` 0 means a complete listing: whatever it does not name must go. ``summary`` is the
-    order-free digest of the whole manifest at ``target``; a tree that already has it only adopts
-    the new epoch and generation, and ``entries`` may then be absent (an offer).
+    ``base`` 0 means a complete listing: paths that it does not name must be removed. ``summary`` is
+    the order-free digest of the whole manifest at ``target``; a tree that already has it only
+    adopts the new epoch and generation, and ``entries`` may then be absent (an offer).
     """
 
     client: str
@@ -64,7 +64,7 @@ class Changes(Message, frozen=True):
     summary: Digest
     entries: list[Change] | None = None
     roots: list[bytes] = []
-    #: Contents that a tree at ``base`` can hardly have, sent along to save two round trips.
+    #: Contents that a tree at ``base`` can hardly have, included to save two round trips.
     bundles: list["Bundle"] = []
 
 
@@ -86,8 +86,8 @@ class Blob(Message, frozen=True):
 
 
 class Bundle(Message, frozen=True):
-    """Contents of several files, one behind the other in one frame of zstd: ``sizes`` and
-    ``digests`` are of the plain bytes of each."""
+    """Contents of several files, concatenated in one zstd frame: ``sizes`` and ``digests`` are of
+    the plain bytes of each."""
 
     digests: list[Digest]
     sizes: list[int]
@@ -95,19 +95,19 @@ class Bundle(Message, frozen=True):
 
 
 class BlobBatch(Message, frozen=True):
-    """Contents on their way into a store."""
+    """Contents for a worker's store."""
 
     bundles: list[Bundle]
 
 
 class BlobRequest(Message, frozen=True):
-    """A worker asks the syncer for the content of these digests."""
+    """A worker's request to the syncer for the contents with these digests."""
 
     digests: Annotated[list[Digest], msgspec.Meta(max_length=MAX_DIGESTS)]
 
 
 class PullRequest(Message, frozen=True):
-    """A worker asks for what it lacks between ``have`` (of ``epoch``) and now."""
+    """A worker's request for the changes from generation ``have`` (of ``epoch``) until now."""
 
     epoch: Annotated[str, msgspec.Meta(max_length=MAX_EPOCH)]
     have: Annotated[int, msgspec.Meta(ge=0)]

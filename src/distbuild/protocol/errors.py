@@ -1,8 +1,8 @@
-"""The tree of errors that cross a boundary between our parts.
+"""The exceptions that cross a boundary between packages of this project.
 
-Three kinds, by what the catcher has to do: the other side broke the protocol (refuse it), something
-about this machine or network is wrong (try elsewhere, then compile locally), or the user's set-up
-is wrong (one line, exit 2). A bug of ours is none of them and stays an ordinary exception.
+Three kinds, by the catcher's reaction: the peer broke the protocol (refuse it), something about
+this machine or network is wrong (try elsewhere, then compile locally), or the user's set-up is
+wrong (one line, exit 2). A bug of dist_build is none of them and stays an ordinary exception.
 """
 
 
@@ -15,7 +15,7 @@ class ConfigError(DistBuildError):
 
 
 class ProtocolError(DistBuildError):
-    """The peer sent what is not allowed: malformed, too large, or outside its sandbox."""
+    """The peer sent something malformed, too large, or outside its sandbox."""
 
 
 class InfrastructureError(DistBuildError):
@@ -23,15 +23,15 @@ class InfrastructureError(DistBuildError):
 
 
 class CompilerCrashed(InfrastructureError):
-    """The compiler ended by a fault of its own: every machine's would, so it is not tried again."""
+    """The compiler itself crashed: it would on every machine, so no other worker is tried."""
 
 
 class NamesItsPlace(InfrastructureError):
-    """The object tells where it was compiled, as every machine's but the dev box's would."""
+    """The object contains the worker's own paths; only a compile on the dev box avoids that."""
 
 
 class UnseenInputs(InfrastructureError):
-    """A worker cannot tell which files the assembler read by its own directives."""
+    """A worker cannot determine which files the assembler read by its own directives."""
 
 
 class Unauthorized(ProtocolError):
@@ -39,4 +39,4 @@ class Unauthorized(ProtocolError):
 
 
 class TooMuchAtOnce(InfrastructureError):
-    """More than there is memory for: to be asked again a little later."""
+    """The memory limit is reached: retry a little later."""

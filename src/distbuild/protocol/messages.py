@@ -1,8 +1,8 @@
-"""Every message on the wire, as a frozen typed value. Knows no socket, no disk and no queue.
+"""All messages of the protocol, as frozen typed values. Knows no socket, no disk and no queue.
 
-Paths and arguments are ``bytes``, exactly as the operating system has them: file names need not be
-UTF-8. Digests are raw SHA-256 (32 bytes), so that the same blobs can serve a content store of
-another system. What is about the mirror stands in ``entries``.
+Paths and arguments are ``bytes``, exactly as in the operating system: file names need not be UTF-8.
+Digests are raw SHA-256 (32 bytes), so that the same blobs can serve a content store of another
+system. Messages about the mirror are defined in ``entries``.
 """
 
 import re
@@ -44,7 +44,7 @@ from distbuild.protocol.entries import (
     WithheldEntry,
 )
 
-#: What is passed on from the others.
+#: Re-exported from ``coding`` and ``entries``.
 __all__ = [
     "BATCH_BYTES",
     "CONTENT_TYPE",
@@ -83,16 +83,16 @@ Characters = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 
 
 class Window(Message, frozen=True):
-    """A terminal's size as its kernel tells it (``struct winsize``); 0: not known."""
+    """A terminal's size, from its kernel (``struct winsize``); 0: not known."""
 
     columns: Characters = 0
     rows: Characters = 0
 
 
 class Terminal(Message, frozen=True):
-    """The terminal that standard error is, and the one that standard input is, if it is one.
+    """The terminals on standard error and, if it is one, on standard input.
 
-    Both count: gcc colours by the first, and takes the width from the second.
+    Both matter: gcc's colours depend on the first, its line width on the second.
     """
 
     stderr: Window
@@ -108,33 +108,33 @@ class SubmitRequest(Message, frozen=True):
     #: None: standard error is no terminal.
     terminal: Terminal | None = None
     version: int = PROTOCOL_VERSION
-    #: Where paths mean what they mean to the wrapper: one of ``place.views_of_files``; empty: not
-    #: told.
+    #: The wrapper's view of the file system, one of ``system.process.views_of_files``; empty: not
+    #: known.
     place: bytes = b""
     #: The build's umask; needed only where the syncer writes the outputs.
     umask: int = 0o022
-    #: The group that its new files belong to; -1: not told. Needed there too.
+    #: The group that its new files belong to; -1: not known. Needed there too.
     group: int = -1
-    #: The caller on the Unix socket takes the outputs as descriptors, and puts them in place.
+    #: The caller on the Unix socket accepts the outputs as descriptors, and puts them in place.
     places_outputs: bool = False
 
 
 class OutputFile(Message, frozen=True):
-    """A file that the compiler wrote; ``path`` is absolute, in the dev box's terms."""
+    """A file that the compiler wrote; ``path`` is absolute, as on the dev box."""
 
     path: bytes
     mode: int
     blob: Blob
 
 
-#: How a compiler ends; one that a signal or an exception ended has no exit code.
+#: A compiler's exit code; one that a signal or an exception ended has none.
 MAX_EXIT_CODE = 255
 ExitCode = Annotated[int, msgspec.Meta(ge=0, le=MAX_EXIT_CODE)]
 Outputs = Annotated[list[OutputFile], msgspec.Meta(max_length=MAX_OUTPUTS)]
 
 
 class SubmitReply(Message, frozen=True):
-    """``outcome``: ``done`` (the compiler's own answer) or ``local`` (compile here)."""
+    """``outcome``: ``done`` (the compiler's own result) or ``local`` (compile locally)."""
 
     outcome: str
     exit_code: ExitCode = 0
@@ -143,11 +143,11 @@ class SubmitReply(Message, frozen=True):
     outputs: Outputs = []
     #: Files that the compiler would have removed (clang: the outputs of a failed compile).
     removed: list[bytes] = []
-    #: Outputs that the compiler would have written into the old file, had there been one.
+    #: Outputs that the compiler would overwrite in place if an old file existed.
     rewritten: list[bytes] = []
     reason: str = ""
     detail: str = ""
-    #: Local by design (a link, a probe): nothing went wrong and nothing is printed.
+    #: Local by design (a link, a probe): no failure, and nothing is printed.
     silent: bool = False
     worker: str = ""
 
@@ -161,22 +161,22 @@ class ExplainReply(Message, frozen=True):
 
 # --- a job, to a worker ------------------------------------------------------------------------
 
-#: A worker's name, or its life's; the longest host name (RFC 1035) with a port is shorter.
+#: Characters of a worker's name or life; the longest host name (RFC 1035) with a port is shorter.
 MAX_NAME = 300
 _WORKER_NAME = r"\A[A-Za-z0-9._:\[\]-]+\Z"
-#: It is shown, logged, and part of a header.
+#: Restricted, since it is shown, logged, and part of a header.
 WorkerName = Annotated[str, msgspec.Meta(max_length=MAX_NAME, pattern=_WORKER_NAME)]
 _LABEL = r"\A[A-Za-z0-9._:\[\]-]*\Z"
-#: What people know a worker by; empty: it does not say.
+#: A worker's name for people; empty: not given.
 Label = Annotated[str, msgspec.Meta(max_length=MAX_NAME, pattern=_LABEL)]
-#: Text that somebody else made up, and that is compared, perhaps shown.
+#: Text from a peer that is only compared, and perhaps shown.
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 #: More slots than any machine has.
 MAX_SLOTS = 10_000
 Slots = Annotated[int, msgspec.Meta(ge=0, le=MAX_SLOTS)]
-#: Seconds that an answer may be waited for; the syncer answers sooner.
+#: Seconds of a long poll, at most; the syncer answers sooner.
 Wait = Annotated[float, msgspec.Meta(ge=0, le=3600)]
-#: Of the mirror.
+#: A generation of the mirror.
 Generation = Annotated[int, msgspec.Meta(ge=0)]
 MAX_TOOLCHAINS = 1000
 MAX_LEASES = 20_000
@@ -187,17 +187,18 @@ MAX_MARKS_BYTES = 8 * MAX_INPUTS
 
 
 def is_worker_name(name: object) -> TypeGuard[str]:
-    """Whether a worker may be called so."""
+    """Whether ``name`` is a valid name of a worker."""
     return isinstance(name, str) and len(name) <= MAX_NAME and bool(re.search(_WORKER_NAME, name))
 
 
 def worker_label(host: str, port: int) -> str:
-    """What people know a worker on this host by: some systems allow more in a host's name."""
+    """A worker's label, HOST:PORT. Characters that only some systems allow in host names become
+    ``-``."""
     return f"{re.sub('[^A-Za-z0-9._-]', '-', host[:255])}:{port}"
 
 
 class Toolchain(Message, frozen=True):
-    """A compiler as a worker or a job names it. ``identity`` is what has to agree."""
+    """A compiler of a worker or a job. Both have to have the same ``identity``."""
 
     identity: Name
     name: Name
@@ -205,7 +206,7 @@ class Toolchain(Message, frozen=True):
 
 
 class Job(Message, frozen=True):
-    """One lease: a translation unit to compile in a tree of at least ``generation``."""
+    """One lease: a translation unit to compile in a tree of generation ``generation`` or later."""
 
     lease_id: str
     generation: int
@@ -215,19 +216,19 @@ class Job(Message, frozen=True):
     toolchain: str
     #: Files of this job that the mirror does not hold (its source), with their content.
     files: list["JobFile"] = []
-    #: Directories, of those the compiler may write in, that exist on the dev box.
+    #: The existing directories, on the dev box, that the compiler may write in.
     output_dirs: list[bytes] = []
     #: The compiler's own search directories, in its order, for a worker without namespaces.
     builtin_dirs: list[bytes] = []
-    #: The header that the compiler includes by itself there (stdc-predef.h), "" for none.
+    #: The header that the compiler includes implicitly (stdc-predef.h), "" for none.
     implicit_include: bytes = b""
-    #: What ``-march=native`` in ``argv`` means, as ``command.native`` has it.
+    #: The options that ``-march=native`` in ``argv`` stands for, in the form of ``command.native``.
     processor: list[str] = []
     terminal: Terminal | None = None
 
 
 class JobFile(Message, frozen=True):
-    """A file that travels with a job."""
+    """A file that is sent with a job."""
 
     path: bytes
     entry: FileEntry
@@ -235,10 +236,10 @@ class JobFile(Message, frozen=True):
 
 
 class LeaseRequest(Message, frozen=True):
-    """An idle worker asks for up to ``slots`` jobs and waits ``wait_s`` seconds for the first.
+    """A worker's long poll for up to ``slots`` jobs, of ``wait_s`` seconds for the first.
 
-    ``ahead`` more are welcome that start as soon as a slot is free: given only if nobody else
-    could start them now. ``worker`` is one process's own name, see ``names.worker_name``.
+    The worker accepts ``ahead`` more jobs, which start as soon as a slot is free: leased only if no
+    other worker could start them now. ``worker`` names one process, see ``names.worker_name``.
     """
 
     worker: WorkerName
@@ -250,26 +251,27 @@ class LeaseRequest(Message, frozen=True):
     namespaces: bool = False
     version: int = PROTOCOL_VERSION
     ahead: Slots = 0
-    #: Another one after each start of the worker: its trees are gone then.
+    #: Differs after each start of the worker, which loses its trees.
     life: Name = ""
-    #: What people know the worker by (HOST:PORT); several may have the same one. Empty: ``worker``.
+    #: The worker's name for people (HOST:PORT), not necessarily unique. Empty: ``worker``.
     label: Label = ""
 
 
 class LeaseReply(Message, frozen=True):
-    """Jobs, and the changes of the mirror that the worker has not got yet."""
+    """Jobs, and the changes of the mirror that the worker lacks."""
 
     client: str
     epoch: str
     jobs: list[Job] = []
     changes: Changes | None = None
-    #: The dev box's time (Unix time in seconds), by which a worker sees that its own is wrong; 0:
-    #: not told.
+    #: The dev box's Unix time (seconds), by which a worker notices that its own clock is wrong; 0:
+    #: not known.
     clock: float = 0.0
 
 
 class RenewRequest(Message, frozen=True):
-    """A worker says which leases it still works on, and listens for cancellations."""
+    """A worker's renewal of the leases that it still works on, and its long poll (``wait_s``
+    seconds) for cancellations."""
 
     worker: WorkerName
     leases: Annotated[list[Name], msgspec.Meta(max_length=MAX_LEASES)]
@@ -277,7 +279,7 @@ class RenewRequest(Message, frozen=True):
 
 
 class RenewReply(Message, frozen=True):
-    """Leases that are the worker's no more: kill their compilers."""
+    """Leases that the worker has lost: it kills their compilers."""
 
     ended: list[str] = []
 
@@ -290,12 +292,12 @@ class InputFile(Message, frozen=True):
 
 
 Inputs = Annotated[list[InputFile], msgspec.Meta(max_length=MAX_INPUTS)]
-#: As ``blobs.pack_inputs`` writes them.
+#: In the form of ``codec.pack_inputs``.
 PackedInputs = Annotated[list[tuple[bytes, Digest]], msgspec.Meta(max_length=MAX_INPUTS)]
 
 
 class ResultRequest(Message, frozen=True):
-    """A finished lease. ``error`` set: no verdict of the compiler, the job has to go elsewhere."""
+    """A finished lease. ``error`` set: no verdict of the compiler, the job is tried elsewhere."""
 
     lease_id: Name
     worker: WorkerName
@@ -304,21 +306,21 @@ class ResultRequest(Message, frozen=True):
     stderr: bytes = b""
     outputs: Outputs = []
     inputs: Inputs = []
-    #: More inputs, as ``blobs.pack_inputs`` makes them: hundreds of paths that begin alike.
+    #: More inputs, packed by ``codec.pack_inputs``: hundreds of paths with common prefixes.
     packed_inputs: Annotated[bytes, msgspec.Meta(max_length=MAX_PACKED_INPUTS)] = b""
-    #: Of those, in their order, as ``marks.pack_marks`` makes them; may be missing.
+    #: The marks of those, in their order, packed by ``codec.pack_marks``; may be missing.
     marks: Annotated[bytes, msgspec.Meta(max_length=MAX_MARKS_BYTES)] = b""
-    #: What the assembler read by its own directives, which no dependency file lists; without a
-    #: digest where that is no file of the mirror. There may be one too many among them.
+    #: Files that the assembler read by its own directives, which no dependency file lists; without
+    #: a digest if it is no file of the mirror. A superset.
     assembled: Inputs = []
-    #: The tree changed under the compiler in a way that may have touched what it read.
+    #: The tree changed during the compile, perhaps in files that the compiler read.
     disturbed: bool = False
     error: str = ""
-    #: The error is the compiler's own crash: the dev box's is asked instead of another worker.
+    #: The error is a crash of the compiler: the dev box compiles, and no other worker.
     crashed: bool = False
-    #: The error is that the object would name the worker's own paths: only the dev box's has none.
+    #: The error is that the object would contain the worker's own paths: the dev box compiles.
     named: bool = False
-    #: The error is that the worker cannot tell what the assembler read: the dev box compiles.
+    #: The error is that the assembler's inputs are not known: the dev box compiles.
     unseen: bool = False
 
 
@@ -333,20 +335,20 @@ class ResultBatch(Message, frozen=True):
 
 
 class ReceivedBatch(Message, frozen=True):
-    """The same as the syncer takes it: each is decoded for itself, so that one which is malformed
-    takes no other with it, and that many small parts of one are gone before the next."""
+    """A ResultBatch as the syncer decodes it: each result separately, so that a malformed one does
+    not discard the others, and the many small objects of one are freed before the next."""
 
     results: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_RESULTS)]
 
 
 class Claim(Message, frozen=True):
-    """What a result that is malformed may still tell: whose lease it is."""
+    """The part of a malformed result that may still be decoded: its lease and worker."""
 
     lease_id: Name
     worker: WorkerName
 
 
 class ResultsReply(Message, frozen=True):
-    """For each result, in order: whether it was taken; not: its lease is not valid any more."""
+    """For each result, in order: whether it was accepted; False: its lease is no longer valid."""
 
     taken: list[bool]

@@ -1,7 +1,7 @@
-"""The calls of ``os`` on files, for internal paths (``system_paths``).
+"""The file functions of ``os`` and ``shutil`` for internal paths (``system.paths``).
 
-On POSIX these are the calls of ``os`` themselves. On Windows paths are converted on the way, and a
-file that another program has open just now is asked for again for some tens of milliseconds.
+On POSIX these are the functions themselves. On Windows the arguments are converted, and a call on a
+file that another program has open at the moment is retried for some tens of milliseconds.
 """
 
 import contextlib
@@ -23,19 +23,20 @@ from distbuild.system.windows.names import fold
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-#: Sharing and lock violations; and access denied, as it is said of a name that is being deleted.
+#: Windows errors to retry: sharing and lock violations; and access denied, the error for a name
+#: that is being deleted.
 _PASSING = frozenset({32, 33})
 _PASSING_FOR_WRITERS = _PASSING | {5}
 _MAX_LINKS = 63
-#: A disk that takes no more files than this counts as full.
+#: A disk with fewer free inodes than this counts as full.
 _FEW_FILES = 100
-#: Read at a time of a file that has grown, or is larger than one call reads.
+#: Bytes per read of a file that has grown, or is larger than one call reads.
 _REST_BYTES = 16 * 1024 * 1024
-#: Not for the programs that are started; on Windows also without a change to line ends.
+#: Not inherited by started programs; on Windows also without newline conversion.
 O_PRIVATE: int = getattr(os, "O_CLOEXEC", 0) | (
     getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)
 )
-#: Virus scanners and indexers look at a file just after it was written (seconds).
+#: Pauses between retries (seconds): virus scanners and indexers open a file just after a write.
 _PAUSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.04)
 
 
@@ -48,7 +49,7 @@ def _for_writing(call: F, paths: int = 1) -> F:
 
 
 def _by_path(call: F, paths: int, passing: frozenset[int]) -> F:
-    """``call`` with its first ``paths`` arguments in the system's form."""
+    """``call`` with its first ``paths`` arguments converted to the system's form, and retried."""
     if not WINDOWS:
         return call
 
@@ -65,7 +66,7 @@ def patiently(
     passing: frozenset[int] = _PASSING_FOR_WRITERS,
     pauses: Iterable[float] = _PAUSES,
 ) -> T:
-    """What ``call`` returns; tried again while it raises one of Windows' errors ``passing``."""
+    """The result of ``call``, retried after the Windows errors ``passing``; blocking."""
     for pause in pauses:
         try:
             return call()
@@ -77,7 +78,7 @@ def patiently(
 
 
 def make_link(target: bytes, path: bytes, *, to_directory: bool) -> bool:
-    """A link on Windows at ``path`` to an absolute target; whether there is one now."""
+    """Make a link on Windows at ``path`` to an absolute target; whether that succeeded."""
     try:
         native = (os.fsdecode(to_system(target)), os.fsdecode(to_system(path)))
         files.make_link(*native, to_directory=to_directory)
@@ -87,7 +88,7 @@ def make_link(target: bytes, path: bytes, *, to_directory: bool) -> bool:
 
 
 def remove_tree(path: AnyStr) -> None:
-    """A directory and what is in it, as far as it can be removed."""
+    """Remove a directory with its contents, as far as possible."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(to_system(path), ignore_errors=True)
 
@@ -101,7 +102,7 @@ unlink = _for_writing(os.unlink)
 rmdir = _for_writing(os.rmdir)
 mkdir = _for_writing(os.mkdir)
 makedirs = _for_writing(os.makedirs)
-#: In place of what has the new name.
+#: Replaces an existing file of the new name.
 rename = _for_writing(os.replace, 2)
 link = _for_writing(os.link, 2)
 utime = _for_writing(os.utime)
@@ -112,8 +113,8 @@ rmtree = _for_writing(shutil.rmtree)
 
 
 def free_bytes(path: bytes) -> int:
-    """How much an ordinary user may still write on this path's disk; 0 also where it takes no
-    further file."""
+    """The bytes that an ordinary user may still write on this path's disk; 0 also if it has no free
+    inodes. Raises OSError."""
     named = to_system(os.fsdecode(path))
     if sys.platform == "win32":
         return shutil.disk_usage(named).free
@@ -123,13 +124,13 @@ def free_bytes(path: bytes) -> int:
 
 
 def discard(path: bytes) -> None:
-    """Unlink a file, if it is there."""
+    """Unlink a file, if it exists."""
     with contextlib.suppress(FileNotFoundError):
         unlink(path)
 
 
 def _asking(call: F) -> F:
-    """One of ``os.path`` that raises nothing."""
+    """``call``, a predicate of ``os.path``, for internal paths; False for impossible names."""
     if not WINDOWS:
         return call
 
@@ -151,7 +152,7 @@ def _read_whole(path: str) -> tuple[bytes, os.stat_result]:
     handle = os.open(path, os.O_RDONLY | O_PRIVATE)
     try:
         status = os.fstat(handle)
-        # One byte more than there are: fewer are its end, without another call to see that.
+        # One byte more than the size: a shorter result shows the end without another call.
         data = os.read(handle, status.st_size + 1)
         if len(data) != status.st_size:
             data += b"".join(iter(lambda: os.read(handle, _REST_BYTES), b""))
@@ -188,7 +189,7 @@ isdir = _asking(os.path.isdir)
 
 
 def realpath(path: AnyStr) -> AnyStr:
-    """``path`` with every link followed; on Windows also in the spelling that the disk has."""
+    """``path`` with every link followed; on Windows also in the disk's spelling."""
     if not WINDOWS:
         return os.path.realpath(path)
     if isinstance(path, bytes):
@@ -197,7 +198,7 @@ def realpath(path: AnyStr) -> AnyStr:
 
 
 def _real_on_windows(path: str) -> str:
-    # Python's own leads from a drive that stands for a share or a directory to that.
+    # Python's own function replaces a drive that stands for a share or a directory by that.
     pending = path.split("/")[::-1]
     here, followed = "", 0
     while pending:
@@ -222,8 +223,7 @@ def _real_on_windows(path: str) -> str:
 
 
 def has_short_name(path: str) -> bool:
-    """Whether Windows knows a directory on the way by an abbreviated name, ``PROGRA~1``, as well,
-    and ``path`` has that one."""
+    """Whether ``path`` has a part that is the short (8.3) name of a file, such as ``PROGRA~1``."""
     if not WINDOWS or "~" not in path:
         return False
     here = ""
@@ -236,7 +236,7 @@ def has_short_name(path: str) -> bool:
 
 
 def is_respelled(path: str) -> bool:
-    """Whether the disk spells a path without links otherwise."""
+    """Whether a path without links differs from the disk's spelling, on Windows."""
     if not WINDOWS:
         return False
     try:
@@ -260,15 +260,15 @@ def _is_link(status: os.stat_result) -> bool:
 #: A link's target in internal form, relative or absolute.
 readlink = _link_on_windows if WINDOWS else os.readlink
 links_to_directory = files.links_to_directory
-#: Whether a status of ``lstat`` is that of a symbolic link, or of one of Windows' junctions.
+#: Whether a status of ``lstat`` is that of a symbolic link or of a Windows junction.
 is_link = files.is_link if WINDOWS else _is_link
-#: A path with its last name as the directory spells it; on POSIX there is but one spelling.
+#: A path with its last name as the directory spells it; on POSIX each has only one spelling.
 as_on_disk = _as_on_disk if WINDOWS else _as_it_is
-#: A file, unbuffered, for reading bytes; nobody is kept from replacing it.
+#: A file, unbuffered, for reading bytes; other programs may replace it meanwhile.
 open_to_read = _for_reading(files.open_to_read) if WINDOWS else _open
-#: A file's bytes, and its status before they were read.
+#: A file's bytes, and its status from before they were read.
 read_whole = _read_whole_on_windows if WINDOWS else _read_whole
-#: The listing of a directory, to be used with ``with``.
+#: The listing of a directory, a context manager.
 scandir = _for_reading(files.scan) if WINDOWS else os.scandir
 #: The status of an open file.
 fstat = files.status_of_descriptor if WINDOWS else os.fstat

@@ -1,7 +1,7 @@
-"""Paths on their way into and out of system calls.
+"""Converts paths between the internal form and the form that the operating system's calls take.
 
-Inside, and on the wire, every path is POSIX-like (``windows_paths``); the system wants its own
-form. On POSIX both are the same, and nothing is done. ``bytes`` are as ``os.fsencode`` gives them.
+In the program and on the wire, every path is POSIX-like (``system.windows.paths``). On POSIX both
+forms are the same, and nothing is converted. ``bytes`` are encoded as by ``os.fsencode``.
 """
 
 import errno
@@ -16,17 +16,17 @@ from distbuild.system.windows.paths import from_windows, to_windows
 
 WINDOWS = os.name == "nt"
 
-#: A directory's name must leave room for one of eight and three more: the limit is 248, a file's
-#: 260, and a drive's current directory does not count (``MAX_PATH``).
+#: Longer paths get the extended form. A directory's limit is 248 characters, which leaves 8.3 for
+#: a name in it; a file's is 260 (``MAX_PATH``). A drive's current directory does not count.
 _LONG = 240
-#: As ``os.fsencode`` has them there: names are 16-bit units, and single surrogates are allowed.
+#: As ``os.fsencode`` on Windows: names are 16-bit units, and single surrogates are allowed.
 _CODEC = ("utf-8", "surrogatepass")
 
 
 def windows_form(path: AnyStr) -> AnyStr:
-    """The form of an absolute internal path that Windows' calls take, however long it is.
+    """The Windows form of an absolute internal path of any length.
 
-    Raises FileNotFoundError for what can name no file there: on no drive, a device, a stream.
+    Raises FileNotFoundError for a path that names no file there: on no drive, a device, a stream.
     """
     if isinstance(path, bytes):
         return windows_form(path.decode(*_CODEC)).encode(*_CODEC)
@@ -41,14 +41,15 @@ def windows_form(path: AnyStr) -> AnyStr:
 
 
 def internal_form(path: AnyStr) -> AnyStr:
-    """The internal form of an absolute path that Windows gave."""
+    """The internal form of an absolute path from Windows."""
     if isinstance(path, bytes):
         return from_windows(path.decode(*_CODEC)).encode(*_CODEC)
     return from_windows(path)
 
 
 def _extended(native: str) -> str:
-    """A path that is taken as it stands, with up to 32,767 characters; so it has no dots."""
+    """The extended form, of up to 32,767 characters. Windows does not normalise it, so ``.`` and
+    ``..`` are resolved here."""
     plain = ntpath.normpath(native)
     if plain.startswith("\\\\"):
         return "\\\\?\\UNC" + plain[1:]
@@ -59,11 +60,11 @@ def _same(path: AnyStr) -> AnyStr:
     return path
 
 
-#: How ``str`` and ``bytes`` are converted, as ``os.fsencode`` does it.
+#: The error handler between ``str`` and ``bytes``, that of ``os.fsencode``.
 ERRORS = sys.getfilesystemencodeerrors()
-#: What all spellings of one path have in common; None where each is a file of its own.
+#: Maps all spellings of one path to a common form; None if names are case-sensitive.
 FOLD: Callable[[str], str] | None = fold if WINDOWS else None
 #: The form for system calls of an internal path, ``str`` or ``bytes``; may raise OSError.
 to_system = windows_form if WINDOWS else _same
-#: The internal form of an absolute path that the system gave.
+#: The internal form of an absolute path from the system.
 from_system = internal_form if WINDOWS else _same

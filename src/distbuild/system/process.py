@@ -1,6 +1,7 @@
-"""Whether two processes of this machine mean the same files by the same paths.
+"""Identifies this process's view of the file system, and locks a file between processes.
 
-In a container or a chroot the paths of a command may lead to other files than the syncer's.
+In a container or a chroot, the paths of a wrapper's command may lead to other files than the
+syncer's: both compare their views.
 """
 
 import os
@@ -15,8 +16,8 @@ else:
 
 
 def views_of_files() -> list[bytes]:
-    """Names of what this process sees at "/": two processes with a name in common see the same
-    files. Empty where the system tells none.
+    """Names of this process's mount at "/": two processes with a name in common see the same files.
+    Empty if the system has none (not Linux).
 
     The launcher sends one of these names (``describe_place`` in src/launcher/request.h).
     """
@@ -44,9 +45,9 @@ def _mount_of_root() -> int:
 
 
 def hold(path: Path) -> IO[bytes]:
-    """Hold ``path``, which is made, until the file is closed; on POSIX, forked processes hold it
-    too. Raises OSError when another process holds it."""
-    lock = open(path, "ab")  # noqa: SIM115 - open as long as it is held
+    """Create and lock the file ``path`` until it is closed; on POSIX, forked processes keep the
+    lock too. Raises OSError if another process has locked it."""
+    lock = open(path, "ab")  # noqa: SIM115 - open as long as it is locked
     try:
         if sys.platform == "win32":
             lock.seek(0)

@@ -1,4 +1,4 @@
-"""Windows: paths, names, processes and files.
+"""Windows' rules for paths and names, and its calls for processes and files.
 
-Imported only on Windows, but for the pure modules ``paths`` and ``names``.
+``process`` can be imported only on Windows; ``paths`` and ``names`` are pure.
 """

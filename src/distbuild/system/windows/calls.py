@@ -1,6 +1,6 @@
-"""What Windows' own interface tells and Python does not. Takes paths in Windows' form.
+"""Calls of the Windows API (kernel32) for files that Python lacks. Paths are in Windows' form.
 
-Imported everywhere, of use on Windows only. Knows no internal paths.
+Imported on every system, works only on Windows. Knows no internal paths.
 """
 
 import ctypes
@@ -9,11 +9,11 @@ import os
 from ctypes import wintypes
 from typing import Any
 
-#: Its Windows parts are in no stub for another system.
+#: Untyped: the stubs for other systems lack its Windows parts.
 _ctypes: Any = ctypes
 
 _GENERIC_READ = 0x80000000
-#: For reading, writing and deleting: nobody is kept from anything by what is only looked at.
+#: Share mode for reading, writing and deleting: an open handle blocks no other program.
 SHARE_ALL = 7
 _OPEN_EXISTING = 3
 INVALID_HANDLE = ctypes.c_void_p(-1).value
@@ -22,7 +22,7 @@ _DRIVE_REMOTE = 4
 
 @functools.cache
 def kernel32() -> Any:
-    """The library, whose errors ``last_error`` has."""
+    """The kernel32 library; ``last_error`` returns its errors."""
     library = _ctypes.WinDLL("kernel32", use_last_error=True)
     library.CreateFileW.restype = wintypes.HANDLE
     library.CreateFileW.argtypes = (
@@ -42,7 +42,7 @@ def kernel32() -> Any:
 
 
 def last_error() -> OSError:
-    """What the last call of a library failed of."""
+    """The error of this thread's last call of a library."""
     error: OSError = _ctypes.WinError(_ctypes.get_last_error())
     return error
 
@@ -50,7 +50,7 @@ def last_error() -> OSError:
 def open_shared(path: str, flags: int) -> int:
     """An ``opener`` for ``open``, for reading: others may rename and delete the file meanwhile.
 
-    Python's own ``open`` would have their calls fail.
+    Python's own ``open`` would make their calls fail. Raises OSError.
     """
     import msvcrt
 
@@ -63,7 +63,7 @@ def open_shared(path: str, flags: int) -> int:
 
 
 def handle_of(descriptor: int) -> int:
-    """What the system knows an open file of Python's by."""
+    """The system's handle of one of Python's file descriptors."""
     import msvcrt
 
     crt: Any = msvcrt
@@ -71,7 +71,7 @@ def handle_of(descriptor: int) -> int:
 
 
 def name_on_disk(path: str) -> str:
-    """How the directory spells the last name of ``path``, in its long form; "" if not known."""
+    """The last name of ``path`` as the directory spells it, in its long form; "" if not known."""
     found = wintypes.WIN32_FIND_DATAW()
     handle = kernel32().FindFirstFileW(path, ctypes.byref(found))
     if handle == INVALID_HANDLE:
@@ -81,7 +81,7 @@ def name_on_disk(path: str) -> str:
 
 
 def make_junction(target: str, path: str) -> None:
-    """A directory at ``path`` that leads to ``target``. Raises OSError."""
+    """Make a junction at ``path`` to the directory ``target``. Raises OSError."""
     import _winapi
 
     calls: Any = _winapi
@@ -89,7 +89,7 @@ def make_junction(target: str, path: str) -> None:
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is on a drive of another machine."""
+    """Whether a path is on another machine: on a share or a network drive."""
     if path.startswith("\\\\") and not path.startswith("\\\\?\\"):
         return True
     drive = os.path.splitdrive(path)[0].removeprefix("\\\\?\\")

@@ -1,4 +1,5 @@
-"""Files as ``disk`` needs them of Windows. Takes paths in Windows' form."""
+"""Windows implementations of ``disk``'s functions: status, listing, links. Paths are in Windows'
+form."""
 
 import contextlib
 import errno
@@ -16,13 +17,13 @@ from distbuild.system.windows.names import is_nameable
 
 Name = TypeVar("Name", str, bytes, covariant=True)
 
-#: Reparse tags (winnt.h): a symbolic link, and a junction, which a mounted volume is as well.
+#: Reparse tags (winnt.h): of symbolic links, and of junctions and mounted volumes.
 _SYMLINK, _JUNCTION = 0xA000000C, 0xA0000003
 _FILE_ATTRIBUTE_DIRECTORY = 0x10
 
 
 def status(path: str | bytes) -> os.stat_result:
-    """What a path leads to."""
+    """The status of the file that a path leads to. Raises OSError."""
     try:
         return file_status.status(os.fsdecode(path), follow=True)
     except PermissionError:
@@ -30,7 +31,7 @@ def status(path: str | bytes) -> os.stat_result:
 
 
 def own_status(path: str | bytes) -> os.stat_result:
-    """What is at a path, which may be a link."""
+    """The status of a path itself, which may be a link. Raises OSError."""
     try:
         return file_status.status(os.fsdecode(path), follow=False)
     except PermissionError:
@@ -38,27 +39,27 @@ def own_status(path: str | bytes) -> os.stat_result:
 
 
 def status_of_descriptor(descriptor: int) -> os.stat_result:
-    """Of an open file."""
+    """The status of an open file. Raises OSError."""
     return file_status.status_of_handle(calls.handle_of(descriptor))
 
 
 def open_to_read(path: str | bytes) -> FileIO:
-    """Unbuffered, and nobody is kept from anything meanwhile."""
+    """Open unbuffered, so that other programs may rename and delete the file meanwhile."""
     return open(os.fsdecode(path), "rb", buffering=0, opener=calls.open_shared)
 
 
 class Item(Protocol[Name]):
-    """What a directory has under one name; see ``os.DirEntry``."""
+    """An entry of a directory; see ``os.DirEntry``."""
 
     @property
     def name(self) -> Name:
-        """Its name."""
+        """The entry's name, without its directory."""
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        """Its own status; links are never followed, whatever is asked."""
+        """Its own status; links are never followed, whatever ``follow_symlinks`` says."""
 
     def is_dir(self, *, follow_symlinks: bool = True) -> bool:
-        """Whether it is a directory, and no link to one."""
+        """Whether it is a directory itself, not a link to one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class _Item(Generic[AnyStr]):
 
 
 def scan(path: AnyStr) -> contextlib.AbstractContextManager[Iterator[Item[AnyStr]]]:
-    """A directory's listing: what programs can open by its name."""
+    """A directory's listing, without names that programs cannot open."""
     found = file_status.listing(os.fsdecode(path))
     named = ((name, known) for name, known in found if is_nameable(name))
     if isinstance(path, bytes):
@@ -85,9 +86,9 @@ def scan(path: AnyStr) -> contextlib.AbstractContextManager[Iterator[Item[AnyStr
 
 
 def make_link(target: str, path: str, *, to_directory: bool) -> None:
-    """A link at ``path`` to an absolute target.
+    """Make a link at ``path`` to an absolute target. Raises OSError.
 
-    Directories get a junction, which everybody may make; links to files are a privilege.
+    A link to a directory is a junction, which any user may make; links to files need a privilege.
     """
     if to_directory:
         calls.make_junction(target, path)
@@ -96,7 +97,8 @@ def make_link(target: str, path: str, *, to_directory: bool) -> None:
 
 
 def inside_target(target: str) -> str:
-    """A link's target, relative or absolute, in internal form."""
+    """A link's target, relative or absolute, in internal form. Raises FileNotFoundError for a
+    mounted volume without a path."""
     if target.lower().startswith("\\\\?\\volume{"):
         raise FileNotFoundError(errno.ENOENT, "a volume without a path is mounted there", target)
     if target[1:2] == ":" or target.startswith("\\"):
@@ -110,5 +112,5 @@ def is_link(known: os.stat_result) -> bool:
 
 
 def links_to_directory(known: os.stat_result) -> bool:
-    """Whether a link on Windows, by its own status, is one of those that lead to directories."""
+    """Whether a link's own status is that of a link to a directory, on Windows."""
     return bool(getattr(known, "st_file_attributes", 0) & _FILE_ATTRIBUTE_DIRECTORY)

@@ -1,27 +1,27 @@
-"""Which names Windows programs can give a file, and when two of them mean the same one.
+"""Decides which file names are valid on Windows, and folds spellings of one name to a common form.
 
-Pure, and the same on every system. Works on names and paths in the internal form
-(``windows_paths``). Rules: "Naming Files, Paths, and Namespaces" of the Windows documentation.
+Pure, and the same on every system. Names and paths are in the internal form (``paths``). Rules:
+"Naming Files, Paths, and Namespaces" of the Windows documentation.
 """
 
 import functools
 import re
 
-#: Win32 leaves dots and spaces at a name's end away: ``x.h.`` opens ``x.h``.
+#: Win32 drops dots and spaces at a name's end: ``x.h.`` opens ``x.h``.
 _TRAILING = re.compile(r"(?<=[^/. ])[. ]+(?=/|\Z)")
-#: What no name has. The colon begins an alternate data stream, the backslash is a separator.
+#: Forbidden in names. A colon begins an alternate data stream, a backslash is a separator.
 _FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f]')
 #: Names of devices, in every directory and with every suffix; Windows 11 has fewer of them.
 _DEVICE = re.compile(
     r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|CLOCK\$|(?:COM|LPT)[0-9¹²³])\s*(?:[.:].*)?\Z",
     re.IGNORECASE | re.DOTALL,
 )
-#: The one small letter that the file system's table maps although its capital has another.
+#: The only small letter that NTFS's table maps although its capital has another small letter.
 _FINAL_SIGMA = "\u03c2"
 
 
 def is_nameable(name: str) -> bool:
-    """Whether a program can open a file of just this name: no device, no stream, no other file."""
+    """Whether this name opens a file of exactly this name: no device, no stream, no other file."""
     return (
         name not in ("", ".", "..")
         and not name.endswith((".", " "))
@@ -36,11 +36,11 @@ def is_nameable_path(path: str) -> bool:
 
 
 def fold(path: str) -> str:
-    """What all spellings of one path have in common. ``.`` and ``..`` stay.
+    """The common form of all spellings of one path. ``.`` and ``..`` stay.
 
     NTFS compares by a table of single 16-bit characters, which is close to Unicode's simple
-    capitals: a sharp s has none there, nor a dotless i. What the file system keeps apart must not
-    become one here, so that in doubt a character stays. Other names of a file (8.3) are not seen.
+    capitals: sharp s and dotless i have none in it. Names that differ for the file system must not
+    become equal here: in doubt a character stays. Short (8.3) names are not recognised.
     """
     if ". " in path or " ." in path or "./" in path or " /" in path or path.endswith((".", " ")):
         path = _TRAILING.sub("", path)

@@ -1,4 +1,5 @@
-"""Windows paths as one tree below "/", the form in which the mirror and the wire know all paths.
+"""Converts Windows paths to the internal form, one tree below "/", and back. The mirror and the
+wire have all paths in that form.
 
 ``C:\\Proj\\x.h`` is ``/C/Proj/x.h``, and ``\\\\server\\share\\x`` is ``/UNC/server/share/x``. Pure,
 and the same on every system; unaware of the file system and of the case of names on the disk.
@@ -24,8 +25,8 @@ def is_absolute(path: str) -> bool:
 def from_windows(path: str, cwd: str = "/C") -> str:
     """The internal form of a Windows path that a process in ``cwd`` (internal form) names.
 
-    ``x`` is below ``cwd``, ``\\x`` on its drive. ``D:x`` means D's own current directory, which
-    nobody can know: it is taken for ``D:\\x`` unless D is the drive of ``cwd``. ``..`` stays.
+    ``x`` is below ``cwd``, ``\\x`` on its drive. ``D:x`` is relative to D's own current directory,
+    which is not known: it is treated as ``D:\\x`` unless D is the drive of ``cwd``. ``..`` stays.
     """
     plain = path.replace("\\", "/")
     if extended := _EXTENDED.match(plain):
@@ -45,7 +46,7 @@ def from_windows(path: str, cwd: str = "/C") -> str:
 
 
 def to_windows(path: str) -> str:
-    """The Windows form of an internal path. Raises ValueError for one that no Windows path is."""
+    """The Windows form of an internal path. Raises ValueError for a path on no drive or share."""
     match = _INTERNAL.match(path)
     if match is None:
         raise ValueError(f"{path!r} is on no drive")

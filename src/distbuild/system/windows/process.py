@@ -1,7 +1,7 @@
-"""Windows' own calls for a process with all that it starts: a job object. Knows no compiler.
+"""Runs a process and its descendants in a Windows job object, with limits. Knows no compiler.
 
-Rules: "Job Objects" of the Windows documentation. Whatever happens to this process, what it started
-ends with it: the system closes the job's handle, and that ends all in it.
+Rules: "Job Objects" of the Windows documentation. When this process ends for any reason, the system
+closes the job's handle, which ends all processes in the job.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ assert sys.platform == "win32"  # for the type checker, too
 import _winapi
 from ctypes import wintypes
 
-#: Large translation units take some GiB.
+#: The lowest memory limit of a job (bytes): large translation units need some GiB.
 MIN_MEMORY = 8 * 1024**3
 MAX_CPU_S = 30 * 60
-#: The exit code of what is ended here.
+#: The exit code of processes that are ended here.
 ENDED = 1
-#: Exit codes have 32 bits, and no sign until they are given to the system.
+#: Exit codes have 32 bits: unsigned as read from a process, signed as passed to an exit.
 _CODES = 1 << 32
 
 _kernel = ctypes.WinDLL("kernel32", use_last_error=True)
@@ -31,9 +31,9 @@ _CREATE_SUSPENDED = 0x4
 _EXTENDED_LIMITS = 9
 _LIMIT_JOB_TIME = 0x4
 _LIMIT_JOB_MEMORY = 0x200
-#: No dialogue in which nobody clicks.
+#: A crash shows no dialogue box, which would wait for a click.
 _LIMIT_DIE_ON_UNHANDLED_EXCEPTION = 0x400
-#: What is started in the job is outside of it.
+#: Processes that are started in the job do not belong to it.
 _LIMIT_SILENT_BREAKAWAY = 0x1000
 _LIMIT_KILL_ON_JOB_CLOSE = 0x2000
 _NO_CRITICAL_ERROR_BOX, _NO_FAULT_BOX, _NO_OPEN_FILE_BOX = 0x1, 0x2, 0x8000
@@ -88,12 +88,12 @@ _ntdll.NtResumeProcess.argtypes = (wintypes.HANDLE,)
 
 
 def limit_descendants() -> None:
-    """Have no dialogues about errors below this process. Once, at its start."""
+    """Disable error dialogues for this process and its descendants. Once, at its start."""
     _kernel.SetErrorMode(_NO_CRITICAL_ERROR_BOX | _NO_FAULT_BOX | _NO_OPEN_FILE_BOX)
 
 
 class JobObject:
-    """Processes that end together, at the latest with the one that made it."""
+    """A job object: its processes end together, at the latest with this process."""
 
     def __init__(self, limits: "_Limits") -> None:
         handle = _kernel.CreateJobObjectW(None, None)
@@ -109,16 +109,17 @@ class JobObject:
             raise error
 
     def add(self, process: int) -> None:
-        """Take a process in, by its handle: all that it starts from now on is in as well."""
+        """Add a process, by its handle, with all processes that it starts from now on. Raises
+        OSError."""
         if not _kernel.AssignProcessToJobObject(self._handle, process):
             raise ctypes.WinError(ctypes.get_last_error())
 
     def end(self) -> None:
-        """End all that is in it."""
+        """End its processes."""
         _kernel.TerminateJobObject(self._handle, ENDED)
 
     def close(self) -> None:
-        """End all that is in it, and free it. Again, it does nothing."""
+        """End its processes, and free it. Idempotent."""
         if self._handle:
             _winapi.CloseHandle(self._handle)
             self._handle = 0
@@ -127,9 +128,9 @@ class JobObject:
 def start(
     argv: Sequence[str], cwd: str, env: Mapping[str, str]
 ) -> tuple["subprocess.Popen[bytes]", JobObject]:
-    """Start ``argv`` in a job of its own, with nothing to read, and pipes for what it says.
+    """Start ``argv`` in a job of its own, with an empty stdin, and pipes for stdout and stderr.
 
-    Without a window, and deaf to this console's Ctrl-C. Raises OSError or ValueError.
+    It has no window, and does not receive this console's Ctrl-C. Raises OSError or ValueError.
     """
     job = JobObject(_compiler_limits())
     try:
@@ -148,7 +149,7 @@ def start(
     except BaseException:
         job.close()
         raise
-    # It has not done anything yet, so that nothing that it starts is outside.
+    # It is still suspended, so that none of its children are outside the job.
     handle = int(process._handle)  # type: ignore[attr-defined]
     try:
         job.add(handle)
@@ -164,15 +165,15 @@ def start(
 
 
 def run_here(program: str, words: Sequence[str], env: Mapping[str, str]) -> int:
-    """Run a program with our own streams and console; its exit code. Raises OSError.
+    """Run a program with this process's streams and console; its exit code. Raises OSError.
 
-    It ends when we are ended, but not what it has started for others as well: the compiler's
-    server for program databases.
+    It ends with this process. Its children do not: the compiler's server for program databases
+    serves other compiles as well.
     """
     limits = _Limits()
     limits.basic.flags = _LIMIT_KILL_ON_JOB_CLOSE | _LIMIT_SILENT_BREAKAWAY
     job = JobObject(limits)
-    # Ctrl-C comes to both: the program decides what it means.
+    # Both processes receive Ctrl-C: the program decides its effect.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     process = subprocess.Popen(words, executable=program, env=env, close_fds=False)
     with contextlib.suppress(OSError):  # it has ended already

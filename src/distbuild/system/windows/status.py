@@ -1,8 +1,8 @@
-"""What Windows knows of a file, with the time of its last change of any kind.
+"""Reads the status of Windows files, with the time of the last change of any kind in ``st_ctime``.
 
-Python tells the time of creation in its place, which a file inherits from one of the same name
-that went shortly before. By path, by descriptor, and for all files of a directory at once, which
-costs a hundredth of asking for each. Paths are in Windows' form.
+Python has the creation time there, which a file inherits from one of the same name that was removed
+shortly before. By path, by handle, and for all files of a directory in one call, which costs a
+hundredth of a call for each. Paths are in Windows' form.
 """
 
 import ctypes
@@ -38,7 +38,7 @@ _EPOCH = 116_444_736_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What is told of a file; times are FILETIMEs. ``links`` 0: not told."""
+    """A file's facts from Windows; times are FILETIMEs. ``links`` 0: not known."""
 
     attributes: int
     tag: int
@@ -51,7 +51,7 @@ class FileFacts:
     links: int = 0
 
     def status(self) -> os.stat_result:
-        """As ``os.lstat`` has it, but for ``st_ctime``: the last change."""
+        """As the result of ``os.lstat``, except ``st_ctime``: the time of the last change."""
         mode = stat.S_IFREG | 0o666
         if self.tag == _SYMLINK:
             mode = stat.S_IFLNK | 0o777
@@ -60,7 +60,7 @@ class FileFacts:
         times = [(time - _EPOCH) * 100 for time in (self.accessed, self.written, self.changed)]
         whole = [time // 10**9 for time in times]
         extra = dict(zip(("st_atime_ns", "st_mtime_ns", "st_ctime_ns"), times, strict=True))
-        # Fields of Windows alone; Python 3.13 refuses those that a system does not have.
+        # Fields that only Windows has; Python 3.13 refuses those that a system does not have.
         special = {"st_file_attributes": self.attributes, "st_reparse_tag": self.tag}
         more = {n: value for n, value in special.items() if hasattr(os.stat_result, n)}
         numbers = (mode, self.number, self.device, self.links, 0, 0, self.size)
@@ -68,7 +68,7 @@ class FileFacts:
 
 
 def status(path: str, *, follow: bool) -> os.stat_result:
-    """Of a path. Raises OSError."""
+    """The status of a path. Raises OSError."""
     flags = _BACKUP_SEMANTICS | (0 if follow else _OPEN_REPARSE_POINT)
     handle = _opened(path, _FILE_READ_ATTRIBUTES, flags)
     try:
@@ -78,7 +78,7 @@ def status(path: str, *, follow: bool) -> os.stat_result:
 
 
 def status_of_handle(handle: int) -> os.stat_result:
-    """Of an open file. Raises OSError."""
+    """The status of an open file. Raises OSError."""
     known: Any = _ByHandle()
     if not kernel32().GetFileInformationByHandle(handle, ctypes.byref(known)):
         raise last_error()
@@ -100,7 +100,7 @@ def status_of_handle(handle: int) -> os.stat_result:
 
 
 def listing(path: str) -> list[tuple[str, os.stat_result]]:
-    """Names and states of what is in a directory. Raises OSError."""
+    """The names and statuses of a directory's entries. Raises OSError."""
     handle = _opened(path, _FILE_LIST_DIRECTORY, _BACKUP_SEMANTICS)
     try:
         buffer = ctypes.create_string_buffer(_LISTING_BYTES)
@@ -117,7 +117,7 @@ def listing(path: str) -> list[tuple[str, os.stat_result]]:
 
 
 def entries(data: bytes) -> Iterator[tuple[str, FileFacts]]:
-    """The entries in one answer about a directory, without it and the one above."""
+    """The entries in the buffer of one call for a directory, without ``.`` and ``..``."""
     offset = 0
     while True:
         (step, _, accessed, written, changed, size, attributes, length, tag, number) = (
