@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench import cost, dispatch, first_sync, latency, machine, memory, wire
+from bench import cost, dispatch, first_sync, latency, machine, memory, sandboxes, wire
 from bench.common import Options, Skipped, interruptible
 from bench.report import Result, as_image, as_json, as_markdown, as_text
 
@@ -26,6 +26,7 @@ BENCHMARKS: Mapping[str, Callable[[Options], Result]] = {
     "first_sync": first_sync.run,
     "wire": wire.run,
     "memory": memory.run,
+    "sandboxes": sandboxes.run,
 }
 INTERRUPTED = 130
 
