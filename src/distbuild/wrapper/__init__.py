@@ -1,4 +1,4 @@
-"""The client before the compiler: what the native launcher leaves to Python, and subcommands.
+"""Dev box side: the Python client behind the native launcher, put before the compiler; subcommands.
 
-Does not know the syncer's packages.
+Knows none of the syncer's packages.
 """
