@@ -1,4 +1,4 @@
-"""Dev box side: the Python client behind the native launcher, put before the compiler; subcommands.
+"""Dev box side: runs a compile on the farm or locally, behind the native launcher; subcommands.
 
 Knows none of the syncer's packages.
 """

@@ -1,5 +1,6 @@
-"""Waits for all compiler processes of a worker in one thread, by epoll. Ends none itself. Linux.
+"""Waits for all compiler processes of a worker in one thread, by epoll. Linux.
 
+Knows no compiler and ends none itself.
 With a thread for each, hundreds of threads would wake for every end of a stream or process, and
 contend for Python's lock when as many compilers end at the same moment.
 """

@@ -1,7 +1,7 @@
-"""Starts a compiler under resource limits, in a session of its own, without inherited descriptors.
+"""Starts a program under resource limits, in a session of its own, without inherited descriptors.
 
 Uses no shell and does not close descriptors one by one: a worker with hundreds of slots has as many
-open, and starts as many compilers. Waits for no process. POSIX.
+open, and starts as many compilers. Knows no compiler and waits for no process. POSIX.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""Private directories in which a compiler writes, in place of the tree's. Knows no mounts.
+"""Makes private directories for a compiler to write in, and reads its outputs. Knows no mounts.
 
-Such a directory starts with the names of the tree's; files that are new or changed in it afterwards
-are outputs.
+Each replaces a directory of the tree and starts with its names; files that are new or changed
+afterwards are outputs.
 """
 
 import contextlib
