@@ -1,4 +1,4 @@
-"""Starts a worker: ``python src/daemon.py [--home DIR] [-v]``."""
+"""Entry point of a worker: ``python src/daemon.py [--home DIR] [-v]``."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""The wrapper: put this in front of the compiler."""
+"""Entry point of the wrapper, which a build runs in front of the compiler."""
 
 import sys
 

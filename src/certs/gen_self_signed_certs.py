@@ -32,7 +32,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 CA_DAYS = 3650
 #: Some TLS stacks refuse leaf certificates that are valid for longer than this.
 LEAF_DAYS = 825
-#: A certificate is good on machines whose clocks are a little behind.
+#: Certificates are valid also on machines whose clocks are a little behind.
 SLACK = timedelta(minutes=5)
 
 CA_FILES = ("ca.pem", "ca.key")
@@ -45,19 +45,19 @@ ROLE_NAMES = {"dev": "syncer.dist-build", "worker": "worker.dist-build"}
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The CA, while certificates are made."""
+    """The CA's certificate and key, with which leaf certificates are signed."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
     @property
     def pem(self) -> bytes:
-        """Its certificate, as a file has it."""
+        """The certificate in PEM."""
         return self.certificate.public_bytes(Encoding.PEM)
 
 
 def make_authority() -> Authority:
-    """A CA that signs no other CA."""
+    """A new CA that may sign no other CA."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name("dist_build private CA")
     certificate = (
@@ -70,7 +70,7 @@ def make_authority() -> Authority:
 
 
 def make_leaf(authority: Authority, dns_name: str) -> tuple[bytes, bytes]:
-    """A certificate for a role and its key, as files have them."""
+    """A certificate for a role and its key, both in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = authority.certificate.subject
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -91,7 +91,7 @@ def make_leaf(authority: Authority, dns_name: str) -> tuple[bytes, bytes]:
 
 
 def write_installation(directory: Path) -> None:
-    """All files of an installation, below an empty directory."""
+    """Write all files of an installation below an empty directory."""
     authority = make_authority()
     tokens = {role: secrets.token_hex(32) for role in ROLE_NAMES}
     _write(directory / "ca" / "ca.pem", authority.pem)
@@ -111,7 +111,7 @@ def write_installation(directory: Path) -> None:
 
 
 def is_complete(directory: Path) -> bool:
-    """Whether nothing of an installation is missing."""
+    """Whether all files of an installation exist and are not empty."""
     named = {"ca": CA_FILES, **ROLE_FILES}
     paths = [directory / part / name for part, names in named.items() for name in names]
     return all(path.is_file() and path.stat().st_size > 0 for path in paths)
@@ -167,7 +167,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _obstacle(out: Path, *, force: bool) -> str:
-    """Why ``out`` is not to be touched; empty when it may be."""
+    """Why ``out`` must not be replaced; "" when it may be."""
     if not os.path.lexists(out):
         return ""
     if not out.is_dir():
@@ -183,7 +183,7 @@ def _obstacle(out: Path, *, force: bool) -> str:
 
 
 def _replace(out: Path) -> None:
-    """Make all files beside ``out``, then rename: a run that is cut off leaves it as it was."""
+    """Make all files beside ``out``, then rename: an interrupted run leaves ``out`` as it was."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".certs-") as directory:
         made, old = Path(directory, "certs"), Path(directory, "old")
@@ -233,7 +233,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def main(words: Sequence[str]) -> int:
-    """Make what is not there; the exit code."""
+    """Make the installation unless it is complete; returns the exit code."""
     options = _parse(words)
     home = os.environ.get("DIST_BUILD_HOME") or os.path.join(os.path.expanduser("~"), "dist_build")
     out = Path(os.path.abspath(options.out or os.path.join(home, "certs")))

@@ -1,4 +1,4 @@
-/* Turns this process into the real compiler, or into the Python client. Asks nobody. */
+/* Replaces this process by the real compiler, or by the Python client. Contacts no syncer. */
 #ifndef DIST_BUILD_BECOME_H
 #define DIST_BUILD_BECOME_H
 
@@ -7,10 +7,10 @@
 
 enum { FAILED = 1, NO_FALLBACK = 103, NOT_RUNNABLE = 126, NOT_FOUND = 127 };
 
-/* For the client: why it is not to ask the syncer, as wrapper/main.py has it. */
+/* Passes to the client why it must not ask the syncer; read by wrapper/main.py. */
 #define OBSTACLE "DIST_BUILD_OBSTACLE"
 
-/* Nobody stacks more wrappers of one name; more of them are a loop. */
+/* More wrappers of one name than any set-up stacks are a loop. */
 enum { MAX_PASSED = 16 };
 
 static bool looks_like_compiler(const char *name)
@@ -22,7 +22,7 @@ static bool looks_like_compiler(const char *name)
     return false;
 }
 
-/* Whoever this program runs can see that it was passed. */
+/* Adds PROGRAM to the list by which the programs that this one runs detect a loop. */
 static void extend_skip(const char *program)
 {
     const char *passed = getenv(SKIP);
@@ -34,7 +34,7 @@ static void extend_skip(const char *program)
     }
 }
 
-/* A script that does not say by what it is run: a shell runs it, execvp(3). */
+/* A script without an interpreter line: a shell runs it, as in execvp(3). */
 static void run_by_shell(char *program, char **words)
 {
     size_t count = 0;
@@ -49,8 +49,8 @@ static void run_by_shell(char *program, char **words)
     execve(line[0], line, environ);
 }
 
-/* WORDS[0] stays as the build spelled it, unless it would lead gcc, which looks for its own parts
- * beside the program of that name, to a wrapper. */
+/* WORDS[0] stays as the build spelled it, unless that names a wrapper: gcc looks for its own
+ * programs beside the program of that name. */
 static _Noreturn void become_compiler(char *program, char **words)
 {
     char called[PATH_MAX];
@@ -67,7 +67,8 @@ static _Noreturn void become_compiler(char *program, char **words)
     exit(NOT_RUNNABLE);
 }
 
-/* The real compiler: a wrapper that was passed has called us, or there is nobody to ask. */
+/* Runs the real compiler: a wrapper that was started before has called this program, or there is
+ * no syncer to ask. */
 static _Noreturn void go_on_behind(char **words)
 {
     static char program[PATH_MAX];
@@ -79,7 +80,7 @@ static _Noreturn void go_on_behind(char **words)
         complain("%s: called through itself %zu times (%s)\n", words[0], passed, getenv(SKIP));
         exit(NOT_FOUND);
     }
-    /* gcc -flto runs gcc by name: it must get itself, not what is behind it on PATH. */
+    /* gcc -flto runs gcc by name: it must find itself, not the next one on PATH. */
     if (passed > 0 && self_call != NULL && strcmp(base(self_call), base(words[0])) == 0)
         become_compiler(program, words);
     if (find_program(words[0], true, program))
@@ -92,7 +93,8 @@ static _Noreturn void go_on_behind(char **words)
     exit(NOT_FOUND);
 }
 
-/* The whole ladder in Python; without it, subcommands end and compiles are local. */
+/* Runs the Python client, which has every fallback; if it cannot be run, subcommands fail and
+ * compiles are local. */
 static _Noreturn void become_client(char **words, bool is_compile)
 {
     char client[PATH_MAX + sizeof "dist_build_client"];

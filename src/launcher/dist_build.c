@@ -1,11 +1,12 @@
-/* dist_build.exe: the native front of dist_build, started once for every compile.
+/* dist_build.exe: the native launcher, started by the build in front of every compile.
  *
- * Duty: hand the command to the syncer over its Unix socket, wait, put the outputs in place and give
- * back what it answers; or become the compiler that it names. Whatever it cannot do itself is left
- * to the Python client beside it, which has the whole ladder down to the local compile. Unaware of
- * what a command means: it parses no option, opens no source and knows no format of an output.
+ * It sends the command to the syncer over its Unix socket, waits, puts the outputs in place and
+ * prints the compiler's output; or it replaces itself by the compiler that the syncer names. All
+ * else is left to the Python client beside it, which has every fallback down to the local compile.
+ * It does not interpret the command: it parses no option, opens no source and knows no output
+ * format.
  *
- * Its death closes the socket, which cancels the job; so it handles no signal.
+ * Its end closes the socket, which cancels the job; so it handles no signal.
  */
 #define _GNU_SOURCE
 #include <strings.h>
@@ -20,12 +21,13 @@
 
 static const size_t MAX_HEAD = 16 * 1024;
 static const size_t MAX_BODY = 512 * 1024 * 1024;
-/* A syncer that ends without a word is perhaps started anew: it is waited for so long, so often.
- * All wrappers that wait would else become as many Python processes at the same time. */
+/* A syncer that ends without an answer may be restarting: wait for TRIES times BETWEEN_TRIES,
+ * RESTARTS times. Otherwise all waiting wrappers would become as many Python processes at the same
+ * time. */
 static const int RESTARTS = 2, TRIES = 30;
 static const struct timespec BETWEEN_TRIES = {.tv_nsec = 100 * 1000 * 1000};
 
-/* Requests and answers mostly fit here: pages that are not touched cost nothing, malloc does. */
+/* Most requests and answers fit in this buffer: its untouched pages cost nothing, malloc does. */
 static char room[64 * 1024];
 
 /* --- the answer ------------------------------------------------------------------------------ */
@@ -35,7 +37,7 @@ static const char *const FIELD_NAMES[FIELDS] = {
     "Dist-Build", "Content-Length", "Dist-Build-Exit", "Dist-Build-Outputs",
     "Dist-Build-Stdout", "Dist-Build-Worker", "Dist-Build-Silent", "Dist-Build-Program",
 };
-/* What Dist-Build-Silent says: a failure, by design, or by design but not what the user expects. */
+/* Dist-Build-Silent: a failure, by design, or by design but not expected by the user. */
 enum { FAILURE, BY_DESIGN, UNEXPECTED };
 
 struct answer {
@@ -47,7 +49,7 @@ struct answer {
     size_t fd_count;
 };
 
-/* Why the client has to compile here, and need not ask; NULL: it may ask. */
+/* Why the client must compile locally without asking the syncer; NULL: it may ask. */
 static const char *obstacle;
 
 static void take_fds(struct msghdr *message, struct answer *answer)
@@ -57,13 +59,13 @@ static void take_fds(struct msghdr *message, struct answer *answer)
             continue;
         size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         if (count > MAX_OUTPUTS - answer->fd_count)
-            count = MAX_OUTPUTS - answer->fd_count; /* too few will be found there */
+            count = MAX_OUTPUTS - answer->fd_count; /* put_all_in_place finds some missing */
         memcpy(answer->fds + answer->fd_count, CMSG_DATA(part), count * sizeof(int));
         answer->fd_count += count;
     }
 }
 
-/* Up to SIZE bytes, as many as there are or at least one; 0: no more will come. */
+/* Receives at least one and up to SIZE bytes, and the descriptors with them; 0: end or error. */
 static size_t receive(int fd, char *data, size_t size, struct answer *answer)
 {
     static _Alignas(struct cmsghdr) char control[CMSG_SPACE(MAX_OUTPUTS * sizeof(int))];
@@ -81,7 +83,7 @@ static size_t receive(int fd, char *data, size_t size, struct answer *answer)
     return (size_t)got;
 }
 
-/* A decimal number of at most MOST. */
+/* Parses a decimal number of at most MOST. */
 static bool read_number(const char *text, size_t most, size_t *value)
 {
     const char *digit = text;
@@ -90,9 +92,9 @@ static bool read_number(const char *text, size_t most, size_t *value)
     return digit > text && *digit == '\0' && *value <= most;
 }
 
-/* Cuts the head into its fields, in place. What is there twice was put there by somebody who had
- * a say in one line only: such a head is not understood, nor one with the end of a string or half
- * an end of a line in it. */
+/* Splits the head into its fields, in place. A field that occurs twice may have been injected
+ * through the value of another: such a head is refused, as is one with a NUL or half a line end in
+ * it. */
 static bool read_head(char *head, struct answer *answer)
 {
     static const char ok[] = "HTTP/1.1 200 ", none[] = "";
@@ -122,8 +124,8 @@ static bool read_head(char *head, struct answer *answer)
     return true;
 }
 
-/* Drops the interim answers that the USED bytes begin with, by which the syncer says that it is
- * there (RFC 9110, 15.2); returns how many bytes are left. */
+/* Drops the interim responses, the syncer's heartbeats (RFC 9110, 15.2), with which the USED bytes
+ * begin; returns how many bytes are left. */
 static size_t drop_interim(size_t used)
 {
     static const char interim[] = "HTTP/1.1 1";
@@ -169,7 +171,8 @@ static bool receive_answer(int fd, struct answer *answer)
     return true;
 }
 
-/* The compiler's own answer; returns only if it is not understood. */
+/* Prints the compiler's output and exits with its code; returns only if the answer is malformed or
+ * the outputs cannot be written. */
 static void give_back(const struct answer *answer)
 {
     size_t code, list = 0, out;
@@ -180,7 +183,7 @@ static void give_back(const struct answer *answer)
         return;
     if (!put_all_in_place(answer->body, list, answer->fds, answer->fd_count)) {
         static char why[200];
-        obstacle = errno == EPROTO ? NULL : why; /* that is an answer that is not understood */
+        obstacle = errno == EPROTO ? NULL : why; /* EPROTO: a malformed answer */
         (void)snprintf(why, sizeof why, "output_not_written: cannot write the result: %s",
                        strerror(errno));
         return;
@@ -196,7 +199,7 @@ static void give_back(const struct answer *answer)
     exit((int)code);
 }
 
-/* The real compiler in our place; returns only if there is none or it is not understood. */
+/* Runs the real compiler instead; returns only if the answer names none or is malformed. */
 static void compile_here(const struct answer *answer, char **words)
 {
     size_t program_length, silent;
@@ -218,11 +221,11 @@ static void compile_here(const struct answer *answer, char **words)
     if (silent != BY_DESIGN || is_set("DIST_BUILD_VERBOSE", "1"))
         say_once(NULL, text, length, silent == FAILURE);
     if (silent == UNEXPECTED)
-        go_on_behind(words); /* the syncer sees other files: what it would find is not ours */
+        go_on_behind(words); /* the syncer sees other files, and may find another compiler */
     become_compiler(program, words); /* the socket stays open: it holds a local slot */
 }
 
-/* False: it ended, or went silent, without a word. */
+/* False: the syncer ended, or went silent, without an answer. */
 static bool ask(int fd, char **words)
 {
     struct message request = {.data = room, .size = sizeof room};
@@ -240,8 +243,9 @@ static bool ask(int fd, char **words)
     return !answer.is_none;
 }
 
-/* Not by the client, which is a Python process: a build has many of these at the same moment. But it
- * knows what may be compiled here although that is forbidden: links are local anyway. */
+/* Without the client, which is a Python process: a build has many of these at the same moment.
+ * Where DIST_BUILD_FALLBACK forbids local compiles it returns: the client knows what is local
+ * anyway, such as links. */
 static void compile_without_syncer(char **words)
 {
     obstacle = "the syncer has said nothing for 10 s: it is stopped, or stuck";
@@ -253,7 +257,7 @@ static void compile_without_syncer(char **words)
     go_on_behind(words);
 }
 
-/* Returns if there is no syncer or its answer is not understood. */
+/* Returns if there is no syncer or its answer is malformed. */
 static void ask_syncer(char **words)
 {
     int fd = connect_to_syncer();
@@ -271,7 +275,7 @@ static void ask_syncer(char **words)
         compile_without_syncer(words);
 }
 
-/* --- the ladder ------------------------------------------------------------------------------ */
+/* --- the steps ------------------------------------------------------------------------------- */
 
 static bool is_subcommand(const char *word)
 {
@@ -283,7 +287,7 @@ static bool is_subcommand(const char *word)
     return false;
 }
 
-/* In front twice, as where CC and CMake's launcher both name it, it is there once. */
+/* Whether an argument names this program: CC and CMake's launcher may both name it. */
 static bool is_ourselves(const char *word)
 {
     return strcmp(base(word), "dist_build.exe") == 0 || strcmp(base(word), "dist_build") == 0;
@@ -301,7 +305,7 @@ int main(int argc, char **argv)
             words++;
         if (*words == NULL || is_subcommand(*words))
             become_client(words, false);
-    } else { /* called as gcc, through a link: it means the gcc behind that link */
+    } else { /* called as gcc, through a link: run the gcc behind that link */
         words[0] += base(words[0]) - words[0];
     }
     if (next_passed(&list, words[0], passed))

@@ -1,8 +1,8 @@
 /* Finds the compiler that a name means, behind the wrappers that may stand in front of it.
  *
- * A wrapper is a link to a known program, or this program under another name; a script that calls
- * us is one that DIST_BUILD_SKIP names: every compiler that we start is told which were started
- * before it. distbuild/compiler/find.py has the same rules.
+ * A wrapper is a link to a known program, or this program under another name. A script that calls
+ * this program is recognised by DIST_BUILD_SKIP: it lists for every compiler that is started which
+ * ones were started before it. distbuild/compiler/find.py has the same rules.
  */
 #ifndef DIST_BUILD_DRIVERS_H
 #define DIST_BUILD_DRIVERS_H
@@ -42,7 +42,7 @@ static bool is_self(const char *path, const struct stat *file)
     return one != MAP_FAILED && other != MAP_FAILED && memcmp(one, other, size) == 0;
 }
 
-/* Whether a file called NAME only passes commands on; but who asks for ccache means ccache. */
+/* Whether a file found for NAME only passes commands on; the program NAME itself does not. */
 static bool is_wrapper(const char *path, const struct stat *file, const char *name)
 {
     char real[PATH_MAX];
@@ -53,7 +53,7 @@ static bool is_wrapper(const char *path, const struct stat *file, const char *na
     return is_self(path, file);
 }
 
-/* Takes the next entry off a colon list; returns its length, or -1 behind the last one. */
+/* Removes the next entry from a colon-separated list; returns its length, or -1 after the last. */
 static int next_entry(const char **list, const char **entry)
 {
     if (*list == NULL)
@@ -64,7 +64,7 @@ static int next_entry(const char **list, const char **entry)
     return (int)(colon - *entry);
 }
 
-/* The next program in LIST (of DIST_BUILD_SKIP) that is called NAME; else PATH stays as it is. */
+/* Copies to PATH the next program in LIST (DIST_BUILD_SKIP) that is called NAME; false: none. */
 static bool next_passed(const char **list, const char *name, char *path)
 {
     const char *entry;
@@ -80,7 +80,7 @@ static bool next_passed(const char **list, const char *name, char *path)
     return false;
 }
 
-/* Whether FILE is a program called NAME that has led back to us. */
+/* Whether FILE is a program called NAME that has called this program. */
 static bool was_passed(const struct stat *file, const char *name)
 {
     char path[PATH_MAX];
@@ -91,7 +91,7 @@ static bool was_passed(const struct stat *file, const char *name)
     return false;
 }
 
-/* A program that can be run and, if asked for BEHIND the wrappers, is none and was not passed. */
+/* Whether PATH can be run and, if BEHIND, neither is a wrapper nor was started before. */
 static bool suits(const char *path, const char *name, bool behind)
 {
     struct stat file;
@@ -108,14 +108,14 @@ static bool make_absolute(char *path, const char *name)
     return snprintf(path, PATH_MAX, "%s%s%s", cwd, *cwd ? "/" : "", name) < PATH_MAX;
 }
 
-/* The file that a shell runs for NAME; BEHIND: that which the wrappers in front stand for. */
+/* The file that a shell runs for NAME; BEHIND: the compiler behind the wrappers. */
 static bool find_program(const char *name, bool behind, char *path)
 {
     if (strchr(name, '/') != NULL) {
         bool fits = make_absolute(path, name);
         if (fits && suits(path, name, behind))
             return true;
-        /* Behind a wrapper that is named by its path, the search goes on as the wrapper's does. */
+        /* For a wrapper that is named by its path the search continues on PATH, as its own does. */
         if (!behind || !fits || !suits(path, name, false))
             return false;
     }

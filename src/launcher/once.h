@@ -1,7 +1,8 @@
-/* Says once a build why it is compiled locally: a build starts this program for every file.
+/* Prints once a build why it compiles locally: a build starts this program for every file.
  *
- * A build is the foreground job of a terminal, or, without one, a session. Who said the last line
- * of a reason is written down in the home; distbuild/wrapper/once.py has the same rules.
+ * A build is the foreground job of a terminal, or, without one, a session. A file in the home
+ * stores which build printed a reason last; is_first of distbuild/wrapper/local.py has the same
+ * rules.
  */
 #ifndef DIST_BUILD_ONCE_H
 #define DIST_BUILD_ONCE_H
@@ -11,9 +12,9 @@
 
 #include "syncer.h"
 
-/* A session may last for days: after so many seconds without such a line it is said again. */
+/* A session may last for days: after so many seconds without such a line it is printed again. */
 enum { QUIET_S = 600 };
-/* Files for each reason, which builds share by their number. */
+/* The number of files for each reason; builds share them, by session number. */
 enum { SHARES = 16 };
 
 static int describe_build(char *text, size_t size)
@@ -25,7 +26,7 @@ static int describe_build(char *text, size_t size)
     return snprintf(text, size, "%ld.%ld", (long)getsid(0), job);
 }
 
-/* A file for a REASON; -1: there is no place for one. */
+/* Opens the file for a REASON; -1: there can be none. */
 static int open_reason(const char *reason, int length)
 {
     char home[PATH_MAX], path[PATH_MAX + 64];
@@ -38,7 +39,7 @@ static int open_reason(const char *reason, int length)
     return open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 }
 
-/* How many letters of a reason's name a text begins with. */
+/* The length of the reason's name with which a text begins. */
 static int name_length(const char *text, size_t length)
 {
     enum { LONGEST = 40 };
@@ -49,7 +50,7 @@ static int name_length(const char *text, size_t length)
     return letters;
 }
 
-/* Whether this build has not said it yet. UNKNOWN is the answer where that cannot be told. */
+/* Whether this build has not printed REASON yet; UNKNOWN where that cannot be determined. */
 static bool is_first(const char *reason, int length, bool unknown)
 {
     char build[64], last[64];
@@ -57,7 +58,7 @@ static bool is_first(const char *reason, int length, bool unknown)
     int size = describe_build(build, sizeof build), fd = open_reason(reason, length);
     if (fd < 0)
         return unknown;
-    bool is_first = false; /* another one is just saying it */
+    bool is_first = false; /* if the file is locked: another process is just printing it */
     if (flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &file) == 0) {
         time_t age = time(NULL) - file.st_mtime;
         is_first = age < -QUIET_S || age > QUIET_S || read(fd, last, sizeof last) != size ||
@@ -69,8 +70,8 @@ static bool is_first(const char *reason, int length, bool unknown)
     return is_first;
 }
 
-/* Why it is compiled here. REASON: its name; NULL: the text begins with that. MUST_SAY: even where it
- * cannot be told whether it was said. */
+/* Prints why it is compiled here. REASON: its name; NULL: the text begins with it. MUST_SAY: print
+ * also where it is unknown whether it was printed. */
 static void say_once(const char *reason, const char *text, size_t length, bool must_say)
 {
     static const char advice[] = "; run dist_build.exe doctor (said once a build)";

@@ -1,10 +1,10 @@
-/* Gives the files that a worker's compiler wrote their names.
+/* Puts the outputs of a worker's compiler in place, from descriptors that the syncer sends.
  *
- * The syncer has written the contents. Their descriptors come with its answer: of files without a
- * name, or, on file systems that know none, of temporary ones. Only this process puts them in place.
- * So a syncer that was stopped while it answered, and goes on later, can never put an output over
- * that of the compile which was done here meanwhile. distbuild/write_outputs.py has the same rules for
- * the Python client.
+ * The syncer has written the contents. The descriptors in its answer are of files without a name
+ * (O_TMPFILE) or, on file systems without such files, of temporary ones. Only this process puts
+ * them in place. So a syncer that was stopped while it answered, and continues later, can never
+ * overwrite the output of the compile that was done here meanwhile. distbuild/write_outputs.py has
+ * the same rules for the Python client.
  */
 #ifndef DIST_BUILD_OUTPUTS_H
 #define DIST_BUILD_OUTPUTS_H
@@ -16,7 +16,7 @@
 
 #include "say.h"
 
-/* As many as one message may carry, less a few (SCM_MAX_FD of the kernel is 253). */
+/* A few less than one message may carry (SCM_MAX_FD of the kernel is 253). */
 enum { MAX_OUTPUTS = 250 };
 
 /* A record of the syncer's list: KIND, then two texts that end with a NUL. */
@@ -28,7 +28,7 @@ struct output {
     const char *path;
 };
 
-/* Takes the next record off a list of LENGTH bytes; false: it is none. */
+/* Removes the next record from a list of LENGTH bytes; false: it is malformed. */
 static bool next_output(const char **list, size_t *length, struct output *output)
 {
     const char *end = *list + *length;
@@ -46,7 +46,7 @@ static bool next_output(const char **list, size_t *length, struct output *output
     return strchr("for", output->kind) != NULL && output->kind != '\0';
 }
 
-/* Whether the old file at PATH shows that the compiler would have written into it. */
+/* Whether only writing into the old file at PATH keeps its mode, owner or hard links. */
 static bool differs_from_new(const char *path, int fd)
 {
     struct stat old, new;
@@ -69,10 +69,10 @@ static bool copy_into(const char *path, int from)
     return close(to) == 0 && sent == 0;
 }
 
-/* False: it is not there, errno says why. */
+/* False: not in place, errno has the reason. */
 static bool put_in_place(const struct output *output, int fd)
 {
-    enum { TRIES = 20 }; /* another compile that writes the same file may come between */
+    enum { TRIES = 20 }; /* another compile may write the same file at the same time */
     char unnamed[32];
     bool is_named = *output->temporary != '\0';
     (void)snprintf(unnamed, sizeof unnamed, "/proc/self/fd/%d", fd);
@@ -87,7 +87,7 @@ static bool put_in_place(const struct output *output, int fd)
             return copy_into(output->path, fd);
         if (is_named)
             return rename(output->temporary, output->path) == 0;
-        /* Not renamed over it: ext4 would write the new one to the disk at once. */
+        /* Not a rename over the old file: ext4 would write the new one to the disk at once. */
         if (unlink(output->path) != 0 && errno != ENOENT)
             return false;
     }
@@ -95,8 +95,9 @@ static bool put_in_place(const struct output *output, int fd)
     return false;
 }
 
-/* All files of a LIST, whose descriptors are the COUNT FDS in its order. The descriptors are closed:
- * one may have the number of a standard stream that the build has closed. EPROTO: not understood. */
+/* Puts all files of a LIST in place; their descriptors are the COUNT FDS, in its order, and are
+ * then closed: one may have the number of a standard stream that the build has closed. On failure
+ * errno has the reason; EPROTO: the list is malformed. */
 static bool put_all_in_place(const char *list, size_t length, const int *fds, size_t count)
 {
     size_t used = 0;

@@ -1,5 +1,6 @@
-/* The request to the syncer, SubmitRequest of distbuild/protocol/messages.py: this process as it
- * was started. MessagePack has shorter forms for small things; the long ones are enough.
+/* Encodes the request to the syncer, SubmitRequest of distbuild/protocol/messages.py: arguments,
+ * environment, directory and terminal of this process. MessagePack has shorter forms for small
+ * values; the long ones suffice.
  */
 #ifndef DIST_BUILD_REQUEST_H
 #define DIST_BUILD_REQUEST_H
@@ -8,7 +9,7 @@
 
 #include "drivers.h"
 
-/* That of distbuild/protocol/coding.py, as it is packed. */
+/* The version in distbuild/protocol/coding.py, encoded. */
 #define PROTOCOL_VERSION "\3"
 
 struct message {
@@ -24,9 +25,9 @@ static void put(struct message *message, const void *data, size_t length)
         size_t size = 2 * (message->used + length);
         char *larger = malloc(size);
         if (larger == NULL)
-            abort(); /* no more than this process has in its arguments already */
+            abort(); /* unlikely: no larger than this process's arguments and environment */
         memcpy(larger, message->data, message->used);
-        message->data = larger; /* what it replaces is used no more and may stay */
+        message->data = larger; /* the old buffer is not freed: this process is short-lived */
         message->size = size;
     }
     memcpy(message->data + message->used, data, length);
@@ -52,7 +53,8 @@ static void put_key(struct message *message, const char *name)
     put_text(message, STRING, name, strlen(name));
 }
 
-/* distbuild/command/probe.py, telling_environment; LC_* and a PWD below /proc as well. */
+/* The variables to send: telling_environment of distbuild/command/probe.py; also LC_* and a PWD
+ * below /proc. */
 static const char *const TOLD[] = {
     "CCC_ADD_ARGS", "CCC_OVERRIDE_OPTIONS", "CC_LOG_DIAGNOSTICS", "CC_PRINT_HEADERS",
     "CC_PRINT_INTERNAL_STAT", "CC_PRINT_OPTIONS", "CC_PRINT_PROC_STAT", "CL",
@@ -68,14 +70,15 @@ static const char *const TOLD[] = {
     "WATCHOS_DEPLOYMENT_TARGET", "XROS_DEPLOYMENT_TARGET", "_CL_",
 };
 
-/* Whether a PWD names a directory as only the process itself can: the syncer has another there. */
+/* Whether a PWD is valid in this process only: in the syncer it names another directory. */
 static bool is_odd_pwd(const char *path)
 {
     static const char proc[] = "/proc/";
     return strncmp(path, proc, sizeof proc - 1) == 0;
 }
 
-/* Not a name outside ASCII: no locale has one, and a string on the wire has to be UTF-8. */
+/* Whether a variable is sent. Not one with a name outside ASCII: no locale variable has such a
+ * name, and a string on the wire has to be UTF-8. */
 static bool is_told(const char *name, size_t length, const char *value)
 {
     for (size_t i = 0; i < length; i++)
@@ -95,7 +98,7 @@ static bool was_seen(char **entry, size_t length)
 {
     for (char **earlier = environ; earlier < entry; earlier++)
         if (strncmp(*earlier, *entry, length + 1) == 0)
-            return true; /* of two, getenv and Python take the first */
+            return true; /* of two equal names, getenv and Python use the first */
     return false;
 }
 
@@ -118,7 +121,7 @@ static void put_environment(struct message *message)
     message->used = end;
 }
 
-/* PWD where it names the present directory, as compilers take it; else the real path. */
+/* PWD if it names the current directory, as compilers use it; else the real path. */
 static const char *working_directory(char *buffer)
 {
     const char *logical = getenv("PWD");
@@ -129,9 +132,9 @@ static const char *working_directory(char *buffer)
     return getcwd(buffer, PATH_MAX);
 }
 
-/* Where paths mean what they mean here: the root directory, with its mount, of which each mount
- * namespace has one of its own, or with the mount namespace. The mount is asked for first: a first
- * look into /proc costs a new process as much as all else that it asks the kernel. */
+/* Identifies the file system view in which this process's paths are valid: the root directory, with
+ * its mount, which differs between mount namespaces, or with the mount namespace. The mount is
+ * tried first: a process's first access to /proc costs as much as all its other system calls. */
 static size_t describe_place(char *place, size_t size)
 {
     struct stat root;
@@ -163,7 +166,8 @@ static void put_window(struct message *message, const char *name, int terminal)
     put_head(message, UINT32, window.ws_row);
 }
 
-/* Standard error, if it is a terminal, and then standard input too: compilers look at both. */
+/* The size of standard error if it is a terminal, then of standard input too: compilers examine
+ * both. */
 static void put_terminal(struct message *message)
 {
     if (!isatty(STDERR_FILENO)) {

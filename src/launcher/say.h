@@ -1,4 +1,4 @@
-/* Writes whole texts, and lines of our own, where the compiler would have written. */
+/* Writes the compiler's output in full, and dist_build's own messages to standard error. */
 #ifndef DIST_BUILD_SAY_H
 #define DIST_BUILD_SAY_H
 
@@ -19,7 +19,7 @@ static bool write_fully(int fd, const char *data, size_t length)
         if (written >= 0) {
             data += written;
             length -= (size_t)written;
-        } else if (errno == EAGAIN) { /* whoever shares the pipe made it non-blocking */
+        } else if (errno == EAGAIN) { /* a process that shares the pipe made it non-blocking */
             struct pollfd writable = {.fd = fd, .events = POLLOUT};
             (void)poll(&writable, 1, -1);
         } else if (errno != EINTR) {
@@ -29,7 +29,7 @@ static bool write_fully(int fd, const char *data, size_t length)
     return true;
 }
 
-/* "dist_build: WHAT TEXT" on one line, in one write so that parallel compiles do not mix. */
+/* Prints "dist_build: WHAT TEXT" as one line, in one write so that parallel compiles do not mix. */
 static void say(const char *what, const char *text, size_t length)
 {
     char line[8 * 1024];

@@ -1,5 +1,5 @@
-/* The way to the syncer: its socket in DIST_BUILD_HOME, a request sent there, and how long its
- * silence is taken.
+/* Connects to the syncer's socket in DIST_BUILD_HOME, sends a request there, and detects a syncer
+ * that is stopped or stuck.
  */
 #ifndef DIST_BUILD_SYNCER_H
 #define DIST_BUILD_SYNCER_H
@@ -14,7 +14,7 @@
 
 #include "request.h"
 
-/* DIST_BUILD_HOME as config.find_home has it; false: only Python knows. */
+/* DIST_BUILD_HOME by the rules of config.find_home; false: left to the Python client. */
 static bool find_home(char *home)
 {
     const char *named = getenv("DIST_BUILD_HOME"), *user = "";
@@ -29,9 +29,9 @@ static bool find_home(char *home)
     return snprintf(home, PATH_MAX, "%s%s", user, named) < PATH_MAX;
 }
 
-/* A syncer says every few seconds that it is there. One that says nothing in all these looks, ten
- * seconds together, is stopped or stuck. Several looks, since a machine that was paused goes on with
- * a clock that has jumped: that costs one of them. The short one is for a syncer that another
+/* A syncer sends a heartbeat every few seconds. One that sends nothing in MAX_LOOKS waits, ten
+ * seconds together, is stopped or stuck. Several waits, since a machine that was paused resumes
+ * with a clock that has jumped: that costs one of them. The short one is for a syncer that another
  * wrapper has found silent. */
 static const struct timeval SHORT_LOOK = {.tv_usec = 300 * 1000},
                             LOOK = {.tv_sec = 2, .tv_usec = 500 * 1000};
@@ -39,15 +39,16 @@ enum { MAX_LOOKS = 4 };
 static int vain_looks;
 static bool is_silent;
 
-/* Has every call on the socket that waits give up after this time, with EAGAIN. */
+/* Makes every blocking call on the socket fail after this time, with EAGAIN. */
 static void limit_waits(int fd, const struct timeval *limit)
 {
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, limit, sizeof *limit);
     (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, limit, sizeof *limit);
 }
 
-/* A wrapper that has found the syncer silent leaves this mark, which the syncer removes every few
- * seconds. So only the first wrappers of a build wait for ten seconds. Whether it is there. */
+/* Opens a marker file, made with O_CREAT in FLAGS; returns whether it exists. A wrapper that has
+ * found the syncer silent makes it, and the syncer removes it every few seconds. So only the first
+ * wrappers of a build wait for ten seconds. */
 static bool open_mark(int flags)
 {
     char home[PATH_MAX], path[PATH_MAX + 16];
@@ -60,7 +61,7 @@ static bool open_mark(int flags)
     return fd >= 0;
 }
 
-/* After a call that failed: whether to try it again. */
+/* Whether to retry a call on the socket that failed; sets is_silent. */
 static bool may_try_again(int fd)
 {
     if (errno == EINTR)
@@ -74,7 +75,8 @@ static bool may_try_again(int fd)
     return !is_silent;
 }
 
-/* A socket that is not a standard stream which the build has closed: compilers write to those. */
+/* A socket that has no standard stream's number, even if the build has closed that stream:
+ * compilers write to those. */
 static int new_socket(void)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -94,7 +96,7 @@ static int connect_to_syncer(void)
         return -1;
     if (strlen(home) + sizeof "/syncer.sock" <= sizeof address.sun_path) {
         (void)stpcpy(stpcpy(address.sun_path, home), "/syncer.sock");
-    } else { /* the path of a socket has 107 bytes, the path of a home may have more */
+    } else { /* a socket's path is limited to 107 bytes, a home's may be longer */
         directory = open(home, O_PATH | O_DIRECTORY | O_CLOEXEC);
         (void)snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/syncer.sock",
                        directory);
@@ -121,7 +123,7 @@ static bool send_request(int fd, const struct message *body)
     struct iovec parts[2] = {{head, (size_t)length}, {body->data, body->used}};
     struct msghdr rest = {.msg_iov = parts, .msg_iovlen = 2};
     while (parts[0].iov_len + parts[1].iov_len > 0) {
-        ssize_t sent = sendmsg(fd, &rest, MSG_NOSIGNAL); /* a syncer that ends is not our end */
+        ssize_t sent = sendmsg(fd, &rest, MSG_NOSIGNAL); /* survive a syncer that ends */
         if (sent < 0 && !may_try_again(fd))
             return false;
         for (size_t i = 0; sent > 0; i++) {

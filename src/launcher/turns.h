@@ -1,6 +1,6 @@
-/* Turns of local compiles while the syncer, which gives them, is silent: of a build with more jobs at
- * a time than this machine has cores, all would else run here at once. distbuild/wrapper/turns.py has
- * the same rules, for the Python client.
+/* Limits parallel local compiles to the number of cores while the syncer, which does that
+ * otherwise, is silent: a build may run more jobs at a time. take_turn of
+ * distbuild/wrapper/local.py has the same rules, for the Python client.
  */
 #ifndef DIST_BUILD_TURNS_H
 #define DIST_BUILD_TURNS_H
@@ -11,23 +11,23 @@
 
 #include "syncer.h"
 
-/* Set for what runs in a turn: what that calls runs within it. */
+/* Set for a program that runs in a turn: its children need no turn of their own. */
 #define IN_TURN "DIST_BUILD_IN_TURN"
 
-/* Takes a turn if it is free: a file that stays open, and that the compiler inherits. */
+/* Takes a turn if it is free: a locked file that stays open, and that the compiler inherits. */
 static bool is_taken(const char *directory, int number)
 {
     char path[PATH_MAX + 32];
     (void)snprintf(path, sizeof path, "%s/%d", directory, number);
     int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666), kept = -1;
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
-        kept = fcntl(fd, F_DUPFD, STDERR_FILENO + 1); /* not a stream that the build has closed */
+        kept = fcntl(fd, F_DUPFD, STDERR_FILENO + 1); /* not a standard stream's number */
     if (fd >= 0)
         (void)close(fd);
     return kept >= 0;
 }
 
-/* Waits for a turn, a minute at the most: one may have been inherited by what never ends. */
+/* Waits for a turn, at most a minute: one may have been inherited by a process that never ends. */
 static void take_turn(void)
 {
     static const struct timespec pause = {.tv_nsec = 50 * 1000 * 1000};

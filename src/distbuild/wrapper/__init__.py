@@ -1,4 +1,4 @@
-"""The client before the compiler: what the native launcher leaves to Python, and subcommands.
+"""Dev box side: runs a compile on the farm or locally, behind the native launcher; subcommands.
 
-Does not know the syncer's packages.
+Knows none of the syncer's packages.
 """

@@ -1,4 +1,4 @@
-"""Words and tables for people. Pure."""
+"""Formats the status, reasons, sizes and versions as text for users. Pure."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from distbuild.protocol.names import one_line
 
 SUBCOMMANDS = ("status", "install", "clean", "doctor", "explain", "version", "help")
 _COMPILERS = ("gcc", "g++", "cc", "c++", "clang", "clang++", "cl", "clang-cl")
-#: How much of a word has to be right (difflib's ratio).
+#: The least similarity of a mistyped word (difflib's ratio).
 _LIKE = 0.7
 _MAX_SHOWN = 300
 
@@ -60,7 +60,7 @@ _MEANINGS: Mapping[LocalReason, str] = {
 
 
 def meaning(reason: str) -> str:
-    """One sentence on a reason; "" for one that only a newer syncer knows."""
+    """A sentence that explains a reason; "" for one that only a newer syncer knows."""
     try:
         return _MEANINGS[LocalReason(reason)]
     except ValueError:
@@ -68,8 +68,8 @@ def meaning(reason: str) -> str:
 
 
 def meant(word: str) -> str:
-    """The subcommand that a word may be a slip for; "" for one that is more like a compiler's name,
-    or like nothing."""
+    """The subcommand that a word may be a typo of; "" if it resembles a compiler's name more, or
+    nothing."""
     is_none = "/" in word or len(word) > 2 * max(map(len, SUBCOMMANDS))
     if is_none or family_of(word) is not None:
         return ""
@@ -95,19 +95,19 @@ def size(count: int) -> str:
 
 
 def part(worker: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A part of a worker's own status, of which nothing is sure."""
+    """A mapping in a worker's own status; empty if missing or of another type."""
     found = worker.get(name)
     return found if isinstance(found, dict) else {}
 
 
 def shown(value: object) -> str:
-    """What somebody else made up, for a terminal: nothing in it moves the cursor."""
+    """Untrusted text, made safe for a terminal: bounded, without control characters."""
     text = str("" if value is None else value)[:_MAX_SHOWN]
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def ago(seconds: float | None) -> str:
-    """How long ago something was."""
+    """The time since an event as text; None: it never happened."""
     return "never" if seconds is None else f"{seconds:.0f} s ago"
 
 
@@ -125,7 +125,7 @@ def versions(paths: Sequence[str], compilers: Sequence[Mapping[str, str]]) -> st
 
 
 def status_lines(status: Mapping[str, Any]) -> list[str]:
-    """The syncer's status as lines of a table."""
+    """The syncer's status as lines of text."""
     jobs, mirror = status["jobs"], status["mirror"]
     names = ("queued", "running", "done", "failed", "cancelled", "retried")
     lines = [
@@ -162,7 +162,7 @@ def worker_table(workers: Mapping[str, Any], compilers: Sequence[Mapping[str, st
     if not workers:
         return ['  none: "hosts" in config.json is empty and no worker has asked for work']
     rows = [_row(host, worker, compilers) for host, worker in workers.items()]
-    # A worker may say anything of itself.
+    # A worker's status may contain any text.
     return [
         "  " + line for line in _aligned([list(map(one_line, row)) for row in (_COLUMNS, *rows)])
     ]

@@ -1,4 +1,7 @@
-"""Checks the set-up step by step, from this process outwards, and advises on each fault."""
+"""The subcommand ``doctor``: checks the set-up from this process to the workers, advises on faults.
+
+The steps run in order; the first failure ends the diagnosis.
+"""
 
 import functools
 import json
@@ -16,7 +19,7 @@ from distbuild.wrapper.describe import ago, part, shown, size, versions
 from distbuild.wrapper.syncer_client import USAGE, connect
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
-#: What a connection's failure means, by what the syncer says of it.
+#: Advice on a failed connection to a worker, by a part of the syncer's error message.
 _UNREACHABLE = (
     ("connection refused", "nothing listens there: start daemon.py on it, or correct its port"),
     ("timed out", "is the machine up, and its port open in the firewall?"),
@@ -38,7 +41,7 @@ class Finding(msgspec.Struct, frozen=True):
 def findings(
     workers: Mapping[str, Mapping[str, Any]], compilers: Sequence[Mapping[str, str]]
 ) -> Iterator[Finding]:
-    """A line for each worker. Faults are failures only where no worker compiles."""
+    """A finding for each worker. Faults are failures only where no worker can be used."""
     if not workers:
         yield Finding(WARN, 'none: name them in "hosts" of config.json')
         return
@@ -58,7 +61,7 @@ def _compiles(worker: Mapping[str, Any]) -> bool:
 
 
 def _faults(worker: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """What keeps this worker from being used, each with its remedy, the first cause first."""
+    """The faults that prevent this worker's use, each with its remedy, the first cause first."""
     state, error = worker["state"], shown(worker["error"])
     if state == "down":
         yield f"down: {error}; {_remedy(error)}"
@@ -112,7 +115,7 @@ def _another_compiler(worker: Mapping[str, Any], compilers: Sequence[Mapping[str
 
 
 def _why_untested(worker: Mapping[str, Any]) -> str:
-    """Why a worker that is well may give no result of a test soon; "": there is no such reason."""
+    """Why a healthy worker may return no test result soon; "": there is no such reason."""
     if worker.get("left_files"):
         return f"{worker['left_files']} headers are still being sent to it"
     cores, running = worker.get("num_cores"), worker.get("running")
@@ -122,7 +125,7 @@ def _why_untested(worker: Mapping[str, Any]) -> str:
 
 
 def _state(worker: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -> str:
-    """What a worker that can be used is like."""
+    """The state of a usable worker."""
     check = worker.get("check") or {}
     if _compiles(worker):
         said = f"compiled a test in {check['seconds']:.2f} s"
@@ -177,7 +180,7 @@ def run(words: Sequence[str]) -> int:
 
 
 class _SyncerReport:
-    """What the syncer said when it was asked to check its workers; it is asked once."""
+    """The syncer's report on its workers, requested once."""
 
     @functools.cached_property
     def answer(self) -> dict[str, Any]:
@@ -226,7 +229,7 @@ def _workers(asked: _SyncerReport) -> Iterator[Finding]:
     yield from findings(asked.answer["workers"], asked.answer["compilers"])
 
 
-#: Windows has no such limit.
+#: Checks of limits that Windows does not have.
 _NOT_ON_WINDOWS = frozenset({"change notification"})
 
 _CHECKS: tuple[tuple[str, Callable[[_SyncerReport], Iterator[Finding]]], ...] = (

@@ -1,6 +1,8 @@
-"""Runs the real compiler in this process' place: the last step of the ladder.
+"""Replaces the wrapper's process by the real compiler: the fallback of every compile.
 
-Windows knows no such thing: there this process waits for it, and passes its exit code on.
+Windows cannot replace a process: there this one waits for the compiler and returns its exit code.
+Also limits how many compiles run locally at a time without the syncer ("turns"), and determines
+which reasons a build has not printed yet.
 """
 
 import contextlib
@@ -24,7 +26,7 @@ _SHELL = "/bin/sh"
 
 
 def run_locally(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
-    """Replace this process by the compiler; ends with 127 when there is none."""
+    """Replace this process by the compiler; exits with 127 when there is none."""
     cwd = _working_directory()
     try:
         program = find_behind(argv[0], cwd, env)
@@ -46,8 +48,8 @@ def run_locally(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
 
 
 def _end_if_subcommand(word: str) -> None:
-    """Say so where a word that is no program is a slip for one of our own."""
-    from distbuild.wrapper.describe import SUBCOMMANDS, meant  # of no use to a compile
+    """Exit with a suggestion if a word that is no program may be a mistyped subcommand."""
+    from distbuild.wrapper.describe import SUBCOMMANDS, meant  # not needed for a compile
 
     if like := meant(word):
         known = ", ".join(SUBCOMMANDS)
@@ -66,13 +68,13 @@ def _become(program: str, words: list[str], env: Mapping[str, str]) -> NoReturn:
         except OSError as error:
             if error.errno != errno.ENOEXEC:
                 raise
-        # A script that does not say by what it is run: a shell runs it, execvp(3).
+        # A script without an interpreter line: a shell runs it, as in execvp(3).
         script = words[0] if "/" in words[0] else program
         os.execve(_SHELL, [_SHELL, script, *words[1:]], env)
 
 
 def _end(why: str, code: int) -> NoReturn:
-    if sys.stderr is not None:  # with None, print takes standard output
+    if sys.stderr is not None:  # with None, print uses standard output
         print(f"dist_build: {why}", file=sys.stderr)
     sys.exit(code)
 
@@ -81,7 +83,7 @@ def _working_directory() -> str:
     try:
         return os.getcwd()
     except OSError:
-        return "/"  # it was removed: only the compiler can say whether it minds
+        return "/"  # it was removed: only the compiler knows whether that matters
 
 
 def clean_environment(env: Mapping[str, str]) -> dict[str, str]:
@@ -95,17 +97,17 @@ def clean_environment(env: Mapping[str, str]) -> dict[str, str]:
     return cleaned
 
 
-#: Set for what runs in a turn: what that calls runs within it.
+#: Set for a program that runs in a turn: its children need no turn of their own.
 IN_TURN = "DIST_BUILD_IN_TURN"
-#: Nobody waits longer (seconds): a turn may have been inherited by what never ends.
+#: Longest wait for a turn (seconds): one may have been inherited by a process that never ends.
 PATIENCE_S = 60.0
 _LOOK_S = 0.05
-_FIRST_FREE = 3  # not the place of a standard stream that the build has closed
+_FIRST_FREE = 3  # not the number of a standard stream that the build has closed
 
 if sys.platform == "win32":
 
     def take_turn(directory: Path, env: Mapping[str, str]) -> dict[str, str]:
-        """There are none: this process becomes nothing that could hold one."""
+        """Windows has no turns: the compiler does not replace this process, nor inherits a lock."""
         del directory
         return dict(env)
 
@@ -113,10 +115,10 @@ else:
     import fcntl
 
     def take_turn(directory: Path, env: Mapping[str, str]) -> dict[str, str]:
-        """Wait until fewer local compiles run than there are cores; the environment for this one.
+        """Wait until fewer local compiles run than there are cores; returns this one's environment.
 
-        The turn is an open file, which the compiler that this process becomes inherits. Without a
-        place for such files there are no turns.
+        A turn is a locked open file, which the compiler that replaces this process inherits. Where
+        such files cannot be made there are no turns.
         """
         if IN_TURN in env:
             return dict(env)
@@ -130,7 +132,7 @@ else:
         return {**env, IN_TURN: "1"}
 
     def _is_taken(directory: Path) -> bool:
-        """Take one of the turns, if one is free. Raises OSError where there can be none."""
+        """Take a turn if one is free. Raises OSError where there can be none."""
         for number in range(len(os.sched_getaffinity(0))):
             try:
                 lock = hold(directory / str(number))
@@ -143,9 +145,9 @@ else:
         return False
 
 
-#: A session may last for days: after so many seconds without such a line it is said again.
+#: A session may last for days: after so many seconds without such a line it is printed again.
 QUIET_S = 600
-#: Files for each reason, which builds share by their number.
+#: The number of files for each reason; builds share them, by session number.
 SHARES = 16
 ADVICE = "; run dist_build.exe doctor (said once a build)"
 _NAME = re.compile(r"[a-z_]{1,40}")
@@ -156,13 +158,13 @@ if sys.platform == "win32":
         return 0, 0
 
     def _lock(handle: int) -> None:
-        """Two lines at the same moment do no harm."""
+        """No lock is needed: two lines at the same moment do no harm."""
 
 else:
     import fcntl
 
     def _build() -> tuple[int, int]:
-        """The session and the job in the foreground of its terminal; 0: there is none."""
+        """The session, and the foreground job of its terminal; 0: there is none."""
         job = 0
         with contextlib.suppress(OSError):
             terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
@@ -173,14 +175,14 @@ else:
         return os.getsid(0), job
 
     def _lock(handle: int) -> None:
-        """Raises BlockingIOError."""
+        """Lock a file; raises BlockingIOError when another process has locked it."""
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_first(directory: Path, reason: str, *, unknown: bool) -> bool:
-    """Whether this build has not named this reason yet.
+    """Whether this build has not printed this reason yet.
 
-    ``unknown`` is the answer where that cannot be told, as without a place for ``directory``.
+    ``unknown``: the result where that cannot be determined, as where ``directory`` cannot be made.
     """
     if not _NAME.fullmatch(reason):
         return unknown
@@ -198,6 +200,6 @@ def is_first(directory: Path, reason: str, *, unknown: bool) -> bool:
             file.write(build)
             return age > QUIET_S or said != build
     except BlockingIOError:
-        return False  # another one is just saying it
+        return False  # another process is just printing it
     except OSError:
         return unknown

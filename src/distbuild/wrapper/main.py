@@ -1,10 +1,10 @@
-"""The wrapper's ladder: ask the syncer, take its answer, or run the real compiler.
+"""The wrapper's main function: submits a command to the syncer, or runs the real compiler.
 
-0. called back?              a wrapper that we have started: what is behind it
-1. a subcommand?             the user talks to us
-2. hand the command over     anything unexpected: step 4, with one line of reason
-3. done: give it back        outputs, stdout, stderr, exit code
-4. local                     silently when that is by design
+0. called back?              by a wrapper that this program started: run the compiler behind it
+1. a subcommand?             run it
+2. submit the command        on any error: step 4, with one line of reason
+3. done: apply the reply     outputs, stdout, stderr, exit code
+4. compile locally           silently when that is by design
 """
 
 import os
@@ -37,13 +37,13 @@ from distbuild.wrapper.syncer_client import (
 )
 from distbuild.write_outputs import Rights, is_same_directory, write_outputs
 
-#: Set by the launcher: why the syncer is not to be asked.
+#: Set by the launcher: why the command is not to be submitted to the syncer.
 OBSTACLE = "DIST_BUILD_OBSTACLE"
-#: An infrastructure failure when DIST_BUILD_FALLBACK=0 forbids the local compile.
+#: Exit code of an infrastructure failure when DIST_BUILD_FALLBACK=0 forbids the local compile.
 NO_FALLBACK = 103
-#: What is no compile; ``dist_build.exe make`` would wait for its own children.
+#: Commands that are no compile; ``dist_build.exe make`` would wait for its own children.
 _TURNLESS = (LocalReason.NOT_A_COMPILER, LocalReason.INFORMATION)
-#: Windows' exit code of what Ctrl-C ended (0xC000013A).
+#: Windows' exit code of a process that Ctrl-C ended (0xC000013A).
 _CONTROL_C_EXIT = -1073741510
 
 _USAGE = """usage: dist_build.exe COMPILER ARGS...            compile on the farm
@@ -59,7 +59,7 @@ _VERSION = ("version", "--version")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the wrapper with the words after its name; returns the exit code unless it execs."""
+    """Run the wrapper with its arguments; returns the exit code unless it execs."""
     if not arguments or arguments[0].startswith("-") or arguments[0] in (*_HELP, *_VERSION):
         return _about(arguments)
     subcommand = _subcommand(arguments[0])
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _about(words: Sequence[str]) -> int:
-    """What asks for no work: the help, the version, or nothing that is known."""
+    """Print the help or the version; for an unknown option the usage. Returns the exit code."""
     if len(words) == 1 and words[0] in (*_HELP, *_VERSION):
         print(_USAGE if words[0] in _HELP else f"dist_build {__version__}")
         return 0
@@ -84,7 +84,7 @@ def _about(words: Sequence[str]) -> int:
 
 
 def command_words(argv: Sequence[str]) -> list[str]:
-    """The command that a process was started for: called gcc, through a link, it stands for gcc."""
+    """The command to compile; a process that was called as gcc, through a link, stands for gcc."""
     name = os.path.basename(argv[0])
     if not name.startswith("dist_build"):
         return [name, *argv[1:]]
@@ -100,7 +100,7 @@ def _subcommand(word: str) -> Callable[[Sequence[str]], int] | None:
 
 
 def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """Compile on the farm or here; does not return when the compiler takes this process over."""
+    """Compile on the farm or locally; does not return when the compiler replaces this process."""
     if passed(argv[0], env):
         return run_locally(argv, env)
     verbose = env.get("DIST_BUILD_VERBOSE") == "1"
@@ -123,8 +123,8 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
 
 
 def _check(argv: Sequence[str], cwd: str, reply: SubmitReply) -> None:
-    """Raises ProtocolError where the syncer would have a file written that the command does not
-    write; of a command that only the syncer understands that is not known."""
+    """Raise ProtocolError if the reply has a file that the command does not write. A command that
+    only the syncer can parse is not checked."""
     command = parse(argv, cwd, lambda _: None)
     if isinstance(command, Local):
         return
@@ -148,7 +148,7 @@ def _give_back(reply: SubmitReply, *, verbose: bool) -> int:
 
 
 def _without_syncer(argv: Sequence[str], error: str) -> SubmitReply:
-    """A link is local anyway, and no failure; a compile is one."""
+    """The reply in the syncer's place: local by design for a link, a failure for a compile."""
     known = parse(argv, "/anywhere", lambda _: None)
     if isinstance(known, Local) and known.reason is not LocalReason.RESPONSE_FILE:
         return SubmitReply("local", reason=known.reason, detail=known.detail, silent=True)
@@ -170,7 +170,7 @@ def _fall_back(
 
 
 def _say_once(reply: SubmitReply, why: str) -> None:
-    """A failure, or what is by design but unexpected; each reason once a build."""
+    """Print a failure, or a reason by design that the user does not expect; each once a build."""
     if reply.silent and reply.reason != LocalReason.OTHER_FILES:
         return
     if is_first(find_home().state / "said", reply.reason, unknown=not reply.silent):
@@ -178,14 +178,14 @@ def _say_once(reply: SubmitReply, why: str) -> None:
 
 
 def _umask() -> int:
-    # There is no call that only reads it; this process has one thread.
+    # No system call only reads it; this process has one thread.
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
 
 
 def _die_of(number: signal.Signals) -> NoReturn:
-    """End as the compiler would: make tells an interrupted command from one that failed."""
+    """End as the compiler would: make distinguishes an interrupted command from a failed one."""
     if sys.platform == "win32":
         sys.exit(_CONTROL_C_EXIT)
     else:
@@ -195,5 +195,5 @@ def _die_of(number: signal.Signals) -> NoReturn:
 
 
 def _say(text: str) -> None:
-    if sys.stderr is not None:  # with None, print takes standard output
+    if sys.stderr is not None:  # with None, print uses standard output
         print(f"dist_build: {' '.join(text.split())}", file=sys.stderr)

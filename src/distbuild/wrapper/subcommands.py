@@ -1,4 +1,4 @@
-"""What the user asks of us directly: status, install, clean, doctor, explain. Prints for people."""
+"""The subcommands status, install, clean and explain: query the syncer and print its replies."""
 
 import json
 import os
@@ -22,7 +22,7 @@ _BAR = 30
 
 
 def by_name(word: str) -> Callable[[Sequence[str]], int]:
-    """The function behind a subcommand; it takes the words after it and returns the exit code."""
+    """A subcommand's function, which takes the arguments after it and returns the exit code."""
     return {
         "status": status,
         "install": install,
@@ -33,7 +33,7 @@ def by_name(word: str) -> Callable[[Sequence[str]], int]:
 
 
 def status(words: Sequence[str]) -> int:
-    """``status [--json]``."""
+    """``status [--json]``: prints the syncer's status."""
     if list(words) not in ([], ["--json"]):
         return _usage("status [--json]")
     body = connect().status()
@@ -77,7 +77,7 @@ def _progress(step: Mapping[str, Any]) -> str:
 
 
 def clean(words: Sequence[str]) -> int:
-    """``clean``: removes our sandbox from every worker."""
+    """``clean``: removes this dev box's sandbox from every worker."""
     if words:
         return _usage("clean")
     outcome = _object(connect().clean())

@@ -1,4 +1,7 @@
-"""Hands a command to the syncer and waits for the answer; failures are InfrastructureErrors."""
+"""The wrapper's HTTP client of the syncer: submits commands, and sends the subcommands' requests.
+
+Every failure of a request is an InfrastructureError.
+"""
 
 import contextlib
 import itertools
@@ -37,13 +40,13 @@ from distbuild.wrapper.local import clean_environment
 USAGE = 2
 _OURSELVES = ("dist_build.exe", "dist_build")
 
-#: Nothing is sent for longer than this (seconds) only by a syncer that is stopped or stuck: until a
-#: command is answered there is a heartbeat twice a second.
+#: A syncer that sends nothing for longer than this (seconds) is stopped or stuck: until a command
+#: is answered there is a heartbeat twice a second.
 SILENCE_S = 10.0
-#: Other answers have none, and may have to wait for the scan of a large tree.
+#: The same for other requests: they have no heartbeat, and may wait for the scan of a large tree.
 SLOW_S = 300.0
 CONNECT_S = 3.0
-#: What is asked for by people is answered within a second, a check within some.
+#: The same for users' queries: a status is answered within a second, a check within a few.
 ANSWER_S = 10.0
 _FRAME = struct.Struct("!I")
 
@@ -51,7 +54,7 @@ _FRAME = struct.Struct("!I")
 def request_of(
     argv: Sequence[str], env: Mapping[str, str], terminal: messages.Terminal | None
 ) -> messages.SubmitRequest:
-    """The message for a command run in the present directory."""
+    """The message for a command run in the current directory."""
     return messages.SubmitRequest(
         argv=[os.fsencode(word) for word in argv],
         cwd=os.fsencode(working_directory(env)),
@@ -67,10 +70,10 @@ def request_of(
 
 
 def working_directory(env: Mapping[str, str]) -> str:
-    """PWD where it names the present directory, as compilers take it; else the real path.
+    """PWD if it names the current directory, as compilers use it; else the real path.
 
-    In the internal form; Windows' compilers know no PWD. One below /proc leads the syncer to a
-    directory of its own, and is told beside.
+    In the internal form; Windows' compilers know no PWD. A PWD below /proc would name another
+    directory in the syncer, and is sent as a variable instead.
     """
     logical = "" if WINDOWS else env.get("PWD", "")
     with contextlib.suppress(OSError):
@@ -84,7 +87,7 @@ def working_directory(env: Mapping[str, str]) -> str:
 
 
 class SyncerConnection:
-    """The wrapper's routes of one syncer."""
+    """The requests of a wrapper to one syncer."""
 
     def __init__(self, session: requests.Session, url: str) -> None:
         self._session = session
@@ -106,11 +109,11 @@ class SyncerConnection:
         return bytes(self._send("GET", "/status", None, silence_s=ANSWER_S).content)
 
     def check(self) -> bytes:
-        """Test every worker; JSON."""
+        """Test every worker; returns JSON."""
         return bytes(self._send("POST", "/api/v1/check", None, silence_s=ANSWER_S).content)
 
     def install(self) -> Iterator[bytes]:
-        """One line of JSON for each step of the installation."""
+        """Install the mirror; yields a line of JSON for each step."""
         with self._send("POST", "/api/v1/install", None, stream=True) as response:
             try:
                 yield from response.iter_lines()
@@ -118,7 +121,7 @@ class SyncerConnection:
                 raise self._failed(error) from error
 
     def clean(self) -> bytes:
-        """Remove the sandboxes; JSON, host to error."""
+        """Remove the sandboxes; returns JSON, host to error."""
         return bytes(self._send("POST", "/api/v1/clean", None, stream=False).content)
 
     def _post(
@@ -174,7 +177,7 @@ class SyncerConnection:
 
 
 def _last_frame(url: str, response: requests.Response) -> bytes:
-    """Skip heartbeats up to the one frame that has a body."""
+    """Skip heartbeats, which are empty frames, and return the one frame that has a body."""
     buffer = b""
     try:
         for chunk in response.iter_content(chunk_size=None):
@@ -203,7 +206,7 @@ def make_session(
 ) -> requests.Session:
     """A session that talks only to this installation's ``expect`` servers, whatever their address.
 
-    ``token``: what is shown, "" for nothing; by default the role's. At most ``pool_size`` idle
+    ``token``: the one to send, "" for none; by default the role's. At most ``pool_size`` idle
     connections per server are kept. Redirects, plain HTTP, proxies and certificate settings of the
     environment are refused or ignored.
     """
@@ -219,7 +222,7 @@ def make_session(
 
 
 def use_socket(session: requests.Session, url: str, path: Path) -> None:
-    """Have requests to ``url`` go over the Unix socket at ``path``, to which only its user gets."""
+    """Route requests to ``url`` over the Unix socket at ``path``, open to its owner only."""
     session.mount(url, _SocketAdapter(path))
 
 
@@ -229,11 +232,11 @@ class _SocketConnection(HTTPConnection):
         self._path, self._patience = path, timeout
 
     def connect(self) -> None:
-        """Instead of to the host's port."""
+        """Connect to the Unix socket instead of the host's port."""
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(CONNECT_S)
         try:
-            # By way of the directory's descriptor: an address has 108 bytes, a path may have more.
+            # Through the directory's descriptor: an address has 108 bytes, a path may have more.
             directory = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 connection.connect(f"/proc/self/fd/{directory}/{self._path.name}")
@@ -261,16 +264,16 @@ class _SocketAdapter(HTTPAdapter):
         super().__init__()
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> _SocketPool:
-        """The one pool that there is."""
+        """A pool of connections to the socket, for every URL."""
         del args, kwargs
         return _SocketPool(self._path)
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """There is no certificate: the kernel keeps others out."""
+        """There is no certificate: the kernel admits only the socket's owner."""
 
 
 class _RoleAdapter(HTTPAdapter):
-    """Verifies the server's role instead of its address, whatever a caller passes as ``verify``."""
+    """Verifies the server's role instead of its address, whatever ``verify`` a caller passes."""
 
     def __init__(self, credentials: Credentials, expect: Server, pool_size: int) -> None:
         self._context = make_client_context(credentials)
@@ -290,7 +293,7 @@ class _RoleAdapter(HTTPAdapter):
         return super().build_connection_pool_key_attributes(request, True)
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """The inherited method would add the public CAs to our context."""
+        """The inherited method would add the public CAs to this context."""
         del url, verify, cert
         conn.cert_reqs = "CERT_REQUIRED"
         conn.ca_certs = None
@@ -301,9 +304,9 @@ _STDIN, _STDERR = 0, 2
 
 
 def find_terminal() -> Terminal | None:
-    """The terminal of standard error, with that of standard input; None when it is none.
+    """The terminal of standard error, with that of standard input; None if it is no terminal.
 
-    Nor is a console of Windows one: no worker there can show its compiler another.
+    A Windows console does not count: no worker there can give its compiler another.
     """
     stderr = None if WINDOWS else _window(_STDERR)
     return None if stderr is None else Terminal(stderr, _window(_STDIN))
@@ -324,8 +327,8 @@ def connect() -> SyncerConnection:
     credentials = load_credentials(home.certs, "dev", check_certificate=False)
     url = syncer_urls(config)[0]
     is_local = not WINDOWS and home.socket.exists()
-    # Over TLS whoever has this installation's certificate of a syncer could take it down: it is
-    # shown there only where the syncer takes it at all.
+    # Over TLS any holder of a syncer's certificate of this installation could record the token: it
+    # is sent there only where the syncer accepts it at all.
     shows = is_local or WINDOWS or config.remote_compiles
     token = known_secret(home.user_token) if shows else ""
     session = make_session(credentials, "syncer", pool_size=1, token=token)
@@ -335,8 +338,8 @@ def connect() -> SyncerConnection:
 
 
 def without_ourselves(words: Sequence[str]) -> list[str]:
-    """A command without this program before it.
+    """A command without this program's name in front.
 
-    In front twice, as where CC and CMake's launcher both name it, it is there once.
+    Where CC and CMake's launcher both name it, it stands there twice.
     """
     return list(itertools.dropwhile(lambda word: os.path.basename(word) in _OURSELVES, words))

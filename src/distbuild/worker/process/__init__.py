@@ -1,1 +1,1 @@
-"""Starts compilers and waits for their end, with limits on time and output."""
+"""Worker side: starts compilers and waits for their end, with limits on time and output."""

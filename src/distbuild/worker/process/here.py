@@ -1,4 +1,4 @@
-"""A process with all that it starts, from its start to its end: on this system."""
+"""Selects this system's implementation of starting, watching and cancelling compiler processes."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""A process group from its start to its end, whatever ends it. Knows no compiler. POSIX.
+"""Starts a compiler's process group, reads its output, and kills what is left of it. POSIX.
 
-Its output is read as it comes, and bounded. ``watcher`` waits for it.
+The output is bounded, and read as it arrives. ``posix_watcher`` waits for it. Knows no compiler.
 """
 
 import contextlib
@@ -28,16 +28,17 @@ _CONTROL_CHARACTERS = 6
 
 
 class Ends(msgspec.Struct, frozen=True):
-    """Descriptors: what the compiler writes to ``writer`` comes out of ``reader``."""
+    """A pipe's or terminal's descriptors: the compiler writes to ``writer``, the worker reads from
+    ``reader``."""
 
     reader: int
     writer: int
 
 
 def open_terminal(window: Window) -> Ends:
-    """A terminal of this size; raises InfrastructureError where there is none to be had.
+    """A terminal of this size; raises InfrastructureError where none can be made.
 
-    It is nobody's controlling terminal, so that no signal comes from it.
+    It is no session's controlling terminal, so that it sends no signals.
     """
     try:
         ends = Ends(*os.openpty())
@@ -55,7 +56,7 @@ def open_terminal(window: Window) -> Ends:
 def _set_up(terminal: int, window: Window) -> None:
     tty.setraw(terminal, termios.TCSANOW)
     attributes = termios.tcgetattr(terminal)
-    # Who reads from it finds its end at once: nobody will ever type there.
+    # A read returns end of file at once: there is never any input.
     attributes[_CONTROL_CHARACTERS][termios.VMIN] = 0
     attributes[_CONTROL_CHARACTERS][termios.VTIME] = 0
     termios.tcsetattr(terminal, termios.TCSANOW, attributes)
@@ -67,28 +68,28 @@ _READ_BYTES = 65536
 
 
 class PosixCancellation:
-    """A wish to end something, that can be waited for together with file descriptors."""
+    """A request to end a process, which can be polled together with file descriptors."""
 
     def __init__(self) -> None:
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._wished = False
 
     def set(self) -> None:
-        """Ask for the end; may be called from any thread, and more than once."""
+        """Request the end; thread-safe and idempotent."""
         self._wished = True
         with contextlib.suppress(OSError):
             os.eventfd_write(self._event, 1)
 
     def is_set(self) -> bool:
-        """Whether the end is wished for."""
+        """Whether the end has been requested."""
         return self._wished
 
     def fileno(self) -> int:
-        """A descriptor that is readable once the end is wished for."""
+        """A descriptor that is readable once the end has been requested."""
         return self._event
 
     def close(self) -> None:
-        """Free the descriptor; ``set`` must not be called any more."""
+        """Free the descriptor; ``set`` must not be called afterwards."""
         os.close(self._event)
 
 
@@ -100,11 +101,11 @@ def start(
     reach: Reach | None = None,
     opens: Opens | None = None,
 ) -> "PosixRunning":
-    """Start ``argv`` in a process group of its own, which has to be brought to its end.
+    """Start ``argv`` in a process group of its own; the caller has to ``finish`` it.
 
-    Its errors, and its input, go to a terminal like ``terminal``. The word ``REPORT`` in ``argv``
-    becomes the number of a descriptor whose content is returned as ``report``. ``reach``: see
-    ``spawn.start``. ``opens``: sees which files are opened. Raises InfrastructureError when the
+    ``terminal``: the terminals to give it as standard error and input. The argument ``REPORT`` is
+    replaced by the number of a descriptor, whose content is returned as ``report``. ``reach``: see
+    ``spawn.start``. ``opens``: records which files are opened. Raises InfrastructureError when the
     program cannot be started.
     """
     with contextlib.ExitStack() as stack:
@@ -134,22 +135,23 @@ def start(
 def _seen(
     program: bytes, start: Callable[[], "subprocess.Popen[bytes]"], opens: Opens | None
 ) -> "subprocess.Popen[bytes]":
-    """What ``start`` returns, which starts ``program``; ``opens`` sees what that opens."""
+    """Call ``start``, which starts ``program``; ``opens`` records the files that this opens."""
     if opens is None:
         return start()
     if spawn.gains_rights(program) or not spawn.can_seal():
-        # It would get no more rights then, or open a file while this process waits for it.
+        # A setuid program would gain no rights under the filter; an unsealed start would open a
+        # file in the child while this process waits for it.
         raise UnseenInputs("opened files are not seen with this bubblewrap or kernel")
     return opens.start(start)
 
 
 class PosixRunning:
-    """A process that was started; ``finish`` has to be called, once.
+    """A started process; ``finish`` has to be called, once.
 
-    ``readers``: its output, its errors and perhaps its report.
+    ``readers``: descriptors of its output, its errors and perhaps its report.
     """
 
-    #: Another one may follow it, in the same slot, if this one fails.
+    #: If this process fails, another one may follow in the same slot.
     is_tentative = False
 
     def __init__(
@@ -166,12 +168,12 @@ class PosixRunning:
         self._pidfd = pidfd
 
     def descriptors(self) -> list[int]:
-        """What becomes readable when ``take`` has something to do."""
+        """The descriptors that become readable when ``take`` has something to do."""
         return [*self._read, self._pidfd]
 
     def take(self, descriptor: int) -> tuple[bool, str | None]:
-        """A descriptor is readable: whether it will be again, and how the process has ended:
-        None: not yet, "": by itself, else what has to stop it."""
+        """Handle a readable descriptor. Returns whether to go on polling it, and the process's end:
+        None: not yet, "": by itself, else the reason to stop it."""
         if descriptor == self._pidfd:
             return False, ""
         goes_on = _read_once(descriptor, self._read[descriptor])
@@ -179,32 +181,32 @@ class PosixRunning:
         return goes_on, "output" if too_much else None
 
     def has_failed(self) -> bool:
-        """Whether it has ended by itself and not well; it is not waited for."""
+        """Whether it has ended by itself, with a failure; neither blocks nor reaps it."""
         how = os.WEXITED | os.WNOHANG | os.WNOWAIT
         ended = os.waitid(os.P_PID, self._process.pid, how)
         return ended is not None and ended.si_status != 0
 
     def finish(self, stopped: str) -> Completed:
-        """Kill what is left of the group, and say how it ended: by itself if ``stopped`` is ""."""
+        """Kill the rest of the group; returns its result. ``stopped`` "": it ended by itself."""
         with self._stack, self._process:
             if not stopped:
                 for pipe, into in self._read.items():
                     _read_available(pipe, into)
-            # Before the leader is reaped, so that its number cannot be another group's yet.
+            # Before the leader is reaped, so that no other group can have its number yet.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             os.close(self._pidfd)
             status = self._process.wait()
             report = bytearray()
             if self._report is not None:
-                # Of a few lines, which no pipe is too small for: nobody has to wait for them.
+                # A few lines, which fit into the pipe: all of them are there by now.
                 _read_available(self._report, report)
         out, err = map(bytes, self._read.values())
         return Completed(status, out, err, bytes(report), stopped)
 
 
 class _Streams(msgspec.Struct, frozen=True):
-    """What a program gets as its standard streams, and where its output and errors come out."""
+    """A program's standard streams, and the descriptors to read its output and errors from."""
 
     given: tuple[int, int, int]
     readers: tuple[int, int]
@@ -213,7 +215,7 @@ class _Streams(msgspec.Struct, frozen=True):
 def _streams(
     terminal: Terminal | None, stack: contextlib.ExitStack, writers: contextlib.ExitStack
 ) -> _Streams:
-    """Pipes, or terminals; their two ends are closed at the ends of ``stack`` and ``writers``."""
+    """Pipes, or terminals; ``stack`` closes their reading, ``writers`` their writing ends."""
     output = _pipe(stack, writers)
     if terminal is None:
         errors = _pipe(stack, writers)
@@ -234,14 +236,14 @@ def _pipe(stack: contextlib.ExitStack, writers: contextlib.ExitStack) -> Ends:
 
 
 def _closed(ends: Ends, stack: contextlib.ExitStack, writers: contextlib.ExitStack) -> Ends:
-    """Have them closed at the ends of these."""
+    """Register both descriptors to be closed by these stacks."""
     stack.callback(os.close, ends.reader)
     writers.callback(os.close, ends.writer)
     return ends
 
 
 def _read_available(pipe: int, into: bytearray) -> None:
-    """Read what the pipe still holds."""
+    """Read what is left in the pipe, without blocking."""
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
     while len(into) <= MAX_OUTPUT_BYTES and poll.poll(0):
@@ -250,12 +252,12 @@ def _read_available(pipe: int, into: bytearray) -> None:
 
 
 def _read_once(pipe: int, into: bytearray) -> bool:
-    """Read from a pipe or terminal that is ready, so that it does not block; False at its end."""
+    """Read once from a readable pipe or terminal, without blocking; False at its end."""
     try:
         chunk = os.read(pipe, _READ_BYTES)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
-        return False  # a terminal that nobody has open any more
+        return False  # a terminal that no process has open any more
     into += chunk
     return bool(chunk)

@@ -1,7 +1,8 @@
-"""Waits for all compilers of a worker in one thread. Knows no compiler and ends none itself. Linux.
+"""Waits for all compiler processes of a worker in one thread, by epoll. Linux.
 
-A thread for each would be woken for each of its ends, and hundreds of them fight for Python's
-lock when as many compilers end at the same moment.
+Knows no compiler and ends none itself.
+With a thread for each, hundreds of threads would wake for every end of a stream or process, and
+contend for Python's lock when as many compilers end at the same moment.
 """
 
 import logging
@@ -17,7 +18,7 @@ import msgspec
 from distbuild.worker.process.limits import TIMEOUT_S
 from distbuild.worker.process.posix import PosixCancellation, PosixRunning
 
-#: How often it is looked for those that have run for too long (seconds).
+#: Interval of the search for compilers that exceed their time limit (seconds).
 LOOK_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -26,14 +27,14 @@ _log = logging.getLogger(__name__)
 class _WatchedProcess(msgspec.Struct, eq=False):
     running: PosixRunning
     cancellation: PosixCancellation
-    #: Is told what stopped it, "" for its own end.
+    #: Called with the reason to stop it, "" for its own end.
     ended: Callable[[str], None]
     deadline: float
     descriptors: set[int]
 
 
 class PosixProcessWatcher:
-    """``watch`` may be called from any thread."""
+    """Watches compilers and reports their ends. ``watch`` is thread-safe."""
 
     def __init__(self) -> None:
         self._poll = select.epoll()
@@ -54,8 +55,8 @@ class PosixProcessWatcher:
         ended: Callable[[str], None],
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """Call ``ended``, which must not block, with what stops ``running``: "" for its own end,
-        ``cancelled``, ``timeout`` or ``output``. The caller then finishes it."""
+        """At the end, call ``ended``, which must not block, with the reason: "" for its own end,
+        ``cancelled``, ``timeout``, ``output`` or an error. The caller then finishes ``running``."""
         deadline = time.monotonic() + timeout_s
         descriptors = {*running.descriptors(), cancellation.fileno()}
         with self._changed:
@@ -64,7 +65,7 @@ class PosixProcessWatcher:
         os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
-        """Wait until nothing is watched any more, and end. Again, it does nothing."""
+        """Wait until nothing is watched any more, and end the thread. Idempotent."""
         if self._closed:
             return
         with self._changed:
@@ -98,7 +99,7 @@ class PosixProcessWatcher:
             self._step(watched, self._register, *watched.descriptors)
 
     def _step(self, watched: _WatchedProcess, do: Callable[..., None], *descriptors: int) -> None:
-        """One step for one compiler. What goes wrong with it ends it, and no other."""
+        """Do one step for one compiler. An error in it ends this compiler only."""
         try:
             do(watched, *descriptors)
         except Exception as error:  # noqa: BLE001 - the others are to be watched

@@ -1,7 +1,7 @@
-"""Starts a program under limits, in a session of its own, that inherits nothing of this process.
+"""Starts a program under resource limits, in a session of its own, without inherited descriptors.
 
-Without a shell and without closing descriptors one by one: a worker with hundreds of slots has
-as many open, and starts as many compilers. Knows no compiler and waits for nothing.
+Uses no shell and does not close descriptors one by one: a worker with hundreds of slots has as many
+open, and starts as many compilers. Knows no compiler and waits for no process. POSIX.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ MAX_CPU_S = 30 * 60
 MAX_FILE_BYTES = 4 * 1024**3
 _ULIMIT_FILE_UNIT = 512
 
-#: The same limits for a program that does not let its starter limit it; what is lower stays.
+#: Sets the same limits, for a program whose limits its starter may not set; lower ones stay.
 _LIMITED = b"""ulimit -c 0 2>/dev/null
 ulimit -t %d 2>/dev/null
 ulimit -f %d 2>/dev/null
@@ -35,14 +35,14 @@ _CLOSE_RANGE = 436
 _CLOSE_RANGE_CLOEXEC = 4
 _FIRST, _LAST = 3, 0xFFFFFFFF
 
-#: What can be inherited is the whole process's, so that one start has to follow the other.
+#: Which descriptors can be inherited is a state of the whole process, so starts are serialised.
 _starting = threading.Lock()
 
 
 def limit_descendants() -> None:
-    """Have no core files and no gigantic files below this process, from any child's first moment.
+    """Forbid all children core files and gigantic files, from their first moment.
 
-    Once, at the start of a process. The other limits would hit this process itself.
+    To be called once, at the start of a process. The other limits would affect this process itself.
     """
     for kind, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, MAX_FILE_BYTES)):
         hard = resource.getrlimit(kind)[1]
@@ -59,22 +59,22 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start ``argv`` with these descriptors as its standard input, output and error.
 
-    The input may be ``subprocess.DEVNULL``. ``passed`` is a further descriptor that it gets under
-    the same number. ``reach``: what it may open, None: not restricted here. Raises OSError or
-    ValueError when the program cannot be started.
+    The input may be ``subprocess.DEVNULL``. ``passed``: a further descriptor to inherit, under the
+    same number. ``reach``: the files that it may open; None: not restricted here. Raises OSError
+    or ValueError when the program cannot be started.
     """
 
     def launch(words: Sequence[bytes]) -> subprocess.Popen[bytes]:
         if reach is None:
             return _spawn(words, cwd, env, streams, passed)
-        # The restriction is the starting thread's, and lasts as long: hence a thread for each.
+        # Landlock restricts the starting thread until its end: hence a thread for each start.
         return within(reach, lambda: _spawn(words, cwd, env, streams, passed))
 
     process = launch(argv)
     try:
         confine(process.pid)
     except PermissionError:
-        # It runs as somebody else: a bubblewrap that is setuid root.
+        # It runs as another user: a bubblewrap that is setuid root.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -83,18 +83,18 @@ def start(
 
 
 def can_seal() -> bool:
-    """Whether a program is started without anything being opened or closed between."""
+    """Whether no descriptor needs to be opened or closed between fork and exec."""
     with _starting:
         return _seal()
 
 
 def gains_rights(program: bytes) -> bool:
-    """Whether a program runs as another user than who starts it."""
+    """Whether a program runs with another user's or group's rights than its starter's."""
     return os.geteuid() != 0 and bool(os.stat(program).st_mode & (stat.S_ISUID | stat.S_ISGID))
 
 
 def confine(pid: int) -> None:
-    """Set the limits of a process that has just started: they reach all that it will fork."""
+    """Set the limits of a process that has just started; its children will inherit them."""
     for kind, value in _limits():
         resource.prlimit(pid, kind, _lowered(kind, value))
 
@@ -121,7 +121,7 @@ def _limits() -> tuple[tuple[int, int], ...]:
 
 
 def _lowered(kind: int, value: int) -> tuple[int, int]:
-    """Soft and hard limit of ``value``, or what this process has where that is lower."""
+    """The soft and hard limit: ``value``, or this process's limit where that is lower."""
     soft, hard = resource.getrlimit(kind)
     infinite = resource.RLIM_INFINITY
     return (
@@ -156,7 +156,7 @@ def _spawn(
 
 
 def _seal() -> bool:
-    """Let no descriptor but the standard ones be inherited; False where the kernel cannot."""
+    """Mark all descriptors but the standard ones close-on-exec; False where the kernel cannot."""
     flags = ctypes.c_uint(_CLOSE_RANGE_CLOEXEC)
     first, last = ctypes.c_uint(_FIRST), ctypes.c_uint(_LAST)
     return bool(_libc().syscall(ctypes.c_long(_CLOSE_RANGE), first, last, flags) == 0)

@@ -1,7 +1,7 @@
-"""A process with all that it starts, from its start to its end. Knows no compiler. Windows.
+"""Starts compilers, reads their output, watches them, and ends what is left of them. Windows.
 
-Its output is read as it comes, and bounded, by a thread for each pipe, since nothing there waits
-for pipes and processes together.
+The output is bounded, and read as it arrives by a thread for each pipe, since no call waits for
+pipes and processes together. Knows no compiler.
 """
 
 import sys
@@ -27,7 +27,7 @@ from distbuild.worker.sandbox.opens import Opens
 if TYPE_CHECKING:
     import subprocess
 
-#: What programs need of the machine's own environment to run at all.
+#: Variables of the machine's own environment that programs need to run at all.
 _ESSENTIAL = (
     "COMSPEC NUMBER_OF_PROCESSORS OS PATHEXT PROCESSOR_ARCHITECTURE PROGRAMDATA SYSTEMDRIVE"
     " SYSTEMROOT TEMP TMP WINDIR"
@@ -39,25 +39,25 @@ _CODES = 1 << 32
 
 
 class WindowsCancellation:
-    """A wish to end something."""
+    """A request to end a process."""
 
     def __init__(self) -> None:
         self._signal = OneShot()
 
     def set(self) -> None:
-        """Ask for the end; may be called from any thread, and more than once."""
+        """Request the end; thread-safe and idempotent."""
         self._signal.set()
 
     def is_set(self) -> bool:
-        """Whether the end is wished for."""
+        """Whether the end has been requested."""
         return self._signal.is_set()
 
     def then(self, callback: Callable[[], None]) -> None:
-        """Call back, without blocking, once the end is wished for."""
+        """Call ``callback``, which must not block, once the end has been requested."""
         self._signal.then(callback)
 
     def close(self) -> None:
-        """There is nothing to free."""
+        """Nothing to free."""
 
 
 def start(
@@ -68,10 +68,10 @@ def start(
     reach: None = None,
     opens: Opens | None = None,
 ) -> "WindowsRunning":
-    """Start ``argv``, which has to be brought to its end. ``reach``: there is no such thing here.
+    """Start ``argv``; the caller has to ``finish`` it. ``reach`` is not supported here.
 
-    Raises InfrastructureError when the program cannot be started, and for a terminal: there is
-    none for others to write to.
+    Raises InfrastructureError when the program cannot be started, and for a terminal: Windows has
+    none for other programs to write to. Raises UnseenInputs for ``opens``.
     """
     del reach
     if opens is not None:
@@ -89,9 +89,9 @@ def start(
 
 
 class WindowsRunning:
-    """A process that was started; ``finish`` has to be called, once."""
+    """A started process; ``finish`` has to be called, once."""
 
-    #: Another one may follow it, in the same slot, if this one fails.
+    #: If this process fails, another one may follow in the same slot.
     is_tentative = False
 
     def __init__(
@@ -117,15 +117,16 @@ class WindowsRunning:
         threading.Thread(target=self._wait, name="end of a compiler", daemon=True).start()
 
     def then(self, callback: Callable[[str], None]) -> None:
-        """Call back, without blocking, once it has ended, "", or has to be ended, "output"."""
+        """Call ``callback``, which must not block, with "" after the process's end, or with
+        "output" when it has to be stopped."""
         self._ended.then(lambda: callback(self._how))
 
     def has_failed(self) -> bool:
-        """Whether it has ended by itself and not well; it is not waited for."""
+        """Whether it has ended by itself, with a failure; not determined here."""
         return False
 
     def finish(self, stopped: str) -> Completed:
-        """End what is left of it, and say how it ended: by itself if ``stopped`` is ""."""
+        """End what is left of it; returns its result. ``stopped`` "": it ended by itself."""
         status = self._process.wait() if not stopped else None
         self._job.end()
         if status is None:
@@ -158,14 +159,14 @@ class WindowsRunning:
         self._ended.set()
 
 
-#: How often it is looked for those that have run for too long (seconds).
+#: Interval of the search for compilers that exceed their time limit (seconds).
 LOOK_S = 1.0
 
 _log = logging.getLogger(__name__)
 
 
 class _Watched:
-    """One compiler; whoever comes first says how it has ended."""
+    """One compiler; the first reported end counts."""
 
     def __init__(self, ended: Callable[[str], None], deadline: float) -> None:
         self.deadline = deadline
@@ -174,7 +175,7 @@ class _Watched:
         self._is_over = False
 
     def end(self, stopped: str) -> bool:
-        """Whether this was the first that was said."""
+        """Report an end; returns whether it was the first."""
         with self._lock:
             if self._is_over:
                 return False
@@ -187,7 +188,7 @@ class _Watched:
 
 
 class WindowsProcessWatcher:
-    """``watch`` may be called from any thread."""
+    """Watches compilers and reports their ends. ``watch`` is thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -203,8 +204,8 @@ class WindowsProcessWatcher:
         ended: Callable[[str], None],
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """Call ``ended``, which must not block, with what stops ``running``: "" for its own end,
-        ``cancelled``, ``timeout`` or ``output``. The caller then finishes it."""
+        """At the end, call ``ended``, which must not block, with the reason: "" for its own end,
+        ``cancelled``, ``timeout`` or ``output``. The caller then finishes ``running``."""
         watched = _Watched(ended, time.monotonic() + timeout_s)
         with self._changed:
             self._watched.add(watched)
@@ -212,7 +213,7 @@ class WindowsProcessWatcher:
         cancellation.then(lambda: self._end(watched, "cancelled"))
 
     def close(self) -> None:
-        """Wait until nothing is watched any more, and end. Again, it does nothing."""
+        """Wait until nothing is watched any more, and end the thread. Idempotent."""
         with self._changed:
             self._changed.wait_for(lambda: not self._watched)
             self._closed = True

@@ -1,4 +1,4 @@
-"""Sandboxes that show a compiler the mirrored files, at their own paths or relocated.
+"""Worker side: sandboxes run a compiler on the mirrored files, at their own paths or relocated.
 
 Knows no queue and no network.
 """

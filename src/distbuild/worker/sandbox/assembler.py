@@ -1,9 +1,9 @@
-"""How a compile is made to say which files its assembler reads by itself (``.incbin``,
-``.include``): no dependency file lists them, and no text shows them, since macros make directives.
+"""Determines which files a compile's assembler reads by itself (``.incbin``, ``.include``).
 
-gcc's, GNU as, lists them when asked. clang's is part of it and lists nothing: most of its sources
-have no assembler, and prove that by compiling where it is an error; for the others the kernel tells
-which files are opened. Unaware of how processes are started.
+No dependency file lists them, and no source text shows them, since macros make directives. gcc's
+assembler, GNU as, lists them on request. clang's is built in and lists nothing: most sources have
+no assembler, and prove that by compiling where it is an error; for the others the kernel reports
+the opened files. Unaware of how processes are started.
 """
 
 import os
@@ -21,43 +21,45 @@ from distbuild.worker.sandbox import worker_files
 from distbuild.worker.sandbox.base import SandboxTask, resolved
 from distbuild.worker.tree.tree import Tree
 
-#: What may mean something in a specs file ("Specifying Subprocesses" in gcc's manual).
+#: Characters to quote in a specs file ("Specifying Subprocesses" in gcc's manual).
 _TO_QUOTE = re.compile(rb"[^A-Za-z0-9/._-]")
-#: How gas ends a line of its list and goes on (depend.c).
+#: A line continuation in the list that gas writes (depend.c).
 _CONTINUATION = b" \\\n"
 _END_OF_TARGET = re.compile(rb":(?=[ \n])")
-#: A name as gas quotes it: blanks by a backslash, and the backslashes before them doubled.
+#: A name as gas quotes it: a backslash before a blank, and backslashes before that doubled.
 _NAME = re.compile(rb"(?:\\[ \t\\]|[^ \t])+")
 _ESCAPED = re.compile(rb"(\\*)\\([ \t])|\$(\$)")
-#: gas quotes neither a newline nor a backslash at a name's end: other names may be two or half.
+#: gas quotes neither a newline nor a backslash at a name's end: any other name may be two, or half
+#: of one.
 _UNMISTAKABLE = re.compile(rb"[^\\\s]+")
 
 
 def is_asked(command: CompileCommand) -> bool:
-    """Whether the command runs GNU as, which then lists what it reads."""
+    """Whether the command runs GNU as, which then lists its inputs."""
     return command.family is Family.GCC and not any(
         argument.meaning in ("-S", "-fsyntax-only") for argument in command.arguments
     )
 
 
-#: clang's option.
+#: clang's option that makes inline assembler an error.
 _FORBID = "-fno-gnu-inline-asm"
 _ALLOWS = ("-fgnu-inline-asm", _FORBID)
-#: Other kinds of inline assembler, which that does not forbid.
+#: Options for other kinds of inline assembler, which ``_FORBID`` does not forbid.
 _BLOCKS = ("-fasm-blocks", "-fms-extensions", "-fms-compatibility", "-fborland-extensions")
-#: What writes the command's words somewhere, beside what ``records_itself``.
+#: Options that write the command line somewhere, beside those of ``records_itself``.
 _RECORD = ("-MJ", "-gen-cdb-fragment-path", "-gcodeview", "-fembed-bitcode", "-fembed-offload")
-#: What tells a program whether inline assembler is allowed: ``gnu_asm``, or two words that make it.
+#: How a program tests whether inline assembler is allowed: ``gnu_asm``, or two tokens that macros
+#: join to it.
 _ASKS = re.compile(rb"u_asm|\b(?:__)?gnu_(?:as?)?\b|\b_asm(?:__)?\b")
-#: Where the compile leaves what it removes again.
+#: The directory of the compile's temporary files.
 _TEMPORARY = "/tmp/"  # noqa: S108 - of a sandbox of its own
 _SPLICE = re.compile(rb"(?:\\|\?\?/)[ \t\r]*\n")
 
 
 def can_forbid(command: CompileCommand) -> bool:
-    """Whether a clang makes the same object where inline assembler is an error, if there is none.
+    """Whether clang makes the same object where inline assembler is an error, if it has none.
 
-    A command line that is recorded would show the option.
+    It does not where the command line is recorded: that would show the option.
     """
     if command.family is not Family.CLANG or command.language in ASSEMBLER_LANGUAGES:
         return False
@@ -69,30 +71,30 @@ def can_forbid(command: CompileCommand) -> bool:
 
 
 def may_ask(text: bytes) -> bool:
-    """Whether a text may let the program be another one where inline assembler is an error: by
-    ``__has_extension(gnu_asm)``, perhaps by a name that macros make."""
+    """Whether a source text may compile differently where inline assembler is an error: by
+    ``__has_extension(gnu_asm)``, perhaps under a name that macros make."""
     if b"\n" in text and _SPLICE.search(text):
         text = _SPLICE.sub(b"", text)
     return _ASKS.search(text) is not None
 
 
 def is_seen(task: SandboxTask) -> bool:
-    """Whether it is known what the assembler reads without a look at what is opened.
+    """Whether the assembler's inputs are known without watching which files are opened.
 
-    Microsoft's has no such directives.
+    Microsoft's assembler has no such directives.
     """
     return not task.command.family.is_clang or task.forbids_assembler
 
 
 def options(task: SandboxTask, specs_path: bytes) -> list[bytes]:
-    """Words for the compiler; ``specs_path`` is for ``specs``, where that ``is_asked``."""
+    """Compiler options; ``specs_path``: the file with ``specs``, used where ``is_asked``."""
     if is_asked(task.command):
         return [b"-specs=" + specs_path]
     return [_FORBID.encode()] if task.forbids_assembler else []
 
 
 def specs(path: bytes) -> bytes:
-    """A specs file that has gcc let it write its list to ``path``.
+    """The text of a specs file by which gcc's assembler writes its list to ``path``.
 
     Not -Wa or -Xassembler: with -flto gcc records both in the object.
     """
@@ -101,8 +103,8 @@ def specs(path: bytes) -> bytes:
 
 
 def listed(path: bytes) -> tuple[bytes, ...]:
-    """The names in the list at ``path``: the assembler's text, what it read, and what ``.file``
-    names, which need not exist. Raises UnseenInputs for what is no such list."""
+    """The names in the list at ``path``: the assembler's source, the files it read, and the names
+    in ``.file``, which need not exist. Raises UnseenInputs for a missing or malformed list."""
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -125,10 +127,10 @@ def _plain(match: re.Match[bytes]) -> bytes:
 def in_namespace(
     task: SandboxTask, names: Iterable[bytes], written: Collection[bytes]
 ) -> tuple[bytes, ...]:
-    """Of the files that were read by these names at the dev box's own paths, those of the tree.
+    """The tree's files among those that were read by these names, at the dev box's own paths.
 
-    A name need not exist. ``written``: what the compile left. Raises UnseenInputs for a file that
-    is the worker's.
+    A name need not exist. ``written``: the compile's outputs. Raises UnseenInputs for a file that
+    may be the worker's.
     """
     is_listed = is_asked(task.command)
     found = []
@@ -152,7 +154,7 @@ def in_namespace(
 def relocated(
     task: SandboxTask, names: Iterable[bytes], cwd: bytes, root: bytes, written: Collection[bytes]
 ) -> tuple[bytes, ...]:
-    """The same for a command that ran in ``cwd``, in the tree that is at ``root``."""
+    """The same for a relocated command, which ran in ``cwd`` of the tree at ``root``."""
     is_listed = is_asked(task.command)
     found = []
     for name in names:
@@ -170,8 +172,7 @@ def relocated(
 
 
 def _is_own_text(task: SandboxTask, path: str, written: Collection[bytes]) -> bool:
-    """Whether a path is that of the text which the compiler has left for the assembler
-    (``-save-temps``)."""
+    """Whether a path is the assembler source that the compiler left (``-save-temps``)."""
     return path.endswith(".s") and resolved(task, os.fsencode(path)) in written
 
 
@@ -180,9 +181,9 @@ def _no_directories(paths: Iterable[bytes], tree: Tree) -> Iterable[bytes]:
 
 
 def _check_name(task: SandboxTask, name: bytes) -> None:
-    """Raise UnseenInputs for a name that does not exist and may be another one's half.
+    """Raise UnseenInputs for a name that does not exist and may be part of another name.
 
-    The source's own comes from ``.file``, without its directory.
+    The source's own name is in ``.file``, without its directory.
     """
     if os.fsdecode(name) == posixpath.basename(task.command.source):
         return
@@ -191,7 +192,7 @@ def _check_name(task: SandboxTask, name: bytes) -> None:
 
 
 def _led_to(path: str, tree: Tree) -> str:
-    """Where a path leads by the tree's symlinks, also where it leaves the tree."""
+    """A path with the tree's symlinks followed, also where it leaves the tree."""
     pending = [part for part in reversed(path.split("/")) if part]
     place, followed = "", 0
     while pending:

@@ -1,6 +1,6 @@
-"""What a sandbox is: something that turns a task into an execution, and its end into an answer.
+"""The interface of the worker's sandboxes, which prepare compiler runs and read their results.
 
-Two exist: ``namespace`` shows the dev box's own paths, ``plain`` relocates the command.
+Two implement it: ``namespace`` shows the dev box's own paths, ``plain`` relocates the command.
 """
 
 import os
@@ -22,8 +22,8 @@ from distbuild.worker.tree.tree import Tree
 
 
 class SandboxTask(msgspec.Struct, frozen=True):
-    """A job with all that is needed to run it. ``directory``: empty, on the tree's file system,
-    and the task's alone."""
+    """A job with everything needed to run it. ``directory`` is empty, on the tree's file system,
+    and used by this task only."""
 
     job: Job
     command: CompileCommand
@@ -31,12 +31,12 @@ class SandboxTask(msgspec.Struct, frozen=True):
     tree: Tree
     directory: bytes
     clock: Clock = msgspec.field(default_factory=Clock)
-    #: Inline assembler is an error: then the assembler reads nothing.
+    #: Inline assembler is an error, so the assembler reads no files.
     forbids_assembler: bool = False
 
 
 class Written(msgspec.Struct, frozen=True):
-    """A file that the compiler wrote: its dev box path, and its content in that box's terms."""
+    """A file that the compiler wrote, with its dev box path; its content names dev box paths."""
 
     path: bytes
     mode: int
@@ -44,9 +44,9 @@ class Written(msgspec.Struct, frozen=True):
 
 
 class CompilerResult(msgspec.Struct, frozen=True):
-    """The compiler's verdict in dev box terms. ``dependencies``: what it read, as it spelled the
-    paths; None when it wrote no dependency file. ``assembled``: files of the tree that the
-    assembler read by itself, by their real paths."""
+    """The compiler's verdict, with dev box paths. ``dependencies``: the files it read, as it
+    spelled them; None when it wrote no dependency file. ``assembled``: real paths of the tree's
+    files that the assembler read by itself."""
 
     exit_code: int
     stdout: bytes
@@ -57,57 +57,58 @@ class CompilerResult(msgspec.Struct, frozen=True):
 
 
 class Execution(Protocol):
-    """One compiler run, prepared."""
+    """One prepared compiler run."""
 
     @property
     def argv(self) -> list[bytes]:
-        """The words to execute."""
+        """The program and its arguments."""
         ...
 
     @property
     def cwd(self) -> bytes:
-        """Where to start, on this machine."""
+        """The working directory, a path on this machine."""
         ...
 
     @property
     def env(self) -> Mapping[bytes, bytes]:
-        """The whole environment."""
+        """The complete environment."""
         ...
 
     @property
     def reach(self) -> Reach | None:
-        """What of this machine the process may open; None: the words see to that."""
+        """The files of this machine that the process may open (Landlock); None: no such limit."""
         ...
 
     def is_of_task(self, name: bytes) -> bool:
-        """Whether a file that a compiler opens by this name is the task's: no loader reads it."""
+        """Whether a file that a compiler opens by this name is an input of the task, which no
+        loader reads."""
         ...
 
     def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> CompilerResult:
-        """What came out, after these files were opened, as the compiler named them.
+        """The result of a run. ``opened``: the files that were opened, as the compiler named them.
 
-        Raises InfrastructureError when that is no verdict of the compiler.
+        Raises InfrastructureError when the end is no verdict of the compiler.
         """
         ...
 
 
 class Sandbox(Protocol):
-    """A way to run compilers."""
+    """Prepares compiler runs."""
 
     @property
     def namespaces(self) -> bool:
-        """Whether the original paths are shown, so that every command runs unchanged."""
+        """Whether compilers see the dev box's paths, so that every command runs unchanged."""
         ...
 
     def prepare(self, task: SandboxTask) -> Execution:
-        """Make everything ready; raises InfrastructureError for what this sandbox cannot do."""
+        """Make a task ready to run; raises InfrastructureError if this sandbox cannot run it."""
         ...
 
 
 def environment(task: SandboxTask, search_path: str) -> dict[str, str]:
-    """The compiler's environment: what a job may set, and this worker's PATH.
+    """The compiler's environment: the variables that a job may set, and this worker's PATH.
 
-    No home: without HOME, clang would read the configuration of the worker's user.
+    HOME is set, to no home: without HOME, clang would read the worker user's configuration.
     """
     named = {name: os.fsdecode(value) for name, value in task.job.env.items()}
     pwd = os.fsdecode(task.job.cwd)
@@ -115,7 +116,7 @@ def environment(task: SandboxTask, search_path: str) -> dict[str, str]:
 
 
 def resolved(task: SandboxTask, path: bytes) -> bytes:
-    """The dev box path of an output, its directory's symlinks followed."""
+    """The dev box path of an output, with its directory's symlinks followed."""
     place = os.fsencode(task.command.absolute(os.fsdecode(path)))
     directory, _, name = place.rpartition(b"/")
     real = task.tree.resolve(os.fsdecode(directory)) or os.fsdecode(posixpath.normpath(directory))

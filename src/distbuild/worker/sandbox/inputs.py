@@ -1,9 +1,8 @@
-"""How a command that asks for no dependency file is made to say what it read. Pure but for files.
+"""Makes a command that writes no dependency file list its inputs. Pure, but for reading the list.
 
-Usually by -MD. Where a clang records its own command line in the object, that would show: there
-its CC_PRINT_HEADERS does the same, through the environment. clang-cl puts the words for its own
-program into the debug information, which that variable changes too: it runs a second time, only
-to list its inputs.
+Usually by -MD. Where a clang records its command line in the object, -MD would show there: the
+variable CC_PRINT_HEADERS does the same. clang-cl writes its -cc1 arguments into the debug
+information, and that variable changes them: clang-cl runs a second time, only to list its inputs.
 """
 
 import os
@@ -21,14 +20,14 @@ _GARBAGE = "the compiler's list of inputs is garbage"
 
 
 class Observer(msgspec.Struct, frozen=True):
-    """The words of a command, the variables that it needs, and how to read what it leaves."""
+    """A command line, the variables that it needs, and how to read the list that it writes."""
 
     argv: list[str]
     env: Mapping[str, str] = msgspec.field(default_factory=dict)
-    #: The command's source, where the list that it leaves has only headers.
+    #: The command's source, where the list has only headers.
     source: str = ""
     family: Family = Family.GCC
-    #: Words after the compiler's name that make a second run of it list the inputs; none: one run.
+    #: Arguments after the compiler's name that make a second run list the inputs; empty: one run.
     again: Sequence[str] = ()
 
     def read(self, path: bytes) -> tuple[bytes, ...] | None:
@@ -44,7 +43,7 @@ class Observer(msgspec.Struct, frozen=True):
 
 
 def observe(command: CompileCommand, path: str) -> Observer:
-    """Have ``command`` list its inputs in ``path`` unless it has a dependency file of its own."""
+    """Make ``command`` list its inputs in ``path``, unless it writes a dependency file itself."""
     if command.dependencies is not None:
         return Observer(command.argv(), family=command.family)
     if command.family is Family.CLANG_CL:
@@ -59,7 +58,7 @@ def observe(command: CompileCommand, path: str) -> Observer:
 
 
 def names(dependency_file: bytes, family: Family) -> tuple[bytes, ...]:
-    """The prerequisites in a dependency file's text; InfrastructureError if they cannot be."""
+    """The prerequisites in a dependency file's text; InfrastructureError if it is malformed."""
     try:
         found = parse_dependency_file(dependency_file, family)
     except ValueError as error:

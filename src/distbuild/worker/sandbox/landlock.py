@@ -1,9 +1,9 @@
-"""Restricts what of this machine a thread, and every process that it starts, may open (Landlock).
+"""Restricts the files that a thread, and every process that it starts, may open (Landlock).
 
 Needs no privileges and no namespaces: Linux 5.13 or later. A restriction lasts as long as its
-thread, so each use is for a thread of its own. Knows no job and no compiler. POSIX.
+thread, so each use has a thread of its own. Knows no job and no compiler. POSIX.
 
-The numbers are those of linux/landlock.h; the system calls have the same on every architecture.
+The constants are those of linux/landlock.h; system call numbers are equal on all architectures.
 """
 
 import ctypes
@@ -28,10 +28,10 @@ _PR_SET_NO_NEW_PRIVS = 38
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG = 1 << 4, 1 << 5, 1 << 7, 1 << 8
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
-#: All rights of the first version; each later one adds to them.
+#: All rights of the first ABI version; each later one adds to them.
 _FIRST_RIGHTS = (1 << 13) - 1
 _ADDED_RIGHTS = {2: _REFER, 3: _TRUNCATE, 5: _IOCTL_DEV}
-#: What can be granted for something that is no directory.
+#: The rights that can be granted on files other than directories.
 _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 
 _READ = _READ_FILE | _READ_DIR
@@ -44,9 +44,10 @@ _SCOPE_VERSION, _SCOPE = 6, 0b11
 
 
 class Reach(msgspec.Struct, frozen=True):
-    """Files, and directories with all that is below: to read, to execute as well, to write as well.
+    """Files, and directories with everything below, that may be opened: to ``read``; to read and
+    execute (``run``); to read and ``write``.
 
-    What is in none of them cannot be opened. A path that does not exist grants nothing.
+    Other files cannot be opened. A path that does not exist grants nothing.
     """
 
     read: tuple[bytes, ...] = ()
@@ -55,7 +56,7 @@ class Reach(msgspec.Struct, frozen=True):
 
 
 def obstacle() -> str:
-    """Why this machine cannot restrict a process; empty when it can. Really does it."""
+    """Why this machine cannot restrict a thread; "" when it can. Tries it on a new thread."""
 
     def is_open() -> bool:
         try:
@@ -73,9 +74,9 @@ def obstacle() -> str:
 
 
 def within(reach: Reach, act: Callable[[], T]) -> T:
-    """What ``act`` returns or raises in a thread that reaches no more than this.
+    """Run ``act`` in a new thread restricted to ``reach``; returns or raises what it does.
 
-    The processes that it starts never will either. Raises OSError where that cannot be had.
+    Processes that it starts stay restricted. Raises OSError where Landlock does not work.
     """
     results: list[T] = []
     errors: list[BaseException] = []
@@ -96,7 +97,7 @@ def within(reach: Reach, act: Callable[[], T]) -> T:
 
 
 def _restrict(reach: Reach) -> None:
-    """Restrict the calling thread for ever."""
+    """Restrict the calling thread until its end."""
     version = _version()
     handled = _FIRST_RIGHTS
     for since, rights in _ADDED_RIGHTS.items():

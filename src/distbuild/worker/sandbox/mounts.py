@@ -1,7 +1,7 @@
-"""Plans the mounts that show a compiler a file system of our making. Runs nothing.
+"""Plans the bubblewrap mounts that compose the file system a compiler sees. Runs nothing.
 
-The plan is a tree of mount points over directories of this machine. Where a mount point is missing
-in the directory below it, that directory is rebuilt: an empty one, with its children bound in.
+The plan is a tree of mount points over directories of this machine. A directory that lacks a mount
+point is rebuilt: an empty one, with the original's entries bound in.
 """
 
 import os
@@ -10,15 +10,15 @@ import msgspec
 
 from distbuild.mirror.manifest import MAX_SYMLINKS
 
-#: A rebuilt directory with more names than this gets symlinks to its files: the time that
-#: bubblewrap takes grows with the square of the number of mounts.
+#: A rebuilt directory with more names than this gets symlinks to its files: bubblewrap's time
+#: grows with the square of the number of mounts.
 MANY_NAMES = 64
-#: Where those symlinks lead. Directories stay mounts, since ".." has to lead back.
+#: Target directory of those symlinks. Subdirectories stay mounts, for "..".
 _HIDDEN = b"/.dist_build.under"
 
 
 class _Node(msgspec.Struct):
-    """A directory or file of the plan. ``source`` None: an empty directory made for the plan."""
+    """A directory or file of the plan. ``source`` None: an empty directory made for it."""
 
     source: bytes | None = None
     #: The parent's mount shows it already, so it needs no mount of its own.
@@ -31,17 +31,17 @@ class _Node(msgspec.Struct):
 
 
 class MountPlan:
-    """What is where in a sandbox. Paths are absolute; ``source`` paths are on this machine."""
+    """A sandbox's mounts. Paths are absolute; ``source`` paths are on this machine."""
 
     def __init__(self) -> None:
         self._root = _Node()
 
     def bind(self, path: bytes, source: bytes, *, writable: bool = False) -> None:
-        """Show ``source`` at ``path``, with what is planned below it replaced."""
+        """Show ``source`` at ``path``, replacing everything planned below it."""
         self._put(path, _Node(source=source, writable=writable))
 
     def show(self, path: bytes, source: bytes) -> None:
-        """Show at ``path`` what ``source`` is: a directory, a file, or a symlink as such."""
+        """Show ``source`` at ``path``: a directory, a file, or a symlink as such."""
         self._put(path, _node_of(source))
 
     def special(self, path: bytes, kind: str) -> None:
@@ -49,19 +49,19 @@ class MountPlan:
         self._put(path, _Node(special=kind, writable=True))
 
     def bind_children(self, path: bytes, source: bytes) -> None:
-        """Show everything in the directory ``source`` beside what ``path`` has already."""
+        """Show the entries of the directory ``source`` in ``path``, beside those planned there."""
         for name in _names(source):
             self._put(_join(path, name), _node_of(_join(source, name)))
 
     def has(self, path: bytes) -> bool:
-        """Whether something is at ``path``, symlinks followed."""
+        """Whether ``path`` exists, symlinks followed."""
         node: _Node | None = self._root
         for part in self._resolved(path):
             node = self._child(node, part) if node is not None else None
         return node is not None
 
     def is_shown(self, path: bytes, source: bytes) -> bool:
-        """Whether just this file, directory or symlink of this machine is at ``path``."""
+        """Whether ``path`` shows exactly this file, directory or symlink of this machine."""
         node, wanted = self._walk(self._resolved(path)), _node_of(source)
         there = None if node is None else (node.source, node.symlink)
         return there == (wanted.source, wanted.symlink)
@@ -85,13 +85,13 @@ class MountPlan:
                 child = here.children[part] = _Node()
             here = child
         there = self._child(here, parts[-1])
-        # A mount goes over what is there; a symlink can only be made where nothing is.
+        # A mount covers an existing entry; a symlink needs a name that is free.
         if there is None or (node.symlink is not None and here.source is not None):
             self._open_up(here)
         here.children[parts[-1]] = node
 
     def _child(self, node: _Node, name: bytes) -> _Node | None:
-        """The node's child, made from the directory below it where the plan has none yet."""
+        """The node's child, read from the node's source where the plan has none yet."""
         child = node.children.get(name)
         if child is None and node.source is not None:
             source = _join(node.source, name)
@@ -102,7 +102,7 @@ class MountPlan:
         return child
 
     def _open_up(self, node: _Node) -> None:
-        """Make room for a child that the node's directory does not have."""
+        """Rebuild the node's directory, so that it can get a child that its source lacks."""
         if node.source is None or node.writable:
             if node.source is not None:
                 raise ValueError(f"no mount point in {node.source!r}")
@@ -120,7 +120,7 @@ class MountPlan:
         node.source, node.inherited = None, False
 
     def _hide(self, source: bytes) -> bytes:
-        """Show ``source`` where nobody looks for it; the path."""
+        """Show ``source`` under a hidden name in the root directory; returns its path."""
         path = b"%s%d" % (_HIDDEN, len(self._root.children))
         self._root.children[path[1:]] = _Node(source=source)
         return path

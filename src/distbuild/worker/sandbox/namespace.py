@@ -1,7 +1,7 @@
-"""Runs a command unchanged in a file system that looks like the dev box's (bubblewrap).
+"""Prepares a compile that runs unchanged at the dev box's paths (bubblewrap), and reads its result.
 
-The worker lends its /usr and its compilers; all else that is seen is the client's tree, read only.
-Each directory that the compiler may write in is a private one.
+The sandbox shows the worker's /usr and compilers; all else is the client's tree, read-only. Each
+directory that the compiler may write in is private to the task.
 """
 
 import contextlib
@@ -41,12 +41,12 @@ from distbuild.worker.tree.store import translated
 
 _DEPENDENCIES = b"deps.d"
 _ASSEMBLED = b"assembled.d"
-#: Has gcc's assembler write that.
+#: The specs file that makes gcc's assembler write that list.
 _ASKING = b"asking.specs"
 _CONFINED = b"--unshare-all --die-with-parent --new-session --cap-drop ALL".split()
 _PROBE_TIMEOUT_S = 20.0
 _ENV = b"/usr/bin/env"
-#: Runs a compiler, and once more with words after its name if all went well.
+#: Runs a compiler, and after success again with extra arguments after its name.
 _TWICE = b"""\
 "$@"; code=$?
 [ $code = 0 ] || exit $code
@@ -58,7 +58,7 @@ _SIGNALLED = 128
 
 
 def probe(bwrap: str | None) -> str:
-    """Why bubblewrap cannot be used here; empty when it can. Really runs it."""
+    """Why bubblewrap cannot be used here; "" when it can. Tries it with a command."""
     if bwrap is None:
         return "bubblewrap (bwrap) is not installed"
     with tempfile.TemporaryDirectory() as directory:
@@ -79,7 +79,7 @@ def probe(bwrap: str | None) -> str:
 
 
 class NamespaceSandbox:
-    """bubblewrap at ``bwrap``; ``search_path`` is the PATH that compilers see."""
+    """Runs compilers in bubblewrap at ``bwrap``; ``search_path`` is the PATH that they see."""
 
     namespaces = True
 
@@ -89,7 +89,7 @@ class NamespaceSandbox:
         self._views = Views()
 
     def prepare(self, task: SandboxTask) -> Execution:
-        """Private directories, mounts and the command line."""
+        """Make the private directories, the mounts and the command line."""
         with translated():
             with contextlib.suppress(FileExistsError):  # left empty by an earlier job
                 os.mkdir(_ours(task))
@@ -106,7 +106,7 @@ class NamespaceSandbox:
         named = {**environment(task, path), **observer.env}
         words = _run([argv0, *asking, *map(os.fsencode, observer.argv[1:])], observer)
         if named["PWD"] != os.fsdecode(task.job.cwd):
-            # bubblewrap sets it to the directory that it changes to.
+            # bubblewrap sets PWD to the directory that it changes to.
             words = [_ENV, b"PWD=" + os.fsencode(named["PWD"]), *words]
         argv = [self._bwrap, b"--json-status-fd", REPORT, *_CONFINED, *mounts]
         argv += [b"--chdir", task.job.cwd, b"--", *words]
@@ -114,9 +114,9 @@ class NamespaceSandbox:
         return _NamespaceExecution(task, argv, env, directories, observer)
 
     def _argv0(self, task: SandboxTask) -> tuple[bytes, str]:
-        """The compiler's name as the job has it, if that finds the right one; and the PATH.
+        """The compiler's name, spelled as in the job if that finds the right one; and the PATH.
 
-        Raises NamesItsPlace if it would call its own directories otherwise than on the dev box.
+        Raises NamesItsPlace if it would spell its own directories unlike the dev box's compiler.
         """
         named = os.fsdecode(task.job.argv[0])
         driver = task.driver
@@ -128,7 +128,7 @@ class NamespaceSandbox:
 
 
 def _leads_to_compiler(task: SandboxTask, named: str) -> bool:
-    """Whether the task's compiler is what the sandbox has at this path, or behind a link there."""
+    """Whether this path in the sandbox is the task's compiler, or a symlink to it."""
     path = task.command.absolute(named)
     for _ in range(MAX_SYMLINKS):
         entry = task.tree.lookup(path)
@@ -140,7 +140,9 @@ def _leads_to_compiler(task: SandboxTask, named: str) -> bool:
 
 
 def _check_spelling(task: SandboxTask) -> None:
-    """clang calls its headers by the directory in which it was found, not where it is."""
+    """Raise NamesItsPlace if clang would spell its headers' paths unlike the dev box's.
+
+    It derives them from the path by which it was found, not from its real path."""
     identity = task.driver.identity
     if identity.family is not Family.CLANG:
         return
@@ -162,7 +164,7 @@ class _NamespaceExecution:
     reach: None = None
 
     def is_of_task(self, name: bytes) -> bool:
-        """What a sandbox lends is read by loaders, unless it is where the command works."""
+        """The worker's files are read by loaders, except in directories that the command uses."""
         command = self.task.command
         path = posixpath.normpath(posixpath.join(self.task.job.cwd, name))
         source = os.fsencode(posixpath.normpath(command.absolute(command.source)))
@@ -171,7 +173,7 @@ class _NamespaceExecution:
         return is_near or not worker_files.is_read_by_loader(self.task, path)
 
     def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> CompilerResult:
-        """Everything as the compiler said it."""
+        """The result, unchanged: the compiler ran at the dev box's paths."""
         exit_code = _exit_code(completed)
         with translated():
             written = tuple(file for d in self.directories for file in d.written())
@@ -211,7 +213,7 @@ def _run(words: list[bytes], observer: Observer) -> list[bytes]:
 
 
 def _asking(task: SandboxTask) -> list[bytes]:
-    """Words by which it is known what the assembler reads."""
+    """Compiler options by which the assembler's inputs are known; writes the specs file."""
     if assembler.is_asked(task.command):
         with open(_ours(task) + b"/" + _ASKING, "wb") as file:
             file.write(assembler.specs(OURS + b"/" + _ASSEMBLED))
@@ -228,7 +230,7 @@ def _ours(task: SandboxTask) -> bytes:
 
 
 def _exit_code(completed: Completed) -> int:
-    """The compiler's exit code, which bubblewrap reports apart from its own."""
+    """The compiler's exit code, which bubblewrap reports separately from its own."""
     code = None
     with contextlib.suppress(ValueError):  # cut off when bubblewrap itself was killed
         for line in completed.report.splitlines():

@@ -1,8 +1,7 @@
-"""Which files a program opens to read, it and all that it starts: seen by the kernel's seccomp
-notifications (seccomp_unotify(2)). Linux on x86-64 and ARM64.
+"""Records which files a program and its children open to read, by seccomp notifications.
 
-Each open costs some ten microseconds, so only what cannot be proved otherwise is started like this.
-Knows no compiler.
+See seccomp_unotify(2); Linux on x86-64 and ARM64. Each open costs some ten microseconds, so only
+compiles whose inputs cannot be proved otherwise are started like this. Knows no compiler.
 """
 
 import contextlib
@@ -21,19 +20,19 @@ import msgspec
 
 from distbuild.protocol.errors import UnseenInputs
 
-if sys.platform != "win32":  # where nothing is started like this
+if sys.platform != "win32":  # there, nothing is started like this
     import fcntl
 
 T = TypeVar("T")
 
 
 class _Machine(msgspec.Struct, frozen=True):
-    """Numbers of system calls; ``audit``: as seccomp names the architecture."""
+    """An architecture's system call numbers; ``audit``: its identifier in seccomp."""
 
     audit: int
     seccomp: int
     openat: int
-    #: Of those that may open a file in ways that are not looked at.
+    #: Calls that may open a file and whose arguments are not examined.
     others: tuple[int, ...]
     open: int = -1
 
@@ -49,7 +48,7 @@ _NEW_LISTENER = 1 << 3
 _CONTINUE = 1
 _ALLOW, _NOTIFY = 0x7FFF0000, 0x7FC00000
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-#: System calls of x86-64 from here on are those of its x32 programs.
+#: System call numbers of x86-64 from here on belong to x32 programs.
 _FIRST_X32 = 0x40000000
 #: struct seccomp_notif: id, pid, flags, number, architecture, instruction, six arguments; struct
 #: seccomp_notif_resp: id, value, error, flags.
@@ -57,7 +56,7 @@ _NOTICE, _REPLY = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
 _SIZES = struct.pack("=HHH", _NOTICE.size, _REPLY.size, 64)
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101
 _AT_FDCWD = 0xFFFFFF9C
-#: Of flags: what is made, listed, or only named.
+#: Flags of opens that read no file: to create, list, or only name it.
 _NO_READING = os.O_CREAT | os.O_DIRECTORY | os.O_PATH if sys.platform == "linux" else 0
 _PAGE = os.sysconf("SC_PAGE_SIZE") if sys.platform != "win32" else 4096
 _WORD = 0xFFFFFFFF
@@ -72,11 +71,11 @@ class _Program(ctypes.Structure):
 
 
 class Opens:
-    """The names by which one program opens files. ``start`` and, once it has ended, ``close`` have
-    to be called, once each.
+    """Records the names by which one program opens files. Call ``start`` and, after the program's
+    end, ``close``, once each.
 
-    Of each process only what it opens after a file that ``is_of_task``, by the name that it uses:
-    before that, it is its loader that reads.
+    A process's names count from its first file that ``is_of_task``: its loader opens the earlier
+    ones.
     """
 
     def __init__(self, is_of_task: Callable[[bytes], bool]) -> None:
@@ -90,8 +89,8 @@ class Opens:
         self._thread: threading.Thread | None = None
 
     def start(self, start: Callable[[], T]) -> T:
-        """What ``start`` returns, which starts the program, and must not let it open a file before
-        it is executed. Raises UnseenInputs where the kernel tells of no opens."""
+        """Call ``start`` and return its result: it starts the program, and must let no file be
+        opened before exec. Raises UnseenInputs where the kernel cannot report opens."""
         if (machine := _MACHINES.get(platform.machine())) is None:
             raise UnseenInputs(f"opened files are not seen on {platform.machine()}")
         started: list[T] = []
@@ -104,7 +103,7 @@ class Opens:
                 self._listener = _listen(machine)
                 listening.set()
                 started.append(start())
-            except BaseException as error:  # noqa: BLE001 - it is the caller's
+            except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
                 errors.append(error)
             listening.set()
 
@@ -113,7 +112,7 @@ class Opens:
             if self._listener >= 0:
                 self._watch(machine)
 
-        # The filter is the one thread's and its children's, and the other must not be its child.
+        # The filter applies to one thread and its children; the watching thread is not its child.
         self._thread = threading.Thread(target=watch, name="opened files", daemon=True)
         self._thread.start()
         thread = threading.Thread(target=confined, name="confined start", daemon=True)
@@ -131,7 +130,7 @@ class Opens:
         return tuple(self._names)
 
     def close(self) -> None:
-        """Look no more: the program has ended, or does so now if it opens a file."""
+        """Stop watching: the program has ended, or its next open fails."""
         if self._thread is not None:
             os.eventfd_write(self._stop, 1)
             self._thread.join()
@@ -153,7 +152,7 @@ class Opens:
                     self._take(machine, notice)
         except Exception as error:  # noqa: BLE001 - the program must not wait for ever
             self._trouble = f"opened files are not seen: {error}"
-            # Whoever waits for it gets an error, and so do all later calls.
+            # Without a listener, the pending call and all later ones fail.
             listener, self._listener = self._listener, -1
             os.close(listener)
 
@@ -192,7 +191,7 @@ class Opens:
         self._names[name] = None
 
     def _group(self, thread: int) -> int:
-        """The process that a thread is of."""
+        """The process of a thread."""
         group = self._groups.get(thread)
         if group is None:
             group = self._groups[thread] = _process_of(thread)
@@ -208,11 +207,11 @@ def _process_of(thread: int) -> int:
 
 
 def _text_at(thread: int, address: int) -> bytes | None:
-    """A name in the memory of a thread that waits; None: it cannot be read, or is no name."""
+    """The string at an address of a suspended thread; None: unreadable, or without an end."""
     first = _PAGE - address % _PAGE
     buffer = ctypes.create_string_buffer(first + _PAGE)
     here = _Vector(ctypes.addressof(buffer), first + _PAGE)
-    # The page behind may not be there: only whole elements are read.
+    # The next page may not be mapped; process_vm_readv reads only whole elements.
     there = (_Vector * 2)(_Vector(address, first), _Vector(address + first, _PAGE))
     read = _libc().process_vm_readv(thread, ctypes.byref(here), 1, there, 2, 0)
     end = buffer.raw.find(b"\0", 0, max(read, 0))
@@ -220,7 +219,7 @@ def _text_at(thread: int, address: int) -> bytes | None:
 
 
 def _listen(machine: _Machine) -> int:
-    """Have the kernel tell of this thread's opens, and of those of all that it starts."""
+    """Make the kernel report the opens of this thread and its children; returns the listener."""
     libc = _libc()
     sizes = ctypes.create_string_buffer(len(_SIZES))
     if libc.syscall(machine.seccomp, _GET_NOTIF_SIZES, 0, sizes) or sizes.raw != _SIZES:
@@ -237,7 +236,7 @@ def _listen(machine: _Machine) -> int:
 
 
 def _filter(machine: _Machine) -> list[bytes]:
-    """A program for seccomp(2): notify of what opens files, and of what is not known."""
+    """A program for seccomp(2): notify of calls that open files, and of foreign architectures."""
     told = [n for n in (machine.open, machine.openat, *machine.others) if n >= 0]
     tests = [(_EQUAL, number) for number in told]
     lines = [(_LOAD, 0, 0, 4), (_EQUAL, 0, len(tests) + 3, machine.audit), (_LOAD, 0, 0, 0)]

@@ -1,7 +1,7 @@
-"""A directory for a compiler to write in, in place of one of the tree's. Knows no mounts.
+"""Makes private directories for a compiler to write in, and reads its outputs. Knows no mounts.
 
-It begins with the names that the tree's directory has; what is new or changed in it afterwards
-is an output.
+Each replaces a directory of the tree and starts with its names; files that are new or changed
+afterwards are outputs.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from distbuild.worker.sandbox.base import Written
 
 
 class _Facts(msgspec.Struct, frozen=True):
-    """By these a file is recognised as untouched."""
+    """The attributes by which an untouched file is recognised."""
 
     inode: int
     size: int
@@ -27,15 +27,15 @@ class _Facts(msgspec.Struct, frozen=True):
 
 
 class PrivateDirectory:
-    """``real`` on this machine stands for the dev box's ``path``."""
+    """A directory ``real`` of this machine, to be shown as the dev box's ``path``."""
 
     def __init__(self, path: bytes, real: bytes) -> None:
         self.path = path
         self.real = real
-        #: Names of the directories in it, over which the tree's own have to be mounted.
+        #: Names of its subdirectories, over which the tree's have to be mounted.
         self.directories: list[bytes] = []
-        # What was there before the compiler: how a copy was, and of a link its inode, which no
-        # other file can get while the tree has it too. Nobody writes through a link.
+        # State before the compile: attributes of a copy; of a hard link its inode, which no other
+        # file can get while the tree has it too. Hard links are never written through.
         self._before: dict[bytes, _Facts | int] = {}
         with contextlib.suppress(FileExistsError):  # left empty by an earlier job
             disk.mkdir(real)
@@ -47,11 +47,10 @@ class PrivateDirectory:
         copied: Collection[bytes],
         is_by_product: Callable[[bytes], bool],
     ) -> None:
-        """Take over the names in ``original``, except ``absent``.
+        """Reproduce the entries of ``original``, except ``absent``.
 
-        Files that are ``copied``, or have the name of a by-product, may be outputs of an earlier
-        compile, which this one overwrites: they are copies that can be written to, the others
-        links.
+        Files in ``copied``, or with a by-product's name, may be outputs of an earlier compile,
+        which this one overwrites: they become writable copies. The others become hard links.
         """
         with os.scandir(original) as found:
             for entry in found:
@@ -63,7 +62,7 @@ class PrivateDirectory:
                     self._take(entry, writable=writable)
 
     def written(self) -> Iterator[Written]:
-        """Every file that is new or changed; raises InfrastructureError for what is no file."""
+        """Every new or changed file; raises InfrastructureError unless it is a regular file."""
         yield from self._written(self.real, self.path)
 
     def _take(self, entry: "os.DirEntry[bytes]", *, writable: bool) -> None:
@@ -76,11 +75,11 @@ class PrivateDirectory:
                 disk.chmod(mine, 0o644)
             else:
                 disk.link(entry.path, mine)
-                # Not the entry's: the tree may have got another file there since it was listed.
+                # Not the entry's inode: the tree's file may have been replaced since the listing.
                 self._before[entry.name] = disk.lstat(mine).st_ino
                 return
         except FileNotFoundError:
-            return  # just removed; the job will learn that it was disturbed
+            return  # just removed; the job will be reported as disturbed
         except OSError:
             disk.copy2(entry.path, mine)  # too many links
         self._before[entry.name] = _facts(disk.lstat(mine))
@@ -107,19 +106,19 @@ class PrivateDirectory:
 
 
 def remove(directory: bytes) -> None:
-    """Remove a job's directory as far as that can be done."""
+    """Remove a job's directory as far as possible."""
     if empty(directory, keep=False):
         with contextlib.suppress(OSError):
             disk.rmdir(directory)
     else:
-        # One that the compiler took its own rights from.
+        # The compiler removed its own permissions from a directory.
         disk.remove_tree(directory)
 
 
 def empty(directory: bytes, *, keep: bool) -> bool:
-    """Remove what is in a directory that nobody uses; False if not all could be removed.
+    """Remove the contents of an unused directory; False if not all could be removed.
 
-    ``keep``: the directories directly in it stay, empty.
+    ``keep``: its direct subdirectories stay, empty.
     """
     try:
         with disk.scandir(directory) as found:

@@ -1,8 +1,8 @@
-"""Runs a command relocated into the client's tree, as a plain process with limits.
+"""Prepares a compile relocated into the client's tree, as a plain process, and reads its result.
 
-For workers without namespaces. Refuses what is only exact at the original paths. The command opens
-nothing but the tree, its private directory and the compiler's installation (Landlock): an
-assembler's directives take in any file that they name.
+For workers without namespaces. Refuses commands that are exact only at the original paths. Landlock
+limits the command to the tree, its private directory and the compiler's installation, since an
+assembler's directives read any file that they name.
 """
 
 import functools
@@ -35,19 +35,19 @@ from distbuild.worker.sandbox.landlock import Reach
 from distbuild.worker.tree.paths import MAX_PATH_BYTES, is_within
 from distbuild.worker.tree.store import translated
 
-#: A shell that cannot execute what it is to execute says so with these.
+#: Exit codes of a shell that cannot execute its command.
 _NOT_EXECUTED = (126, 127)
 _NULL = b"/dev/null"
-#: In diagnostics; also the quotation marks of UTF-8.
+#: Separates names in diagnostics; includes the quotation marks of UTF-8.
 _BETWEEN_NAMES = re.compile(rb"[\s'\"`:;,<>()\[\]]+|\xe2\x80[\x98\x99\x9c\x9d]")
 _MAX_SEARCHED = 1024 * 1024
 _RANDOM = (b"/dev/urandom", b"/dev/random", b"/dev/zero")
 
 
 class PlainSandbox:
-    """Compilers see this machine's paths; ``search_path`` is their PATH.
+    """Without namespaces: compilers see this machine's paths. ``search_path`` is their PATH.
 
-    ``confined`` False: they also open whatever this process may.
+    ``confined`` False: they may open everything that this process may.
     """
 
     namespaces = False
@@ -55,11 +55,11 @@ class PlainSandbox:
     def __init__(self, search_path: str, *, confined: bool = True) -> None:
         self._search_path = search_path
         self._confined = confined
-        # A tree's root without symlinks, which does not change while the worker runs.
+        # The canonical path of a tree's root, which does not change while the worker runs.
         self._canonical: Callable[[bytes], bytes] = functools.cache(disk.realpath)
 
     def prepare(self, task: SandboxTask) -> Execution:
-        """The relocated command and a directory for what it writes."""
+        """Relocate the command and redirect its outputs into the task's directory."""
         tree = self._canonical(task.tree.ground.root)
         if task.command.family.speaks_cl:
             return plain_cl.prepare(task, os.fsdecode(tree), self._search_path)
@@ -81,7 +81,7 @@ class PlainSandbox:
         asking = map(os.fsdecode, assembler.options(task, os.fsencode(specs)))
         argv = [task.driver.path, *asking, *moved.argv[1:]]
         named = environment(task, search_path_for(task.driver.path, self._search_path))
-        # A compiler that is killed removes no temporary files; these go with the directory.
+        # A killed compiler leaves its temporary files; here they are removed with the directory.
         own = {"PWD": moved.cwd, "TMPDIR": os.fsdecode(task.directory)}
         env = {**relocate_env(named, os.fsdecode(tree)), **own}
         return _PlainExecution(
@@ -98,9 +98,9 @@ class PlainSandbox:
 
 
 def _reach(task: SandboxTask, tree: bytes) -> Reach:
-    """The client's tree, the compiler's installation as a namespace lends it, and what is private.
+    """The client's tree, the compiler's installation as a namespace shows it, and private files.
 
-    Only the last is for writing, and nothing in the two that come with jobs is for executing.
+    Only private files can be written; neither the tree's nor private ones can be executed.
     """
     driver = task.driver
     parts = worker_files.own_parts(driver)
@@ -123,17 +123,17 @@ class _PlainExecution:
     #: The tree's root, canonical.
     tree: bytes
     reach: Reach | None
-    #: What has the assembler list what it has read, and where it does; "": it does not.
+    #: The specs file that makes the assembler list its inputs, and that list; "": not used.
     specs: str = ""
     listing: str = ""
 
     def is_of_task(self, name: bytes) -> bool:
-        """Whether it is in the tree or the task's own directory."""
+        """Whether the name is in the tree or in the task's directory."""
         path = posixpath.normpath(posixpath.join(self.cwd, name))
         return path.startswith((self.tree + b"/", self.task.directory + b"/"))
 
     def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> CompilerResult:
-        """Everything with the tree's prefix taken off."""
+        """The result, with the tree's prefix removed from all paths."""
         if completed.status < 0:
             raise InfrastructureError(f"the compiler was killed by signal {-completed.status}")
         if completed.status in _NOT_EXECUTED:
@@ -145,7 +145,7 @@ class _PlainExecution:
             names = assembler.listed(os.fsencode(self.listing)) if self.listing else opened
             left = {file.path for file in written}
             assembled = assembler.relocated(self.task, names, self.cwd, self.tree, left)
-        if completed.status != 0:  # then there may be no list of what it read
+        if completed.status != 0:  # there may be no list of its inputs then
             self._check_read(os.fsencode(path) for path, _ in places(plain(completed.stderr)))
             self._check_denied(plain(completed.stderr))
         return CompilerResult(
@@ -186,8 +186,9 @@ class _PlainExecution:
         return tuple(written), dependencies
 
     def _check_denied(self, stderr: bytes) -> None:
-        """Refuse the verdict on a file of this machine that was not opened: another worker may have
-        the dev box's there. An assembler's is the dev box's to judge anyway."""
+        """Raise InfrastructureError if a message names a file of this machine that Landlock denies:
+        another worker may show the dev box's file there. The dev box repeats an assembler's failure
+        anyway."""
         reach = self.reach
         if reach is None or is_assemblers(stderr):
             return
@@ -200,8 +201,9 @@ class _PlainExecution:
                 raise InfrastructureError(f"{os.fsdecode(path)!r} is outside the mirror")
 
     def _check_read(self, paths: Iterable[bytes]) -> None:
-        """Refuse what was made of files of this machine, which the dev box's have nothing to do
-        with. Once a path is unmapped, nobody can tell the one from the other."""
+        """Raise InfrastructureError if a path is a file of this machine outside the tree.
+
+        Once paths are unmapped, such a file and the dev box's are not distinguishable."""
         for path in paths:
             moved = path.startswith(self.tree + b"/")
             known = path[len(self.tree) :] if moved else path
@@ -212,7 +214,7 @@ class _PlainExecution:
 
 
 def _beside(moved: Relocated) -> tuple[str, str]:
-    """Two names in the output directory that are none of the outputs'."""
+    """Two paths in the output directory that are no output's."""
     directory = posixpath.dirname(moved.output_path)
     names = (posixpath.join(directory, name) for name in ("a", "aa", "aaa", "aaaa"))
     free = (path for path in names if path not in (moved.output_path, moved.dependency_path))

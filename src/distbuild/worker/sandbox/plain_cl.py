@@ -1,7 +1,7 @@
-"""Runs a cl.exe command relocated into the client's tree. Windows.
+"""Prepares a cl.exe command relocated into the client's tree, and reads its result. Windows.
 
-Has cl.exe list what it reads (/sourceDependencies), which is the proof and, where the command asks
-for it, an output. An object that tells where it was compiled is refused.
+cl.exe lists its inputs (/sourceDependencies): the proof of what it read and, where the command
+asks for it, an output. An object that contains the path where it was compiled is refused.
 """
 
 import os
@@ -28,13 +28,13 @@ from distbuild.worker.sandbox.base import (
 )
 from distbuild.worker.tree.store import translated
 
-#: CreateProcess takes 32,767 characters.
+#: CreateProcess accepts 32,767 characters.
 _MAX_LINE = 30_000
 _MODE = 0o644
 
 
 def prepare(task: SandboxTask, tree: str, search_path: str) -> "ClExecution":
-    """The command in the tree at ``tree``, an internal path. Raises InfrastructureError."""
+    """The command relocated into ``tree``, an internal path. Raises InfrastructureError."""
     if task.command.family is not Family.CL:
         raise InfrastructureError("clang-cl compiles only at the original paths")
     native = to_windows(tree)
@@ -61,7 +61,7 @@ def prepare(task: SandboxTask, tree: str, search_path: str) -> "ClExecution":
 
 
 def _too_deep(task: SandboxTask) -> str:
-    """A file that the compiler should find, and that it cannot open in the tree; "" for none."""
+    """A file that the compiler may read but whose path in the tree is too long; "" for none."""
     if task.tree.long_paths is None:
         return ""
     command = task.command
@@ -74,7 +74,7 @@ def _too_deep(task: SandboxTask) -> str:
 
 @dataclass(frozen=True)
 class ClExecution:
-    """See ``worker.sandbox.Execution``."""
+    """A prepared cl.exe run: an ``Execution`` of ``sandbox.base``."""
 
     task: SandboxTask
     argv: list[bytes]
@@ -85,7 +85,7 @@ class ClExecution:
     reach: None = None
 
     def is_of_task(self, name: bytes) -> bool:
-        """Nobody asks: its inline assembler reads no files."""
+        """Not called: cl.exe's inline assembler reads no files."""
         return name != b""
 
     def answer(
@@ -93,7 +93,7 @@ class ClExecution:
         completed: Completed,
         opened: Sequence[bytes] = (),  # noqa: ARG002 - see is_of_task
     ) -> CompilerResult:
-        """Everything in the dev box's terms."""
+        """The result, with dev box paths."""
         if completed.status < 0:
             raise InfrastructureError(
                 f"the compiler was killed by {completed.status + (1 << 32):#x}"
@@ -147,7 +147,7 @@ def _content(native: str) -> bytes:
 
 
 def _short_enough(words: list[str], beside: str) -> list[str]:
-    """The words, or a response file with them where they are too long for a command line."""
+    """The words, or a response file that holds them if they exceed a command line's length."""
     line = subprocess.list2cmdline(words)
     if len(line) < _MAX_LINE:
         return words

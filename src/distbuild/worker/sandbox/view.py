@@ -1,7 +1,7 @@
-"""What a compiler sees in a namespace: the client's tree, and what the worker lends. Runs nothing.
+"""Makes the mounts of a namespace from the client's tree and the worker's files. Runs nothing.
 
-Planning takes longer than most of a job's other steps and comes to the same for job after job, so
-plans are kept for as long as nothing that they were made from has changed.
+Planning takes longer than most of a job's other steps and has the same result for job after job,
+so plans are cached until something that they were made from changes.
 """
 
 import os
@@ -15,21 +15,21 @@ from distbuild.worker.sandbox.output_dirs import PrivateDirectory
 from distbuild.worker.tree.paths import is_within, parents
 from distbuild.worker.tree.tree import Tree
 
-#: Ours inside the sandbox; not a name that a dev box has.
+#: dist_build's directory inside the sandbox; no dev box has this name.
 OURS = b"/.dist_build"
-#: What gcc gets for ``-march=native``.
+#: The specs file that gcc gets for ``-march=native``.
 SPECS = OURS + b"/native.specs"
-#: What no dev box directory is shown in.
+#: Kernel file systems: the dev box's are not shown.
 _KERNEL_S = (b"proc", b"sys")
-#: Directories that a job may not write in, nor in what they are in.
+#: A job may not write in these directories, nor in their parents.
 _NEVER_PRIVATE = (b"/usr", b"/etc", b"/proc", b"/dev")
-#: The worker's own directories are looked at again after this, as its compilers are.
+#: TTL of cached plans (seconds): the worker's own directories may change, as its compilers do.
 KEEP_S = 10.0
 _MAX_KEPT = 64
 
 
 class Views:
-    """Makes bubblewrap's options for tasks. ``clock`` is monotonic, in seconds."""
+    """Makes bubblewrap's mount options for tasks. ``clock`` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -38,9 +38,9 @@ class Views:
     def arguments(
         self, task: SandboxTask, directories: Sequence[PrivateDirectory], ours: bytes
     ) -> list[bytes]:
-        """The mounts for a task that writes in ``directories`` and ``ours``, which are in its own.
+        """The mounts for a task that writes in ``directories`` and ``ours``, both in its directory.
 
-        Raises ValueError for what cannot be shown at its place.
+        Raises ValueError for a path that cannot be shown.
         """
         key = _key(task, directories)
         now = self._clock()
@@ -57,7 +57,7 @@ class Views:
 
 
 def _without(words: Sequence[bytes], directory: bytes) -> list[bytes]:
-    """The options with a NUL, which no path has, for the directory of which this task binds."""
+    """The options, with a NUL, which no path has, for the task's directory in bound paths."""
     prefix = directory + b"/"
     return [
         b"\0" + word[len(directory) :]
@@ -68,9 +68,9 @@ def _without(words: Sequence[bytes], directory: bytes) -> list[bytes]:
 
 
 def _key(task: SandboxTask, directories: Sequence[PrivateDirectory]) -> Hashable:
-    """All that a plan is made from, but for the worker's own directories; None: too much.
+    """The cache key: a plan's inputs except the worker's own directories; None: not cacheable.
 
-    Running jobs add names to a tree without a new revision: those that count are looked at.
+    Running jobs add names to a tree without a new revision: the relevant ones are in the key.
     """
     tree, root = task.tree, task.tree.ground.root
     identity = task.driver.identity
@@ -90,7 +90,7 @@ def _key(task: SandboxTask, directories: Sequence[PrivateDirectory]) -> Hashable
 
 
 def _held_kinds(tree: Tree, paths: Sequence[bytes]) -> tuple[tuple[bytes, str | bytes], ...]:
-    """What stands at those of the paths where running jobs may have something of their own."""
+    """The kinds of those of the paths at which running jobs may have files of their own."""
     held = {path for own in tree.holds.paths() for path in (own, *parents(own))}
     return tuple(
         (path, worker_files.kind_of(tree.ground.root + path)) for path in paths if path in held
@@ -98,7 +98,7 @@ def _held_kinds(tree: Tree, paths: Sequence[bytes]) -> tuple[tuple[bytes, str | 
 
 
 def _names(directory: bytes) -> frozenset[tuple[bytes, bool, bool]]:
-    """The names in a directory with what kind of thing each is."""
+    """The entries of a directory: name, whether a directory, whether a symlink."""
     try:
         with os.scandir(directory) as found:
             return frozenset(
@@ -112,7 +112,7 @@ def _plan(task: SandboxTask, directories: Sequence[PrivateDirectory], ours: byte
     plan = base_plan()
     _show_tree(plan, task)
     parts = worker_files.own_parts(task.driver)
-    # What the compiler needs comes on top of a directory that it may write in and that holds it.
+    # A writable directory that contains the compiler's files is mounted before them.
     outer = [d for d in directories if any(is_within(part, d.path) for part in parts)]
     for directory in outer:
         _show_private(plan, task, directory)
@@ -134,7 +134,7 @@ def _show_private(plan: MountPlan, task: SandboxTask, directory: PrivateDirector
 
 
 def base_plan() -> MountPlan:
-    """What every sandbox has of the worker, its kernel's file systems, and an empty /tmp."""
+    """The mounts of every sandbox: the worker's system paths, /proc, /dev and an empty /tmp."""
     plan = MountPlan()
     for path in worker_files.system_paths():
         place = plan.bind if path.startswith(b"/etc/") else plan.show
@@ -146,7 +146,7 @@ def base_plan() -> MountPlan:
 
 
 def _show_tree(plan: MountPlan, task: SandboxTask) -> None:
-    """The tree's directories at their places, but for those that the worker has as well."""
+    """Show the tree's top-level directories, except those that the plan has already."""
     root = task.tree.ground.root
     for name in sorted(set(os.listdir(root)).difference(_KERNEL_S)):
         path, real = b"/" + name, root + b"/" + name
@@ -159,7 +159,7 @@ def _show_tree(plan: MountPlan, task: SandboxTask) -> None:
 
 
 def _show_devices(plan: MountPlan, real: bytes) -> None:
-    """Of the dev box's /dev its directories (/dev/shm), on top of what bwrap puts there."""
+    """Show the directories of the dev box's /dev (/dev/shm) over bubblewrap's own /dev."""
     for name in sorted(os.listdir(real)) if os.path.isdir(real) else ():
         if os.path.isdir(real + b"/" + name) and not os.path.islink(real + b"/" + name):
             plan.bind(b"/dev/" + name, real + b"/" + name)

@@ -1,7 +1,7 @@
-"""What a worker lends a sandbox of its own disk, and what the client's tree has in its place.
+"""Selects the worker's own files that a sandbox shows, and the tree's files that shadow them.
 
 The worker's compilers need their programs, libraries and headers where they are installed: in
-``/usr``, or in a directory of their own. Whatever the tree has there comes on top of it.
+``/usr``, or in a directory of their own. Files of the client's tree at those paths shadow them.
 """
 
 import functools
@@ -20,13 +20,13 @@ from distbuild.worker.sandbox.mounts import MANY_NAMES, MountPlan
 from distbuild.worker.tree.paths import is_within
 from distbuild.worker.tree.tree import Tree
 
-#: So many names that only the worker has are looked at before a directory stays its own.
+#: A directory with more names than this that only the worker has is not hidden as a whole.
 MAX_HIDDEN = 1000
 
 
 def crowded(paths: Sequence[bytes]) -> list[bytes]:
-    """The directories that more than a few of the paths are in, outer ones first; not ``/usr`` and
-    its like."""
+    """The directories that contain more than ``MANY_NAMES`` of the paths, outer ones first; not
+    ``/usr`` and other top-level ones."""
     if len(paths) <= MANY_NAMES:
         return []
     inside: Counter[bytes] = Counter()
@@ -40,8 +40,8 @@ def crowded(paths: Sequence[bytes]) -> list[bytes]:
 def gathered(
     paths: Sequence[bytes], directories: Iterable[bytes], tree: Tree, needs: Sequence[bytes]
 ) -> list[bytes]:
-    """The paths, with one of the ``directories``, outer ones first, in place of all that are in
-    it, where nothing that a compiler could miss is lost by that. Outer paths first."""
+    """The paths, outer ones first, with all that are in one of the ``directories`` replaced by it
+    where that hides nothing that a compiler could miss. ``directories``: outer ones first."""
     whole: list[bytes] = []
     for directory in directories:
         if any(is_within(directory, outer) for outer in whole):
@@ -53,7 +53,7 @@ def gathered(
 
 
 def _may_hide(directory: bytes, tree: Tree) -> bool:
-    """Whether the worker has nothing in a directory but what the tree has, or texts."""
+    """Whether the worker's directory has only names that the tree has too, and text files."""
     left = MAX_HIDDEN
     for place, directories, names in os.walk(directory):
         for path in (os.path.join(place, name) for name in (*directories, *names)):
@@ -71,30 +71,30 @@ def _is_in(tree: Tree, path: bytes) -> bool:
 
 
 def _is_text(path: bytes) -> bool:
-    """By its name, and by not being there to run."""
+    """Judged by the name, and by not being executable."""
     is_library = handling(os.fsdecode(os.path.basename(path))) is Handling.IGNORE
     return not is_library and not os.access(path, os.X_OK)
 
 
-#: What stands in the root directory for compilers and the dynamic linker.
+#: Names in the root directory that compilers and the dynamic linker use.
 TOP = re.compile(rb"bin|sbin|lib\w*")
-#: Where a compiler that is installed in a directory of its own has its parts. Not all of that
-#: directory: it may be somebody's home.
+#: Subdirectories that a compiler installed in a directory of its own uses. Not the whole directory
+#: is shown: it may be a user's home.
 _PARTS = (b"bin", b"lib", b"lib32", b"lib64", b"libexec")
-#: Of /etc, what compilers and the dynamic linker read.
+#: The files of /etc that compilers and the dynamic linker read.
 _ETC = (b"alternatives", b"ld.so.cache", b"ld.so.conf", b"ld.so.conf.d")
 _MAX_KEPT = 64
 
 
 def system_paths() -> list[bytes]:
-    """What every compiler may see of this machine, beside its own installation."""
+    """The paths of this machine that every compiler may see, beside its own installation."""
     top = sorted(b"/" + name for name in os.listdir(b"/") if TOP.fullmatch(name))
     etc = (b"/etc/" + name for name in _ETC)
     return [b"/usr", *top, *filter(os.path.exists, etc)]
 
 
 def check_apart(parts: Iterable[bytes], own: bytes) -> None:
-    """Raise InfrastructureError if one of the directories that are lent has this worker's files."""
+    """Raise InfrastructureError if a directory to be shown contains ``own``, a task's directory."""
     real = os.path.realpath(own)
     for part in parts:
         if is_within(real, os.path.realpath(part)):
@@ -102,22 +102,22 @@ def check_apart(parts: Iterable[bytes], own: bytes) -> None:
 
 
 def own_parts(driver: InstalledDriver) -> tuple[bytes, ...]:
-    """The directories that a compiler outside ``/usr`` is installed in; none of others."""
+    """The directories of a compiler that is installed outside ``/usr``; of others none."""
     directory = os.path.dirname(os.fsencode(driver.identity.real_path))
     if _is_system_s(directory) or os.path.basename(directory) != b"bin":
         return ()
     prefix = os.path.dirname(directory)
-    # A cross compiler has its assembler in one that is called as what it compiles for.
+    # A cross compiler has its assembler in a directory named after its target.
     machine = os.fsencode(driver.identity.version.rpartition(" ")[2])
     parts = (os.path.join(prefix, name) for name in (*_PARTS, machine))
     return tuple(filter(os.path.isdir, parts))
 
 
 def laid_over(task: SandboxTask, parts: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Paths of the tree that come on top of what is lent, outer ones first."""
+    """The paths of the tree that shadow the worker's files, outer ones first."""
     tree = task.tree
     paths = _roots_over(tree.roots, parts)
-    # A source in a directory of which only the top is mirrored is there for its job alone.
+    # A source in a directory of which only the top is mirrored is in the tree for its job only.
     return paths + tuple(
         file.path
         for file in task.job.files
@@ -127,7 +127,7 @@ def laid_over(task: SandboxTask, parts: tuple[bytes, ...]) -> tuple[bytes, ...]:
 
 @functools.lru_cache(_MAX_KEPT)
 def _roots_over(roots: tuple[bytes, ...], parts: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    # What stands in the root directory is the worker's whatever it is: its loader is there.
+    # Top-level directories always stay the worker's: its loader is in one.
     over = {root for root in roots if _is_lent(root, parts) and root.count(b"/") > 1}
     over.update(part for part in parts if any(is_within(part, root) for root in roots))
     return tuple(sorted(over))
@@ -135,12 +135,12 @@ def _roots_over(roots: tuple[bytes, ...], parts: tuple[bytes, ...]) -> tuple[byt
 
 @functools.lru_cache(_MAX_KEPT)
 def holds_a_need(paths: tuple[bytes, ...], needs: tuple[str, ...]) -> bool:
-    """Whether a compiler's own file is at or below one of these paths."""
+    """Whether a file that the compiler needs is at or below one of these paths."""
     return any(is_within(os.fsencode(need), path) for path in paths for need in needs)
 
 
 def shows_own(task: SandboxTask, path: bytes) -> bool:
-    """Whether the worker's own file may be seen at a path at which the tree has nothing."""
+    """Whether the worker's file may be visible at a path that the tree does not have."""
     parts, needs = own_parts(task.driver), tuple(map(os.fsencode, task.driver.identity.needs))
     if any(is_within(path, need) for need in needs):
         return True
@@ -154,7 +154,7 @@ def shows_own(task: SandboxTask, path: bytes) -> bool:
 
 
 def is_read_by_loader(task: SandboxTask, path: bytes) -> bool:
-    """Whether a program may open a path for itself, before it looks at what it is to read."""
+    """Whether a program's loader may open a path, before the program opens its input."""
     parts = own_parts(task.driver)
     return (
         _is_lent(path, parts)
@@ -164,16 +164,15 @@ def is_read_by_loader(task: SandboxTask, path: bytes) -> bool:
 
 
 def kind_of(path: bytes) -> str | bytes:
-    """What stands at a path of this machine: a link's target, or ``d``, ``f`` or nothing."""
+    """The kind of a path on this machine: a symlink's target, ``d``, ``f``, or "" for nothing."""
     if os.path.islink(path):
         return os.readlink(path)
     return "d" if os.path.isdir(path) else "f" if os.path.exists(path) else ""
 
 
 def show(plan: MountPlan, task: SandboxTask) -> None:
-    """Add what is lent for this task's compiler, the tree's over it, and its programs over that.
-
-    Raises ValueError for what cannot be shown at its place.
+    """Add the worker's files for this task's compiler, the tree's over them, and those that the
+    compiler needs over these. Raises ValueError for a path that cannot be shown.
     """
     driver = task.driver
     parts = own_parts(driver)
@@ -195,7 +194,7 @@ def show(plan: MountPlan, task: SandboxTask) -> None:
 
 
 def _lay_over(plan: MountPlan, path: bytes, tree: Tree, needs: tuple[bytes, ...]) -> None:
-    """The dev box's in place of the worker's, but for what the compiler needs there."""
+    """Show the dev box's files instead of the worker's, except those that the compiler needs."""
     real = tree.ground.real(path)
     has_needs = any(is_within(need, path) for need in needs)
     if not os.path.isdir(real) or os.path.islink(real):
@@ -209,13 +208,13 @@ def _lay_over(plan: MountPlan, path: bytes, tree: Tree, needs: tuple[bytes, ...]
 
 
 def _is_there(plan: MountPlan, path: bytes, tree: Tree) -> bool:
-    """Whether what is at a path need not be replaced by what the tree has there, no directory."""
+    """Whether a path can stay as it is, instead of the tree's entry, which is no directory."""
     entry = tree.lookup(os.fsdecode(path))
     if isinstance(entry, WithheldEntry):
-        # A placeholder would hide a program or library that nobody counts among the needs.
+        # A placeholder would hide a program or library that is not listed among the needs.
         return plan.has(path)
     if isinstance(entry, SymlinkEntry) and os.path.islink(path):
-        # For another link the directory has to be rebuilt, name by name.
+        # To show a different link, the directory has to be rebuilt, name by name.
         return os.readlink(path) == entry.target and plan.is_shown(path, path)
     return not os.path.lexists(tree.ground.real(path))
 
@@ -229,13 +228,13 @@ def _is_lent(path: bytes, parts: Iterable[bytes]) -> bool:
 
 
 def _is_system_s(path: bytes) -> bool:
-    """Whether a path is in the directories that each sandbox has of the worker."""
+    """Whether a path is in a directory that every sandbox shows of the worker."""
     top = path.split(b"/", 2)[1]
     return top == b"usr" or TOP.fullmatch(top) is not None
 
 
 def _links(path: bytes) -> Iterator[bytes]:
-    """The symlinks that lead from a name of a compiler's program to the program."""
+    """The chain of symlinks from a program's name to the program."""
     for _ in range(MAX_SYMLINKS):
         if not os.path.islink(path):
             return
