@@ -2,7 +2,7 @@
 
 The same tree, the same disk, the same number of copies at the same time. Nothing is removed before
 all rounds are over: an ext4 without a journal looks at each inode that was freed in the last
-minutes before it gives out one, so whoever comes after a removal of 20,000 files pays some seconds
+minutes before it gives out one, so the run after a removal of 20,000 files takes some seconds
 for it.
 """
 

@@ -49,7 +49,7 @@ class Asking:
 
 
 def private_kib(pid: int) -> int:
-    """Memory that a process shares with nobody, KiB; 0 if it has ended."""
+    """Memory that a process shares with no other, KiB; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

@@ -95,7 +95,7 @@ def counted(status: Status, counter: str) -> int | None:
 
 
 def _brief(status: Status) -> str:
-    """What tells why something is not there: the mirror, and each worker's state."""
+    """The mirror and each worker's state, to show why a wait failed."""
     workers = status.get("workers", {})
     keys = ("state", "error", "mirrored_generation")
     shown = {host: {k: worker.get(k) for k in keys} for host, worker in workers.items()}

@@ -58,8 +58,8 @@ find_python() {
     echo "$first"
 }
 
-# Debian and Ubuntu ship Python without what makes environments. Whoever has to type a command for it
-# is told of all other packages that will be missed as well.
+# Debian and Ubuntu ship Python without what makes environments. The command that
+# it prints for them names all other missing packages as well.
 install_ensurepip() {
     package=python$(python_version "$1")-venv
     [ "$1" != /usr/bin/python3 ] || package=python3-venv

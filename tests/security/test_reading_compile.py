@@ -48,7 +48,7 @@ class Hostile:
         self.project.mkdir()
         for name in ("certs/worker/key.pem", "certs/worker/token", "config.json", "logs/log"):
             self.plant(self.home / name)
-        self.box.forest.tree("other")
+        self.box.trees.tree("other")
         self.plant(self.home / "sandbox" / client_label("other") / "src/secret.h")
         self.plant(self.home / "sandbox/.jobs/99/x.o")
         self.plant(self.home / "store/ab/cdef")

@@ -101,7 +101,7 @@ class Mirror:
         self.base = base
         self.scanner = Scanner(DigestCache(None), LARGE)
         self.rung = 0
-        self.mirroring = Mirroring(self.scanner, self._maker(make), home, self._ring)
+        self.mirroring = Mirroring(self.scanner, self._maker(make), home, self._notify)
         self.required: list[str] = []
         self._have = 0
         self._copy: dict[str, Entry] = {}
@@ -113,7 +113,7 @@ class Mirror:
             return lambda changed, overflowed: NoWatcher()
         return lambda changed, overflowed: InotifyWatcher(changed, overflowed)
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         self.rung += 1
 
     def job(self, *directories: str | Path) -> None:

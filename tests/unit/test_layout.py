@@ -18,7 +18,6 @@ MAX_MODULES = 152
 SMALL = 80
 SMALL_ON_PURPOSE = {
     "command.configured",
-    "http.run",
     "push.found_files",
     "worker.leases",
     "worker.tree.catch_up",
@@ -154,3 +153,25 @@ def test_small_modules_have_several_importers() -> None:
 
 def test_there_are_not_too_many_modules() -> None:
     assert len(MODULES) <= MAX_MODULES
+
+
+#: Phrases of a private language. The documents have the same list, and more (test_docs).
+NOT_PLAIN = re.compile(
+    r"\bwhoever\b|\bnobody\b|\bof ours\b|\btold of\b|\btells? of\b|\bhe(?:ld|lds?) against\b"
+    r"|\bhold against\b|\blead out\b|\bas it has it\b|\bwithout a word\b|\bhas in hand\b"
+    r"|\bworth the way\b",
+    re.IGNORECASE,
+)
+SPEAKING = [
+    path
+    for top in (SRC, SRC.parent / "bench", SRC.parent / "tools")
+    for suffix in ("*.py", "*.c", "*.h", "*.sh")
+    for path in top.rglob(suffix)
+    if "dist" not in path.relative_to(top).parts[:1]
+]
+
+
+@pytest.mark.parametrize("path", SPEAKING, ids=str)
+def test_the_code_speaks_plainly(path: Path) -> None:
+    text = " ".join(path.read_text(encoding="utf-8").replace("#", " ").replace("*", " ").split())
+    assert NOT_PLAIN.findall(text) == []

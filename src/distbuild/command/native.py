@@ -86,7 +86,7 @@ def applied(command: CompileCommand, words: Sequence[str], specs: str) -> Compil
         "-march=native": f"-march={named.get('-target-cpu')}",
         "-mtune=native": f"-mtune={named.get('-tune-cpu')}",
     }
-    told = (
+    stated = (
         Argument(spelled["".join(argument.tokens())]) if _is_native(argument) else argument
         for argument in command.arguments
     )
@@ -97,7 +97,7 @@ def applied(command: CompileCommand, words: Sequence[str], specs: str) -> Compil
         if option == "-target-feature"
         for word in (option, feature)
     )
-    return msgspec.structs.replace(command, arguments=(*told, *more))
+    return msgspec.structs.replace(command, arguments=(*stated, *more))
 
 
 def _is_native(argument: Argument) -> bool:

@@ -97,8 +97,8 @@ class Farm:
         with self._lock:
             why = LocalReason.SYNCER_STOPPING
             self._perform([CompileLocally(number, why) for number in self._waiting])
-            self._polls.ring_all()
-            self._renewals.ring_all()
+            self._polls.notify_all()
+            self._renewals.notify_all()
         self._ticker.stop()
 
     # --- the executor's side --------------------------------------------------------------------
@@ -160,18 +160,18 @@ class Farm:
         try:
             while True:
                 with self._lock:
-                    bell = poll.begin()
+                    event = poll.begin()
                     if not self._polls.is_current(request.worker, poll):
                         return []
                     now = self._now()
                     given, ready = self._look(request, now)
                 if ready or now >= deadline or self._stopping.is_set():
                     return given
-                yield bell
+                yield event
         finally:
             with self._lock:
                 if self._polls.leave(request.worker, poll):
-                    self._polls.ring_all()
+                    self._polls.notify_all()
 
     def _look(self, request: messages.LeaseRequest, now: float) -> tuple[Given, bool]:
         """The jobs for a polling worker, and whether the poll can be answered now."""
@@ -224,24 +224,24 @@ class Farm:
         try:
             while True:
                 with self._lock:
-                    bell = poll.begin()
+                    event = poll.begin()
                     now = self._now()
                     ended = self._queue.renew(request.worker, request.leases, now)
                     is_current = self._renewals.is_current(request.worker, poll)
                 if ended or now >= deadline or not is_current or self._stopping.is_set():
                     return ended
-                yield bell
+                yield event
         finally:
             with self._lock:
                 self._renewals.leave(request.worker, poll)
 
     def deliver(
-        self, result: messages.ResultRequest, tell: Callable[[OneShot], None] = OneShot.set
+        self, result: messages.ResultRequest, notify: Callable[[OneShot], None] = OneShot.set
     ) -> bool:
         """Accept a worker's result. False: it is dropped, since the lease is not valid any more or
         the result cannot be an honest one.
 
-        ``tell`` fires the event of the answered job, at once or soon. Raises TooMuchAtOnce while
+        ``notify`` fires the event of the answered job, at once or soon. Raises TooMuchAtOnce while
         too many other results are not fetched yet.
         """
         with self._lock:
@@ -257,7 +257,7 @@ class Farm:
             if problem:
                 self._refuse(result.lease_id, result.worker, problem)
                 return False
-            self._take(result, waiting, tell)
+            self._take(result, waiting, notify)
             return True
 
     def refuse(self, lease: str, worker: str, problem: str) -> None:
@@ -272,7 +272,7 @@ class Farm:
         return None if number is None else self._waiting.get(number)
 
     def _take(
-        self, result: messages.ResultRequest, waiting: _Waiting, tell: Callable[[OneShot], None]
+        self, result: messages.ResultRequest, waiting: _Waiting, notify: Callable[[OneShot], None]
     ) -> None:
         label = self._label(result.lease_id)
         detail = f"{label}: {one_line(result.error)}"
@@ -292,7 +292,7 @@ class Farm:
         self._perform(self._queue.finish(result.lease_id))
         shown = msgspec.structs.replace(result, worker=label)
         waiting.outcome = shown if reason is None else Local(reason, detail)
-        tell(waiting.answered)
+        notify(waiting.answered)
 
     def _refuse(self, lease: str, worker: str, problem: str) -> None:
         self._refusals.note(worker, label := self._label(lease), problem)
@@ -367,7 +367,7 @@ class Farm:
         for action in actions:
             match action:
                 case Wake(workers):
-                    self._polls.ring(workers)
+                    self._polls.notify(workers)
                 case CompileLocally(number, reason, detail):
                     waiting = self._waiting.get(number)
                     if waiting is not None and not waiting.answered.is_set():
@@ -376,7 +376,7 @@ class Farm:
                 case EndLease(worker, _):
                     self._renewals.ring_one(worker)
                 case Assign():
-                    raise IllegalTransition("a job was assigned that nobody asked for")
+                    raise IllegalTransition("a job was assigned that no request waits for")
 
     def _tick(self) -> float:
         """Process deadlines; returns the time of the next one."""

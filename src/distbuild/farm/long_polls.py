@@ -33,7 +33,7 @@ class Poll:
             self._bell = OneShot()
         return self._bell
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Have the request look for jobs again."""
         self._bell.set()
 
@@ -58,7 +58,7 @@ class Polls:
         """End a worker's request with an empty answer, which the worker does not wait for."""
         poll = self._waiting.pop(worker, None)
         if poll is not None:
-            poll.ring()
+            poll.notify()
 
     def leave(self, worker: str, poll: Poll) -> bool:
         """Remove a request that ends; whether it was woken for a job and did not look again."""
@@ -66,7 +66,7 @@ class Polls:
             del self._waiting[worker]
         return poll.promised > 0
 
-    def ring(self, workers: Iterable[str]) -> None:
+    def notify(self, workers: Iterable[str]) -> None:
         """Wake a request for a new job that each of these workers could take: that with the most
         spare slots, and all with ``slots`` 0."""
         best: Poll | None = None
@@ -75,17 +75,17 @@ class Polls:
             if poll is None:
                 continue
             if poll.slots == 0:
-                poll.ring()
+                poll.notify()
             elif best is None or poll.slots - poll.promised > best.slots - best.promised:
                 best = poll
         if best is not None and best.promised < best.slots:
             best.promised += 1
-            best.ring()
+            best.notify()
 
-    def ring_all(self) -> None:
+    def notify_all(self) -> None:
         """Wake all requests."""
         for poll in self._waiting.values():
-            poll.ring()
+            poll.notify()
 
     def ring_late(self, now: float) -> float:
         """Wake the requests whose deadline has passed, so that they look a last time. Returns the
@@ -93,7 +93,7 @@ class Polls:
         due = math.inf
         for poll in self._waiting.values():
             if poll.deadline <= now:
-                poll.ring()
+                poll.notify()
             else:
                 due = min(due, poll.deadline)
         return due
@@ -101,7 +101,7 @@ class Polls:
     def ring_one(self, worker: str) -> None:
         """Wake a worker's request."""
         if worker in self._waiting:
-            self._waiting[worker].ring()
+            self._waiting[worker].notify()
 
 
 #: The ticker's longest sleep (seconds). A deadline that is set during the sleep is later than that

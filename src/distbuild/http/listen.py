@@ -84,11 +84,11 @@ class Acceptor:
 
     def __init__(self, front: Front, inside: Sized, is_ending: threading.Event) -> None:
         self._front = front
-        self._allowance = BodyBudget()
+        self._body_budget = BodyBudget()
         self._inside = inside
         self._is_ending = is_ending
 
-    def come_in(self, *, waits: bool = True) -> Iterator[Connection]:
+    def accept_ready(self, *, waits: bool = True) -> Iterator[Connection]:
         """Accept all pending connections, since the listener's event is edge-triggered. ``waits``:
         without a free descriptor, retry. Raises OSError when no client can be accepted any more."""
         while True:
@@ -118,5 +118,5 @@ class Acceptor:
             log.debug("a client vanished: %s", error)
             accepted.close()
             return None
-        reader = RequestReader(self._front.max_body, self._front.admits, self._allowance)
+        reader = RequestReader(self._front.max_body, self._front.admits, self._body_budget)
         return Connection(transport, reader)

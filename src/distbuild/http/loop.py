@@ -43,7 +43,7 @@ class AppPool:
         name: str,
     ) -> None:
         self._app = app
-        self._outbox = outbox
+        self._pending_sends = outbox
         self._answered = answered
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
@@ -58,7 +58,7 @@ class AppPool:
     def _answer(self, connection: Connection, request: Request) -> None:
         """Answer a request; a blocking send only to clients with a known token."""
         transport = connection.transport
-        send = transport.send if connection.is_known else transport.offer
+        send = transport.send if connection.is_known else transport.send_some
         environ = environ_of(request, transport.scheme)
         environ[SAME_USER] = transport.is_same_user()
         try:
@@ -66,7 +66,7 @@ class AppPool:
                 send(Response({}, b"", request.problem).encode(keeps=False))
             else:
                 call(self._app, environ, send, keeps=connection.keeps)
-            if not self._outbox.go_on(connection):
+            if not self._pending_sends.go_on(connection):
                 return
         except Exception as error:
             if not isinstance(error, OSError):
@@ -94,12 +94,16 @@ class Server:
         self._front = front
         self._listener = front.listener
         self._events = Events(front.listener)
-        self._outbox = PendingSends(self._events)
+        self._pending_sends = PendingSends(self._events)
         self._connections: set[Connection] = set()
-        self._guests = threading.BoundedSemaphore(front.guests) if front.guests else None
+        self._foreign_threads = (
+            threading.BoundedSemaphore(front.foreign_threads) if front.foreign_threads else None
+        )
         self._is_ending = threading.Event()
-        self._door = Acceptor(front, self._connections, self._is_ending)
-        self._desk = AppPool(site.app, self._outbox, self._answered, front.max_slow, f"{name} slow")
+        self._acceptor = Acceptor(front, self._connections, self._is_ending)
+        self._app_pool = AppPool(
+            site.app, self._pending_sends, self._answered, front.max_slow, f"{name} slow"
+        )
         self._threads = [
             threading.Thread(target=self._serve, name=f"{name} {n}", daemon=True)
             for n in range(front.threads)
@@ -131,7 +135,7 @@ class Server:
         for connection in self._events.left():
             connection.is_running = connection.is_gone = True
             self._finish(connection)
-        self._desk.close()
+        self._app_pool.close()
         self._events.close()
 
     def _serve(self) -> None:
@@ -193,7 +197,7 @@ class Server:
         """Send an interim response to clients that wait since ``oldest`` or longer, and accept new
         ones: each other thread may be busy with a large directory."""
         with contextlib.suppress(OSError):  # the listener is closed
-            for connection in self._door.come_in(waits=False):
+            for connection in self._acceptor.accept_ready(waits=False):
                 self._connections.add(connection)
                 self._events.enqueue(connection, wake=True)
         for connection in list(self._connections):
@@ -205,7 +209,7 @@ class Server:
     # --- requests -------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        for connection in self._door.come_in():
+        for connection in self._acceptor.accept_ready():
             self._connections.add(connection)
             self._events.enqueue(connection, wake=False)
         self._proceed_with_next()
@@ -254,7 +258,7 @@ class Server:
         handler = self._site.handlers.get(request.target) if request.method == "POST" else None
         if handler is None:
             connection.begin_answer()
-            self._desk.take(connection, request)
+            self._app_pool.take(connection, request)
             return False
         same_user = connection.transport.is_same_user()
         connection.later = handler(
@@ -299,7 +303,7 @@ class Server:
                 connection.begin_answer()
                 data = step.encode(keeps=connection.keeps)
                 try:
-                    if not self._outbox.send(connection, data, step.files):
+                    if not self._pending_sends.send(connection, data, step.files):
                         return False
                 except OSError as error:
                     self._vanished(connection, error)
@@ -321,7 +325,7 @@ class Server:
         """Send more of a buffered response, since the socket is writable; whether all of it is sent
         and the connection goes on."""
         try:
-            is_sent = self._outbox.go_on(connection)
+            is_sent = self._pending_sends.go_on(connection)
         except OSError as error:
             self._vanished(connection, error)
             return False
@@ -337,16 +341,22 @@ class Server:
         if not connection.claim():
             return
         is_free = getattr(_own, "next", _own) is None
-        if is_free and self._guests is not None and self._guests.acquire(blocking=False):
-            _own.next = lambda: self._proceed_as_guest(connection, self._guests)
+        if (
+            is_free
+            and self._foreign_threads is not None
+            and self._foreign_threads.acquire(blocking=False)
+        ):
+            _own.next = lambda: self._proceed_in_foreign_thread(connection, self._foreign_threads)
             return
         self._events.enqueue(connection, wake=True)
 
-    def _proceed_as_guest(self, connection: Connection, guests: threading.BoundedSemaphore) -> None:
+    def _proceed_in_foreign_thread(
+        self, connection: Connection, foreign_threads: threading.BoundedSemaphore
+    ) -> None:
         try:
             self._proceed(connection)
         finally:
-            guests.release()
+            foreign_threads.release()
 
     def _gone(self, connection: Connection) -> None:
         """The client has closed the connection: cancel its handler."""
@@ -357,7 +367,7 @@ class Server:
         if connection.later is not None:
             connection.later.close()
         self._events.forget(connection)
-        self._outbox.forget(connection)
+        self._pending_sends.forget(connection)
         connection.reader.close()
         self._connections.discard(connection)
         connection.begin_answer()

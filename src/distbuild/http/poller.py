@@ -110,7 +110,7 @@ class PendingSends:
         """Send ``data`` with the descriptors ``files``; whether all of it is sent. If not, the
         caller's claim on the connection is released, and a thread gets the event that it is
         writable. Raises OSError; the caller then keeps its claim and has to close it."""
-        return connection.transport.offer(data, files) or self._wait(connection)
+        return connection.transport.send_some(data, files) or self._wait(connection)
 
     def go_on(self, connection: Connection) -> bool:
         """Send the rest of a response, if any; otherwise as ``send``."""

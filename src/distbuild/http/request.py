@@ -84,16 +84,16 @@ _scratch = _HeadScratch()
 
 class RequestReader:
     """An incremental parser: bytes in, requests out. A body larger than ``max_body`` is refused
-    before it is sent. ``allowance`` is shared by all connections of a server.
+    before it is sent. ``body_budget`` is shared by all connections of a server.
 
     Bytes are written into the buffer ``room()`` and committed with ``filled``, by the same thread,
     or passed to ``feed``.
     """
 
-    def __init__(self, max_body: int, admits: Admits, allowance: BodyBudget) -> None:
+    def __init__(self, max_body: int, admits: Admits, body_budget: BodyBudget) -> None:
         self._max_body = max_body
         self._admits = admits
-        self._allowance = allowance
+        self._body_budget = body_budget
         # Received pieces that are not part of a request yet.
         self._received: list[bytes] = []
         self._size = 0
@@ -144,7 +144,7 @@ class RequestReader:
 
     def close(self) -> None:
         """Release the connection's share of the budget."""
-        self._allowance.give_back(self)
+        self._body_budget.give_back(self)
 
     def next(self) -> Request | None:
         """The next whole request, or None; one with a ``problem`` for bytes that are no request.
@@ -153,7 +153,7 @@ class RequestReader:
         """
         if self._is_in_hand:
             self._is_in_hand = False
-            self._allowance.give_back(self)
+            self._body_budget.give_back(self)
         head = self._head
         if head is None:
             if not self._size:
@@ -190,12 +190,12 @@ class RequestReader:
         if self._filled + size <= len(body):
             return True
         wanted = min(max(self._filled + size, 2 * len(body)), self._length)
-        if self._allowance.take(self, wanted):
+        if self._body_budget.take(self, wanted):
             # Not extended in place: the caller may still hold the last view of it.
             self._body = bytearray(wanted)
             memoryview(self._body)[: self._filled] = memoryview(body)[: self._filled]
             return True
-        self._allowance.give_back(self)
+        self._body_budget.give_back(self)
         self._body, self._problem = None, "503 Service Unavailable"
         return False
 

@@ -128,6 +128,6 @@ class Front(msgspec.Struct, frozen=True):
     beat: Callable[[], None] | None = None
     #: How many threads of other servers may at a time resume this server's connections, after they
     #: fired the awaited event: to wake a thread of this one costs more, and its caches are cold.
-    guests: int = 0
+    foreign_threads: int = 0
     #: Number of threads for the WSGI app, whose requests may take long.
     max_slow: int = 1024

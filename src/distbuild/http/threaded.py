@@ -96,7 +96,7 @@ class ThreadedServer:
         self._listener = listener
         self._context = context
         self._port = port
-        self._allowance = BodyBudget()
+        self._body_budget = BodyBudget()
         self._ending = threading.Event()
         self._lock = threading.Lock()
         self._busy = 0
@@ -166,7 +166,7 @@ class ThreadedServer:
             accepted.close()
 
     def _reader(self) -> RequestReader:
-        return RequestReader(self._port.max_body, self._port.admits, self._allowance)
+        return RequestReader(self._port.max_body, self._port.admits, self._body_budget)
 
     def _doing(self, change: int) -> bool:
         """Count a request that begins (1) or ends (-1); whether another may follow on its

@@ -1,7 +1,7 @@
 """Non-blocking transports for a server's connections: plain sockets and TLS. Know no request.
 
-Only ``send`` blocks. Bytes that ``offer`` cannot send are buffered here until ``push`` sends them:
-they are encrypted already, so no other bytes may precede them.
+Only ``send`` blocks. What ``send_some`` cannot send is buffered until ``push`` sends it: it is
+encrypted already, so no other bytes may precede it.
 """
 
 import contextlib
@@ -89,12 +89,12 @@ class Plain:
     def send(self, data: bytes) -> None:
         """Send all of ``data``; blocking. Raises OSError, also if the peer reads nothing for
         SEND_TIMEOUT_S."""
-        is_all = self.offer(data)
+        is_all = self.send_some(data)
         while not is_all:
             self._wait_for_room()
             is_all = self.push()
 
-    def offer(self, data: bytes, files: Sequence[int] = ()) -> bool:
+    def send_some(self, data: bytes, files: Sequence[int] = ()) -> bool:
         """Send as much as the socket accepts, after earlier buffered bytes, and buffer the rest;
         whether nothing is buffered. ``files``: descriptors to pass with it, once for a connection.
         Raises OSError."""
@@ -233,7 +233,7 @@ class Tls(Plain):
             self._say()  # also an alert after an error
         return self.is_open
 
-    def offer(self, data: bytes, files: Sequence[int] = ()) -> bool:
+    def send_some(self, data: bytes, files: Sequence[int] = ()) -> bool:
         """See Plain; a network passes no descriptors."""
         del files
         self._tls.write(data)

@@ -27,14 +27,14 @@ _HOUSEKEEPING = InotifyConstants.IN_Q_OVERFLOW | InotifyConstants.IN_IGNORED
 
 
 class DrainableInotify(InotifyFD):
-    """Calls ``tell(wd, mask, name)`` for each event in the kernel's order; one thread at a time.
+    """Calls ``emit(wd, mask, name)`` for each event in the kernel's order; one thread at a time.
 
     The watches' own callbacks receive only lost events and the end of a watch.
     """
 
-    def __init__(self, tell: Callable[[int, int, bytes], None]) -> None:
+    def __init__(self, emit: Callable[[int, int, bytes], None]) -> None:
         super().__init__()
-        self._tell = tell
+        self._emit = emit
         self._telling = threading.RLock()
 
     def run(self) -> None:
@@ -60,7 +60,7 @@ class DrainableInotify(InotifyFD):
                     if mask & _HOUSEKEEPING:
                         self.handle_event(InotifyEvent(*event))
                     elif wd != -1:
-                        self._tell(wd, mask, name)
+                        self._emit(wd, mask, name)
 
     def _queued_bytes(self) -> int:
         answer = fcntl.ioctl(self._inotify_fd, termios.FIONREAD, bytes(_INT.size))
@@ -95,7 +95,7 @@ class InotifyWatcher:
         self._watched: dict[str, tuple[WatchDescriptor, int]] = {}
         self._paths: dict[int, set[str]] = {}
         self._bits = In
-        self._fd = DrainableInotify(self._tell)
+        self._fd = DrainableInotify(self._emit)
         self._fd.daemon = True
         self._fd.start()
 
@@ -166,9 +166,9 @@ class InotifyWatcher:
     # --- called by the reader -------------------------------------------------------------------
 
     def on_event(self, event: "InotifyEvent") -> None:
-        """Unused: events arrive through ``_tell``, without an object for each."""
+        """Unused: events arrive through ``_emit``, without an object for each."""
 
-    def _tell(self, wd: int, mask: int, name: bytes) -> None:
+    def _emit(self, wd: int, mask: int, name: bytes) -> None:
         """Handle one kernel event; an exception that escaped would stop all later ones."""
         try:
             self._dispatch(wd, mask, os.fsdecode(name))

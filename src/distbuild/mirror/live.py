@@ -15,7 +15,7 @@ from distbuild.mirror import policy
 from distbuild.mirror.digest_cache import FileRead
 from distbuild.mirror.file_systems import MountWatch
 from distbuild.mirror.manifest import Fold, Manifest
-from distbuild.mirror.root_listing import Intake
+from distbuild.mirror.root_listing import RootListing
 from distbuild.mirror.roots import (
     Kind,
     Roots,
@@ -25,7 +25,7 @@ from distbuild.mirror.roots import (
     trace,
 )
 from distbuild.mirror.scan import Scanner
-from distbuild.mirror.search_dirs import Required
+from distbuild.mirror.search_dirs import SearchDirs
 from distbuild.mirror.symlinks import Place, Symlinks
 from distbuild.mirror.watching import FileWatcher, Pending
 from distbuild.one_shot import OneShot
@@ -71,7 +71,7 @@ class Mirroring:
         self._scanner = scanner
         self._on_change = on_change
         self._lock = threading.RLock()
-        self._required = Required()
+        self._required = SearchDirs()
         self._pending = Pending()
         self._mounts = MountWatch()
         scanner.mounted = self._mounts.points()
@@ -83,8 +83,10 @@ class Mirroring:
         self._watcher = make_watcher(self._changed, self._pending.overflowed)
         place = Place(self.manifest, self.roots, scanner, self._watcher, home)
         self._place = place
-        self._ways = Symlinks(place, self._apply, lambda d: self.require([d], named=False))
-        self._intake = Intake(place, self._ways, self._required, self._pending, self._apply)
+        self._symlinks = Symlinks(place, self._apply, lambda d: self.require([d], named=False))
+        self._root_listing = RootListing(
+            place, self._symlinks, self._required, self._pending, self._apply
+        )
         self._thread = threading.Thread(target=self._keep_up, name="mirror", daemon=True)
         self._thread.start()
 
@@ -107,7 +109,7 @@ class Mirroring:
         """
         for spelled, now in self._required.moved(directories, named=named):
             with self._lock:
-                self._intake.take_in(spelled, now)
+                self._root_listing.take_in(spelled, now)
 
     def closed(self, directories: Iterable[str]) -> str | None:
         """The first of these required directories that this process may not read though another
@@ -130,7 +132,7 @@ class Mirroring:
             way = trace(directory)
             if way.real is None or not way.is_directory or self.roots.holding(way.real):
                 return
-            self._intake.defer(way.real)
+            self._root_listing.defer(way.real)
 
     def settle(self) -> int:
         """A generation that contains every change made before the call."""
@@ -147,7 +149,7 @@ class Mirroring:
                 self._drain()
             self._list_polled(asked)
             self._look_for_moves()
-            self._intake.forget_gone()
+            self._root_listing.forget_gone()
             return self.manifest.generation
 
     def _look_behind(self, point: str) -> None:
@@ -157,8 +159,8 @@ class Mirroring:
         self._watcher.forget(point)
         self._pending.changed(point, is_directory=True)
         # ``forget`` has also dropped the watches of a root that was listed a moment ago.
-        self._intake.renew(r for r in self.roots if r.path != point and inside(r.path, point))
-        self._ways.watch_again([point])
+        self._root_listing.renew(r for r in self.roots if r.path != point and inside(r.path, point))
+        self._symlinks.watch_again([point])
 
     def _look_at_other_names(self) -> None:
         for path in self._scanner.written_elsewhere():
@@ -171,7 +173,7 @@ class Mirroring:
         self._polled_at = next(self._moments)
         for root in self.roots:
             if root.polled:
-                self._intake.rescan(root)
+                self._root_listing.rescan(root)
 
     def want(self, path: str) -> bool:
         """Mirror one file regardless of its name and size, and the files beside it. Returns False
@@ -182,8 +184,8 @@ class Mirroring:
                 return False
             before = self.manifest.get(way.real)
             self._scanner.wanted.add(way.real)
-            self._ways.ask(path)
-            self._intake.surround(posixpath.dirname(path))
+            self._symlinks.ask(path)
+            self._root_listing.surround(posixpath.dirname(path))
             entry = self.manifest.get(way.real)
             return entry is not None and entry != before
 
@@ -224,7 +226,7 @@ class Mirroring:
                 self.manifest.generation,
                 self.manifest.summary(),
                 None if offer else self.manifest.since(base),
-                self._intake.survey.shown(),
+                self._root_listing.survey.shown(),
             )
 
     def wanted(self) -> list[str]:
@@ -271,15 +273,15 @@ class Mirroring:
         if lost:
             self._rescan_all()
             return
-        self._ways.heed(paths)
-        self._apply(self._intake.survey.states(paths))
+        self._symlinks.heed(paths)
+        self._apply(self._root_listing.survey.states(paths))
 
     def _rescan_all(self) -> None:
         self.rescans += 1
         log.warning("change events were lost; every root is listed again")
-        self._intake.renew(self.roots)
-        self._ways.recheck_pinned()
-        self._ways.follow_all()
+        self._root_listing.renew(self.roots)
+        self._symlinks.recheck_pinned()
+        self._symlinks.follow_all()
 
     def _apply(self, batch: dict[str, Entry | None]) -> None:
         """Apply a batch to the manifest, and mirror the targets of its symlinks."""
@@ -290,12 +292,12 @@ class Mirroring:
         has_removed = any(isinstance(self.manifest.get(p), _HOLDS_LINKS) for p in ended)
         if self.manifest.apply(batch):
             self._on_change()
-        self._intake.survey.has_changed(batch)
-        self._ways.part(batch)
+        self._root_listing.survey.has_changed(batch)
+        self._symlinks.part(batch)
         if has_removed:
-            self._ways.prune()
+            self._symlinks.prune()
         for link, entry in links.items():
-            self._ways.consider(link, entry, fresh=link in fresh)
+            self._symlinks.consider(link, entry, fresh=link in fresh)
 
     def _look_for_moves(self) -> None:
         """Detect changes without events: moved ancestors, new targets, unwatched directories."""
@@ -304,6 +306,6 @@ class Mirroring:
         if WINDOWS:
             moved = [r for r in held if r in moved or disk.is_respelled(r.path)]
         if moved:
-            self._intake.renew(moved)
-            self._ways.recheck_pinned()
-        self._ways.look()
+            self._root_listing.renew(moved)
+            self._symlinks.recheck_pinned()
+        self._symlinks.look()

@@ -12,7 +12,7 @@ from distbuild.mirror import policy
 from distbuild.mirror.file_systems import is_remote
 from distbuild.mirror.manifest import DIRECTORY
 from distbuild.mirror.roots import Kind, Pins, Root, inside, standing, trace
-from distbuild.mirror.search_dirs import Required
+from distbuild.mirror.search_dirs import SearchDirs
 from distbuild.mirror.symlinks import Place, Symlinks
 from distbuild.mirror.watching import Pending
 from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry
@@ -180,23 +180,23 @@ def _is_followed(root: Root) -> bool:
     return root.kind is not Kind.DEFERRED
 
 
-class Intake:
+class RootListing:
     """Adds roots to a ``place`` and lists them; ``apply`` adds a batch to the manifest."""
 
     def __init__(
         self,
         place: Place,
-        ways: Symlinks,
-        required: Required,
+        symlinks: Symlinks,
+        required: SearchDirs,
         pending: Pending,
         apply: Callable[[dict[str, Entry | None]], None],
     ) -> None:
         self._place = place
-        self._ways = ways
+        self._symlinks = symlinks
         self._required = required
         self._pending = pending
         self._apply = apply
-        self.survey = Survey(place, ways.pins, self._narrow)
+        self.survey = Survey(place, symlinks.pins, self._narrow)
         # Roots whose directory is gone, the one that went last at the end.
         self._gone: dict[str, Root] = {}
 
@@ -206,11 +206,11 @@ class Intake:
         self._required.note(spelled, now)
         way = trace(spelled)
         missed = way.real is not None and self._place.manifest.get(way.real) != DIRECTORY
-        released = self._ways.pins.hold(_holder(spelled), way.entries)
+        released = self._symlinks.pins.hold(_holder(spelled), way.entries)
         self._apply(dict(way.entries))
-        self._ways.release(released)
+        self._symlinks.release(released)
         if now is None or way.real is None or not way.is_directory:
-            self._ways.recheck_pinned()
+            self._symlinks.recheck_pinned()
             if way.real is not None and not way.is_directory:
                 self._take_file(spelled, way.real)
             return
@@ -247,7 +247,7 @@ class Intake:
         """Mirror a file that is named as a directory: compilers warn about it."""
         if policy.is_pseudo_fs(real):
             return
-        self._ways.ask(spelled)  # no event would report its changes
+        self._symlinks.ask(spelled)  # no event would report its changes
         if self._place.manifest.get(real) is None:
             self._required.closed.add(spelled)
 
@@ -267,7 +267,7 @@ class Intake:
             renewed.update((r.path, r) for r in nested if r is not None)
         for root in renewed.values():
             self.rescan(root)
-        self._ways.watch_again(renewed.keys())
+        self._symlinks.watch_again(renewed.keys())
 
     def rescan(self, root: Root) -> None:
         """List a root again and apply the differences."""
@@ -278,7 +278,7 @@ class Intake:
         root.listed = standing(root.path)
         if root.listed is None:
             self._place.watcher.forget(root.path)
-            pinned = root.path in self._ways.pins.paths  # the path may be a file now
+            pinned = root.path in self._symlinks.pins.paths  # the path may be a file now
             self._apply({root.path: self._place.scanner.entry(root.path) if pinned else None})
             return
         self._apply(self.survey.subtree(root.path, root))
@@ -292,13 +292,13 @@ class Intake:
             del self._gone[path]
             self._place.watcher.forget(path)
             self._place.roots.discard(path)
-            self._ways.forget_below(path)
+            self._symlinks.forget_below(path)
             self._unpin(self._required.forget_gone(path))
         self._unpin(self._required.forget_absent(MAX_ABSENT))
 
     def _unpin(self, directories: Iterable[str]) -> None:
         for spelled in directories:
-            self._ways.release(self._ways.pins.release(_holder(spelled)))
+            self._symlinks.release(self._symlinks.pins.release(_holder(spelled)))
 
     def _respell(self, root: Root) -> None:
         """Replace a root's path with the present spelling of its directory."""

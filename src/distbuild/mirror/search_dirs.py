@@ -16,7 +16,7 @@ from distbuild.protocol.messages import Entry, SymlinkEntry
 from distbuild.system import disk
 
 
-class Required:
+class SearchDirs:
     """Directories with their (device, inode) when they were last added, None for absent ones.
 
     ``named`` ones come from a job or the configuration, not from the memory of an earlier run.

@@ -91,13 +91,13 @@ def watcher_maker(scratch: Path) -> MakeWatcher:
 
 def is_prompt(make: MakeWatcher, scratch: Path) -> bool:
     """Whether, in a trial, a watcher has reported each change when its barrier returns."""
-    told: set[str] = set()
+    reported: set[str] = set()
     lost: list[bool] = []
     try:
         with tempfile.TemporaryDirectory(dir=scratch) as made:
             inner = Path(made) / "inner"
             inner.mkdir()
-            watcher = make(lambda path, _: told.add(path), lambda: lost.append(True))
+            watcher = make(lambda path, _: reported.add(path), lambda: lost.append(True))
             try:
                 top = disk.realpath(from_system(made))
                 watcher.cover(top)
@@ -105,7 +105,7 @@ def is_prompt(make: MakeWatcher, scratch: Path) -> bool:
                 for name in map(str, range(TRIAL_ROUNDS)):
                     (inner / "new").write_text(name, encoding="ascii")
                     os.replace(inner / "new", inner / name)
-                    seen = seen and watcher.barrier() and f"{top}/inner/{name}" in told
+                    seen = seen and watcher.barrier() and f"{top}/inner/{name}" in reported
                 return seen and not lost
             finally:
                 watcher.stop()

@@ -181,12 +181,12 @@ class WindowsWatcher:
             self._changed(watch.directory, True)
             return
         try:
-            self._tell(watch, completion.data)
+            self._emit(watch, completion.data)
         except Exception:
             log.exception("events lost: %s", watch.directory)
             self._overflowed()
 
-    def _tell(self, watch: _WatchedDirectory, data: bytes) -> None:
+    def _emit(self, watch: _WatchedDirectory, data: bytes) -> None:
         if not data:
             self._overflowed()
         for action, name in notifications(data):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from distbuild.mirror.manifest import Manifest
 from distbuild.protocol.codec import bundle
 from distbuild.protocol.messages import BATCH_BYTES, Bundle, Digest, FileEntry
-from distbuild.push.found_files import Ahead
+from distbuild.push.found_files import FoundFiles
 from distbuild.system import disk
 
 #: A group is closed once its contents, not compressed, have this many bytes. A content as large is
@@ -174,7 +174,7 @@ class BlobSource:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._lock = threading.Lock()
-        self.ahead = Ahead()
+        self.ahead = FoundFiles()
         self._users = 0
         # Empty while there are no senders.
         self._groups = Groups()

@@ -14,7 +14,7 @@ STEP = 400
 Found = tuple[str, FileEntry]
 
 
-class Ahead:
+class FoundFiles:
     """Files in the order in which they were found, until ``close``; thread-safe."""
 
     def __init__(self) -> None:
@@ -23,9 +23,9 @@ class Ahead:
         self._bells: list[threading.Event] = []
         self.is_closed = False
 
-    def listen(self, bell: threading.Event) -> None:
-        """Set ``bell`` after every ``STEP`` files found."""
-        self._bells.append(bell)
+    def listen(self, event: threading.Event) -> None:
+        """Set ``event`` after every ``STEP`` files found."""
+        self._bells.append(event)
 
     def found(self, path: str, entry: FileEntry) -> None:
         """Add a file that the scan has hashed; ignored after ``close``."""
@@ -34,8 +34,8 @@ class Ahead:
         self._paths[entry.digest] = (path, entry)
         self._files.append((path, entry))
         if len(self._files) % STEP == 0:
-            for bell in self._bells:
-                bell.set()
+            for event in self._bells:
+                event.set()
 
     def after(self, begin: int) -> list[Found]:
         """The files found after the first ``begin``; none while the scan goes on and they are fewer

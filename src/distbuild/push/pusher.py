@@ -22,7 +22,7 @@ from distbuild.push.sending import ContentSender
 from distbuild.push.worker_client import CONNECT_TIMEOUT_S, WorkerClient
 
 
-class Filler:
+class FirstSync:
     """Fills one empty worker's store during the first scan; runs in the worker's push thread.
 
     ``is_over`` returns whether to give up.
@@ -132,7 +132,7 @@ class Pusher:
         # status that is still outstanding. 0: none.
         self._heard = self._told = self._asked = 0.0
         self._wanted = self._is_doubted = False
-        self._filler = Filler(
+        self._filler = FirstSync(
             client,
             client_id,
             source,
@@ -171,7 +171,7 @@ class Pusher:
         self._bell.set()
         self._thread.join(timeout=CONNECT_TIMEOUT_S)
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Wake the thread: the manifest has changed, or the worker must be filled. Ends the pause
         after ``clean``."""
         self._asleep = False
@@ -273,8 +273,8 @@ class Pusher:
 
     def _set_up(self) -> None:
         """Evaluate a status just received; an older one does not reflect later pushes."""
-        told = (self.status.get("worker"), self.status.get("name"))
-        worker = next(filter(messages.is_worker_name, told), self.host)
+        reported = (self.status.get("worker"), self.status.get("name"))
+        worker = next(filter(messages.is_worker_name, reported), self.host)
         if self.up and worker != self.worker:
             self._lost(self.worker)
         if not self.up or worker != self.worker:

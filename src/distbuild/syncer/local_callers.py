@@ -55,7 +55,7 @@ class WrapperOrders(msgspec.Struct, frozen=True):
     outputs: PreparedOutputs | None = None
 
 
-class Here:
+class LocalCallers:
     """Compiles for wrappers of this machine."""
 
     def __init__(self, compiles: Compiles, slots: LocalSlots) -> None:

@@ -30,7 +30,7 @@ from distbuild.push.pusher import Pusher
 from distbuild.push.worker_client import WorkerClient
 from distbuild.syncer.compile import Compiles
 from distbuild.syncer.compilers import Compilers
-from distbuild.syncer.local_callers import Here
+from distbuild.syncer.local_callers import LocalCallers
 from distbuild.syncer.prepare import Preparer
 from distbuild.syncer.servers import serve_syncer
 from distbuild.syncer.service import Parts, Service
@@ -94,7 +94,7 @@ class SyncerProcess:
     ) -> None:
         self._cache = DigestCache(home.state / "digests.msgpack", rules_of(policy, scan))
         scanner = Scanner(self._cache, config.max_file_bytes)
-        self._mirroring = Mirroring(scanner, watcher_maker(home.state), _user_home(), self._ring)
+        self._mirroring = Mirroring(scanner, watcher_maker(home.state), _user_home(), self._notify)
         self._saving = threading.Lock()
         self._memory = RootMemory(home.state / "roots.msgpack")
         source = BlobSource(self._mirroring.manifest)
@@ -120,7 +120,7 @@ class SyncerProcess:
         self._config = config
         slots = LocalSlots(config.local_slots or os.cpu_count() or 1)
         self._relief = Relief(self._farm, slots) if config.local_slots else None
-        here = Here(compiles, slots)
+        here = LocalCallers(compiles, slots)
         state = disk.realpath(from_system(str(home.state)))
         parts = (source, compiles, compilers, self._pushers, here)
         self.service = Service(Parts(client_id, state, self._farm, self._mirroring, *parts))
@@ -171,7 +171,7 @@ class SyncerProcess:
         for file in self._memory.files:
             self._mirroring.want(file)
         self._mirroring.ready.set()
-        self._ring()
+        self._notify()
         gc.collect()
         _spare_the_collector()
         log.info("first scan: %.2f s", time.monotonic() - started)
@@ -192,9 +192,9 @@ class SyncerProcess:
             except OSError as error:
                 log.warning("state is not saved: %s", error)
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         for pusher in self._pushers:
-            pusher.ring()
+            pusher.notify()
 
 
 def _spare_the_collector() -> None:

@@ -168,7 +168,7 @@ def make_handlers(service: Service, gate: Gate) -> dict[str, Handler]:
 
     def lease(call: Call) -> Steps:
         if len(call.body) > MAX_LEASE_BYTES:
-            raise RequestRefused(413, "a worker that has more to tell than is taken")
+            raise RequestRefused(413, "the lease request is too long")
         message = gate.message(call, "worker", messages.LeaseRequest)
         same_version(message.version)
         return service.lease(message)

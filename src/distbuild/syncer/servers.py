@@ -64,7 +64,7 @@ def _network(config: Config, credentials: Credentials, gate: Gate) -> Front:
         # Network clients, even without a token, cannot use up the wrappers' share of descriptors.
         max_connections=_raise_limit() // 2,
         patience_s=PATIENCE_S,
-        guests=sys.maxsize,
+        foreign_threads=sys.maxsize,
     )
 
 
@@ -82,7 +82,7 @@ def _local(home: Home) -> Front:
         max_connections=sys.maxsize,
         beat=beat,
         # One network thread stays free to renew leases even if outputs go to a slow disk.
-        guests=NETWORK_THREADS - 1,
+        foreign_threads=NETWORK_THREADS - 1,
     )
 
 

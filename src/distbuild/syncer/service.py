@@ -25,7 +25,7 @@ from distbuild.push.bundles import BlobSource
 from distbuild.push.pusher import Pusher
 from distbuild.syncer.compile import Compiles
 from distbuild.syncer.compilers import Compilers
-from distbuild.syncer.local_callers import Caller, Here, WrapperOrders
+from distbuild.syncer.local_callers import Caller, LocalCallers, WrapperOrders
 from distbuild.syncer.understand import Submission
 from distbuild.syncer.worker_check import check_workers
 from distbuild.syncer.worker_status import WorkerView, shown_path
@@ -49,7 +49,7 @@ class Parts(msgspec.Struct, frozen=True):
     compiles: Compiles
     compilers: Compilers
     pushers: tuple[Pusher, ...]
-    here: Here
+    here: LocalCallers
 
 
 class Service:
@@ -75,7 +75,7 @@ class Service:
         return msgspec.structs.replace(reply, detail=shown_path(reply.detail))
 
     def run(self, request: messages.SubmitRequest) -> Generator[OneShot, None, WrapperOrders]:
-        """Compile for a wrapper of this machine; see ``Here.run``."""
+        """Compile for a wrapper of this machine; see ``LocalCallers.run``."""
         caller = Caller(request.umask & 0o777, request.group, request.place, request.places_outputs)
         return self._parts.here.run(_submission(request), caller)
 
@@ -97,7 +97,7 @@ class Service:
         counts = self._parts.mirroring.manifest.counts()
         before = {p.host: (p.sent_blobs, p.sent_bytes) for p in self._parts.pushers}
         for pusher in self._parts.pushers:
-            pusher.ring()
+            pusher.notify()
         while True:
             hosts = [self._progress(p, target, *before[p.host]) for p in self._parts.pushers]
             yield {"files": counts.files, "bytes": counts.size, "workers": hosts}
@@ -231,10 +231,10 @@ class Service:
             p for p in self._parts.pushers if p.worker not in known or same == identity_of(p.worker)
         ]
 
-    def deliver(self, result: msgspec.Raw, tell: Callable[[OneShot], None] = OneShot.set) -> bool:
+    def deliver(self, result: msgspec.Raw, notify: Callable[[OneShot], None] = OneShot.set) -> bool:
         """Decode and accept a worker's result; False: it was dropped. See ``Farm.deliver``."""
         try:
-            return self._parts.farm.deliver(messages.decode(result, messages.ResultRequest), tell)
+            return self._parts.farm.deliver(messages.decode(result, messages.ResultRequest), notify)
         except ProtocolError as error:
             # The job is retried on another worker if its lease can be decoded. If not, ``decode``
             # raises and the lease expires.

@@ -375,7 +375,6 @@ def _again(*, with_more: bool) -> Verdict:
 
 
 def _own_paths(task: Task) -> list[str]:
-    """The files that were sent with the task."""
     return [os.fsdecode(file.path) for file in task.files]
 
 
@@ -398,5 +397,4 @@ def _places(task: Task, missing: MissingInclude) -> list[str]:
 
 
 def _beside(header: str) -> list[str]:
-    """The paths where a compiler looks for a header's precompiled form."""
     return [header + suffix for suffix in PRECOMPILED_SUFFIXES]

@@ -122,4 +122,4 @@ def _judged(outcome: ResultRequest | Local, seconds: float) -> Checked:
 
 def _first_line(text: bytes) -> str:
     lines = text.decode("utf-8", "replace").strip().splitlines()
-    return lines[0][:_MAX_DETAIL] if lines else "it failed without a word"
+    return lines[0][:_MAX_DETAIL] if lines else "it failed and printed nothing"

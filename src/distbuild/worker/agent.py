@@ -59,7 +59,7 @@ class Workshop(msgspec.Struct, frozen=True):
     #: ``name`` identifies this process to syncers; ``label`` (HOST:PORT) is for people.
     name: str
     label: str
-    forest: Trees
+    trees: Trees
     store: Store
     compilers: InstalledCompilers
     runner: JobRunner
@@ -200,7 +200,7 @@ class Agent:
             return []
         tree, error = None, ""
         try:
-            tree = self._shop.forest.tree_for(self._syncer.url, reply.client)
+            tree = self._shop.trees.tree_for(self._syncer.url, reply.client)
             if reply.changes is not None:
                 follow(tree, reply.changes, self._syncer, self._shop.store)
             self._position = tree.position()[:2]
@@ -210,8 +210,8 @@ class Agent:
             error = str(failure)
         return [Run(job, ended, tree, reply.epoch, error, clock) for job, ended in held]
 
-    def _compared(self, told: float) -> Clock:
-        off_s = off_by(told, time.time())
+    def _compared(self, sent: float) -> Clock:
+        off_s = off_by(sent, time.time())
         if off_s and not self._is_off:
             _log.warning("this clock is %+.0f s off that of %s", off_s, self._syncer.url)
         self._is_off = bool(off_s)
@@ -248,7 +248,7 @@ class Agent:
             self._leases.remove([run.job.lease_id])
         else:
             if result.error:
-                self._shop.forest.heal()
+                self._shop.trees.heal()
             self._delivery.put(result)
 
     def _ended(

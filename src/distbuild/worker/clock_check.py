@@ -21,14 +21,14 @@ MAX_OFF_S = 2.0
 _TELL_TIME = (b"__DATE__", b"__TIME__")
 
 
-def off_by(told: float, now: float) -> float:
-    """Seconds by which this machine's clock is ahead of one that just sent ``told`` (Unix time).
+def off_by(sent: float, now: float) -> float:
+    """Seconds by which this machine's clock is ahead of one that just sent ``sent`` (Unix time).
 
-    0 up to MAX_OFF_S, and where ``told`` is 0 (not sent). Includes the message's own delay: a
+    0 up to MAX_OFF_S, and where ``sent`` is 0 (not sent). Includes the message's own delay: a
     job's delay is part of the time that it would show, too.
     """
-    off = now - told
-    return off if told and abs(off) > MAX_OFF_S else 0.0
+    off = now - sent
+    return off if sent and abs(off) > MAX_OFF_S else 0.0
 
 
 class Clock(msgspec.Struct, frozen=True):

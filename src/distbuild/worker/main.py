@@ -135,7 +135,7 @@ def start(
 
     announce(_first_words(home, config, workshop, confined))
     status = WorkerStatus(workshop, confined, distbuild.__version__)
-    return make_app(workshop.forest, workshop.store, credentials, status), finish
+    return make_app(workshop.trees, workshop.store, credentials, status), finish
 
 
 def _first_words(home: Home, config: Config, workshop: Workshop, confined: Confined) -> str:
@@ -152,8 +152,8 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
     try:
         store = Store(home.store)
         own_files = OwnFiles(store, enabled=config.reuse_own_files)
-        forest = Trees(home.sandbox, store, own_files)
-        forest.set_aside_old()
+        trees = Trees(home.sandbox, store, own_files)
+        trees.set_aside_old()
     except InfrastructureError as error:
         raise ConfigError(f"{home.path}: {error}") from error
     sandbox, confined = _sandbox(home, config, search_path)
@@ -165,12 +165,12 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
     ahead = cores // _SLOTS_PER_JOB_AHEAD if len(syncer_urls(config)) == 1 else 0
     slots = Slots[Run](cores, ahead)
     threads = max(MIN_THREADS, os.cpu_count() or 1)
-    runner = JobRunner(name, compilers, sandbox, os.fsencode(from_system(str(forest.jobs))))
+    runner = JobRunner(name, compilers, sandbox, os.fsencode(from_system(str(trees.jobs))))
     return (
         Workshop(
             name=name,
             label=worker_label(socket.gethostname(), config.port),
-            forest=forest,
+            trees=trees,
             store=store,
             compilers=compilers,
             runner=runner,
@@ -252,5 +252,5 @@ def _check_place(home: Home) -> None:
 
 def _clean_up(workshop: Workshop, config: Config) -> None:
     """Delete an earlier process's trees and evict unused blobs; slow, for a thread of its own."""
-    workshop.forest.delete_old()
+    workshop.trees.delete_old()
     workshop.store.evict(time.time(), config.store_bytes)

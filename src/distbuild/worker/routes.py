@@ -36,7 +36,7 @@ M = TypeVar("M", bound=Message)
 Status = Callable[[], Mapping[str, Any]]
 
 
-def make_app(forest: Trees, store: Store, credentials: Credentials, status: Status) -> flask.Flask:
+def make_app(trees: Trees, store: Store, credentials: Credentials, status: Status) -> flask.Flask:
     """The Flask app over all clients' trees and their store."""
     app = flask.Flask("daemon", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
@@ -54,22 +54,22 @@ def make_app(forest: Trees, store: Store, credentials: Credentials, status: Stat
     def show_status() -> flask.Response:
         return flask.jsonify(status())
 
-    _add_mirror_routes(app, forest, store)
+    _add_mirror_routes(app, trees, store)
     _translate_errors(app)
     return app
 
 
-def _add_mirror_routes(app: flask.Flask, forest: Trees, store: Store) -> None:
+def _add_mirror_routes(app: flask.Flask, trees: Trees, store: Store) -> None:
     @app.post("/api/v1/mirror/changes")
     def take_changes() -> flask.Response:
         changes = _body(Changes)
         store.put_all(changes.bundles)
-        return _answer(encode(forest.tree(changes.client).apply(changes)))
+        return _answer(encode(trees.tree(changes.client).apply(changes)))
 
     @app.post("/api/v1/mirror/lacking")
     def tell_lacking() -> flask.Response:
         changes = _body(Changes)
-        return _answer(encode(forest.tree(changes.client).lacking(changes)))
+        return _answer(encode(trees.tree(changes.client).lacking(changes)))
 
     @app.post("/api/v1/mirror/blobs")
     def take_blobs() -> flask.Response:
@@ -78,7 +78,7 @@ def _add_mirror_routes(app: flask.Flask, forest: Trees, store: Store) -> None:
 
     @app.post("/api/v1/clean")
     def clean() -> flask.Response:
-        forest.clean(_body(CleanRequest).client)
+        trees.clean(_body(CleanRequest).client)
         return _answer(_NOTHING)
 
 
@@ -136,7 +136,7 @@ class WorkerStatus:
             **shop.tally.counts(),
             "uptime_s": round(time.monotonic() - self._started, 1),
             "clients": {
-                name: msgspec.structs.asdict(tree) for name, tree in shop.forest.status().items()
+                name: msgspec.structs.asdict(tree) for name, tree in shop.trees.status().items()
             },
             "sandbox": msgspec.structs.asdict(self._confined),
             "store": msgspec.structs.asdict(shop.store.status()),

@@ -104,8 +104,8 @@ def _full(worker: Mapping[str, Any], error: str) -> str:
 
 def _another_compiler(worker: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -> str:
     listed = worker.get("toolchains")
-    told = [t for t in listed if isinstance(t, dict)] if isinstance(listed, list) else []
-    theirs = sorted({shown(compiler.get("version")) for compiler in told})[:_MAX_NAMED]
+    has = [t for t in listed if isinstance(t, dict)] if isinstance(listed, list) else []
+    theirs = sorted({shown(toolchain.get("version")) for toolchain in has})[:_MAX_NAMED]
     mine = sorted({compiler["version"] for compiler in compilers})
     differs = " (of another build)" if set(mine) & set(theirs) else ""
     return (

@@ -222,7 +222,7 @@ def test_a_failed_job_wakes_a_worker_that_may_have_it(farm: Farm) -> None:
     """And not the one that failed it, though that one asked for more first."""
     failed, better = (farm.lease(asking(name, 1, LONG_S)) for name in ("failed", "better"))
     next(failed)
-    bell = next(better)
+    event = next(better)
     execution = farm.execute(task())
     next(execution)
     with pytest.raises(StopIteration) as ended:
@@ -230,9 +230,9 @@ def test_a_failed_job_wakes_a_worker_that_may_have_it(farm: Farm) -> None:
     [(lease, _)] = ended.value.value
     again = farm.lease(asking("failed", 2, LONG_S))
     next(again)
-    assert not bell.is_set()
+    assert not event.is_set()
     assert farm.deliver(ResultRequest(lease, "failed", error="disk full"))
-    assert bell.is_set()
+    assert event.is_set()
     for open_one in (execution, again, better):
         open_one.close()
 

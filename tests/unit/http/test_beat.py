@@ -175,7 +175,7 @@ def test_descriptors_wait_for_room() -> None:
                 break
             assert filled
         transport.hint(INTERIM)  # is not missed
-        assert not transport.offer(b"answer", [file.fileno()])
+        assert not transport.send_some(b"answer", [file.fileno()])
         assert not transport.push()
         data, got = b"", list[int]()
         while not got:

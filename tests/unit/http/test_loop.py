@@ -233,7 +233,7 @@ def test_a_large_body_is_taken_of_those_who_may(served: Served) -> None:
 
 def test_a_body_that_breaks_off_gives_its_memory_back(served: Served) -> None:
     head = b"POST / HTTP/1.1\r\nAuthorization: me\r\nContent-Length: %d\r\n\r\n" % MAX_BODY
-    taken = served.server._door._allowance._taken
+    taken = served.server._acceptor._body_budget._taken
     with served.connect() as connection:
         connection.sendall(head)
         assert eventually(lambda: len(taken) == 1)
@@ -551,7 +551,9 @@ def test_what_is_asked_before_the_end_is_answered(tls: ServedTls) -> None:
 
 def test_a_server_lends_what_goes_on_to_a_few_threads_of_others(tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
-    served = Served(lambda **rest: Front(listen_unix(path), Plain, guests=1, **rest), path=path)
+    served = Served(
+        lambda **rest: Front(listen_unix(path), Plain, foreign_threads=1, **rest), path=path
+    )
     clients = [served.connect() for _ in range(3)]
     try:
         for client in clients:

@@ -16,9 +16,9 @@ from distbuild.http.request import (
 MAX_BODY = 50_000_000
 
 
-def reader(allowance: BodyBudget | None = None) -> RequestReader:
+def reader(body_budget: BodyBudget | None = None) -> RequestReader:
     return RequestReader(
-        MAX_BODY, lambda headers: headers.get("authorization") == "me", allowance or BodyBudget()
+        MAX_BODY, lambda headers: headers.get("authorization") == "me", body_budget or BodyBudget()
     )
 
 
@@ -178,9 +178,9 @@ def test_what_comes_behind_a_large_body_has_room_too() -> None:
 # --- memory -------------------------------------------------------------------------------------
 
 
-def announced(length: int, allowance: BodyBudget) -> RequestReader:
+def announced(length: int, body_budget: BodyBudget) -> RequestReader:
     """A reader after a head that says so."""
-    read = reader(allowance)
+    read = reader(body_budget)
     read.feed(post(b"", b"Authorization: me").replace(b": 0", b": %d" % length))
     read.next()
     return read
@@ -229,36 +229,36 @@ def test_an_ordinary_body_is_never_copied(length: int) -> None:
 
 
 def test_all_bodies_under_way_share_an_allowance() -> None:
-    allowance = BodyBudget(2 * FIRST_BYTES)
-    first, second = announced(FIRST_BYTES, allowance), announced(MAX_BODY, allowance)
-    for refused in (announced(FIRST_BYTES, allowance), announced(MAX_BODY, allowance)):
+    body_budget = BodyBudget(2 * FIRST_BYTES)
+    first, second = announced(FIRST_BYTES, body_budget), announced(MAX_BODY, body_budget)
+    for refused in (announced(FIRST_BYTES, body_budget), announced(MAX_BODY, body_budget)):
         assert [request.problem[:3] for request in all_of(refused)] == ["503"]
     fill(first, bytes(FIRST_BYTES))
     assert [len(request.body) for request in all_of(first)] == [FIRST_BYTES]
-    assert announced(FIRST_BYTES, allowance).next() is None
-    small = announced(FREE_BODY_BYTES, allowance)
+    assert announced(FIRST_BYTES, body_budget).next() is None
+    small = announced(FREE_BODY_BYTES, body_budget)
     small.feed(bytes(FREE_BODY_BYTES))
     assert [len(request.body) for request in all_of(small)] == [FREE_BODY_BYTES]
     second.close()
-    assert announced(FIRST_BYTES, allowance).next() is None
+    assert announced(FIRST_BYTES, body_budget).next() is None
 
 
 def test_a_body_in_hand_counts_until_it_was_answered() -> None:
-    allowance = BodyBudget(2 * FIRST_BYTES)
-    read = announced(2 * FIRST_BYTES, allowance)
+    body_budget = BodyBudget(2 * FIRST_BYTES)
+    read = announced(2 * FIRST_BYTES, body_budget)
     fill(read, bytes(2 * FIRST_BYTES))
     request = read.next()
     assert request is not None
-    [refused] = all_of(announced(FIRST_BYTES, allowance))
+    [refused] = all_of(announced(FIRST_BYTES, body_budget))
     assert refused.problem[:3] == "503"
     assert read.next() is None  # the connection goes on
-    assert announced(FIRST_BYTES, allowance).next() is None
+    assert announced(FIRST_BYTES, body_budget).next() is None
 
 
 @pytest.mark.parametrize("fed", [False, True])
 def test_a_body_that_outgrows_what_is_left_is_given_up(fed: bool) -> None:
-    allowance = BodyBudget(3 * FIRST_BYTES)
-    read, other = announced(MAX_BODY, allowance), announced(2 * FIRST_BYTES, allowance)
+    body_budget = BodyBudget(3 * FIRST_BYTES)
+    read, other = announced(MAX_BODY, body_budget), announced(2 * FIRST_BYTES, body_budget)
     (read.feed if fed else lambda data: fill(read, data))(bytes(FIRST_BYTES + 1))
     (read.feed if fed else lambda data: fill(read, data))(bytes(3 * FIRST_BYTES))
     assert [request.problem[:3] for request in all_of(read)] == ["503"]

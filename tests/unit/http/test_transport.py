@@ -153,13 +153,13 @@ def test_a_room_may_be_smaller_or_larger_than_a_record(pair: Pair, size: int) ->
 
 def test_what_finds_no_room_is_kept_and_nothing_passes_it(pair: Pair) -> None:
     parts = [os.urandom(10_000_000), os.urandom(3), os.urandom(HALF)]
-    assert [pair.server.offer(part) for part in parts] == [False] * 3
+    assert [pair.server.send_some(part) for part in parts] == [False] * 3
     assert not pair.server.push()
     received = b""
     while not pair.server.push() or len(received) < sum(map(len, parts)):
         received += pair.client.recv(1_000_000)
     assert received == b"".join(parts)
-    assert pair.server.offer(b"more")
+    assert pair.server.send_some(b"more")
     assert pair.client.recv(10) == b"more"
 
 

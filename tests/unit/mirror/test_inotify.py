@@ -316,7 +316,7 @@ def test_a_local_directory_is_not_remote(tmp_path: Path) -> None:
 def test_what_changes_in_the_root_directory_has_one_slash(watched: Watched) -> None:
     assert watched.watcher.add("/")
     number = watched.watcher._watched["/"][0]
-    watched.watcher._tell(number, watched.watcher._bits.IN_CREATE, b"new")
+    watched.watcher._emit(number, watched.watcher._bits.IN_CREATE, b"new")
     assert watched.told == {"/new": False}
     watched.watcher.forget("/")
     assert watched.watcher._watched == {}

@@ -1044,11 +1044,11 @@ def test_sandboxes_that_come_and_go_leave_nothing_behind(mirror: Mirror) -> None
     sandboxes = {p for p in manifest.below(str(base)) if "/sandbox/" in p}
     assert len(sandboxes) <= survey_module.MAX_GONE_ROOTS
     assert len(list(live.roots)) <= survey_module.MAX_GONE_ROOTS + 2
-    assert len(live._ways.pins.paths) <= 2 * survey_module.MAX_GONE_ROOTS + 20
+    assert len(live._symlinks.pins.paths) <= 2 * survey_module.MAX_GONE_ROOTS + 20
     assert manifest.get(str(sources / "a.h")) is None
-    assert live._ways._alike.links() == []
-    assert live._ways._loose.unwatched() == []
-    assert live._ways._loose._directories == {}
+    assert live._symlinks._alike.links() == []
+    assert live._symlinks._loose.unwatched() == []
+    assert live._symlinks._loose._directories == {}
     again = sandbox(base, 0, sources)
     mirror.job(again / "work")
     assert isinstance(manifest.get(str(sources / "a.h")), FileEntry)
@@ -1083,7 +1083,7 @@ def test_absent_directories_are_forgotten_after_a_while(mirror: Mirror) -> None:
     shutil.rmtree(base / "gone")
     mirror.job(base)
     live = mirror.mirroring
-    assert len(live._ways.pins.paths) <= survey_module.MAX_ABSENT + 20
+    assert len(live._symlinks.pins.paths) <= survey_module.MAX_ABSENT + 20
     late = write(tops[0] / "absent/a.h")  # the oldest one
     mirror.job(late.parent)
     assert isinstance(live.manifest.get(str(late)), FileEntry)

@@ -83,7 +83,7 @@ class Watched:
     def _overflowed(self) -> None:
         self.lost += 1
 
-    def tell(self, key: int, data: bytes | None) -> None:
+    def notify(self, key: int, data: bytes | None) -> None:
         self.changes.queue.put(Completion(key, data))
         assert self.watcher.barrier()
 
@@ -128,7 +128,7 @@ def test_events_become_paths_with_what_may_be_a_directory(watched: Watched) -> N
         (RENAMED_FROM, "old.h"),
         (RENAMED_TO, "new.h"),
     )
-    watched.tell(1, events)
+    watched.notify(1, events)
     assert watched.told == [
         ("/C/p/new", True),
         ("/C/p/a/x.h", False),
@@ -141,26 +141,26 @@ def test_events_become_paths_with_what_may_be_a_directory(watched: Watched) -> N
 
 def test_a_completion_without_data_is_a_loss(watched: Watched) -> None:
     watched.watcher.cover("/C/p")
-    watched.tell(1, b"")
+    watched.notify(1, b"")
     assert watched.lost == 1
 
 
 @pytest.mark.parametrize("data", [b"\0" * 5, struct.pack("<III", 0, 1, 100) + b"x"])
 def test_garbage_is_a_loss(watched: Watched, data: bytes) -> None:
     watched.watcher.cover("/C/p")
-    watched.tell(1, data)
+    watched.notify(1, data)
     assert watched.lost == 1
 
 
 def test_what_may_be_a_short_name_has_all_looked_at(watched: Watched) -> None:
     watched.watcher.cover("/C/p")
-    watched.tell(1, packed((MODIFIED, "LONGNA~1\\x.h")))
+    watched.notify(1, packed((MODIFIED, "LONGNA~1\\x.h")))
     assert watched.told == [("/C/p", True)]
 
 
 def test_the_end_of_a_watch_is_told_and_forgotten(watched: Watched) -> None:
     watched.watcher.cover("/C/p")
-    watched.tell(1, None)
+    watched.notify(1, None)
     assert watched.told == [("/C/p", True)]
     assert watched.watcher.add("/C/p")
     assert len(watched.changes.opened) == 2
@@ -171,7 +171,7 @@ def test_what_is_forgotten_is_told_before_and_not_after(watched: Watched) -> Non
     watched.watcher.add("/C/q")
     watched.changes.queue.put(Completion(1, packed((REMOVED, "x.h"))))
     watched.watcher.forget("/C/p")
-    watched.tell(1, packed((REMOVED, "y.h")))
+    watched.notify(1, packed((REMOVED, "y.h")))
     assert watched.told == [("/C/p/x.h", True)]
     assert watched.changes.closed == [1]
     watched.watcher.forget_one("/C/q")

@@ -32,7 +32,7 @@ class Pushed:
         self.base = base
         self.mirror = Mirror(base, "", "none")
         self.mirroring = self.mirror.mirroring
-        self.mirroring._on_change = lambda: self.pusher.ring()
+        self.mirroring._on_change = lambda: self.pusher.notify()
         self.client = FakeWorkerClient()
         self.lost: list[str] = []
         self.found: list[tuple[str, str]] = []
@@ -117,7 +117,7 @@ def test_nothing_is_said_before_the_first_scan_is_over(pushed: Pushed) -> None:
     pushed.client.wait_until(lambda: pushed.client.asked.count("status") >= 2)
     assert pushed.sent() == []
     pushed.mirroring.ready.set()
-    pushed.pusher.ring()
+    pushed.pusher.notify()
     pushed.wait()
 
 
@@ -243,7 +243,7 @@ def test_a_cleaned_worker_is_filled_again(pushed: Pushed) -> None:
     pushed.start()
     pushed.wait()
     pushed.pusher.clean()
-    pushed.pusher.ring()
+    pushed.pusher.notify()
     pushed.wait()
     assert "clean me" in pushed.sent()
 
@@ -352,7 +352,7 @@ def test_an_empty_worker_is_filled_while_the_first_scan_is_under_way(
     assert pushed.client.generation == 0
     ahead.found(str(pushed.base / "last.h"), msgspec.structs.replace(entry, digest=b"l" * 32))
     pushed.mirroring.ready.set()
-    pushed.pusher.ring()
+    pushed.pusher.notify()
     pushed.wait()
     assert pushed.sent() == ["lacking 1", "since 0"]
     assert ahead.get(found.digest) is None
@@ -373,7 +373,7 @@ def test_what_waits_for_its_group_is_sent_once_the_scan_is_over(
     pushed.client.wait_until(lambda: "lacking 1" in pushed.client.asked)
     assert pushed.sent() == ["lacking 1"]
     pushed.mirroring.ready.set()
-    pushed.pusher.ring()
+    pushed.pusher.notify()
     pushed.wait()
     # Not with the changes, which would have to be sent a second time.
     assert pushed.sent() == ["blobs 1", "since 0"]

@@ -15,7 +15,7 @@ from distbuild.http.response import Response as HttpAnswer
 from distbuild.one_shot import OneShot
 from distbuild.protocol.codec import pack
 from distbuild.protocol.messages import OutputFile, SubmitReply
-from distbuild.syncer.local_callers import MAX_PASSED, Caller, Here, WrapperOrders
+from distbuild.syncer.local_callers import MAX_PASSED, Caller, LocalCallers, WrapperOrders
 from distbuild.syncer.routes import answers
 from distbuild.system.process import views_of_files
 from tests.support.tasks import run
@@ -28,7 +28,7 @@ class Serving:
     def __init__(self, base: Path) -> None:
         self.compiling = Compiling(base)
         self.slots = LocalSlots(1)
-        self.here = Here(self.compiling.compiles, self.slots)
+        self.here = LocalCallers(self.compiling.compiles, self.slots)
 
     def run(self, *words: str, caller: Caller = CALLER) -> WrapperOrders:
         submission = self.compiling.box.submission()

@@ -16,7 +16,7 @@ from distbuild.protocol.messages import FileEntry, LeaseRequest, PullRequest, To
 from distbuild.push.bundles import BlobSource
 from distbuild.push.pusher import Pusher
 from distbuild.syncer.compile import Compiles
-from distbuild.syncer.local_callers import Here
+from distbuild.syncer.local_callers import LocalCallers
 from distbuild.syncer.service import Parts, Service
 from tests.support.preparing import IDENTITY, Box
 from tests.support.tasks import leased, run
@@ -52,7 +52,7 @@ class Serving:
                 compiles,
                 self.box.compilers,  # type: ignore[arg-type]
                 (self.pusher,),
-                Here(compiles, LocalSlots(2)),
+                LocalCallers(compiles, LocalSlots(2)),
             ),
             clock=lambda: 1e9,
         )

@@ -70,7 +70,7 @@ def test_each_worker_compiles_its_own_test(farm: Farm) -> None:
             ResultRequest("", "w1", exit_code=1, stderr=b"\xff" * 5000),
             "\N{REPLACEMENT CHARACTER}" * 200,
         ),
-        (ResultRequest("", "w1", exit_code=1), "it failed without a word"),
+        (ResultRequest("", "w1", exit_code=1), "it failed and printed nothing"),
         (ResultRequest("", "w1", error="odd", crashed=True), "compiler_crashed: w1: odd"),
     ],
 )

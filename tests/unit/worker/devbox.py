@@ -94,10 +94,10 @@ class DevBox:
 
     def __init__(self, home: Path) -> None:
         self.store = Store(home / "store")
-        self.forest = Trees(home / "sandbox", self.store, OwnFiles(self.store))
-        self.forest.set_aside_old()
+        self.trees = Trees(home / "sandbox", self.store, OwnFiles(self.store))
+        self.trees.set_aside_old()
         self.compilers = InstalledCompilers(Identifier(FileDigests(home / "programs")), SEARCH_PATH)
-        self.tree = self.forest.tree("dev")
+        self.tree = self.trees.tree("dev")
         self.entries: dict[bytes, Entry] = {}
         self.roots: set[bytes] = set()
         self.generation = 0
@@ -145,7 +145,7 @@ class DevBox:
 
     def runner(self, sandbox: Sandbox) -> JobRunner:
         """Runs jobs of this dev box."""
-        return JobRunner("worker:1", self.compilers, sandbox, os.fsencode(self.forest.jobs))
+        return JobRunner("worker:1", self.compilers, sandbox, os.fsencode(self.trees.jobs))
 
     def job(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> Job:
         """The job that a syncer would make of this command."""

@@ -35,14 +35,14 @@ class Worker:
         runner: FakeRunner | None = None,
     ) -> None:
         store = Store(directory / "store")
-        forest = Trees(directory / "sandbox", store, OwnFiles(store, enabled=False))
+        trees = Trees(directory / "sandbox", store, OwnFiles(store, enabled=False))
         self.runner = runner or FakeRunner()
         self.syncers = syncers
         self.stop = threading.Event()
         self.shop = Workshop(
             name="w",
             label="w:8443",
-            forest=forest,
+            trees=trees,
             store=store,
             compilers=FakeCompilers(),  # type: ignore[arg-type]
             runner=self.runner,  # type: ignore[arg-type]

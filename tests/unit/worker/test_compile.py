@@ -437,7 +437,7 @@ def test_temporary_files_are_in_the_job_s_directory(devbox: DevBox, project: Pat
     argv = ["gcc", "-c", "../src/wrong.c", "-o", "wrong.o"]
     result = devbox.compile(PlainSandbox(SEARCH_PATH), argv, project / "build")
     assert (result.exit_code, result.error) == (1, "")
-    assert result.stderr.startswith(os.fsencode(devbox.forest.jobs))
+    assert result.stderr.startswith(os.fsencode(devbox.trees.jobs))
     assert b"Assembler messages" in result.stderr
 
 
@@ -484,7 +484,7 @@ def test_a_cancelled_compile_ends_at_once_and_gives_no_result(
     assert not thread.is_alive()
     cancellation.close()
     assert results == [None]
-    assert [path for path in devbox.forest.jobs.rglob("*") if not path.is_dir()] == []
+    assert [path for path in devbox.trees.jobs.rglob("*") if not path.is_dir()] == []
 
 
 def test_job_files_and_directories_are_gone_afterwards(

@@ -38,9 +38,9 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def client(tmp_path: Path, store: Store, certs_dir: Path) -> Iterator[FlaskClient]:
-    forest = Trees(tmp_path / "sandbox", store, OwnFiles(store, enabled=False))
+    trees = Trees(tmp_path / "sandbox", store, OwnFiles(store, enabled=False))
     credentials = load_credentials(certs_dir, "worker")
-    app = make_app(forest, store, credentials, lambda: {"version": "1", "running": 0})
+    app = make_app(trees, store, credentials, lambda: {"version": "1", "running": 0})
     with app.test_client() as made:
         yield made
 

@@ -64,9 +64,9 @@ class Farm:
         self.scanner = scanner
         self._source = BlobSource(self.mirror.manifest)
         self._store = Store(HERE / "store")
-        forest = Trees(HERE / "sandbox", self._store, OwnFiles(self._store, enabled=False))
-        forest.set_aside_old()
-        self.tree = forest.tree("me")
+        trees = Trees(HERE / "sandbox", self._store, OwnFiles(self._store, enabled=False))
+        trees.set_aside_old()
+        self.tree = trees.tree("me")
         self.sent = 0
 
     def push(self, *directories: Path) -> None:

@@ -75,7 +75,7 @@ def start(
     """
     del reach
     if opens is not None:
-        raise UnseenInputs("this system does not tell which files are opened")
+        raise UnseenInputs("this system does not report which files are opened")
     if terminal is not None or REPORT in argv:
         raise InfrastructureError("this system has neither terminals nor reports for compilers")
     given = {os.fsdecode(name).upper(): os.fsdecode(value) for name, value in env.items()}

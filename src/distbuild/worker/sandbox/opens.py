@@ -230,15 +230,15 @@ def _listen(machine: _Machine) -> int:
     listener = libc.syscall(machine.seccomp, _SET_MODE_FILTER, _NEW_LISTENER, ctypes.byref(program))
     if listener < 0:
         error = os.strerror(ctypes.get_errno())
-        raise UnseenInputs(f"the kernel tells of no opened files: {error}")
+        raise UnseenInputs(f"the kernel reports no opened files: {error}")
     os.set_inheritable(int(listener), False)
     return int(listener)
 
 
 def _filter(machine: _Machine) -> list[bytes]:
     """A program for seccomp(2): notify of calls that open files, and of foreign architectures."""
-    told = [n for n in (machine.open, machine.openat, *machine.others) if n >= 0]
-    tests = [(_EQUAL, number) for number in told]
+    traced = [n for n in (machine.open, machine.openat, *machine.others) if n >= 0]
+    tests = [(_EQUAL, number) for number in traced]
     lines = [(_LOAD, 0, 0, 4), (_EQUAL, 0, len(tests) + 3, machine.audit), (_LOAD, 0, 0, 0)]
     lines.append((_AT_LEAST, len(tests) + 1, 0, _FIRST_X32))
     for left, (code, number) in zip(range(len(tests), 0, -1), tests, strict=True):

@@ -506,50 +506,50 @@ ONE, TWO = client_label("one"), client_label("two")
 
 
 @pytest.fixture
-def forest(tmp_path: Path, store: Store) -> Iterator[Trees]:
+def trees(tmp_path: Path, store: Store) -> Iterator[Trees]:
     made = Trees(tmp_path / "sandbox", store, OwnFiles(store, enabled=False))
     made.set_aside_old()
     yield made
     made.delete_old()
 
 
-def test_each_client_has_a_tree_of_its_own(forest: Trees, tmp_path: Path) -> None:
-    forest.tree("one").apply(full({b"/a.h": A}))
-    forest.tree("two").apply(full({b"/a.h": B}))
+def test_each_client_has_a_tree_of_its_own(trees: Trees, tmp_path: Path) -> None:
+    trees.tree("one").apply(full({b"/a.h": A}))
+    trees.tree("two").apply(full({b"/a.h": B}))
     assert (tmp_path / "sandbox" / ONE / "a.h").read_bytes() == b"a\n"
     assert (tmp_path / "sandbox" / TWO / "a.h").read_bytes() == b"b\n"
-    assert {name: status.files for name, status in forest.status().items()} == {ONE: 1, TWO: 1}
+    assert {name: status.files for name, status in trees.status().items()} == {ONE: 1, TWO: 1}
 
 
 def test_a_forest_that_cannot_be_healed_is_no_error_of_the_jobs(
-    forest: Trees, tmp_path: Path
+    trees: Trees, tmp_path: Path
 ) -> None:
     """Whoever asks for it has a result to deliver."""
-    forest.tree("one").apply(full({b"/a.h": A}))
+    trees.tree("one").apply(full({b"/a.h": A}))
     root = tmp_path / "sandbox"
     shutil.rmtree(root)
     root.write_text("in its place")
-    forest.heal()
+    trees.heal()
     root.unlink()
-    forest.heal()
-    assert forest.jobs.is_dir()
-    forest.tree("one").apply(full({b"/a.h": A}))
+    trees.heal()
+    assert trees.jobs.is_dir()
+    trees.tree("one").apply(full({b"/a.h": A}))
     assert (root / ONE / "a.h").read_bytes() == b"a\n"
 
 
-def test_cleaning_removes_a_client_s_tree_only(forest: Trees, tmp_path: Path) -> None:
-    forest.tree("one").apply(full({b"/a.h": A}))
-    forest.tree("two").apply(full({b"/a.h": B}))
-    forest.clean("one")
+def test_cleaning_removes_a_client_s_tree_only(trees: Trees, tmp_path: Path) -> None:
+    trees.tree("one").apply(full({b"/a.h": A}))
+    trees.tree("two").apply(full({b"/a.h": B}))
+    trees.clean("one")
     assert list((tmp_path / "sandbox" / ONE).iterdir()) == []
     assert (tmp_path / "sandbox" / TWO / "a.h").exists()
-    assert forest.tree("one").apply(full({b"/a.h": A}, 2)).state == "applied"
+    assert trees.tree("one").apply(full({b"/a.h": A}, 2)).state == "applied"
 
 
 def test_trees_of_an_earlier_process_are_removed(
-    forest: Trees, tmp_path: Path, store: Store
+    trees: Trees, tmp_path: Path, store: Store
 ) -> None:
-    forest.tree("one").apply(full({b"/d/a.h": A}))
+    trees.tree("one").apply(full({b"/d/a.h": A}))
     again = Trees(tmp_path / "sandbox", store, OwnFiles(store, enabled=False))
     again.set_aside_old()
     again.delete_old()
