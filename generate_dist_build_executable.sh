@@ -16,7 +16,7 @@ TARGET=src/dist/dist_build.exe
 CLIENT=src/dist/dist_build_client
 # What only the servers import.
 EXCLUDED='
-    flask werkzeug jinja2 markupsafe itsdangerous click blinker watchdog
+    flask werkzeug jinja2 markupsafe itsdangerous click blinker httptools watchdog
     distbuild.syncer distbuild.worker distbuild.mirror distbuild.push distbuild.farm distbuild.http
     zstandard._cffi zstandard.backend_cffi
     tkinter unittest pydoc doctest pdb lib2to3 test xmlrpc curses sqlite3 asyncio multiprocessing

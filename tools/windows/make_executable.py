@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
 #: What only the servers import.
 EXCLUDED = (
-    "flask werkzeug jinja2 markupsafe itsdangerous click blinker watchdog"
+    "flask werkzeug jinja2 markupsafe itsdangerous click blinker httptools watchdog"
     " distbuild.syncer distbuild.worker distbuild.mirror distbuild.push distbuild.farm"
     " distbuild.http"
     " zstandard._cffi zstandard.backend_cffi"

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import httptools
 import msgspec
 
 #: Memory for the bodies of a whole farm's results in flight. A single body may use all of it.
@@ -46,6 +47,9 @@ FIRST_BYTES = 5 * 1024 * 1024
 SCRATCH_BYTES = 64 * 1024
 #: Number of small pieces that are kept unjoined.
 MAX_PIECES = 64
+
+#: Header fields that may appear once only: two would be read differently by two readers.
+_ONCE = frozenset(("authorization", "content-length", "host", "transfer-encoding"))
 
 #: Whether the sender of these headers may send a large body.
 Admits = Callable[[Mapping[str, str]], bool]
@@ -238,24 +242,45 @@ class RequestReader:
         return head
 
 
+class _HeadParser:
+    """Collects what llhttp finds in one head, by httptools' callbacks."""
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.headers: dict[str, str] = {}
+        self.is_ambiguous = False
+
+    def on_url(self, part: bytes) -> None:
+        self.target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        known = name.decode("latin-1").lower()
+        self.is_ambiguous |= known in self.headers and known in _ONCE
+        self.headers[known] = value.decode("latin-1").strip()
+
+
 @functools.lru_cache(maxsize=100)
 def _parsed(data: bytes) -> _Head | str:
     """A head, or the status to refuse it with."""
-    first, *lines = data.decode("latin-1").split("\r\n")
-    words = first.split(" ")
-    headers = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        headers[name.strip().lower()] = value.strip()
-    if len(words) != 3 or words[2] not in ("HTTP/1.1", "HTTP/1.0"):
+    found = _HeadParser()
+    parser = httptools.HttpRequestParser(found)
+    try:
+        parser.feed_data(data + b"\r\n\r\n")
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return "400 Bad Request"
+    headers, version = found.headers, parser.get_http_version()
+    if found.is_ambiguous or version not in ("1.0", "1.1"):
+        return "400 Bad Request"
+    if version == "1.1" and "host" not in headers:  # RFC 9112, 3.2
         return "400 Bad Request"
     if "transfer-encoding" in headers:
         return "411 Length Required"
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()) or len(length) > 12:
         return "400 Bad Request"
-    keeps = words[2] == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
-    return _Head(words[0], words[1], headers, int(length), keeps)
+    keeps = version == "1.1" and parser.should_keep_alive()
+    method, target = parser.get_method().decode("latin-1"), found.target.decode("latin-1")
+    return _Head(method, target, headers, int(length), keeps)
 
 
 def _refusal(status: str) -> Request:

@@ -25,7 +25,7 @@ from distbuild.protocol.errors import ConfigError
 
 HEAD = b"POST /x?q=1 HTTP/1.1\r\nHost: a\r\nX-Y: z\r\nAuthorization: me\r\n"
 REQUEST = HEAD + b"Content-Length: 5\r\n\r\n12345"
-LATER = b"POST /later HTTP/1.1\r\nAuthorization: me\r\nContent-Length: 5\r\n\r\n12345"
+LATER = b"POST /later HTTP/1.1\r\nHost: x\r\nAuthorization: me\r\nContent-Length: 5\r\n\r\n12345"
 THREADS = 2
 MAX_BODY = 10_000_000
 LIMIT = 300
@@ -191,7 +191,7 @@ def test_a_handler_is_asked_without_the_app(served: Served) -> None:
 
 
 def test_only_a_post_is_for_a_handler(served: Served) -> None:
-    assert served.ask(b"GET /later HTTP/1.1\r\n\r\n").endswith(b"abcd")
+    assert served.ask(b"GET /later HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"abcd")
     assert served.calls == []
 
 
@@ -208,13 +208,16 @@ def test_a_request_may_come_in_pieces(served: Served) -> None:
         (b"\r\n\r\n", b"400"),
         (b"GET /\r\n\r\n", b"400"),
         (b"GET / HTTP/2.0\r\n\r\n", b"400"),
-        (b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"400"),
-        (b"GET / HTTP/1.1\r\nContent-Length: 1e3\r\n\r\n", b"400"),
-        (b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"411"),
-        (b"GET / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", b"413"),
-        (b"GET / HTTP/1.1\r\nContent-Length: 9999999999999999\r\n\r\n", b"400"),
-        (b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n", b"401"),
-        (b"POST / HTTP/1.1\r\nContent-Length: 100000\r\nAuthorization: you\r\n\r\n", b"401"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1e3\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"411"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", b"413"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999999999\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n", b"401"),
+        (
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\nAuthorization: you\r\n\r\n",
+            b"401",
+        ),
         (b"x" * 20000, b"431"),
     ],
 )
@@ -226,13 +229,17 @@ def test_what_is_no_request_is_refused(served: Served, data: bytes, status: byte
 
 def test_a_large_body_is_taken_of_those_who_may(served: Served) -> None:
     body = os.urandom(3_000_000)
-    head = b"POST / HTTP/1.1\r\nAuthorization: me\r\nContent-Length: %d\r\n\r\n" % len(body)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: me\r\nContent-Length: %d\r\n\r\n" % len(
+        body
+    )
     assert served.ask(head + body).endswith(b"abcd")
     assert served.seen[0]["body"] == body
 
 
 def test_a_body_that_breaks_off_gives_its_memory_back(served: Served) -> None:
-    head = b"POST / HTTP/1.1\r\nAuthorization: me\r\nContent-Length: %d\r\n\r\n" % MAX_BODY
+    head = (
+        b"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: me\r\nContent-Length: %d\r\n\r\n" % MAX_BODY
+    )
     taken = served.server._acceptor._body_budget._taken
     with served.connect() as connection:
         connection.sendall(head)
@@ -241,7 +248,7 @@ def test_a_body_that_breaks_off_gives_its_memory_back(served: Served) -> None:
 
 
 def test_an_app_that_fails_ends_the_connection_and_nothing_else(served: Served) -> None:
-    assert served.ask(b"GET /fail HTTP/1.1\r\n\r\n") == b""
+    assert served.ask(b"GET /fail HTTP/1.1\r\nHost: x\r\n\r\n") == b""
     assert served.ask().endswith(b"abcd")
     assert eventually(lambda: served.leftover() == 0)
 
@@ -354,7 +361,10 @@ def test_a_connection_carries_many_requests(tls: ServedTls) -> None:
 
 @pytest.mark.parametrize(
     "head",
-    [b"POST /later HTTP/1.1\r\nConnection: close\r\n\r\n", b"POST /later HTTP/1.0\r\n\r\n"],
+    [
+        b"POST /later HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"POST /later HTTP/1.0\r\n\r\n",
+    ],
 )
 def test_a_connection_ends_when_the_client_wants_it(tls: ServedTls, head: bytes) -> None:
     tls.gate.set()
@@ -366,7 +376,7 @@ def test_an_answer_of_known_length_is_not_chunked(tls: ServedTls) -> None:
     with tls.connect() as connection:
         connection.sendall(REQUEST)
         assert read_until(connection, b"abcd").count(b"chunked") == 0
-        connection.sendall(b"HEAD / HTTP/1.1\r\n\r\n")
+        connection.sendall(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
         tls.parts = []
         assert read_until(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 200")
 
@@ -375,7 +385,7 @@ def test_large_bodies_go_both_ways(tls: ServedTls) -> None:
     """Through many records, and through a socket that is full."""
     sent, back = os.urandom(5_000_000), os.urandom(20_000_000)
     tls.headers, tls.parts = [("Content-Length", str(len(back)))], [back]
-    head = b"POST / HTTP/1.1\r\nAuthorization: me\r\nContent-Length: %d\r\n" % len(sent)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: me\r\nContent-Length: %d\r\n" % len(sent)
     with tls.connect() as connection:
         connection.sendall(head + b"Connection: close\r\n\r\n" + sent)
         time.sleep(0.3)
@@ -410,7 +420,7 @@ def test_a_client_that_vanishes_over_tls_closes_what_waits(tls: ServedTls) -> No
 
 @pytest.mark.parametrize(
     "said",
-    [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", os.urandom(99)],
+    [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01", os.urandom(99)],
     ids=["nothing", "HTTP", "cut off", "noise"],
 )
 def test_what_is_no_tls_harms_nobody(tls: ServedTls, said: bytes) -> None:
@@ -582,7 +592,9 @@ def test_a_server_lends_what_goes_on_to_a_few_threads_of_others(tmp_path: Path) 
 
 def test_a_request_in_the_records_of_a_large_body_is_answered(tls: ServedTls) -> None:
     body = os.urandom(200_000)
-    head = b"POST /x HTTP/1.1\r\nAuthorization: me\r\nContent-Length: %d\r\n\r\n" % len(body)
+    head = b"POST /x HTTP/1.1\r\nHost: x\r\nAuthorization: me\r\nContent-Length: %d\r\n\r\n" % len(
+        body
+    )
     with tls.connect() as connection:
         connection.sendall(head)
         assert eventually(lambda: any(c.reader.missing() for c in tls.server._connections))

@@ -28,7 +28,7 @@ from tests.unit.http.test_loop import (
 
 #: More than the sockets of both ends hold.
 LARGE = os.urandom(20_000_000)
-STRANGER = b"GET /status HTTP/1.1\r\n\r\n"
+STRANGER = b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n"
 MAX_SLOW = 2
 
 Make = Callable[..., Served]

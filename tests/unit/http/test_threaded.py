@@ -114,7 +114,7 @@ def test_a_large_body_is_taken_of_those_who_may(served: Served) -> None:
 def test_a_stranger_gets_one_answer_a_connection(served: Served) -> None:
     served.gate.set()
     with served.connect() as connection:
-        connection.sendall(b"POST /later HTTP/1.1\r\nContent-Length: 0\r\n\r\n" * 3)
+        connection.sendall(b"POST /later HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" * 3)
         answered = b""
         with contextlib.suppress(ConnectionResetError):  # the rest is not read
             while chunk := connection.recv(1000):
@@ -133,7 +133,7 @@ def test_an_app_that_fails_ends_its_connection_and_nothing_else(served: Served) 
 @pytest.mark.parametrize("says_farewell", [False, True])
 def test_a_client_that_vanishes_closes_what_waits(served: Served, says_farewell: bool) -> None:
     connection = served.connect()
-    connection.sendall(b"POST /later HTTP/1.1\r\nContent-Length: 0\r\n\r\n")
+    connection.sendall(b"POST /later HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
     assert served.started.acquire(timeout=WAIT_S)
     if says_farewell:
         connection.setblocking(False)
@@ -145,7 +145,7 @@ def test_a_client_that_vanishes_closes_what_waits(served: Served, says_farewell:
 
 def test_who_says_nothing_or_no_tls_holds_up_nobody(served: Served) -> None:
     silent = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(5)]
-    silent[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
+    silent[0].sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     with served.session() as session:
         assert session.get(served.url("/"), timeout=WAIT_S).ok
     for one in silent:
