@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -192,6 +193,24 @@ def test_what_lies_outside_the_mirrored_directories(
     assert_remote(cluster, argv, root / "build")
     (root / "cfg" / "l.h").unlink()
     assert_same(cluster, argv, root / "build")
+
+
+@pytest.mark.parametrize("in_header", [False, True])
+@pytest.mark.parametrize("age", [-100, 100])
+def test_a_dependency_on_a_file_that_is_not_mirrored(
+    cluster: Cluster, project: Path, in_header: bool, age: int
+) -> None:
+    """gcc warns if the named file is newer."""
+    pragma = '#pragma GCC dependency "later.c" made from it\n'
+    (project / "later.c").write_text("int later;\n")
+    (project / "asks.h").write_text(pragma if in_header else "int nothing;\n")
+    (project / "x.c").write_text('#include "asks.h"\n' + ("" if in_header else pragma))
+    now = time.time()
+    for name, moment in (("asks.h", now), ("x.c", now), ("later.c", now + age)):
+        os.utime(project / name, (moment, moment))
+    argv = ["gcc", "-c", "x.c", "-o", "x.o"]
+    assert_same(cluster, argv, project)
+    assert_remote(cluster, argv, project)
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])

@@ -108,24 +108,33 @@ _DOT_INC = re.compile(rb"\.(?:inc|INC|Inc)")
 _BEFORE = re.compile(rb"(?:\A|\W|(?:\A|\W)__has_)\Z")
 _DRIVE = re.compile("[A-Za-z]:")
 _LONGEST_BEFORE = len(b" __has_")
+#: ``#pragma GCC dependency`` compares the times of two files: any name counts.
+_COMPARES = b"dependency"
 #: Letters that each directive or operator contains, with a pattern of the text after them.
 _OPERANDS = tuple(
     (stem, re.compile(rest + rb"[ \t]*\(?[ \t]*(?:\"([^\"\n]+)\"|<([^>\n]+)>)"))
-    for stem, rest in ((b"include", rb"(?:_next)?"), (b"import", rb""), (b"embed", rb""))
+    for stem, rest in (
+        (b"include", rb"(?:_next)?"),
+        (b"import", rb""),
+        (b"embed", rb""),
+        (_COMPARES, rb""),
+    )
 )
 
 
 def odd_operands(
     text: bytes, unusual: Callable[[str], bool], *, windows: bool = WINDOWS
 ) -> tuple[str, ...]:
-    """The operands in ``text`` that are absolute, contain ``..``, or are ``unusual``.
+    """The operands in ``text`` that are absolute, contain ``..``, or are ``unusual``; of
+    ``#pragma GCC dependency`` all.
 
     On ``windows`` a backslash counts as a slash. Operands are returned as spelled in the text.
     """
     found: dict[str, None] = {}
     for stem, rest in _OPERANDS:
         for begin, operand in _operands(text, stem, rest):
-            name = _odd_name(operand, unusual, windows)
+            every = stem == _COMPARES
+            name = _text(operand) if every else _odd_name(operand, unusual, windows)
             if name and _BEFORE.search(text[max(0, begin - _LONGEST_BEFORE) : begin]):
                 found[name] = None
     return tuple(found) if found and (windows or _may_be_odd(text)) else ()
@@ -170,7 +179,8 @@ def _leaves(operand: str, *, windows: bool) -> bool:
 
 
 def _may_be_odd(text: bytes) -> bool:
-    return b"../" in text or b'"/' in text or b"</" in text or b"__has_" in text
+    signs = (b"../", b'"/', b"</", b"__has_", _COMPARES)
+    return any(sign in text for sign in signs)
 
 
 class AssemblerRead(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ import os
 import posixpath
 import threading
 from collections.abc import Collection, Iterable
+from typing import TypeVar
 
 import msgspec
 
@@ -28,6 +29,11 @@ from distbuild.mirror.live import Mirroring
 from distbuild.mirror.policy import is_unusual
 from distbuild.protocol.messages import Digest, FileEntry, InputFile
 from distbuild.system import disk
+
+#: So many texts are known at the most; a large project has fewer headers.
+MAX_TEXTS = 100_000
+
+Value = TypeVar("Value")
 
 
 class IncludeFacts(msgspec.Struct, frozen=True):
@@ -62,7 +68,7 @@ class Texts:
         odd = bool(odd_operands(data, is_unusual))
         facts = IncludeFacts(odd, asked(data))
         with self._lock:
-            self._known[digest] = facts
+            _put(self._known, digest, facts)
         return facts
 
     def named(self, path: str, digest: Digest) -> tuple[str, ...]:
@@ -72,8 +78,16 @@ class Texts:
             return known
         names = names_in_directives(_read(path, digest) or b"")
         with self._lock:
-            self._named[digest] = names
+            _put(self._named, digest, names)
         return names
+
+
+def _put(known: dict[Digest, Value], digest: Digest, value: Value) -> None:
+    """Add a value, and drop the oldest half of a cache that is full."""
+    if len(known) >= MAX_TEXTS:
+        for old in list(known)[: MAX_TEXTS // 2]:
+            del known[old]
+    known[digest] = value
 
 
 def _read(path: str, digest: Digest) -> bytes | None:
