@@ -14,7 +14,7 @@ PARALLEL := -n $(TEST_PROCESSES) --dist loadfile
 QUIETLY := -q -o console_output_style=classic -p tests.support.summary
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help demo test test-windows check bench exe venv clean
+.PHONY: FORCE help demo test unit e2e test-windows check fmt lint types bench exe venv clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST))
@@ -38,13 +38,26 @@ test: $(DEV_STAMP) exe ## all tests but the slow ones; TESTS="tests/unit -k conf
 	@echo "running the tests in $(TEST_PROCESSES) processes"
 	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows" $(TESTS)
 
-check: $(DEV_STAMP) exe ## format, lint, types, then the tests
+unit: $(DEV_STAMP) ## unit and property tests that run no compiler
+	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows and not compiler" \
+		tests/unit tests/property
+
+e2e: $(DEV_STAMP) exe ## tests with real compilers, a syncer and workers, hostile ones too
+	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows" tests/e2e tests/security
+
+check: lint types test ## format, lint, types, then the tests
+
+fmt: $(DEV_STAMP) ## format the sources, and mend what the linter can
+	@$(PYTHON) -m ruff format .
+	@$(PYTHON) -m ruff check --fix .
+
+lint: $(DEV_STAMP) ## check format and style
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
+
+types: $(DEV_STAMP) ## check the types, for Linux and for Windows
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m mypy --platform win32 --follow-imports silent $(FOR_WINDOWS)
-	@echo "running the tests in $(TEST_PROCESSES) processes"
-	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows" $(TESTS)
 
 test-windows: $(DEV_STAMP) ## the tests of Windows, in a wine that is set up first (about 500 MB, once)
 	@$(PYTHON) tools/windows/setup.py

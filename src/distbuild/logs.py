@@ -1,8 +1,11 @@
 """Configures logging: a rotating file per process, and warnings to stderr. Chooses no messages."""
 
 import contextlib
+import faulthandler
 import logging
 import logging.handlers
+import os
+import signal
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -37,7 +40,7 @@ def set_up_logging(logs_dir: Path, name: str, *, verbose: bool = False) -> Path:
     on_stderr = logging.StreamHandler(sys.stderr)
     on_stderr.setFormatter(logging.Formatter(f"{name}: {_STDERR_FORMAT}"))
     on_stderr.setLevel(logging.DEBUG if verbose else logging.WARNING)
-    _replace_handlers(in_file, on_stderr)
+    _replace_handlers(in_file, on_stderr, _StackDump(logs_dir / f"{name}.stacks"))
     logging.getLogger().setLevel(logging.DEBUG if verbose else logging.INFO)
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -71,6 +74,29 @@ class _InFile(logging.handlers.RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
+
+
+class _StackDump(logging.NullHandler):
+    """On SIGUSR1 the stack of every thread is appended to ``path``; this works in a deadlock too.
+
+    A handler that logs nothing: it is replaced and closed with the others.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = -1
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):  # a full disk: no dump then
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+                self._file = os.open(path, flags, 0o600)
+                faulthandler.register(signal.SIGUSR1, self._file, all_threads=True)
+
+    def close(self) -> None:
+        if self._file >= 0 and sys.platform != "win32":
+            faulthandler.unregister(signal.SIGUSR1)
+            os.close(self._file)
+            self._file = -1
+        super().close()
 
 
 def close_logging() -> None:

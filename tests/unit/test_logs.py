@@ -1,13 +1,17 @@
 import io
 import logging
+import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from distbuild.logs import announce, close_logging, say, set_up_logging
+from tests.support.cluster import wait_until
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def log(tmp_path: Path, stderr: io.StringIO) -> Iterator[Path]:
 
 
 def reopen() -> None:
-    """Each handler opens its file at the next line, as after granian has set up its own logging."""
+    """Each handler opens its file at the next line, as after something else has set up logging."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.close()
@@ -76,3 +80,21 @@ def test_a_line_that_cannot_be_read_does_no_harm(stream: io.TextIOWrapper | None
         written = stream.buffer
         assert isinstance(written, io.BytesIO)
         assert written.getvalue() == b"home /gr??n\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal")
+def test_a_signal_writes_the_stacks_of_all_threads(log: Path) -> None:
+    started, ended = threading.Event(), threading.Event()
+
+    def wait_for_the_end() -> None:
+        started.set()
+        ended.wait()
+
+    thread = threading.Thread(target=wait_for_the_end)
+    thread.start()
+    started.wait()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    stacks = log.with_name("testd.stacks")
+    wait_until(lambda: "wait_for_the_end" in stacks.read_text(), "the stacks are written")
+    ended.set()
+    thread.join()
