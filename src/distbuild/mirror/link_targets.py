@@ -1,4 +1,4 @@
-"""Watches the targets of symlinks that leave their root: in groups, and by directory.
+"""Watches files outside the mirrored directories that symlinks in them lead to, by directory.
 
 Used by ``symlinks`` under the mirror's lock. Knows no manifest.
 """

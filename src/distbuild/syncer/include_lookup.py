@@ -1,4 +1,4 @@
-"""Mirrors the targets of includes that lie outside the mirrored directories or have unusual names.
+"""Mirrors included files that no mirrored directory brings: outside of them, or left out by name.
 
 Used by the syncer before a job, for its source, and after it, for the texts that it read. An "odd"
 operand is absolute, climbs by ``..``, or has a name that a mirrored directory leaves out.

@@ -1,4 +1,4 @@
-"""The subcommands status, install, clean and explain: query the syncer and print its replies."""
+"""The subcommands status, install (fill the workers), clean (empty them) and explain."""
 
 import json
 import os

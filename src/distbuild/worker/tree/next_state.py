@@ -1,4 +1,4 @@
-"""Computes a worker tree's entries after changes, and updates its disk from old to new entries.
+"""Applies a syncer's changes to a worker's tree: first to its list of entries, then to its disk.
 
 Checks the paths of changes, which come from the network. Knows no lock.
 """
