@@ -23,7 +23,7 @@ COMMAND = CompileCommand(
     input_files=(),
     dependencies=None,
     output_dirs=("/p",),
-    needs_original_paths=False,
+    tied_by="",
 )
 
 

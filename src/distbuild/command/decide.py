@@ -50,7 +50,7 @@ class Scan(msgspec.Struct):
     of_languages: list[Local] = msgspec.field(default_factory=list)
     #: Arguments of options without a row, whose value might be a file's name.
     guessed: list[str] = msgspec.field(default_factory=list)
-    original_paths: bool = False
+    tied_by: str = ""
 
 
 def decide(scan: Scan, compiler: str, cwd: str) -> CompileCommand | Local:
@@ -198,10 +198,12 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
     for option in ("-S", "-fsyntax-only"):
         if option in scan.last and language in ASSEMBLER_LANGUAGES:
             return Local(LocalReason.UNSUPPORTED_OPTION, option)
-    tied = bool(scan.original_paths or scan.of_languages) or _is_tied_to_paths(
-        scan.arguments, scan.family, cwd, language
+    tied_by = (
+        scan.tied_by
+        or next((local.detail or str(local.reason) for local in scan.of_languages), "")
+        or _tied_by(scan.arguments, scan.family, cwd, language)
     )
-    names = _names(scan.arguments, scan.last, source, cwd, tied=tied)
+    names = _names(scan.arguments, scan.last, source, cwd, tied=bool(tied_by))
     if isinstance(names, Local):
         return names
     return CompileCommand(
@@ -213,7 +215,7 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
         language=language,
         search_dirs=search_dirs(scan.arguments),
         input_files=_values(scan, Role.INPUT_FILE, Role.UNLISTED_FILE),
-        needs_original_paths=tied or _plain(cwd) == "/",
+        tied_by=tied_by or ("the directory /" if _plain(cwd) == "/" else ""),
         unlisted_files=_values(scan, Role.UNLISTED_FILE),
         guessed=tuple(scan.guessed),
         **names,
@@ -234,32 +236,31 @@ def _dependencies(last: dict[str, str | None], source: str) -> Dependencies | No
     return Dependencies("-MMD" not in last, path)
 
 
-def _is_tied_to_paths(arguments: list[Argument], family: Family, cwd: str, language: str) -> bool:
-    """True if the relocated command is not known to produce the same bytes."""
+def _tied_by(arguments: list[Argument], family: Family, cwd: str, language: str) -> str:
+    """Why the relocated command is not known to produce the same bytes; "": it is."""
     if language in driver.INCLUDES_NOTHING:
-        return True
+        return f"the language {language}"
     if family is Family.CLANG and language == "assembler-with-cpp":
-        return True
-    # Arguments passed on to the assembler are not relocated.
-    if _maps_twice(arguments) or any(_names_absolute(argument) for argument in arguments):
-        return True
+        return f"the language {language}"
+    if _maps_twice(arguments):
+        return "a path that is mapped twice"
     for argument in arguments:
         value = argument.value or ""
         match argument.role:
             case Role.PREFIX_MAP:
                 # clang 14 applies its maps in the order of their keys, so the tree's always wins.
-                if family is Family.CLANG or value.startswith("=") or "=" not in value:
-                    return True
+                is_tied = family is Family.CLANG or value.startswith("=") or "=" not in value
             case Role.NONE:
-                continue
+                is_tied = _names_absolute(argument)
             case _:
-                if in_sysroot(value) or climbs_out(cwd, value):
-                    return True
-    return False
+                is_tied = in_sysroot(value) or climbs_out(cwd, value) or _names_absolute(argument)
+        if is_tied:
+            return " ".join(argument.tokens())
+    return ""
 
 
 def _names_absolute(argument: Argument) -> bool:
-    """Whether the assembler gets a search directory as an absolute path."""
+    """Whether the assembler gets a search directory as an absolute path, which is not relocated."""
     return any(map(posixpath.isabs, assembler_dirs(argument)))
 
 

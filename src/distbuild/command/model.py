@@ -212,8 +212,9 @@ class CompileCommand(msgspec.Struct, frozen=True):
     dependencies: Dependencies | None
     #: Absolute directories in which the compiler may write files that belong to the result.
     output_dirs: tuple[str, ...]
-    #: Exact only in a sandbox with the original paths (-save-temps, -gsplit-dwarf, ...).
-    needs_original_paths: bool
+    #: Why it is exact only in a sandbox that shows the original paths (-save-temps, ...), for the
+    #: user; "": it is exact in any.
+    tied_by: str
     #: Those of ``input_files`` that the compiler's dependency file does not name.
     unlisted_files: tuple[str, ...] = ()
     #: Arguments of unknown options whose value might be a file's name.
@@ -221,6 +222,11 @@ class CompileCommand(msgspec.Struct, frozen=True):
     #: Further files that the command always writes and whose name is no option's value.
     by_products: tuple[str, ...] = ()
     style: PathStyle = PathStyle.POSIX
+
+    @property
+    def needs_original_paths(self) -> bool:
+        """Whether it is exact only in a sandbox that shows the original paths."""
+        return bool(self.tied_by)
 
     def output_files(self) -> tuple[str, ...]:
         """The files that the command names, or implies, as its outputs; may contain duplicates."""

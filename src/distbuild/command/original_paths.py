@@ -25,7 +25,7 @@ def on_terminal(command: CompileCommand, env: Mapping[str, str], version: str) -
     """
     if command.family is not Family.CLANG or not _wraps(command, env, version):
         return command
-    return msgspec.structs.replace(command, needs_original_paths=True)
+    return msgspec.structs.replace(command, tied_by="messages wrapped for a terminal")
 
 
 def _wraps(command: CompileCommand, env: Mapping[str, str], version: str) -> bool:
@@ -62,7 +62,7 @@ def with_line_table(command: CompileCommand, version: str) -> CompileCommand:
         return command
     if command.language == "assembler-with-cpp" or not _is_written(command, version):
         return command
-    return msgspec.structs.replace(command, needs_original_paths=True)
+    return msgspec.structs.replace(command, tied_by="the line table of an absolute source")
 
 
 def _is_written(command: CompileCommand, version: str) -> bool:

@@ -119,7 +119,7 @@ def _record(scan: Scan, option: Option, argument: Argument) -> None:
     if isinstance(option.verdict, LocalReason):
         scan.obstacles.append(Local(option.verdict, argument.tokens()[0]))
     elif option.verdict is Effect.ORIGINAL_PATHS:
-        scan.original_paths = True
+        scan.tied_by = scan.tied_by or argument.tokens()[0]
     if request := passthrough.dependency_request(argument):
         scan.last["-Wp," + request[0]] = request[1]
     elif obstacle := passthrough.obstacle(argument, scan.arguments[-2:-1]):

@@ -160,7 +160,7 @@ class Compiles:
         if isinstance(task, Local):
             return task
         obstacle = self._executor.obstacle(task.command, known.identity.digest)
-        return None if obstacle is None else self._named(obstacle, known)
+        return None if obstacle is None else self._named(obstacle, known, task.command)
 
     def compile(self, submission: Submission) -> Generator[OneShot, None, SubmitReply]:
         """Compile as a generator; returns the reply to the wrapper."""
@@ -186,7 +186,7 @@ class Compiles:
                 return self.locally(task)
             result = yield from self._executor.execute(task)
             if isinstance(result, Local):
-                return self.locally(self._named(result, known))
+                return self.locally(self._named(result, known, task.command))
             verdict: Verdict | Local = self._judge.judge(task, result)
             if verdict is Verdict.STANDS and _speaks_of_itself(submission, known.command, result):
                 verdict = Local(LocalReason.NOT_A_COMPILER, submission.argv[0])
@@ -213,7 +213,7 @@ class Compiles:
         """
         if local.reason is not LocalReason.PRECOMPILED_HEADER:
             return None
-        command = msgspec.structs.replace(known.command, needs_original_paths=True)
+        command = msgspec.structs.replace(known.command, tied_by="a precompiled header")
         if command.family is not Family.GCC:
             return None
         if self._executor.obstacle(command, known.identity.digest) is not None:
@@ -222,10 +222,12 @@ class Compiles:
         return msgspec.structs.replace(known, command=command) if brought else None
 
     @staticmethod
-    def _named(local: Local, known: Understood) -> Local:
+    def _named(local: Local, known: Understood, command: CompileCommand) -> Local:
         """Replace the compiler's digest, all that the queue knows, by the version for the user."""
-        if local.reason in (LocalReason.NO_TOOLCHAIN, LocalReason.NO_NAMESPACE):
+        if local.reason is LocalReason.NO_TOOLCHAIN:
             return Local(local.reason, f"for {known.identity.version}")
+        if local.reason is LocalReason.NO_NAMESPACE:
+            return Local(local.reason, f"{command.tied_by}, with {known.identity.version}")
         if local.detail and known.identity.digest.startswith(local.detail):
             return Local(local.reason)
         return local

@@ -135,8 +135,9 @@ class Preparer:
         if file is None:  # deleted meanwhile
             return Local(LocalReason.SOURCE_MISSING, command.source)
         leads_out = text.more.is_tied or asks_by_macro or any(map(is_absolute, odd))
-        if leads_out or self._is_tied(command, own, searched):
-            command = msgspec.structs.replace(command, needs_original_paths=True)
+        tied_by = "an absolute path in the source" if leads_out else ""
+        if tied_by := tied_by or self._tied_by(command, own, searched):
+            command = msgspec.structs.replace(command, tied_by=tied_by)
         return Task(
             command=command,
             env=env,
@@ -213,10 +214,11 @@ class Preparer:
         self._mirroring.learn(real, text.read, text.blob.digest)
         return _job_file(real, text.read, text.blob)
 
-    def _is_tied(self, command: CompileCommand, own: Search, searched: tuple[str, ...]) -> bool:
-        """Whether it may find files by its original paths that it would not find relocated."""
-        hides = self._hides(own.implicit_include, command)
-        return hides or self._may_take_precompiled(command, searched)
+    def _tied_by(self, command: CompileCommand, own: Search, searched: tuple[str, ...]) -> str:
+        """The kind of file that it may find by its original paths, and would not find relocated."""
+        if self._hides(own.implicit_include, command):
+            return f"another {own.implicit_include}"
+        return "a precompiled header" if self._may_take_precompiled(command, searched) else ""
 
     def _may_take_precompiled(self, command: CompileCommand, searched: tuple[str, ...]) -> bool:
         """Whether a mirrored precompiled header is below a directory that this command searches."""

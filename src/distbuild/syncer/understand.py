@@ -69,7 +69,7 @@ def understand(submission: Submission, compilers: Compilers, recall: Recall) -> 
         return processor
     if probe.is_odd_pwd(submission.env.get("PWD", "")):
         # The compiler records PWD as the directory, and not the one where the command runs.
-        command = msgspec.structs.replace(command, needs_original_paths=True)
+        command = msgspec.structs.replace(command, tied_by="an unusual PWD")
     command = with_line_table(command, identity.version)
     if submission.terminal is not None:
         command = on_terminal(command, submission.env, identity.version)

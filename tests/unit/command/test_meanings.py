@@ -33,7 +33,9 @@ def test_a_long_spelling_means_what_the_short_one_means(long, short):
 
     assert isinstance(found, CompileCommand)
     assert isinstance(expected, CompileCommand)
-    assert replace(found, arguments=()) == replace(expected, arguments=())
+    assert found.needs_original_paths == expected.needs_original_paths
+    found, expected = (replace(c, arguments=(), tied_by="") for c in (found, expected))
+    assert found == expected
 
 
 OUTPUTS = {

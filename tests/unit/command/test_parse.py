@@ -38,7 +38,7 @@ def _command(*arguments: Argument, **more) -> CompileCommand:
         "input_files": (),
         "dependencies": None,
         "output_dirs": (CWD,),
-        "needs_original_paths": False,
+        "tied_by": "",
     }
     return CompileCommand(**{**fields, **more})
 
@@ -53,7 +53,7 @@ COMMANDS = {
         Argument("-fdebug-prefix-map=", "/=/root", role=Role.PREFIX_MAP),
         C,
         _source("x.c"),
-        needs_original_paths=True,
+        tied_by="a path that is mapped twice",
     ),
     "/usr/bin/x86_64-linux-gnu-g++-12 -xc++ -c lib/x.c -oobj/x.o": _command(
         Argument("-x", "c++"),
@@ -131,7 +131,7 @@ COMMANDS = {
         Argument("-o", "o/x.o", separate=True, role=OUT),
         output="o/x.o",
         output_dirs=(CWD, f"{CWD}/o"),
-        needs_original_paths=True,
+        tied_by="-gsplit-dwarf",
     ),
     "gcc -isystem=/inc --sysroot /s -c x.c": _command(
         Argument("-isystem", "=/inc", role=DIR),
@@ -139,7 +139,7 @@ COMMANDS = {
         C,
         _source("x.c"),
         search_dirs=("/s/inc", "/s"),
-        needs_original_paths=True,
+        tied_by="-isystem=/inc",
     ),
     "gcc -ffile-prefix-map=/home/u=. -c x.c": _command(
         Argument("-ffile-prefix-map=", "/home/u=.", role=Role.PREFIX_MAP), C, _source("x.c")

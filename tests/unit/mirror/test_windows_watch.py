@@ -219,7 +219,7 @@ def test_a_prompt_watcher_proves_itself(tmp_path: Path) -> None:
 class Late(InotifyWatcher):
     """Its barrier waits for nothing."""
 
-    def _tell(self, wd: int, mask: int, name: bytes) -> None:
+    def _emit(self, wd: int, mask: int, name: bytes) -> None:
         del wd, mask, name
 
 

@@ -494,7 +494,7 @@ def test_a_shadowing_file_in_a_partly_mirrored_directory_is_mirrored(tmp_path: P
     ("answer", "detail"),
     [
         (Local(LocalReason.NO_TOOLCHAIN, "d" * 12), f"for {IDENTITY.version}"),
-        (Local(LocalReason.NO_NAMESPACE, "d" * 12), f"for {IDENTITY.version}"),
+        (Local(LocalReason.NO_NAMESPACE, "d" * 12), f", with {IDENTITY.version}"),
         (Local(LocalReason.NO_WORKER, "d" * 12), ""),
         (Local(LocalReason.LEASES_LOST, "w1: disk full"), "w1: disk full"),
     ],

@@ -148,7 +148,7 @@ def _command(scan: ClScan, compiler: str, cwd: str, language: str) -> CompileCom
     if obstacle := _bad_output(scan, cwd, places):
         return obstacle
     directories = {posixpath.normpath(posixpath.dirname(place)) for place in places}
-    if scan.original_paths:
+    if scan.tied_by:
         directories.add(cwd)
     command = CompileCommand(
         family=scan.family,
@@ -164,7 +164,7 @@ def _command(scan: ClScan, compiler: str, cwd: str, language: str) -> CompileCom
         output_dirs=tuple(sorted(directories)),
         # clang-cl records its cc1 arguments, paths included, in the object. It therefore runs
         # unchanged, and not at all where the paths would differ.
-        needs_original_paths=scan.original_paths or scan.style is PathStyle.POSIX,
+        tied_by=scan.tied_by or ("clang-cl" if scan.style is PathStyle.POSIX else ""),
         by_products=tuple(_listings(scan, source)),
         unlisted_files=_values(scan, Role.UNLISTED_FILE),
         guessed=tuple(scan.guessed),

@@ -36,7 +36,7 @@ class ClScan(msgspec.Struct):
     last: dict[str, str | None] = msgspec.field(default_factory=dict)
     obstacles: list[Local] = msgspec.field(default_factory=list)
     guessed: list[str] = msgspec.field(default_factory=list)
-    original_paths: bool = False
+    tied_by: str = ""
 
 
 def scan(
@@ -115,7 +115,7 @@ def _record(scan: ClScan, option: Option, argument: Argument) -> None:
     if isinstance(option.verdict, LocalReason):
         scan.obstacles.append(Local(option.verdict, argument.tokens()[0]))
     elif option.verdict is Effect.ORIGINAL_PATHS:
-        scan.original_paths = True
+        scan.tied_by = scan.tied_by or argument.tokens()[0]
     if option.meaning == "-clang:":
         _hand_on(scan, argument)
     elif obstacle := passthrough.obstacle(argument, scan.arguments[-2:-1]):
