@@ -99,7 +99,7 @@ class QueuedJob(msgspec.Struct):
 
 
 class Wake(msgspec.Struct, frozen=True):
-    """Notify the long polls of these workers of a job to lease; see ``Polls.ring``."""
+    """Notify the long polls of these workers of a job to lease; see ``Polls.notify``."""
 
     workers: tuple[str, ...]
 

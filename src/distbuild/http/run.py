@@ -51,18 +51,18 @@ class _End:
         self._reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        self._is_told = False
+        self._has_ended = False
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._tell)
+            signal.signal(number, self._on_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup stays in effect
-            signal.signal(signal.SIGHUP, self._tell)
+            signal.signal(signal.SIGHUP, self._on_signal)
 
-    def _tell(self, number: int, frame: "FrameType | None") -> None:
+    def _on_signal(self, number: int, frame: "FrameType | None") -> None:
         del number, frame
-        self._is_told = True
+        self._has_ended = True
 
     def wait(self) -> None:
         """Block until a signal arrives. The kernel may deliver it to any thread, but Python runs
         handlers only in this one: so it reads the descriptor that the signal itself writes to."""
-        while not self._is_told:
+        while not self._has_ended:
             os.read(self._reader, 64)

@@ -135,8 +135,7 @@ class Preparer:
         if file is None:  # deleted meanwhile
             return Local(LocalReason.SOURCE_MISSING, command.source)
         leads_out = text.more.is_tied or asks_by_macro or any(map(is_absolute, odd))
-        tied_by = "an absolute path in the source" if leads_out else ""
-        if tied_by := tied_by or self._tied_by(command, own, searched):
+        if tied_by := self._tied_by(command, own, searched, leads_out=leads_out):
             command = msgspec.structs.replace(command, tied_by=tied_by)
         return Task(
             command=command,
@@ -214,8 +213,13 @@ class Preparer:
         self._mirroring.learn(real, text.read, text.blob.digest)
         return _job_file(real, text.read, text.blob)
 
-    def _tied_by(self, command: CompileCommand, own: Search, searched: tuple[str, ...]) -> str:
-        """The kind of file that it may find by its original paths, and would not find relocated."""
+    def _tied_by(
+        self, command: CompileCommand, own: Search, searched: tuple[str, ...], *, leads_out: bool
+    ) -> str:
+        """The kind of file that it may find by its original paths, and would not find relocated.
+        ``leads_out``: its source names files by absolute paths, perhaps by a macro."""
+        if leads_out:
+            return "an absolute path, or a macro, in an include"
         if self._hides(own.implicit_include, command):
             return f"another {own.implicit_include}"
         return "a precompiled header" if self._may_take_precompiled(command, searched) else ""
