@@ -82,7 +82,6 @@ def test_a_line_that_cannot_be_read_does_no_harm(stream: io.TextIOWrapper | None
         assert written.getvalue() == b"home /gr??n\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signal")
 def test_a_signal_writes_the_stacks_of_all_threads(log: Path) -> None:
     started, ended = threading.Event(), threading.Event()
 

@@ -146,7 +146,7 @@ class Survey:
 
     def has_changed(self, paths: Iterable[str]) -> None:
         """Entries at these paths have changed; single files are shown while they are there."""
-        tops = self._place.roots.shallow()
+        tops = frozenset(self._place.roots.shallow())
         if any(p in self._pinned or posixpath.dirname(p) in tops for p in paths):
             self._shown_for = None
 

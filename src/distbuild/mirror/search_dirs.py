@@ -24,6 +24,8 @@ class SearchDirs:
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, int] | None] = {}
+        # The absent ones, the newest last: a set that keeps its order.
+        self._absent: dict[str, None] = {}
         # Spelled -> real path, for those spelled through a symlink: the directory may be moved and
         # the symlink retargeted to it, which leaves its identity the same.
         self._real: dict[str, str] = {}
@@ -58,8 +60,10 @@ class SearchDirs:
 
     def note(self, spelled: str, now: tuple[int, int] | None) -> None:
         """Record a directory, about to be added, with its identity ``now``."""
-        self._seen.pop(spelled, None)  # the newest is the last one
         self._seen[spelled] = now
+        self._absent.pop(spelled, None)
+        if now is None:
+            self._absent[spelled] = None
         self.closed.discard(spelled)
         self.files.discard(spelled)
         if now == NO_DIRECTORY:
@@ -86,6 +90,7 @@ class SearchDirs:
         below = [s for s, r in real.items() if r != top and inside(r, top)]
         for spelled in below:
             del self._seen[spelled]
+            self._absent.pop(spelled, None)
         return below
 
     def forget_gone(self, top: str) -> list[str]:
@@ -96,14 +101,14 @@ class SearchDirs:
 
     def forget_absent(self, most: int) -> list[str]:
         """Forget absent directories beyond ``most``, the oldest first; returns them as spelled."""
-        absent = [s for s, now in self._seen.items() if now is None]
-        gone = absent[: max(0, len(absent) - most)]
+        gone = list(self._absent)[: max(0, len(self._absent) - most)]
         self._forget(gone)
         return gone
 
     def _forget(self, gone: Iterable[str]) -> None:
         for spelled in gone:
             del self._seen[spelled]
+            self._absent.pop(spelled, None)
             self._real.pop(spelled, None)
             self._nowhere.pop(spelled, None)
             self._named.discard(spelled)

@@ -15,6 +15,7 @@ from distbuild.http.response import Response as HttpAnswer
 from distbuild.one_shot import OneShot
 from distbuild.protocol.codec import pack
 from distbuild.protocol.messages import OutputFile, SubmitReply
+from distbuild.syncer import local_callers
 from distbuild.syncer.local_callers import MAX_PASSED, Caller, LocalCallers, WrapperOrders
 from distbuild.syncer.routes import answers
 from distbuild.system.process import views_of_files
@@ -235,3 +236,12 @@ def test_a_farm_that_lost_the_job_is_no_silent_matter(serving: Serving) -> None:
     assert isinstance(answer, HttpAnswer)
     assert answer.headers["Dist-Build-Silent"] == "0"
     assert answer.body.endswith(b"leases_lost: w1: fire")
+
+
+def test_where_the_system_names_no_view_all_callers_have_ours(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_callers, "views_of_files", list)
+    callers = LocalCallers(serving.compiling.compiles, LocalSlots(1))
+    assert callers.sees_our_files(b"")
+    assert callers.sees_our_files(b"mount:1 0:1:2")
