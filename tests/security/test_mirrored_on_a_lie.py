@@ -234,6 +234,8 @@ def contents(evil: HostileWorker, path: str) -> bool:
     """Whether the syncer gives out what is in a file."""
     if "\0" in path or not os.path.isfile(path):
         return False
+    if not os.access(path, os.R_OK):  # the syncer runs as the same user
+        return False
     data = Path(path).read_bytes()
     status, body = evil.post("mirror/blobs", BlobRequest([hashlib.sha256(data).digest()]))
     assert status == 200

@@ -13,7 +13,6 @@ from typing import TypeVar
 from distbuild.command.model import LocalReason
 from distbuild.credentials import Credentials, Role, carries
 from distbuild.http.response import Response
-from distbuild.http.response import Response as HttpAnswer
 from distbuild.http.site import Call, Handler, Later
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
@@ -100,9 +99,7 @@ def same_version(version: int) -> None:
         )
 
 
-def answers(
-    service: Service, message: SubmitRequest
-) -> Generator[OneShot | HttpAnswer, None, None]:
+def answers(service: Service, message: SubmitRequest) -> Generator[OneShot | Response, None, None]:
     """Compile, answer, and hold the local slot until the connection ends: the wrapper's process
     becomes the compiler with the connection open. Temporary files are kept until then, too: the
     wrapper renames them."""
@@ -118,7 +115,7 @@ def answers(
             answer.outputs.close()
 
 
-def _wrapper_response(answer: WrapperOrders) -> HttpAnswer:
+def _wrapper_response(answer: WrapperOrders) -> Response:
     reply, outputs = answer.reply, answer.outputs
     if reply.outcome == "done":
         listing = b"" if outputs is None else outputs.listing()
@@ -130,14 +127,14 @@ def _wrapper_response(answer: WrapperOrders) -> HttpAnswer:
             "Dist-Build-Worker": reply.worker,
         }
         files = () if outputs is None else outputs.descriptors()
-        return HttpAnswer(headers, listing + reply.stdout + reply.stderr, files=files)
+        return Response(headers, listing + reply.stdout + reply.stderr, files=files)
     program = os.fsencode(answer.program or "")
     headers = {
         "Dist-Build": "local",
         "Dist-Build-Silent": _silent(reply),
         "Dist-Build-Program": str(len(program)),
     }
-    return HttpAnswer(headers, program + os.fsencode(_why(reply)))
+    return Response(headers, program + os.fsencode(_why(reply)))
 
 
 def _silent(reply: SubmitReply) -> str:

@@ -10,7 +10,6 @@ assert sys.platform == "win32"  # for the type checker, too
 
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
