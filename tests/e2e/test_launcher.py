@@ -274,7 +274,11 @@ def test_a_syncer_that_is_started_anew_is_asked_again(
     """By the launcher itself: all that wait would else become Python processes at once."""
     alone = shutil.copy(launcher, tmp_path / "dist_build.exe")  # without the Python client beside
     own = Cluster(tmp_path / "own", certs_dir, workers=[{}])
+    (daemon,) = own.daemons
     try:
+        daemon.start()
+        wait_until(daemon.answers, "the daemon answers")
+        daemon.signal(signal.SIGSTOP)  # a syncer waits a few seconds for a worker, not for Python
         own.syncer.start()
         wait_until(own.syncer.answers, "the syncer answers")
         waiting = [  # for the first worker
@@ -288,7 +292,8 @@ def test_a_syncer_that_is_started_anew_is_asked_again(
         ]
         wait_until(lambda: all(_awaits_answer(p.pid) for p in waiting), "all wait")
         own.syncer.kill()
-        own.start()
+        daemon.signal(signal.SIGCONT)
+        own.syncer.start()
         for process in waiting:
             _, said = process.communicate(timeout=60)
             assert (process.returncode, said) == (0, b"")

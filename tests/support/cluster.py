@@ -115,6 +115,11 @@ class Process:
                 os.killpg(self.popen.pid, signal.SIGKILL)
             self.popen.wait()
 
+    def signal(self, number: int) -> None:
+        """To the process and its children."""
+        assert self.popen is not None
+        os.killpg(self.popen.pid, number)
+
     def status(self) -> dict[str, Any]:
         return get_status(self.port, self.address)
 
