@@ -86,7 +86,8 @@ class Opens:
         self._trouble = ""
         self._listener = -1
         self._stop = -1
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        self._ended = threading.Event()
 
     def start(self, start: Callable[[], T]) -> T:
         """Call ``start`` and return its result: it starts the program, and must let no file be
@@ -95,7 +96,7 @@ class Opens:
             raise UnseenInputs(f"opened files are not seen on {platform.machine()}")
         started: list[T] = []
         errors: list[BaseException] = []
-        listening = threading.Event()
+        listening, tried = threading.Event(), threading.Event()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
         def confined() -> None:
@@ -106,6 +107,8 @@ class Opens:
             except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
                 errors.append(error)
             listening.set()
+            tried.set()
+            self._ended.wait()  # bubblewrap dies with the thread that started it
 
         def watch() -> None:
             listening.wait()
@@ -113,11 +116,11 @@ class Opens:
                 self._watch(machine)
 
         # The filter applies to one thread and its children; the watching thread is not its child.
-        self._thread = threading.Thread(target=watch, name="opened files", daemon=True)
-        self._thread.start()
-        thread = threading.Thread(target=confined, name="confined start", daemon=True)
-        thread.start()
-        thread.join()
+        for name, target in (("opened files", watch), ("confined start", confined)):
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        tried.wait()
         if errors:
             self.close()
             raise errors[0]
@@ -131,10 +134,12 @@ class Opens:
 
     def close(self) -> None:
         """Stop watching: the program has ended, or its next open fails."""
-        if self._thread is not None:
+        if self._stop >= 0:
             os.eventfd_write(self._stop, 1)
-            self._thread.join()
-            self._thread = None
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
         for descriptor in (self._listener, self._stop):
             if descriptor >= 0:
                 os.close(descriptor)

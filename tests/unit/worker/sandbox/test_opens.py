@@ -58,6 +58,33 @@ def test_a_name_at_the_end_of_its_page_is_read(tmp_path: Path) -> None:
     assert seen([sys.executable, "-c", "open('x' + '/' * 4000 + 'y')"], tmp_path)
 
 
+def test_a_program_may_wish_to_die_with_its_parent(tmp_path: Path) -> None:
+    """As bubblewrap does; the kernel then kills it when the thread that started it ends."""
+    (tmp_path / "x.c").touch()
+    ready, writer = os.pipe()
+    program = (
+        "import ctypes, os, signal, time\n"
+        "assert ctypes.CDLL(None).prctl(1, signal.SIGKILL) == 0\n"
+        "os.write(1, b'!')\n"
+        "time.sleep(0.3)\n"
+        "open('x.c')\n"
+    )
+
+    def start() -> Popen[bytes]:
+        argv = [os.fsencode(sys.executable), b"-c", program.encode()]
+        process = spawn.start(argv, os.fsencode(tmp_path), {}, (ready, writer, writer))
+        assert os.read(ready, 1) == b"!"
+        return process
+
+    opens = Opens(lambda name: name == b"x.c")
+    process = opens.start(start)
+    assert process.wait() == 0
+    opens.close()
+    assert b"x.c" in opens.names()
+    os.close(ready)
+    os.close(writer)
+
+
 def test_a_program_that_opens_nothing_of_the_task_proves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UnseenInputs):
         seen(["/bin/true"], tmp_path)
