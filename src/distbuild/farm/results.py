@@ -55,11 +55,13 @@ def size_of(result: ResultRequest) -> int:
 
 
 def only_here(result: ResultRequest) -> LocalReason | None:
-    """Why the job would fail on any other worker too; None: it may not, or there was no error."""
+    """Why no other worker is tried; None: one may be, or there was no error."""
     if result.crashed:
         return LocalReason.COMPILER_CRASHED
     if result.unseen:
         return LocalReason.ASSEMBLER_INPUT
+    if result.outside:
+        return LocalReason.NO_NAMESPACE
     return LocalReason.NAMES_ITS_PLACE if result.named else None
 
 

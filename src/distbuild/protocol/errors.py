@@ -34,6 +34,10 @@ class UnseenInputs(InfrastructureError):
     """A worker cannot determine which files the assembler read by its own directives."""
 
 
+class OutsideTree(InfrastructureError):
+    """A compile without namespaces read or named a file of the worker outside the client's tree."""
+
+
 class Unauthorized(ProtocolError):
     """The peer has no token, or a wrong one, for the role that this request needs."""
 

@@ -322,6 +322,9 @@ class ResultRequest(Message, frozen=True):
     named: bool = False
     #: The error is that the assembler's inputs are not known: the dev box compiles.
     unseen: bool = False
+    #: The error is that, without namespaces, the compile reads files outside the client's tree: it
+    #: needs a worker with namespaces.
+    outside: bool = False
 
 
 #: Results in one request.

@@ -185,18 +185,15 @@ class Compiles:
             if isinstance(task, Local):
                 return self.locally(task)
             result = yield from self._executor.execute(task)
-            if isinstance(result, Local):
-                return self.locally(self._named(result, known, task.command))
-            verdict: Verdict | Local = self._judge.judge(task, result)
-            if verdict is Verdict.STANDS and _speaks_of_itself(submission, known.command, result):
-                verdict = Local(LocalReason.NOT_A_COMPILER, submission.argv[0])
+            verdict = self._verdict(submission, task, result)
             if isinstance(verdict, Local):
-                obstacle = verdict
+                obstacle = self._named(verdict, known, task.command)
                 tied = self._with_precompiled(known, task, verdict)
+                tied = tied or self._with_namespace(known, task, verdict)
                 if tied is None:
                     break
                 known = tied
-            elif verdict is Verdict.STANDS:
+            elif verdict is Verdict.STANDS and isinstance(result, ResultRequest):
                 return self._remotely(known.command, result)
             with self._lock:
                 self.repeated += 1
@@ -204,6 +201,16 @@ class Compiles:
             if in_vain == MAX_ROUNDS:
                 break
         return self.locally(obstacle)
+
+    def _verdict(
+        self, submission: Submission, task: Task, result: ResultRequest | Local
+    ) -> Verdict | Local:
+        if isinstance(result, Local):
+            return result
+        verdict = self._judge.judge(task, result)
+        if verdict is Verdict.STANDS and _speaks_of_itself(submission, task.command, result):
+            return Local(LocalReason.NOT_A_COMPILER, submission.argv[0])
+        return verdict
 
     def _with_precompiled(self, known: Understood, task: Task, local: Local) -> Understood | None:
         """The same command with its original paths, where a worker finds the precompiled header.
@@ -213,13 +220,24 @@ class Compiles:
         """
         if local.reason is not LocalReason.PRECOMPILED_HEADER:
             return None
-        command = msgspec.structs.replace(known.command, tied_by="a precompiled header")
-        if command.family is not Family.GCC:
+        if known.command.family is not Family.GCC:
             return None
+        tied = self._tied(known, "a precompiled header")
+        return tied if tied is not None and self._judge.bring(task, local.detail) else None
+
+    def _with_namespace(self, known: Understood, task: Task, local: Local) -> Understood | None:
+        """The same command for a worker with namespaces, after one without them read a file outside
+        the client's tree. None: there is no such worker, or ``local`` has another reason."""
+        if local.reason is not LocalReason.NO_NAMESPACE or task.command.needs_original_paths:
+            return None
+        return self._tied(known, "a path outside the mirrored directories")
+
+    def _tied(self, known: Understood, why: str) -> Understood | None:
+        """The same command with its original paths; None: no worker can run it so."""
+        command = msgspec.structs.replace(known.command, tied_by=why)
         if self._executor.obstacle(command, known.identity.digest) is not None:
             return None
-        brought = self._judge.bring(task, local.detail)
-        return msgspec.structs.replace(known, command=command) if brought else None
+        return msgspec.structs.replace(known, command=command)
 
     @staticmethod
     def _named(local: Local, known: Understood, command: CompileCommand) -> Local:
@@ -227,7 +245,8 @@ class Compiles:
         if local.reason is LocalReason.NO_TOOLCHAIN:
             return Local(local.reason, f"for {known.identity.version}")
         if local.reason is LocalReason.NO_NAMESPACE:
-            return Local(local.reason, f"{command.tied_by}, with {known.identity.version}")
+            why = f"{command.tied_by}, with {known.identity.version}"
+            return Local(local.reason, why if command.tied_by else local.detail)
         if local.detail and known.identity.digest.startswith(local.detail):
             return Local(local.reason)
         return local

@@ -26,6 +26,7 @@ from distbuild.protocol.errors import (
     DistBuildError,
     InfrastructureError,
     NamesItsPlace,
+    OutsideTree,
     ProtocolError,
     UnseenInputs,
 )
@@ -106,16 +107,17 @@ class JobRunner:
             crashed = isinstance(error, CompilerCrashed)
             if crashed:
                 _log.warning("%s crashed: %s", os.fsdecode(job.argv[0]), error)
-            named = isinstance(error, NamesItsPlace)
-            failed = self.failed(job, str(error), crashed=crashed, named=named)
-            return msgspec.structs.replace(failed, unseen=isinstance(error, UnseenInputs))
+            return msgspec.structs.replace(
+                self.failed(job, str(error)),
+                crashed=crashed,
+                named=isinstance(error, NamesItsPlace),
+                unseen=isinstance(error, UnseenInputs),
+                outside=isinstance(error, OutsideTree),
+            )
 
-    def failed(
-        self, job: Job, error: str, *, crashed: bool = False, named: bool = False
-    ) -> ResultRequest:
+    def failed(self, job: Job, error: str) -> ResultRequest:
         """A result without the compiler's verdict; ``error`` is the reason."""
-        said = error or "unknown"
-        return ResultRequest(job.lease_id, self._name, error=said, crashed=crashed, named=named)
+        return ResultRequest(job.lease_id, self._name, error=error or "unknown")
 
     def _run(self, job: Job, tree: Tree, cancellation: Cancellation, clock: Clock) -> Steps:
         check_job(job)

@@ -65,6 +65,8 @@ def submitted(farm: Farm, count: int, of: Task) -> list[InThread]:
     [
         ({"crashed": True}, LocalReason.COMPILER_CRASHED),
         ({"named": True}, LocalReason.NAMES_ITS_PLACE),
+        ({"unseen": True}, LocalReason.ASSEMBLER_INPUT),
+        ({"outside": True}, LocalReason.NO_NAMESPACE),
     ],
 )
 def test_what_no_other_worker_does_better_the_local_compiler_does_at_once(

@@ -367,6 +367,29 @@ def test_a_precompiled_header_beside_an_input_is_mirrored_and_compiled_again(
     assert [t.command.needs_original_paths for t in compiling.executor.tasks] == [False, True]
 
 
+OUTSIDE = Local(LocalReason.NO_NAMESPACE, "w1: '/o/a.h' is outside the mirror")
+
+
+def test_a_path_outside_the_mirror_goes_to_a_worker_with_namespaces(compiling: Compiling) -> None:
+    assert compiling.compile(OUTSIDE, compiling.result("src/x.c", "inc/a.h")) == done()
+    assert [t.command.needs_original_paths for t in compiling.executor.tasks] == [False, True]
+
+
+def test_a_path_outside_the_mirror_makes_it_local_where_no_worker_has_namespaces(
+    compiling: Compiling,
+) -> None:
+    compiling.executor.blocked = NO_NAMESPACE
+    assert compiling.compile(OUTSIDE) == local(LocalReason.NO_NAMESPACE, OUTSIDE.detail)
+
+
+def test_a_worker_with_namespaces_that_names_a_path_outside_is_asked_once(
+    compiling: Compiling,
+) -> None:
+    answer = compiling.compile(OUTSIDE, OUTSIDE)
+    assert isinstance(answer, SubmitReply)
+    assert (answer.outcome, answer.reason) == ("local", "no_namespace")
+
+
 def test_a_mirrored_precompiled_header_is_there_for_the_next_compile(compiling: Compiling) -> None:
     compiling.box.write("inc/a.h.gch", "")
     compiling.compile(compiling.result("inc/a.h"), compiling.result("inc/a.h.gch"))
@@ -494,7 +517,6 @@ def test_a_shadowing_file_in_a_partly_mirrored_directory_is_mirrored(tmp_path: P
     ("answer", "detail"),
     [
         (Local(LocalReason.NO_TOOLCHAIN, "d" * 12), f"for {IDENTITY.version}"),
-        (Local(LocalReason.NO_NAMESPACE, "d" * 12), f", with {IDENTITY.version}"),
         (Local(LocalReason.NO_WORKER, "d" * 12), ""),
         (Local(LocalReason.LEASES_LOST, "w1: disk full"), "w1: disk full"),
     ],
@@ -505,6 +527,15 @@ def test_what_the_farm_cannot_do_is_local(compiling: Compiling, answer: Local, d
     compiling.executor.blocked = answer
     explained = compiling.compiles.explain(compiling.box.submission())
     assert explained == Local(answer.reason, detail)
+
+
+def test_why_a_command_needs_namespaces_is_said(compiling: Compiling) -> None:
+    compiling.executor.blocked = Local(LocalReason.NO_NAMESPACE, "d" * 12)
+    compiling.executor.script = [compiling.executor.blocked]
+    submission = compiling.box.submission("-gsplit-dwarf")
+    detail = f"-gsplit-dwarf, with {IDENTITY.version}"
+    assert run(compiling.compiles.compile(submission)) == local(LocalReason.NO_NAMESPACE, detail)
+    assert compiling.compiles.explain(submission) == Local(LocalReason.NO_NAMESPACE, detail)
 
 
 def test_what_is_local_by_design_is_silent(compiling: Compiling) -> None:

@@ -421,6 +421,7 @@ def test_a_plain_worker_refuses_what_read_its_own_files(
     argv = [driver, *options, "-c", "../src/led.c", "-o", "led.o"]
     result = devbox.compile(PlainSandbox(SEARCH_PATH), argv, project / "build")
     assert "outside the mirror" in result.error
+    assert result.outside
 
 
 def test_a_line_directive_with_an_absolute_path_is_no_file_that_was_read(

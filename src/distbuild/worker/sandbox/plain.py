@@ -17,7 +17,7 @@ from distbuild.command.decide import climbs_out
 from distbuild.command.dependency_file import unmap_dependency_file, unmap_text
 from distbuild.command.diagnostics import is_assemblers, places, plain
 from distbuild.command.relocate import Relocated, relocate, relocate_env
-from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.errors import InfrastructureError, OutsideTree
 from distbuild.system import disk
 from distbuild.worker.compilers import search_path_for
 from distbuild.worker.process.here import Completed
@@ -186,7 +186,7 @@ class _PlainExecution:
         return tuple(written), dependencies
 
     def _check_denied(self, stderr: bytes) -> None:
-        """Raise InfrastructureError if a message names a file of this machine that Landlock denies:
+        """Raise OutsideTree if a message names a file of this machine that Landlock denies:
         another worker may show the dev box's file there. The dev box repeats an assembler's failure
         anyway."""
         reach = self.reach
@@ -198,10 +198,10 @@ class _PlainExecution:
             path = os.path.normpath(os.path.join(self.cwd, name))
             known = any(is_within(path, p) for p in (*reach.read, *reach.run, *reach.write))
             if not known and os.path.isfile(path):
-                raise InfrastructureError(f"{os.fsdecode(path)!r} is outside the mirror")
+                raise OutsideTree(f"{os.fsdecode(path)!r} is outside the mirror")
 
     def _check_read(self, paths: Iterable[bytes]) -> None:
-        """Raise InfrastructureError if a path is a file of this machine outside the tree.
+        """Raise OutsideTree if a path is a file of this machine outside the tree.
 
         Once paths are unmapped, such a file and the dev box's are not distinguishable."""
         for path in paths:
@@ -210,7 +210,7 @@ class _PlainExecution:
             own = path.startswith(self.task.directory + b"/")
             alien = path.startswith(b"/") and not (moved or own)
             if alien or climbs_out(self.task.command.cwd, os.fsdecode(known)):
-                raise InfrastructureError(f"{os.fsdecode(path)!r} was read outside the mirror")
+                raise OutsideTree(f"{os.fsdecode(path)!r} was read outside the mirror")
 
 
 def _beside(moved: Relocated) -> tuple[str, str]:
