@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import Cluster, wait_until
-from tests.support.objects import assert_same
+from tests.support.cluster import Cluster, run_here, wait_until
+from tests.support.objects import assert_same, left_by
 from tests.support.tools import need
 
 FILES = 8000
@@ -217,6 +217,31 @@ def test_what_a_single_file_of_another_directory_includes_is_found_beside_it_fir
     (project / lead).write_text(f'#include "{tmp_path}/other/v.h"\n')
     for _ in range(2):
         assert_same(cluster, ["gcc", "-c", f"-I{tmp_path}/inc", "x.c", "-o", "x.o"], project)
+
+
+@pytest.mark.parametrize(("others", "done"), [(["plain"], 0), (["plain", "namespace"], 2)])
+def test_a_file_that_includes_an_absolute_path_needs_a_worker_with_namespaces(
+    certs_dir: Path, tmp_path: Path, others: list[str], done: int
+) -> None:
+    if "namespace" in others:
+        need("bwrap")
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "v.h").write_text("int v = 1;\n")
+    (project / "lead.h").write_text(f'#include "{project}/v.h"\n')
+    (project / "x.c").write_text('#include "lead.h"\n')
+    started = Cluster(tmp_path / "farm", certs_dir, [{"sandbox": kind} for kind in others])
+    try:
+        started.start()
+        argv = ["gcc", "-g", "-MD", "-c", "x.c", "-o", "x.o"]
+        local = left_by(lambda: run_here(argv, project), project)
+        for _ in range(2):
+            ours = left_by(lambda: started.run(argv, project), project)
+            assert (ours.exit_code, ours.files) == (0, local.files)
+        jobs = started.jobs()
+        assert (jobs["done"], jobs["local"].get("no_namespace", 0)) == (done, 2 - done)
+    finally:
+        started.kill()
 
 
 def test_a_withheld_source_in_a_system_directory_is_fetched_though_no_list_names_it(
