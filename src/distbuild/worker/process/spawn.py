@@ -70,15 +70,16 @@ def start(
         # Landlock restricts the starting thread until its end: hence a thread for each start.
         return within(reach, lambda: _spawn(words, cwd, env, streams, passed))
 
+    if gains_rights(argv[0]):
+        return launch(limited(argv))
     process = launch(argv)
     try:
         confine(process.pid)
-    except PermissionError:
-        # It runs as another user: a bubblewrap that is setuid root.
+    except OSError:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        return launch(limited(argv))
+        raise
     return process
 
 
@@ -89,14 +90,21 @@ def can_seal() -> bool:
 
 
 def gains_rights(program: bytes) -> bool:
-    """Whether a program runs with another user's or group's rights than its starter's."""
+    """Whether a program runs with another user's or group's rights than its starter's, who may then
+    not set its limits: a bubblewrap that is setuid root."""
     return os.geteuid() != 0 and bool(os.stat(program).st_mode & (stat.S_ISUID | stat.S_ISGID))
 
 
 def confine(pid: int) -> None:
     """Set the limits of a process that has just started; its children will inherit them."""
     for kind, value in _limits():
-        resource.prlimit(pid, kind, _lowered(kind, value))
+        wanted = _lowered(kind, value)
+        try:
+            resource.prlimit(pid, kind, wanted)
+        except PermissionError:
+            hard = resource.prlimit(pid, kind)[1]
+            if not 0 <= hard < wanted[1]:  # else the program itself has lowered it meanwhile
+                raise
 
 
 def limited(argv: Sequence[bytes]) -> list[bytes]:

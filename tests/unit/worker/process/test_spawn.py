@@ -77,6 +77,7 @@ def test_a_program_that_runs_as_somebody_else_is_limited_by_a_shell(
         raise PermissionError(pid)
 
     monkeypatch.setattr(spawn, "confine", refuse)
+    monkeypatch.setattr(spawn, "gains_rights", lambda _: True)
     assert output_of(LIMITS).splitlines() == expected_limits()
 
 
