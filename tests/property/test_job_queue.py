@@ -19,7 +19,8 @@ from distbuild.farm.jobs import (
     Wake,
     Worker,
 )
-from distbuild.farm.queue import LEASE_S, MAX_TRIES, WORKER_S, IllegalTransition, JobQueue
+from distbuild.farm.queue import LEASE_S, MAX_TRIES, WORKER_S, JobQueue
+from distbuild.protocol.errors import IllegalTransition
 from tests.support.queues import inconsistencies
 
 NAMES = ["w1", "w2", "w3"]

@@ -16,11 +16,11 @@ from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.farm.executor import Execution, Task
 from distbuild.farm.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
 from distbuild.farm.long_polls import Polls, Ticker
-from distbuild.farm.queue import JOB_TIMEOUT_S, IllegalTransition, JobQueue
+from distbuild.farm.queue import JOB_TIMEOUT_S, JobQueue
 from distbuild.farm.results import Refusals, RefusedResults, objection, only_here, size_of
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
-from distbuild.protocol.errors import TooMuchAtOnce
+from distbuild.protocol.errors import IllegalTransition, TooMuchAtOnce
 from distbuild.protocol.names import one_line
 
 #: The longest duration of one long poll (seconds); shorter than the silence allowed to a worker.

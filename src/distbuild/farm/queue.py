@@ -30,6 +30,7 @@ from distbuild.farm.jobs import (
     Wake,
     Worker,
 )
+from distbuild.protocol.errors import IllegalTransition
 
 #: A lease that is not renewed for this long (seconds) is lost. Workers renew every five seconds.
 LEASE_S = 15.0
@@ -48,10 +49,6 @@ MIN_LIMIT_S = 60.0
 MAX_OVERRUNS = 2
 #: The number of job durations that are remembered, those used last.
 MAX_KNOWN = 20_000
-
-
-class IllegalTransition(Exception):
-    """An event that the job's state does not allow: a bug of the caller. Nothing was changed."""
 
 
 class JobQueue(msgspec.Struct):

@@ -7,10 +7,9 @@ app answers all other requests in a thread pool. Knows nothing of what handlers 
 
 import contextlib
 import logging
-import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from distbuild.http.listen import Acceptor
 from distbuild.http.poller import Events, PendingSends
 from distbuild.http.request import Request, environ_of
 from distbuild.http.response import INTERIM, Response, call
-from distbuild.http.site import Call, Connection, Front, Site
+from distbuild.http.site import Call, Connection, ConnectionState, Front, Site
 from distbuild.http.transport import SEND_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -82,6 +81,8 @@ SWEEP_S = 5.0
 #: lives. Clients give up after ten (src/launcher/syncer.h).
 BEAT_S = 2.5
 DRAIN_POLL_S = 0.01
+#: The states that a client may be in for a limited time.
+_LIMITED = frozenset({ConnectionState.IDLE, ConnectionState.BLOCKED})
 #: ``next``: a callback that a server's thread runs before it waits again.
 _own = threading.local()
 
@@ -100,6 +101,13 @@ class Server:
             threading.BoundedSemaphore(front.foreign_threads) if front.foreign_threads else None
         )
         self._is_ending = threading.Event()
+        #: What the owner of a connection does in its state.
+        self._steps: Mapping[ConnectionState, Callable[[Connection], bool]] = {
+            ConnectionState.READING: self._read,
+            ConnectionState.PARSING: self._next,
+            ConnectionState.HANDLING: self._go_on,
+            ConnectionState.RESPONDING: self._send_rest,
+        }
         self._acceptor = Acceptor(front, self._connections, self._is_ending)
         self._app_pool = AppPool(
             site.app, self._pending_sends, self._answered, front.max_slow, f"{name} slow"
@@ -121,7 +129,7 @@ class Server:
 
     def stop(self, drain_s: float = 0.0) -> None:
         """Stop accepting, wait at most ``drain_s`` seconds for pending responses, and close every
-        connection. Idempotent."""
+        connection, except those that a thread still works on: it closes them. Idempotent."""
         if self._is_ending.is_set():
             return
         self._events.end_listening()
@@ -132,9 +140,11 @@ class Server:
         self._events.end()
         for thread in self._threads:
             thread.join(SEND_TIMEOUT_S)
-        for connection in self._events.left():
-            connection.is_running = connection.is_gone = True
-            self._finish(connection)
+        for connection in list(self._connections):
+            if connection.claim():
+                self._finish(connection)
+        while (queued := self._events.dequeue()) is not None:
+            self._finish(queued)
         self._app_pool.close()
         self._events.close()
 
@@ -164,20 +174,11 @@ class Server:
             self._accept()
 
     def _woken(self, connection: Connection) -> None:
-        """Handle an event of a connection: readable, writable or ended. A stale event may be of an
-        earlier connection with the same descriptor."""
-        if connection.is_sending:
-            if connection.claim():
-                self._proceed(connection)
-        elif connection.later is not None:
-            if connection.transport.has_ended():
-                self._gone(connection)
-                return
-            with connection.lock:
-                if not connection.is_sending:
-                    self._events.watch(connection, 0)
-        elif connection.claim():
-            connection.is_readable = True
+        """Handle an event of a connection: readable, writable or ended."""
+        parked = self._events.claim(connection)
+        if parked in (ConnectionState.SUSPENDED, ConnectionState.HELD):  # the client has closed it
+            self._finish(connection)
+        elif parked is not None:
             self._proceed(connection)
 
     def _sweep(self) -> None:
@@ -185,8 +186,7 @@ class Server:
         while not self._is_ending.wait(SWEEP_S):
             oldest = time.monotonic() - self._front.patience_s
             for connection in list(self._events.watched.values()):
-                is_due = connection.is_sending or connection.later is None
-                if is_due and connection.silent_since < oldest and connection.claim():
+                if connection.silent_since < oldest and connection.claim(_LIMITED):
                     self._finish(connection)
 
     def _keep_beating(self) -> None:
@@ -221,34 +221,32 @@ class Server:
             self._proceed(connection)
 
     def _proceed(self, connection: Connection) -> None:
-        """Process a connection until it waits for something, or has ended."""
+        """Process a connection, as its owner, until it is parked, closed or given to the app."""
         try:
-            if connection.is_sending and not self._send_rest(connection):
-                return
-            while self._go_on(connection) if connection.later else self._next(connection):
+            while self._steps[connection.state](connection):
                 pass
         except Exception:
             log.exception("a request failed")
             self._finish(connection)
 
+    def _read(self, connection: Connection) -> bool:
+        """Read once for each event: the kernel reports remaining data again. This and the following
+        steps return whether this thread still owns the connection."""
+        if _receive(connection) is False:
+            self._finish(connection)
+            return False
+        if connection.reader.is_admitted():
+            connection.silent_since = time.monotonic()
+        connection.become(ConnectionState.PARSING)
+        return True
+
     def _next(self, connection: Connection) -> bool:
-        """Start on the next request; whether this thread proceeds with the connection."""
-        # A readable connection has no whole request buffered: first read the reported data.
-        request = None if connection.is_readable else connection.reader.next()
-        while request is None:
-            if not connection.is_readable:
-                connection.transport.expect(connection.reader.missing())
-                connection.is_running = False
-                self._events.watch(connection, select.EPOLLIN)
-                return False
-            # One read for each event: the kernel reports remaining data again.
-            connection.is_readable = False
-            if _receive(connection) is False:
-                self._finish(connection)
-                return False
-            if connection.reader.is_admitted():
-                connection.silent_since = time.monotonic()
-            request = connection.reader.next()
+        """Start on the next request."""
+        request = connection.reader.next()
+        if request is None:
+            connection.transport.expect(connection.reader.missing())
+            self._events.park(connection, ConnectionState.IDLE)
+            return False
         connection.keeps = (
             self._knows(connection, request)  # also decides how the response is sent
             and request.keeps
@@ -257,9 +255,10 @@ class Server:
         )
         handler = self._site.handlers.get(request.target) if request.method == "POST" else None
         if handler is None:
-            connection.begin_answer()
+            connection.become(ConnectionState.RESPONDING)
             self._app_pool.take(connection, request)
             return False
+        connection.become(ConnectionState.HANDLING)
         same_user = connection.transport.is_same_user()
         connection.later = handler(
             Call(request.headers.get("authorization"), request.body, same_user)
@@ -280,56 +279,58 @@ class Server:
             self._proceed(connection)
 
     def _is_kept(self, connection: Connection) -> bool:
-        """After a response: make the connection ready for the next request, or close it."""
-        if not connection.keeps:
+        """After a response: make the connection ready for the next request, or close it. A handler
+        may also have ended without a response."""
+        keeps = connection.keeps and not self._is_ending.is_set()
+        if not keeps or connection.state is not ConnectionState.RESPONDING:
             self._finish(connection)
+            return False
         connection.silent_since = time.monotonic()
-        return connection.keeps
+        connection.become(ConnectionState.PARSING)
+        return True
 
     # --- waiting handlers -----------------------------------------------------------------------
 
     def _go_on(self, connection: Connection) -> bool:
-        """Run the generator up to the next event that it has to wait for; whether the generator has
-        ended and the connection has not."""
+        """Run the generator up to the next event that it has to wait for."""
+        later = connection.later or iter(())
         while True:
             try:
-                step = next(connection.later or iter(()))
+                step = next(later)
             except StopIteration:
-                connection.later, connection.has_answered = None, False
-                connection.is_waiting = False
+                connection.later = None
                 return self._is_kept(connection)
             if isinstance(step, Response):
-                connection.has_answered = True
-                connection.begin_answer()
-                data = step.encode(keeps=connection.keeps)
-                try:
-                    if not self._pending_sends.send(connection, data, step.files):
-                        return False
-                except OSError as error:
-                    self._vanished(connection, error)
+                if not self._respond(connection, step):
                     return False
             elif not step.is_set():
                 break
-        with connection.lock:
-            connection.is_running = ended = connection.is_gone
-            if not ended and not connection.is_waiting:
-                connection.is_waiting = True
-                self._events.watch(connection, 0)
-        if ended:
-            self._finish(connection)
-        else:
-            step.then(lambda: self._resume(connection))
+        has_response = connection.state is ConnectionState.RESPONDING
+        self._events.park(
+            connection, ConnectionState.HELD if has_response else ConnectionState.SUSPENDED
+        )
+        step.then(lambda: self._resume(connection))
         return False
 
-    def _send_rest(self, connection: Connection) -> bool:
-        """Send more of a buffered response, since the socket is writable; whether all of it is sent
-        and the connection goes on."""
+    def _respond(self, connection: Connection, response: Response) -> bool:
+        """Send a handler's response; a second one is an IllegalTransition."""
+        connection.become(ConnectionState.RESPONDING)
+        data = response.encode(keeps=connection.keeps)
         try:
-            is_sent = self._pending_sends.go_on(connection)
+            return self._pending_sends.send(connection, data, response.files)
         except OSError as error:
             self._vanished(connection, error)
             return False
-        return is_sent and (connection.later is not None or self._is_kept(connection))
+
+    def _send_rest(self, connection: Connection) -> bool:
+        """Send more of a buffered response, if any; then go on after it."""
+        try:
+            if not self._pending_sends.go_on(connection):
+                return False
+        except OSError as error:
+            self._vanished(connection, error)
+            return False
+        return self._is_kept(connection) if connection.later is None else self._go_on(connection)
 
     def _vanished(self, connection: Connection, error: OSError) -> None:
         log.debug("a client vanished: %s", error)
@@ -358,20 +359,18 @@ class Server:
         finally:
             foreign_threads.release()
 
-    def _gone(self, connection: Connection) -> None:
-        """The client has closed the connection: cancel its handler."""
-        if connection.claim_as_gone():
-            self._finish(connection)
-
     def _finish(self, connection: Connection) -> None:
-        if connection.later is not None:
-            connection.later.close()
+        """Close a connection, as its owner, and its handler."""
+        try:
+            if connection.later is not None:
+                connection.later.close()
+        except Exception:
+            log.exception("a request failed")
         self._events.forget(connection)
         self._pending_sends.forget(connection)
         connection.reader.close()
         self._connections.discard(connection)
-        connection.begin_answer()
-        connection.transport.close()
+        connection.close()
 
 
 def _receive(connection: Connection) -> bool | None:

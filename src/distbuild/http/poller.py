@@ -9,7 +9,19 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from distbuild.http.site import Connection
+from distbuild.http.site import Connection, ConnectionState
+
+_END = select.EPOLLRDHUP | select.EPOLLONESHOT
+#: The events that a parked connection is watched for. While a response is being sent, its read end
+#: is not: a client that has closed only its sending side still reads its response.
+_AWAITED = {
+    ConnectionState.IDLE: select.EPOLLIN | _END,
+    ConnectionState.SUSPENDED: _END,
+    ConnectionState.BLOCKED: select.EPOLLOUT | select.EPOLLONESHOT,
+    ConnectionState.HELD: _END,
+}
+#: The states in which only the client's end is awaited on the socket.
+_UNTIL_END = frozenset({ConnectionState.SUSPENDED, ConnectionState.HELD})
 
 
 class Events:
@@ -25,8 +37,7 @@ class Events:
         self._poll.register(listener, select.EPOLLIN | select.EPOLLET)
         self._poll.register(self.ready, select.EPOLLIN | select.EPOLLET)
         self._poll.register(self.ending, select.EPOLLIN)
-        #: Registered connections by descriptor: they wait for (the rest of) a request, or their
-        #: generator waits.
+        #: Registered connections by descriptor: they are or were parked.
         self.watched: dict[int, Connection] = {}
         #: Connections to proceed with: just accepted, or their awaited event has fired.
         self._due: deque[Connection] = deque()
@@ -35,27 +46,40 @@ class Events:
         """Block until the next event: a list of one (descriptor, events) pair."""
         return self._poll.poll(maxevents=1)
 
-    def watch(self, connection: Connection, events: int) -> None:
-        """Report the next of ``events``, or the end of the connection, once, to one thread."""
-        self._watch(connection, events | select.EPOLLRDHUP | select.EPOLLONESHOT)
+    def park(self, connection: Connection, state: ConnectionState) -> None:
+        """Release the owner's claim, and report the next event of the state to one thread. Raises
+        IllegalTransition or OSError; the caller then still owns the connection."""
+        with connection.lock:
+            connection.check(state)
+            self._arm(connection, _AWAITED[state])
+            connection.state = state
 
-    def watch_room(self, connection: Connection) -> None:
-        """Report once, to one thread, that the connection is writable or broken. Not its read end:
-        a client that has closed only its sending side still reads its response."""
-        self._watch(connection, select.EPOLLOUT | select.EPOLLONESHOT)
+    def claim(self, connection: Connection) -> ConnectionState | None:
+        """Claim a connection whose event was reported; the state it was parked in. None: the caller
+        does not own it. A stale event may be of an earlier connection with its descriptor."""
+        with connection.lock:
+            connection.armed = 0  # a thread that owns it will see the event when it parks it
+            before = connection.state
+            if before in _UNTIL_END and not connection.transport.has_ended():
+                self._arm(connection, _AWAITED[before])
+                return None
+            return before if connection.claim_locked() else None
 
-    def _watch(self, connection: Connection, events: int) -> None:
-        descriptor = connection.transport.fileno()
-        if connection.is_watched:
-            self._poll.modify(descriptor, events)
+    def _arm(self, connection: Connection, events: int) -> None:
+        if connection.armed == events:
             return
-        connection.is_watched = True
-        self.watched[descriptor] = connection
-        self._poll.register(descriptor, events)
+        descriptor = connection.transport.fileno()
+        if connection.armed is None:
+            connection.armed = 0
+            self.watched[descriptor] = connection
+            self._poll.register(descriptor, events)
+        else:
+            self._poll.modify(descriptor, events)
+        connection.armed = events
 
     def forget(self, connection: Connection) -> None:
         """To be called before a connection is closed, while its descriptor is not reused."""
-        if connection.is_watched:
+        if connection.armed is not None:
             self.watched.pop(connection.transport.fileno(), None)
 
     def enqueue(self, connection: Connection, *, wake: bool) -> None:
@@ -83,10 +107,6 @@ class Events:
     def end(self) -> None:
         """Make all threads return."""
         os.eventfd_write(self.ending, 1)
-
-    def left(self) -> list[Connection]:
-        """The unfinished connections, after the last thread has returned."""
-        return [*self.watched.values(), *self._due]
 
     def close(self) -> None:
         """Close the descriptors, after the last connection."""
@@ -116,7 +136,6 @@ class PendingSends:
         """Send the rest of a response, if any; otherwise as ``send``."""
         if not connection.transport.push():
             return self._wait(connection)
-        connection.is_sending = False
         self._strangers.discard(connection)
         return True
 
@@ -125,16 +144,12 @@ class PendingSends:
         self._strangers.discard(connection)
 
     def _wait(self, connection: Connection) -> bool:
-        if connection.is_known or not connection.is_sending:  # for others, one limit for all of it
+        waits_on = connection in self._strangers
+        if not waits_on:  # a stranger has one limit for all of its response
             connection.silent_since = time.monotonic()
-        if not connection.is_known:
-            if not connection.is_sending and len(self._strangers) >= MAX_STRANGERS:
+        if not (connection.is_known or waits_on):
+            if len(self._strangers) >= MAX_STRANGERS:
                 raise ConnectionAbortedError("too many strangers take nothing")
             self._strangers.add(connection)
-        connection.is_sending = True
-        with connection.lock:
-            if connection.is_gone:
-                raise ConnectionResetError("the client is gone")
-            self._events.watch_room(connection)
-            connection.is_running = connection.is_waiting = False
+        self._events.park(connection, ConnectionState.BLOCKED)
         return False

@@ -1,10 +1,11 @@
-"""Types that a server and its application share: a connection's state with its claim by a thread,
-the request that a handler gets, the site (handlers and WSGI app) and the front (listener)."""
+"""Types that a server and its application share: a connection with the machine of its states, the
+request that a handler gets, the site (handlers and WSGI app) and the front (listener)."""
 
+import enum
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Container, Generator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +14,7 @@ from distbuild.http.request import Admits, RequestReader
 from distbuild.http.response import Response
 from distbuild.http.transport import Plain
 from distbuild.one_shot import OneShot
+from distbuild.protocol.errors import IllegalTransition
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -22,66 +24,147 @@ if TYPE_CHECKING:
 Later = Generator[OneShot | Response, None, None]
 
 
+class ConnectionState(enum.IntEnum):
+    """What happens with a connection.
+
+    A connection is either parked, and the poller watches its socket, or one thread owns it: only
+    that thread may read, answer, park or close it. A queued connection counts as owned.
+
+    How far a handshake or a request has been read is no state of the connection: only the transport
+    and the reader can know it, and nothing else depends on it.
+    """
+
+    #: Owned: the socket may have unread bytes, of TLS's handshake or of a request.
+    READING = enum.auto()
+    #: Owned: the next request is looked for in the bytes that were read.
+    PARSING = enum.auto()
+    #: Parked until the socket is readable: no whole request has arrived.
+    IDLE = enum.auto()
+    #: Owned: a handler works on the request.
+    HANDLING = enum.auto()
+    #: Parked until the handler's event fires; the client's end cancels the handler.
+    SUSPENDED = enum.auto()
+    #: Owned: the response has begun, or the app, which may begin it at any time, has the request.
+    RESPONDING = enum.auto()
+    #: Parked until the socket is writable: a buffered write.
+    BLOCKED = enum.auto()
+    #: Parked after the response: the handler waits on, mostly for the client's end.
+    HELD = enum.auto()
+    #: Final.
+    CLOSED = enum.auto()
+
+
+#: All legal changes of a connection's state. A parked connection has one successor, the state of
+#: the thread that claims it, and is closed from there.
+TRANSITIONS: Mapping[ConnectionState, frozenset[ConnectionState]] = {
+    ConnectionState.READING: frozenset({ConnectionState.PARSING, ConnectionState.CLOSED}),
+    ConnectionState.PARSING: frozenset(
+        {
+            ConnectionState.IDLE,
+            ConnectionState.HANDLING,
+            ConnectionState.RESPONDING,
+            ConnectionState.CLOSED,
+        }
+    ),
+    ConnectionState.IDLE: frozenset({ConnectionState.READING}),
+    ConnectionState.HANDLING: frozenset(
+        {ConnectionState.SUSPENDED, ConnectionState.RESPONDING, ConnectionState.CLOSED}
+    ),
+    ConnectionState.SUSPENDED: frozenset({ConnectionState.HANDLING}),
+    ConnectionState.RESPONDING: frozenset(
+        {
+            ConnectionState.BLOCKED,
+            ConnectionState.HELD,
+            ConnectionState.PARSING,
+            ConnectionState.CLOSED,
+        }
+    ),
+    ConnectionState.BLOCKED: frozenset({ConnectionState.RESPONDING}),
+    ConnectionState.HELD: frozenset({ConnectionState.RESPONDING}),
+    ConnectionState.CLOSED: frozenset(),
+}
+_CLAIMED = {
+    ConnectionState.IDLE: ConnectionState.READING,
+    ConnectionState.SUSPENDED: ConnectionState.HANDLING,
+    ConnectionState.BLOCKED: ConnectionState.RESPONDING,
+    ConnectionState.HELD: ConnectionState.RESPONDING,
+}
+PARKED = frozenset(_CLAIMED)
+#: A client in one of these waits for no response.
+_AT_REST = frozenset({ConnectionState.IDLE, ConnectionState.HELD, ConnectionState.CLOSED})
+#: An interim response would come between the parts of a response, or after its connection's end.
+_MUTE = frozenset(
+    {
+        ConnectionState.RESPONDING,
+        ConnectionState.BLOCKED,
+        ConnectionState.HELD,
+        ConnectionState.CLOSED,
+    }
+)
+
+
 class Connection(msgspec.Struct, eq=False):
-    """A connection's state. Only the thread that has claimed it may read, answer or close it."""
+    """A connection and its state, which changes only under ``lock``.
+
+    The other fields are independent of the state: ``keeps`` is the client's wish from its head to
+    the response's end, ``is_known`` lasts for several requests, ``armed`` is what the kernel will
+    report, which lags behind the state.
+    """
 
     transport: Plain
     reader: RequestReader
+    state: ConnectionState = ConnectionState.READING
+    #: The suspended handler; None: there is none, or the app has the request.
     later: Later | None = None
-    has_answered: bool = False
-    #: The response is being sent: no interim response may be sent any more.
-    is_answering: bool = False
     #: Keep-alive: another request may follow this one.
     keeps: bool = False
-    #: A thread has claimed it.
-    is_running: bool = True
-    #: The client has closed it; the thread that has claimed it closes this end.
-    is_gone: bool = False
-    #: The socket may have bytes that were not read yet.
-    is_readable: bool = True
-    is_watched: bool = False
-    #: Its generator waits, and its end is watched for.
-    is_waiting: bool = False
-    #: A buffered write: the rest of a response waits until the socket is writable.
-    is_sending: bool = False
+    #: The events that the poller will report, once; 0: reported already, None: not registered.
+    armed: int | None = None
     #: The client's last Authorization header, and whether its token is known.
     shown: str | None = None
     is_known: bool = False
     silent_since: float = msgspec.field(default_factory=time.monotonic)
     lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
-    def claim(self) -> bool:
-        """Claim it for this thread; False: another thread has it."""
-        with self.lock:
-            is_ours, self.is_running = not self.is_running, True
-            return is_ours
+    def check(self, state: ConnectionState) -> None:
+        """Raise IllegalTransition unless ``state`` may follow."""
+        if state not in TRANSITIONS[self.state]:
+            raise IllegalTransition(f"{state.name} of a connection that is {self.state.name}")
 
-    def claim_as_gone(self) -> bool:
-        """As ``claim``, after the client has closed it; a thread that has claimed it sees that
-        later."""
+    def become(self, state: ConnectionState) -> None:
+        """Change the state; for the owner. Raises IllegalTransition and changes nothing."""
         with self.lock:
-            self.is_gone = True
-            is_ours, self.is_running = not self.is_running, True
-            return is_ours
+            self.check(state)
+            self.state = state
 
-    def begin_answer(self) -> None:
-        """From now on only the thread that has claimed it may send."""
+    def claim(self, of: Container[ConnectionState] = PARKED) -> bool:
+        """Own a connection that is parked in one of the states ``of``; False: it is not."""
         with self.lock:
-            self.is_answering = True
+            return self.claim_locked(of)
+
+    def claim_locked(self, of: Container[ConnectionState] = PARKED) -> bool:
+        """As ``claim``, for a thread that holds the lock."""
+        is_parked = self.state in of
+        if is_parked:
+            self.state = _CLAIMED[self.state]
+        return is_parked
+
+    def close(self) -> None:
+        """Close the socket; for the owner. Raises IllegalTransition if it is closed already."""
+        with self.lock:
+            self.check(ConnectionState.CLOSED)
+            self.state = ConnectionState.CLOSED
+            self.transport.close()
 
     def hint(self, data: bytes) -> None:
         """Send a few bytes, from any thread, unless the response has begun."""
         with self.lock:
-            if not self.is_answering:
+            if self.state not in _MUTE:
                 self.transport.hint(data)
 
     def is_busy(self) -> bool:
         """Whether the client waits for a response."""
-        if self.is_sending:
-            return True
-        if self.later is not None:
-            return not self.has_answered
-        return self.is_running
+        return self.state not in _AT_REST
 
 
 class Call(msgspec.Struct, frozen=True):

@@ -2,7 +2,8 @@
 
 Three kinds, by the catcher's reaction: the peer broke the protocol (refuse it), something about
 this machine or network is wrong (try elsewhere, then compile locally), or the user's set-up is
-wrong (one line, exit 2). A bug of dist_build is none of them and stays an ordinary exception.
+wrong (one line, exit 2). A bug of dist_build is none of them and stays an ordinary exception, as
+``IllegalTransition`` of the state machines.
 """
 
 
@@ -44,3 +45,8 @@ class Unauthorized(ProtocolError):
 
 class TooMuchAtOnce(InfrastructureError):
     """The memory limit is reached: retry a little later."""
+
+
+class IllegalTransition(Exception):
+    """An event that the state of a job or connection does not allow: a bug of the caller. Nothing
+    was changed."""

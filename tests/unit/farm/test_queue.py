@@ -14,9 +14,9 @@ from distbuild.farm.queue import (
     MAX_TRIES,
     MIN_LIMIT_S,
     WORKER_S,
-    IllegalTransition,
     JobQueue,
 )
+from distbuild.protocol.errors import IllegalTransition
 from tests.support.queues import inconsistencies
 
 GCC = Need("gcc")

@@ -18,7 +18,7 @@ from distbuild.http import loop
 from distbuild.http.listen import listen_port, listen_unix
 from distbuild.http.loop import SAME_USER, Server
 from distbuild.http.response import Response
-from distbuild.http.site import Call, Front, Later, Site
+from distbuild.http.site import Call, ConnectionState, Front, Later, Site
 from distbuild.http.transport import Plain, Tls, server_context
 from distbuild.one_shot import OneShot
 from distbuild.protocol.errors import ConfigError
@@ -570,7 +570,9 @@ def test_a_server_lends_what_goes_on_to_a_few_threads_of_others(tmp_path: Path) 
             client.sendall(LATER)
             assert served.started.acquire(timeout=5)
         assert eventually(
-            lambda: sum(c.is_waiting and not c.is_running for c in served.server._connections) == 3
+            lambda: (
+                sum(c.state is ConnectionState.SUSPENDED for c in served.server._connections) == 3
+            )
         )
         loop._own.next = None  # this is a thread of another server now
         served.gate.set()

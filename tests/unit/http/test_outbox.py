@@ -12,7 +12,7 @@ import pytest
 from distbuild.http import loop, poller, transport
 from distbuild.http.listen import listen_port, listen_unix
 from distbuild.http.response import Response
-from distbuild.http.site import Front, Later
+from distbuild.http.site import ConnectionState, Front, Later
 from distbuild.http.transport import Plain, Tls, server_context
 from distbuild.one_shot import OneShot
 from tests.unit.http.test_loop import (
@@ -73,7 +73,7 @@ def small() -> Later:
 
 def sending(served: Served) -> int:
     """How many clients' sockets have no room for their answers."""
-    return sum(c.is_sending and not c.is_running for c in list(served.server._connections))
+    return sum(c.state is ConnectionState.BLOCKED for c in list(served.server._connections))
 
 
 def body_of(connection: socket.socket) -> bytes:
