@@ -14,10 +14,23 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from distbuild.http.listen import Acceptor
-from distbuild.http.poller import Events, PendingSends
+from distbuild.http.poller import UNTIL_END, Events, PendingSends
 from distbuild.http.request import Request, environ_of
 from distbuild.http.response import INTERIM, Response, call
-from distbuild.http.site import Call, Connection, ConnectionState, Front, Site
+from distbuild.http.site import (
+    BLOCKED,
+    HANDLING,
+    HELD,
+    IDLE,
+    READING,
+    RESPONDING,
+    SUSPENDED,
+    Call,
+    Connection,
+    ConnectionState,
+    Front,
+    Site,
+)
 from distbuild.http.transport import SEND_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -82,7 +95,7 @@ SWEEP_S = 5.0
 BEAT_S = 2.5
 DRAIN_POLL_S = 0.01
 #: The states that a client may be in for a limited time.
-_LIMITED = frozenset({ConnectionState.IDLE, ConnectionState.BLOCKED})
+_LIMITED = frozenset({IDLE, BLOCKED})
 #: ``next``: a callback that a server's thread runs before it waits again.
 _own = threading.local()
 
@@ -103,10 +116,9 @@ class Server:
         self._is_ending = threading.Event()
         #: What the owner of a connection does in its state.
         self._steps: Mapping[ConnectionState, Callable[[Connection], bool]] = {
-            ConnectionState.READING: self._read,
-            ConnectionState.PARSING: self._next,
-            ConnectionState.HANDLING: self._go_on,
-            ConnectionState.RESPONDING: self._send_rest,
+            READING: self._read,
+            HANDLING: self._go_on,
+            RESPONDING: self._send_rest,
         }
         self._acceptor = Acceptor(front, self._connections, self._is_ending)
         self._app_pool = AppPool(
@@ -176,7 +188,7 @@ class Server:
     def _woken(self, connection: Connection) -> None:
         """Handle an event of a connection: readable, writable or ended."""
         parked = self._events.claim(connection)
-        if parked in (ConnectionState.SUSPENDED, ConnectionState.HELD):  # the client has closed it
+        if parked in UNTIL_END:  # the client has closed it
             self._finish(connection)
         elif parked is not None:
             self._proceed(connection)
@@ -237,15 +249,14 @@ class Server:
             return False
         if connection.reader.is_admitted():
             connection.silent_since = time.monotonic()
-        connection.become(ConnectionState.PARSING)
-        return True
+        return self._next(connection)
 
     def _next(self, connection: Connection) -> bool:
         """Start on the next request."""
         request = connection.reader.next()
         if request is None:
             connection.transport.expect(connection.reader.missing())
-            self._events.park(connection, ConnectionState.IDLE)
+            self._events.park(connection, IDLE)
             return False
         connection.keeps = (
             self._knows(connection, request)  # also decides how the response is sent
@@ -255,10 +266,10 @@ class Server:
         )
         handler = self._site.handlers.get(request.target) if request.method == "POST" else None
         if handler is None:
-            connection.become(ConnectionState.RESPONDING)
+            connection.begin_response()
             self._app_pool.take(connection, request)
             return False
-        connection.become(ConnectionState.HANDLING)
+        connection.become(HANDLING)
         same_user = connection.transport.is_same_user()
         connection.later = handler(
             Call(request.headers.get("authorization"), request.body, same_user)
@@ -282,12 +293,12 @@ class Server:
         """After a response: make the connection ready for the next request, or close it. A handler
         may also have ended without a response."""
         keeps = connection.keeps and not self._is_ending.is_set()
-        if not keeps or connection.state is not ConnectionState.RESPONDING:
+        if not keeps or connection.state is not RESPONDING:
             self._finish(connection)
             return False
         connection.silent_since = time.monotonic()
-        connection.become(ConnectionState.PARSING)
-        return True
+        connection.become(READING)
+        return self._next(connection)
 
     # --- waiting handlers -----------------------------------------------------------------------
 
@@ -305,16 +316,14 @@ class Server:
                     return False
             elif not step.is_set():
                 break
-        has_response = connection.state is ConnectionState.RESPONDING
-        self._events.park(
-            connection, ConnectionState.HELD if has_response else ConnectionState.SUSPENDED
-        )
+        has_response = connection.state is RESPONDING
+        self._events.park(connection, HELD if has_response else SUSPENDED)
         step.then(lambda: self._resume(connection))
         return False
 
     def _respond(self, connection: Connection, response: Response) -> bool:
         """Send a handler's response; a second one is an IllegalTransition."""
-        connection.become(ConnectionState.RESPONDING)
+        connection.begin_response()
         data = response.encode(keeps=connection.keeps)
         try:
             return self._pending_sends.send(connection, data, response.files)

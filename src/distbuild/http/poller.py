@@ -9,19 +9,19 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from distbuild.http.site import Connection, ConnectionState
+from distbuild.http.site import BLOCKED, HELD, IDLE, SUSPENDED, Connection, ConnectionState
 
 _END = select.EPOLLRDHUP | select.EPOLLONESHOT
 #: The events that a parked connection is watched for. While a response is being sent, its read end
 #: is not: a client that has closed only its sending side still reads its response.
 _AWAITED = {
-    ConnectionState.IDLE: select.EPOLLIN | _END,
-    ConnectionState.SUSPENDED: _END,
-    ConnectionState.BLOCKED: select.EPOLLOUT | select.EPOLLONESHOT,
-    ConnectionState.HELD: _END,
+    IDLE: select.EPOLLIN | _END,
+    SUSPENDED: _END,
+    BLOCKED: select.EPOLLOUT | select.EPOLLONESHOT,
+    HELD: _END,
 }
 #: The states in which only the client's end is awaited on the socket.
-_UNTIL_END = frozenset({ConnectionState.SUSPENDED, ConnectionState.HELD})
+UNTIL_END = frozenset({SUSPENDED, HELD})
 
 
 class Events:
@@ -50,9 +50,13 @@ class Events:
         """Release the owner's claim, and report the next event of the state to one thread. Raises
         IllegalTransition or OSError; the caller then still owns the connection."""
         with connection.lock:
-            connection.check(state)
-            self._arm(connection, _AWAITED[state])
-            connection.state = state
+            before = connection.state
+            connection.become(state)
+            try:
+                self._arm(connection, _AWAITED[state])
+            except BaseException:
+                connection.state = before
+                raise
 
     def claim(self, connection: Connection) -> ConnectionState | None:
         """Claim a connection whose event was reported; the state it was parked in. None: the caller
@@ -60,7 +64,7 @@ class Events:
         with connection.lock:
             connection.armed = 0  # a thread that owns it will see the event when it parks it
             before = connection.state
-            if before in _UNTIL_END and not connection.transport.has_ended():
+            if before in UNTIL_END and not connection.transport.has_ended():
                 self._arm(connection, _AWAITED[before])
                 return None
             return before if connection.claim_locked() else None
@@ -151,5 +155,5 @@ class PendingSends:
             if len(self._strangers) >= MAX_STRANGERS:
                 raise ConnectionAbortedError("too many strangers take nothing")
             self._strangers.add(connection)
-        self._events.park(connection, ConnectionState.BLOCKED)
+        self._events.park(connection, BLOCKED)
         return False

@@ -34,10 +34,8 @@ class ConnectionState(enum.IntEnum):
     and the reader can know it, and nothing else depends on it.
     """
 
-    #: Owned: the socket may have unread bytes, of TLS's handshake or of a request.
+    #: Owned: bytes of TLS's handshake or of a request are read and parsed.
     READING = enum.auto()
-    #: Owned: the next request is looked for in the bytes that were read.
-    PARSING = enum.auto()
     #: Parked until the socket is readable: no whole request has arrived.
     IDLE = enum.auto()
     #: Owned: a handler works on the request.
@@ -54,57 +52,31 @@ class ConnectionState(enum.IntEnum):
     CLOSED = enum.auto()
 
 
+#: As global names, which are faster than an attribute of an enum.
+READING, IDLE, HANDLING, SUSPENDED, RESPONDING, BLOCKED, HELD, CLOSED = ConnectionState
+
 #: All legal changes of a connection's state. A parked connection has one successor, the state of
 #: the thread that claims it, and is closed from there.
 TRANSITIONS: Mapping[ConnectionState, frozenset[ConnectionState]] = {
-    ConnectionState.READING: frozenset({ConnectionState.PARSING, ConnectionState.CLOSED}),
-    ConnectionState.PARSING: frozenset(
-        {
-            ConnectionState.IDLE,
-            ConnectionState.HANDLING,
-            ConnectionState.RESPONDING,
-            ConnectionState.CLOSED,
-        }
-    ),
-    ConnectionState.IDLE: frozenset({ConnectionState.READING}),
-    ConnectionState.HANDLING: frozenset(
-        {ConnectionState.SUSPENDED, ConnectionState.RESPONDING, ConnectionState.CLOSED}
-    ),
-    ConnectionState.SUSPENDED: frozenset({ConnectionState.HANDLING}),
-    ConnectionState.RESPONDING: frozenset(
-        {
-            ConnectionState.BLOCKED,
-            ConnectionState.HELD,
-            ConnectionState.PARSING,
-            ConnectionState.CLOSED,
-        }
-    ),
-    ConnectionState.BLOCKED: frozenset({ConnectionState.RESPONDING}),
-    ConnectionState.HELD: frozenset({ConnectionState.RESPONDING}),
-    ConnectionState.CLOSED: frozenset(),
+    READING: frozenset({IDLE, HANDLING, RESPONDING, CLOSED}),
+    IDLE: frozenset({READING}),
+    HANDLING: frozenset({SUSPENDED, RESPONDING, CLOSED}),
+    SUSPENDED: frozenset({HANDLING}),
+    RESPONDING: frozenset({BLOCKED, HELD, READING, CLOSED}),
+    BLOCKED: frozenset({RESPONDING}),
+    HELD: frozenset({RESPONDING}),
+    CLOSED: frozenset(),
 }
-_CLAIMED = {
-    ConnectionState.IDLE: ConnectionState.READING,
-    ConnectionState.SUSPENDED: ConnectionState.HANDLING,
-    ConnectionState.BLOCKED: ConnectionState.RESPONDING,
-    ConnectionState.HELD: ConnectionState.RESPONDING,
-}
+_CLAIMED = {IDLE: READING, SUSPENDED: HANDLING, BLOCKED: RESPONDING, HELD: RESPONDING}
 PARKED = frozenset(_CLAIMED)
 #: A client in one of these waits for no response.
-_AT_REST = frozenset({ConnectionState.IDLE, ConnectionState.HELD, ConnectionState.CLOSED})
+_AT_REST = frozenset({IDLE, HELD, CLOSED})
 #: An interim response would come between the parts of a response, or after its connection's end.
-_MUTE = frozenset(
-    {
-        ConnectionState.RESPONDING,
-        ConnectionState.BLOCKED,
-        ConnectionState.HELD,
-        ConnectionState.CLOSED,
-    }
-)
+_MUTE = frozenset({RESPONDING, BLOCKED, HELD, CLOSED})
 
 
 class Connection(msgspec.Struct, eq=False):
-    """A connection and its state, which changes only under ``lock``.
+    """A connection and its state.
 
     The other fields are independent of the state: ``keeps`` is the client's wish from its head to
     the response's end, ``is_known`` lasts for several requests, ``armed`` is what the kernel will
@@ -113,7 +85,7 @@ class Connection(msgspec.Struct, eq=False):
 
     transport: Plain
     reader: RequestReader
-    state: ConnectionState = ConnectionState.READING
+    state: ConnectionState = READING
     #: The suspended handler; None: there is none, or the app has the request.
     later: Later | None = None
     #: Keep-alive: another request may follow this one.
@@ -126,16 +98,20 @@ class Connection(msgspec.Struct, eq=False):
     silent_since: float = msgspec.field(default_factory=time.monotonic)
     lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
-    def check(self, state: ConnectionState) -> None:
-        """Raise IllegalTransition unless ``state`` may follow."""
+    def become(self, state: ConnectionState) -> None:
+        """Change the state. Raises IllegalTransition and changes nothing.
+
+        For the owner. It needs the lock where other threads may act on the new state: to park the
+        connection, to respond and to close.
+        """
         if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(f"{state.name} of a connection that is {self.state.name}")
+        self.state = state
 
-    def become(self, state: ConnectionState) -> None:
-        """Change the state; for the owner. Raises IllegalTransition and changes nothing."""
+    def begin_response(self) -> None:
+        """From now on only the owner may send. Raises IllegalTransition."""
         with self.lock:
-            self.check(state)
-            self.state = state
+            self.become(RESPONDING)
 
     def claim(self, of: Container[ConnectionState] = PARKED) -> bool:
         """Own a connection that is parked in one of the states ``of``; False: it is not."""
@@ -152,8 +128,7 @@ class Connection(msgspec.Struct, eq=False):
     def close(self) -> None:
         """Close the socket; for the owner. Raises IllegalTransition if it is closed already."""
         with self.lock:
-            self.check(ConnectionState.CLOSED)
-            self.state = ConnectionState.CLOSED
+            self.become(CLOSED)
             self.transport.close()
 
     def hint(self, data: bytes) -> None:
