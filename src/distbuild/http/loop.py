@@ -129,7 +129,9 @@ class Server:
             for n in range(front.threads)
         ]
         if front.patience_s:
-            sweeper = threading.Thread(target=self._sweep, name=f"{name} sweeper", daemon=True)
+            sweeper = threading.Thread(
+                target=self._keep_sweeping, name=f"{name} sweeper", daemon=True
+            )
             self._threads.append(sweeper)
         if front.beat is not None:
             beater = threading.Thread(target=self._keep_beating, name=f"{name} beat", daemon=True)
@@ -193,13 +195,15 @@ class Server:
         elif parked is not None:
             self._proceed(connection)
 
-    def _sweep(self) -> None:
-        """Close connections that send no whole request, or read no response, in time."""
+    def _keep_sweeping(self) -> None:
         while not self._is_ending.wait(SWEEP_S):
-            oldest = time.monotonic() - self._front.patience_s
-            for connection in list(self._events.watched.values()):
-                if connection.silent_since < oldest and connection.claim(_LIMITED):
-                    self._finish(connection)
+            self._sweep(time.monotonic() - self._front.patience_s)
+
+    def _sweep(self, oldest: float) -> None:
+        """Close connections that send no whole request, or read no response, since ``oldest``."""
+        for connection in list(self._events.watched.values()):
+            if connection.silent_since < oldest and connection.claim(_LIMITED):
+                self._finish(connection)
 
     def _keep_beating(self) -> None:
         while not self._is_ending.wait(BEAT_S):

@@ -245,6 +245,9 @@ class Tls(Plain):
         if self._outgoing.pending and not self._flush():
             raise TimeoutError(_TAKES_NOTHING)
 
+    def hint(self, data: bytes) -> None:
+        """Send nothing: TLS's state belongs to the thread that owns the connection."""
+
     def _flush(self) -> bool:
         """Send TLS's output; whether nothing is buffered."""
         return self._put(self._outgoing.read())
