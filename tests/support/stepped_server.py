@@ -4,10 +4,12 @@ Nothing here waits: after ``run`` the server has done all that it can do without
 """
 
 import contextlib
+import fcntl
 import logging
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from math import inf
 from pathlib import Path
@@ -28,6 +30,8 @@ MAX_BODY = 200_000
 #: Each side's socket holds less than LARGE, and at least TLS's handshake.
 SOCKET_BYTES = 32 * 1024
 LARGE = bytes(300_000)
+#: The number of bytes that TCP has not sent yet (linux/sockios.h).
+SIOCOUTQNSD = 0x894B
 #: More steps than any sequence needs: the server would spin.
 MAX_STEPS = 2000
 
@@ -353,6 +357,14 @@ class Peer:
                 self._socket.shutdown(socket.SHUT_WR)
             self._served.run()
 
+    def is_stuck(self) -> bool:
+        """Whether TCP cannot deliver this side's end, behind bytes that the server does not read:
+        a handler works on an earlier request."""
+        if self._tls is None:
+            return False
+        unsent = fcntl.ioctl(self._socket, SIOCOUTQNSD, bytes(4))
+        return int.from_bytes(unsent, sys.byteorder) > 0
+
     def reset(self) -> None:
         """Abort: the other end gets an error."""
         if not self.is_closed:
@@ -360,6 +372,9 @@ class Peer:
             self.close()
 
     def close(self) -> None:
+        """Close, and abort where the kernel would have to do so after some time."""
+        if not self.is_closed and self.is_stuck():
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.is_closed = True
         self._socket.close()
         self._served.run()

@@ -14,6 +14,7 @@ from collections import deque
 from urllib.parse import urlsplit
 
 from distbuild.credentials import SERVER_NAMES, Credentials, Server, make_client_context
+from distbuild.http.transport import TlsPump
 from distbuild.protocol.errors import InfrastructureError
 
 _READ_BYTES = 256 * 1024
@@ -23,27 +24,30 @@ _SEND_BYTES = 512 * 1024
 _RECORD_BYTES = 17 * 1024
 
 
+class _Received:
+    """A sink of a pump (see there)."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self._room = memoryview(bytearray(_RECORD_BYTES))
+
+    def room(self) -> memoryview:
+        return self._room
+
+    def filled(self, size: int) -> None:
+        self.data += self._room[:size]
+
+
 class Channel:
     """A blocking TLS connection. Every method but ``close`` raises OSError."""
 
     def __init__(self, bare: socket.socket, context: ssl.SSLContext, name: str) -> None:
         """Do the TLS handshake; the channel owns ``bare`` from then on."""
         self._socket = bare
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
-        while True:
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                self._flush()
-                if not self._take_in():
-                    raise ConnectionResetError(
-                        "the connection ended during TLS's handshake"
-                    ) from None
-            else:
-                break
-            finally:
-                self._flush()  # also TLS's alert after an error
+        self._tls = TlsPump(context, name)
+        while not self._shake_hands():
+            if not self._take_in():
+                raise ConnectionResetError("the connection ended during TLS's handshake")
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -60,41 +64,42 @@ class Channel:
             left = left[_SEND_BYTES:]
             self._flush()
 
-    def receive(self) -> bytes:
-        """The next bytes; blocking; b"" at the end."""
-        while True:
-            if not self.pending() and not self._take_in():
-                return b""
-            try:
-                return self._tls.read(_RECORD_BYTES)
-            except ssl.SSLWantReadError:
-                self._flush()
-                if not self._take_in():  # the rest of a record
-                    return b""
-            except ssl.SSLZeroReturnError:
-                return b""
+    def receive(self) -> bytearray:
+        """The next bytes; blocking; empty at the end."""
+        received = _Received()
+        while self.pending() or self._take_in():
+            came = self._tls.unpack(received)
+            self._flush()
+            if came is not None:
+                break
+        return received.data
 
     def pending(self) -> bool:
-        """Whether buffered data was not yet returned by ``receive``."""
-        return bool(self._incoming.pending or self._tls.pending())
+        """Whether ``receive`` will return at once: the other end has sent more, or its end."""
+        return self._tls.has_ended or self._tls.pending()
 
     def close(self) -> None:
         """Close the connection, with TLS's close_notify if the socket accepts it."""
-        with contextlib.suppress(OSError):
-            self._tls.unwrap()
+        self._tls.end()
         with contextlib.suppress(OSError):
             self._socket.setblocking(False)
             self._flush()
         self._socket.close()
 
+    def _shake_hands(self) -> bool:
+        try:
+            return self._tls.shake_hands()
+        finally:
+            self._flush()  # also TLS's alert after an error
+
     def _take_in(self) -> bool:
         data = self._socket.recv(_READ_BYTES)
-        self._incoming.write(data)
+        self._tls.incoming.write(data)
         return bool(data)
 
     def _flush(self) -> None:
-        if self._outgoing.pending:
-            self._socket.sendall(self._outgoing.read())
+        if self._tls.outgoing.pending:
+            self._socket.sendall(self._tls.outgoing.read())
 
 
 CONNECT_TIMEOUT_S = 5.0

@@ -289,15 +289,16 @@ class Server:
         return connection.is_known
 
     def _answered(self, connection: Connection) -> None:
-        """Continue after the app's response."""
+        """Continue after the app's response, which may end later than the server's threads."""
+        if self._is_ending.is_set():
+            connection.keeps = False
         if self._is_kept(connection):
             self._proceed(connection)
 
     def _is_kept(self, connection: Connection) -> bool:
         """After a response: make the connection ready for the next request, or close it. A handler
         may also have ended without a response."""
-        keeps = connection.keeps and not self._is_ending.is_set()
-        if not keeps or connection.state is not RESPONDING:
+        if not connection.keeps or connection.state is not RESPONDING:
             self._finish(connection)
             return False
         connection.silent_since = time.monotonic()
@@ -308,7 +309,7 @@ class Server:
 
     def _go_on(self, connection: Connection) -> bool:
         """Run the generator up to the next event that it has to wait for."""
-        later = connection.later or iter(())
+        later = connection.later or iter(())  # None: the app's response was buffered
         while True:
             try:
                 step = next(later)
@@ -343,7 +344,7 @@ class Server:
         except OSError as error:
             self._vanished(connection, error)
             return False
-        return self._is_kept(connection) if connection.later is None else self._go_on(connection)
+        return self._go_on(connection)
 
     def _vanished(self, connection: Connection, error: OSError) -> None:
         log.debug("a client vanished: %s", error)

@@ -159,48 +159,47 @@ class Plain:
         self._socket.close()
 
 
-class Tls(Plain):
-    """The server side of TLS on a TCP connection."""
+class TlsPump:
+    """TLS between two memory buffers, for either side of a connection. Does no I/O: the owner moves
+    the bytes of ``incoming`` and ``outgoing`` from and to a socket."""
 
-    scheme = "https"
-    keeps_alive = True
-
-    def __init__(self, connection: socket.socket, context: ssl.SSLContext) -> None:
-        super().__init__(connection)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
-        # Memory BIOs between TLS and the socket: one system call for all records of a result.
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+    def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
+        """``server_name``: the server that a client expects; None: this is the server's side."""
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self.incoming,
+            self.outgoing,
+            server_side=server_name is None,
+            server_hostname=server_name,
+        )
         #: The handshake is over.
         self.is_open = False
-        self._awaited = 1
+        #: The peer has sent close_notify.
+        self.has_ended = False
 
-    def receive(self, sink: Sink) -> bool | None:
-        wire = _scratch.wire
-        try:
-            size = self._socket.recv_into(wire, 0, _NOW)
-        except BlockingIOError:
-            return None
-        if not size:
-            return False
-        self._incoming.write(wire[:size])
-        if not self.is_open and not self._shake_hands():
-            return None
-        came = self._unpack(sink)
-        self._say()
-        return came
+    def shake_hands(self) -> bool:
+        """Do as much of the handshake as is possible; whether it is over. Raises SSLError, after
+        which ``outgoing`` has an alert."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.do_handshake()
+            self.is_open = True
+        return self.is_open
 
-    def _unpack(self, sink: Sink) -> bool | None:
-        """Decrypt all available bytes; None: none yet, False: the peer has sent close_notify."""
+    def write(self, data: bytes | memoryview) -> None:
+        """Encrypt all of ``data``."""
+        self._tls.write(data)
+
+    def unpack(self, sink: Sink) -> bool | None:
+        """Decrypt all available bytes; None: none yet, False: the peer has sent close_notify.
+        ``outgoing`` may then have messages of TLS's own. Raises SSLError."""
         came: bool | None = None
+        incoming, tls = self.incoming, self._tls
         room, size = sink.room(), 0
         try:
-            while self._incoming.pending or self._tls.pending() or not came:
-                read = int(self._tls.read(len(room) - size, room[size:]))
+            while incoming.pending or tls.pending() or not came:
+                read = int(tls.read(len(room) - size, room[size:]))
                 if not read:
+                    self.has_ended = True
                     return bool(came)
                 came, size = True, size + read
                 if size == len(room):
@@ -213,11 +212,54 @@ class Tls(Plain):
                 sink.filled(size)
         return came
 
+    def pending(self) -> bool:
+        """Whether received bytes may be left to decrypt."""
+        return bool(self.incoming.pending or self._tls.pending())
+
+    def end(self) -> None:
+        """Write close_notify, unless there was no handshake."""
+        if self.is_open:
+            with contextlib.suppress(OSError):
+                self._tls.unwrap()
+
+
+class Tls(Plain):
+    """The server side of TLS on a TCP connection."""
+
+    scheme = "https"
+    keeps_alive = True
+
+    def __init__(self, connection: socket.socket, context: ssl.SSLContext) -> None:
+        super().__init__(connection)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
+        # Memory between TLS and the socket: one system call for all records of a result.
+        self._tls = TlsPump(context)
+        self._awaited = 1
+
+    def receive(self, sink: Sink) -> bool | None:
+        wire = _scratch.wire
+        try:
+            size = self._socket.recv_into(wire, 0, _NOW)
+        except BlockingIOError:
+            return None
+        if not size:
+            return False
+        tls = self._tls
+        tls.incoming.write(wire[:size])
+        if not tls.is_open and not self._shake_hands():
+            return None
+        came = tls.unpack(sink)
+        self._say()
+        return came
+
     def expect(self, size: int) -> None:
         """See Plain. The kernel reports a large body once much of it has arrived, not each TCP
         segment; it reports the end of the connection at once."""
         # TLS may hold the beginning of a record already; encrypted bytes are never fewer.
-        missing = size - self._incoming.pending - _RECORD_BYTES
+        missing = size - self._tls.incoming.pending - _RECORD_BYTES
         awaited = min(missing, _READ_BYTES) if missing >= _WAIT_BYTES else 1
         if awaited != self._awaited:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, awaited)
@@ -225,13 +267,9 @@ class Tls(Plain):
 
     def _shake_hands(self) -> bool:
         try:
-            self._tls.do_handshake()
-            self.is_open = True
-        except ssl.SSLWantReadError:
-            pass
+            return self._tls.shake_hands()
         finally:
             self._say()  # also an alert after an error
-        return self.is_open
 
     def send_some(self, data: bytes, files: Sequence[int] = ()) -> bool:
         """See Plain; a network passes no descriptors."""
@@ -242,7 +280,7 @@ class Tls(Plain):
     def _say(self) -> None:
         """Send TLS's own messages. They are short: a client whose socket is full reads nothing.
         Raises OSError."""
-        if self._outgoing.pending and not self._flush():
+        if self._tls.outgoing.pending and not self._flush():
             raise TimeoutError(_TAKES_NOTHING)
 
     def hint(self, data: bytes) -> None:
@@ -250,7 +288,7 @@ class Tls(Plain):
 
     def _flush(self) -> bool:
         """Send TLS's output; whether nothing is buffered."""
-        return self._put(self._outgoing.read())
+        return self._put(self._tls.outgoing.read())
 
     def is_same_user(self) -> bool:
         """The kernel does not know the user at the other end of a network."""
@@ -258,11 +296,10 @@ class Tls(Plain):
 
     def close(self) -> None:
         """Close the connection, with TLS's close_notify if the socket accepts it."""
-        if self.is_open and not self._unsent:
+        if not self._unsent:
+            self._tls.end()
             with contextlib.suppress(OSError):
-                self._tls.unwrap()
-            with contextlib.suppress(OSError):
-                self._socket.send(self._outgoing.read(), _AT_ONCE)
+                self._socket.send(self._tls.outgoing.read(), _AT_ONCE)
         super().close()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distbuild.http.client import Channel
-from distbuild.http.transport import server_context
+from distbuild.http.transport import TlsPump, server_context
 
 Other = Callable[[ssl.SSLSocket], object]
 
@@ -86,6 +86,28 @@ def test_the_end_is_seen_with_and_without_a_farewell(ends: Ends, end: Other) -> 
     assert channel.receive() == b""
     channel.close()
     assert done.exception(5) is None or isinstance(done.exception(), OSError)
+
+
+def test_an_end_that_comes_with_the_last_bytes_is_pending(ends: Ends) -> None:
+    """So that a connection that the server has ended is not used again."""
+
+    def say_and_end() -> None:
+        pump = TlsPump(ends.context)
+        with ends.listener.accept()[0] as connection:
+            while not pump.shake_hands():
+                connection.sendall(pump.outgoing.read())
+                pump.incoming.write(connection.recv(65536))
+            pump.write(b"last")
+            pump.end()
+            connection.sendall(pump.outgoing.read())
+
+    done = ends.pool.submit(say_and_end)
+    channel = ends.channel()
+    assert channel.receive() == b"last"
+    assert channel.pending()
+    assert channel.receive() == b""
+    channel.close()
+    done.result(5)
 
 
 def test_who_says_nothing_is_waited_for_as_long_as_was_said(ends: Ends) -> None:

@@ -47,7 +47,7 @@ class Pair:
                 listener.accept()[0], server_context(certs / "cert.pem", certs / "key.pem")
             )
             # Until the client's last word of the handshake is taken as well.
-            while not (client.done() and self.server.is_open):
+            while not (client.done() and self.server._tls.is_open):
                 if self.is_readable(10):
                     self.server.receive(Taken())
             self.client = client.result()
