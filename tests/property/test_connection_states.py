@@ -61,6 +61,8 @@ OF_CLIENT: Mapping[str, Do] = {
     "large-held": sends(post("large-held")),
     "silent": sends(post("silent")),
     "fail": sends(post("fail")),
+    "raise": sends(post("raise")),
+    "app and raise": sends(get("app") + post("raise")),
     "app": sends(get("app")),
     "broken app": sends(get("broken")),
     "stranger": sends(post("later", STRANGER)),

@@ -38,6 +38,12 @@ MAX_STEPS = 2000
 Transition = tuple[ConnectionState, ConnectionState]
 
 
+def raises(call: Call) -> Later:
+    """A handler that fails before it has made a generator."""
+    del call
+    raise LookupError("as asked for")
+
+
 def admits(headers: Any) -> bool:
     return bool(headers.get("authorization") == "me")
 
@@ -84,6 +90,7 @@ class SteppedServer:
             "/silent": self._handler(True, []),
             "/twice": self._handler(False, [Response({}, b"1"), Response({}, b"2")]),
             "/fail": self._handler(True, [], fails=True),
+            "/raise": raises,
         }
 
         def transport(accepted: socket.socket) -> Plain:
@@ -390,7 +397,7 @@ def expected_responses(sent: bytes, *, keeps_alive: bool) -> tuple[int, bool]:
         if request.problem:
             return count + 1, True
         is_post = request.method == "POST"
-        if (path in ("/silent", "/fail") and is_post) or path == "/broken":
+        if (path in ("/silent", "/fail", "/raise") and is_post) or path == "/broken":
             return count, True
         count += 1
         if "held" in path and is_post:

@@ -71,9 +71,9 @@ class AppPool:
         """Answer a request; a blocking send only to clients with a known token."""
         transport = connection.transport
         send = transport.send if connection.is_known else transport.send_some
-        environ = environ_of(request, transport.scheme)
-        environ[SAME_USER] = transport.is_same_user()
         try:
+            environ = environ_of(request, transport.scheme)
+            environ[SAME_USER] = transport.is_same_user()
             if request.problem:
                 send(Response({}, b"", request.problem).encode(keeps=False))
             else:
@@ -290,10 +290,10 @@ class Server:
 
     def _answered(self, connection: Connection) -> None:
         """Continue after the app's response, which may end later than the server's threads."""
-        if self._is_ending.is_set():
-            connection.keeps = False
-        if self._is_kept(connection):
+        if connection.keeps and not self._is_ending.is_set():
             self._proceed(connection)
+        else:
+            self._finish(connection)
 
     def _is_kept(self, connection: Connection) -> bool:
         """After a response: make the connection ready for the next request, or close it. A handler
