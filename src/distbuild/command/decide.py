@@ -5,6 +5,7 @@ syntax.
 """
 
 import posixpath
+import re
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -34,6 +35,11 @@ _REQUESTS = ("-MD", "-MMD")
 _DUMPS = ("-dumpbase", "-dumpdir")
 _WRAPPED_REQUESTS = ("-Wp,-MD", "-Wp,-MMD")
 _COMPILES = ("-c", "-S", "-fsyntax-only")
+#: gcc's options for modules, of which CMake gives the first three to every C++20 source.
+_OF_MODULES = ("-fmodules-ts", "-fmodule-mapper=", "-fdeps-format=", "-fmodules")
+#: A mapper that is a file, and not a program, socket, address or descriptor ("C++ Module Mapper"
+#: in gcc's manual).
+_MAPPER_FILE = re.compile(r"(?![=<|@])[^?:\n]+")
 
 
 class Scan(msgspec.Struct):
@@ -63,7 +69,8 @@ def decide(scan: Scan, compiler: str, cwd: str) -> CompileCommand | Local:
         return language
     assembles = language in ASSEMBLER_LANGUAGES
     first = next(iter(scan.obstacles if assembles else scan.obstacles + scan.of_languages), None)
-    obstacle = first or _bad_output(scan) or _bad_mix(scan.last) or unprefixed(scan.arguments)
+    obstacle = first or _bad_output(scan) or _bad_mix(scan.last) or _uses_modules(scan.last)
+    obstacle = obstacle or unprefixed(scan.arguments)
     if obstacle:
         return obstacle
     if sum(argument.meaning == "-o" for argument in scan.arguments) > 1:
@@ -143,6 +150,23 @@ def _bad_mix(last: dict[str, str | None]) -> Local | None:
             LocalReason.UNSUPPORTED_OPTION, requests[0]
         )  # gcc names the file as for a link
     return None
+
+
+def _uses_modules(last: dict[str, str | None]) -> Local | None:
+    """The option that makes gcc use modules other than by a mapper file, which the caller judges
+    by its content. Without -MD, ``-fdeps-format=`` is an error."""
+    used = next((option for option in _OF_MODULES if option in last), None)
+    if used is None:
+        return None
+    asked = last.keys() & _REQUESTS or "-fdeps-format=" not in last
+    if asked and is_mapper_file(last.get("-fmodule-mapper=") or ""):
+        return None
+    return Local(LocalReason.MODULES, used + (last[used] or ""))
+
+
+def is_mapper_file(name: str) -> bool:
+    """Whether a value of -fmodule-mapper= names a file."""
+    return _MAPPER_FILE.fullmatch(name) is not None
 
 
 def renamed(

@@ -49,6 +49,9 @@ _OTHER_LANGUAGES = re.compile(
     r"(?:-[0-9]+(?:\.[0-9]+)*)?"
 )
 
+#: Clang's scanner for modules, which preprocesses; its arguments are a compile command.
+_SCANNER = re.compile(r"clang-scan-deps(?:-[0-9]+(?:\.[0-9]+)*)?(?:\.exe)?")
+
 #: Sources of autoconf and SCons; directories of CMake, Meson, SCons, Waf and Qt's configure.
 _PROBES = ("conftest.", "conftest_")
 _PROBE_DIRECTORIES = frozenset(
@@ -72,6 +75,11 @@ def family_of(program: str) -> Family | None:
 def speaks_another_language(program: str) -> bool:
     """True for the driver of a Fortran, D, Go or Ada compiler, by its file name."""
     return _OTHER_LANGUAGES.fullmatch(posixpath.basename(program)) is not None
+
+
+def is_scanner(program: str) -> bool:
+    """True for the program that only lists the modules that a source provides and imports."""
+    return _SCANNER.fullmatch(ntpath.basename(program)) is not None
 
 
 def compiles_cxx(program: str) -> bool:

@@ -128,6 +128,7 @@ class Role(enum.Enum):
     INPUT_DIR = "input_dir"
     OUTPUT_FILE = "output_file"
     PREFIX_MAP = "prefix_map"  # OLD=NEW
+    MODULE_MAPPER = "module_mapper"  # gcc: a file that maps module names to compiled modules
     SOURCE = "source"  # a positional argument: the translation unit
 
 
@@ -222,6 +223,12 @@ class CompileCommand(msgspec.Struct, frozen=True):
     #: Further files that the command always writes and whose name is no option's value.
     by_products: tuple[str, ...] = ()
     style: PathStyle = PathStyle.POSIX
+
+    @property
+    def module_mapper(self) -> str:
+        """The module mapper's file that takes effect; "": none."""
+        named = (a.value for a in reversed(self.arguments) if a.role is Role.MODULE_MAPPER)
+        return next(named, None) or ""
 
     @property
     def needs_original_paths(self) -> bool:

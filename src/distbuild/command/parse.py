@@ -57,13 +57,20 @@ def scan(
         return Local(LocalReason.NOT_A_COMPILER)
     family = family or driver.family_of(argv[0])
     if family is None:
-        other = driver.speaks_another_language(argv[0])
-        reason = LocalReason.OTHER_LANGUAGE if other else LocalReason.NOT_A_COMPILER
-        return Local(reason, argv[0])
+        return Local(_reason_of_other(argv[0]), argv[0])
     words = expand(argv[1:], cwd, read_file)
     if isinstance(words, Local):
         return words
     return _scan(words, family)
+
+
+def _reason_of_other(program: str) -> LocalReason:
+    """The reason for a program that is no driver of a known compiler."""
+    if driver.is_scanner(program):
+        return LocalReason.PREPROCESS_ONLY
+    if driver.speaks_another_language(program):
+        return LocalReason.OTHER_LANGUAGE
+    return LocalReason.NOT_A_COMPILER
 
 
 def render(command: CompileCommand) -> list[str]:

@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from distbuild.command.decide import decide, renamed
+from distbuild.command.decide import decide, is_mapper_file, renamed
 from distbuild.command.driver import family_of
 from distbuild.command.model import CompileCommand, Family, Local, Role
 from distbuild.command.parse import parse, scan
 
 #: Options whose separate value names an output or a make target.
 _NAMING = frozenset(("-o", "-MF", "-MT", "-MQ"))
+#: The option whose value, in the same word, is such a name too.
+_MAPPER = "-fmodule-mapper="
 #: Names without special meaning: no option, response file, standard output, device, file of a
 #: process, directory or sysroot; without a ".." component or a newline.
 _ORDINARY = re.compile(r"(?!/[/.]*(?:dev|proc)/)(?![-@=$])(?!(?:.*/)?\.\.(?:/|\Z)).*[^/\n]")
@@ -109,7 +111,7 @@ class _Positions(msgspec.Struct, frozen=True):
         """Cache key, equal for commands that differ only at these indexes."""
         words: list[str | None] = list(argv)
         for at in (self.source, *self.others):
-            words[at] = None
+            words[at] = _MAPPER if argv[at].startswith(_MAPPER) else None
         return (cwd, family, self.suffix, *words)
 
     def places(self, command: CompileCommand) -> tuple[tuple[int, int], ...] | None:
@@ -118,7 +120,8 @@ class _Positions(msgspec.Struct, frozen=True):
         at = 0
         for index, argument in enumerate(command.arguments):
             at += len(argument.tokens())
-            is_name = argument.separate and argument.option in _NAMING and at in self.others
+            naming = argument.separate and argument.option in _NAMING
+            is_name = (naming or argument.option == _MAPPER) and at in self.others
             if is_name or (argument.role is Role.SOURCE and at == self.source):
                 found.append((at, index))
         once = sum(argument.option == "-MF" for argument in command.arguments) <= 1
@@ -134,6 +137,11 @@ def _names(argv: Sequence[str]) -> _Positions | None:
     for at, word in enumerate(argv):
         is_value = before in _NAMING
         before = word
+        if word.startswith(_MAPPER) and not is_value:
+            word = word.removeprefix(_MAPPER)
+            if not is_mapper_file(word):
+                return None
+            is_value = True
         if at == 0 or (word.startswith("-") and not is_value):
             continue
         match = None if is_value else _SOURCE.fullmatch(word)
@@ -155,7 +163,8 @@ def _applied(pattern: _Pattern, argv: Sequence[str]) -> CompileCommand | Local:
     last = dict(pattern.last)
     source = pattern.command.source
     for word, index in pattern.places:
-        old, name = arguments[index], argv[word]
+        old = arguments[index]
+        name = argv[word] if old.separate else argv[word].removeprefix(old.option)
         arguments[index] = msgspec.structs.replace(old, value=name)
         if old.role is Role.SOURCE:
             source = name

@@ -23,7 +23,8 @@ def special_input(command: CompileCommand) -> Local | None:
 
     This includes names with a newline, which no dependency file can list.
     """
-    named = (command.source, *command.input_files, *command.search_dirs)
+    mapper = command.module_mapper
+    named = (command.source, *command.input_files, *command.search_dirs, *filter(None, [mapper]))
     for path in (command.cwd, *map(command.absolute, named)):
         if "\n" in path or is_of_process(path):
             return Local(LocalReason.SPECIAL_INPUT, path)

@@ -1,6 +1,7 @@
-"""Expands @file arguments as the GNU drivers do (libiberty, expandargv), within size bounds.
+"""Interprets files that are part of a command line: response files, and mappers of modules.
 
-Knows no option and no file system: a callback reads the files.
+Expands @file arguments as the GNU drivers do (libiberty, expandargv), within size bounds. Knows no
+option and no file system: a callback reads the files.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,8 @@ MAX_BYTES = 4 << 20
 
 ReadFile = Callable[[str], bytes | None]
 
+#: The lines of a mapper's file without effect.
+_INERT = frozenset((b"", b"$root ."))
 _SPACE = " \t\n\v\f\r"
 
 
@@ -32,6 +35,12 @@ def expand(argv: Sequence[str], cwd: str, read_file: ReadFile) -> list[str] | Lo
         return list(_words(argv, cwd, read_file, budget, 0))
     except _RefusedError as refused:
         return Local(LocalReason.RESPONSE_FILE, str(refused))
+
+
+def is_inert_mapper(text: bytes) -> bool:
+    """Whether a gcc module mapper's file maps no module, and keeps the compiled ones in the current
+    directory, as CMake writes it for a source without modules."""
+    return _INERT.issuperset(text.split(b"\n"))
 
 
 def split_gnu(text: str) -> list[str]:

@@ -19,6 +19,7 @@ _SUFFIXES = {
     "-coverage": _COVERAGE,
     "--coverage": _COVERAGE,
     "-fcallgraph-info": (".ci",),
+    "-fdeps-format": (".ddi",),
     "-fstack-usage": (".su",),
     "-ftest-coverage": _COVERAGE,
     "-ftime-trace": (".json",),

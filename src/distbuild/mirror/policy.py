@@ -31,12 +31,15 @@ _WITHHELD_SUFFIXES = frozenset(
     " .java .py .pl .sh .bat .js .ts .css .cmake .ninja .mk .am .ac .m4 .po .mo .md .rst .txt .adoc"
     " .json .yaml .yml .toml .xml .html .log .csv .png .jpg .jpeg .gif .svg .ico .pdf .ps .zip .gz"
     " .xz .bz2 .zst .tar .tgz .whl .jar .class .db .sqlite .bin .dat .img .iso .patch .diff .orig"
-    " .rej .bak .gch .pch .pcm".split()
+    " .rej .bak .gch .pch .pcm .gcm".split()
 )
 _IGNORED_SUFFIXES = frozenset(
     ".o .lo .loT .obj .a .la .lib .so .dylib .dll .exe .pdb .ilk .d .dwo .dwp .cmd .gcda .gcno .su"
-    " .ci .pyc .pyo .idb .iobj .ipdb .sbr .tlog .swp .swo .swx .tmp .po~ .Po .Plo .Tpo".split()
+    " .ci .dd .ddi .modmap .pyc .pyo .idb .iobj .ipdb .sbr .tlog .swp .swo .swx .tmp .po~ .Po .Plo"
+    " .Tpo".split()
 )
+#: CMake's scan for modules leaves the preprocessed source there.
+_SCANNED = ".ddi.i"
 _IGNORED_PREFIXES = (".ninja_", ".#", ".nfs", ".dist_build.")
 _CLOSED_DIRECTORIES = frozenset({".git", ".hg", ".svn", "__pycache__", "node_modules", ".cache"})
 #: Directories of keys and passwords.
@@ -71,7 +74,7 @@ _DRIVE = re.compile(r"/(?:[A-Z]|UNC(?:/[^/]+){0,2})(?:/(?P<rest>.*))?\Z", re.DOT
 
 def handling(name: str) -> Handling:
     """The handling of a file by its name alone; ``.C`` is a source's suffix as ``.c`` is."""
-    if name.startswith(_IGNORED_PREFIXES) or name.endswith("~") or ".so." in name:
+    if name.startswith(_IGNORED_PREFIXES) or name.endswith(("~", _SCANNED)) or ".so." in name:
         return Handling.IGNORE
     if name == GCC_MARK:
         return Handling.WITHHOLD

@@ -16,6 +16,7 @@ from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.original_paths import asks_terminfo
 from distbuild.command.parse_cache import Recall
 from distbuild.command.process_paths import is_of_process
+from distbuild.command.response import is_inert_mapper
 from distbuild.command.search_paths import listed_dirs, quoted_dirs
 from distbuild.farm.executor import Task
 from distbuild.mirror.digest_cache import FileRead, read_file
@@ -34,6 +35,8 @@ from distbuild.syncer.understand import Submission, Understood, parts, understan
 from distbuild.system import disk
 from distbuild.system.paths import WINDOWS
 
+#: A larger mapper is not read: one that maps nothing has a few bytes.
+_MAX_MAPPER_BYTES = 4096
 #: The size of all cached texts, plain and packed together.
 MAX_BYTES = 64 * 1024 * 1024
 
@@ -84,13 +87,20 @@ def _size(data: bytes, blob: Blob) -> int:
 class _Text(msgspec.Struct, frozen=True):
     """A source as read, the same packed, and the files that it plainly names for an assembler.
 
-    ``is_plain``: it was found in ``Sources``, so that its includes need no look-ups.
+    ``mapper``: the command's module mapper, by its path. ``is_plain``: the source was found in
+    ``Sources``, so that its includes need no look-ups.
     """
 
     read: FileRead
     blob: Blob
     more: AssemblerFiles
+    mapper: Mapping[str, FileRead]
     is_plain: bool
+
+    @property
+    def beside(self) -> dict[str, FileRead]:
+        """All files that are sent with the source."""
+        return {**self.more.files, **self.mapper}
 
 
 class Preparer:
@@ -125,10 +135,9 @@ class Preparer:
         text = self._text(source, command)
         if isinstance(text, Local):
             return text
-        searched = _searched(command, env, (source, *text.more.files), own)
-        self._mirroring.require((*searched, *_foreign_gcc(own.dirs)))
-        if closed := self._mirroring.closed(searched):
-            return Local(LocalReason.INPUT_NOT_MIRRORED, closed)
+        searched = _searched(command, env, (source, *text.beside), own)
+        if obstacle := self._require(command, searched, own):
+            return obstacle
         odd, asks_by_macro = self._odd(text, posixpath.dirname(source), searched)
         generation = self._settled(command)
         file = self._job_file(command, text, odd=bool(odd) or asks_by_macro)
@@ -142,7 +151,7 @@ class Preparer:
             env=env,
             toolchain=known.identity.digest_for(command.language),
             generation=generation,
-            files=(file, *_travelling(text.more.files)),
+            files=(file, *_travelling(text.beside)),
             search_dirs=searched,
             builtin_dirs=own.dirs,
             implicit_include=own.implicit_include,
@@ -151,6 +160,16 @@ class Preparer:
             terminal=submission.terminal,
             asks_by_macro=asks_by_macro,
         )
+
+    def _require(
+        self, command: CompileCommand, searched: tuple[str, ...], own: Search
+    ) -> Local | None:
+        """Mirror the directories that the compiler searches; Local: one of them forbids it."""
+        if units := _header_units(command, searched):
+            return Local(LocalReason.MODULES, units)
+        self._mirroring.require((*searched, *_foreign_gcc(own.dirs)))
+        closed = self._mirroring.closed(searched)
+        return Local(LocalReason.INPUT_NOT_MIRRORED, closed) if closed else None
 
     def _odd(
         self, text: _Text, place: str, searched: Iterable[str]
@@ -196,11 +215,14 @@ class Preparer:
             return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")
         if special := _special_input(command):
             return special
+        mapper = _module_mapper(command)
+        if isinstance(mapper, Local):
+            return mapper
         blob = self._sources.find(source, command.language, read.data)
         if blob is not None:
-            return _Text(read, blob, AssemblerFiles(), is_plain=True)
+            return _Text(read, blob, AssemblerFiles(), mapper, is_plain=True)
         more = assembler_files(read.data, command)
-        return _Text(read, pack_quickly(read.data), more, is_plain=False)
+        return _Text(read, pack_quickly(read.data), more, mapper, is_plain=False)
 
     def _job_file(self, command: CompileCommand, text: _Text, *, odd: bool) -> JobFile | None:
         """The source as it was read, under its real path; None if it was deleted meanwhile."""
@@ -250,6 +272,36 @@ class Preparer:
             entry = self._mirroring.manifest.get(real) if real is not None else None
             if real is not None and (entry is None or isinstance(entry, WithheldEntry)):
                 self._mirroring.want(path)
+
+
+def _module_mapper(command: CompileCommand) -> Mapping[str, FileRead] | Local:
+    """The command's module mapper by its path; empty: it has none. Local: it maps a module, or only
+    the local compiler can report what is wrong with it."""
+    if not command.module_mapper:
+        return {}
+    path = command.absolute(command.module_mapper)
+    unusable = Local(LocalReason.MODULES, command.module_mapper)
+    try:
+        status = disk.lstat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_MAPPER_BYTES:
+            return unusable
+        read = read_file(path)
+    except OSError:
+        return unusable
+    return {path: read} if is_inert_mapper(read.data) else unusable
+
+
+def _header_units(command: CompileCommand, searched: Iterable[str]) -> str:
+    """A place where gcc may find header units, which it takes instead of headers; "": none.
+
+    It looks for that of ``/usr/include/x.h`` at ``./usr/include/x.h.gcm``, and for that of a header
+    with a relative name below ``./,``.
+    """
+    if not command.module_mapper:
+        return ""
+    tops = {",", *(next(filter(None, directory.split("/")), "") for directory in searched)}
+    places = (posixpath.join(command.cwd, top) for top in sorted(tops))
+    return next(filter(disk.lexists, places), "")
 
 
 def _abbreviated(command: CompileCommand, env: Mapping[str, str]) -> Local | None:

@@ -188,7 +188,10 @@ def _listed(directory: str) -> list[str]:
 
 
 def _read_response(path: str) -> bytes | None:
+    """The content of a regular file; opening a named pipe would wait for its writer."""
     try:
+        if not stat.S_ISREG(disk.stat(path).st_mode):
+            return None
         with disk.open_to_read(path) as file:
             return file.read(MAX_RESPONSE_BYTES)
     except OSError:

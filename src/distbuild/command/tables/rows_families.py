@@ -14,6 +14,7 @@ from distbuild.command.tables.values import (
     INFORMATION,
     JOINED,
     MAP,
+    MAPPER,
     MODULES,
     NATIVE,
     ORIGINAL,
@@ -58,6 +59,8 @@ ROWS: tuple[Option, ...] = (
     Option("-fdebug-prefix-map=", JOINED, MAP),
     Option("-fdepfile-entry=", JOINED, verdict=UNSUPPORTED),
     Option("-fdeps-", JOINED, verdict=MODULES),
+    # With -c gcc also writes a .ddi file beside the output; its name is recorded by -g.
+    Option("-fdeps-format=", JOINED, verdict=ORIGINAL, only=GCC),
     Option("-fdiagnostics-add-output=", JOINED, verdict=UNSUPPORTED),
     Option("-fdiagnostics-format=json-file", verdict=UNSUPPORTED),
     Option("-fdiagnostics-format=sarif", verdict=ORIGINAL),
@@ -90,6 +93,10 @@ ROWS: tuple[Option, ...] = (
     Option("-fmessage-length=", JOINED, verdict=ORIGINAL),
     Option("-fmessage-length=0"),
     Option("-fmodule", JOINED, verdict=MODULES),
+    # These two are distributed only with a mapper that maps nothing (``decide``).
+    Option("-fmodule-mapper=", JOINED, MAPPER, ORIGINAL, only=GCC),
+    Option("-fmodules", verdict=ORIGINAL, only=GCC),
+    Option("-fmodules-ts", verdict=ORIGINAL, only=GCC),
     Option("-fmodules-user-build-path", SEPARATE, verdict=MODULES, only=CLANG),
     Option("-fopenmp-targets=", JOINED, verdict=UNSUPPORTED),
     Option("-fopt-info", ASSIGNED, OUT, ORIGINAL, only=GCC),

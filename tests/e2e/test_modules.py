@@ -1,0 +1,247 @@
+"""CMake's C++20 builds: sources without modules are distributed, for all their options."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster, run_here, wrapper_command
+from tests.support.objects import assert_same, files_below
+from tests.support.tools import need
+
+pytestmark = pytest.mark.compiler
+
+INERT = "$root .\n"
+SOURCE = """#include "h.h"
+#include <cstddef>
+struct S { std::size_t n = H; };
+template <class T> T twice(T t) { auto f = [](T x) { return x + x; }; return f(t); }
+std::size_t run() { return twice(S().n) + sizeof(__FILE__); }
+"""
+CMAKE = """cmake_minimum_required(VERSION 3.28)
+project(hello CXX)
+set(CMAKE_CXX_STANDARD 20)
+add_library(lib STATIC lib/a.cpp lib/b.cpp)
+target_include_directories(lib PUBLIC include)
+add_executable(hello main.cpp)
+target_link_libraries(hello lib)
+"""
+MODULES = """
+add_library(mods STATIC)
+target_sources(mods PUBLIC FILE_SET CXX_MODULES FILES m.cppm PRIVATE plain.cpp)
+add_executable(user user.cpp)
+target_link_libraries(user mods)
+"""
+FILES = {
+    "include/h.h": "#include <string>\n"
+    "inline std::string hi(int i) { return std::to_string(i); }\n"
+    "template <class T> struct S { T v{}; static inline int n = 0; T get() { return v + n++; } };\n"
+    "std::string a(int);\nstd::string b(int);\n",
+    "lib/a.cpp": '#include "h.h"\nstd::string a(int i) { return hi(i) + __FILE__; }\n',
+    "lib/b.cpp": '#include "h.h"\nstd::string b(int i) { S<long> s; return hi(s.get() + i); }\n',
+    "main.cpp": '#include "h.h"\nint main() { return (a(1) + b(2)).empty(); }\n',
+    "m.cppm": "module;\n#include <string>\n"
+    "export module m;\nexport std::string m() { return {}; }\n",
+    "plain.cpp": "int plain() { return 1; }\n",
+    "user.cpp": "#include <string>\nimport m;\nint main() { return m().size(); }\n",
+}
+
+
+def lay_out(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    files = {"x.cc": SOURCE, "inc/h.h": "#define H 3\n", "d/x.o.modmap": INERT}
+    return lay_out(tmp_path / "project", files)
+
+
+LINE = "-std=c++20 -g -O1 -Iinc -MD -fmodules-ts -fmodule-mapper={} -x c++ -o d/x.o -c x.cc"
+
+
+def command(mapper: str = "d/x.o.modmap") -> list[str]:
+    return ["g++", *LINE.format(mapper).split()]
+
+
+def reasons(cluster: Cluster, argv: list[str], project: Path) -> dict[str, int]:
+    """Compile as locally; the outcomes of the wrapper's command."""
+    before = cluster.jobs()
+    assert_same(cluster, argv, project)
+    after = cluster.jobs()
+    new = {n: c - before["local"].get(n, 0) for n, c in after["local"].items()}
+    new["done"] = after["done"] - before["done"]
+    return {name: count for name, count in new.items() if count}
+
+
+@pytest.mark.parametrize("text", [INERT, "", "\n$root .\n\n"])
+def test_a_mapper_that_maps_nothing_is_distributed(
+    cluster: Cluster, project: Path, text: str
+) -> None:
+    need("bwrap")
+    (project / "d/x.o.modmap").write_text(text)
+    assert reasons(cluster, command(), project) == {"done": 1}
+
+
+def test_a_mapper_in_another_directory_is_found(
+    cluster: Cluster, project: Path, tmp_path: Path
+) -> None:
+    need("bwrap")
+    lay_out(tmp_path / "real", {"m": INERT})
+    (tmp_path / "elsewhere").symlink_to("real")
+    for mapper in (tmp_path / "real/m", tmp_path / "elsewhere/m", "../real/m"):
+        assert reasons(cluster, command(str(mapper)), project) == {"done": 1}
+
+
+def test_a_mapper_is_read_at_each_compile(cluster: Cluster, project: Path) -> None:
+    need("bwrap")
+    mapper = project / "d/x.o.modmap"
+    for text in (INERT, "$root .\nfoo foo.gcm\n", INERT, "$root other\n", INERT):
+        mapper.write_text(text)
+        outcome = {"done": 1} if text == INERT else {"modules": 1}
+        assert reasons(cluster, command(), project) == outcome
+
+
+HOSTILE: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: None,
+    "a directory": Path.mkdir,
+    "NUL": lambda path: path.write_bytes(b"$root .\n\0\n"),
+    "10 MB": lambda path: path.write_bytes(b"$root .\n" * 1_300_000),
+    "unreadable bytes": lambda path: path.write_bytes(b"\xff\xfe\n"),
+    "carriage returns": lambda path: path.write_bytes(b"$root .\r\n"),
+    "a link": lambda path: path.symlink_to("../inc/h.h"),
+    "a header unit": lambda path: path.write_text("./inc/h.h x\n"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_any_other_mapper_is_left_to_the_compiler(
+    cluster: Cluster, project: Path, kind: str
+) -> None:
+    mapper = project / "d/x.o.modmap"
+    mapper.unlink()
+    HOSTILE[kind](mapper)
+    assert reasons(cluster, command(), project) == {"modules": 1}
+
+
+@pytest.mark.parametrize("option", ["-fmodule-mapper=d/fifo", "@d/fifo"])
+def test_a_pipe_blocks_nothing(cluster: Cluster, project: Path, option: str) -> None:
+    """The wrapper's compiler waits for its content; the syncer does not."""
+    os.mkfifo(project / "d/fifo")
+    argv = ["explain", "--", "g++", "-fmodules-ts", option, "-c", "x.cc"]
+    assert cluster.run(argv, project).stdout.startswith(b"local: ")
+
+
+@pytest.mark.parametrize("unit", [",/inc/h.h.gcm", "usr/include/features.h.gcm"])
+def test_a_place_of_header_units_is_left_to_the_compiler(
+    cluster: Cluster, project: Path, unit: str
+) -> None:
+    """gcc takes a header unit for an included header, whatever the mapper says."""
+    lay_out(project, {unit: "no compiled module\n"})
+    assert reasons(cluster, command(), project) == {"modules": 1}
+
+
+@pytest.mark.parametrize(
+    "text", ["export module foo;\n", "import foo;\n", "module foo;\n", "import <cstddef>;\n"]
+)
+def test_a_module_that_is_not_mapped_is_the_same_error(
+    cluster: Cluster, project: Path, text: str
+) -> None:
+    need("bwrap")
+    (project / "x.cc").write_text(text + "int f();\n")
+    assert reasons(cluster, command(), project) == {"unproved_failure": 1}
+
+
+# --- builds by CMake -----------------------------------------------------------------------------
+
+
+def version_of(program: str, *words: str) -> tuple[int, ...]:
+    said = subprocess.run([program, *words], capture_output=True, text=True, check=False).stdout
+    return tuple(map(int, re.findall(r"\d+", said)[:2]))
+
+
+def first_from(names: list[str], least: int, *words: str) -> str | None:
+    found = (name for name in names if shutil.which(name))
+    return next((name for name in found if version_of(name, *words) >= (least,)), None)
+
+
+def scanning(family: str) -> str:
+    """A compiler that CMake has scan C++20 sources, or skip."""
+    cmake = shutil.which("cmake")
+    if cmake is None or version_of(cmake, "--version") < (3, 28):
+        pytest.skip("cmake of version 3.28 or later is not installed")
+    need("ninja")
+    if family == "gcc":
+        names = ["g++", *(f"g++-{version}" for version in range(20, 13, -1))]
+        found = first_from(names, 14, "-dumpversion")
+    else:
+        names = ["clang++", *(f"clang++-{version}" for version in range(25, 15, -1))]
+        found = first_from(names, 16, "-dumpversion")
+        major = version_of(found, "-dumpversion")[0] if found else 0
+        if not (shutil.which("clang-scan-deps") or shutil.which(f"clang-scan-deps-{major}")):
+            pytest.skip("clang-scan-deps is not installed")
+    if found is None:
+        pytest.skip(f"a {family} for which CMake scans C++20 sources is not installed")
+    return found
+
+
+def configure(cluster: Cluster, root: Path, compiler: str, *, wrapped: bool) -> None:
+    words = ["cmake", "-G", "Ninja", "-S", ".", "-B", "build", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
+    words.append(f"-DCMAKE_CXX_COMPILER={compiler}")
+    launcher = ";".join(wrapper_command()) if wrapped else ""
+    words.append(f"-DCMAKE_CXX_COMPILER_LAUNCHER={launcher}")
+    done = run_here(words, root, **cluster.environment())
+    assert done.exit_code == 0, done
+
+
+def built(cluster: Cluster, root: Path, compiler: str, *, wrapped: bool) -> dict[str, bytes]:
+    """The objects and the lists of modules of a build from nothing."""
+    shutil.rmtree(root / "build", ignore_errors=True)
+    configure(cluster, root, compiler, wrapped=wrapped)
+    done = run_here(["ninja", "-C", "build", "-v"], root, **cluster.environment())
+    assert done.exit_code == 0, done.stdout.decode() + cluster.logs()
+    files = files_below(root / "build")
+    return {n: data for n, data in files.items() if n.endswith((".o", ".ddi", ".gcm", ".pcm"))}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("family", ["gcc", "clang"])
+def test_a_cmake_build_without_modules_is_distributed(
+    cluster: Cluster, tmp_path: Path, family: str
+) -> None:
+    need("bwrap")
+    compiler = scanning(family)
+    root = lay_out(tmp_path / "hello", {**FILES, "CMakeLists.txt": CMAKE})
+    local = built(cluster, root, compiler, wrapped=False)
+    before = cluster.jobs()
+    assert built(cluster, root, compiler, wrapped=True) == local
+    after = cluster.jobs()
+    assert "modules" not in after["local"]
+    assert after["done"] - before["done"] == 3
+    assert not after["local"].keys() & {"not_a_compiler", "unsupported_option"}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("family", ["gcc", "clang"])
+def test_a_cmake_build_with_modules_compiles_those_locally(
+    cluster: Cluster, tmp_path: Path, family: str
+) -> None:
+    need("bwrap")
+    compiler = scanning(family)
+    root = lay_out(tmp_path / "mods", {**FILES, "CMakeLists.txt": CMAKE + MODULES})
+    local = built(cluster, root, compiler, wrapped=False)
+    before = cluster.jobs()
+    ours = built(cluster, root, compiler, wrapped=True)
+    after = cluster.jobs()
+    assert ours.keys() == local.keys()
+    assert {n for n in local if ours[n] != local[n]} <= {n for n in local if "gcm" in n}
+    assert after["local"]["modules"] - before["local"].get("modules", 0) == 2
+    assert after["done"] - before["done"] == 4
