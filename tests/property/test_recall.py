@@ -54,6 +54,12 @@ class Name(str):
     __slots__ = ()
 
 
+class Mapper(Name):
+    """The same, behind an option in the same word."""
+
+    __slots__ = ()
+
+
 def joined(parts):
     return [word for part in parts for word in part]
 
@@ -76,6 +82,8 @@ plain = st.sampled_from(
 extra = st.one_of(
     plain,
     st.tuples(naming, st.just(Name("n"))).map(list),
+    st.just(["-fmodules-ts", Mapper("m")]),
+    st.just([Mapper("m")]),
     st.just([Name("n.c")]),
     lines,
 )
@@ -96,7 +104,8 @@ def test_other_names_give_what_parsing_gives(words, where, data):
         for word in words:
             source = type(word) is Name and word.endswith(".c")
             name = data.draw(some_source if source else some_name)
-            drawn.append(name if type(word) is Name else word)
+            name = f"-fmodule-mapper={name}" if type(word) is Mapper else name
+            drawn.append(name if isinstance(word, Name) else word)
         family = data.draw(st.sampled_from([None, None, Family.CLANG]))
         got = recall.parse(drawn, cwd, lambda _: None, family)
         assert got == parse(drawn, cwd, lambda _: None, family)
@@ -116,6 +125,18 @@ def test_a_builds_commands_are_remembered():
         command = other(recall, line.format(name))
         assert isinstance(command, CompileCommand)
         assert (command.source, command.output) == (f"/s/{name}.cc", f"d/{name}.o")
+    assert len(recall._known) == 1
+
+
+def test_a_build_of_cmake_with_module_mappers_is_remembered():
+    recall = Recall()
+    line = (
+        "g++ -MD -MT {0}.o -MF {0}.d -fmodules-ts -fmodule-mapper={0}.o.modmap -o {0}.o -c {0}.cc"
+    )
+    for name in ("a", "b", "sub/c"):
+        command = other(recall, line.format(name))
+        assert isinstance(command, CompileCommand)
+        assert command.module_mapper == f"{name}.o.modmap"
     assert len(recall._known) == 1
 
 
@@ -152,6 +173,21 @@ def test_an_output_that_is_the_source_stays_local_though_remembered():
         ("gcc -c -include k.c s.c", "gcc -c -include j.c s.c"),
         ("gcc -c s.c -include k.c", "gcc -c s.c -include j.c"),
         ("gcc -c -D -o a.c", "gcc -c -D -o b.i"),
+        ("gcc -fmodules-ts -c -fmodule-mapper=m a.c", "gcc -fmodules-ts -c a.c -fmodule-mapper=m"),
+        ("gcc -fmodules-ts -fmodule-mapper=m -c a.c", "gcc -fmodules-ts -fmodule-mapper= -c a.c"),
+        ("gcc -fmodules-ts -fmodule-mapper=m -c a.c", "gcc -fmodules-ts -fmodule-mapper=|m -c a.c"),
+        (
+            "gcc -fmodules-ts -fmodule-mapper=m -c a.c",
+            "gcc -fmodules-ts -fmodule-mapper=h:1 -c a.c",
+        ),
+        (
+            "gcc -fmodules-ts -fmodule-mapper=m -c a.c",
+            "gcc -fmodules-ts -o -fmodule-mapper=m -c a.c",
+        ),
+        (
+            "g++ -fmodules-ts -fmodule-mapper=m -c a.c",
+            "g++ -fmodules-ts -fmodule-mapper=/proc/m -c a.c",
+        ),
     ],
 )
 def test_a_name_that_means_more_is_seen(first, second):

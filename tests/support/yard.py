@@ -205,6 +205,8 @@ _FILES = {
     "sources.rsp": "src/main.c",
     "script.ld": "/* nothing */\n",
     "tool.sh": "#!/bin/sh\necho tool\n",
+    "inert.modmap": "$root .\n",
+    "mapping.modmap": "$root .\nlib lib.gcm\n",
     "include/lib.h": '#pragma once\n#include "macros.h"\n#include <stddef.h>\n'
     "static inline int lib(int a) { return a + TEN; }\n"
     "static const char *const lib_file __attribute__((unused)) = __FILE__;\n",

@@ -36,6 +36,8 @@ _LANGUAGES = {
     ".sx": "assembler-with-cpp",
 }
 _HEADERS = frozenset((".H", ".h", ".h++", ".hh", ".hp", ".hpp", ".HPP", ".hxx", ".tcc"))
+#: Sources of module interfaces for clang; gcc knows them only by -x.
+_MODULE_INTERFACES = frozenset((".c++m", ".ccm", ".cppm", ".cxxm", ".ixx"))
 #: Languages that g++ and clang++ choose where gcc and clang choose C.
 _AS_CXX = {"c": "c++", "cpp-output": "c++-cpp-output"}
 
@@ -93,6 +95,8 @@ def language_by_suffix(source: str, *, cxx: bool) -> str | Local:
     suffix = posixpath.splitext("_" + posixpath.basename(source))[1]
     if suffix in _HEADERS:
         return Local(LocalReason.PRECOMPILED_HEADER, source)
+    if suffix in _MODULE_INTERFACES:
+        return Local(LocalReason.MODULES, source)
     language = _LANGUAGES.get(suffix)
     if language is None:
         return Local(LocalReason.UNKNOWN_LANGUAGE, source)
@@ -103,6 +107,8 @@ def language_by_name(name: str) -> str | Local:
     """The language that ``-x name`` stands for."""
     if name.endswith("-header"):
         return Local(LocalReason.PRECOMPILED_HEADER, name)
+    if name.endswith("-module"):
+        return Local(LocalReason.MODULES, name)
     if name in _LANGUAGES.values():
         return name
     return Local(LocalReason.UNKNOWN_LANGUAGE, name)

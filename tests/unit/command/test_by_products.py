@@ -37,6 +37,10 @@ def _found(line: str) -> set[str]:
         ("clang -save-temps -c s/x.c -o o/y.o", {"/w/x.i", "/w/x.s", "/w/x.bc"}),
         ("g++ --save-temps=obj -c s/x.cc -o o/y.o", {"/w/o/y.ii", "/w/o/y.s"}),
         ("gcc --coverage -c x.c -o o/y", {"/w/o/y.gcno"}),
+        (
+            "g++ -MD -fmodules-ts -fmodule-mapper=m -fdeps-format=p1689r5 -c x.cc -o o/y.cc.o",
+            {"/w/o/y.cc.ddi"},
+        ),
         ("gcc -fstack-usage -dumpdir o/p- -dumpbase q.c -c x.c -o x.o", {"/w/o/p-q.su"}),
         ("gcc -fdump-tree-all -c x.c -o o/y.o", {"/w/x.c.005t.original", "/w/o/y.c.006t.gimple"}),
     ],

@@ -18,6 +18,7 @@ from distbuild.command.parse import parse, render
 CWD = "/home/u/app"
 C, OUT, DIR, FILE = Argument("-c"), Role.OUTPUT_FILE, Role.INPUT_DIR, Role.INPUT_FILE
 FILES = {f"{CWD}/args": b"-DX='a b' @more", f"{CWD}/more": b"x.c -c"}
+FILES |= {f"{CWD}/empty": b"", f"{CWD}/units": b"-fmodule-file=m=m.pcm\n"}
 
 
 def _source(name: str) -> Argument:
@@ -49,6 +50,20 @@ def _parse(line: str) -> CompileCommand | Local:
 
 COMMANDS = {
     "gcc -c x.c": _command(C, _source("x.c")),
+    "gcc -MD -fmodules-ts -fmodule-mapper=o/m -fdeps-format=p1689r5 -xc++ -o x.o -c x.c": _command(
+        Argument("-MD"),
+        Argument("-fmodules-ts"),
+        Argument("-fmodule-mapper=", "o/m", role=Role.MODULE_MAPPER),
+        Argument("-fdeps-format=", "p1689r5"),
+        Argument("-x", "c++"),
+        Argument("-o", "x.o", separate=True, role=OUT),
+        C,
+        _source("x.c"),
+        language="c++",
+        dependencies=Dependencies(True, "x.d"),
+        tied_by="-fmodules-ts",
+    ),
+    "clang @empty -c x.c": _command(C, _source("x.c"), family=Family.CLANG, compiler="clang"),
     "gcc -fdebug-prefix-map=/=/root -c x.c": _command(
         Argument("-fdebug-prefix-map=", "/=/root", role=Role.PREFIX_MAP),
         C,
@@ -262,6 +277,32 @@ LOCAL = {
     "/usr/bin/gnatmake-12 x.adb": Local(LocalReason.OTHER_LANGUAGE, "/usr/bin/gnatmake-12"),
     "gcc -S x.S": Local(LocalReason.UNSUPPORTED_OPTION, "-S"),
     "gcc -fmodules-ts -c x.cc": Local(LocalReason.MODULES, "-fmodules-ts"),
+    "gcc -fmodules -c x.cc": Local(LocalReason.MODULES, "-fmodules"),
+    "gcc -fmodule-only -fmodule-mapper=m -c x.cc": Local(LocalReason.MODULES, "-fmodule-only"),
+    "gcc -fmodules-ts -fmodule-mapper=|m -c x.cc": Local(LocalReason.MODULES, "-fmodules-ts"),
+    "gcc -fmodules-ts -fmodule-mapper=<3 -c x.cc": Local(LocalReason.MODULES, "-fmodules-ts"),
+    "gcc -fmodules-ts -fmodule-mapper==s -c x.cc": Local(LocalReason.MODULES, "-fmodules-ts"),
+    "gcc -fmodules-ts -fmodule-mapper=@m -c x.cc": Local(LocalReason.MODULES, "-fmodules-ts"),
+    "gcc -fmodules-ts -fmodule-mapper=h:1 -c x.cc": Local(LocalReason.MODULES, "-fmodules-ts"),
+    "gcc -fmodules-ts -fmodule-mapper=m?i -c x.cc": Local(LocalReason.MODULES, "-fmodules-ts"),
+    "gcc -fmodules-ts -fmodule-mapper= -c x.cc": Local(LocalReason.MODULES, "-fmodules-ts"),
+    "gcc -fmodules-ts -fmodule-mapper=/dev/fd/3 -c x.cc": Local(
+        LocalReason.SPECIAL_INPUT, "/dev/fd/3"
+    ),
+    # An error of gcc, which an added -MD would hide.
+    "gcc -fmodules-ts -fmodule-mapper=m -fdeps-format=p1689r5 -c x.cc": Local(
+        LocalReason.MODULES, "-fmodules-ts"
+    ),
+    "gcc -MD -fdeps-format=p1689r5 -fdeps-file=x.ddi -fmodules-ts -E x.cc": Local(
+        LocalReason.PREPROCESS_ONLY, "-E"
+    ),
+    "clang-scan-deps-19 -format=p1689 -- clang++ -c x.cc -o x.o": Local(
+        LocalReason.PREPROCESS_ONLY, "clang-scan-deps-19"
+    ),
+    "clang++ -fmodules-ts -fmodule-mapper=m -c x.cc": Local(LocalReason.MODULES, "-fmodules-ts"),
+    "clang++ @units -c x.cc": Local(LocalReason.MODULES, "-fmodule-file=m=m.pcm"),
+    "clang++ -x c++-module -c x.cc": Local(LocalReason.MODULES, "c++-module"),
+    "clang++ -c x.cppm": Local(LocalReason.MODULES, "x.cppm"),
     "clang -fmodules -c x.c": Local(LocalReason.MODULES, "-fmodules"),
     "clang -fmodule-map-file=m -c x.c": Local(LocalReason.MODULES, "-fmodule-map-file=m"),
     "gcc -mcpu=native -c x.c": Local(LocalReason.NATIVE_TARGET, "-mcpu=native"),

@@ -19,12 +19,12 @@ CLASSES = ("common", "c", "c++", "objc", "objc++", "target")
 #: What gcc's help says of a path: a placeholder, or the word for what is read or written.
 PATHS = re.compile(r"<(?:file|dir|path)[^>]*>|\b(?:file|directory|filename)\b", re.IGNORECASE)
 #: Reported like names of files, and none: what a diagnostic or the object says, what the linker
-#: does, where the probe of the built-in search directories looks.
+#: does, where the probe of the built-in search directories looks; what only a crash writes to.
 NO_NAMES = frozenset(
     "-fdiagnostics-format= -finput-charset= -fmemory-profile= -fopenmp-targets="
     " -fsanitize-undefined-strip-path-components= -fbinutils-version= -fuse-ld="
     " --gcc-toolchain= -fuse-cuid= -fbasic-block-sections="
-    " -fbuild-session-timestamp= -fprofile-info-section=".split()
+    " -fbuild-session-timestamp= -fprofile-info-section= -fcrash-diagnostics-dir=".split()
 )
 #: gcc's driver knows them; its ``--help`` lists only what its compilers take.
 GCC_DRIVER = "-B -L -R -T -Tbss -Tdata -Ttext -Xassembler -Xlinker -Xpreprocessor -e -h -l".split()
@@ -47,6 +47,15 @@ MAY_NAME_A_FILE = (
 MAY_NAME_A_FILE += "-mzos-hlq-clang=v -mzos-hlq-csslib=v -mzos-hlq-le=v -mzos-sys-include=v".split()
 
 
+#: Rows that not every version knows: the first and the last major version, 0 for none.
+VERSIONS = {
+    "-fdeps-format=": (14, 0),
+    "-fmodules": (15, 0),
+    "--no-default-config": (16, 0),
+    "-enable-trivial-auto-var-init-zero-knowing-it-will-be-removed-from-clang": (0, 17),
+}
+
+
 def said(*words: str, cwd: Path | None = None) -> str:
     done = subprocess.run(
         words, capture_output=True, text=True, errors="replace", cwd=cwd, check=False
@@ -54,9 +63,20 @@ def said(*words: str, cwd: Path | None = None) -> str:
     return done.stdout + done.stderr
 
 
+@functools.cache
+def version(program: str) -> int:
+    return int(said(need(program), "-dumpversion").partition(".")[0])
+
+
 def is_newer(program: str) -> bool:
     """Whether it is a clang after the 14th."""
-    return program == "clang" and int(said("clang", "-dumpversion").partition(".")[0]) > 14
+    return program == "clang" and version("clang") > 14
+
+
+def is_of_version(spelling: str, program: str) -> bool:
+    """Whether the compiler that is installed knows the option."""
+    first, last = VERSIONS.get(spelling, (0, 0))
+    return first <= version(program) <= (last or 1000)
 
 
 @functools.cache
@@ -222,7 +242,8 @@ def test_no_row_of_one_family_is_refused_by_its_compiler(
     words = []
     for row in ROWS:
         local = isinstance(row.verdict, LocalReason)
-        if row.only is family and not local and row.role is not Role.OUTPUT_FILE:
+        known = row.only is family and is_of_version(row.spelling, program)
+        if known and not local and row.role is not Role.OUTPUT_FILE:
             value = "1" if row.shape is not ValueForm.FLAG else ""
             apart = row.shape is ValueForm.SEPARATE
             words += [row.spelling, value] if apart else [row.spelling + value]

@@ -97,6 +97,67 @@ def test_a_withheld_file_that_an_option_names_is_mirrored(box: Box) -> None:
     assert box.mirroring.manifest.get(f"{box.base}/src/x.c") == WITHHELD
 
 
+MAPPED = ("-MD", "-fmodules-ts", "-fmodule-mapper=m.modmap")
+
+
+def test_a_mapper_that_maps_nothing_travels_with_the_source(box: Box) -> None:
+    mapper = box.write("src/m.modmap", "$root .\n")
+    for _ in range(2):
+        task = prepared(box, box.submission(*MAPPED))
+        assert isinstance(task, Task)
+        assert task.files[1:] == (packed(mapper),)
+
+
+def test_a_mapper_elsewhere_has_its_directory_mirrored(box: Box) -> None:
+    box.write("elsewhere/m.modmap", "$root .\n")
+    task = prepared(box, box.submission(*MAPPED[:2], "-fmodule-mapper=../elsewhere/m.modmap"))
+    assert isinstance(task, Task)
+    assert f"{box.base}/elsewhere" in map(os.path.realpath, task.search_dirs)
+
+
+def test_a_changed_mapper_is_judged_anew(box: Box) -> None:
+    for text in ("$root .\n", "$root .\nfoo foo.gcm\n", "", "foo\n", "$root ..\n", "$root .\n"):
+        box.write("src/m.modmap", text)
+        task = prepared(box, box.submission(*MAPPED))
+        if text in ("", "$root .\n"):
+            assert isinstance(task, Task)
+        else:
+            assert task == Local(LocalReason.MODULES, "m.modmap")
+
+
+ODD_MAPPERS: dict[str, Callable[[Path], object]] = {
+    "none": lambda path: None,
+    "a directory": Path.mkdir,
+    "a pipe": lambda path: os.mkfifo(path) if hasattr(os, "mkfifo") else None,
+    "a link": lambda path: path.symlink_to("x.c"),
+    "a loop": lambda path: path.symlink_to("m.modmap"),
+    "10 MB": lambda path: path.write_bytes(b"\n" * 10_000_000),
+    "NUL": lambda path: path.write_bytes(b"$root .\n\0"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_MAPPERS)
+def test_an_odd_mapper_is_left_to_the_compiler(box: Box, kind: str) -> None:
+    ODD_MAPPERS[kind](box.base / "src/m.modmap")
+    task = prepared(box, box.submission(*MAPPED))
+    assert task == Local(LocalReason.MODULES, "m.modmap")
+
+
+@pytest.mark.parametrize("where", ["src/,", "src/{top}"])
+def test_header_units_are_left_to_the_compiler(box: Box, where: str) -> None:
+    box.write("src/m.modmap", "$root .\n")
+    top = str(box.base).split("/")[1]
+    place = box.base / where.format(top=top)
+    place.mkdir()
+    assert prepared(box, box.submission(*MAPPED)) == Local(LocalReason.MODULES, str(place))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe with a name")
+def test_a_pipe_as_response_file_is_not_waited_for(box: Box) -> None:
+    os.mkfifo(box.base / "src/args")
+    assert isinstance(prepared(box, box.submission("@args")), Local)
+
+
 def profile_of(what: str) -> Callable[[Box], Submission]:
     def made(box: Box) -> Submission:
         box.write("src/lib/p.txt", "p")

@@ -48,7 +48,7 @@ ROWS: tuple[Option, ...] = (
     Option("-fcoverage-compilation-dir=", JOINED, verdict=ORIGINAL),
     Option("-fcoverage-mapping", verdict=ORIGINAL),
     Option("-fcoverage-prefix-map=", JOINED, MAP),
-    Option("-fcrash-diagnostics-dir=", JOINED, verdict=UNSUPPORTED),
+    Option("-fcrash-diagnostics-dir=", JOINED, only=CLANG),  # a crash is compiled locally
     Option("-fcs-profile-generate", verdict=ORIGINAL),
     Option("-fcs-profile-generate=", JOINED, verdict=ORIGINAL),
     Option("-fcs-profile-use", JOINED, verdict=PROFILE),
