@@ -85,6 +85,7 @@ ROWS: tuple[Option, ...] = (
     Option("--include=", JOINED, FILE, same_as="-include"),
     Option("--language", SEPARATE, same_as="-x"),
     Option("--language=", JOINED, same_as="-x"),
+    Option("--ld-path=", JOINED, only=CLANG),
     Option("--library-directory", SEPARATE, same_as="-L"),
     Option("--library-directory=", JOINED, same_as="-L"),
     Option("--mhwdiv", SEPARATE, only=CLANG),
