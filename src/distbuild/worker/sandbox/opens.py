@@ -38,9 +38,10 @@ class _Machine(msgspec.Struct, frozen=True):
 
 
 #: openat2 and io_uring_setup are 437 and 425 on all architectures.
+_OPENAT2 = 437
 _MACHINES = {
-    "x86_64": _Machine(0xC000003E, 317, 257, (304, 425, 437), open=2),
-    "aarch64": _Machine(0xC00000B7, 277, 56, (265, 425, 437)),
+    "x86_64": _Machine(0xC000003E, 317, 257, (304, 425), open=2),
+    "aarch64": _Machine(0xC00000B7, 277, 56, (265, 425)),
 }
 _PR_SET_NO_NEW_PRIVS = 38
 _SET_MODE_FILTER, _GET_NOTIF_SIZES = 1, 3
@@ -56,6 +57,9 @@ _NOTICE, _REPLY = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
 _SIZES = struct.pack("=HHH", _NOTICE.size, _REPLY.size, 64)
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101
 _AT_FDCWD = 0xFFFFFF9C
+#: struct open_how of openat2(2): flags, mode, resolve.
+_HOW = struct.Struct("=QQQ")
+_RESOLVE_IN_ROOT = 0x10
 #: Flags of opens that read no file: to create, list, or only name it.
 _NO_READING = os.O_CREAT | os.O_DIRECTORY | os.O_PATH if sys.platform == "linux" else 0
 _PAGE = os.sysconf("SC_PAGE_SIZE") if sys.platform != "win32" else 4096
@@ -170,6 +174,8 @@ class Opens:
                 self._note(pid, arguments[0] & _WORD, arguments[1], arguments[2])
             elif call == machine.open:
                 self._note(pid, _AT_FDCWD, arguments[0], arguments[1])
+            elif call == _OPENAT2:
+                self._note_openat2(pid, arguments)
             else:
                 self._trouble = f"a file may have been opened by system call {call}"
         finally:
@@ -177,7 +183,20 @@ class Opens:
                 reply = bytearray(_REPLY.pack(number, 0, 0, _CONTINUE))
                 fcntl.ioctl(self._listener, _SEND, reply)
 
-    def _note(self, thread: int, directory: int, address: int, flags: int) -> None:
+    def _note_openat2(self, thread: int, arguments: list[int]) -> None:
+        """Note a call of openat2, which bubblewrap uses from 0.12 on."""
+        how = _bytes_at(thread, arguments[2], _HOW.size)
+        if len(how) < _HOW.size:
+            self._trouble = "the arguments of openat2 cannot be read"
+            return
+        flags, _, resolve = _HOW.unpack(how)
+        in_root = bool(resolve & _RESOLVE_IN_ROOT)
+        self._note(thread, arguments[0] & _WORD, arguments[1], flags, in_root=in_root)
+
+    def _note(
+        self, thread: int, directory: int, address: int, flags: int, *, in_root: bool = False
+    ) -> None:
+        """``in_root``: also an absolute name is relative to the directory."""
         if flags & os.O_ACCMODE == os.O_WRONLY or flags & _NO_READING:
             return
         group = self._group(thread)
@@ -186,7 +205,7 @@ class Opens:
             if group in self._begun:
                 self._trouble = "the name of an opened file cannot be read"
             return
-        is_known = directory == _AT_FDCWD or name.startswith(b"/")
+        is_known = not in_root and (directory == _AT_FDCWD or name.startswith(b"/"))
         if group not in self._begun:
             if not (is_known and self._is_of_task(name)):
                 return
@@ -223,6 +242,14 @@ def _text_at(thread: int, address: int) -> bytes | None:
     return buffer.raw[:end] if end >= 0 else None
 
 
+def _bytes_at(thread: int, address: int, length: int) -> bytes:
+    """The memory at an address of a suspended thread; shorter if a part is unreadable."""
+    buffer = ctypes.create_string_buffer(length)
+    here, there = _Vector(ctypes.addressof(buffer), length), _Vector(address, length)
+    read = _libc().process_vm_readv(thread, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+    return buffer.raw[: max(read, 0)]
+
+
 def _listen(machine: _Machine) -> int:
     """Make the kernel report the opens of this thread and its children; returns the listener."""
     libc = _libc()
@@ -242,7 +269,7 @@ def _listen(machine: _Machine) -> int:
 
 def _filter(machine: _Machine) -> list[bytes]:
     """A program for seccomp(2): notify of calls that open files, and of foreign architectures."""
-    traced = [n for n in (machine.open, machine.openat, *machine.others) if n >= 0]
+    traced = [n for n in (machine.open, machine.openat, _OPENAT2, *machine.others) if n >= 0]
     tests = [(_EQUAL, number) for number in traced]
     lines = [(_LOAD, 0, 0, 4), (_EQUAL, 0, len(tests) + 3, machine.audit), (_LOAD, 0, 0, 0)]
     lines.append((_AT_LEAST, len(tests) + 1, 0, _FIRST_X32))

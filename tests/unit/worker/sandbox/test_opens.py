@@ -85,6 +85,52 @@ def test_a_program_may_wish_to_die_with_its_parent(tmp_path: Path) -> None:
     os.close(writer)
 
 
+OPENAT2 = """
+import ctypes, os, struct
+libc = ctypes.CDLL(None)
+def openat2(directory, name, flags, resolve=0):
+    how = struct.pack("=QQQ", flags, 0, resolve)
+    return libc.syscall(437, directory, name, how, len(how))
+top = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+open("x.c")
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "more"),
+    [
+        ("openat2(-100, b'y.c', os.O_RDONLY)", (b"y.c",)),
+        ("openat2(top, os.getcwdb() + b'/y.c', os.O_RDONLY)", None),
+        ("openat2(top, b'/', os.O_PATH, 0x10)", ()),
+        ("openat2(top, b'/', os.O_RDONLY | os.O_DIRECTORY, 0x10)", ()),
+        ("openat2(-100, b'y.c', os.O_WRONLY)", ()),
+    ],
+)
+def test_openat2_is_seen_as_openat_is(
+    tmp_path: Path, call: str, more: tuple[bytes, ...] | None
+) -> None:
+    (tmp_path / "x.c").touch()
+    (tmp_path / "y.c").touch()
+    more = (os.fsencode(tmp_path / "y.c"),) if more is None else more
+    names = seen([sys.executable, "-c", OPENAT2 + call], tmp_path)
+    assert names[names.index(b"x.c") :] == (b"x.c", *more)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "openat2(top, b'y.c', os.O_RDONLY)",
+        "openat2(top, b'/y.c', os.O_RDONLY, 0x10)",
+        "libc.syscall(437, -100, b'y.c', None, 24)",
+    ],
+)
+def test_an_openat2_that_cannot_be_followed_proves_nothing(tmp_path: Path, call: str) -> None:
+    (tmp_path / "x.c").touch()
+    (tmp_path / "y.c").touch()
+    with pytest.raises(UnseenInputs):
+        seen([sys.executable, "-c", OPENAT2 + call], tmp_path)
+
+
 def test_a_program_that_opens_nothing_of_the_task_proves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UnseenInputs):
         seen(["/bin/true"], tmp_path)
