@@ -51,7 +51,6 @@ MAY_NAME_A_FILE += "-mzos-hlq-clang=v -mzos-hlq-csslib=v -mzos-hlq-le=v -mzos-sy
 VERSIONS = {
     "-fdeps-format=": (14, 0),
     "-fmodules": (15, 0),
-    "--no-default-config": (16, 0),
     "-enable-trivial-auto-var-init-zero-knowing-it-will-be-removed-from-clang": (0, 17),
 }
 

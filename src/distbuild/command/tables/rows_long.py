@@ -91,7 +91,6 @@ ROWS: tuple[Option, ...] = (
     Option("--mhwdiv", SEPARATE, only=CLANG),
     Option("--migrate", verdict=UNSUPPORTED, only=CLANG),
     Option("--no-canonical-prefixes", same_as="-no-canonical-prefixes", only=GCC),
-    Option("--no-default-config", only=CLANG),
     Option("--no-integrated-cpp", verdict=ORIGINAL, only=GCC),
     Option("--no-line-commands", same_as="-P"),
     Option("--no-standard-includes", same_as="-nostdinc"),
