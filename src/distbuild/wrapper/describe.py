@@ -17,7 +17,7 @@ _MAX_SHOWN = 300
 _MEANINGS: Mapping[LocalReason, str] = {
     LocalReason.NOT_A_COMPILER: "the command is not a gcc, clang or cl on this machine",
     LocalReason.LINK: "linking is done on the dev box; compile with -c to distribute",
-    LocalReason.PREPROCESS_ONLY: "preprocessing (-E, module scans) costs more to send than it saves",
+    LocalReason.PREPROCESS_ONLY: "preprocessing (-E, module scans) costs more sent than it saves",
     LocalReason.DEPENDENCIES_ONLY: "-M and -MM only list dependencies",
     LocalReason.INFORMATION: "the command only asks the compiler about itself",
     LocalReason.STDIN: "the source comes from standard input",
