@@ -10,7 +10,11 @@ FOR_WINDOWS := $(wildcard src/distbuild/system/windows/*.py src/distbuild/*/wind
 BENCH ?=
 # Tests wait more than they compute, so a few processes share few cores. What shares a farm is in one file.
 TEST_PROCESSES ?= 4
+# How many examples property tests try: tests/conftest.py has the profiles.
+THOROUGHLY := --hypothesis-profile thorough
 PARALLEL := -n $(TEST_PROCESSES) --dist loadfile
+# Otherwise each process rewrites the asserts of all tests anew, which takes seconds.
+unexport PYTHONDONTWRITEBYTECODE
 QUIETLY := -q -o console_output_style=classic -p tests.support.summary
 
 .DEFAULT_GOAL := help
@@ -36,7 +40,8 @@ demo: $(STAMP) exe ## a syncer and two workers on this machine compile a small p
 
 test: $(DEV_STAMP) exe ## all tests but the slow ones; TESTS="tests/unit -k config" for some
 	@echo "running the tests in $(TEST_PROCESSES) processes"
-	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows" $(TESTS)
+	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) $(THOROUGHLY) \
+		-m "not slow and not windows" $(TESTS)
 
 unit: $(DEV_STAMP) ## unit and property tests that run no compiler
 	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows and not compiler" \

@@ -56,12 +56,12 @@ class CountingProxy:
     def _pass(self, source: socket.socket, sink: socket.socket, out: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                sink.sendall(data)
-                with self._lock:
+                with self._lock:  # counted before the peer can answer it
                     if out:
                         self.sent += len(data)
                     else:
                         self.received += len(data)
+                sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
             return
         with contextlib.suppress(OSError):

@@ -9,11 +9,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from tests.support.tools import need
 
 #: Whatever a test has told to end gets this long; only a leak waits for all of it.
 GRACE_S = 5.0
+#: The number of examples of a property test, by hypothesis's profiles: `make unit` takes the first,
+#: `make test` the second, `make fuzz` the third.
+for _profile, _examples in (("quick", 20), ("thorough", 100), ("fuzz", 1000)):
+    settings.register_profile(_profile, max_examples=_examples, deadline=None)
+settings.load_profile("quick")
 GEN_CERTS = Path(__file__).parents[1] / "src" / "certs" / "gen_self_signed_certs.sh"
 
 
@@ -21,7 +27,24 @@ def _threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.is_alive()}
 
 
+def _may_have_children() -> bool:
+    """Whether this process has a child, from Linux's own list; True without that list.
+
+    psutil reads the status of every process on the machine (milliseconds, twice a test).
+    """
+    try:
+        for thread in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{thread}/children", "rb") as children:
+                if children.read():
+                    return True
+    except OSError:  # a thread has just ended, or the kernel has no such list
+        return True
+    return False
+
+
 def _children() -> set[psutil.Process]:
+    if not _may_have_children():
+        return set()
     return {
         child
         for child in psutil.Process().children(recursive=True)

@@ -4,7 +4,6 @@ import copy
 import itertools
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -21,6 +20,7 @@ from distbuild.farm.jobs import (
 )
 from distbuild.farm.queue import LEASE_S, MAX_TRIES, WORKER_S, JobQueue
 from distbuild.protocol.errors import IllegalTransition
+from tests.support.examples import examples
 from tests.support.queues import inconsistencies
 
 NAMES = ["w1", "w2", "w3"]
@@ -288,4 +288,4 @@ def facts_of(queue: JobQueue) -> dict[str, object]:
 
 
 TestQueues = Queues.TestCase
-TestQueues.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestQueues.settings = examples(0.6, stateful_step_count=40)

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -19,6 +19,7 @@ from distbuild.mirror.manifest import (
 )
 from distbuild.mirror.roots import trace
 from distbuild.protocol.messages import Change, DirectoryEntry, Entry, FileEntry, SymlinkEntry
+from tests.support.examples import examples
 
 NAMES = ["a", "b", "c.h", "\udcff"]
 DIGESTS = [bytes([n]) * 32 for n in range(3)]
@@ -115,7 +116,7 @@ class Manifests(RuleBasedStateMachine):
 
 
 TestManifests = Manifests.TestCase
-TestManifests.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestManifests.settings = examples(0.4, stateful_step_count=20)
 
 
 PARTS = ["a", "b", "c", "f.h"]
@@ -167,7 +168,6 @@ def manifest_of(root: Path) -> Manifest:
     return manifest
 
 
-@settings(max_examples=100, deadline=None)
 @given(layouts, questions)
 def test_paths_lead_where_the_kernel_goes(
     layout: dict[str, dict[str, tuple[str, str]]], asked: list[str]

@@ -1,13 +1,14 @@
 """A remembered command is what it would be if it were parsed."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distbuild.command.model import CompileCommand, Family, Local
 from distbuild.command.parse import parse
 from distbuild.command.parse_cache import Recall
 from tests.property.test_command import lines
+from tests.support.examples import examples
 
 names = st.sampled_from(
     [
@@ -95,7 +96,7 @@ commands = st.lists(extra, max_size=3).flatmap(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@examples(10)
 @given(commands, st.sampled_from(["/home/u", "/home/u", "/", "//", "/w/.."]), st.data())
 def test_other_names_give_what_parsing_gives(words, where, data):
     recall = Recall()

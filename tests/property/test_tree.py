@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Summary
@@ -25,6 +25,7 @@ from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.paths import rerooted_target
 from distbuild.worker.tree.store import Store
 from distbuild.worker.tree.tree import Tree
+from tests.support.examples import examples
 
 Entries = dict[bytes, Entry]
 CONTENTS = [b"", b"int a;\n", b"#pragma once\n", b"\xff\x00binary"]
@@ -127,7 +128,7 @@ def directory() -> Iterator[Path]:
         yield Path(made)
 
 
-@settings(deadline=None, max_examples=150)
+@examples(1.5)
 @given(steps=st.lists(manifests, min_size=1, max_size=4))
 def test_applying_the_difference_of_two_manifests_gives_the_second(
     steps: list[Entries], directory: Path
@@ -173,7 +174,7 @@ def placed(entries: Entries) -> Entries:
     return found
 
 
-@settings(deadline=None, max_examples=150)
+@examples(1.5)
 @given(steps=st.lists(odd_manifests, min_size=1, max_size=4))
 def test_what_cannot_be_on_disk_is_left_out_until_it_can(
     steps: list[Entries], directory: Path
@@ -204,7 +205,7 @@ def test_what_cannot_be_on_disk_is_left_out_until_it_can(
                 assert tree.digest_at(path) == (entry.digest if path in should else b"")
 
 
-@settings(deadline=None, max_examples=50)
+@examples(0.5)
 @given(first=manifests, second=manifests)
 def test_a_full_listing_replaces_whatever_was_there(
     first: Entries, second: Entries, directory: Path

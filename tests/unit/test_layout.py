@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ STRANGERS = {
 
 def imports(path: Path) -> Iterator[str]:
     """The parts of ours that a file imports: the name after ``distbuild.``"""
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(parsed(path)):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -65,6 +66,11 @@ def imports(path: Path) -> Iterator[str]:
                 yield name.split(".")[1]
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_bytes())
+
+
 def module_of(path: Path) -> str:
     """``http.loop`` for its file."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -76,7 +82,7 @@ MODULES = {module_of(path): path for path in FILES if path.name != "__init__.py"
 def imported_modules(path: Path) -> set[str]:
     """The modules of ours that a file imports."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("distbuild"):
             module = (node.module or "").removeprefix("distbuild").lstrip(".")
             names = {f"{module}.{alias.name}".lstrip(".") for alias in node.names}
@@ -84,7 +90,9 @@ def imported_modules(path: Path) -> set[str]:
     return found
 
 
-IMPORTS = {name: imported_modules(path) for name, path in MODULES.items()}
+@cache
+def all_imports() -> dict[str, set[str]]:
+    return {name: imported_modules(path) for name, path in MODULES.items()}
 
 
 def relative(path: Path) -> str:
@@ -113,7 +121,7 @@ def test_the_pure_packages_import_no_disk() -> None:
 def test_files_and_functions_are_short(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MAX_LINES
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             assert lines <= MAX_FUNCTION_LINES, f"{node.name}: {lines} lines"
@@ -121,11 +129,11 @@ def test_files_and_functions_are_short(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_every_module_opens_with_its_duty(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_bytes()))
+    assert ast.get_docstring(parsed(path))
 
 
 def test_no_module_imports_itself_by_others() -> None:
-    left = {name: set(imported) for name, imported in IMPORTS.items()}
+    left = {name: set(imported) for name, imported in all_imports().items()}
     while ready := {name for name, imported in left.items() if not imported & left.keys()}:
         for name in ready:
             del left[name]
@@ -135,7 +143,7 @@ def test_no_module_imports_itself_by_others() -> None:
 def test_a_class_name_is_used_once() -> None:
     places: dict[str, list[str]] = {}
     for name, path in MODULES.items():
-        for node in ast.parse(path.read_bytes()).body:
+        for node in parsed(path).body:
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(name)
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
@@ -146,7 +154,7 @@ def test_small_modules_have_several_importers() -> None:
         name
         for name, path in MODULES.items()
         if len(path.read_text(encoding="utf-8").splitlines()) < SMALL
-        and sum(name in imported for imported in IMPORTS.values()) == 1
+        and sum(name in imported for imported in all_imports().values()) == 1
     }
     assert small == SMALL_ON_PURPOSE
 

@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from distbuild.credentials import load_credentials
+from distbuild.http import threaded
 from distbuild.http.listen import listen_port
 from distbuild.http.response import Response
 from distbuild.http.site import Call, Later, Site
@@ -77,7 +78,8 @@ class Served:
 
 
 @pytest.fixture
-def served(certs_dir: Path) -> Iterator[Served]:
+def served(certs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    monkeypatch.setattr(threaded, "LOOK_S", 0.01)
     served = Served(certs_dir)
     yield served
     served.server.stop()

@@ -2,7 +2,10 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+
+import psutil
 
 from distbuild.protocol.codec import bundle
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
@@ -45,6 +48,19 @@ def run(
         return running.finish(ended.get())
     finally:
         watcher.close()
+
+
+def ends(pid: int) -> bool:
+    """Whether a process that was sent SIGKILL ends; it may stay a zombie that init has to reap."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.002)
+    return False
 
 
 def finished(steps: Steps, cancellation: Cancellation) -> ResultRequest | None:

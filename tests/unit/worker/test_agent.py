@@ -17,6 +17,7 @@ from distbuild.worker import leases
 from distbuild.worker.agent import Agent, Workshop
 from distbuild.worker.process.here import Watcher
 from distbuild.worker.slots import Slots, Tally
+from distbuild.worker.tree import catch_up
 from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.store import MIN_FREE_BYTES, Store
 from distbuild.worker.tree.trees import Trees
@@ -221,7 +222,10 @@ def test_a_job_whose_generation_cannot_be_reached_is_given_back(
     assert "generation 8" in result(syncer).error
 
 
-def test_a_job_is_given_back_when_a_blob_is_not_sent(start: Start, syncer: FakeSyncer) -> None:
+def test_a_job_is_given_back_when_a_blob_is_not_sent(
+    start: Start, syncer: FakeSyncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catch_up, "GONE_PAUSE_S", 0.001)
     syncer.changes = listing(syncer, b"int a;\n", 4)
     syncer.listing = syncer.changes
     syncer.contents.clear()

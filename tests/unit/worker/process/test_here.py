@@ -3,13 +3,12 @@ import sys
 import threading
 from collections.abc import Iterator
 
-import psutil
 import pytest
 
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.worker.process import here, posix_watcher
 from distbuild.worker.process.here import REPORT, Cancellation, Completed
-from tests.unit.worker.fakes import run
+from tests.unit.worker.fakes import ends, run
 
 ENV = {b"PATH": os.fsencode(os.defpath)}
 
@@ -23,18 +22,6 @@ def cancellation() -> Iterator[Cancellation]:
 
 def shell(script: str, cancellation: Cancellation, timeout_s: float = 20.0) -> Completed:
     return run([b"/bin/sh", b"-c", script.encode()], b"/", ENV, cancellation, timeout_s)
-
-
-def ends(pid: int) -> bool:
-    """Whether a process that was sent SIGKILL is gone, which takes the kernel a moment."""
-    try:
-        process = psutil.Process(pid)
-        process.wait(5)
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.TimeoutExpired:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    return True
 
 
 def test_output_and_status_are_given_back(cancellation: Cancellation) -> None:
