@@ -17,8 +17,16 @@ PARALLEL := -n $(TEST_PROCESSES) --dist loadfile
 unexport PYTHONDONTWRITEBYTECODE
 QUIETLY := -q -o console_output_style=classic -p tests.support.summary
 
+UNIT := not slow and not windows and not compiler
+# Packages without a file system or a network of their own, and the least share of lines (percent)
+# that their tests run.
+PURE := protocol command farm
+MIN_COVERED := 90
+# make fuzz starts no round after so many seconds.
+FUZZ_S ?= 300
+
 .DEFAULT_GOAL := help
-.PHONY: FORCE help demo test unit e2e test-windows check fmt lint types bench exe venv clean
+.PHONY: FORCE help demo test unit e2e cover fuzz test-windows check fmt lint types bench profile exe venv clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST))
@@ -44,11 +52,26 @@ test: $(DEV_STAMP) exe ## all tests but the slow ones; TESTS="tests/unit -k conf
 		-m "not slow and not windows" $(TESTS)
 
 unit: $(DEV_STAMP) ## unit and property tests that run no compiler
-	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows and not compiler" \
-		tests/unit tests/property
+	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "$(UNIT)" tests/unit tests/property
 
 e2e: $(DEV_STAMP) exe ## tests with real compilers, a syncer and workers, hostile ones too
 	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows" tests/e2e tests/security
+
+cover: $(DEV_STAMP) ## lines that unit and property tests run; fails below 90 % of a pure package
+	@$(PYTHON) -m coverage run -m pytest $(QUIETLY) -m "$(UNIT)" tests/unit tests/property
+	@$(PYTHON) -m coverage report --include="src/distbuild/http/*,src/distbuild/mirror/*"
+	@for package in $(PURE); do \
+		$(PYTHON) -m coverage report --include="src/distbuild/$$package/*" \
+			--fail-under=$(MIN_COVERED) || exit 1; \
+	done
+
+fuzz: $(DEV_STAMP) ## property tests with many random examples for FUZZ_S=300 seconds, or until one fails
+	@end=$$(($$(date +%s) + $(FUZZ_S))); round=1; \
+	while [ $$(date +%s) -lt $$end ]; do \
+		echo "round $$round"; round=$$((round + 1)); \
+		$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) --hypothesis-profile fuzz --timeout 0 \
+			tests/property || exit 1; \
+	done
 
 check: lint types test ## format, lint, types, then the tests
 
@@ -68,9 +91,12 @@ test-windows: $(DEV_STAMP) ## the tests of Windows, in a wine that is set up fir
 	@$(PYTHON) tools/windows/setup.py
 	@DIST_BUILD_REQUIRE_WINDOWS=1 $(PYTHON) -m pytest $(QUIETLY) -m windows tests/windows $(TESTS)
 
+profile: $(DEV_STAMP) exe ## the functions in which a syncer under load uses the processor
+	@$(PYTHON) -m bench.profiling
+
 bench: $(DEV_STAMP) exe ## measure, beside other tools on this machine; BENCH="cost --quick" for some
 	@$(PYTHON) -m bench $(BENCH)
 
 clean: ## remove .venv and whatever was built
-	rm -rf .venv build src/dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build src/dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests bench tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,9 @@
 """An object under another name is the object that the compiler writes there."""
 
 import contextlib
+import struct
 import subprocess
+import zlib
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,49 @@ def test_a_damaged_object_is_refused_or_left_alone(data: bytes, kind: int) -> No
 
     with contextlib.suppress(ValueError):
         assert renamed(start + data, "a", "b") == start + data
+
+
+# --- an object made here: one section of records, a relocation and a symbol in it --------------
+
+
+def made_object(path: bytes, *, big: bool = False) -> bytes:
+    """A COFF object as clang writes it, with ``path`` in its first record; no compiler needed."""
+    record = struct.pack("<HI", 0x1101, 0) + path + b"\0"
+    record += bytes(-(len(record) + 2) % 4)
+    record = struct.pack("<H", len(record)) + record
+    other = struct.pack("<HH", 6, 0x1147) + bytes(4)
+    symbols = record + other
+    section = struct.pack("<III", 4, 0xF1, len(symbols)) + symbols
+    section += struct.pack("<II", 0xF4, 4) + b"sums"
+    width, header = (20, 56) if big else (18, 20)
+    start = header + 40
+    relocation = struct.pack("<IIH", len(section) - 4, 0, 11)  # at the last subsection's bytes
+    table = start + len(section) + len(relocation)
+    named = b".debug$S" + bytes(8) + struct.pack("<II", len(section), start)
+    named += struct.pack("<IIHHI", start + len(section), 0, 1, 0, 0x42100040)
+    checksum = ~zlib.crc32(section, 0xFFFFFFFF) & 0xFFFFFFFF
+    number = struct.pack("<i" if big else "<h", 1)
+    symbol = b".debug$S" + struct.pack("<I", 0) + number + struct.pack("<HBB", 0, 3, 1)
+    auxiliary = struct.pack("<IHHI", len(section), 1, 0, checksum)
+    if big:
+        head = b"\0\0\xff\xff" + bytes(40) + struct.pack("<III", 1, table, 2)
+    else:
+        head = struct.pack("<HHIIIHH", 0x8664, 1, 0, table, 2, 0, 0)
+    return (
+        head
+        + named
+        + section
+        + relocation
+        + symbol.ljust(width, b"\0")
+        + auxiliary.ljust(width, b"\0")
+        + struct.pack("<I", 4)
+    )
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_positions_lengths_and_the_checksum_follow_the_name(big: bool) -> None:
+    for old in NAMES:
+        for new in NAMES:
+            before, after = (made_object(b"/p/" + name.encode(), big=big) for name in (old, new))
+            assert renamed(before, f"/P/{old}", f"/p/{new}") == after
+            assert renamed(before, "/p/other.obj", f"/p/{new}") == before
