@@ -32,10 +32,11 @@ static char room[64 * 1024];
 
 /* --- the answer ------------------------------------------------------------------------------ */
 
-enum field { KIND, LENGTH, EXIT, OUTPUTS, STDOUT, WORKER, SILENT, PROGRAM, FIELDS };
+enum field { KIND, LENGTH, EXIT, OUTPUTS, STDOUT, WORKER, TIMES, SILENT, PROGRAM, FIELDS };
 static const char *const FIELD_NAMES[FIELDS] = {
     "Dist-Build", "Content-Length", "Dist-Build-Exit", "Dist-Build-Outputs",
-    "Dist-Build-Stdout", "Dist-Build-Worker", "Dist-Build-Silent", "Dist-Build-Program",
+    "Dist-Build-Stdout", "Dist-Build-Worker", "Dist-Build-Times", "Dist-Build-Silent",
+    "Dist-Build-Program",
 };
 /* Dist-Build-Silent: a failure, by design, or by design but not expected by the user. */
 enum { FAILURE, BY_DESIGN, UNEXPECTED };
@@ -51,6 +52,8 @@ struct answer {
 
 /* Why the client must compile locally without asking the syncer; NULL: it may ask. */
 static const char *obstacle;
+/* When this process first asked the syncer. */
+static struct timespec began;
 
 static void take_fds(struct msghdr *message, struct answer *answer)
 {
@@ -171,6 +174,24 @@ static bool receive_answer(int fd, struct answer *answer)
     return true;
 }
 
+/* Prints the worker, and for DIST_BUILD_VERBOSE=2 the job's phases and its time in this process. */
+static void say_worker(const struct answer *answer)
+{
+    char line[1024];
+    const char *worker = answer->fields[WORKER], *times = answer->fields[TIMES];
+    struct timespec now;
+    if (verbosity() == 1)
+        say("compiled by ", worker, strlen(worker));
+    if (verbosity() < 2)
+        return;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    double total_ms = (double)(now.tv_sec - began.tv_sec) * 1e3 +
+                      (double)(now.tv_nsec - began.tv_nsec) / 1e6;
+    (void)snprintf(line, sizeof line, "%.400s: %.400s%stotal %.1f ms", worker, times,
+                   *times == '\0' ? "" : ", ", total_ms);
+    say("compiled by ", line, strlen(line));
+}
+
 /* Prints the compiler's output and exits with its code; returns only if the answer is malformed or
  * the outputs cannot be written. */
 static void give_back(const struct answer *answer)
@@ -189,8 +210,7 @@ static void give_back(const struct answer *answer)
         return;
     }
     const char *text = answer->body + list;
-    if (is_set("DIST_BUILD_VERBOSE", "1"))
-        say("compiled by ", answer->fields[WORKER], strlen(answer->fields[WORKER]));
+    say_worker(answer);
     if (!write_fully(STDOUT_FILENO, text, out) && errno != EBADF) { /* closed */
         complain("standard output: %s\n", strerror(errno));
         code = code == 0 ? FAILED : code;
@@ -218,7 +238,7 @@ static void compile_here(const struct answer *answer, char **words)
         say("not compiled: ", text, length);
         exit(NO_FALLBACK);
     }
-    if (silent != BY_DESIGN || is_set("DIST_BUILD_VERBOSE", "1"))
+    if (silent != BY_DESIGN || verbosity() > 0)
         say_once(NULL, text, length, silent == FAILURE);
     if (silent == UNEXPECTED)
         go_on_behind(words); /* the syncer sees other files, and may find another compiler */
@@ -260,6 +280,7 @@ static void compile_without_syncer(char **words)
 /* Returns if there is no syncer or its answer is malformed. */
 static void ask_syncer(char **words)
 {
+    (void)clock_gettime(CLOCK_MONOTONIC, &began);
     int fd = connect_to_syncer();
     for (int restarts = 0; fd >= 0; restarts++) {
         bool is_answered = ask(fd, words);

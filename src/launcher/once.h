@@ -77,7 +77,7 @@ static void say_once(const char *reason, const char *text, size_t length, bool m
     static const char advice[] = "; run dist_build.exe doctor (said once a build)";
     int letters = reason != NULL ? (int)strlen(reason) : name_length(text, length);
     char *line;
-    if (is_set("DIST_BUILD_VERBOSE", "1"))
+    if (verbosity() > 0)
         say("compiled locally: ", text, length);
     else if (is_first(reason != NULL ? reason : text, letters, must_say) &&
              asprintf(&line, "%.*s%s", (int)length, text, advice) > 0)

@@ -192,7 +192,8 @@ static bool put_request(struct message *message, char **words)
         count++;
     mode_t mask = umask(0);
     (void)umask(mask);
-    put_head(message, MAP, 9);
+    bool timed = verbosity() > 1;
+    put_head(message, MAP, 9 + timed);
     put_key(message, "argv");
     put_head(message, ARRAY, count);
     for (size_t i = 0; i < count; i++)
@@ -209,6 +210,10 @@ static bool put_request(struct message *message, char **words)
     put(message, (const char[]){(char)TRUE}, 1);
     put_key(message, "terminal");
     put_terminal(message);
+    if (timed) {
+        put_key(message, "timed");
+        put(message, (const char[]){(char)TRUE}, 1);
+    }
     put_key(message, "umask");
     put_head(message, UINT32, mask);
     put_key(message, "version");

@@ -57,6 +57,12 @@ static bool is_set(const char *variable, const char *value)
     return found != NULL && strcmp(found, value) == 0;
 }
 
+/* 0, 1 (one line a command) or 2 (its phases too), as DIST_BUILD_VERBOSE asks. */
+static int verbosity(void)
+{
+    return is_set("DIST_BUILD_VERBOSE", "2") ? 2 : is_set("DIST_BUILD_VERBOSE", "1");
+}
+
 static const char *base(const char *path)
 {
     const char *slash = strrchr(path, '/');

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import SRC, Cluster, Done, run_here, wait_until
+from tests.support.cluster import SRC, Cluster, Done, run_here, wait_until, wrapper_command
 from tests.support.objects import assert_same, files_below
 
 LONG = "\n".join(f"double f{i}(double x) {{ return x * {i}.5 + {i}; }}" for i in range(6000))
@@ -237,6 +237,28 @@ def test_verbose_says_what_was_done(cluster: Cluster, project: Path) -> None:
     done = cluster.run(ARGV, project, DIST_BUILD_VERBOSE="1")
     assert "compiled by" in one_line(done)
     linked = cluster.run(["gcc", "x.o", "-shared", "-o", "x.so"], project, DIST_BUILD_VERBOSE="1")
+    assert "compiled locally: link" in one_line(linked)
+
+
+@pytest.mark.parametrize("kind", ["launcher", "client"])
+def test_the_phases_of_a_job_add_up_to_no_more_than_its_time(
+    cluster: Cluster, project: Path, kind: str
+) -> None:
+    env = {**cluster.environment(), "DIST_BUILD_VERBOSE": "2"}
+    command = wrapper_command() if kind == "launcher" else [sys.executable, SRC / "dist_build.py"]
+    done = run_here([*command, *ARGV], project, **env)
+    number = r"(\d+\.\d)"
+    line = re.fullmatch(
+        rf"dist_build: compiled by \S+: understood {number}, prepared {number}, queued {number},"
+        rf" on the worker {number} \(ran {number}\), verified {number}, total {number} ms",
+        one_line(done),
+    )
+    assert line is not None, done
+    understood, prepared, queued, remote, ran, verified, total = map(float, line.groups())
+    assert 0 < ran <= remote
+    # Each is rounded to a tenth.
+    assert understood + prepared + queued + remote + verified <= total + 0.5
+    linked = run_here([*command, "gcc", "x.o", "-shared", "-o", "x.so"], project, **env)
     assert "compiled locally: link" in one_line(linked)
 
 

@@ -39,10 +39,16 @@ def program(path: Path, text: str) -> Path:
 
 
 def done(
-    code: int = 0, out: bytes = b"", err: bytes = b"", worker: str = "w1", outputs: bytes = b""
+    code: int = 0,
+    out: bytes = b"",
+    err: bytes = b"",
+    worker: str = "w1",
+    outputs: bytes = b"",
+    **more: str,
 ) -> bytes:
-    """The syncer's answer to a command that a worker has compiled; ``outputs`` is their list."""
-    fields = {"Exit": code, "Outputs": len(outputs), "Stdout": len(out), "Worker": worker}
+    """The syncer's answer to a command that a worker has compiled; ``outputs`` is their list,
+    ``more`` other fields."""
+    fields = {"Exit": code, "Outputs": len(outputs), "Stdout": len(out), "Worker": worker, **more}
     return _answer("done", outputs + out + err, **fields)
 
 

@@ -1,6 +1,7 @@
 """The interface by which the syncer has compile tasks executed; ``Farm`` implements it."""
 
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from typing import Protocol
 
 import msgspec
@@ -8,6 +9,56 @@ import msgspec
 from distbuild.command.model import CompileCommand, Local
 from distbuild.one_shot import OneShot
 from distbuild.protocol.messages import JobFile, ResultRequest, Terminal
+
+#: The phases of a job that a worker compiles, as its wrapper prints them.
+UNDERSTOOD, PREPARED, QUEUED, REMOTE, VERIFIED = (
+    "understood",
+    "prepared",
+    "queued",
+    "on the worker",
+    "verified",
+)
+
+
+class Stopwatch:
+    """Measures the phases of one job, for a wrapper with DIST_BUILD_VERBOSE=2.
+
+    A phase lasts from the end of the previous one; the rounds of one job are added up. The farm
+    calls it while the job's generator is suspended, so that it needs no lock.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._since = now()
+        self._ended = ""
+        self._seconds: dict[str, float] = {}
+        self._ran = 0.0
+
+    def end(self, phase: str) -> None:
+        """A phase has ended now."""
+        now = self._now()
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + now - self._since
+        self._since, self._ended = now, phase
+
+    def leased(self) -> None:
+        """A worker gets the job. After a lost lease the job counts as on the worker."""
+        if self._ended == PREPARED:
+            self.end(QUEUED)
+
+    def answered(self, ran_us: int) -> None:
+        """The result has come; ``ran_us`` is the worker's own account, 0: it gives none."""
+        before = self._seconds.get(REMOTE, 0.0)
+        self.end(REMOTE)
+        if ran_us / 1e6 <= self._seconds[REMOTE] - before:  # else it cannot be true
+            self._ran += ran_us / 1e6
+
+    def text(self) -> str:
+        """Each phase with its milliseconds, in their order: ``queued 0.2, on the worker 3.1``."""
+        parts = [f"{phase} {1000 * seconds:.1f}" for phase, seconds in self._seconds.items()]
+        if self._ran:
+            at = list(self._seconds).index(REMOTE)
+            parts[at] += f" (ran {1000 * self._ran:.1f})"
+        return ", ".join(parts)
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -32,6 +83,12 @@ class Task(msgspec.Struct, frozen=True):
     asks_by_macro: bool = False
     #: The only worker that may lease it; "": any.
     worker: str = ""
+    stopwatch: Stopwatch | None = None
+
+    def leased(self) -> None:
+        """A worker gets the task."""
+        if self.stopwatch is not None:
+            self.stopwatch.leased()
 
 
 #: A generator that yields each event it waits for and is resumed once that has fired. Closing it

@@ -206,7 +206,10 @@ class Farm:
         ahead = 0 if any(free > 0 for free in self._free.values()) else request.ahead
         actions = self._queue.lease(request.worker, request.slots, now, ahead)
         self._free[request.worker] = request.slots - len(actions)
-        return [(a.lease, self._waiting[a.number].task) for a in actions if isinstance(a, Assign)]
+        given = [(a.lease, self._waiting[a.number].task) for a in actions if isinstance(a, Assign)]
+        for _, task in given:
+            task.leased()
+        return given
 
     def relieve(self, waited_s: float) -> bool:
         """Have the oldest job compiled locally if it has waited so long; whether there was one."""

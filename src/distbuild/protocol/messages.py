@@ -117,6 +117,8 @@ class SubmitRequest(Message, frozen=True):
     group: int = -1
     #: The caller on the Unix socket accepts the outputs as descriptors, and puts them in place.
     places_outputs: bool = False
+    #: The reply is to say how long each phase took.
+    timed: bool = False
 
 
 class OutputFile(Message, frozen=True):
@@ -131,6 +133,10 @@ class OutputFile(Message, frozen=True):
 MAX_EXIT_CODE = 255
 ExitCode = Annotated[int, msgspec.Meta(ge=0, le=MAX_EXIT_CODE)]
 Outputs = Annotated[list[OutputFile], msgspec.Meta(max_length=MAX_OUTPUTS)]
+
+
+#: Words and numbers of ``farm.executor.Stopwatch``.
+Times = Annotated[str, msgspec.Meta(max_length=200, pattern=r"\A[a-z0-9 .,()]*\Z")]
 
 
 class SubmitReply(Message, frozen=True):
@@ -150,6 +156,8 @@ class SubmitReply(Message, frozen=True):
     #: Local by design (a link, a probe): no failure, and nothing is printed.
     silent: bool = False
     worker: str = ""
+    #: For a ``timed`` request: the phases of the job with their milliseconds, for display.
+    times: Times = ""
 
 
 class ExplainReply(Message, frozen=True):
@@ -296,6 +304,10 @@ Inputs = Annotated[list[InputFile], msgspec.Meta(max_length=MAX_INPUTS)]
 PackedInputs = Annotated[list[tuple[bytes, Digest]], msgspec.Meta(max_length=MAX_INPUTS)]
 
 
+#: A day; the compiler itself is stopped after half an hour.
+MAX_RAN_US = 24 * 3600 * 1_000_000
+
+
 class ResultRequest(Message, frozen=True):
     """A finished lease. ``error`` set: no verdict of the compiler, the job is tried elsewhere."""
 
@@ -325,6 +337,8 @@ class ResultRequest(Message, frozen=True):
     #: The error is that, without namespaces, the compile reads files outside the client's tree: it
     #: needs a worker with namespaces.
     outside: bool = False
+    #: How long the worker was busy with the job (microseconds); 0: not measured. For display only.
+    ran_us: Annotated[int, msgspec.Meta(ge=0, le=MAX_RAN_US)] = 0
 
 
 #: Results in one request.

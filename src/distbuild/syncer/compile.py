@@ -18,7 +18,7 @@ import msgspec
 
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.side_effects import is_rewritten
-from distbuild.farm.executor import Executor, Task
+from distbuild.farm.executor import PREPARED, UNDERSTOOD, VERIFIED, Executor, Task
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.scan import Scanner
 from distbuild.one_shot import OneShot
@@ -165,6 +165,7 @@ class Compiles:
     def compile(self, submission: Submission) -> Generator[OneShot, None, SubmitReply]:
         """Compile as a generator; returns the reply to the wrapper."""
         known = self._preparer.understand(submission)
+        submission.end(UNDERSTOOD)
         if isinstance(known, Local):
             several = known.reason is LocalReason.SEVERAL_SOURCES
             parts = self._preparer.parts(submission) if several else []
@@ -182,6 +183,7 @@ class Compiles:
         in_vain = 0
         for _ in range(MAX_ROUNDS_IN_ALL):
             task = self._preparer.prepare(submission, known)
+            submission.end(PREPARED)
             if isinstance(task, Local):
                 return self.locally(task)
             result = yield from self._executor.execute(task)
@@ -194,7 +196,7 @@ class Compiles:
                     break
                 known = tied
             elif verdict is Verdict.STANDS and isinstance(result, ResultRequest):
-                return self._remotely(known.command, result)
+                return self._remotely(submission, known.command, result)
             with self._lock:
                 self.repeated += 1
             in_vain += verdict is not Verdict.AGAIN_WITH_MORE
@@ -207,7 +209,10 @@ class Compiles:
     ) -> Verdict | Local:
         if isinstance(result, Local):
             return result
+        if submission.stopwatch is not None:
+            submission.stopwatch.answered(result.ran_us)
         verdict = self._judge.judge(task, result)
+        submission.end(VERIFIED)
         if verdict is Verdict.STANDS and _speaks_of_itself(submission, task.command, result):
             return Local(LocalReason.NOT_A_COMPILER, submission.argv[0])
         return verdict
@@ -264,7 +269,9 @@ class Compiles:
             silent=local.reason.by_design,
         )
 
-    def _remotely(self, command: CompileCommand, result: ResultRequest) -> SubmitReply:
+    def _remotely(
+        self, submission: Submission, command: CompileCommand, result: ResultRequest
+    ) -> SubmitReply:
         with self._lock:
             self.done += 1
             self.failed += result.exit_code != 0
@@ -277,6 +284,7 @@ class Compiles:
             removed=_removed(command, result),
             rewritten=[file.path for file in result.outputs if _is_rewritten(command, file.path)],
             worker=result.worker,
+            times=submission.stopwatch.text() if submission.stopwatch is not None else "",
         )
 
 

@@ -128,8 +128,7 @@ class Preparer:
             own = self._compilers.search(known.driver, command)
         except InfrastructureError as error:
             return Local(LocalReason.NOT_A_COMPILER, str(error))
-        env = self._environment(submission, known)
-        if isinstance(env, Local):
+        if isinstance(env := self._environment(submission, known), Local):
             return env
         source = command.absolute(command.source)
         text = self._text(source, command)
@@ -159,6 +158,7 @@ class Preparer:
             processor=known.processor,
             terminal=submission.terminal,
             asks_by_macro=asks_by_macro,
+            stopwatch=submission.stopwatch,
         )
 
     def _require(

@@ -126,6 +126,8 @@ def _wrapper_response(answer: WrapperOrders) -> Response:
             "Dist-Build-Stdout": str(len(reply.stdout)),
             "Dist-Build-Worker": reply.worker,
         }
+        if reply.times:
+            headers["Dist-Build-Times"] = reply.times
         files = () if outputs is None else outputs.descriptors()
         return Response(headers, listing + reply.stdout + reply.stderr, files=files)
     program = os.fsencode(answer.program or "")

@@ -13,7 +13,7 @@ import msgspec
 
 from distbuild import __version__
 from distbuild.command.model import Local, LocalReason
-from distbuild.farm.executor import Task
+from distbuild.farm.executor import Stopwatch, Task
 from distbuild.farm.farm import Farm
 from distbuild.mirror.live import Mirroring
 from distbuild.one_shot import OneShot
@@ -282,4 +282,5 @@ def _submission(request: messages.SubmitRequest) -> Submission:
     cwd, *words = decoded([request.cwd, *request.argv, *request.env.values()])
     count = len(request.argv)
     env = dict(zip(request.env, words[count:], strict=True))
-    return Submission(tuple(words[:count]), cwd, env, request.terminal)
+    stopwatch = Stopwatch() if request.timed else None
+    return Submission(tuple(words[:count]), cwd, env, request.terminal, stopwatch)

@@ -20,6 +20,7 @@ from distbuild.command.parse_cache import Recall
 from distbuild.command.relocate import records_itself
 from distbuild.command.side_effects import by_products, unknown_file
 from distbuild.compiler.identity import Identity
+from distbuild.farm.executor import Stopwatch
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Terminal
 from distbuild.syncer.compilers import Compilers, Driver, find
@@ -30,12 +31,21 @@ MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """A command as the wrapper submitted it. ``env``: the wrapper's environment or a part of it."""
+    """A command as the wrapper submitted it. ``env``: the wrapper's environment or a part of it.
+
+    ``stopwatch``: for a wrapper that prints the phases of its job.
+    """
 
     argv: tuple[str, ...]
     cwd: str
     env: Mapping[str, str]
     terminal: Terminal | None = None
+    stopwatch: Stopwatch | None = None
+
+    def end(self, phase: str) -> None:
+        """A phase of its job has ended."""
+        if self.stopwatch is not None:
+            self.stopwatch.end(phase)
 
 
 class Understood(msgspec.Struct, frozen=True):
@@ -149,7 +159,9 @@ def parts(submission: Submission, compilers: Compilers) -> list[Submission]:
         return []
     commands = cl.split(spoken(submission), submission.cwd, _read_response, family)
     env = {name: value for name, value in submission.env.items() if name not in VARIABLES}
-    return [msgspec.structs.replace(submission, argv=tuple(words), env=env) for words in commands]
+    # The parts are compiled at the same time, so that their phases are no phases of the whole.
+    part = msgspec.structs.replace(submission, env=env, stopwatch=None)
+    return [msgspec.structs.replace(part, argv=tuple(words)) for words in commands]
 
 
 def _processor(

@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import posixpath
+import time
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,6 +35,7 @@ from distbuild.protocol.messages import (
     MAX_BLOB_BYTES,
     MAX_EXIT_CODE,
     MAX_PRINTED_BYTES,
+    MAX_RAN_US,
     MAX_RESULTS_BYTES,
     Digest,
     InputFile,
@@ -120,6 +122,7 @@ class JobRunner:
         return ResultRequest(job.lease_id, self._name, error=error or "unknown")
 
     def _run(self, job: Job, tree: Tree, cancellation: Cancellation, clock: Clock) -> Steps:
+        began = time.monotonic()
         check_job(job)
         driver = self._driver(job)
         command = self._command(job, driver)
@@ -129,7 +132,7 @@ class JobRunner:
             if cancellation.is_set():
                 return None
             clock.check_command(job, command, tree)
-            task = SandboxTask(job, command, driver, tree, b"", clock, forbids)
+            task = SandboxTask(job, command, driver, tree, b"", clock, forbids, began)
             with contextlib.suppress(_WithAssembler):
                 return (yield from self._compile(task))
             task = msgspec.structs.replace(task, forbids_assembler=False)
@@ -254,6 +257,7 @@ class JobRunner:
             marks=pack_marks(inputs),
             assembled=more,
             disturbed=disturbed,
+            ran_us=min(MAX_RAN_US, int(1e6 * (time.monotonic() - task.began))),
         )
 
 

@@ -10,6 +10,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
@@ -33,6 +34,7 @@ from distbuild.wrapper.syncer_client import (
     connect,
     find_terminal,
     request_of,
+    verbosity,
     without_ourselves,
 )
 from distbuild.write_outputs import Rights, is_same_directory, write_outputs
@@ -103,7 +105,7 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Compile on the farm or locally; does not return when the compiler replaces this process."""
     if passed(argv[0], env):
         return run_locally(argv, env)
-    verbose = env.get("DIST_BUILD_VERBOSE") == "1"
+    verbose, began = verbosity(env), time.monotonic()
     obstacle, env = env.get(OBSTACLE), {n: v for n, v in env.items() if n != OBSTACLE}
     try:
         if obstacle is not None:
@@ -113,13 +115,14 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
         if reply.outcome == "done":
             _check(argv, os.fsdecode(request.cwd), reply)
             write_outputs(reply.outputs, reply.removed, Rights(_umask()), reply.rewritten)
-            return _give_back(reply, verbose=verbose)
+            _say_worker(reply, verbose, began)
+            return _give_back(reply)
     except DistBuildError as error:
         reply = _without_syncer(argv, str(error))
         may_run = reply.silent or env.get("DIST_BUILD_FALLBACK") != "0"
         if may_run and reply.reason not in _TURNLESS:
             env = take_turn(find_home().state / "turns", env)
-    return _fall_back(reply, argv, env, verbose=verbose)
+    return _fall_back(reply, argv, env, verbose=verbose > 0)
 
 
 def _check(argv: Sequence[str], cwd: str, reply: SubmitReply) -> None:
@@ -137,9 +140,16 @@ def _check(argv: Sequence[str], cwd: str, reply: SubmitReply) -> None:
             )
 
 
-def _give_back(reply: SubmitReply, *, verbose: bool) -> int:
-    if verbose:
+def _say_worker(reply: SubmitReply, verbose: int, began: float) -> None:
+    if verbose == 1:
         _say(f"compiled by {reply.worker}")
+    elif verbose == 2:
+        phases = f"{reply.times}, " if reply.times else ""
+        total_ms = 1000 * (time.monotonic() - began)
+        _say(f"compiled by {reply.worker}: {phases}total {total_ms:.1f} ms")
+
+
+def _give_back(reply: SubmitReply) -> int:
     for stream, data in ((sys.stdout, reply.stdout), (sys.stderr, reply.stderr)):
         if stream is not None:  # the build closed it
             stream.buffer.write(data)

@@ -66,7 +66,14 @@ def request_of(
         },
         terminal=terminal,
         place=next(iter(views_of_files()), b""),
+        timed=verbosity(env) > 1,
     )
+
+
+def verbosity(env: Mapping[str, str]) -> int:
+    """The level that DIST_BUILD_VERBOSE asks for: 0, 1 (one line a command) or 2 (its phases too);
+    another value counts as 0, as in the launcher."""
+    return {"1": 1, "2": 2}.get(env.get("DIST_BUILD_VERBOSE", ""), 0)
 
 
 def working_directory(env: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from distbuild.command.model import Local, LocalReason
-from distbuild.farm.executor import Task
+from distbuild.farm.executor import Stopwatch, Task
 from distbuild.one_shot import OneShot
 from distbuild.protocol.messages import FileEntry, InputFile, ResultRequest, SubmitReply
 from distbuild.syncer.assembler_inputs import MAX_LISTED
@@ -102,6 +102,16 @@ def test_a_failure_that_a_file_outside_may_mend_is_compiled_again(
     assert compiling.compile(failed, compiling.result("src/x.c", "inc/a.h")) == done()
     assert compiling.held("cfg/l.h")
     assert compiling.compile(failed) == UNPROVED
+
+
+def test_the_phases_are_measured_for_a_wrapper_that_prints_them(compiling: Compiling) -> None:
+    stale = ResultRequest("1.1", "w1", inputs=[compiling.read("inc/a.h", b"old")])
+    compiling.executor.script = [stale, compiling.result("inc/a.h")]
+    submission = msgspec.structs.replace(compiling.box.submission(), stopwatch=Stopwatch())
+    reply = run(compiling.compiles.compile(submission))
+    phases = [part.rsplit(" ", 1)[0] for part in reply.times.split(", ")]
+    assert phases == ["understood", "prepared", "on the worker", "verified"]
+    assert [task.stopwatch for task in compiling.executor.tasks] == [submission.stopwatch] * 2
 
 
 def test_a_stale_input_is_compiled_again(compiling: Compiling) -> None:

@@ -1,8 +1,10 @@
 """The native launcher: what it makes of the answer, and what it leaves to the client."""
 
 import os
+import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.support.tools import need
 pytestmark = pytest.mark.compiler
 
 GCC = ["gcc", "-c", "x.c"]
+PHASES = {"DIST_BUILD_VERBOSE": "2"}
 ADVICE = once.ADVICE.encode() + b"\n"
 BY_CLIENT = (42, b"dist_build_client\0gcc\0-c\0x.c\0", b"")
 
@@ -56,6 +59,33 @@ def test_verbose_names_the_worker(launcher: Launcher) -> None:
         assert launcher.run(*GCC, env={"DIST_BUILD_VERBOSE": "1"}) == (0, b"", said)
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [({}, b""), ({"Times": "queued 1.5, verified 2.0"}, b"queued 1.5, verified 2.0, ")],
+)
+def test_it_prints_the_phases_and_its_own_total(
+    launcher: Launcher, fields: dict[str, Any], said: bytes
+) -> None:
+    with launcher.syncer(done(3, b"", b"err\n", **fields)) as syncer:
+        code, out, err = launcher.run(*GCC, env=PHASES)
+    line = rb"dist_build: compiled by w1: " + re.escape(said) + rb"total \d+\.\d ms\nerr\n"
+    assert re.fullmatch(line, err)
+    assert (code, out, syncer.requests[0].timed) == (3, b"", True)
+
+
+def test_phases_longer_than_a_line_are_cut(launcher: Launcher) -> None:
+    with launcher.syncer(done(worker="w" * 5000, Times="9" * 5000)):
+        code, _, err = launcher.run(*GCC, env=PHASES)
+    assert (code, err.count(b"\n"), len(err) < 1024) == (0, 1, True)
+
+
+@pytest.mark.parametrize("level", ["", "0", "1", "3", "22"])
+def test_phases_are_asked_for_by_one_level_only(launcher: Launcher, level: str) -> None:
+    with launcher.syncer(done(Times="queued 1.0")) as syncer:
+        assert b"total" not in launcher.run(*GCC, env={"DIST_BUILD_VERBOSE": level})[2]
+    assert not syncer.requests[0].timed
+
+
 def test_a_closed_stream_takes_nothing(launcher: Launcher) -> None:
     script = program(launcher.directory / "run", '#!/bin/sh\nexec "$@" >&- 2>&-\n')
     with launcher.syncer(done(3, b"out", b"err")) as syncer:
@@ -83,6 +113,8 @@ COMPILER = '#!/bin/sh\necho "$*|$DIST_BUILD_SKIP"\nexit 9\n'
         (True, b"link: -o", {"DIST_BUILD_VERBOSE": "1"}, b"link: -o\n"),
         (False, b"no_worker: ", {}, b"no_worker" + ADVICE),
         (False, b"no_worker: ", {"DIST_BUILD_VERBOSE": "1"}, b"no_worker\n"),
+        (True, b"link: -o", PHASES, b"link: -o\n"),
+        (False, b"no_worker: ", PHASES, b"no_worker\n"),
         (False, b"inputs_changed:  a\n b.c\n", {}, b"inputs_changed: a b.c" + ADVICE),
         (False, b"%s%n: \xff ", {}, b"%s%n: \xff" + ADVICE),
     ],

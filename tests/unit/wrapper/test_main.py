@@ -1,9 +1,11 @@
 """The ladder: the syncer's answer, or the real compiler, and what is said about it."""
 
 import os
+import re
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
 import pytest
 
 from distbuild import __version__
@@ -80,6 +82,7 @@ CHANGED = SubmitReply("local", reason="inputs_changed", detail="a\n b.c")
 UNREACHABLE = InfrastructureError("no syncer at https://localhost:5000")
 FORBIDDEN = {"DIST_BUILD_FALLBACK": "0"}
 VERBOSE = {"DIST_BUILD_VERBOSE": "1"}
+PHASES = {"DIST_BUILD_VERBOSE": "2"}
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,8 @@ VERBOSE = {"DIST_BUILD_VERBOSE": "1"}
         (DONE, {}, 3, "err\n"),
         (DONE, FORBIDDEN, 3, "err\n"),
         (DONE, VERBOSE, 3, "dist_build: compiled by w1\nerr\n"),
+        (DONE, {"DIST_BUILD_VERBOSE": "3"}, 3, "err\n"),
+        (SILENT, PHASES, None, "dist_build: compiled locally: link: -o\n"),
         (SILENT, {}, None, ""),
         (SILENT, FORBIDDEN, None, ""),
         (SILENT, VERBOSE, None, "dist_build: compiled locally: link: -o\n"),
@@ -111,6 +116,25 @@ def test_the_ladder(
     captured = capfdbinary.readouterr()
     assert captured.err.decode() == said
     assert captured.out == (b"out\xff" if answer is DONE else b"")
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [("", ""), ("queued 1.5, on the worker 2.0", "queued 1.5, on the worker 2.0, ")],
+)
+def test_the_phases_are_printed_with_the_wrappers_total(
+    ladder: Ladder, capfdbinary: pytest.CaptureFixture[bytes], times: str, said: str
+) -> None:
+    assert ladder.climb(msgspec.structs.replace(DONE, times=times), **PHASES) == 3
+    line = re.escape(f"dist_build: compiled by w1: {said}total ") + r"\d+\.\d ms\nerr\n"
+    assert re.fullmatch(line, capfdbinary.readouterr().err.decode())
+    assert ladder.connection.requests[0].timed
+
+
+@pytest.mark.parametrize("env", [{}, VERBOSE])
+def test_phases_are_measured_only_for_those_who_ask(ladder: Ladder, env: dict[str, str]) -> None:
+    ladder.climb(DONE, **env)
+    assert not ladder.connection.requests[0].timed
 
 
 def test_a_build_says_each_reason_once(

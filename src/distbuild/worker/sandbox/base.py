@@ -33,6 +33,8 @@ class SandboxTask(msgspec.Struct, frozen=True):
     clock: Clock = msgspec.field(default_factory=Clock)
     #: Inline assembler is an error, so the assembler reads no files.
     forbids_assembler: bool = False
+    #: When the worker began with the job (monotonic seconds).
+    began: float = 0.0
 
 
 class Written(msgspec.Struct, frozen=True):
