@@ -26,7 +26,7 @@ MIN_COVERED := 90
 FUZZ_S ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help demo test unit e2e cover fuzz test-windows check fmt lint types bench profile exe venv clean
+.PHONY: FORCE help demo test unit e2e cover fuzz test-windows check fmt lint types bench profile exe venv lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ $(DEV_STAMP): FORCE
 	@tools/venv.sh dev
 
 venv: $(STAMP) ## only the virtual environment: what a build machine needs
+
+lock: $(STAMP) ## write requirements.lock, with which releases are built
+	@tools/lock.sh
 
 exe: ## build src/dist/dist_build.exe if the sources are newer
 	@./generate_dist_build_executable.sh
