@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -49,9 +50,39 @@ STRANGERS = {
 }
 
 
-def imports(path: Path) -> Iterator[str]:
-    """The parts of ours that a file imports: the name after ``distbuild.``"""
-    for node in ast.walk(parsed(path)):
+@dataclass(frozen=True)
+class Facts:
+    """What the tests need of a file; its syntax tree would be a hundred times as large."""
+
+    docstring: str | None
+    #: The packages and modules of the project that it imports: the name after ``distbuild.``
+    packages: set[str]
+    #: The modules that it imports, like ``http.loop``.
+    modules: set[str]
+    classes: list[str]
+    #: The lines of each function.
+    functions: list[tuple[str, int]]
+
+
+@cache
+def facts(path: Path) -> Facts:
+    tree = ast.parse(path.read_bytes())
+    nodes = list(ast.walk(tree))
+    return Facts(
+        ast.get_docstring(tree),
+        set(imported_packages(path, nodes)),
+        imported_modules(nodes),
+        [node.name for node in tree.body if isinstance(node, ast.ClassDef)],
+        [
+            (node.name, (node.end_lineno or node.lineno) - node.lineno + 1)
+            for node in nodes
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        ],
+    )
+
+
+def imported_packages(path: Path, nodes: list[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -66,11 +97,6 @@ def imports(path: Path) -> Iterator[str]:
                 yield name.split(".")[1]
 
 
-@cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes())
-
-
 def module_of(path: Path) -> str:
     """``http.loop`` for its file."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -79,10 +105,9 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path): path for path in FILES if path.name != "__init__.py"}
 
 
-def imported_modules(path: Path) -> set[str]:
-    """The modules of ours that a file imports."""
+def imported_modules(nodes: list[ast.AST]) -> set[str]:
     found = set()
-    for node in ast.walk(parsed(path)):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("distbuild"):
             module = (node.module or "").removeprefix("distbuild").lstrip(".")
             names = {f"{module}.{alias.name}".lstrip(".") for alias in node.names}
@@ -90,9 +115,8 @@ def imported_modules(path: Path) -> set[str]:
     return found
 
 
-@cache
 def all_imports() -> dict[str, set[str]]:
-    return {name: imported_modules(path) for name, path in MODULES.items()}
+    return {name: facts(path).modules for name, path in MODULES.items()}
 
 
 def relative(path: Path) -> str:
@@ -102,7 +126,7 @@ def relative(path: Path) -> str:
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_imports_keep_the_order(path: Path) -> None:
     package = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    imported = set(imports(path)) - {package}
+    imported = facts(path).packages - {package}
     if package in STRANGERS:
         assert not imported & STRANGERS[package]
     elif package != "__init__":
@@ -121,15 +145,13 @@ def test_the_pure_packages_import_no_disk() -> None:
 def test_files_and_functions_are_short(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MAX_LINES
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert lines <= MAX_FUNCTION_LINES, f"{node.name}: {lines} lines"
+    for name, lines in facts(path).functions:
+        assert lines <= MAX_FUNCTION_LINES, f"{name}: {lines} lines"
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_every_module_opens_with_its_duty(path: Path) -> None:
-    assert ast.get_docstring(parsed(path))
+    assert facts(path).docstring
 
 
 def test_no_module_imports_itself_by_others() -> None:
@@ -143,18 +165,18 @@ def test_no_module_imports_itself_by_others() -> None:
 def test_a_class_name_is_used_once() -> None:
     places: dict[str, list[str]] = {}
     for name, path in MODULES.items():
-        for node in parsed(path).body:
-            if isinstance(node, ast.ClassDef):
-                places.setdefault(node.name, []).append(name)
+        for each in facts(path).classes:
+            places.setdefault(each, []).append(name)
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
 def test_small_modules_have_several_importers() -> None:
+    everything = list(all_imports().values())
     small = {
         name
         for name, path in MODULES.items()
         if len(path.read_text(encoding="utf-8").splitlines()) < SMALL
-        and sum(name in imported for imported in all_imports().values()) == 1
+        and sum(name in imported for imported in everything) == 1
     }
     assert small == SMALL_ON_PURPOSE
 
