@@ -17,7 +17,7 @@ PARALLEL := -n $(TEST_PROCESSES) --dist loadfile
 unexport PYTHONDONTWRITEBYTECODE
 QUIETLY := -q -o console_output_style=classic -p tests.support.summary
 
-UNIT := not slow and not windows and not compiler
+UNIT := not slow and not windows and not compiler and not program
 # Packages without a file system or a network of their own, and the least share of lines (percent)
 # that their tests run.
 PURE := protocol command farm
@@ -54,7 +54,7 @@ test: $(DEV_STAMP) exe ## all tests but the slow ones; TESTS="tests/unit -k conf
 	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) $(THOROUGHLY) \
 		-m "not slow and not windows" $(TESTS)
 
-unit: $(DEV_STAMP) ## unit and property tests that run no compiler
+unit: $(DEV_STAMP) ## unit and property tests that run no other program
 	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "$(UNIT)" tests/unit tests/property
 
 e2e: $(DEV_STAMP) exe ## tests with real compilers, a syncer and workers, hostile ones too

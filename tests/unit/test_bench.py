@@ -138,6 +138,7 @@ def test_proxy_counts_both_directions() -> None:
         assert (answered, proxy.counted) == (b"abcabc", (3, 6))
 
 
+@pytest.mark.program  # matplotlib
 def test_plot_is_drawn(tmp_path: Path) -> None:
     from bench import plots
 

@@ -18,6 +18,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from distbuild.credentials import Role, load_credentials
 
+pytestmark = pytest.mark.program
+
 SCRIPT = Path(__file__).parents[2] / "src" / "certs" / "gen_self_signed_certs.sh"
 FILES = {
     "ca/ca.key",

@@ -6,6 +6,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.support.summary import MAX_REASONS, packages, summarize
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +55,7 @@ def test_skipped(): pytest.skip("clang is not installed")
 """
 
 
+@pytest.mark.program
 def test_a_run_says_what_failed_and_no_dots(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TESTS)
     words = [sys.executable, "-m", "pytest", "-q", "--rootdir", str(tmp_path), "-c", "/dev/null"]
