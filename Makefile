@@ -68,7 +68,7 @@ cover: $(DEV_STAMP) ## lines that unit and property tests run; fails below 90 % 
 			--fail-under=$(MIN_COVERED) || exit 1; \
 	done
 
-fuzz: $(DEV_STAMP) ## property tests with many random examples for FUZZ_S=300 seconds, or until one fails
+fuzz: $(DEV_STAMP) ## property tests with new random examples in rounds, for FUZZ_S=300 seconds or until one fails
 	@end=$$(($$(date +%s) + $(FUZZ_S))); round=1; \
 	while [ $$(date +%s) -lt $$end ]; do \
 		echo "round $$round"; round=$$((round + 1)); \
