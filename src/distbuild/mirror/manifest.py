@@ -20,6 +20,7 @@ from distbuild.protocol.messages import (
     SymlinkEntry,
     WithheldEntry,
 )
+from distbuild.system.paths import follow_links
 
 T = TypeVar("T")
 #: Maps all spellings of one path to the same key, as ``windows.names.fold`` does.
@@ -74,9 +75,6 @@ DIRECTORY = DirectoryEntry()
 WITHHELD = WithheldEntry()
 
 PRECOMPILED_SUFFIXES = (".gch", ".pch")
-#: The kernel's limit of symlinks followed in one look-up (path_resolution(7)).
-MAX_SYMLINKS = 40
-
 #: So many removed paths are remembered at least.
 MAX_TOMBSTONES = 10_000
 _MASK = (1 << 256) - 1
@@ -318,49 +316,12 @@ class Manifest:
     def resolve(self, path: str) -> str | None:
         """The path with every symlink followed, or None if that leaves the manifest."""
         if self._spellings is None:
-            return resolve(path, self._entries.get)
+            return follow_links(path, self._entries.get, SymlinkEntry, DirectoryEntry)
         real = resolve(path, self.get)
         return None if real is None else self._spellings.get(real)
 
 
-def components(path: str) -> list[str]:
-    """A path's parts, last first; a trailing slash, which requires a directory, gives a ``.``."""
-    parts = [part for part in path.split("/") if part]
-    if path.endswith("/"):
-        parts.append(".")
-    return parts[::-1]
-
-
 def resolve(path: str, lookup: Callable[[str], Entry | None]) -> str | None:
-    """Follow symlinks in an absolute path as the kernel does, among the entries of ``lookup``.
-
-    ``..`` steps up from the *resolved* directory. Returns the path of a non-symlink entry or
-    ``/``, which need not be an entry. Returns None if a component is missing or no directory, or
-    after more than 40 symlinks.
-    """
-    pending = components(path)
-    here, followed = "", 0
-    while pending:
-        part = pending.pop()
-        if part == ".":
-            continue
-        if part == "..":
-            here = here.rpartition("/")[0]
-            continue
-        step = f"{here}/{part}"
-        entry = lookup(step)
-        if entry is None:
-            return None
-        if isinstance(entry, SymlinkEntry):
-            followed += 1
-            if followed > MAX_SYMLINKS:
-                return None
-            target = os.fsdecode(entry.target)
-            pending.extend(components(target))
-            if target.startswith("/"):
-                here = ""
-            continue
-        if pending and not isinstance(entry, DirectoryEntry):
-            return None
-        here = step
-    return here or "/"
+    """``path`` with every symlink among the entries of ``lookup`` followed: the path of another
+    entry, or ``/``, which need not be an entry; see ``follow_links``."""
+    return follow_links(path, lookup, SymlinkEntry, DirectoryEntry)

@@ -11,12 +11,12 @@ from collections.abc import Hashable, Iterable, Iterator, Set
 
 import msgspec
 
-from distbuild.mirror.manifest import DIRECTORY, MAX_SYMLINKS, components
+from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.policy import is_closed
-from distbuild.protocol.messages import Entry, SymlinkEntry
+from distbuild.protocol.messages import DirectoryEntry, Entry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.system import disk
-from distbuild.system.paths import WINDOWS
+from distbuild.system.paths import WINDOWS, follow_links
 
 #: The identity of anything that exists but is no directory. Its own inode number is not used: it
 #: may have been a directory's before.
@@ -60,43 +60,24 @@ class Trace(msgspec.Struct):
 
 
 def trace(path: str) -> Trace:
-    """Resolve an absolute path as the kernel does (path_resolution(7))."""
-    result = Trace()
-    pending = components(path)
-    here, followed, is_directory = "", 0, True
-    while pending:
-        part = pending.pop()
-        if part == ".":
-            continue
-        if part == "..":
-            here = here.rpartition("/")[0]
-            continue
-        step = f"{here}/{part}"
+    """Resolve an absolute path on the disk; what may not be examined counts as missing."""
+    entries: dict[str, Entry] = {}
+
+    def look(step: str) -> Entry | None:
         try:
             status = disk.lstat(step)
-            step = disk.as_on_disk(step)
             if disk.is_link(status):
-                followed += 1
-                if followed > MAX_SYMLINKS:
-                    return result
-                entry = link_entry(step, status)
-                target = os.fsdecode(entry.target)
-                result.entries[step] = entry
-                pending.extend(components(target))
-                if target.startswith("/"):
-                    here = ""
-                continue
+                entries[step] = link_entry(step, status)
+                return entries[step]
         except OSError:
-            return result
-        is_directory = stat.S_ISDIR(status.st_mode)
-        if is_directory:
-            result.entries[step] = DIRECTORY
-        elif pending:
-            return result
-        here = step
-    result.real = here or "/"
-    result.is_directory = is_directory
-    return result
+            return None
+        if not stat.S_ISDIR(status.st_mode):
+            return WITHHELD
+        entries[step] = DIRECTORY
+        return DIRECTORY
+
+    real = follow_links(path, look, SymlinkEntry, DirectoryEntry, spell=disk.as_on_disk)
+    return Trace(entries, real, is_directory=real == "/" or real in entries)
 
 
 class Pins:

@@ -14,9 +14,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from io import FileIO
-from typing import Any, AnyStr, TypeVar, cast
+from typing import Any, AnyStr, NamedTuple, TypeVar, cast
 
-from distbuild.system.paths import WINDOWS, from_system, to_system
+from distbuild.system.paths import WINDOWS, follow_links, from_system, to_system
 from distbuild.system.windows import calls, files
 from distbuild.system.windows.names import fold
 
@@ -27,6 +27,7 @@ T = TypeVar("T")
 #: that is being deleted.
 _PASSING = frozenset({32, 33})
 _PASSING_FOR_WRITERS = _PASSING | {5}
+#: Windows' limit of links followed in one look-up.
 _MAX_LINKS = 63
 #: A disk with fewer free inodes than this counts as full.
 _FEW_FILES = 100
@@ -197,29 +198,20 @@ def realpath(path: AnyStr) -> AnyStr:
     return _real_on_windows(path)
 
 
+class _Link(NamedTuple):
+    target: str
+
+
 def _real_on_windows(path: str) -> str:
     # Python's own function replaces a drive that stands for a share or a directory by that.
-    pending = path.split("/")[::-1]
-    here, followed = "", 0
-    while pending:
-        part = pending.pop()
-        if part == "..":
-            here = here.rpartition("/")[0]
-        if part in ("", ".", ".."):
-            continue
-        step = f"{here}/{part}"
-        try:
-            linked = is_link(lstat(step)) and followed < _MAX_LINKS
-            target = readlink(step) if linked else ""
-        except OSError:
-            target = ""
-        if target:
-            followed += 1
-            pending += target.split("/")[::-1]
-            here = "" if target.startswith("/") else here
-        else:
-            here = as_on_disk(step)
-    return here or "/"
+    return follow_links(path, _link_at, _Link, spell=as_on_disk, most=_MAX_LINKS) or path
+
+
+def _link_at(path: str) -> _Link | None:
+    try:
+        return _Link(readlink(path)) if is_link(lstat(path)) else None
+    except OSError:
+        return None
 
 
 def has_short_name(path: str) -> bool:

@@ -1,4 +1,5 @@
 """Converts paths between the internal form and the form that the operating system's calls take.
+Resolves symlinks, on a disk or in a listing.
 
 In the program and on the wire, every path is POSIX-like (``system.windows.paths``). On POSIX both
 forms are the same, and nothing is converted. ``bytes`` are encoded as by ``os.fsencode``.
@@ -9,12 +10,14 @@ import ntpath
 import os
 import sys
 from collections.abc import Callable
-from typing import AnyStr
+from typing import AnyStr, Protocol, TypeVar
 
 from distbuild.system.windows.names import fold, is_nameable
 from distbuild.system.windows.paths import from_windows, to_windows
 
 WINDOWS = os.name == "nt"
+#: The kernel's limit of symlinks followed in one look-up (path_resolution(7)).
+MAX_SYMLINKS = 40
 
 #: Longer paths get the extended form. A directory's limit is 248 characters, which leaves 8.3 for
 #: a name in it; a file's is 260 (``MAX_PATH``). A drive's current directory does not count.
@@ -58,6 +61,67 @@ def _extended(native: str) -> str:
 
 def _same(path: AnyStr) -> AnyStr:
     return path
+
+
+class Link(Protocol):
+    """A symbolic link's ``target``: relative or absolute, in internal form."""
+
+    @property
+    def target(self) -> str | bytes:
+        """The path that it leads to."""
+
+
+L = TypeVar("L", bound=Link)
+
+
+def follow_links(
+    path: str,
+    look: Callable[[str], object],
+    link: type[L],
+    directory: type | None = None,
+    *,
+    spell: Callable[[str], str] | None = None,
+    most: int = MAX_SYMLINKS,
+) -> str | None:
+    """Follow the symlinks in an absolute path as the kernel does (path_resolution(7)): ``..`` steps
+    up from the *resolved* directory.
+
+    ``look`` returns what is at a path whose directory is resolved: a ``link``, a ``directory``,
+    something else, or None. The result is None after more than ``most`` links; and if a component
+    is missing or no directory, unless ``directory`` is None: then each passes for a directory.
+    ``spell`` returns the disk's spelling of a path.
+    """
+    pending = _components(path)
+    here, followed = "", 0
+    while pending:
+        part = pending.pop()
+        if part in (".", ".."):
+            here = here.rpartition("/")[0] if part == ".." else here
+            continue
+        step = f"{here}/{part}"
+        if spell is not None:
+            step = spell(step)
+        found = look(step)
+        if isinstance(found, link):
+            followed += 1
+            if followed > most:
+                return None
+            target = os.fsdecode(found.target)
+            pending += _components(target)
+            here = "" if target.startswith("/") else here
+        elif directory is None or isinstance(found, directory) or not (pending or found is None):
+            here = step
+        else:
+            return None
+    return here or "/"
+
+
+def _components(path: str) -> list[str]:
+    """A path's parts, last first; a trailing slash, which requires a directory, gives a ``.``."""
+    parts = [part for part in path.split("/") if part]
+    if path.endswith("/"):
+        parts.append(".")
+    return parts[::-1]
 
 
 #: The error handler between ``str`` and ``bytes``, that of ``os.fsencode``.

@@ -7,6 +7,7 @@ from distbuild.mirror.manifest import DIRECTORY
 from distbuild.mirror.root_listing import ancestors
 from distbuild.mirror.roots import NO_DIRECTORY, Kind, Root, Roots, Trace, identity, inside, trace
 from distbuild.protocol.messages import Entry, SymlinkEntry
+from distbuild.system import disk
 
 
 @pytest.fixture
@@ -154,3 +155,30 @@ def test_looking_upwards_ends_whatever_the_path() -> None:
     roots.add(shallow)
     assert roots.holding("/x") is shallow
     assert roots.holding("/x/y") is None
+
+
+def test_a_directory_that_may_not_be_searched_ends_the_trace(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its links count: it may become searchable, and the path then leads through them."""
+    (base / "closed").mkdir()
+    (base / "link").symlink_to("closed")
+
+    def lstat(path: str) -> os.stat_result:
+        if path.startswith(f"{base}/closed/"):
+            raise PermissionError(13, "Permission denied", path)
+        return os.lstat(path)
+
+    monkeypatch.setattr(disk, "lstat", lstat)
+    way = trace(f"{base}/link/x.h")
+    assert (way.real, way.is_directory) == (None, False)
+    assert below(way, base) == {"link": SymlinkEntry(b"closed"), "closed": DIRECTORY}
+
+
+def test_the_links_of_a_chain_that_is_too_long_are_all_kept(base: Path) -> None:
+    """A tree with fewer of them would end in a missing file instead of too many links."""
+    for n in range(1, 43):
+        (base / f"l{n}").symlink_to(f"l{n - 1}")
+    way = trace(f"{base}/l42")
+    assert way.real is None
+    assert below(way, base).keys() == {f"l{n}" for n in range(2, 43)}

@@ -13,10 +13,10 @@ from collections.abc import Collection, Iterable
 
 from distbuild.command.model import ASSEMBLER_LANGUAGES, CompileCommand, Family
 from distbuild.command.relocate import records_itself
-from distbuild.mirror.manifest import MAX_SYMLINKS
 from distbuild.mirror.policy import is_pseudo_fs
 from distbuild.protocol.errors import UnseenInputs
 from distbuild.protocol.messages import DirectoryEntry, SymlinkEntry
+from distbuild.system.paths import follow_links
 from distbuild.worker.sandbox import worker_files
 from distbuild.worker.sandbox.base import SandboxTask, resolved
 from distbuild.worker.tree.tree import Tree
@@ -193,22 +193,7 @@ def _check_name(task: SandboxTask, name: bytes) -> None:
 
 def _led_to(path: str, tree: Tree) -> str:
     """A path with the tree's symlinks followed, also where it leaves the tree."""
-    pending = [part for part in reversed(path.split("/")) if part]
-    place, followed = "", 0
-    while pending:
-        part = pending.pop()
-        if part in (".", ".."):
-            place = posixpath.dirname(place).rstrip("/") if part == ".." else place
-            continue
-        here = f"{place}/{part}"
-        entry = tree.lookup(here)
-        if not isinstance(entry, SymlinkEntry):
-            place = here
-            continue
-        followed += 1
-        if followed > MAX_SYMLINKS:
-            raise UnseenInputs(f"too many symlinks in {path}")
-        target = os.fsdecode(entry.target)
-        place = "" if target.startswith("/") else place
-        pending += [part for part in reversed(target.split("/")) if part]
-    return place or "/"
+    place = follow_links(path, tree.lookup, SymlinkEntry)
+    if place is None:
+        raise UnseenInputs(f"too many symlinks in {path}")
+    return place

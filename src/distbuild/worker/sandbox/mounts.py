@@ -8,7 +8,8 @@ import os
 
 import msgspec
 
-from distbuild.mirror.manifest import MAX_SYMLINKS
+from distbuild.protocol.messages import SymlinkEntry
+from distbuild.system.paths import follow_links
 
 #: A rebuilt directory with more names than this gets symlinks to its files: bubblewrap's time
 #: grows with the square of the number of mounts.
@@ -127,29 +128,15 @@ class MountPlan:
 
     def _resolved(self, path: bytes) -> list[bytes]:
         """The components of ``path`` after following the plan's symlinks in all but the last."""
-        pending = [part for part in reversed(path.split(b"/")) if part]
-        done: list[bytes] = []
-        node: _Node | None = self._root
-        followed = 0
-        while pending:
-            part = pending.pop()
-            if part in (b".", b".."):
-                done = done[:-1] if part == b".." else done
-                node = self._walk(done)
-                continue
-            child = self._child(node, part) if node is not None else None
-            if child is not None and child.symlink is not None and pending:
-                followed += 1
-                if followed > MAX_SYMLINKS:
-                    raise ValueError(f"too many symlinks in {path!r}")
-                pending += reversed([p for p in child.symlink.split(b"/") if p])
-                if child.symlink.startswith(b"/"):
-                    done = []
-                node = self._walk(done)
-                continue
-            done.append(part)
-            node = child
-        return done
+        directory, _, name = path.rstrip(b"/").rpartition(b"/")
+        real = follow_links(os.fsdecode(directory), self._entry, SymlinkEntry)
+        if real is None:
+            raise ValueError(f"too many symlinks in {path!r}")
+        return [part for part in (*os.fsencode(real).split(b"/"), name) if part]
+
+    def _entry(self, path: str) -> SymlinkEntry | None:
+        node = self._walk(os.fsencode(path).split(b"/")[1:])
+        return None if node is None or node.symlink is None else SymlinkEntry(node.symlink)
 
     def _walk(self, parts: list[bytes]) -> _Node | None:
         node: _Node | None = self._root

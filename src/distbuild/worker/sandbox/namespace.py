@@ -19,9 +19,9 @@ from distbuild.command import native
 from distbuild.command.driver import INCLUDES_NOTHING
 from distbuild.command.model import Family
 from distbuild.command.side_effects import by_product_names
-from distbuild.mirror.manifest import MAX_SYMLINKS
 from distbuild.protocol.errors import InfrastructureError, NamesItsPlace
 from distbuild.protocol.messages import FileEntry, SymlinkEntry
+from distbuild.system.paths import MAX_SYMLINKS
 from distbuild.worker.compilers import search_path_for
 from distbuild.worker.process.here import REPORT, Completed
 from distbuild.worker.sandbox import assembler, worker_files

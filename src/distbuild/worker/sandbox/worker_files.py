@@ -10,10 +10,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from distbuild.mirror.manifest import MAX_SYMLINKS
 from distbuild.mirror.policy import Handling, handling, is_pseudo_fs
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import DirectoryEntry, SymlinkEntry, WithheldEntry
+from distbuild.system.paths import MAX_SYMLINKS
 from distbuild.worker.compilers import InstalledDriver
 from distbuild.worker.sandbox.base import SandboxTask
 from distbuild.worker.sandbox.mounts import MANY_NAMES, MountPlan

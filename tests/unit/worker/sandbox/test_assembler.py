@@ -1,13 +1,18 @@
 """What an assembler's list says, and which texts and commands may have assembler."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from distbuild.command.model import CompileCommand
 from distbuild.command.parse import parse
+from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.protocol.errors import UnseenInputs
+from distbuild.protocol.messages import Entry, SymlinkEntry
 from distbuild.worker.sandbox import assembler
+from distbuild.worker.tree.tree import Tree
 
 
 def command(line: str) -> CompileCommand:
@@ -90,3 +95,36 @@ def test_where_the_option_would_show_or_not_do_it_is_not_given(line: str) -> Non
 )
 def test_a_text_that_may_ask_whether_assembler_is_allowed(text: bytes, may: bool) -> None:
     assert assembler.may_ask(text) == may
+
+
+def tree_of(entries: dict[str, Entry]) -> Tree:
+    return cast("Tree", SimpleNamespace(lookup=entries.get))
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("/d/link/x.bin", "/far/deep/x.bin"),
+        ("/d/link/../x.bin", "/far/x.bin"),
+        ("/d/up", "/usr/x.bin"),
+        ("/d/missing/../x.bin", "/d/x.bin"),
+        ("/d/file/x.bin", "/d/file/x.bin"),
+        ("/d//./x.bin/", "/d/x.bin"),
+        ("/..", "/"),
+    ],
+)
+def test_a_name_is_followed_beyond_the_tree(path: str, place: str) -> None:
+    tree = tree_of(
+        {
+            "/d": DIRECTORY,
+            "/d/file": WITHHELD,
+            "/d/link": SymlinkEntry(b"/far/deep"),
+            "/d/up": SymlinkEntry(b"../../usr/x.bin"),
+        }
+    )
+    assert assembler._led_to(path, tree) == place
+
+
+def test_links_in_a_circle_lead_to_no_file() -> None:
+    with pytest.raises(UnseenInputs, match="too many symlinks"):
+        assembler._led_to("/a", tree_of({"/a": SymlinkEntry(b"a")}))

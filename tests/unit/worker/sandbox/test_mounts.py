@@ -158,3 +158,22 @@ def test_what_is_shown_is_known(disk: Path) -> None:
     assert plan.is_shown(b"/usr/link", at(disk, "usr/link"))
     assert not plan.is_shown(b"/usr/lib/gcc", at(disk, "usr/lib/gcc"))
     assert not plan.is_shown(b"/none", at(disk, "out"))
+
+
+def test_a_step_up_behind_a_link_leaves_the_link_s_target(disk: Path) -> None:
+    (disk / "short").symlink_to("usr/lib/gcc")
+    plan = MountPlan()
+    plan.bind(b"/usr", at(disk, "usr"))
+    plan.show(b"/short", at(disk, "short"))
+    plan.bind(b"/short/../new", at(disk, "out"))
+    assert plan.is_shown(b"/usr/lib/new", at(disk, "out"))
+    assert plan.has(b"/missing/../usr/./bin//gcc")
+    assert plan.has(b"/short/")
+
+
+def test_the_last_name_of_a_mount_point_is_not_followed(disk: Path) -> None:
+    plan = MountPlan()
+    plan.bind(b"/usr", at(disk, "usr"))
+    plan.bind(b"/usr/link", at(disk, "out"))
+    assert plan.is_shown(b"/usr/link", at(disk, "out"))
+    assert plan.is_shown(b"/usr/bin", at(disk, "usr/bin"))
