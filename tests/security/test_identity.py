@@ -19,9 +19,9 @@ pytestmark = pytest.mark.compiler
 _IDENTIFY = """
 import sys
 from pathlib import Path
-from distbuild.compiler.files import FileDigests
+from distbuild.mirror.digest_cache import DigestCache
 from distbuild.compiler.identity import Identifier
-identifier = Identifier(FileDigests(Path(sys.argv[1])))
+identifier = Identifier(DigestCache(Path(sys.argv[1])))
 print(identifier.identify(sys.argv[2]).digests())
 """
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier, Identity, found_by_path
+from distbuild.mirror.digest_cache import DigestCache
 from tests.support.tools import absent, need, need_configured, need_versioned
 
 pytestmark = pytest.mark.compiler
@@ -134,7 +134,7 @@ def _is_found_for_each_job(path: str, compiler: str) -> bool:
 def test_every_file_that_a_compiler_reads_is_known(compiler: str, tmp_path: Path) -> None:
     name = called(compiler)
     driver = need(name)
-    identity = Identifier(FileDigests(tmp_path / "memory")).identify(driver, found_by_path(PATH))
+    identity = Identifier(DigestCache(tmp_path / "memory")).identify(driver, found_by_path(PATH))
     rule = Rule(identity, tmp_path)
     for source, text in SOURCES.items():
         (tmp_path / source).write_text(text)
@@ -151,7 +151,7 @@ def test_every_file_that_a_compiler_reads_is_known(compiler: str, tmp_path: Path
 def test_the_rule_would_miss_what_the_identity_does_not_have(compiler: str, tmp_path: Path) -> None:
     """So that the test above can fail."""
     compiler = called(compiler)
-    identity = Identifier(FileDigests(tmp_path / "memory")).identify(need(compiler))
+    identity = Identifier(DigestCache(tmp_path / "memory")).identify(need(compiler))
     (tmp_path / "x.c").write_text("int x;\n")
     looked = list(traced([need(compiler), "-c", "x.c"], tmp_path))
     bare = Rule(msgspec.structs.replace(identity, needs=(), places=()), tmp_path)

@@ -22,10 +22,10 @@ import msgspec
 from distbuild.command.dependency_file import parse_dependency_file
 from distbuild.command.driver import family_of
 from distbuild.command.model import Family
-from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier
 from distbuild.credentials import load_credentials
 from distbuild.http.client import Connections
+from distbuild.mirror.digest_cache import DigestCache
 from distbuild.protocol.codec import pack_inputs, pack_marks, pack_output
 from distbuild.protocol.messages import (
     CONTENT_TYPE,
@@ -186,7 +186,7 @@ def toolchain(compiler: str) -> Toolchain:
     """The compiler of this name on this machine, as a worker would advertise it."""
     path = subprocess.run(["which", compiler], capture_output=True, check=True, text=True).stdout
     with tempfile.TemporaryDirectory() as directory:
-        identity = Identifier(FileDigests(Path(directory, "digests"))).identify(path.strip())
+        identity = Identifier(DigestCache(Path(directory, "digests"))).identify(path.strip())
     return Toolchain(identity.digest, compiler, identity.version)
 
 

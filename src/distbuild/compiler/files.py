@@ -1,26 +1,19 @@
-"""Finds the configuration files and shared libraries that a compiler reads, and caches digests of
-such files. Used to compute a compiler's identity.
+"""Finds the configuration files and shared libraries that a compiler reads. Used to compute a
+compiler's identity.
 
 gcc reads ``specs`` files and clang ``.cfg`` files that no command line names; the dynamic linker,
 which is queried, chooses the libraries. Knows no job.
 """
 
-import contextlib
-import hashlib
 import os
 import re
 import shlex
 import struct
 import subprocess
-import tempfile
-import threading
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 import msgspec
 
-from distbuild.mirror.digest_cache import stat_key
-from distbuild.protocol.errors import InfrastructureError
 from distbuild.system.paths import WINDOWS
 
 #: A dynamic linker that does not respond in this time is broken.
@@ -294,53 +287,3 @@ def _linker(program: str) -> str | None:
 def _entries(table: bytes, size: int) -> Iterator[bytes]:
     for start in range(0, len(table), size or 1):
         yield table[start : start + size]
-
-
-_Fact = tuple[int, int, int, int, bytes]
-
-
-class FileDigests:
-    """A thread-safe, persistent cache of digests of big files that seldom change, such as
-    compilers. ``path``: the cache's file; a damaged one counts as empty."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._known = _load(path)
-
-    def of(self, file: str) -> bytes:
-        """The raw SHA-256 of a file's bytes; raises InfrastructureError if it cannot be read."""
-        try:
-            facts = stat_key(os.stat(file))
-            name = os.fsencode(file)
-            with self._lock:
-                known = self._known.get(name)
-            if known is not None and known[:4] == facts:
-                return known[4]
-            with open(file, "rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").digest()
-        except OSError as error:
-            raise InfrastructureError(f"cannot read {file}: {error.strerror}") from error
-        with self._lock:
-            self._known[name] = (*facts, digest)
-            self._save()
-        return digest
-
-    def _save(self) -> None:
-        # Only a cache: a disk that is full or read-only costs time, not correctness.
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self._path.parent)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(msgspec.msgpack.encode(self._known))
-                os.replace(temporary, self._path)
-            except OSError:
-                os.unlink(temporary)
-
-
-def _load(path: Path) -> dict[bytes, _Fact]:
-    try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=dict[bytes, _Fact])
-    except (OSError, msgspec.DecodeError):
-        return {}

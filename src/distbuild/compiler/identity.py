@@ -4,6 +4,7 @@ Queries the driver; hashes the programs that it runs, their libraries and their 
 by the syncer and the worker. Knows no job, no queue and no network.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -17,11 +18,11 @@ import msgspec
 from distbuild.command.driver import family_of
 from distbuild.command.model import Family
 from distbuild.compiler import files as compiler_files
-from distbuild.compiler.files import FileDigests, Found
+from distbuild.compiler.files import Found
 from distbuild.compiler.find import SKIP
-from distbuild.mirror.digest_cache import StatKey, stat_key
+from distbuild.mirror.digest_cache import DigestCache, StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.system.paths import WINDOWS
+from distbuild.system.paths import WINDOWS, from_system
 
 #: A compiler that does not answer a query in this time counts as none.
 ASK_TIMEOUT_S = 30.0
@@ -176,7 +177,7 @@ class _DriverFacts(msgspec.Struct, frozen=True):
 class Identifier:
     """Identifies drivers; caches file digests in ``digests``."""
 
-    def __init__(self, digests: FileDigests) -> None:
+    def __init__(self, digests: DigestCache) -> None:
         self._digests = digests
 
     def identify(self, driver: str, around: Around | None = None) -> Identity:
@@ -264,14 +265,17 @@ class Identifier:
         # A file that appeared before the state of its place was read is found now.
         if _found(asked, linker) != found:
             raise InfrastructureError(f"{real} is being changed")
-        digests = [self._digests.of(file).hex() for file in asked.files]
+        digests = [self._digest(file) for file in asked.files]
         read = [
-            f"{name} {self._digests.of(path).hex()}"
+            f"{name} {self._digest(path)}"
             for name, path in found.contents
             if compiler_files.has_effect(name)
         ]
         text = "\0".join([asked.family, *asked.facts, *digests, *read])
-        more = "\0".join(self._digests.of(file).hex() for file in asked.objective_c)
+        more = "\0".join(self._digest(file) for file in asked.objective_c)
+        # Only a cache: a disk that is full or read-only costs time, not correctness.
+        with contextlib.suppress(OSError):
+            self._digests.save()
         c_dirs, cxx_dirs = (tuple(d for d in dirs if os.path.isdir(d)) for dirs in asked.searched)
         return Identity(
             _sha256(text),
@@ -286,6 +290,12 @@ class Identifier:
             found.options,
             _sha256(f"{text}\0{more}") if more else "",
         )
+
+    def _digest(self, file: str) -> str:
+        try:
+            return self._digests.of(from_system(file)).hex()
+        except OSError as error:
+            raise InfrastructureError(f"cannot read {file}: {error.strerror}") from error
 
 
 def _sha256(text: str) -> str:

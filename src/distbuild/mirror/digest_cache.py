@@ -1,12 +1,12 @@
-"""A persistent cache of file digests keyed by (path, size, mtime, inode, ctime).
-
-Used by the scanner, so that an unchanged file is not read again. Knows nothing of directories.
+"""A cache of file digests keyed by (path, size, mtime, inode, ctime), so that an unchanged file is
+not read again. Knows nothing of directories.
 """
 
 import hashlib
 import inspect
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -22,12 +22,20 @@ log = logging.getLogger(__name__)
 #: every 4 ms at the least; ccache has the same rule). Its digest is not cached.
 RACY_NS = 100_000_000
 
+#: Digests in a cache at most: some 400 bytes each.
+MAX_KNOWN = 1_000_000
+
 StatKey = tuple[int, int, int, int]
 
 
 def stat_key(status: os.stat_result) -> StatKey:
     """The stat fields that must be equal for a file to count as unchanged."""
     return (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+
+
+def is_racy(status: os.stat_result, started_ns: int) -> bool:
+    """Whether a file that was read from ``started_ns`` on may change again with the same times."""
+    return started_ns - max(status.st_ctime_ns, status.st_mtime_ns) <= RACY_NS
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True):
@@ -72,15 +80,18 @@ def rules_of(*modules: ModuleType) -> bytes:
 
 
 class DigestCache:
-    """Digests of files by path and stat key, kept in a file between runs.
+    """Digests of files by path and stat key; thread-safe. ``path``: the file in which they are kept
+    between runs. ``most``: if there are more of them, the older half is dropped.
 
     A cache file with other ``rules`` is ignored: its run may have classified the same files
     differently, and classifying them again requires reading them anyway.
     """
 
-    def __init__(self, path: Path | None, rules: bytes = b"") -> None:
+    def __init__(self, path: Path | None = None, rules: bytes = b"", most: int = MAX_KNOWN) -> None:
         self._path = path
         self._rules = rules
+        self._most = most
+        self._lock = threading.Lock()
         self._known: dict[bytes, Known] = {}
         #: Number of changes since the last save.
         self.unsaved = 0
@@ -98,16 +109,34 @@ class DigestCache:
         else:
             log.info("%s is of another version; files are hashed again", path)
 
-    def get(self, path: str, key: StatKey) -> Known | None:
+    def of(self, path: str | bytes, status: os.stat_result | None = None) -> bytes:
+        """The raw SHA-256 of a file's bytes, whose present status may be given. Raises OSError."""
+        status = status or disk.stat(path)
+        known = self.get(path, stat_key(status))
+        if known is None:
+            started_ns = time.time_ns()
+            with disk.open_to_read(path) as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+            known = Known(stat_key(status), digest, binary=False)
+            if not is_racy(status, started_ns):
+                self.put(path, known)
+        return known.digest
+
+    def get(self, path: str | bytes, key: StatKey) -> Known | None:
         """The cached digest if the file still has this stat key."""
         known = self._known.get(os.fsencode(path))
         return known if known is not None and known.key == key else None
 
-    def put(self, path: str, known: Known) -> None:
+    def put(self, path: str | bytes, known: Known) -> None:
         name = os.fsencode(path)
-        if self._known.get(name) != known:
+        with self._lock:
+            if self._known.get(name) == known:
+                return
             self._known[name] = known
             self.unsaved += 1
+            if len(self._known) > self._most:
+                for old in list(self._known)[: self._most // 2]:
+                    del self._known[old]
 
     def states(self) -> Iterator[tuple[str, StatKey]]:
         """The cached paths, each with the stat key it was read with."""
@@ -116,16 +145,22 @@ class DigestCache:
 
     def forget(self, paths: Iterable[str]) -> None:
         """Invalidate these files: they are read again even if their stat keys are equal."""
-        for path in paths:
-            self._known.pop(os.fsencode(path), None)
+        with self._lock:
+            for path in paths:
+                self._known.pop(os.fsencode(path), None)
 
-    def save(self, keep: Callable[[str], bool]) -> None:
-        """Write the digests of the paths that ``keep`` accepts, if any digest changed since the
-        last save. Raises OSError."""
+    def save(self, keep: Callable[[str], bool] | None = None) -> None:
+        """Write the digests of the paths that ``keep`` accepts (None: of all), if any digest
+        changed since the last save. One thread at a time may call it. Raises OSError."""
         if self._path is None or not self.unsaved:
             return
         self.unsaved = 0
-        kept = {p: k for p, k in list(self._known.items()) if keep(os.fsdecode(p))}
+        kept = {p: k for p, k in list(self._known.items()) if not keep or keep(os.fsdecode(p))}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.msgpack.encode(_Saved(self._rules, kept)))
-        temporary.replace(self._path)
+        try:
+            temporary.write_bytes(msgspec.msgpack.encode(_Saved(self._rules, kept)))
+            temporary.replace(self._path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from distbuild.mirror.digest_cache import (
-    RACY_NS,
     DigestCache,
     FileRead,
     Known,
     StatKey,
+    is_racy,
     read_file,
     stat_key,
 )
@@ -80,7 +80,7 @@ class Scanner:
         # Hard links under names that are never read (path -> inode); the inode's other names are
         # searched once.
         self._other_names: dict[str, int] = {}
-        # Files that were read but are too young to be cached (see RACY_NS).
+        # Files that were read but are too young to be cached (see is_racy).
         self._young: dict[str, StatKey] = {}
         self.hashed_bytes = 0
         self.listed = 0
@@ -174,11 +174,11 @@ class Scanner:
                 self._note_linked(path, status)
                 return known
             self._linked.pop(path, None)
-        if read.started_ns - max(status.st_ctime_ns, status.st_mtime_ns) > RACY_NS:
+        if is_racy(status, read.started_ns):
+            self._young[path] = known.key
+        else:
             self._cache.put(path, known)
             self._young.pop(path, None)
-        else:
-            self._young[path] = known.key
         return known
 
     def _note_linked(self, path: str, status: os.stat_result) -> None:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier
 from distbuild.config import Config, Home, listening_url, load_config, syncer_port
 from distbuild.credentials import Credentials, load_credentials, own_secret
@@ -103,7 +102,7 @@ class SyncerProcess:
             scanner.found = source.ahead.found
         self._farm = Farm(expected=bool(config.hosts), job_timeout_s=config.job_timeout_s)
         self._pushers: tuple[Pusher, ...] = ()
-        compilers = Compilers(Identifier(FileDigests(home.state / "compilers.msgpack")))
+        compilers = Compilers(Identifier(DigestCache(home.state / "compilers.msgpack")))
         preparer = Preparer(compilers, self._mirroring)
         compiles = Compiles(preparer, self._farm, self._mirroring, scanner)
         self._pushers = tuple(

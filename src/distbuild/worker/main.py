@@ -13,7 +13,6 @@ from functools import partial
 import flask
 
 import distbuild
-from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier
 from distbuild.config import Config, Home, find_home, listening_url, load_config, syncer_urls
 from distbuild.credentials import Credentials, load_credentials
@@ -23,6 +22,7 @@ from distbuild.http.listen import listen_port
 from distbuild.http.site import Front, Site
 from distbuild.http.transport import Tls, server_context
 from distbuild.logs import announce, set_up_logging
+from distbuild.mirror.digest_cache import DigestCache
 from distbuild.protocol.errors import ConfigError, InfrastructureError
 from distbuild.protocol.messages import MAX_BODY_BYTES, worker_label
 from distbuild.protocol.names import worker_name
@@ -157,7 +157,7 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
     except InfrastructureError as error:
         raise ConfigError(f"{home.path}: {error}") from error
     sandbox, confined = _sandbox(home, config, search_path)
-    compilers = InstalledCompilers(Identifier(FileDigests(home.state / "programs")), search_path)
+    compilers = InstalledCompilers(Identifier(DigestCache(home.state / "programs")), search_path)
     name = worker_name(read_identity(home), os.urandom(8).hex())
     cores = config.num_cores or os.cpu_count() or 1
     # With one developer, jobs may wait here for the next free slot, which saves it a round trip.

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from distbuild.compiler.files import (
-    FileDigests,
     clang_configuration,
     gcc_configuration,
     has_effect,
@@ -17,11 +16,12 @@ from distbuild.compiler.files import (
     linker_environment,
 )
 from distbuild.compiler.identity import Around, Identifier, Identity, are_as_identified, around
+from distbuild.mirror.digest_cache import DigestCache
 from tests.support.tools import need, need_configured
 
 pytestmark = pytest.mark.compiler
 
-DIGESTS = FileDigests(Path("/dev/null/none"))
+DIGESTS = DigestCache()
 
 
 def identify(driver: str, env: dict[str, str] | None = None, cwd: str = "/") -> Identity:

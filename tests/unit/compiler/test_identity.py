@@ -1,3 +1,4 @@
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -5,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from distbuild.command.model import Family
-from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier, are_as_identified
+from distbuild.mirror.digest_cache import DigestCache
 from distbuild.protocol.errors import InfrastructureError
 
 pytestmark = pytest.mark.compiler
@@ -16,7 +17,7 @@ RequireTool = Callable[[str], str]
 
 @pytest.fixture
 def identifier(tmp_path: Path) -> Identifier:
-    return Identifier(FileDigests(tmp_path / "digests"))
+    return Identifier(DigestCache(tmp_path / "digests"))
 
 
 def test_a_compiler_is_the_same_under_all_its_names(
@@ -79,17 +80,17 @@ def test_what_is_replaced_while_it_is_identified_is_noticed(
     copy = tmp_path / "gcc"
     shutil.copy(Path(require_tool("gcc")).resolve(), copy)
 
-    class Patching(FileDigests):
-        def of(self, file: str) -> bytes:
-            digest = super().of(file)
-            if file == str(copy):
+    class Patching(DigestCache):
+        def of(self, path: str | bytes, status: os.stat_result | None = None) -> bytes:
+            digest = super().of(path, status)
+            if path == str(copy):
                 with copy.open("ab") as opened:
                     opened.write(b"patched")
             return digest
 
     meanwhile = Identifier(Patching(tmp_path / "digests")).identify(str(copy))
     assert not are_as_identified([meanwhile])
-    afterwards = Identifier(FileDigests(tmp_path / "digests")).identify(str(copy))
+    afterwards = Identifier(DigestCache(tmp_path / "digests")).identify(str(copy))
     assert are_as_identified([afterwards])
     assert afterwards.digest != meanwhile.digest
 
@@ -110,18 +111,3 @@ def test_a_script_that_is_asked_what_it_is_knows_that_it_was_passed(
 def test_what_is_no_compiler_is_refused(program: str, identifier: Identifier) -> None:
     with pytest.raises(InfrastructureError):
         identifier.identify(program)
-
-
-def test_digests_are_remembered_and_a_change_is_seen(tmp_path: Path) -> None:
-    memory, file = tmp_path / "state/digests", tmp_path / "cc1"
-    file.write_bytes(b"one")
-    first = FileDigests(memory).of(str(file))
-    assert FileDigests(memory).of(str(file)) == first
-    file.write_bytes(b"two")
-    assert FileDigests(memory).of(str(file)) != first
-
-
-def test_a_damaged_memory_is_an_empty_one(tmp_path: Path) -> None:
-    (tmp_path / "digests").write_bytes(b"\xc1 garbage")
-    (tmp_path / "cc1").write_bytes(b"one")
-    assert len(FileDigests(tmp_path / "digests").of(str(tmp_path / "cc1"))) == 32

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from distbuild.mirror import digest_cache
 from distbuild.mirror import root_listing as survey_module
-from distbuild.mirror import scan as scan_module
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.roots import Kind
 from distbuild.protocol.messages import FileEntry
@@ -955,7 +955,7 @@ def test_a_link_in_the_place_of_a_directory_stays_one(mirror: Mirror) -> None:
 def test_a_file_is_written_under_a_name_that_it_got_later(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch, second: str, is_young: bool
 ) -> None:
-    monkeypatch.setattr(scan_module, "RACY_NS", 10**18 if is_young else -(10**18))
+    monkeypatch.setattr(digest_cache, "RACY_NS", 10**18 if is_young else -(10**18))
     base = mirror.base
     first = write(base / "r/x.h", "1")
     (base / "o").mkdir()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from distbuild.command.model import CompileCommand, Family
 from distbuild.command.parse import parse
-from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier, Identity, state_of
+from distbuild.mirror.digest_cache import DigestCache
 from distbuild.syncer.compilers import LOOK_S, Compilers, Driver, find
 
 
@@ -75,7 +75,7 @@ def test_a_search_directory_that_is_made_later_is_searched(
     command = parse(["gcc", f"--sysroot={tmp_path}", "-c", "x.c"], str(tmp_path), lambda _: None)
     assert gcc is not None
     assert isinstance(command, CompileCommand)
-    compilers = Compilers(Identifier(FileDigests(tmp_path / "memory")), clock)
+    compilers = Compilers(Identifier(DigestCache(tmp_path / "memory")), clock)
     compilers.identity(gcc)
     assert not any(d.startswith(str(tmp_path)) for d in compilers.search(gcc, command).dirs)
     (tmp_path / "usr/include").mkdir(parents=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 from distbuild.command.model import CompileCommand
 from distbuild.command.parse import parse
 from distbuild.command.probe import parse_implicit_include, parse_search_dirs, search_probe
-from distbuild.compiler.files import FileDigests
 from distbuild.compiler.identity import Identifier
+from distbuild.mirror.digest_cache import DigestCache
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Summary
 from distbuild.mirror.roots import trace
 from distbuild.protocol.codec import pack
@@ -96,7 +96,7 @@ class DevBox:
         self.store = Store(home / "store")
         self.trees = Trees(home / "sandbox", self.store, OwnFiles(self.store))
         self.trees.set_aside_old()
-        self.compilers = InstalledCompilers(Identifier(FileDigests(home / "programs")), SEARCH_PATH)
+        self.compilers = InstalledCompilers(Identifier(DigestCache(home / "programs")), SEARCH_PATH)
         self.tree = self.trees.tree("dev")
         self.entries: dict[bytes, Entry] = {}
         self.roots: set[bytes] = set()

@@ -1,15 +1,16 @@
 """Supplies blobs from the worker's own files: equal bytes at an equal path need not be sent."""
 
-import hashlib
 import os
 import stat
 
-from distbuild.protocol.messages import Digest, FileEntry
+from distbuild.mirror.digest_cache import DigestCache
+from distbuild.protocol.messages import FileEntry
 from distbuild.system import disk
 from distbuild.system.paths import WINDOWS
 from distbuild.worker.tree.store import Store
 
-_Key = tuple[bytes, int, int, int, int]
+#: Digests of own files that are cached at most (some 400 bytes each).
+_MAX_DIGESTS = 100_000
 
 
 class OwnFiles:
@@ -18,7 +19,7 @@ class OwnFiles:
     def __init__(self, store: Store, *, enabled: bool = True) -> None:
         self._store = store
         self._enabled = enabled
-        self._digests: dict[_Key, Digest] = {}
+        self._digests = DigestCache(most=_MAX_DIGESTS)
 
     def supply(self, path: bytes, entry: FileEntry) -> bool:
         """Whether the file at ``path`` has the entry's bytes; it is then copied into the store."""
@@ -31,12 +32,7 @@ class OwnFiles:
             # A peer must not read, through this worker, files that its other users may not.
             if not _is_world_readable(path, found):
                 return False
-            key = (path, found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
-            digest = self._digests.get(key)
-            if digest is None:
-                with disk.open_to_read(path) as file:
-                    digest = hashlib.file_digest(file, "sha256").digest()
-                self._digests[key] = digest
+            digest = self._digests.of(path, found)
         except OSError:
             return False
         return digest == entry.digest and self._store.add_file(path, entry)
