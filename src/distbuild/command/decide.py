@@ -22,6 +22,7 @@ from distbuild.command.model import (
     LocalReason,
     Role,
 )
+from distbuild.command.options import ScannedOptions
 from distbuild.command.passthrough import assembler_dirs
 from distbuild.command.process_paths import is_of_process, special_input
 from distbuild.command.search_paths import in_sysroot, search_dirs, unprefixed
@@ -42,21 +43,13 @@ _OF_MODULES = ("-fmodules-ts", "-fmodule-mapper=", "-fdeps-format=", "-fmodules"
 _MAPPER_FILE = re.compile(r"(?![=<|@])[^?:\n]+")
 
 
-class Scan(msgspec.Struct):
-    """Result of ``parse.scan``."""
+class Scan(ScannedOptions):
+    """Result of ``parse.scan``; ``last`` includes "-Wp,-MD" and "-Wp,-MMD"."""
 
-    family: Family
-    arguments: list[Argument] = msgspec.field(default_factory=list)
     #: (source, -x language in effect at its position or None: by suffix).
     sources: list[tuple[str, str | None]] = msgspec.field(default_factory=list)
-    #: Canonical option name -> its last value, "-Wp,-MD" and "-Wp,-MMD" included.
-    last: dict[str, str | None] = msgspec.field(default_factory=dict)
-    obstacles: list[Local] = msgspec.field(default_factory=list)
     #: Obstacles that do not apply to assembler sources, which then need the original paths.
     of_languages: list[Local] = msgspec.field(default_factory=list)
-    #: Arguments of options without a row, whose value might be a file's name.
-    guessed: list[str] = msgspec.field(default_factory=list)
-    tied_by: str = ""
 
 
 def decide(scan: Scan, compiler: str, cwd: str) -> CompileCommand | Local:

@@ -1,14 +1,16 @@
 """Looks up the option that an argument spells, and what the option means for distribution.
 
-Knows no whole commands, sources or outputs, and no file system. The rows are in ``tables`` (gcc,
-clang) and ``cl.rows``.
+Knows no sources or outputs, and no file system. The rows are in ``tables`` (gcc, clang) and
+``cl.rows``.
 """
 
 import enum
+from collections.abc import Iterator
 
 import msgspec
 
-from distbuild.command.model import Family, LocalReason, Role
+from distbuild.command import passthrough
+from distbuild.command.model import Argument, Family, Local, LocalReason, Role
 
 
 class ValueForm(enum.Enum):
@@ -46,6 +48,48 @@ class Option(msgspec.Struct, frozen=True):
     def meaning(self) -> str:
         """The spelling under which the rest of the package knows this option."""
         return self.same_as or self.spelling
+
+    def read(self, word: str, rest: Iterator[str]) -> Argument | None:
+        """The option as spelled in ``word``, with its value, which may be the first of ``rest``;
+        None if a required value is missing."""
+        length = len(self.spelling)
+        spelled, joined = word[:length], word[length:]
+        same_as = self.meaning if self.meaning != spelled else ""
+        if self.shape is ValueForm.SEPARATE or (self.shape is ValueForm.EITHER and not joined):
+            value = next(rest, None)
+            if value is None:
+                return None
+            return Argument(spelled, value, True, self.role, same_as)
+        if self.shape is ValueForm.FLAG:
+            return Argument(word, role=self.role, same_as=same_as)
+        return Argument(spelled, joined, role=self.role, same_as=same_as)
+
+
+class ScannedOptions(msgspec.Struct):
+    """The options of a command, and what each means for distribution."""
+
+    family: Family
+    arguments: list[Argument] = msgspec.field(default_factory=list)
+    #: Canonical option name -> its last value.
+    last: dict[str, str | None] = msgspec.field(default_factory=dict)
+    obstacles: list[Local] = msgspec.field(default_factory=list)
+    #: Arguments of options without a row, whose value might be a file's name.
+    guessed: list[str] = msgspec.field(default_factory=list)
+    tied_by: str = ""
+
+    def record(self, option: Option, argument: Argument) -> None:
+        """Add an option that was read."""
+        self.arguments.append(argument)
+        self.last[option.meaning] = argument.value
+        spelled = argument.tokens()[0]
+        if option.guessed:
+            self.guessed.append(spelled)
+        elif guess := passthrough.guess(argument):
+            self.guessed.append(guess)
+        if isinstance(option.verdict, LocalReason):
+            self.obstacles.append(Local(option.verdict, spelled))
+        elif option.verdict is Effect.ORIGINAL_PATHS:
+            self.tied_by = self.tied_by or spelled
 
 
 class OptionTable:

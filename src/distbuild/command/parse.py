@@ -4,7 +4,7 @@ Reads the argv once, by the option table, and passes the result to ``decide``. K
 (a callback reads response files), no workers and no processes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from distbuild.command import driver, passthrough
 from distbuild.command.cl import parse as cl
@@ -19,7 +19,7 @@ from distbuild.command.model import (
     PathStyle,
     Role,
 )
-from distbuild.command.options import Effect, Option, ValueForm
+from distbuild.command.options import Option
 from distbuild.command.response import expand
 from distbuild.command.tables.gcc import option_table
 
@@ -92,7 +92,7 @@ def _scan(words: Sequence[str], family: Family) -> Scan:
         if option is None:
             scan.obstacles.append(Local(LocalReason.UNSUPPORTED_OPTION, word))
             continue
-        argument = _argument(word, option, rest)
+        argument = option.read(word, rest)
         if argument is None:
             scan.obstacles.append(Local(LocalReason.UNSUPPORTED_OPTION, word))
             break
@@ -103,30 +103,8 @@ def _scan(words: Sequence[str], family: Family) -> Scan:
     return scan
 
 
-def _argument(word: str, option: Option, rest: Iterator[str]) -> Argument | None:
-    """The option with its value; None if a required value is missing."""
-    joined = word[len(option.spelling) :]
-    if option.shape is ValueForm.SEPARATE or (option.shape is ValueForm.EITHER and not joined):
-        value = next(rest, None)
-        if value is None:
-            return None
-        return Argument(option.spelling, value, True, option.role, option.same_as)
-    if option.shape is ValueForm.FLAG:
-        return Argument(option.spelling, role=option.role, same_as=option.same_as)
-    return Argument(option.spelling, joined, role=option.role, same_as=option.same_as)
-
-
 def _record(scan: Scan, option: Option, argument: Argument) -> None:
-    scan.arguments.append(argument)
-    scan.last[option.meaning] = argument.value
-    if option.guessed:
-        scan.guessed.append(argument.tokens()[0])
-    elif guess := passthrough.guess(argument):
-        scan.guessed.append(guess)
-    if isinstance(option.verdict, LocalReason):
-        scan.obstacles.append(Local(option.verdict, argument.tokens()[0]))
-    elif option.verdict is Effect.ORIGINAL_PATHS:
-        scan.tied_by = scan.tied_by or argument.tokens()[0]
+    scan.record(option, argument)
     if request := passthrough.dependency_request(argument):
         scan.last["-Wp," + request[0]] = request[1]
     elif obstacle := passthrough.obstacle(argument, scan.arguments[-2:-1]):

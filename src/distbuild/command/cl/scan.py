@@ -13,7 +13,7 @@ from distbuild.command import passthrough
 from distbuild.command.cl.rows import tables
 from distbuild.command.cl.words import ReadFile, expand
 from distbuild.command.model import Argument, Family, Local, LocalReason, PathStyle, Role
-from distbuild.command.options import Effect, Option, OptionTable, ValueForm
+from distbuild.command.options import Option, OptionTable, ScannedOptions, ValueForm
 from distbuild.command.tables import gcc
 
 #: Options whose value is a source file, and the language that each gives it.
@@ -24,19 +24,12 @@ _DEPENDENCY_WORDS = ("-MD", "-MMD", "-MP", "-MF", "-MT", "-MQ")
 _tables = functools.cache(tables)
 
 
-class ClScan(msgspec.Struct):
-    """Result of ``scan``."""
+class ClScan(ScannedOptions, kw_only=True):
+    """Result of ``scan``; ``last`` has clang's own options as ``-clang:-MF``."""
 
-    family: Family
     style: PathStyle
-    arguments: list[Argument] = msgspec.field(default_factory=list)
     #: (source, language given by -Tc or -Tp or None, index in ``arguments``).
     sources: list[tuple[str, str | None, int]] = msgspec.field(default_factory=list)
-    #: Canonical option name -> its last value; clang's own options as ``-clang:-MF``.
-    last: dict[str, str | None] = msgspec.field(default_factory=dict)
-    obstacles: list[Local] = msgspec.field(default_factory=list)
-    guessed: list[str] = msgspec.field(default_factory=list)
-    tied_by: str = ""
 
 
 def scan(
@@ -46,7 +39,7 @@ def scan(
     words = expand(argv[1:], cwd, read_file, style, nested=family is Family.CLANG_CL)
     if isinstance(words, Local):
         return words
-    found = ClScan(family, style)
+    found = ClScan(family, style=style)
     rest = iter(words)
     for word in rest:
         if not _take(found, word, rest):
@@ -65,7 +58,7 @@ def _take(scan: ClScan, word: str, rest: Iterator[str]) -> bool:
         else:
             _add_source(scan, Argument("", word, role=Role.SOURCE), word, None)
         return True
-    argument = _argument(word, option, rest)
+    argument = option.read(word, rest)
     if argument is None:
         scan.obstacles.append(Local(LocalReason.UNSUPPORTED_OPTION, word))
         return False
@@ -82,21 +75,6 @@ def _option(word: str, family: Family) -> Option | None:
     return table.find("-" + word[1:])
 
 
-def _argument(word: str, option: Option, rest: Iterator[str]) -> Argument | None:
-    """The option as spelled, with its value; None if a required value is missing."""
-    length = len(option.spelling)
-    spelled, joined = word[:length], word[length:]
-    meaning = option.meaning if option.meaning != spelled else ""
-    if option.shape is ValueForm.SEPARATE or (option.shape is ValueForm.EITHER and not joined):
-        value = next(rest, None)
-        if value is None:
-            return None
-        return Argument(spelled, value, True, option.role, meaning)
-    if option.shape is ValueForm.FLAG:
-        return Argument(word, role=option.role, same_as=meaning)
-    return Argument(spelled, joined, role=option.role, same_as=meaning)
-
-
 def _record(scan: ClScan, option: Option, argument: Argument) -> None:
     if language := TYPED.get(option.meaning):
         _add_source(
@@ -106,16 +84,7 @@ def _record(scan: ClScan, option: Option, argument: Argument) -> None:
             language,
         )
         return
-    scan.arguments.append(argument)
-    scan.last[option.meaning] = argument.value
-    if option.guessed:
-        scan.guessed.append(argument.tokens()[0])
-    elif guess := passthrough.guess(argument):
-        scan.guessed.append(guess)
-    if isinstance(option.verdict, LocalReason):
-        scan.obstacles.append(Local(option.verdict, argument.tokens()[0]))
-    elif option.verdict is Effect.ORIGINAL_PATHS:
-        scan.tied_by = scan.tied_by or argument.tokens()[0]
+    scan.record(option, argument)
     if option.meaning == "-clang:":
         _hand_on(scan, argument)
     elif obstacle := passthrough.obstacle(argument, scan.arguments[-2:-1]):
