@@ -39,54 +39,82 @@ HERE = PathStyle.WINDOWS if os.name == "nt" else PathStyle.POSIX
 
 
 class LocalReason(enum.StrEnum):
-    """Why a command is compiled on the dev box. The value is the name in status and explain."""
+    """Why a command is compiled on the dev box. The value is the name in status and explain,
+    ``meaning`` the sentence that explains it, ``by_design`` True for an expected reason: the
+    command runs locally and silently. Any other is a failure, with a remedy in
+    docs/troubleshooting.md."""
 
-    NOT_A_COMPILER = "not_a_compiler"
-    LINK = "link"
-    PREPROCESS_ONLY = "preprocess_only"
-    DEPENDENCIES_ONLY = "dependencies_only"
-    INFORMATION = "information"
-    STDIN = "stdin"
-    STDOUT = "stdout"
-    NO_SOURCE = "no_source"
-    SEVERAL_SOURCES = "several_sources"
-    SOURCE_MISSING = "source_missing"
-    OTHER_LANGUAGE = "other_language"
-    PROBE = "probe"
-    SPECIAL_INPUT = "special_input"
-    UNKNOWN_LANGUAGE = "unknown_language"
-    PRECOMPILED_HEADER = "precompiled_header"
-    MODULES = "modules"
-    NATIVE_TARGET = "native_target"
-    DEBUG_DATABASE = "debug_database"
-    PROFILE_USE = "profile_use"
-    RUNS_OTHER_CODE = "runs_other_code"
-    ASSEMBLER_INPUT = "assembler_input"
-    OUTPUT_SPECIAL = "output_special"
-    RESPONSE_FILE = "response_file"
-    UNSUPPORTED_OPTION = "unsupported_option"
-    NAMES_A_FILE = "names_a_file"
-    OTHER_FILES = "other_files"
-    FARM_FULL = "farm_full"
-    COMPILER_CRASHED = "compiler_crashed"
-    NAMES_ITS_PLACE = "names_its_place"
-    OUTPUT_NOT_WRITTEN = "output_not_written"
-    NO_WORKER = "no_worker"
-    NO_TOOLCHAIN = "no_toolchain"
-    NO_NAMESPACE = "no_namespace"
-    LEASES_LOST = "leases_lost"
-    RESULT_REFUSED = "result_refused"
-    INPUTS_CHANGED = "inputs_changed"
-    INPUT_NOT_MIRRORED = "input_not_mirrored"
-    HARD_LINKS = "hard_links"
-    UNPROVED_FAILURE = "unproved_failure"
-    SYNCER_ERROR = "syncer_error"
-    SYNCER_STOPPING = "syncer_stopping"
+    meaning: str
+    by_design: bool
 
-    @property
-    def by_design(self) -> bool:
-        """True for an expected reason: the command runs locally and silently."""
-        return self not in _FAILURES
+    def __new__(cls, name: str, meaning: str = "", by_design: bool = True) -> "LocalReason":
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.meaning, member.by_design = meaning, by_design
+        return member
+
+    NOT_A_COMPILER = "not_a_compiler", "the command is not a gcc, clang or cl on this machine"
+    LINK = "link", "linking is done on the dev box; compile with -c to distribute"
+    PREPROCESS_ONLY = (
+        "preprocess_only",
+        "preprocessing (-E, module scans) costs more sent than it saves",
+    )
+    DEPENDENCIES_ONLY = "dependencies_only", "-M and -MM only list dependencies"
+    INFORMATION = "information", "the command only asks the compiler about itself"
+    STDIN = "stdin", "the source comes from standard input"
+    STDOUT = "stdout", "an output goes to standard output"
+    NO_SOURCE = "no_source", "there is no source file in the command"
+    SEVERAL_SOURCES = "several_sources", "one command with several sources"
+    SOURCE_MISSING = "source_missing", "the source cannot be read; the compiler says so itself"
+    OTHER_LANGUAGE = "other_language", "the compiler is one for another language than C and C++"
+    PROBE = "probe", "a configure script tries the compiler out, one small file at a time"
+    SPECIAL_INPUT = "special_input", "the command names a pipe, a device or a private file"
+    UNKNOWN_LANGUAGE = "unknown_language", "the source is in a language that is not distributed"
+    PRECOMPILED_HEADER = "precompiled_header", "a precompiled header is made or would be used"
+    MODULES = "modules", "modules read and write files that are not mirrored"
+    NATIVE_TARGET = "native_target", "the code is for this machine's own processor"
+    DEBUG_DATABASE = "debug_database", "debug information goes into a database that compiles share"
+    PROFILE_USE = "profile_use", "profile data is read from a place that only the compiler knows"
+    RUNS_OTHER_CODE = "runs_other_code", "the compiler would load a plug-in or run another program"
+    ASSEMBLER_INPUT = "assembler_input", "the assembler reads or lacks a file that is not mirrored"
+    OUTPUT_SPECIAL = (
+        "output_special",
+        "an output is not a regular writable file in an existing directory",
+    )
+    RESPONSE_FILE = "response_file", "a response file is too large, nested too deeply, or no file"
+    UNSUPPORTED_OPTION = "unsupported_option", "this option is not known to be safe to distribute"
+    NAMES_A_FILE = "names_a_file", "an unknown option has a value that may name a file"
+    OTHER_FILES = "other_files", "the wrapper sees other files than the syncer (a container?)"
+    FARM_FULL = "farm_full", "all workers were busy and a core of the dev box was idle"
+    COMPILER_CRASHED = (
+        "compiler_crashed",
+        "the worker's compiler crashed; the local compiler shows why",
+    )
+    NAMES_ITS_PLACE = "names_its_place", "the object contains the paths at which it was compiled"
+    HARD_LINKS = "hard_links", "two of its headers are one file, which clang includes once"
+    UNPROVED_FAILURE = (
+        "unproved_failure",
+        "the compile failed before it listed the files that it read",
+    )
+    # Failures:
+    OUTPUT_NOT_WRITTEN = "output_not_written", "the outputs could not be written", False
+    NO_WORKER = "no_worker", "no worker asks for work; see dist_build.exe status", False
+    NO_TOOLCHAIN = (
+        "no_toolchain",
+        "no worker has exactly this compiler; see dist_build.exe status",
+        False,
+    )
+    NO_NAMESPACE = "no_namespace", "only a worker with bubblewrap gives the same bytes here", False
+    LEASES_LOST = "leases_lost", "the workers that took the job did not finish it", False
+    RESULT_REFUSED = (
+        "result_refused",
+        "the workers that took the job sent results that cannot be right",
+        False,
+    )
+    INPUTS_CHANGED = "inputs_changed", "its files kept changing while it was compiled", False
+    INPUT_NOT_MIRRORED = "input_not_mirrored", "it reads a file that could not be mirrored", False
+    SYNCER_ERROR = "syncer_error", "a fault in the syncer; see logs/syncer.log", False
+    SYNCER_STOPPING = "syncer_stopping", "the syncer is being stopped", False
 
     @property
     def is_said(self) -> bool:
@@ -96,20 +124,6 @@ class LocalReason(enum.StrEnum):
 
 #: ``-x`` languages of assembler sources, read as they are or preprocessed.
 ASSEMBLER_LANGUAGES = ("assembler", "assembler-with-cpp")
-_FAILURES = frozenset(
-    {
-        LocalReason.OUTPUT_NOT_WRITTEN,
-        LocalReason.NO_WORKER,
-        LocalReason.NO_TOOLCHAIN,
-        LocalReason.NO_NAMESPACE,
-        LocalReason.LEASES_LOST,
-        LocalReason.RESULT_REFUSED,
-        LocalReason.INPUTS_CHANGED,
-        LocalReason.INPUT_NOT_MIRRORED,
-        LocalReason.SYNCER_ERROR,
-        LocalReason.SYNCER_STOPPING,
-    }
-)
 
 
 class Local(msgspec.Struct, frozen=True):

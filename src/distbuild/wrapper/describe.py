@@ -14,55 +14,11 @@ _COMPILERS = ("gcc", "g++", "cc", "c++", "clang", "clang++", "cl", "clang-cl")
 _LIKE = 0.7
 _MAX_SHOWN = 300
 
-_MEANINGS: Mapping[LocalReason, str] = {
-    LocalReason.NOT_A_COMPILER: "the command is not a gcc, clang or cl on this machine",
-    LocalReason.LINK: "linking is done on the dev box; compile with -c to distribute",
-    LocalReason.PREPROCESS_ONLY: "preprocessing (-E, module scans) costs more sent than it saves",
-    LocalReason.DEPENDENCIES_ONLY: "-M and -MM only list dependencies",
-    LocalReason.INFORMATION: "the command only asks the compiler about itself",
-    LocalReason.STDIN: "the source comes from standard input",
-    LocalReason.STDOUT: "an output goes to standard output",
-    LocalReason.NO_SOURCE: "there is no source file in the command",
-    LocalReason.SEVERAL_SOURCES: "one command with several sources",
-    LocalReason.SOURCE_MISSING: "the source cannot be read; the compiler says so itself",
-    LocalReason.OTHER_LANGUAGE: "the compiler is one for another language than C and C++",
-    LocalReason.PROBE: "a configure script tries the compiler out, one small file at a time",
-    LocalReason.SPECIAL_INPUT: "the command names a pipe, a device or a private file",
-    LocalReason.UNKNOWN_LANGUAGE: "the source is in a language that is not distributed",
-    LocalReason.PRECOMPILED_HEADER: "a precompiled header is made or would be used",
-    LocalReason.MODULES: "modules read and write files that are not mirrored",
-    LocalReason.NATIVE_TARGET: "the code is for this machine's own processor",
-    LocalReason.DEBUG_DATABASE: "debug information goes into a database that compiles share",
-    LocalReason.PROFILE_USE: "profile data is read from a place that only the compiler knows",
-    LocalReason.RUNS_OTHER_CODE: "the compiler would load a plug-in or run another program",
-    LocalReason.ASSEMBLER_INPUT: "the assembler reads or lacks a file that is not mirrored",
-    LocalReason.OUTPUT_SPECIAL: "an output is not a regular writable file in an existing directory",
-    LocalReason.RESPONSE_FILE: "a response file is too large, nested too deeply, or no file",
-    LocalReason.UNSUPPORTED_OPTION: "this option is not known to be safe to distribute",
-    LocalReason.NAMES_A_FILE: "an unknown option has a value that may name a file",
-    LocalReason.OTHER_FILES: "the wrapper sees other files than the syncer (a container?)",
-    LocalReason.FARM_FULL: "all workers were busy and a core of the dev box was idle",
-    LocalReason.COMPILER_CRASHED: "the worker's compiler crashed; the local compiler shows why",
-    LocalReason.HARD_LINKS: "two of its headers are one file, which clang includes once",
-    LocalReason.UNPROVED_FAILURE: "the compile failed before it listed the files that it read",
-    LocalReason.NAMES_ITS_PLACE: "the object contains the paths at which it was compiled",
-    LocalReason.OUTPUT_NOT_WRITTEN: "the outputs could not be written",
-    LocalReason.NO_WORKER: "no worker asks for work; see dist_build.exe status",
-    LocalReason.NO_TOOLCHAIN: "no worker has exactly this compiler; see dist_build.exe status",
-    LocalReason.NO_NAMESPACE: "only a worker with bubblewrap gives the same bytes here",
-    LocalReason.LEASES_LOST: "the workers that took the job did not finish it",
-    LocalReason.RESULT_REFUSED: "the workers that took the job sent results that cannot be right",
-    LocalReason.INPUTS_CHANGED: "its files kept changing while it was compiled",
-    LocalReason.INPUT_NOT_MIRRORED: "it reads a file that could not be mirrored",
-    LocalReason.SYNCER_ERROR: "a fault in the syncer; see logs/syncer.log",
-    LocalReason.SYNCER_STOPPING: "the syncer is being stopped",
-}
-
 
 def meaning(reason: str) -> str:
     """A sentence that explains a reason; "" for one that only a newer syncer knows."""
     try:
-        return _MEANINGS[LocalReason(reason)]
+        return LocalReason(reason).meaning
     except ValueError:
         return ""
 
