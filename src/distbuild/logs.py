@@ -99,11 +99,6 @@ class _StackDump(logging.NullHandler):
         super().close()
 
 
-def close_logging() -> None:
-    """Undo ``set_up_logging``: remove its handlers and close their files."""
-    _replace_handlers()
-
-
 def _replace_handlers(*handlers: logging.Handler) -> None:
     root = logging.getLogger()
     for old in root.handlers[:]:

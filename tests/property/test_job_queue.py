@@ -158,12 +158,6 @@ class Queues(RuleBasedStateMachine):
         if number not in self.answers:
             assert any(w in self.woken for w in self.queue.workers), "nobody is told"
 
-    @precondition(lambda self: self.leases)
-    @rule(data=st.data())
-    def give_up(self, data: st.DataObject) -> None:
-        lease = data.draw(st.sampled_from(list(self.leases)))
-        self.take(self.queue.give_up(lease, REASON, ""))
-
     @precondition(lambda self: self.needs)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
@@ -215,7 +209,6 @@ class Queues(RuleBasedStateMachine):
         for event in (
             lambda: self.queue.finish(lease),
             lambda: self.queue.retry(lease, REASON, "", self.now),
-            lambda: self.queue.give_up(lease, REASON, ""),
         ):
             with pytest.raises(IllegalTransition):
                 event()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.logs import announce, close_logging, say, set_up_logging
+from distbuild.logs import _replace_handlers, announce, say, set_up_logging
 from tests.support.cluster import wait_until
 
 
@@ -29,7 +29,7 @@ def log(tmp_path: Path, stderr: io.StringIO) -> Iterator[Path]:
     before = root.handlers[:], root.level
     path = set_up_logging(tmp_path / "logs", "testd")
     yield path
-    close_logging()
+    _replace_handlers()
     root.handlers, level = before
     root.setLevel(level)
 

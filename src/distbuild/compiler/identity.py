@@ -27,7 +27,7 @@ from distbuild.system.paths import WINDOWS, from_system
 #: A compiler that does not answer a query in this time counts as none.
 ASK_TIMEOUT_S = 30.0
 #: On Windows: a process without a console would otherwise show one for each program that it runs.
-NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+_NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 
 #: TTL of the results of searching PATH and the like (seconds).
 AROUND_S = 1.0
@@ -196,7 +196,7 @@ class Identifier:
                 raise InfrastructureError(f"{driver} is neither gcc nor clang")
             machine = _ask(driver, "-dumpmachine").strip()
             options = [("-E", "-v", "-x", language, "-") for language in ("c", "c++")]
-            searching = [_ask(driver, *words, stdin="", home=around.home) for words in options]
+            searching = [_ask(driver, *words, home=around.home) for words in options]
             ask = self._clang if clang is not None else self._gcc
             asked = ask(driver, f"{number} {machine}", searching, around)
         return self._identity(os.path.realpath(driver), asked, around)
@@ -239,7 +239,7 @@ class Identifier:
             target = _TARGET.search(banner)
             machine = target[1] if target else ""
             options = [("/E", "-v", language, "-") for language in ("/TC", "/TP")]
-            searching = [_ask(driver, *words, stdin="", home=home) for words in options]
+            searching = [_ask(driver, *words, home=home) for words in options]
             facts = _same_everywhere(machine, searching)
             return _DriverFacts(
                 Family.CLANG_CL,
@@ -327,31 +327,39 @@ def _microsoft_parts(directory: str) -> list[str]:
     return [os.path.join(directory, name) for name in names]
 
 
-def asking_environment(driver: str) -> dict[str, str]:
-    """The environment for queries to a driver: none of the variables that change its behaviour."""
+def query(
+    driver: str,
+    words: Iterable[str],
+    *,
+    cwd: str = "/",
+    home: str = NO_HOME,
+    stderr: int = subprocess.PIPE,
+) -> subprocess.CompletedProcess[str]:
+    """Run a driver with none of the variables that change its behaviour. Raises
+    InfrastructureError if it does not run, or not end in ``ASK_TIMEOUT_S``."""
     kept = {n: os.environ[n] for n in ("SystemRoot", "TEMP", "TMP") if n in os.environ}
-    return {"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath), SKIP: driver, **kept}
-
-
-def _ask(driver: str, *options: str, stdin: str | None = None, home: str = NO_HOME) -> str:
+    path = os.environ.get("PATH", os.defpath)
     try:
-        done = subprocess.run(
-            [driver, *options],
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
+        return subprocess.run(
+            [driver, *words],
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**asking_environment(driver), "HOME": home},
-            cwd="/",
+            stderr=stderr,
+            env={"LC_ALL": "C", "PATH": path, SKIP: driver, **kept, "HOME": home},
+            cwd=cwd,
             timeout=ASK_TIMEOUT_S,
             encoding="utf-8",
             errors="surrogateescape",
-            creationflags=NO_WINDOW,
+            creationflags=_NO_WINDOW,
             check=False,
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise InfrastructureError(f"{driver} does not run: {error}") from error
-    return done.stdout
+
+
+def _ask(driver: str, *words: str, home: str = NO_HOME) -> str:
+    """The driver's standard output and error, in the order in which they were written."""
+    return query(driver, words, home=home, stderr=subprocess.STDOUT).stdout
 
 
 def _listed(text: str) -> list[str]:

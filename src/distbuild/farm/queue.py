@@ -248,10 +248,6 @@ class JobQueue(msgspec.Struct):
         self.counters.retried += 1
         return self._wake(job, now)
 
-    def give_up(self, lease: str, reason: LocalReason, detail: str) -> list[Action]:
-        """The job under this lease has to be compiled locally."""
-        return self._give_up(self._holder(lease), reason, detail)
-
     def relieve(self, waited_s: float, now: float) -> list[Action]:
         """The dev box has an idle core: compile there the oldest job, if it has waited so long.
 

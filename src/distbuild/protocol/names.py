@@ -40,7 +40,7 @@ MAX_SAID = 300
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 
-def one_line(text: str, most: int = MAX_SAID) -> str:
-    """``text`` with control characters replaced by spaces, cut to ``most`` characters."""
-    fit = _UNFIT.sub(" ", text[: 4 * most]).strip()
-    return fit if len(fit) <= most else fit[: most - 3] + "..."
+def one_line(text: str) -> str:
+    """``text`` with control characters replaced by spaces, cut to ``MAX_SAID`` characters."""
+    fit = _UNFIT.sub(" ", text[: 4 * MAX_SAID]).strip()
+    return fit if len(fit) <= MAX_SAID else fit[: MAX_SAID - 3] + "..."

@@ -18,7 +18,7 @@ from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.names import client_label
 from distbuild.push.bundles import BlobSource
-from distbuild.push.sending import ContentSender
+from distbuild.push.sending import ContentSender, Progress
 from distbuild.push.worker_client import CONNECT_TIMEOUT_S, WorkerClient
 
 
@@ -143,24 +143,9 @@ class Pusher:
         self._thread = threading.Thread(target=self._run, name=f"push {self.host}", daemon=True)
 
     @property
-    def sent_blobs(self) -> int:
-        """Number of contents sent so far, including a send in flight."""
-        return self._delivery.progress.sent_blobs
-
-    @property
-    def sent_bytes(self) -> int:
-        """Bytes sent so far, compressed."""
-        return self._delivery.progress.sent_bytes
-
-    @property
-    def left_blobs(self) -> int:
-        """Number of requested contents still to be sent."""
-        return self._delivery.progress.left_blobs
-
-    @property
-    def left_bytes(self) -> int:
-        """Bytes still to be sent, not compressed."""
-        return self._delivery.progress.left_bytes
+    def progress(self) -> Progress:
+        """The contents sent so far and still to be sent."""
+        return self._delivery.progress
 
     def start(self) -> None:
         self._thread.start()
@@ -201,7 +186,7 @@ class Pusher:
 
     def silent_s(self) -> float:
         """For how long (seconds) a status is outstanding; 0: none is, or contents are in flight."""
-        is_filled = self._filler.is_at_work or self.left_blobs > 0
+        is_filled = self._filler.is_at_work or self.progress.left_blobs > 0
         return 0.0 if is_filled or not self._asked else time.monotonic() - self._asked
 
     def answered_s(self) -> float | None:
@@ -209,7 +194,7 @@ class Pusher:
         return time.monotonic() - self._heard if self._heard else None
 
     def _may_be_shown(self, max_age_s: float) -> bool:
-        return self._filler.is_at_work or self.left_blobs > 0 or self._is_fresh(max_age_s)
+        return self._filler.is_at_work or self.progress.left_blobs > 0 or self._is_fresh(max_age_s)
 
     def _is_fresh(self, max_age_s: float) -> bool:
         """A worker that is down counts as fresh: its status is requested repeatedly anyway."""

@@ -18,20 +18,18 @@ from distbuild.command import probe as toolchain
 from distbuild.command.model import CompileCommand, Family
 from distbuild.compiler.find import find_driver
 from distbuild.compiler.identity import (
-    NO_WINDOW,
     Around,
     Identifier,
     Identity,
     are_as_identified,
     around,
-    asking_environment,
+    query,
     state_of,
 )
 from distbuild.mirror.digest_cache import StatKey, stat_key
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.system.paths import WINDOWS, to_system
 
-PROBE_TIMEOUT_S = 30.0
 #: A compiler's parts are checked for changes after this time (seconds); its driver for each job.
 LOOK_S = 1.0
 #: More pairs of a compiler and its environment than any machine has.
@@ -164,21 +162,5 @@ class Compilers:
         )
 
 
-def _ask(
-    driver: Driver, words: tuple[str, ...], cwd: str = "/"
-) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            [driver.path, *words],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env={**asking_environment(driver.path), "HOME": driver.around.home},
-            cwd=cwd,
-            timeout=PROBE_TIMEOUT_S,
-            encoding="utf-8",
-            errors="surrogateescape",
-            creationflags=NO_WINDOW,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise InfrastructureError(f"{driver.path} does not run: {error}") from error
+def _ask(driver: Driver, words: Iterable[str], cwd: str = "/") -> subprocess.CompletedProcess[str]:
+    return query(driver.path, words, cwd=cwd, home=driver.around.home)

@@ -164,8 +164,8 @@ def _reply(service: Service, message: messages.SubmitRequest, gone: OneShot) -> 
 def _add_worker_routes(app: Flask, gate: Gate, service: Service) -> None:
     @app.post("/api/v1/mirror/pull")
     def pull() -> Response:
-        return packed(service.pull(gate.message(the_call(gate), "worker", messages.PullRequest)))
+        return packed(service.pull(gate.message(the_call(gate), messages.PullRequest)))
 
     @app.post("/api/v1/mirror/blobs")
     def blobs() -> Response:
-        return packed(service.blobs(gate.message(the_call(gate), "worker", messages.BlobRequest)))
+        return packed(service.blobs(gate.message(the_call(gate), messages.BlobRequest)))

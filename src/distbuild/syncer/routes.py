@@ -70,9 +70,9 @@ class Gate:
         if not carries(call.authorization, self._user):
             raise RequestRefused(401, "the token of the syncer's user is needed (state/user_token)")
 
-    def message(self, call: Call, role: Role, kind: type[T]) -> T:
-        """Decode the body of an admitted sender. Raises RequestRefused and ProtocolError."""
-        self.admit(call, role)
+    def message(self, call: Call, kind: type[T]) -> T:
+        """Decode the body of a worker's request. Raises RequestRefused and ProtocolError."""
+        self.admit(call, "worker")
         return messages.decode(call.body, kind)
 
     def submitted(self, call: Call) -> messages.SubmitRequest:
@@ -168,14 +168,14 @@ def make_handlers(service: Service, gate: Gate) -> dict[str, Handler]:
     def lease(call: Call) -> Steps:
         if len(call.body) > MAX_LEASE_BYTES:
             raise RequestRefused(413, "the lease request is too long")
-        message = gate.message(call, "worker", messages.LeaseRequest)
+        message = gate.message(call, messages.LeaseRequest)
         same_version(message.version)
         return service.lease(message)
 
     def renew(call: Call) -> Steps:
         if len(call.body) > MAX_RENEW_BYTES:
             raise RequestRefused(413, "more leases than any worker has")
-        return service.renew(gate.message(call, "worker", messages.RenewRequest))
+        return service.renew(gate.message(call, messages.RenewRequest))
 
     return {
         "/api/v1/run": _guarded(run),
@@ -186,7 +186,7 @@ def make_handlers(service: Service, gate: Gate) -> dict[str, Handler]:
 
 
 def _take_results(service: Service, gate: Gate, call: Call) -> Later:
-    batch = gate.message(call, "worker", messages.ReceivedBatch)
+    batch = gate.message(call, messages.ReceivedBatch)
     answered: list[OneShot] = []
     try:
         # On TooMuchAtOnce the worker sends the batch again; results accepted here are then dropped.

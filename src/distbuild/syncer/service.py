@@ -95,7 +95,9 @@ class Service:
         up have it."""
         target = self._parts.mirroring.settle()
         counts = self._parts.mirroring.manifest.counts()
-        before = {p.host: (p.sent_blobs, p.sent_bytes) for p in self._parts.pushers}
+        before = {
+            p.host: (p.progress.sent_blobs, p.progress.sent_bytes) for p in self._parts.pushers
+        }
         for pusher in self._parts.pushers:
             pusher.notify()
         while True:
@@ -113,10 +115,10 @@ class Service:
         return {
             "worker": pusher.host,
             "done": pusher.up and not pusher.error and pusher.generation >= target,
-            "sent_files": pusher.sent_blobs - blobs,
-            "sent_bytes": pusher.sent_bytes - size,
-            "left_files": pusher.left_blobs,
-            "left_bytes": pusher.left_bytes,
+            "sent_files": pusher.progress.sent_blobs - blobs,
+            "sent_bytes": pusher.progress.sent_bytes - size,
+            "left_files": pusher.progress.left_blobs,
+            "left_bytes": pusher.progress.left_bytes,
             "error": pusher.error,
         }
 

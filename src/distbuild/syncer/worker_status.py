@@ -100,8 +100,8 @@ class WorkerView:
             **self._as_seen(seen),
             "mirrored_generation": pusher.generation,
             "pushes": pusher.pushes,
-            "left_files": pusher.left_blobs,
-            "left_bytes": pusher.left_bytes,
+            "left_files": pusher.progress.left_blobs,
+            "left_bytes": pusher.progress.left_bytes,
         }
 
     def _as_seen(self, seen: Seen | None) -> dict[str, Any]:

@@ -46,7 +46,6 @@ from distbuild.worker.tree.trees import Trees
 FAREWELL_S = 2.0
 _SLOTS_PER_JOB_AHEAD = 4
 _CONFIG_ERROR = 2
-_MAX_HOST = 253  # RFC 1035
 #: Threads that read requests and send responses; the app has threads of its own.
 SERVER_THREADS = 2
 MAX_CONNECTIONS = 1024

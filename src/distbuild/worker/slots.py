@@ -120,11 +120,6 @@ class Slots(Generic[T]):
         with self._changed:
             self._changed.wait_for(lambda: not self._used)
 
-    def wait_asked(self, count: int, timeout_s: float) -> bool:
-        """Wait until ``count`` askers are waiting; False after the timeout."""
-        with self._changed:
-            return self._changed.wait_for(lambda: len(self._askers) >= count, timeout_s)
-
     def _is_worth_asking(self) -> bool:
         return self._free > 0 or (self._moved and 2 * len(self._line) <= self._ahead)
 

@@ -97,7 +97,7 @@ def test_an_empty_worker_gets_everything_and_then_the_changes(pushed: Pushed) ->
     pushed.write("y.h", "2")
     pushed.wait()
     assert pushed.sent() == [f"since {first} with 1"]
-    assert pushed.pusher.sent_blobs == 2
+    assert pushed.pusher.progress.sent_blobs == 2
 
 
 def test_a_worker_with_the_same_tree_gets_nothing(pushed: Pushed) -> None:
@@ -315,9 +315,9 @@ def test_a_status_of_a_worker_that_is_sent_contents_is_not_waited_for(pushed: Pu
     pusher = pushed.pusher
     pusher.up = True
     assert not pusher._may_be_shown(0.0)
-    pusher._delivery.progress.left_blobs = 1
+    pusher.progress.left_blobs = 1
     assert pusher._may_be_shown(0.0)
-    pusher._delivery.progress.left_blobs = 0
+    pusher.progress.left_blobs = 0
     pusher._filler.is_at_work = True
     assert pusher._may_be_shown(0.0)
 
@@ -406,14 +406,18 @@ def test_what_is_still_to_be_sent_is_shown_until_it_is_sent(
     take = pushed.client.blobs
 
     def blobs(sent: list[Bundle]) -> None:
-        seen.append((pusher.left_blobs, pusher.left_bytes))
+        seen.append((pusher.progress.left_blobs, pusher.progress.left_bytes))
         take(sent)
 
     monkeypatch.setattr(pushed.client, "blobs", blobs)
     pushed.start()
     pushed.wait()
     assert seen[0] == (6, 26)
-    assert (pusher.left_blobs, pusher.left_bytes, pusher.sent_blobs) == (0, 0, 6)
+    assert (pusher.progress.left_blobs, pusher.progress.left_bytes, pusher.progress.sent_blobs) == (
+        0,
+        0,
+        6,
+    )
 
 
 def test_a_delivery_ends_at_its_first_failure(pushed: Pushed) -> None:

@@ -274,7 +274,7 @@ def test_install_tells_what_this_call_sends(serving: Serving) -> None:
     serving.pusher.start()
     serving.client.wait_until(lambda: serving.pusher.up)
     [*_, first] = serving.service.install()
-    assert serving.pusher.sent_blobs == 1
+    assert serving.pusher.progress.sent_blobs == 1
     [*_, second] = serving.service.install()
     assert first["workers"][0]["sent_files"] <= 1
     assert (second["workers"][0]["sent_files"], second["workers"][0]["sent_bytes"]) == (0, 0)

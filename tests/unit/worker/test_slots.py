@@ -13,6 +13,12 @@ def test_all_free_slots_go_to_the_only_one_who_asks() -> None:
     assert slots.take() == Offer(3)
 
 
+def wait_asked(slots: Slots[str], count: int) -> None:
+    """Wait until so many askers are waiting."""
+    with slots._changed:
+        assert slots._changed.wait_for(lambda: len(slots._askers) >= count, WAIT_S)
+
+
 def test_slots_are_given_in_the_order_of_asking() -> None:
     slots = Slots[str](1)
     assert slots.take() == Offer(1)
@@ -27,7 +33,7 @@ def test_slots_are_given_in_the_order_of_asking() -> None:
     for name in "abc":
         thread = threading.Thread(target=ask, args=(name,))
         thread.start()
-        assert slots.wait_asked(len(threads) + 1, WAIT_S)
+        wait_asked(slots, len(threads) + 1)
         threads.append(thread)
     slots.settle(Offer(1))
     for thread in threads:
@@ -40,7 +46,7 @@ def test_who_asks_together_shares_what_is_free() -> None:
     assert slots.take() == Offer(4)
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(slots.take) for _ in range(2)]
-        assert slots.wait_asked(2, WAIT_S)
+        wait_asked(slots, 2)
         slots.settle(Offer(4))
         assert [future.result(WAIT_S) for future in asked] == [Offer(2), Offer(2)]
 
@@ -98,7 +104,7 @@ def test_a_line_that_was_offered_in_vain_is_not_offered_again_until_it_moves() -
     assert slots.settle(slots.take()) == []
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(slots.take)
-        assert slots.wait_asked(1, WAIT_S)
+        wait_asked(slots, 1)
         assert not asked.done()
         assert slots.next() is None
         assert asked.result(WAIT_S) == Offer(1, 2)

@@ -181,10 +181,6 @@ _CLANGS = tuple(
 )
 
 
-#: All rows with a name; used by the tests to generate commands.
-ALL_ROWS = (*_ROWS, *_CORE)
-
-
 def tables(family: Family) -> tuple[OptionTable, OptionTable]:
     """The tables for arguments that begin with "/" and for those that begin with "-"."""
     slash = OptionTable(_ROWS, (), family)

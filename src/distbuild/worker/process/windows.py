@@ -37,23 +37,8 @@ _FIRST_EXCEPTION = 0xC0000000
 _CODES = 1 << 32
 
 
-class WindowsCancellation:
+class WindowsCancellation(OneShot):
     """A request to end a process."""
-
-    def __init__(self) -> None:
-        self._signal = OneShot()
-
-    def set(self) -> None:
-        """Request the end; thread-safe and idempotent."""
-        self._signal.set()
-
-    def is_set(self) -> bool:
-        """Whether the end has been requested."""
-        return self._signal.is_set()
-
-    def then(self, callback: Callable[[], None]) -> None:
-        """Call ``callback``, which must not block, once the end has been requested."""
-        self._signal.then(callback)
 
     def close(self) -> None:
         """Nothing to free."""

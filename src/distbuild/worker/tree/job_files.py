@@ -16,7 +16,7 @@ from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import DirectoryEntry, Entry, FileEntry, JobFile, SymlinkEntry
 from distbuild.system import disk
 from distbuild.worker.tree.on_disk import DiskTree
-from distbuild.worker.tree.paths import check_entry, check_path, parents, to_text
+from distbuild.worker.tree.paths import check_entry, check_path, parents
 from distbuild.worker.tree.store import Store, translated
 
 
@@ -68,7 +68,7 @@ class JobFiles:
         for file in files:
             check_entry(file.path, file.entry)
             if file.blob.digest != file.entry.digest:
-                raise ProtocolError(f"{to_text(file.path)!r} comes with another file's content")
+                raise ProtocolError(f"{os.fsdecode(file.path)!r} comes with another file's content")
             self._store.put(file.blob)
         with contextlib.ExitStack() as stack:
             for directory in sorted({check_path(path) for path in directories}):
@@ -83,7 +83,7 @@ class JobFiles:
     def _take_directory(self, path: bytes) -> None:
         with self._freed, translated():
             self._directories[path] = self._directories.get(path, 0) + 1
-            real = resolve(to_text(path), self._lookup)
+            real = resolve(os.fsdecode(path), self._lookup)
             if real is None:
                 self._check_parents(path)
                 self._ground.put_directory(path)
@@ -98,7 +98,7 @@ class JobFiles:
     def _take_file(self, path: bytes, entry: FileEntry) -> bytes:
         with self._freed, translated():
             parent, _, name = path.rpartition(b"/")
-            real_parent = resolve(to_text(parent), self._lookup)
+            real_parent = resolve(os.fsdecode(parent), self._lookup)
             real = path if real_parent is None else _join(real_parent, name)
             self._check_parents(real)
             self._freed.wait_for(lambda: self._may_take(real, entry))
@@ -106,9 +106,9 @@ class JobFiles:
             if held is not None:
                 held.jobs += 1
                 return real
-            if self._lookup(to_text(real)) != entry:
+            if self._lookup(os.fsdecode(real)) != entry:
                 if self._ground.is_directory(real):
-                    raise ProtocolError(f"{to_text(real)!r} is a directory")
+                    raise ProtocolError(f"{os.fsdecode(real)!r} is a directory")
                 self._ground.put(real, entry)
             self._files[real] = _Held(entry, 1)
             return real
@@ -125,7 +125,7 @@ class JobFiles:
                 return
             del self._files[path]
             self._freed.notify_all()
-            usual = self._lookup(to_text(path))
+            usual = self._lookup(os.fsdecode(path))
             if usual == held.entry or isinstance(usual, DirectoryEntry):
                 return
             if usual is None:
@@ -151,10 +151,10 @@ class JobFiles:
 
     def _check_parents(self, path: bytes) -> None:
         for parent in parents(path):
-            entry = self._lookup(to_text(parent))
+            entry = self._lookup(os.fsdecode(parent))
             if entry is not None and not isinstance(entry, DirectoryEntry):
                 kind = "symlink" if isinstance(entry, SymlinkEntry) else "file"
-                raise ProtocolError(f"{to_text(path)!r} is below a {kind}")
+                raise ProtocolError(f"{os.fsdecode(path)!r} is below a {kind}")
 
 
 def _join(parent: str, name: bytes) -> bytes:

@@ -226,11 +226,6 @@ def _inside(parts: list[bytes], depth: int) -> list[bytes]:
     return kept
 
 
-def to_text(path: bytes) -> str:
-    """A path as this system's ``str`` (surrogateescape)."""
-    return os.fsdecode(path)
-
-
 #: The longest path that a Windows program opens by default: MAX_PATH without the NUL.
 MAX_CHARACTERS = 259
 #: Characters for the number that follows the root of a tree that is made anew.
