@@ -35,7 +35,7 @@ def _read_umask() -> int:
 
 
 #: If it allows the build's mode bits, no fchmod(2) is needed, which would cause an inotify event.
-_OUR_UMASK = _read_umask()
+OUR_UMASK = _read_umask()
 #: Errors of file systems and kernels that support no unnamed files.
 _NO_TMPFILE = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSYS, errno.EINVAL})
 _TMPFILE = getattr(os, "O_TMPFILE", 0)
@@ -162,11 +162,11 @@ class _Written:
         # As open(2) sets it for the compiler, which makes no programs.
         self._mode = _FULL & ~rights.umask
         self._into_old = into_old
-        masked = rights.umask != _OUR_UMASK and not _has_default_acl(directory)
+        masked = rights.umask != OUR_UMASK and not _has_default_acl(directory)
         self._handle = self._open(directory, self._mode if masked else _FULL)
         try:
             self._write(self._handle)
-            if masked and self._mode & _OUR_UMASK and sys.platform != "win32":
+            if masked and self._mode & OUR_UMASK and sys.platform != "win32":
                 os.fchmod(self._handle, self._mode)
             if rights.group not in _OUR_GROUPS and not _gives_its_group(directory):
                 os.fchown(self._handle, -1, rights.group)

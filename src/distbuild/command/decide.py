@@ -231,16 +231,12 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
         source=source,
         language=language,
         search_dirs=search_dirs(scan.arguments),
-        input_files=_values(scan, Role.INPUT_FILE, Role.UNLISTED_FILE),
+        input_files=scan.values(Role.INPUT_FILE, Role.UNLISTED_FILE),
         tied_by=tied_by or ("the directory /" if _plain(cwd) == "/" else ""),
-        unlisted_files=_values(scan, Role.UNLISTED_FILE),
+        unlisted_files=scan.values(Role.UNLISTED_FILE),
         guessed=tuple(scan.guessed),
         **names,
     )
-
-
-def _values(scan: Scan, *roles: Role) -> tuple[str, ...]:
-    return tuple(a.value for a in scan.arguments if a.role in roles and a.value is not None)
 
 
 def _dependencies(last: dict[str, str | None], source: str) -> Dependencies | None:

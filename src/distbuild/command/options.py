@@ -77,6 +77,10 @@ class ScannedOptions(msgspec.Struct):
     guessed: list[str] = msgspec.field(default_factory=list)
     tied_by: str = ""
 
+    def values(self, *roles: Role) -> tuple[str, ...]:
+        """The values of the options in these roles."""
+        return tuple(a.value for a in self.arguments if a.role in roles and a.value is not None)
+
     def record(self, option: Option, argument: Argument) -> None:
         """Add an option that was read."""
         self.arguments.append(argument)

@@ -37,7 +37,7 @@ from distbuild.wrapper.syncer_client import (
     verbosity,
     without_ourselves,
 )
-from distbuild.write_outputs import Rights, is_same_directory, write_outputs
+from distbuild.write_outputs import OUR_UMASK, Rights, is_same_directory, write_outputs
 
 #: Set by the launcher: why the command is not to be submitted to the syncer.
 OBSTACLE = "DIST_BUILD_OBSTACLE"
@@ -114,7 +114,7 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
         reply = connect().compile(request)
         if reply.outcome == "done":
             _check(argv, os.fsdecode(request.cwd), reply)
-            write_outputs(reply.outputs, reply.removed, Rights(_umask()), reply.rewritten)
+            write_outputs(reply.outputs, reply.removed, Rights(OUR_UMASK), reply.rewritten)
             _say_worker(reply, verbose, began)
             return _give_back(reply)
     except DistBuildError as error:
@@ -185,13 +185,6 @@ def _say_once(reply: SubmitReply, why: str) -> None:
         return
     if is_first(find_home().state / "said", reply.reason, unknown=not reply.silent):
         _say(f"compiled locally: {why}{ADVICE}")
-
-
-def _umask() -> int:
-    # No system call only reads it; this process has one thread.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _die_of(number: signal.Signals) -> NoReturn:

@@ -158,15 +158,15 @@ def _command(scan: ClScan, compiler: str, cwd: str, language: str) -> CompileCom
         source=source,
         language=language,
         output=output,
-        search_dirs=_values(scan, Role.INPUT_DIR),
-        input_files=_values(scan, Role.INPUT_FILE, Role.UNLISTED_FILE),
+        search_dirs=scan.values(Role.INPUT_DIR),
+        input_files=scan.values(Role.INPUT_FILE, Role.UNLISTED_FILE),
         dependencies=dependencies,
         output_dirs=tuple(sorted(directories)),
         # clang-cl records its cc1 arguments, paths included, in the object. It therefore runs
         # unchanged, and not at all where the paths would differ.
         tied_by=scan.tied_by or ("clang-cl" if scan.style is PathStyle.POSIX else ""),
         by_products=tuple(_listings(scan, source)),
-        unlisted_files=_values(scan, Role.UNLISTED_FILE),
+        unlisted_files=scan.values(Role.UNLISTED_FILE),
         guessed=tuple(scan.guessed),
         style=scan.style,
     )
@@ -195,7 +195,3 @@ def _bad_output(scan: ClScan, cwd: str, places: list[str]) -> Local | None:
             return Local(LocalReason.OUTPUT_SPECIAL, "/")  # no sandbox has a private root
         taken.add(place)
     return None
-
-
-def _values(scan: ClScan, *roles: Role) -> tuple[str, ...]:
-    return tuple(a.value for a in scan.arguments if a.role in roles and a.value is not None)
