@@ -17,17 +17,9 @@ _PREPROCESSOR_FLAGS = frozenset(
 )
 #: GNU as: arguments that name no file and write none; "Command-Line Options" of its manual, 2.40.
 #: Not -a (a listing, with the name of a temporary file), --MD, -o.
-_ASSEMBLER = (
-    "--compress-debug-sections",
-    "--elf-stt-common=",
-    "--generate-missing-build-notes=",
-    "--hash-size=",
-    "--multibyte-handling=",
-    "--no-pad-sections",
-    "--size-check=",
-    "--warn",
-    "-W",
-    "-m",
+_ASSEMBLER = tuple(
+    "--compress-debug-sections --elf-stt-common= --generate-missing-build-notes= --hash-size="
+    " --multibyte-handling= --no-pad-sections --size-check= --warn -W -m".split()
 )
 _ASSEMBLER_FLAGS = frozenset(
     "--32 --64 --x32 --alternate --divide --execstack --fatal-warnings --keep-locals --no-warn"

@@ -13,30 +13,9 @@ from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 
 #: Options that move, add or remove built-in search directories, or the implicit include.
 _PROBED = frozenset(
-    (
-        "--gcc-toolchain=",
-        "--sysroot",
-        "--target=",
-        "-X",
-        "-ansi",
-        "-ffreestanding",
-        "-fhosted",
-        "-fno-hosted",
-        "-isysroot",
-        "-m16",
-        "-m32",
-        "-m64",
-        "-mx32",
-        "-no-canonical-prefixes",
-        "-nobuiltininc",
-        "-nostdinc",
-        "-nostdinc++",
-        "-nostdlibinc",
-        "-resource-dir",
-        "-resource-dir=",
-        "-stdlib=",
-        "-target",
-    )
+    "--gcc-toolchain= --sysroot --target= -X -ansi -ffreestanding -fhosted -fno-hosted -isysroot"
+    " -m16 -m32 -m64 -mx32 -no-canonical-prefixes -nobuiltininc -nostdinc -nostdinc++ -nostdlibinc"
+    " -resource-dir -resource-dir= -stdlib= -target".split()
 )
 _PROBED_PREFIXES = ("-mabi=", "-march=", "-mcpu=", "-mfloat-abi=", "-mfpu=", "-mthumb", "-marm")
 
@@ -46,28 +25,9 @@ _IMPLICIT = re.compile(r'^# \d+ "(/[^"]*)" 1 3', re.MULTILINE)
 
 #: Variables passed to a worker's compiler, besides LC_* and certain values of TERMINFO and PWD.
 ALLOWED_ENV = frozenset(
-    (
-        "CLICOLOR_FORCE",
-        "COLORTERM",
-        "COLUMNS",
-        "CPATH",
-        "CPLUS_INCLUDE_PATH",
-        "C_INCLUDE_PATH",
-        "EXTERNAL_INCLUDE",
-        "GCC_COLORS",
-        "GCC_EXTRA_DIAGNOSTIC_OUTPUT",
-        "GCC_URLS",
-        "INCLUDE",
-        "LANG",
-        "LANGUAGE",
-        "NO_COLOR",
-        "OBJCPLUS_INCLUDE_PATH",
-        "OBJC_INCLUDE_PATH",
-        "SOURCE_DATE_EPOCH",
-        "TERM",
-        "TERM_URLS",
-        "TZ",
-    )
+    "CLICOLOR_FORCE COLORTERM COLUMNS CPATH CPLUS_INCLUDE_PATH C_INCLUDE_PATH EXTERNAL_INCLUDE"
+    " GCC_COLORS GCC_EXTRA_DIAGNOSTIC_OUTPUT GCC_URLS INCLUDE LANG LANGUAGE NO_COLOR"
+    " OBJCPLUS_INCLUDE_PATH OBJC_INCLUDE_PATH SOURCE_DATE_EPOCH TERM TERM_URLS TZ".split()
 )
 ALLOWED_ENV_PREFIXES = ("LC_",)
 
@@ -75,52 +35,26 @@ ALLOWED_ENV_PREFIXES = ("LC_",)
 _INLINE = ("b64:", "hex:")
 #: Locations of the dev box's programs, libraries, configuration and terminal descriptions. The
 #: files that they name stay on the dev box.
-_LOCATES = (
-    "HOME",
-    "LD_LIBRARY_PATH",
-    "LD_PRELOAD",
-    "PATH",
-    "TERMINFO",
-    "TERMINFO_DIRS",
-)
+_LOCATES = tuple("HOME LD_LIBRARY_PATH LD_PRELOAD PATH TERMINFO TERMINFO_DIRS".split())
 
 #: Bazel's PWD: the current directory of any process, so all machines record the same path.
 _CWD_OF_PROCESS = "/proc/self/cwd"
 _PROC = "/proc/"
 
-_RUNS_OTHER_CODE = (
-    "CCC_ADD_ARGS",
-    "CCC_OVERRIDE_OPTIONS",
-    "CLANG_CONFIG_FILE_SYSTEM_DIR",
-    "CLANG_CONFIG_FILE_USER_DIR",
-    "COMPILER_PATH",
-    "GCC_COMPARE_DEBUG",
-    "GCC_EXEC_PREFIX",
-    "GCONV_PATH",
-    "LD_AUDIT",
+_RUNS_OTHER_CODE = tuple(
+    "CCC_ADD_ARGS CCC_OVERRIDE_OPTIONS CLANG_CONFIG_FILE_SYSTEM_DIR CLANG_CONFIG_FILE_USER_DIR"
+    " COMPILER_PATH GCC_COMPARE_DEBUG GCC_EXEC_PREFIX GCONV_PATH LD_AUDIT".split()
 )
-_WRITES_OR_MOVES = (
-    "CC_LOG_DIAGNOSTICS",
-    "CC_PRINT_HEADERS",
-    "CC_PRINT_INTERNAL_STAT",
-    "CC_PRINT_OPTIONS",
-    "CC_PRINT_PROC_STAT",
-    "CLANG_NO_DEFAULT_CONFIG",
-    "DEPENDENCIES_OUTPUT",
-    "LOCPATH",
-    "SDKROOT",
-    "SUNPRO_DEPENDENCIES",
+_WRITES_OR_MOVES = tuple(
+    "CC_LOG_DIAGNOSTICS CC_PRINT_HEADERS CC_PRINT_INTERNAL_STAT CC_PRINT_OPTIONS"
+    " CC_PRINT_PROC_STAT CLANG_NO_DEFAULT_CONFIG DEPENDENCIES_OUTPUT LOCPATH SDKROOT"
+    " SUNPRO_DEPENDENCIES".split()
 )
 #: Minimum release of Apple's systems for the code, and what is recorded for Apple's tools.
-_CHOOSES_SYSTEM = (
-    "DRIVERKIT_DEPLOYMENT_TARGET",
-    "IPHONEOS_DEPLOYMENT_TARGET",
-    "MACOSX_DEPLOYMENT_TARGET",
-    "RC_DEBUG_OPTIONS",
-    "RC_DEBUG_PREFIX_MAP",
-    "TVOS_DEPLOYMENT_TARGET",
-    "WATCHOS_DEPLOYMENT_TARGET",
-    "XROS_DEPLOYMENT_TARGET",
+_CHOOSES_SYSTEM = tuple(
+    "DRIVERKIT_DEPLOYMENT_TARGET IPHONEOS_DEPLOYMENT_TARGET MACOSX_DEPLOYMENT_TARGET"
+    " RC_DEBUG_OPTIONS RC_DEBUG_PREFIX_MAP TVOS_DEPLOYMENT_TARGET WATCHOS_DEPLOYMENT_TARGET"
+    " XROS_DEPLOYMENT_TARGET".split()
 )
 _NOT_MODELLED = (*_WRITES_OR_MOVES, *_CHOOSES_SYSTEM)
 _OBSTACLES = frozenset((*_RUNS_OTHER_CODE, *_NOT_MODELLED))

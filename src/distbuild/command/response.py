@@ -1,12 +1,13 @@
 """Interprets files that are part of a command line: response files, and mappers of modules.
 
-Expands @file arguments as the GNU drivers do (libiberty, expandargv), within size bounds. Knows no
-option and no file system: a callback reads the files.
+Expands @file arguments as the GNU drivers do (libiberty, expandargv), or with other rules for the
+words in a file, within size bounds. Knows no option and no file system: a callback reads the files.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-from distbuild.command.model import Local, LocalReason
+from distbuild.command.model import Local, LocalReason, PathStyle
 from distbuild.command.process_paths import is_of_process
 
 #: Nesting depth of response files; a real build nests two or three.
@@ -25,16 +26,63 @@ class _RefusedError(Exception):
     """Internal: a response file is not expanded; carries its argument."""
 
 
-def expand(argv: Sequence[str], cwd: str, read_file: ReadFile) -> list[str] | Local:
-    """``argv`` with every readable @file, also a nested one, replaced by its words.
+def expand(
+    words: Sequence[str],
+    cwd: str,
+    read_file: ReadFile,
+    split: Callable[[bytes], list[str]] | None = None,
+    style: PathStyle = PathStyle.POSIX,
+    *,
+    nested: bool = True,
+) -> list[str] | Local:
+    """``words`` with every readable @file replaced by its words.
 
-    An unreadable file stays a literal argument, as in the drivers.
+    ``split`` returns the words in a file's content; ValueError: it is no text; None: as the GNU
+    drivers. ``nested``: response files may name others. An unreadable file stays a literal
+    argument, as in the drivers.
     """
-    budget = [MAX_BYTES]
+    expansion = _Expansion(cwd, read_file, split or _split_file, style, nested)
     try:
-        return list(_words(argv, cwd, read_file, budget, 0))
+        return list(expansion.words(words, 0))
     except _RefusedError as refused:
         return Local(LocalReason.RESPONSE_FILE, str(refused))
+
+
+@dataclass
+class _Expansion:
+    cwd: str
+    read_file: ReadFile
+    split: Callable[[bytes], list[str]]
+    style: PathStyle
+    nested: bool
+    #: Bytes that may still be read.
+    budget: int = MAX_BYTES
+
+    def words(self, words: Sequence[str], depth: int) -> Iterator[str]:
+        """``words``, in a response file at this depth, expanded. Raises _RefusedError."""
+        for word in words:
+            is_file = len(word) > 1 and word.startswith("@") and (self.nested or depth == 0)
+            path = self.style.absolute(self.cwd, word[1:]) if is_file else ""
+            if path and is_of_process(path):
+                raise _RefusedError(word)  # perhaps a pipe, and of another process
+            data = self.read_file(path) if path else None
+            if data is None:
+                yield word
+                continue
+            self.budget -= len(data)
+            if depth == MAX_DEPTH or self.budget < 0:
+                raise _RefusedError(word)
+            try:
+                inner = self.split(data)
+            except ValueError:
+                raise _RefusedError(word) from None
+            yield from self.words(inner, depth + 1)
+
+
+def _split_file(data: bytes) -> list[str]:
+    if b"\0" in data:
+        raise ValueError
+    return split_gnu(data.decode("utf-8", "surrogateescape"))
 
 
 def is_inert_mapper(text: bytes) -> bool:
@@ -75,29 +123,3 @@ def _quoted(character: str, quote: str, word: list[str]) -> str:
         return ""
     word.append(character)
     return quote
-
-
-def _words(
-    words: Sequence[str], cwd: str, read_file: ReadFile, budget: list[int], depth: int
-) -> Iterator[str]:
-    for word in words:
-        path = _absolute(cwd, word[1:]) if _names_file(word) else ""
-        if path and is_of_process(path):
-            raise _RefusedError(word)  # perhaps a pipe, and of another process
-        data = read_file(path) if path else None
-        if data is None:
-            yield word
-            continue
-        budget[0] -= len(data)
-        if depth == MAX_DEPTH or budget[0] < 0 or b"\0" in data:
-            raise _RefusedError(word)
-        inner = split_gnu(data.decode("utf-8", "surrogateescape"))
-        yield from _words(inner, cwd, read_file, budget, depth + 1)
-
-
-def _names_file(word: str) -> bool:
-    return len(word) > 1 and word.startswith("@")
-
-
-def _absolute(cwd: str, path: str) -> str:
-    return path if path.startswith("/") else f"{cwd.rstrip('/')}/{path}"

@@ -99,18 +99,7 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
     return [*lines, "workers", *worker_table(status["workers"], compilers)]
 
 
-_COLUMNS = (
-    "host",
-    "state",
-    "heard",
-    "slots",
-    "running",
-    "done",
-    "free",
-    "sandbox",
-    "compilers",
-    "",
-)
+_COLUMNS = (*"host state heard slots running done free sandbox compilers".split(), "")
 
 
 def worker_table(workers: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -> list[str]:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbuild.command.cl.words import decoded, expand, split_windows, with_environment
+from distbuild.command.cl.words import decoded, split_file, split_windows, with_environment
 from distbuild.command.model import Local, PathStyle
+from distbuild.command.response import expand
 
 
 @pytest.mark.parametrize(
@@ -73,14 +74,14 @@ def test_response_files_nest_for_clang_only() -> None:
     files = {"/w/a": b"/DA @b", "/w/b": b"/DB"}
 
     def words(*, nested: bool) -> list[str] | Local:
-        return expand(["@a", "x.c"], "/w", files.get, PathStyle.POSIX, nested=nested)
+        return expand(["@a", "x.c"], "/w", files.get, split_file, PathStyle.POSIX, nested=nested)
 
     assert words(nested=True) == ["/DA", "/DB", "x.c"]
     assert words(nested=False) == ["/DA", "@b", "x.c"]
 
 
 def test_a_response_file_that_names_itself_is_refused() -> None:
-    found = expand(["@a"], "/w", lambda _: b"@a", PathStyle.POSIX, nested=True)
+    found = expand(["@a"], "/w", lambda _: b"@a", split_file, PathStyle.POSIX, nested=True)
 
     assert isinstance(found, Local)
 
@@ -88,7 +89,9 @@ def test_a_response_file_that_names_itself_is_refused() -> None:
 def test_a_response_file_is_found_by_the_rules_of_windows() -> None:
     files = {"/D/w/r s/a.rsp": b"/DA"}
 
-    assert expand(["@r s\\a.rsp"], "/D/w", files.get, PathStyle.WINDOWS, nested=False) == ["/DA"]
+    assert expand(
+        ["@r s\\a.rsp"], "/D/w", files.get, split_file, PathStyle.WINDOWS, nested=False
+    ) == ["/DA"]
 
 
 def test_the_variables_stand_around_the_command() -> None:

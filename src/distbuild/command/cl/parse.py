@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from distbuild.command import driver
 from distbuild.command.cl.scan import ClScan, output_name, scan
-from distbuild.command.cl.words import ReadFile
 from distbuild.command.model import (
     HERE,
     CompileCommand,
@@ -20,6 +19,7 @@ from distbuild.command.model import (
     Role,
 )
 from distbuild.command.process_paths import is_of_process, special_input
+from distbuild.command.response import ReadFile
 
 #: Reasons that describe the purpose of the whole command; they outrank those of one option.
 _MODES = frozenset(

@@ -11,9 +11,10 @@ import msgspec
 
 from distbuild.command import passthrough
 from distbuild.command.cl.rows import tables
-from distbuild.command.cl.words import ReadFile, expand
+from distbuild.command.cl.words import split_file
 from distbuild.command.model import Argument, Family, Local, LocalReason, PathStyle, Role
 from distbuild.command.options import Option, OptionTable, ScannedOptions, ValueForm
+from distbuild.command.response import ReadFile, expand
 from distbuild.command.tables import gcc
 
 #: Options whose value is a source file, and the language that each gives it.
@@ -36,7 +37,7 @@ def scan(
     argv: Sequence[str], cwd: str, read_file: ReadFile, family: Family, style: PathStyle
 ) -> ClScan | Local:
     """Splits a command into its parts, without deciding whether it can be distributed."""
-    words = expand(argv[1:], cwd, read_file, style, nested=family is Family.CLANG_CL)
+    words = expand(argv[1:], cwd, read_file, split_file, style, nested=family is Family.CLANG_CL)
     if isinstance(words, Local):
         return words
     found = ClScan(family, style=style)

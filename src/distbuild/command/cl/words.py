@@ -1,18 +1,12 @@
-"""Expands a cl command line: splits text into words, reads response files, adds CL and _CL_.
+"""Splits the text of a cl command line or response file into words, and adds those of CL and _CL_.
 
-All sizes are bounded. Knows no option. The rules are CommandLineToArgvW's as Microsoft documents
+Knows no option. The rules are CommandLineToArgvW's as Microsoft documents
 them ("Parsing C command-line arguments"), which LLVM follows; ``@file`` and CL are described in
 "CL Command Files" and "CL Environment Variables".
 """
 
 import codecs
-from collections.abc import Callable, Mapping, Sequence
-
-from distbuild.command.model import Local, LocalReason, PathStyle
-from distbuild.command.process_paths import is_of_process
-from distbuild.command.response import MAX_BYTES, MAX_DEPTH
-
-ReadFile = Callable[[str], bytes | None]
+from collections.abc import Mapping, Sequence
 
 #: Variables whose words precede, and follow, the command's own arguments.
 BEFORE, AFTER = "CL", "_CL_"
@@ -24,10 +18,6 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-
-
-class _TooLongError(Exception):
-    """Internal: a response file is too long or deep, no text, or in /proc; carries its argument."""
 
 
 def split_windows(text: str) -> list[str]:
@@ -59,18 +49,9 @@ def with_environment(argv: Sequence[str], env: Mapping[str, str]) -> list[str]:
     return [*argv[:1], *before, *argv[1:], *after]
 
 
-def expand(
-    words: Sequence[str], cwd: str, read_file: ReadFile, style: PathStyle, *, nested: bool
-) -> list[str] | Local:
-    """``words`` with every readable @file replaced by its words.
-
-    ``nested``: response files may name others. An unreadable file stays a literal argument.
-    """
-    try:
-        budget = [MAX_BYTES]
-        return _expanded(words, cwd, (read_file, style, nested, budget), 0)
-    except _TooLongError as refused:
-        return Local(LocalReason.RESPONSE_FILE, str(refused))
+def split_file(data: bytes) -> list[str]:
+    """The words in a response file. Raises ValueError if no encoding fits."""
+    return split_windows(decoded(data))
 
 
 def decoded(data: bytes) -> str:
@@ -89,34 +70,6 @@ def decoded(data: bytes) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return data.decode("cp1252")
-
-
-def _expanded(
-    words: Sequence[str],
-    cwd: str,
-    how: tuple[ReadFile, PathStyle, bool, list[int]],
-    depth: int,
-) -> list[str]:
-    read_file, style, nested, budget = how
-    found: list[str] = []
-    for word in words:
-        may_be = word.startswith("@") and len(word) > 1 and (nested or depth == 0)
-        path = style.absolute(cwd, word[1:]) if may_be else ""
-        if path and is_of_process(path):
-            raise _TooLongError(word)
-        data = read_file(path) if path else None
-        if data is None:
-            found.append(word)
-            continue
-        budget[0] -= len(data)
-        if depth == MAX_DEPTH or budget[0] < 0:
-            raise _TooLongError(word)
-        try:
-            inner = split_windows(decoded(data))
-        except ValueError:
-            raise _TooLongError(word) from None
-        found += _expanded(inner, cwd, how, depth + 1)
-    return found
 
 
 def _word(text: str, at: int) -> tuple[str, int]:
