@@ -11,12 +11,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 import msgspec
 
 from distbuild.system import disk
 
 log = logging.getLogger(__name__)
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 #: A file this young may change again with the same time stamps (the kernel's clock for them ticks
 #: every 4 ms at the least; ccache has the same rule). Its digest is not cached.
@@ -31,6 +35,14 @@ StatKey = tuple[int, int, int, int]
 def stat_key(status: os.stat_result) -> StatKey:
     """The stat fields that must be equal for a file to count as unchanged."""
     return (status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+
+
+def put_bounded(cache: dict[K, V], key: K, value: V, most: int) -> None:
+    """Add a value to a cache, whose older half is dropped first if it has ``most`` values."""
+    if len(cache) >= most and key not in cache:
+        for old in list(cache)[: most // 2]:
+            del cache[old]
+    cache[key] = value
 
 
 def is_racy(status: os.stat_result, started_ns: int) -> bool:
@@ -132,11 +144,8 @@ class DigestCache:
         with self._lock:
             if self._known.get(name) == known:
                 return
-            self._known[name] = known
+            put_bounded(self._known, name, known, self._most)
             self.unsaved += 1
-            if len(self._known) > self._most:
-                for old in list(self._known)[: self._most // 2]:
-                    del self._known[old]
 
     def states(self) -> Iterator[tuple[str, StatKey]]:
         """The cached paths, each with the stat key it was read with."""

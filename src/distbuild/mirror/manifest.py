@@ -320,6 +320,11 @@ class Manifest:
         real = resolve(path, self.get)
         return None if real is None else self._spellings.get(real)
 
+    def leads_to_file(self, path: str) -> bool:
+        """Whether a path leads to a file whose content is mirrored."""
+        real = self.resolve(path)
+        return real is not None and isinstance(self.get(real), FileEntry)
+
 
 def resolve(path: str, lookup: Callable[[str], Entry | None]) -> str | None:
     """``path`` with every symlink among the entries of ``lookup`` followed: the path of another

@@ -25,7 +25,7 @@ from distbuild.one_shot import OneShot
 from distbuild.protocol.messages import ResultRequest, SubmitReply
 from distbuild.syncer.prepare import Preparer
 from distbuild.syncer.understand import Submission, Understood
-from distbuild.syncer.verify import Judge, Verdict
+from distbuild.syncer.verify import Judge, Verdict, hides_places
 from distbuild.system import disk
 
 #: Lines that a driver prints once for the whole command: clang's warnings, Microsoft's banner.
@@ -124,7 +124,6 @@ _DRIVER_ERROR = re.compile(
 )
 #: An error without a source location: clang -cc1 rejected its arguments and read no source.
 _REFUSED = re.compile(rb"^(?:\x1b\[[0-9;]*m)*error: ", re.MULTILINE)
-_NO_PLACES = "-fno-show-source-location"
 #: A job whose inputs keep changing runs at most this often.
 MAX_ROUNDS = 4
 #: The bound on all rounds. ``MAX_ROUNDS`` does not count those that brought a file that the job
@@ -310,8 +309,7 @@ def _speaks_of_itself(
 
 
 def _read_nothing(command: CompileCommand, result: ResultRequest) -> bool:
-    without_places = any(argument.option == _NO_PLACES for argument in command.arguments)
-    return not without_places and _REFUSED.search(result.stderr) is not None
+    return not hides_places(command) and _REFUSED.search(result.stderr) is not None
 
 
 def _removed(command: CompileCommand, result: ResultRequest) -> list[bytes]:

@@ -10,12 +10,12 @@ import os
 import posixpath
 import threading
 from collections.abc import Collection, Iterable
-from typing import TypeVar
 
 import msgspec
 
 from distbuild.command.model import HERE
 from distbuild.farm.executor import Task
+from distbuild.mirror.digest_cache import put_bounded
 from distbuild.mirror.includes import (
     NOTHING,
     Asked,
@@ -32,8 +32,6 @@ from distbuild.system import disk
 
 #: So many texts are known at the most; a large project has fewer headers.
 MAX_TEXTS = 100_000
-
-Value = TypeVar("Value")
 
 
 class IncludeFacts(msgspec.Struct, frozen=True):
@@ -68,7 +66,7 @@ class Texts:
         odd = bool(odd_operands(data, is_unusual))
         facts = IncludeFacts(odd, asked(data))
         with self._lock:
-            _put(self._known, digest, facts)
+            put_bounded(self._known, digest, facts, MAX_TEXTS)
         return facts
 
     def named(self, path: str, digest: Digest) -> tuple[str, ...]:
@@ -78,16 +76,8 @@ class Texts:
             return known
         names = names_in_directives(_read(path, digest) or b"")
         with self._lock:
-            _put(self._named, digest, names)
+            put_bounded(self._named, digest, names, MAX_TEXTS)
         return names
-
-
-def _put(known: dict[Digest, Value], digest: Digest, value: Value) -> None:
-    """Add a value, and drop the oldest half of a cache that is full."""
-    if len(known) >= MAX_TEXTS:
-        for old in list(known)[: MAX_TEXTS // 2]:
-            del known[old]
-    known[digest] = value
 
 
 def _read(path: str, digest: Digest) -> bytes | None:
@@ -196,8 +186,7 @@ def _cover(
 def _holds(mirroring: Mirroring, path: str) -> bool:
     """Whether the mirror has a file's content under this path, and the files beside it."""
     manifest = mirroring.manifest
-    real = manifest.resolve(path)
-    if real is None or not isinstance(manifest.get(real), FileEntry):
+    if not manifest.leads_to_file(path):
         return False
     directory = manifest.resolve(posixpath.dirname(path))
     return directory is not None and mirroring.roots.holds_files_of(directory)

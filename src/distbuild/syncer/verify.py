@@ -18,7 +18,7 @@ from distbuild.command.diagnostics import (
     places,
     plain,
 )
-from distbuild.command.model import Family, Local, LocalReason
+from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.search_paths import angle_dirs
 from distbuild.farm.executor import Task
 from distbuild.mirror.live import Mirroring
@@ -222,7 +222,7 @@ class Judge:
                 if posixpath.dirname(path) in searched:
                     return Local(LocalReason.PRECOMPILED_HEADER, path)
         doubtful = bool(self._shallow_searched(task)) or (
-            _NOT_FOUND in result.stderr and _hides_places(task)
+            _NOT_FOUND in result.stderr and hides_places(task.command)
         )
         return self._judge_missing(task, result, doubtful=doubtful)
 
@@ -234,7 +234,7 @@ class Judge:
         """
         named = dict.fromkeys(path for path, _ in places(plain(result.stderr)))
         files = [task.command.absolute(path) for path in named if not path.startswith("<")]
-        if not files and not _hides_places(task):
+        if not files and not hides_places(task.command):
             return Verdict.STANDS
         # A worker may name any file: only files that it can have read are opened here.
         own = _own_paths(task)
@@ -307,9 +307,9 @@ class Judge:
         paths = [task.command.absolute(name) for name in blamed(result.stderr, _WITHHELD_MARK)]
         found = []
         for path in paths:
-            real = manifest.resolve(path)
-            is_held = real is not None and isinstance(manifest.get(real), FileEntry)
-            if real is not None and (not is_held or manifest.has_newer(path, task.generation)):
+            is_held = manifest.leads_to_file(path)
+            changed = is_held and manifest.has_newer(path, task.generation)
+            if changed or (not is_held and manifest.resolve(path) is not None):
                 found.append(path)
         return found
 
@@ -331,8 +331,7 @@ class Judge:
         return any(
             manifest.has_newer(path, task.generation)
             for path in paths
-            if (real := manifest.resolve(path)) is not None
-            and isinstance(manifest.get(real), FileEntry)
+            if manifest.leads_to_file(path)
         )
 
     def _had(self, task: Task, path: str) -> Entry | None:
@@ -384,8 +383,9 @@ def _unfounded(task: Task, result_says: str) -> Local:
     return Local(LocalReason.INPUT_NOT_MIRRORED, task.command.source)
 
 
-def _hides_places(task: Task) -> bool:
-    return any(argument.option == _NO_PLACES for argument in task.command.arguments)
+def hides_places(command: CompileCommand) -> bool:
+    """Whether clang prints no source locations in its messages."""
+    return any(argument.option == _NO_PLACES for argument in command.arguments)
 
 
 def _places(task: Task, missing: MissingInclude) -> list[str]:
