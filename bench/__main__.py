@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench import cost, dispatch, first_sync, latency, machine, memory, sandboxes, wire
+from bench import cache, cost, dispatch, first_sync, latency, machine, memory, sandboxes, wire
 from bench.common import Options, Skipped, interruptible
 from bench.report import Result, as_image, as_json, as_markdown, as_text
 
@@ -27,6 +27,7 @@ BENCHMARKS: Mapping[str, Callable[[Options], Result]] = {
     "wire": wire.run,
     "memory": memory.run,
     "sandboxes": sandboxes.run,
+    "cache": cache.run,
 }
 INTERRUPTED = 130
 

@@ -95,7 +95,8 @@ def test_no_secret_is_in_the_status_or_the_log(syncer: Cluster, certs_dir: Path)
 
 
 @pytest.mark.parametrize(
-    "words", [["doctor"], ["install"], ["clean"], ["explain", "--", "gcc", "-c", "x.c"]]
+    "words",
+    [["doctor"], ["install"], ["clean"], ["cache", "clear"], ["explain", "--", "gcc", "-c", "x.c"]],
 )
 def test_the_python_client_goes_over_the_socket(
     syncer: Cluster, words: list[str], tmp_path: Path

@@ -14,12 +14,13 @@ PACKAGE = SRC / "distbuild"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 40
-MAX_MODULES = 152
+MAX_MODULES = 157
 #: A module with fewer lines and one importer is a part of that one, but for these: pure, or what
 #: tests replace.
 SMALL = 80
 SMALL_ON_PURPOSE = {
     "command.configured",
+    "mirror.name_index",
     "push.found_files",
     "worker.leases",
     "worker.tree.catch_up",
@@ -41,8 +42,9 @@ ALLOWED: dict[str, set[str]] = {
     "compiler": {"command", "mirror", "protocol", "system"},
     "push": {"mirror", "http", "protocol", "system", "config", "credentials"},
     "farm": {"command", "protocol", "system", "one_shot", "write_outputs"},
+    "cache": {"command", "farm", "mirror", "protocol", "system"},
 }
-OF_THE_SYNCER = {"syncer", "push", "farm"}
+OF_THE_SYNCER = {"syncer", "push", "farm", "cache"}
 STRANGERS = {
     "syncer": {"worker", "wrapper"},
     "worker": OF_THE_SYNCER | {"wrapper"},

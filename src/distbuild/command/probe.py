@@ -135,13 +135,17 @@ def allowed_environment(env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+#: "0": the object cache is not used.
+CACHE_SWITCH = "DIST_BUILD_CACHE"
+
+
 def telling_environment(env: Mapping[str, str]) -> dict[str, str]:
     """The part of ``env`` that decides how and where a command is compiled.
 
-    These are passed to the compiler, prevent distribution, or locate the driver, its parts and the
-    terminal's description.
+    These are passed to the compiler, prevent distribution, switch off the object cache, or locate
+    the driver, its parts and the terminal's description.
     """
-    names = {*_LOCATES, *_OBSTACLES, *_FINDS_VISUAL_STUDIO, *VARIABLES}
+    names = {CACHE_SWITCH, *_LOCATES, *_OBSTACLES, *_FINDS_VISUAL_STUDIO, *VARIABLES}
     more = {name: value for name, value in env.items() if name in names}
     if is_odd_pwd(env.get("PWD", "")):
         more["PWD"] = env["PWD"]

@@ -39,7 +39,7 @@ def objection(task: Task, result: ResultRequest) -> str:
     named = task.command.named_outputs()
     try:
         return (
-            _objection_to_outputs(task, result, named)
+            objection_to_outputs(task, result, named)
             or _objection_to_inputs(result.inputs)
             or _objection_to_inputs(result.assembled)
             or _objection_to_success(task, result)
@@ -65,7 +65,8 @@ def only_here(result: ResultRequest) -> LocalReason | None:
     return LocalReason.NAMES_ITS_PLACE if result.named else None
 
 
-def _objection_to_outputs(task: Task, result: ResultRequest, named: Container[str]) -> str:
+def objection_to_outputs(task: Task, result: ResultRequest, named: Container[str]) -> str:
+    """The reason why the command cannot have written these files; "": none."""
     own = {file.path for file in task.files}
     writable: Writable | None = None
     seen = set[bytes]()

@@ -210,3 +210,84 @@ def assembler_reads(text: bytes, *, of_c: bool) -> tuple[AssemblerRead, ...] | N
 def _may_read_more(text: bytes) -> bool:
     """A fast pre-check that excludes most texts."""
     return b"incbin" in text or b"INCBIN" in text or _DOT_INC.search(text) is not None
+
+
+class Lookups(msgspec.Struct, frozen=True):
+    """The files that a text makes a compiler look for. ``names``: the last components of literal
+    operands. ``macros``: macros that are operands. ``is_opaque``: it may look for others, or for
+    other reasons its meaning depends on more than the files' contents. ``is_dated``: it mentions
+    the date or time of the compile. ``is_once``: gcc skips a second file that has the same content
+    and time."""
+
+    names: tuple[str, ...] = ()
+    macros: tuple[str, ...] = ()
+    is_opaque: bool = False
+    is_dated: bool = False
+    is_once: bool = False
+
+
+_LOOKS = re.compile(
+    rb"(?:#|%:|\?\?=)[ \t\f\v]*(include(?:_next)?|import|embed)\b[ \t\f\v]*"
+    rb"(?:\"([^\"\n]+)\"|<([^>\n]+)>|([A-Za-z_]\w*)[ \t\f\v]*(?=\r?\n|/[/*]|\Z))?"
+)
+_LITERAL = rb"[ \t\f\v]+(?:\"([^\"\n]+)\"|<([^>\n]+)>)[ \t\f\v]*(?=\r?\n|/[/*]|\Z)"
+#: Trigraphs may splice lines; a comment may stand before a directive's name; a macro may stand for
+#: ``__has_include``; a pragma may compare the times of files.
+_OPAQUE = re.compile(
+    rb"\?\?/|(?:#|%:|\?\?=)[ \t\f\v]*/\*|__TIMESTAMP__"
+    rb"|\bdefine\b[^\n]*\b__has_(?:include(?:_next)?|embed)(?![ \t]*\([ \t]*[\"<])"
+    rb"|\bpragma[ \t]+GCC[ \t]+(?:dependency|pch_preprocess)\b"
+)
+_SPLICE = re.compile(rb"\\[ \t\f\v]*\r?\n")
+_DATES = re.compile(rb"__DATE__|__TIME__")
+_ONCE = re.compile(rb"\bonce\b|(?:#|%:|\?\?=)[ \t\f\v]*import\b")
+
+
+def lookups(text: bytes, unusual: Callable[[str], bool]) -> Lookups:
+    """The files that a compiler looks for when it reads this text; see ``odd_operands``."""
+    if b"\\" in text:
+        text = _SPLICE.sub(b"", text)
+    found = _lookups(text, unusual)
+    if found.is_opaque:  # perhaps only by a comment
+        found = _lookups(without_comments(text), unusual)
+    return found
+
+
+def _lookups(text: bytes, unusual: Callable[[str], bool]) -> Lookups:
+    tested = asked(text)
+    if tested.is_computed or _OPAQUE.search(text):
+        return Lookups(is_opaque=True)
+    operands, macros = list(tested.names), dict[str, None]()
+    for directive, quoted, angled, macro in _LOOKS.findall(text):
+        if directive == b"embed" or not (quoted or angled or macro):
+            return Lookups(is_opaque=True)
+        if macro:
+            macros[_text(macro)] = None
+        else:
+            operands.append(_text(quoted or angled))
+    if any(is_odd(name, unusual) for name in operands):
+        return Lookups(is_opaque=True)
+    names = dict.fromkeys(name.rpartition("/")[2] for name in operands)
+    return Lookups(
+        tuple(names),
+        tuple(macros),
+        is_dated=_DATES.search(text) is not None,
+        is_once=_ONCE.search(text) is not None,
+    )
+
+
+def literal_values(
+    text: bytes, macro: str, unusual: Callable[[str], bool]
+) -> tuple[str, ...] | None:
+    """The last components of the file names that a text's definitions give to a macro; None: it may
+    get another value, or one of an unusual path."""
+    name = macro.encode("utf-8", "surrogateescape")
+    if name not in text:
+        return ()
+    text = without_comments(_SPLICE.sub(b"", text))
+    mentions = len(re.findall(rb"\bdefine\b[^\n]*\b%s\b" % re.escape(name), text))
+    found = re.findall(rb"\bdefine[ \t\f\v]+%s" % re.escape(name) + _LITERAL, text)
+    values = [_text(quoted or angled) for quoted, angled in found]
+    if len(values) != mentions or b"??/" in text or any(is_odd(v, unusual) for v in values):
+        return None
+    return tuple(value.rpartition("/")[2] for value in values)

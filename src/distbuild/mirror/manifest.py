@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from distbuild.mirror.name_index import NameIndex
 from distbuild.protocol.messages import (
     Change,
     DirectoryEntry,
@@ -125,6 +126,11 @@ class Manifest:
 
     def __init__(self, fold: Fold | None = None) -> None:
         self.generation = 0
+        #: The last generation all of whose changes are in the manifest; another thread may be
+        #: adding those of ``generation``.
+        self.applied = 0
+        #: The paths by their last component.
+        self.index = NameIndex()
         self._entries: dict[str, Entry] = {}
         self._spellings = Spellings(fold) if fold is not None else None
         self._names: dict[str, set[str]] = {}
@@ -187,6 +193,7 @@ class Manifest:
                 for below in [p for p in self.below(path) if differences.get(p) is None]:
                     self._set(below, None)
             self._set(path, entry)
+        self.applied = self.generation
         self._forget_removals()
         return True
 
@@ -239,6 +246,7 @@ class Manifest:
                 self.precompiled.add(path)
             self._names.setdefault(parent, set()).add(name)
             self._account(path, entry, +1)
+        self.index.note(path, name, before, entry, self.generation)
         self._changed.pop(path, None)
         self._changed[path] = self.generation
 
@@ -260,6 +268,10 @@ class Manifest:
         """Whether the entry at a path was changed after ``generation``, or may have been."""
         changed = self._changed.get(path)
         return not self.can_tell_since(generation) if changed is None else changed > generation
+
+    def changed_at(self, path: str) -> int | None:
+        """The generation of the last change at a path; None: never mirrored, or long removed."""
+        return self._changed.get(path)
 
     def has_newer(self, path: str, generation: int) -> bool:
         """Whether any entry passed in resolving ``path`` changed after ``generation``: in a tree

@@ -16,6 +16,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 import msgspec
 
+from distbuild.cache.objects import ObjectCache
+from distbuild.command import probe
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.side_effects import is_rewritten
 from distbuild.farm.executor import PREPARED, UNDERSTOOD, VERIFIED, Executor, Task
@@ -135,13 +137,19 @@ class Compiles:
     """Compiles submissions, remotely where possible, and counts the outcomes."""
 
     def __init__(
-        self, preparer: Preparer, executor: Executor, mirroring: Mirroring, scanner: Scanner
+        self,
+        preparer: Preparer,
+        executor: Executor,
+        mirroring: Mirroring,
+        scanner: Scanner,
+        cache: ObjectCache | None = None,
     ) -> None:
         self._preparer = preparer
         self._executor = executor
         self._mirroring = mirroring
         self._judge = Judge(mirroring, scanner)
         self._scanner = scanner
+        self._cache = cache
         self._lock = threading.Lock()
         self.local: Counter[str] = Counter()
         self.done = 0
@@ -178,6 +186,7 @@ class Compiles:
     ) -> Generator[OneShot, None, SubmitReply]:
         if not self._mirroring.ready.is_set():
             yield self._mirroring.ready
+        cache = None if submission.env.get(probe.CACHE_SWITCH) == "0" else self._cache
         obstacle = Local(LocalReason.INPUTS_CHANGED, known.command.source)
         in_vain = 0
         for _ in range(MAX_ROUNDS_IN_ALL):
@@ -185,6 +194,9 @@ class Compiles:
             submission.end(PREPARED)
             if isinstance(task, Local):
                 return self.locally(task)
+            cached = cache and cache.find(task)
+            if cached and not _speaks_of_itself(submission, task.command, cached):
+                return self._remotely(submission, known.command, cached)
             result = yield from self._executor.execute(task)
             verdict = self._verdict(submission, task, result)
             if isinstance(verdict, Local):
@@ -195,6 +207,8 @@ class Compiles:
                     break
                 known = tied
             elif verdict is Verdict.STANDS and isinstance(result, ResultRequest):
+                if cache is not None:
+                    cache.keep(task, result)
                 return self._remotely(submission, known.command, result)
             with self._lock:
                 self.repeated += 1
@@ -254,6 +268,15 @@ class Compiles:
         if local.detail and known.identity.digest.startswith(local.detail):
             return Local(local.reason)
         return local
+
+    def cached(self) -> dict[str, object] | None:
+        """The object cache's counts; None: there is no cache."""
+        return None if self._cache is None else self._cache.status()
+
+    def clear_cache(self) -> None:
+        """Empty the object cache, if there is one."""
+        if self._cache is not None:
+            self._cache.clear()
 
     # --- answers --------------------------------------------------------------------------------
 

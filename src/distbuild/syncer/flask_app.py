@@ -119,6 +119,12 @@ def _add_wrapper_routes(app: Flask, gate: Gate, service: Service) -> None:
         gate.admit_user(the_call(gate))
         return jsonify(service.clean())
 
+    @app.post("/api/v1/cache/clear")
+    def clear_cache() -> Response:
+        gate.admit_user(the_call(gate))
+        service.compiles.clear_cache()
+        return jsonify({})
+
 
 def _streamed(service: Service, message: messages.SubmitRequest) -> Iterator[bytes]:
     """Yields heartbeats until the reply, then the reply. The server closes it when the client goes.

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import IO
 
+from distbuild.cache.objects import ObjectCache
 from distbuild.compiler.identity import Identifier
 from distbuild.config import Config, Home, listening_url, load_config, syncer_port
 from distbuild.credentials import Credentials, load_credentials, own_secret
@@ -104,7 +105,10 @@ class SyncerProcess:
         self._pushers: tuple[Pusher, ...] = ()
         compilers = Compilers(Identifier(DigestCache(home.state / "compilers.msgpack")))
         preparer = Preparer(compilers, self._mirroring)
-        compiles = Compiles(preparer, self._farm, self._mirroring, scanner)
+        self._objects = None
+        if config.cache_bytes:
+            self._objects = ObjectCache(home.objects, config.cache_bytes, self._mirroring, scanner)
+        compiles = Compiles(preparer, self._farm, self._mirroring, scanner, self._objects)
         self._pushers = tuple(
             Pusher(
                 WorkerClient(credentials, h),
@@ -141,6 +145,8 @@ class SyncerProcess:
         for pusher in self._pushers:
             pusher.stop()
         self._mirroring.stop()
+        if self._objects is not None:
+            self._objects.stop()
 
     def _end(self, stop: threading.Event) -> None:
         # The digests of the first scan are saved only after FIRST_LOOK_S: the workers come first.

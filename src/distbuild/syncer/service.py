@@ -263,6 +263,7 @@ class Service:
             "client": client_label(self._parts.client_id),
             "jobs": jobs,
             "local": self._parts.here.slots.counts(),
+            "cache": self.compiles.cached(),
             "compilers": self._view.compilers(),
             "mirror": {
                 "generation": mirroring.manifest.generation,

@@ -8,7 +8,7 @@ from distbuild.command.driver import family_of
 from distbuild.command.model import LocalReason
 from distbuild.protocol.names import one_line
 
-SUBCOMMANDS = ("status", "install", "clean", "doctor", "explain", "version", "help")
+SUBCOMMANDS = ("status", "install", "clean", "doctor", "explain", "cache", "version", "help")
 _COMPILERS = ("gcc", "g++", "cc", "c++", "clang", "clang++", "cl", "clang-cl")
 #: The least similarity of a mistyped word (difflib's ratio).
 _LIKE = 0.7
@@ -80,6 +80,23 @@ def versions(paths: Sequence[str], compilers: Sequence[Mapping[str, str]]) -> st
     )
 
 
+def cache_line(cache: Mapping[str, Any]) -> str:
+    """The object cache's counts in one line."""
+    return (
+        f"cache   {cache['hits']} hits  {sum(cache['misses'].values())} misses"
+        f"  {cache['results']} results  {size(cache['bytes'])} of {size(cache['max_bytes'])}"
+    )
+
+
+def cache_lines(cache: Mapping[str, Any]) -> list[str]:
+    """The object cache's counts: each cause of a miss, and each reason why a result is not kept."""
+    lines = [cache_line(cache)]
+    lines.extend(f"  miss {count:6d}  {why}" for why, count in cache["misses"].items())
+    lines.extend(f"  not kept {count:6d}  {why}" for why, count in cache["unkept"].items())
+    lines.append(f"  evicted {cache['evicted']}  damaged {cache['damaged']}")
+    return lines
+
+
 def status_lines(status: Mapping[str, Any]) -> list[str]:
     """The syncer's status as lines of text."""
     jobs, mirror = status["jobs"], status["mirror"]
@@ -95,6 +112,8 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         f"  {size(mirror['bytes'])}  {len(mirror['roots'])} roots"
     )
     lines.extend(f"  polled  {root}" for root in mirror.get("polled", ()))
+    if cache := status.get("cache"):
+        lines.append(cache_line(cache))
     compilers = status.get("compilers", ())
     return [*lines, "workers", *worker_table(status["workers"], compilers)]
 

@@ -54,6 +54,7 @@ _USAGE = """usage: dist_build.exe COMPILER ARGS...            compile on the far
        dist_build.exe clean                       remove the sandboxes from the workers
        dist_build.exe doctor                      check the set-up, step by step
        dist_build.exe explain -- COMPILER ARGS... would it be distributed, and why not
+       dist_build.exe cache [clear]               hits and misses of the object cache; empty it
        dist_build.exe version                     which version this is
        dist_build.exe help                        this text"""
 _HELP = ("help", "-h", "--help")
@@ -94,7 +95,7 @@ def command_words(argv: Sequence[str]) -> list[str]:
 
 
 def _subcommand(word: str) -> Callable[[Sequence[str]], int] | None:
-    if word not in ("status", "install", "clean", "doctor", "explain"):
+    if word not in ("status", "install", "clean", "doctor", "explain", "cache"):
         return None
     from distbuild.wrapper import subcommands
 

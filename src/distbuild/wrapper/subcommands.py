@@ -1,4 +1,5 @@
-"""The subcommands status, install (fill the workers), clean (empty them) and explain."""
+"""The subcommands status, install (fill the workers), clean (empty them), cache and
+explain."""
 
 import json
 import os
@@ -29,6 +30,7 @@ def by_name(word: str) -> Callable[[Sequence[str]], int]:
         "clean": clean,
         "doctor": doctor.run,
         "explain": explain,
+        "cache": cache,
     }[word]
 
 
@@ -84,6 +86,20 @@ def clean(words: Sequence[str]) -> int:
     for host, error in outcome.items():
         print(f"{host}: {error or 'sandbox removed'}")
     return 1 if any(outcome.values()) else 0
+
+
+def cache(words: Sequence[str]) -> int:
+    """``cache [clear]``: prints the object cache's counts, or empties it."""
+    if list(words) not in ([], ["clear"]):
+        return _usage("cache [clear]")
+    if words:
+        connect().clear_cache()
+    known = _object(connect().status()).get("cache")
+    if known is None:
+        print('there is no object cache: "cache_bytes" in config.json is 0')
+        return 0
+    print("\n".join(describe.cache_lines(known)))
+    return 0
 
 
 def explain(words: Sequence[str]) -> int:

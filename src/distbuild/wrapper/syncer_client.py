@@ -131,6 +131,10 @@ class SyncerConnection:
         """Remove the sandboxes; returns JSON, host to error."""
         return bytes(self._send("POST", "/api/v1/clean", None, stream=False).content)
 
+    def clear_cache(self) -> None:
+        """Empty the syncer's object cache."""
+        self._send("POST", "/api/v1/cache/clear", None, stream=False)
+
     def _post(
         self, path: str, message: messages.Message, *, stream: bool, silence_s: float = SLOW_S
     ) -> requests.Response:

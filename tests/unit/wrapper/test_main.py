@@ -272,7 +272,7 @@ def test_help_that_was_asked_for_names_every_subcommand(
     assert main([word]) == 0
     said = capsys.readouterr()
     assert said.err == ""
-    for known in ("status", "install", "clean", "doctor", "explain", "version", "help"):
+    for known in ("status", "install", "clean", "doctor", "explain", "cache", "version", "help"):
         assert f"dist_build.exe {known} " in said.out
 
 

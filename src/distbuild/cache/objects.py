@@ -1,0 +1,389 @@
+"""The object cache of a syncer: finds the result of an equal compile before the queue is asked, and
+keeps proven results.
+
+See ``variants`` for when a result is valid. Asks the mirror; the disk only for the real paths of
+search directories.
+"""
+
+import collections
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import posixpath
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from distbuild.cache.searched_names import NotKept, SearchedNames
+from distbuild.cache.storage import Storage
+from distbuild.cache.variants import (
+    Candidates,
+    SearchScope,
+    Variant,
+    is_settled,
+    is_valid,
+    places_of,
+)
+from distbuild.farm.executor import Task
+from distbuild.farm.results import objection_to_outputs
+from distbuild.mirror.includes import is_odd
+from distbuild.mirror.live import Mirroring
+from distbuild.mirror.policy import is_unusual
+from distbuild.mirror.scan import Scanner
+from distbuild.protocol.codec import unpack_inputs
+from distbuild.protocol.errors import ProtocolError
+from distbuild.protocol.messages import Digest, ResultRequest
+from distbuild.system import disk
+from distbuild.system.paths import WINDOWS
+
+log = logging.getLogger(__name__)
+
+#: Raised when a key or a description gets another meaning.
+VERSION = 1
+#: Results of one command and source: the states of its headers that it was compiled with.
+MAX_VARIANTS = 8
+#: Commands whose results are known in memory; the others are read from the storage again.
+MAX_KNOWN = 5_000
+#: Bytes of results that wait to be kept; above it results are not kept.
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+#: The name under which a result of the cache is shown instead of a worker's.
+SHOWN = "cache"
+#: Options after which texts cannot be read as they are here.
+_RECODING = ("-finput-charset", "-fmodules", "-fplugin")
+
+
+class _About(msgspec.Struct, frozen=True, array_like=True):
+    """What the storage keeps of a variant beside the result."""
+
+    inputs: tuple[tuple[bytes, Digest], ...]
+    directories: tuple[bytes, ...]
+    places: tuple[bytes, ...]
+    names: tuple[bytes, ...]
+    candidates: bytes
+
+
+class _Unwritten(msgspec.Struct, frozen=True):
+    key: bytes
+    task: Task
+    result: ResultRequest
+
+
+_about_decoder = msgspec.msgpack.Decoder(_About)
+_result_decoder = msgspec.msgpack.Decoder(ResultRequest)
+
+
+class ObjectCache:
+    """Finds and keeps results. ``stop`` keeps those that wait. Thread-safe."""
+
+    def __init__(self, path: Path, max_bytes: int, mirroring: Mirroring, scanner: Scanner) -> None:
+        self._mirroring = mirroring
+        self._scanner = scanner
+        self._storage = Storage(path, max_bytes)
+        self._candidates = Candidates(mirroring.manifest)
+        self._searched = SearchedNames()
+        self._known: dict[bytes, list[Variant]] = {}
+        self._changed = threading.Condition()
+        self._waiting = collections.deque[_Unwritten]()
+        self._waiting_bytes = 0
+        self._is_busy = self._is_stopping = False
+        self.hits = 0
+        self.misses = Counter[str]()
+        self.unkept = Counter[str]()
+        self._thread = threading.Thread(target=self._run, name="object cache", daemon=True)
+        self._thread.start()
+
+    def find(self, task: Task) -> ResultRequest | None:
+        """The result that a compile of this task would have; None: compile it."""
+        key = self.key(task)
+        why = "not cacheable"
+        if key is not None:
+            try:
+                found = self._find(key, task)
+            except (sqlite3.Error, msgspec.DecodeError) as error:
+                self._failed(error)
+                found = "error"
+            if isinstance(found, ResultRequest):
+                self.hits += 1
+                return found
+            why = found
+        self.misses[why] += 1
+        return None
+
+    def keep(self, task: Task, result: ResultRequest) -> None:
+        """Keep a result that has proved right; costs the caller nothing."""
+        key = self.key(task)
+        if key is None or result.exit_code != 0:
+            return
+        size = _size(result)
+        with self._changed:
+            if self._waiting_bytes + size > MAX_WAITING_BYTES or self._is_stopping:
+                self.unkept["too many at once"] += 1
+                return
+            self._waiting.append(_Unwritten(key, task, result))
+            self._waiting_bytes += size
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Forget all results."""
+        self._storage.clear()
+        self._known.clear()
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until all results are kept; whether they are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._waiting or self._is_busy), timeout_s)
+
+    def stop(self) -> None:
+        """Keep the results that wait, and close the storage."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._storage.close()
+
+    def status(self) -> dict[str, object]:
+        """Hits, misses by cause, results that were not kept by reason, and the storage's counts."""
+        return {
+            "hits": self.hits,
+            "waiting": len(self._waiting) + self._is_busy,
+            "misses": dict(sorted(self.misses.items())),
+            "unkept": dict(sorted(self.unkept.items())),
+            **self._storage.counts(),
+        }
+
+    def _failed(self, error: Exception) -> None:
+        """Handle an error of the storage: a damaged file is replaced, a full disk may have room
+        later."""
+        log.warning("object cache: %s", error)
+        if not isinstance(error, sqlite3.OperationalError):
+            self._known.clear()
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._storage.renew()
+
+    # --- finding --------------------------------------------------------------------------------
+
+    def key(self, task: Task) -> bytes | None:
+        """The key of an equal compile; None: the result may depend on more than is known here."""
+        command = task.command
+        is_special = (
+            WINDOWS
+            or task.worker
+            or task.asks_by_macro
+            or command.family.speaks_cl
+            or command.guessed
+            or command.unlisted_files
+            or (command.dependencies is not None and not command.dependencies.system)
+            or any(argument.option.startswith(_RECODING) for argument in command.arguments)
+        )
+        if is_special:
+            return None
+        parts = (
+            VERSION,
+            task.toolchain,
+            [os.fsencode(word) for word in command.argv()],
+            os.fsencode(command.cwd),
+            sorted((name, os.fsencode(value)) for name, value in task.env.items()),
+            [(file.path, file.entry.digest) for file in task.files],
+            [os.fsencode(directory) for directory in task.output_dirs],
+            [os.fsencode(directory) for directory in task.builtin_dirs],
+            os.fsencode(task.implicit_include or ""),
+            task.processor,
+            task.terminal,
+        )
+        return hashlib.blake2b(msgspec.msgpack.encode(parts), digest_size=32).digest()
+
+    def _find(self, key: bytes, task: Task) -> ResultRequest | str:
+        """The result, or why there is none."""
+        variants = self._variants(key)
+        real = functools.cache(lambda: _real(task.search_dirs))
+        manifest, candidates = self._mirroring.manifest, self._candidates
+        for variant in variants:
+            if not is_valid(variant, manifest, candidates, task.generation, real):
+                continue
+            if self._is_beyond_us(task, variant):
+                return "not cacheable"
+            body = self._storage.body(key, variant.number)
+            if body is None:
+                variants.remove(variant)
+                return "damaged"
+            result = _result_decoder.decode(body)
+            refused = objection_to_outputs(task, result, task.command.named_outputs())
+            return "other output directory" if refused else result
+        return "an input changed" if variants else "never compiled"
+
+    def _variants(self, key: bytes) -> list[Variant]:
+        known = self._known.get(key)
+        if known is None:
+            known = [_variant(s.number, s.about) for s in self._storage.find(key)]
+            self._remember(key, known)
+        return known
+
+    def _remember(self, key: bytes, variants: list[Variant]) -> None:
+        if len(self._known) >= MAX_KNOWN:
+            for old in list(self._known)[: MAX_KNOWN // 2]:
+                self._known.pop(old, None)
+        self._known[key] = variants
+
+    def _is_beyond_us(self, task: Task, variant: Variant) -> bool:
+        """Whether a compile now may depend on more than the variant knows."""
+        return (
+            self._is_partly_mirrored(task, variant)
+            or self._has_twins(task, variant)
+            or self._may_be_precompiled(variant)
+        )
+
+    def _may_be_precompiled(self, variant: Variant) -> bool:
+        """Whether a compiler may read a precompiled header instead of one of the names."""
+        search = variant.search
+        return any(
+            posixpath.basename(path)[:-4] in search.names
+            and self._candidates.may_find(search, path)
+            for path in tuple(self._mirroring.manifest.precompiled)
+        )
+
+    def _is_partly_mirrored(self, task: Task, variant: Variant) -> bool:
+        """Whether the mirror lacks files below a directory in which the compile looks."""
+        shallow = self._mirroring.roots.shallow()
+        if not shallow:
+            return False
+        around = {posixpath.dirname(path) for path, _ in variant.inputs}
+        around.update(variant.search.directories, map(disk.realpath, task.search_dirs))
+        return not around.isdisjoint(shallow)
+
+    def _has_twins(self, task: Task, variant: Variant) -> bool:
+        """Whether an input may be a hard link of another: clang takes both for one file."""
+        if not task.command.family.is_clang:
+            return False
+        twins = self._scanner.twins()
+        return any(path in twins for path, _ in variant.inputs)
+
+    def _has_copy(self, path: str, digest: Digest, variant: Variant) -> bool:
+        """Whether gcc may have skipped a file with the content of this one, by its time."""
+        copies = self._mirroring.manifest.paths_of(digest) - {path}
+        return (
+            bool(copies)
+            and self._searched.is_once(digest)
+            and any(self._candidates.may_find(variant.search, copy) for copy in copies)
+        )
+
+    # --- keeping --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._is_busy = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._waiting or self._is_stopping)
+                batch = list(self._waiting)
+                self._waiting.clear()
+                self._waiting_bytes = 0
+                self._is_busy = bool(batch)
+                if not batch:
+                    return
+            try:
+                with self._storage.batch():
+                    for waiting in batch:
+                        try:
+                            self._keep(waiting)
+                        except (NotKept, ProtocolError) as why:
+                            self.unkept[str(why)] += 1
+            except sqlite3.Error as error:
+                self._failed(error)
+                self.unkept["error"] += len(batch)
+
+    def _keep(self, waiting: _Unwritten) -> None:
+        """Keep one result. Raises NotKept."""
+        task, result = waiting.task, waiting.result
+        variant = self._described(task, result)
+        if not is_settled(variant, self._mirroring.manifest, task.generation):
+            raise NotKept("the tree changed meanwhile")
+        body = msgspec.structs.replace(
+            result, lease_id="", worker=SHOWN, inputs=[], packed_inputs=b"", marks=b"", ran_us=0
+        )
+        about = msgspec.msgpack.encode(_about(variant))
+        variant.number = self._storage.add(waiting.key, about, msgspec.msgpack.encode(body))
+        if not variant.number:
+            raise NotKept("too large")
+        variant.matched = task.generation
+        self._add(waiting.key, variant)
+
+    def _add(self, key: bytes, variant: Variant) -> None:
+        variants = [variant, *self._variants(key)]
+        # ``_variants`` may have read the new one from the storage already.
+        unique = list({known.number: known for known in reversed(variants)}.values())[::-1]
+        for old in unique[MAX_VARIANTS:]:
+            self._storage.drop(old.number)
+        self._remember(key, unique[:MAX_VARIANTS])
+
+    def _described(self, task: Task, result: ResultRequest) -> Variant:
+        """What the compile read and looked for. Raises NotKept, ProtocolError."""
+        own = {file.path: file.entry.digest for file in task.files}
+        packed = unpack_inputs(result.packed_inputs) if result.packed_inputs else []
+        read = {item.path: item.digest for item in (*result.inputs, *packed)}
+        if result.assembled or any(file.path in read for file in result.outputs):
+            raise NotKept("an assembler read files, or an output was read")
+        inputs = tuple(
+            (os.fsdecode(path), digest)
+            for path, digest in read.items()
+            if path not in own and not path.startswith(b"/.dist_build/")
+        )
+        texts = ((os.fsdecode(path), digest) for path, digest in own.items())
+        names = self._searched.of((*texts, *inputs), task)
+        implicit = (task.implicit_include,) if task.implicit_include else ()
+        named = task.command.input_files
+        if any(is_odd(name, is_unusual) and not name.startswith("/") for name in named):
+            raise NotKept("an option names a file by an unusual path")
+        paths = (path for path, _ in inputs)
+        names.update(dict.fromkeys(map(posixpath.basename, (*named, *implicit, *paths))))
+        directories = _real(task.search_dirs)
+        places = places_of(directories, [path for path, _ in inputs])
+        search = SearchScope(directories, places, tuple(names))
+        variant = Variant(0, inputs, search, self._candidates.sum(search))
+        self._check_mirrored(task, variant)
+        return variant
+
+    def _check_mirrored(self, task: Task, variant: Variant) -> None:
+        around = dict.fromkeys(posixpath.dirname(path) for path, _ in variant.inputs)
+        if not all(map(self._mirroring.roots.holds_files_of, around)):
+            raise NotKept("not wholly mirrored")
+        if any(self._has_copy(path, digest, variant) for path, digest in variant.inputs):
+            raise NotKept("a copy of a header that is read once")
+        if self._is_beyond_us(task, variant):
+            raise NotKept("a precompiled header, a hard link, or a partly mirrored directory")
+
+
+def _real(directories: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(disk.realpath, directories))
+
+
+def _size(result: ResultRequest) -> int:
+    packed = sum(len(file.blob.data) for file in result.outputs)
+    return packed + len(result.stdout) + len(result.stderr) + len(result.packed_inputs)
+
+
+def _about(variant: Variant) -> _About:
+    search = variant.search
+    return _About(
+        tuple((os.fsencode(path), digest) for path, digest in variant.inputs),
+        tuple(map(os.fsencode, search.directories)),
+        tuple(map(os.fsencode, search.places)),
+        tuple(map(os.fsencode, search.names)),
+        variant.candidates.to_bytes(16, "little"),
+    )
+
+
+def _variant(number: int, data: bytes) -> Variant:
+    about = _about_decoder.decode(data)
+    search = SearchScope(
+        tuple(map(os.fsdecode, about.directories)),
+        tuple(map(os.fsdecode, about.places)),
+        tuple(map(os.fsdecode, about.names)),
+    )
+    inputs = tuple((os.fsdecode(path), digest) for path, digest in about.inputs)
+    return Variant(number, inputs, search, int.from_bytes(about.candidates, "little"))

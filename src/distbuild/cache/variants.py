@@ -1,0 +1,189 @@
+"""Decides whether an earlier compile's result equals that of a compile now, without a look at the
+disk: by the mirror's digests, and by the generations of its changes.
+
+A result is valid while all its inputs have the same content and while no path came or went that a
+search for one of its includes could find. Pure.
+"""
+
+import hashlib
+import posixpath
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from distbuild.mirror.manifest import Manifest
+from distbuild.protocol.messages import Digest, DirectoryEntry, FileEntry, SymlinkEntry
+
+#: So many groups of directories keep their candidates in memory.
+MAX_GROUPS = 500
+_SUM_BYTES = 16
+_MASK = (1 << 8 * _SUM_BYTES) - 1
+
+
+class SearchScope(msgspec.Struct, frozen=True):
+    """Where and for which names a compile looks.
+
+    ``directories``: the real paths of its search directories, in order. ``places``: real paths of
+    all directories in which it may find a file, in any order, at any depth. ``names``: the last
+    components of the paths that it looks for.
+    """
+
+    directories: tuple[str, ...]
+    places: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+class Variant(msgspec.Struct):
+    """One result of a command: what it read, and what its searches could have found."""
+
+    #: The entry in the storage.
+    number: int
+    inputs: tuple[tuple[str, Digest], ...]
+    search: SearchScope
+    #: ``Candidates.sum`` of ``search`` at the time of the compile.
+    candidates: int
+    #: The last generation for which it was found valid; 0: none of this process.
+    matched: int = 0
+
+
+class _Group:
+    """The sums of names below the same directories. ``tops`` end with a slash."""
+
+    def __init__(self, tops: tuple[str, ...], links: int) -> None:
+        self.tops = tops
+        self.links = links
+        self.sums: dict[str, tuple[int, int]] = {}
+
+
+class Candidates:
+    """Sums over the mirrored paths that a search could find. Equal sums: the same paths of the same
+    kinds. Thread-safe."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        # By places, with the generation of the last changed symlink.
+        self._groups: dict[tuple[str, ...], tuple[int, _Group]] = {}
+
+    def sum(self, search: SearchScope) -> int:
+        """The order-free sum over all names, with the search directories and the symlinks."""
+        group = self._group(search.places)
+        index, sums, applied = self._manifest.index, group.sums, self._manifest.applied
+        total = group.links + _digest(search.directories)
+        for name in search.names:
+            changed = index.changed_at(name)
+            known = sums.get(name)
+            if known is None or known[0] != changed:
+                known = changed, self._sum_of(name, group.tops)
+                if changed <= applied:
+                    sums[name] = known
+            total += known[1]
+        return total & _MASK
+
+    def may_find(self, search: SearchScope, path: str) -> bool:
+        """Whether a mirrored path is below a directory in which the compile may find files."""
+        return path.startswith(self._group(search.places).tops)
+
+    def _sum_of(self, name: str, tops: tuple[str, ...]) -> int:
+        paths = [path for path in self._manifest.index.paths(name) if path.startswith(tops)]
+        if not paths:
+            return 0
+        get = self._manifest.get
+        return _digest(f"{path}\0{type(get(path)).__name__}" for path in sorted(paths))
+
+    def _group(self, places: tuple[str, ...]) -> _Group:
+        changed = self._manifest.index.links_changed
+        known = self._groups.get(places)
+        if known is not None and known[0] == changed:
+            return known[1]
+        group = self._closed(places)
+        if changed <= self._manifest.applied:
+            if len(self._groups) >= MAX_GROUPS:
+                self._groups.clear()
+            self._groups[places] = changed, group
+        return group
+
+    def _closed(self, places: tuple[str, ...]) -> _Group:
+        """The places, with the directories to which symlinks below them lead."""
+        manifest = self._manifest
+        tops = dict.fromkeys(place.rstrip("/") + "/" for place in places)
+        links: dict[str, str] = {}
+        left = set(manifest.index.links)
+        is_growing = True
+        while is_growing:
+            is_growing = False
+            begins = tuple(tops)
+            for link in [link for link in left if link.startswith(begins)]:
+                left.discard(link)
+                entry, real = manifest.get(link), manifest.resolve(link)
+                target = entry.target if isinstance(entry, SymlinkEntry) else b""
+                links[link] = f"{link}\0{target!r}\0{real}"
+                if real is not None and isinstance(manifest.get(real), DirectoryEntry):
+                    top = real.rstrip("/") + "/"
+                    is_growing |= top not in tops
+                    tops[top] = None
+        return _Group(tuple(tops), _digest(links[link] for link in sorted(links)))
+
+
+def _digest(parts: Iterable[str]) -> int:
+    text = "\n".join(parts).encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=_SUM_BYTES).digest(), "big")
+
+
+def is_valid(
+    variant: Variant,
+    manifest: Manifest,
+    candidates: Candidates,
+    generation: int,
+    directories: Callable[[], tuple[str, ...]],
+) -> bool:
+    """Whether a compile now would read the same.
+
+    ``generation``: all its changes are in the manifest, and those before the compile began are
+    among them. ``directories``: the real paths of the search directories now.
+    """
+    matched = variant.matched
+    if matched == generation == manifest.generation:
+        return True
+    if not (matched and _is_unchanged(variant, manifest, matched)):
+        get = manifest.get
+        for path, digest in variant.inputs:
+            entry = get(path)
+            if not isinstance(entry, FileEntry) or entry.digest != digest:
+                return False
+    if not matched or manifest.index.changed > matched:
+        if directories() != variant.search.directories:
+            return False
+        if candidates.sum(variant.search) != variant.candidates:
+            return False
+    variant.matched = max(variant.matched, generation)
+    return True
+
+
+def _is_unchanged(variant: Variant, manifest: Manifest, since: int) -> bool:
+    changed_at = manifest.changed_at
+    for path, _ in variant.inputs:
+        changed = changed_at(path)
+        if changed is None or changed > since:
+            return False
+    return True
+
+
+def is_settled(variant: Variant, manifest: Manifest, generation: int) -> bool:
+    """Whether nothing that the variant depends on changed after ``generation``."""
+    index = manifest.index
+    if index.links_changed > generation or not _is_unchanged(variant, manifest, generation):
+        return False
+    if index.changed <= generation:
+        return True
+    return all(index.changed_at(name) <= generation for name in variant.search.names)
+
+
+def places_of(directories: Sequence[str], inputs: Iterable[str]) -> tuple[str, ...]:
+    """The directories in which a compile may find files: its search directories, and those of its
+    inputs, without those below another one."""
+    found = {*directories, *map(posixpath.dirname, inputs)}
+    kept: list[str] = []
+    for place in sorted(found):
+        if not any(f"{place}/".startswith(top.rstrip("/") + "/") for top in kept):
+            kept.append(place)
+    return tuple(kept)

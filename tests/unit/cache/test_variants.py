@@ -1,0 +1,143 @@
+"""When a cached result is valid, beside a model that compares everything."""
+
+import os
+import posixpath
+from collections.abc import Mapping
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distbuild.cache.variants import (
+    Candidates,
+    SearchScope,
+    Variant,
+    is_settled,
+    is_valid,
+    places_of,
+)
+from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Manifest
+from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry
+
+DIRECTORIES = ("/p", "/p/a", "/p/b", "/p/a/sub", "/p/b/sub", "/q", "/q/sub")
+NAMES = ("x.h", "y.h", "z.h")
+Batch = Mapping[str, Entry | None]
+
+
+def file(content: int) -> FileEntry:
+    return FileEntry(bytes([content]) * 32, 1, 0o444, 0)
+
+
+FILES = st.integers(1, 3).map(file)
+LINKS = st.sampled_from(DIRECTORIES).map(lambda target: SymlinkEntry(os.fsencode(target)))
+BATCHES = st.lists(
+    st.dictionaries(
+        st.builds(posixpath.join, st.sampled_from(DIRECTORIES), st.sampled_from(NAMES)),
+        st.none() | FILES | st.just(WITHHELD),
+        max_size=3,
+    )
+    | st.dictionaries(
+        st.sampled_from(DIRECTORIES), st.none() | st.just(DIRECTORY) | LINKS, max_size=2
+    ),
+    max_size=8,
+)
+SEARCH = SearchScope(("/p/a", "/p/b"), ("/p/a", "/p/b"), ("x.h", "y.h"))
+START: Batch = {
+    **dict.fromkeys(DIRECTORIES, DIRECTORY),
+    "/p/a/x.h": file(1),
+    "/p/b/y.h": file(2),
+    "/q/sub/y.h": file(3),
+}
+INPUTS = (("/p/a/x.h", b"\1" * 32), ("/p/b/y.h", b"\2" * 32))
+
+
+def model(manifest: Manifest) -> tuple[object, ...]:
+    """All that decides which files a search finds: paths of the names, and the links."""
+    tops = {"/p/a/", "/p/b/"}
+    while True:
+        links = [p for p in manifest._entries if isinstance(manifest.get(p), SymlinkEntry)]
+        inside = [p for p in links if p.startswith(tuple(tops))]
+        led = {f"{manifest.resolve(p)}/" for p in inside if manifest.resolve(p)} - tops
+        if not led:
+            break
+        tops |= led
+    found = [
+        (p, type(manifest.get(p)))
+        for p in manifest._entries
+        if p.startswith(tuple(tops)) and posixpath.basename(p) in SEARCH.names
+    ]
+    return sorted(found, key=str), sorted((p, str(manifest.get(p))) for p in inside)
+
+
+def is_equal(manifest: Manifest) -> bool:
+    entries = [(manifest.get(path), digest) for path, digest in INPUTS]
+    return all(isinstance(e, FileEntry) and e.digest == digest for e, digest in entries)
+
+
+@given(BATCHES)
+def test_it_is_valid_if_nothing_that_it_could_find_differs(batches: list[Batch]) -> None:
+    manifest = Manifest()
+    manifest.apply(START)
+    candidates = Candidates(manifest)
+    first = model(manifest)
+    variant = Variant(1, INPUTS, SEARCH, candidates.sum(SEARCH), manifest.generation)
+    late = Variant(1, INPUTS, SEARCH, variant.candidates)  # as after a restart
+    for batch in batches:
+        manifest.apply(batch)
+        expected = is_equal(manifest) and model(manifest) == first
+        for known in (variant, late):
+            now = manifest.generation
+            assert expected == is_valid(
+                known, manifest, candidates, now, lambda: SEARCH.directories
+            )
+        late.matched = 0
+
+
+@given(BATCHES)
+def test_it_is_settled_if_nothing_that_it_could_find_has_changed(batches: list[Batch]) -> None:
+    manifest = Manifest()
+    manifest.apply(START)
+    began, before = manifest.generation, model(manifest)
+    variant = Variant(1, INPUTS, SEARCH, 0)
+    for batch in batches:
+        manifest.apply(batch)
+        if is_settled(variant, manifest, began):
+            assert is_equal(manifest)
+            assert model(manifest) == before
+
+
+@given(BATCHES)
+def test_the_index_has_every_path_under_its_name(batches: list[Batch]) -> None:
+    manifest = Manifest()
+    for batch in (START, *batches):
+        manifest.apply(batch)
+    paths = list(manifest._entries)
+    for name in {*map(posixpath.basename, paths), *NAMES}:
+        named = [path for path in paths if posixpath.basename(path) == name]
+        assert sorted(manifest.index.paths(name)) == sorted(named)
+    links = {path for path in paths if isinstance(manifest.get(path), SymlinkEntry)}
+    assert manifest.index.links == links
+
+
+def test_a_moved_search_directory_is_another_one() -> None:
+    manifest = Manifest()
+    manifest.apply({**START, "/p/c": SymlinkEntry(b"/q")})
+    candidates = Candidates(manifest)
+    variant = Variant(1, INPUTS, SEARCH, candidates.sum(SEARCH))
+    moved = ("/p/b", "/p/a")
+    assert not is_valid(variant, manifest, candidates, manifest.generation, lambda: moved)
+
+
+def test_an_input_that_was_removed_long_ago_is_not_unchanged() -> None:
+    manifest = Manifest()
+    manifest.apply(START)
+    candidates = Candidates(manifest)
+    unknown = (*INPUTS, ("/p/a/never.h", b"\5" * 32))
+    variant = Variant(1, unknown, SEARCH, candidates.sum(SEARCH), manifest.generation)
+    manifest.apply({"/q/z.h": file(1)})
+    directories = SEARCH.directories
+    assert not is_valid(variant, manifest, candidates, manifest.generation, lambda: directories)
+
+
+def test_places_below_another_one_are_left_out() -> None:
+    inputs = ["/i/sub/a.h", "/else/b.h", "/in/c.h"]
+    assert places_of(["/src", "/i"], inputs) == ("/else", "/i", "/in", "/src")
