@@ -62,9 +62,10 @@ class _About(msgspec.Struct, frozen=True, array_like=True):
     """What the storage keeps of a variant beside the result."""
 
     inputs: tuple[tuple[bytes, Digest], ...]
-    directories: tuple[bytes, ...]
-    places: tuple[bytes, ...]
-    names: tuple[bytes, ...]
+    #: These three are joined by NULs.
+    directories: bytes
+    places: bytes
+    names: bytes
     candidates: bytes
 
 
@@ -109,10 +110,12 @@ class ObjectCache:
                 self._failed(error)
                 found = "error"
             if isinstance(found, ResultRequest):
-                self.hits += 1
+                with self._changed:
+                    self.hits += 1
                 return found
             why = found
-        self.misses[why] += 1
+        with self._changed:
+            self.misses[why] += 1
         return None
 
     def keep(self, task: Task, result: ResultRequest) -> None:
@@ -201,7 +204,7 @@ class ObjectCache:
     def _find(self, key: bytes, task: Task) -> ResultRequest | str:
         """The result, or why there is none."""
         variants = self._variants(key)
-        real = functools.cache(lambda: _real(task.search_dirs))
+        real = functools.cache(lambda: self._real(task))
         manifest, candidates = self._mirroring.manifest, self._candidates
         for variant in variants:
             if not is_valid(variant, manifest, candidates, task.generation, real):
@@ -253,7 +256,7 @@ class ObjectCache:
         if not shallow:
             return False
         around = {posixpath.dirname(path) for path, _ in variant.inputs}
-        around.update(variant.search.directories, map(disk.realpath, task.search_dirs))
+        around.update(variant.search.directories, self._real(task))
         return not around.isdisjoint(shallow)
 
     def _has_twins(self, task: Task, variant: Variant) -> bool:
@@ -265,12 +268,16 @@ class ObjectCache:
 
     def _has_copy(self, path: str, digest: Digest, variant: Variant) -> bool:
         """Whether gcc may have skipped a file with the content of this one, by its time."""
-        copies = self._mirroring.manifest.paths_of(digest) - {path}
-        return (
-            bool(copies)
-            and self._searched.is_once(digest)
-            and any(self._candidates.may_find(variant.search, copy) for copy in copies)
-        )
+        manifest = self._mirroring.manifest
+        if not (manifest.has_copies(digest) and self._searched.is_once(digest)):
+            return False
+        copies = manifest.paths_of(digest) - {path}
+        return any(self._candidates.may_find(variant.search, copy) for copy in copies)
+
+    def _real(self, task: Task) -> tuple[str, ...]:
+        """The real paths of the search directories: by the mirror, else by the disk."""
+        resolve = self._mirroring.manifest.resolve
+        return tuple(resolve(d) or disk.realpath(d) for d in task.search_dirs)
 
     # --- keeping --------------------------------------------------------------------------------
 
@@ -295,6 +302,9 @@ class ObjectCache:
                             self.unkept[str(why)] += 1
             except sqlite3.Error as error:
                 self._failed(error)
+                self.unkept["error"] += len(batch)
+            except Exception:  # later results are to be kept
+                log.exception("results were not kept")
                 self.unkept["error"] += len(batch)
 
     def _keep(self, waiting: _Unwritten) -> None:
@@ -340,8 +350,8 @@ class ObjectCache:
         if any(is_odd(name, is_unusual) and not name.startswith("/") for name in named):
             raise NotKept("an option names a file by an unusual path")
         paths = (path for path, _ in inputs)
-        names.update(dict.fromkeys(map(posixpath.basename, (*named, *implicit, *paths))))
-        directories = _real(task.search_dirs)
+        names.update(map(posixpath.basename, (*named, *implicit, *paths)))
+        directories = self._real(task)
         places = places_of(directories, [path for path, _ in inputs])
         search = SearchScope(directories, places, tuple(names))
         variant = Variant(0, inputs, search, self._candidates.sum(search))
@@ -358,32 +368,32 @@ class ObjectCache:
             raise NotKept("a precompiled header, a hard link, or a partly mirrored directory")
 
 
-def _real(directories: Iterable[str]) -> tuple[str, ...]:
-    return tuple(map(disk.realpath, directories))
-
-
 def _size(result: ResultRequest) -> int:
     packed = sum(len(file.blob.data) for file in result.outputs)
     return packed + len(result.stdout) + len(result.stderr) + len(result.packed_inputs)
+
+
+def _joined(texts: Iterable[str]) -> bytes:
+    return os.fsencode("\0".join(texts))
+
+
+def _parted(data: bytes) -> tuple[str, ...]:
+    return tuple(os.fsdecode(data).split("\0"))
 
 
 def _about(variant: Variant) -> _About:
     search = variant.search
     return _About(
         tuple((os.fsencode(path), digest) for path, digest in variant.inputs),
-        tuple(map(os.fsencode, search.directories)),
-        tuple(map(os.fsencode, search.places)),
-        tuple(map(os.fsencode, search.names)),
+        _joined(search.directories),
+        _joined(search.places),
+        _joined(search.names),
         variant.candidates.to_bytes(16, "little"),
     )
 
 
 def _variant(number: int, data: bytes) -> Variant:
     about = _about_decoder.decode(data)
-    search = SearchScope(
-        tuple(map(os.fsdecode, about.directories)),
-        tuple(map(os.fsdecode, about.places)),
-        tuple(map(os.fsdecode, about.names)),
-    )
+    search = SearchScope(_parted(about.directories), _parted(about.places), _parted(about.names))
     inputs = tuple((os.fsdecode(path), digest) for path, digest in about.inputs)
     return Variant(number, inputs, search, int.from_bytes(about.candidates, "little"))

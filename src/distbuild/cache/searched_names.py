@@ -29,19 +29,19 @@ class SearchedNames:
         # The values of macros in texts; None: not only names of files.
         self._values: dict[tuple[Digest, str], tuple[str, ...] | None] = {}
 
-    def of(self, texts: Sequence[tuple[str, Digest]], task: Task) -> dict[str, None]:
+    def of(self, texts: Sequence[tuple[str, Digest]], task: Task) -> set[str]:
         """The names that the texts look for. Raises NotKept."""
-        names, macros = dict[str, None](), dict[str, None]()
+        names, macros = set[str](), set[str]()
         for path, digest in texts:
             found = self._texts.get(digest) or self._looked_up(path, digest)
             if found.is_opaque:
                 raise NotKept("an include that is not a plain name")
             if found.is_dated and "SOURCE_DATE_EPOCH" not in task.env:
                 raise NotKept("a text mentions the date")
-            names.update(dict.fromkeys(found.names))
-            macros.update(dict.fromkeys(found.macros))
+            names.update(found.names)
+            macros.update(found.macros)
         for macro in macros:
-            names.update(dict.fromkeys(self._values_of(macro, texts, task)))
+            names.update(self._values_of(macro, texts, task))
         return names
 
     def is_once(self, digest: Digest) -> bool:
