@@ -163,8 +163,9 @@ def run(words: Sequence[str]) -> int:
         print("usage: dist_build.exe doctor", file=sys.stderr)
         return USAGE
     asked = _SyncerReport()
+    skipped = _NOT_ON_WINDOWS if sys.platform == "win32" else _ONLY_ON_WINDOWS
     for topic, check in _CHECKS:
-        if sys.platform == "win32" and topic in _NOT_ON_WINDOWS:
+        if topic in skipped:
             continue
         has_failed = False
         try:
@@ -189,6 +190,14 @@ class _SyncerReport:
         if not isinstance(answer, dict):
             raise InfrastructureError("the syncer's answer is no JSON object")
         return answer
+
+
+def _system(_: _SyncerReport) -> Iterator[Finding]:
+    yield Finding(
+        WARN,
+        "Windows is experimental: no Microsoft compiler was ever run with dist_build;"
+        " compare the objects of some compiles with the local compiler's",
+    )
 
 
 def _config(_: _SyncerReport) -> Iterator[Finding]:
@@ -231,8 +240,10 @@ def _workers(asked: _SyncerReport) -> Iterator[Finding]:
 
 #: Checks of limits that Windows does not have.
 _NOT_ON_WINDOWS = frozenset({"change notification"})
+_ONLY_ON_WINDOWS = frozenset({"system"})
 
 _CHECKS: tuple[tuple[str, Callable[[_SyncerReport], Iterator[Finding]]], ...] = (
+    ("system", _system),
     ("configuration", _config),
     ("certificates", _certificates),
     ("change notification", _watches),

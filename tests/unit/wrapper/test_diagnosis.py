@@ -1,9 +1,11 @@
 """Each fault with its remedy, and none where there is none."""
 
+import sys
 from typing import Any
 
 import pytest
 
+from distbuild.wrapper import doctor
 from distbuild.wrapper.describe import worker_table
 from distbuild.wrapper.doctor import FAIL, OK, WARN, Finding, findings
 
@@ -179,3 +181,14 @@ def test_a_worker_that_lies_in_its_status_harms_nobody(name: str, odd: Any) -> N
         for finding in findings(lies, MINE):
             assert finding.text.isprintable()
         assert all(line.isprintable() for line in worker_table(lies, MINE))
+
+
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+def test_windows_is_said_to_be_experimental(
+    platform: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(doctor, "_CHECKS", [c for c in doctor._CHECKS if c[0] == "system"])
+    assert doctor.run([]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("warn  system: Windows is experimental") == (platform == "win32")
