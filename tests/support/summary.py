@@ -98,6 +98,8 @@ class Summary:
         self._done.add(report.nodeid)
         if report.failed:
             self._write(f"FAILED {report.nodeid}", alone=True)
+        if str(report.outcome) == "rerun":  # of pytest-rerunfailures
+            self._write(f"failed once {report.nodeid}", alone=True)
         if report.skipped and isinstance(report.longrepr, tuple):
             self._skipped[str(report.longrepr[2])] += 1
 
