@@ -15,20 +15,22 @@ import posixpath
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from distbuild.cache.searched_names import NotKept, SearchedNames
+from distbuild.cache.searched_names import NotKept, SearchedNames, TextRead
 from distbuild.cache.storage import Storage
 from distbuild.cache.variants import (
     Candidates,
+    InputPair,
     SearchScope,
     Variant,
     is_settled,
     is_valid,
+    packed,
     places_of,
+    unpacked,
 )
 from distbuild.farm.executor import Task
 from distbuild.farm.results import objection_to_outputs
@@ -38,7 +40,7 @@ from distbuild.mirror.policy import is_unusual
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.codec import unpack_inputs
 from distbuild.protocol.errors import ProtocolError
-from distbuild.protocol.messages import Digest, ResultRequest
+from distbuild.protocol.messages import ResultRequest
 from distbuild.system import disk
 from distbuild.system.paths import WINDOWS
 
@@ -50,6 +52,8 @@ VERSION = 1
 MAX_VARIANTS = 8
 #: Commands whose results are known in memory; the others are read from the storage again.
 MAX_KNOWN = 5_000
+#: Inputs that the variants in memory share.
+MAX_SHARED = 200_000
 #: Bytes of results that wait to be kept; above it results are not kept.
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 #: The name under which a result of the cache is shown instead of a worker's.
@@ -58,24 +62,12 @@ SHOWN = "cache"
 _RECODING = ("-finput-charset", "-fmodules", "-fplugin")
 
 
-class _About(msgspec.Struct, frozen=True, array_like=True):
-    """What the storage keeps of a variant beside the result."""
-
-    inputs: tuple[tuple[bytes, Digest], ...]
-    #: These three are joined by NULs.
-    directories: bytes
-    places: bytes
-    names: bytes
-    candidates: bytes
-
-
 class _Unwritten(msgspec.Struct, frozen=True):
     key: bytes
     task: Task
     result: ResultRequest
 
 
-_about_decoder = msgspec.msgpack.Decoder(_About)
 _result_decoder = msgspec.msgpack.Decoder(ResultRequest)
 
 
@@ -89,6 +81,7 @@ class ObjectCache:
         self._candidates = Candidates(mirroring.manifest)
         self._searched = SearchedNames()
         self._known: dict[bytes, list[Variant]] = {}
+        self._shared: dict[InputPair, InputPair] = {}
         self._changed = threading.Condition()
         self._waiting = collections.deque[_Unwritten]()
         self._waiting_bytes = 0
@@ -223,7 +216,9 @@ class ObjectCache:
     def _variants(self, key: bytes) -> list[Variant]:
         known = self._known.get(key)
         if known is None:
-            known = [_variant(s.number, s.about) for s in self._storage.find(key)]
+            if len(self._shared) >= MAX_SHARED:
+                self._shared.clear()
+            known = [unpacked(s.number, s.about, self._shared) for s in self._storage.find(key)]
             self._remember(key, known)
         return known
 
@@ -265,14 +260,6 @@ class ObjectCache:
             return False
         twins = self._scanner.twins()
         return any(path in twins for path, _ in variant.inputs)
-
-    def _has_copy(self, path: str, digest: Digest, variant: Variant) -> bool:
-        """Whether gcc may have skipped a file with the content of this one, by its time."""
-        manifest = self._mirroring.manifest
-        if not (manifest.has_copies(digest) and self._searched.is_once(digest)):
-            return False
-        copies = manifest.paths_of(digest) - {path}
-        return any(self._candidates.may_find(variant.search, copy) for copy in copies)
 
     def _real(self, task: Task) -> tuple[str, ...]:
         """The real paths of the search directories: by the mirror, else by the disk."""
@@ -316,7 +303,7 @@ class ObjectCache:
         body = msgspec.structs.replace(
             result, lease_id="", worker=SHOWN, inputs=[], packed_inputs=b"", marks=b"", ran_us=0
         )
-        about = msgspec.msgpack.encode(_about(variant))
+        about = packed(variant)
         variant.number = self._storage.add(waiting.key, about, msgspec.msgpack.encode(body))
         if not variant.number:
             raise NotKept("too large")
@@ -334,66 +321,45 @@ class ObjectCache:
     def _described(self, task: Task, result: ResultRequest) -> Variant:
         """What the compile read and looked for. Raises NotKept, ProtocolError."""
         own = {file.path: file.entry.digest for file in task.files}
-        packed = unpack_inputs(result.packed_inputs) if result.packed_inputs else []
-        read = {item.path: item.digest for item in (*result.inputs, *packed)}
+        more = unpack_inputs(result.packed_inputs) if result.packed_inputs else []
+        read = {item.path: item.digest for item in (*result.inputs, *more)}
         if result.assembled or any(file.path in read for file in result.outputs):
             raise NotKept("an assembler read files, or an output was read")
-        inputs = tuple(
-            (os.fsdecode(path), digest)
+        texts = [
+            self._searched.read(path, digest)
             for path, digest in read.items()
             if path not in own and not path.startswith(b"/.dist_build/")
-        )
-        texts = ((os.fsdecode(path), digest) for path, digest in own.items())
-        names = self._searched.of((*texts, *inputs), task)
-        implicit = (task.implicit_include,) if task.implicit_include else ()
+        ]
+        sources = [self._searched.read(path, digest) for path, digest in own.items()]
+        names = self._searched.of([*sources, *texts], task)
         named = task.command.input_files
         if any(is_odd(name, is_unusual) and not name.startswith("/") for name in named):
             raise NotKept("an option names a file by an unusual path")
-        paths = (path for path, _ in inputs)
-        names.update(map(posixpath.basename, (*named, *implicit, *paths)))
+        names.update(map(posixpath.basename, named))
+        if task.implicit_include:
+            names.add(posixpath.basename(task.implicit_include))
         directories = self._real(task)
-        places = places_of(directories, [path for path, _ in inputs])
-        search = SearchScope(directories, places, tuple(names))
+        around = {text.directory for text in texts}
+        search = SearchScope(directories, places_of({*directories, *around}), tuple(names))
+        inputs = tuple(text.pair for text in texts)
         variant = Variant(0, inputs, search, self._candidates.sum(search))
-        self._check_mirrored(task, variant)
-        return variant
-
-    def _check_mirrored(self, task: Task, variant: Variant) -> None:
-        around = dict.fromkeys(posixpath.dirname(path) for path, _ in variant.inputs)
         if not all(map(self._mirroring.roots.holds_files_of, around)):
             raise NotKept("not wholly mirrored")
-        if any(self._has_copy(path, digest, variant) for path, digest in variant.inputs):
+        if any(self._has_copy(text, variant) for text in texts):
             raise NotKept("a copy of a header that is read once")
         if self._is_beyond_us(task, variant):
             raise NotKept("a precompiled header, a hard link, or a partly mirrored directory")
+        return variant
+
+    def _has_copy(self, text: TextRead, variant: Variant) -> bool:
+        """Whether gcc may have skipped a file with this content, by its time."""
+        manifest = self._mirroring.manifest
+        if not (text.looks.is_once and manifest.has_copies(text.digest)):
+            return False
+        copies = manifest.paths_of(text.digest) - {text.path}
+        return any(self._candidates.may_find(variant.search, copy) for copy in copies)
 
 
 def _size(result: ResultRequest) -> int:
     packed = sum(len(file.blob.data) for file in result.outputs)
     return packed + len(result.stdout) + len(result.stderr) + len(result.packed_inputs)
-
-
-def _joined(texts: Iterable[str]) -> bytes:
-    return os.fsencode("\0".join(texts))
-
-
-def _parted(data: bytes) -> tuple[str, ...]:
-    return tuple(os.fsdecode(data).split("\0"))
-
-
-def _about(variant: Variant) -> _About:
-    search = variant.search
-    return _About(
-        tuple((os.fsencode(path), digest) for path, digest in variant.inputs),
-        _joined(search.directories),
-        _joined(search.places),
-        _joined(search.names),
-        variant.candidates.to_bytes(16, "little"),
-    )
-
-
-def _variant(number: int, data: bytes) -> Variant:
-    about = _about_decoder.decode(data)
-    search = SearchScope(_parted(about.directories), _parted(about.places), _parted(about.names))
-    inputs = tuple((os.fsdecode(path), digest) for path, digest in about.inputs)
-    return Variant(number, inputs, search, int.from_bytes(about.candidates, "little"))

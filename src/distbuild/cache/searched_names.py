@@ -5,7 +5,12 @@ by ``__has_include``, whose operand need not exist.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import os
+import posixpath
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
 
 from distbuild.farm.executor import Task
 from distbuild.mirror.includes import Lookups, literal_values, lookups
@@ -21,57 +26,69 @@ class NotKept(Exception):
     """The reason why a result is not kept, for the status."""
 
 
+class TextRead(msgspec.Struct, frozen=True):
+    """A file that a compile read. ``names``: its own and those that its text looks for."""
+
+    path: str
+    digest: Digest
+    #: Shared by all variants that read it.
+    pair: tuple[str, Digest]
+    directory: str
+    names: frozenset[str]
+    looks: Lookups
+
+
 class SearchedNames:
-    """The names that texts look for, by the texts' digests. For one thread."""
+    """Facts about the files that compiles read, by path and digest. For one thread."""
 
     def __init__(self) -> None:
-        self._texts: dict[Digest, Lookups] = {}
+        self._texts: dict[tuple[bytes, Digest], TextRead] = {}
         # The values of macros in texts; None: not only names of files.
         self._values: dict[tuple[Digest, str], tuple[str, ...] | None] = {}
 
-    def of(self, texts: Sequence[tuple[str, Digest]], task: Task) -> set[str]:
-        """The names that the texts look for. Raises NotKept."""
-        names, macros = set[str](), set[str]()
-        for path, digest in texts:
-            found = self._texts.get(digest) or self._looked_up(path, digest)
-            if found.is_opaque:
-                raise NotKept("an include that is not a plain name")
-            if found.is_dated and "SOURCE_DATE_EPOCH" not in task.env:
-                raise NotKept("a text mentions the date")
-            names.update(found.names)
-            macros.update(found.macros)
-        for macro in macros:
+    def read(self, path: bytes, digest: Digest) -> TextRead:
+        """The facts about a file. Raises NotKept."""
+        known = self._texts.get((path, digest))
+        return known if known is not None else self._looked_up(path, digest)
+
+    def of(self, texts: Sequence[TextRead], task: Task) -> set[str]:
+        """The names that a compile which read these texts has looked for. Raises NotKept."""
+        if any(text.looks.is_opaque for text in texts):
+            raise NotKept("an include that is not a plain name")
+        if "SOURCE_DATE_EPOCH" not in task.env and any(text.looks.is_dated for text in texts):
+            raise NotKept("a text mentions the date")
+        names = set[str]().union(*[text.names for text in texts])
+        for macro in {macro for text in texts for macro in text.looks.macros}:
             names.update(self._values_of(macro, texts, task))
         return names
 
-    def is_once(self, digest: Digest) -> bool:
-        """Whether a text known by now is skipped after another one of the same content."""
-        known = self._texts.get(digest)
-        return known is None or known.is_once
-
-    def _looked_up(self, path: str, digest: Digest) -> Lookups:
+    def _looked_up(self, path: bytes, digest: Digest) -> TextRead:
         if len(self._texts) >= MAX_TEXTS:
             self._texts.clear()
-        found = self._texts[digest] = lookups(_read(path, digest), is_unusual)
-        return found
+        name = sys.intern(os.fsdecode(path))
+        found = lookups(_read(name, digest), is_unusual)
+        directory, _, own = name.rpartition("/")
+        names = frozenset(map(sys.intern, (own, *found.names)))
+        text = TextRead(name, digest, (name, digest), sys.intern(directory or "/"), names, found)
+        self._texts[path, digest] = text
+        return text
 
-    def _values_of(
-        self, macro: str, texts: Sequence[tuple[str, Digest]], task: Task
-    ) -> Iterator[str]:
+    def _values_of(self, macro: str, texts: Iterable[TextRead], task: Task) -> Iterator[str]:
         """The last components of the files that a macro may name. Raises NotKept."""
         for argument in task.command.arguments:
             if argument.meaning == "-D" and (argument.value or "").startswith(macro):
                 raise NotKept("an include that is not a plain name")
         if len(self._values) >= MAX_TEXTS:
             self._values.clear()
-        for path, digest in texts:
-            known = (digest, macro)
+        for text in texts:
+            known = (text.digest, macro)
             if known not in self._values:
-                self._values[known] = literal_values(_read(path, digest), macro, is_unusual)
+                content = _read(text.path, text.digest)
+                self._values[known] = literal_values(content, macro, is_unusual)
             values = self._values[known]
             if values is None:
                 raise NotKept("an include that is not a plain name")
-            yield from values
+            yield from map(posixpath.basename, values)
 
 
 def _read(path: str, digest: Digest) -> bytes:

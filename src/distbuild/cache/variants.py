@@ -6,8 +6,9 @@ search for one of its includes could find. Pure.
 """
 
 import hashlib
-import posixpath
-from collections.abc import Callable, Iterable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -178,12 +179,57 @@ def is_settled(variant: Variant, manifest: Manifest, generation: int) -> bool:
     return all(index.changed_at(name) <= generation for name in variant.search.names)
 
 
-def places_of(directories: Sequence[str], inputs: Iterable[str]) -> tuple[str, ...]:
-    """The directories in which a compile may find files: its search directories, and those of its
-    inputs, without those below another one."""
-    found = {*directories, *map(posixpath.dirname, inputs)}
+def places_of(directories: Iterable[str]) -> tuple[str, ...]:
+    """The directories in which a compile may find files, sorted, without those below another."""
     kept: list[str] = []
-    for place in sorted(found):
-        if not any(f"{place}/".startswith(top.rstrip("/") + "/") for top in kept):
+    tops: tuple[str, ...] = ()
+    for place in sorted(directories):
+        if not f"{place}/".startswith(tops):
             kept.append(place)
+            tops = (*tops, place.rstrip("/") + "/")
     return tuple(kept)
+
+
+class _About(msgspec.Struct, frozen=True, array_like=True):
+    """A variant, packed."""
+
+    inputs: tuple[tuple[bytes, Digest], ...]
+    #: These three are joined by NULs.
+    directories: bytes
+    places: bytes
+    names: bytes
+    candidates: bytes
+
+
+InputPair = tuple[str, Digest]
+_about_decoder = msgspec.msgpack.Decoder(_About)
+
+
+def _joined(texts: Iterable[str]) -> bytes:
+    return os.fsencode("\0".join(texts))
+
+
+def _parted(data: bytes) -> tuple[str, ...]:
+    return tuple(map(sys.intern, os.fsdecode(data).split("\0"))) if data else ()
+
+
+def packed(variant: Variant) -> bytes:
+    """A variant without its number and state, for the storage."""
+    search = variant.search
+    about = _About(
+        tuple((os.fsencode(path), digest) for path, digest in variant.inputs),
+        _joined(search.directories),
+        _joined(search.places),
+        _joined(search.names),
+        variant.candidates.to_bytes(16, "little"),
+    )
+    return msgspec.msgpack.encode(about)
+
+
+def unpacked(number: int, data: bytes, shared: dict[InputPair, InputPair]) -> Variant:
+    """The inverse of ``packed``. ``shared``: equal inputs of all variants."""
+    about = _about_decoder.decode(data)
+    search = SearchScope(_parted(about.directories), _parted(about.places), _parted(about.names))
+    pairs = [(os.fsdecode(path), digest) for path, digest in about.inputs]
+    inputs = tuple([shared.setdefault(pair, pair) for pair in pairs])
+    return Variant(number, inputs, search, int.from_bytes(about.candidates, "little"))

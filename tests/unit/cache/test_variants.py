@@ -13,7 +13,9 @@ from distbuild.cache.variants import (
     Variant,
     is_settled,
     is_valid,
+    packed,
     places_of,
+    unpacked,
 )
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD, Manifest
 from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry
@@ -139,5 +141,14 @@ def test_an_input_that_was_removed_long_ago_is_not_unchanged() -> None:
 
 
 def test_places_below_another_one_are_left_out() -> None:
-    inputs = ["/i/sub/a.h", "/else/b.h", "/in/c.h"]
-    assert places_of(["/src", "/i"], inputs) == ("/else", "/i", "/in", "/src")
+    assert places_of(["/src", "/i", "/i/sub", "/else", "/in"]) == ("/else", "/i", "/in", "/src")
+    assert places_of(["/src", "/"]) == ("/",)
+
+
+def test_a_variant_is_stored_whole() -> None:
+    for search in (SEARCH, SearchScope((), ("/ü\udcff",), ())):
+        variant = Variant(7, INPUTS, search, (1 << 128) - 1)
+        shared: dict[tuple[str, bytes], tuple[str, bytes]] = {}
+        known = [unpacked(7, packed(variant), shared) for _ in range(2)]
+        assert known == [variant, variant]
+        assert known[0].inputs[0] is known[1].inputs[0]
