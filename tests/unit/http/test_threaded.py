@@ -175,8 +175,9 @@ def test_what_is_asked_before_the_end_is_answered(served: Served) -> None:
 
 
 SCRIPT = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for "make test &"
 sys.path.insert(0, sys.argv[1])
 from distbuild.http.site import Site
 from distbuild.http.threaded import Port, serve
