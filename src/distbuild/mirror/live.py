@@ -252,8 +252,17 @@ class Mirroring:
         if name == HOME_MARKER:
             path, is_directory = posixpath.dirname(path), True
         ignored = policy.handling(name) is policy.Handling.IGNORE
-        if is_directory or not ignored or path in self._scanner.wanted:
+        if is_directory or not ignored or path in self._scanner.wanted or self._is_link(path):
             self._pending.changed(path, is_directory)
+
+    def _is_link(self, path: str) -> bool:
+        """Whether an ignored name is, or was, a symlink: it may lead to a directory of headers."""
+        if isinstance(self.manifest.get(path), SymlinkEntry):
+            return True
+        try:
+            return disk.is_link(disk.lstat(path))
+        except OSError:
+            return False
 
     def _keep_up(self) -> None:
         """Process changes also between jobs, so that the workers have them before the next one."""

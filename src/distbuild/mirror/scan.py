@@ -107,8 +107,8 @@ class Scanner:
             return DIRECTORY
         asked_for = path in self.wanted
         how = Handling.MIRROR if asked_for else self._handling(path)
-        if how is Handling.IGNORE:
-            return None
+        if how is Handling.IGNORE and not (disk.is_link(status) and disk.isdir(path)):
+            return None  # but a link to a directory is mirrored by any name, as a directory is
         if not regular:
             return _symlink(path, status) if disk.is_link(status) else None
         too_large = status.st_size > self._max_file_bytes and not asked_for
