@@ -93,7 +93,9 @@ class ScannedOptions(msgspec.Struct):
         if isinstance(option.verdict, LocalReason):
             self.obstacles.append(Local(option.verdict, spelled))
         elif option.verdict is Effect.ORIGINAL_PATHS:
-            self.tied_by = self.tied_by or spelled
+            # Without a name that differs from one command to the next: see ``parse_cache``.
+            is_mapper = option.role is Role.MODULE_MAPPER
+            self.tied_by = self.tied_by or (argument.option if is_mapper else spelled)
 
 
 class OptionTable:
