@@ -26,8 +26,6 @@ _MOST = 2**63 - 1  # the largest integer that messages can carry
 
 #: Enough for some generations of the headers of a few large projects.
 DEFAULT_STORE_BYTES = 20 * 1024**3
-#: As of comparable caches: some builds of a large project.
-DEFAULT_CACHE_BYTES = 10 * 1024**3
 #: Larger files are hardly headers; each is sent once a compile asks for it.
 DEFAULT_MAX_FILE_BYTES = 16 * 1024**2
 
@@ -172,7 +170,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Worker: upper bound of its store of blobs.
     store_bytes: int = DEFAULT_STORE_BYTES
     #: Syncer: upper bound of the object cache; 0: none.
-    cache_bytes: int = DEFAULT_CACHE_BYTES
+    cache_bytes: int = 0
     #: Syncer: larger files are withheld until a compile asks for one.
     max_file_bytes: int = DEFAULT_MAX_FILE_BYTES
 

@@ -13,6 +13,7 @@ import logging
 import os
 import posixpath
 import sqlite3
+import stat
 import threading
 from collections import Counter
 from pathlib import Path
@@ -34,7 +35,7 @@ from distbuild.cache.variants import (
 )
 from distbuild.farm.executor import Task
 from distbuild.farm.results import objection_to_outputs
-from distbuild.mirror.includes import is_odd
+from distbuild.mirror.includes import is_odd, is_plain_word
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.policy import is_unusual
 from distbuild.mirror.scan import Scanner
@@ -99,7 +100,7 @@ class ObjectCache:
         if key is not None:
             try:
                 found = self._find(key, task)
-            except (sqlite3.Error, msgspec.DecodeError) as error:
+            except Exception as error:  # noqa: BLE001 - a damaged cache fails no build
                 self._failed(error)
                 found = "error"
             if isinstance(found, ResultRequest):
@@ -156,10 +157,12 @@ class ObjectCache:
     def _failed(self, error: Exception) -> None:
         """Handle an error of the storage: a damaged file is replaced, a full disk may have room
         later."""
+        if self._is_stopping:
+            return
         log.warning("object cache: %s", error)
         if not isinstance(error, sqlite3.OperationalError):
             self._known.clear()
-            with contextlib.suppress(sqlite3.Error, OSError):
+            with contextlib.suppress(sqlite3.Error, OSError, ValueError):
                 self._storage.renew()
 
     # --- finding --------------------------------------------------------------------------------
@@ -176,6 +179,7 @@ class ObjectCache:
             or command.unlisted_files
             or (command.dependencies is not None and not command.dependencies.system)
             or any(argument.option.startswith(_RECODING) for argument in command.arguments)
+            or not all(map(is_plain_word, command.argv()))
         )
         if is_special:
             return None
@@ -189,6 +193,7 @@ class ObjectCache:
             [os.fsencode(directory) for directory in task.output_dirs],
             [os.fsencode(directory) for directory in task.builtin_dirs],
             os.fsencode(task.implicit_include or ""),
+            [_kind(directory) for directory in task.search_dirs],
             task.processor,
             task.terminal,
         )
@@ -205,9 +210,9 @@ class ObjectCache:
             if self._is_beyond_us(task, variant):
                 return "not cacheable"
             body = self._storage.body(key, variant.number)
-            if body is None:
-                variants.remove(variant)
-                return "damaged"
+            if body is None:  # evicted, cleared, or damaged
+                self._known.pop(key, None)
+                return "evicted"
             result = _result_decoder.decode(body)
             refused = objection_to_outputs(task, result, task.command.named_outputs())
             return "other output directory" if refused else result
@@ -287,18 +292,16 @@ class ObjectCache:
                             self._keep(waiting)
                         except (NotKept, ProtocolError) as why:
                             self.unkept[str(why)] += 1
-            except sqlite3.Error as error:
+            except Exception as error:  # noqa: BLE001 - later results are to be kept
                 self._failed(error)
-                self.unkept["error"] += len(batch)
-            except Exception:  # later results are to be kept
-                log.exception("results were not kept")
                 self.unkept["error"] += len(batch)
 
     def _keep(self, waiting: _Unwritten) -> None:
         """Keep one result. Raises NotKept."""
         task, result = waiting.task, waiting.result
         variant = self._described(task, result)
-        if not is_settled(variant, self._mirroring.manifest, task.generation):
+        manifest = self._mirroring.manifest
+        if not is_settled(variant, manifest, self._candidates, task.generation):
             raise NotKept("the tree changed meanwhile")
         body = msgspec.structs.replace(
             result, lease_id="", worker=SHOWN, inputs=[], packed_inputs=b"", marks=b"", ran_us=0
@@ -345,7 +348,8 @@ class ObjectCache:
         variant = Variant(0, inputs, search, self._candidates.sum(search))
         if not all(map(self._mirroring.roots.holds_files_of, around)):
             raise NotKept("not wholly mirrored")
-        if any(self._has_copy(text, variant) for text in texts):
+        read_once = any(text.looks.is_once for text in (*sources, *texts))
+        if read_once and any(self._has_copy(text, variant) for text in (*sources, *texts)):
             raise NotKept("a copy of a header that is read once")
         if self._is_beyond_us(task, variant):
             raise NotKept("a precompiled header, a hard link, or a partly mirrored directory")
@@ -353,11 +357,16 @@ class ObjectCache:
 
     def _has_copy(self, text: TextRead, variant: Variant) -> bool:
         """Whether gcc may have skipped a file with this content, by its time."""
-        manifest = self._mirroring.manifest
-        if not (text.looks.is_once and manifest.has_copies(text.digest)):
-            return False
-        copies = manifest.paths_of(text.digest) - {text.path}
+        copies = self._mirroring.manifest.paths_of(text.digest) - {text.path}
         return any(self._candidates.may_find(variant.search, copy) for copy in copies)
+
+
+def _kind(directory: str) -> int:
+    """A search directory's file type; 0: missing. Compilers warn of some."""
+    try:
+        return stat.S_IFMT(disk.stat(directory).st_mode)
+    except OSError:
+        return 0
 
 
 def _size(result: ResultRequest) -> int:

@@ -55,7 +55,7 @@ class SearchedNames:
         """The names that a compile which read these texts has looked for. Raises NotKept."""
         if any(text.looks.is_opaque for text in texts):
             raise NotKept("an include that is not a plain name")
-        if "SOURCE_DATE_EPOCH" not in task.env and any(text.looks.is_dated for text in texts):
+        if any(text.looks.is_dated for text in texts):
             raise NotKept("a text mentions the date")
         names = set[str]().union(*[text.names for text in texts])
         for macro in {macro for text in texts for macro in text.looks.macros}:
@@ -75,9 +75,8 @@ class SearchedNames:
 
     def _values_of(self, macro: str, texts: Iterable[TextRead], task: Task) -> Iterator[str]:
         """The last components of the files that a macro may name. Raises NotKept."""
-        for argument in task.command.arguments:
-            if argument.meaning == "-D" and (argument.value or "").startswith(macro):
-                raise NotKept("an include that is not a plain name")
+        if any(macro in word for word in task.command.argv()):  # -D, -Wp,-D and others
+            raise NotKept("an include that is not a plain name")
         if len(self._values) >= MAX_TEXTS:
             self._values.clear()
         for text in texts:

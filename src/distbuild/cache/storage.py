@@ -22,14 +22,16 @@ VERSION = 1
 #: Once the bound is reached, this share of it is freed at a time.
 FREED_SHARE = 0.05
 _CHECK_BYTES = 16
+#: The size to which the log of a large batch is cut.
+MAX_JOURNAL_BYTES = 64 * 1024 * 1024
 _SCHEMA = f"""
 CREATE TABLE results (
-    number INTEGER PRIMARY KEY,
+    number INTEGER PRIMARY KEY AUTOINCREMENT,  -- never reused: a look-up has two steps
     key BLOB NOT NULL,
     used INTEGER NOT NULL,  -- Unix time
     size INTEGER NOT NULL,
     about BLOB NOT NULL,
-    checked BLOB NOT NULL  -- the checksum of number, key, about and body
+    checked BLOB NOT NULL  -- the checksum of key, about and body
 );
 CREATE INDEX by_key ON results (key);
 CREATE INDEX by_use ON results (used);
@@ -62,7 +64,9 @@ class Storage:
     def _opened(self) -> sqlite3.Connection:
         try:
             return self._connect()
-        except sqlite3.DatabaseError as error:
+        except sqlite3.OperationalError:
+            raise  # locked, a full disk, no file: not damaged
+        except (sqlite3.DatabaseError, ValueError) as error:
             log.warning("%s: replaced by an empty cache: %s", self._path, error)
             self.damaged += 1
             return self._renewed()
@@ -79,14 +83,18 @@ class Storage:
             # the file, which the checksums show.
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = OFF")
+            db.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
             if version == 0:
                 db.executescript(_SCHEMA)
-            count, size = db.execute("SELECT count(*), total(size) FROM results").fetchone()
-            self._count, self._size = count, int(size)
-        except sqlite3.DatabaseError:
+            self._count_all(db)
+        except BaseException:
             db.close()
             raise
         return db
+
+    def _count_all(self, db: sqlite3.Connection) -> None:
+        count, size = db.execute("SELECT count(*), total(size) FROM results").fetchone()
+        self._count, self._size = count, int(size)
 
     def renew(self) -> None:
         """Replace a damaged file by an empty one."""
@@ -156,9 +164,10 @@ class Storage:
             with self._lock:
                 self._save_used()
                 self._db.execute("COMMIT")
-        except sqlite3.Error:
+        except BaseException:
             with self._lock, contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
+                self._count_all(self._db)
             raise
 
     def add(self, key: bytes, about: bytes, body: bytes) -> int:

@@ -48,11 +48,14 @@ class Variant(msgspec.Struct):
 
 
 class _Group:
-    """The sums of names below the same directories. ``tops`` end with a slash."""
+    """The sums of names below the same directories. ``tops`` end with a slash. ``links``: a sum
+    over the symlinks there and what they lead to; 0: there is none."""
 
-    def __init__(self, tops: tuple[str, ...], links: int) -> None:
+    def __init__(self, tops: tuple[str, ...], links: int, changed: int) -> None:
         self.tops = tops
         self.links = links
+        #: The generation of the last change that may have made another group of it.
+        self.changed = changed
         self.sums: dict[str, tuple[int, int]] = {}
 
 
@@ -62,8 +65,7 @@ class Candidates:
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
-        # By places, with the generation of the last changed symlink.
-        self._groups: dict[tuple[str, ...], tuple[int, _Group]] = {}
+        self._groups: dict[tuple[str, ...], _Group] = {}
 
     def sum(self, search: SearchScope) -> int:
         """The order-free sum over all names, with the search directories and the symlinks."""
@@ -80,6 +82,10 @@ class Candidates:
             total += known[1]
         return total & _MASK
 
+    def has_links(self, search: SearchScope) -> bool:
+        """Whether there is a symlink where the compile may find files."""
+        return self._group(search.places).links != 0
+
     def may_find(self, search: SearchScope, path: str) -> bool:
         """Whether a mirrored path is below a directory in which the compile may find files."""
         return path.startswith(self._group(search.places).tops)
@@ -92,20 +98,25 @@ class Candidates:
         return _digest(f"{path}\0{type(get(path)).__name__}" for path in sorted(paths))
 
     def _group(self, places: tuple[str, ...]) -> _Group:
-        changed = self._manifest.index.links_changed
         known = self._groups.get(places)
-        if known is not None and known[0] == changed:
-            return known[1]
+        if known is not None and known.changed == self._changed(known.links):
+            return known
         group = self._closed(places)
-        if changed <= self._manifest.applied:
+        if group.changed <= self._manifest.applied:
             if len(self._groups) >= MAX_GROUPS:
                 self._groups.clear()
-            self._groups[places] = changed, group
+            self._groups[places] = group
         return group
+
+    def _changed(self, links: int) -> int:
+        """The last change of a symlink; or of anything, since a link's target may be any path."""
+        index = self._manifest.index
+        return index.changed if links else index.links_changed
 
     def _closed(self, places: tuple[str, ...]) -> _Group:
         """The places, with the directories to which symlinks below them lead."""
         manifest = self._manifest
+        changed = (self._changed(0), self._changed(1))
         tops = dict.fromkeys(place.rstrip("/") + "/" for place in places)
         links: dict[str, str] = {}
         left = set(manifest.index.links)
@@ -117,12 +128,14 @@ class Candidates:
                 left.discard(link)
                 entry, real = manifest.get(link), manifest.resolve(link)
                 target = entry.target if isinstance(entry, SymlinkEntry) else b""
-                links[link] = f"{link}\0{target!r}\0{real}"
-                if real is not None and isinstance(manifest.get(real), DirectoryEntry):
+                led = None if real is None else manifest.get(real)
+                links[link] = f"{link}\0{target!r}\0{real}\0{type(led).__name__}"
+                if real is not None and isinstance(led, DirectoryEntry):
                     top = real.rstrip("/") + "/"
                     is_growing |= top not in tops
                     tops[top] = None
-        return _Group(tuple(tops), _digest(links[link] for link in sorted(links)))
+        total = _digest(links[link] for link in sorted(links)) if links else 0
+        return _Group(tuple(tops), total, changed[1] if links else changed[0])
 
 
 def _digest(parts: Iterable[str]) -> int:
@@ -169,13 +182,17 @@ def _is_unchanged(variant: Variant, manifest: Manifest, since: int) -> bool:
     return True
 
 
-def is_settled(variant: Variant, manifest: Manifest, generation: int) -> bool:
+def is_settled(
+    variant: Variant, manifest: Manifest, candidates: Candidates, generation: int
+) -> bool:
     """Whether nothing that the variant depends on changed after ``generation``."""
     index = manifest.index
     if index.links_changed > generation or not _is_unchanged(variant, manifest, generation):
         return False
     if index.changed <= generation:
         return True
+    if candidates.has_links(variant.search):
+        return False  # the change may be at a link's target
     return all(index.changed_at(name) <= generation for name in variant.search.names)
 
 

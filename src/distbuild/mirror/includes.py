@@ -230,17 +230,28 @@ _LOOKS = re.compile(
     rb"(?:#|%:|\?\?=)[ \t\f\v]*(include(?:_next)?|import|embed)\b[ \t\f\v]*"
     rb"(?:\"([^\"\n]+)\"|<([^>\n]+)>|([A-Za-z_]\w*)[ \t\f\v]*(?=\r?\n|/[/*]|\Z))?"
 )
-_LITERAL = rb"[ \t\f\v]+(?:\"([^\"\n]+)\"|<([^>\n]+)>)[ \t\f\v]*(?=\r?\n|/[/*]|\Z)"
-#: Trigraphs may splice lines; a comment may stand before a directive's name; a macro may stand for
-#: ``__has_include``; a pragma may compare the times of files.
-_OPAQUE = re.compile(
-    rb"\?\?/|(?:#|%:|\?\?=)[ \t\f\v]*/\*|__TIMESTAMP__"
-    rb"|\bdefine\b[^\n]*\b__has_(?:include(?:_next)?|embed)(?![ \t]*\([ \t]*[\"<])"
-    rb"|\bpragma[ \t]+GCC[ \t]+(?:dependency|pch_preprocess)\b"
+#: The value of a macro that names a file. Within angle brackets other macros would be expanded.
+_LITERAL = rb"[ \t\f\v]+\"([^\"\n]+)\"[ \t\f\v]*(?=\r?\n|/[/*]|\Z)"
+#: Trigraphs may splice lines, compilers skip NULs, and a comment may stand before a directive's
+#: name.
+_OPAQUE = re.compile(rb"\?\?/|\0|(?:#|%:|\?\?=)[ \t\f\v]*/\*|__TIMESTAMP__|\bpch_preprocess\b")
+_HAS = rb"__has_(?:include(?:_next)?|embed)\b"
+_TESTS = re.compile(_HAS)
+#: Tests whose operand is plain, and tests whether the test itself is known.
+_PLAIN_TESTS = re.compile(
+    _HAS + rb"[ \t]*\([ \t]*[\"<]|(?:\bdefined[ \t]*\(?|#[ \t]*ifn?def)[ \t]*" + _HAS
 )
 _SPLICE = re.compile(rb"\\[ \t\f\v]*\r?\n")
-_DATES = re.compile(rb"__DATE__|__TIME__")
-_ONCE = re.compile(rb"\bonce\b|(?:#|%:|\?\?=)[ \t\f\v]*import\b")
+_DATES = (b"__DATE__", b"__TIME__")
+#: ``##`` may paste the names of these macros from two parts.
+_PARTS = re.compile(rb"\b_{1,2}[DT]?[AI]?[TM]?E?_?\b|\b_?[DT]?[AI]?[TM]?E?__?\b")
+_PRAGMA = rb"\b_?[Pp]ragma\b"
+#: gcc compares the contents and times of files that are to be read once.
+_ONCE = re.compile(_PRAGMA + rb"[^\n]*\bonce\b|(?:#|%:|\?\?=)[ \t\f\v]*import\b")
+_DEPENDENCY = re.compile(rb"\bdependency\b")
+_HAS_PRAGMA = re.compile(_PRAGMA)
+#: Before an apostrophe it may separate digits or begin a literal: that depends on the language.
+_DIGIT_APOSTROPHE = re.compile(rb"\b[0-9][\w.]*'")
 
 
 def lookups(text: bytes, unusual: Callable[[str], bool]) -> Lookups:
@@ -248,18 +259,18 @@ def lookups(text: bytes, unusual: Callable[[str], bool]) -> Lookups:
     if b"\\" in text:
         text = _SPLICE.sub(b"", text)
     found = _lookups(text, unusual)
-    if found.is_opaque:  # perhaps only by a comment
+    is_usable = not (found.is_opaque or found.is_dated)
+    if not is_usable and not _DIGIT_APOSTROPHE.search(text):  # perhaps only by a comment
         found = _lookups(without_comments(text), unusual)
     return found
 
 
 def _lookups(text: bytes, unusual: Callable[[str], bool]) -> Lookups:
-    tested = asked(text)
-    if tested.is_computed or _OPAQUE.search(text):
+    operands, macros = _searched(text), dict[str, None]()
+    if operands is None or _OPAQUE.search(text) or _compares_times(text):
         return Lookups(is_opaque=True)
-    operands, macros = list(tested.names), dict[str, None]()
     for directive, quoted, angled, macro in _LOOKS.findall(text):
-        if directive == b"embed" or not (quoted or angled or macro):
+        if directive == b"embed" or not (quoted or angled or macro) or macro.startswith(b"__"):
             return Lookups(is_opaque=True)
         if macro:
             macros[_text(macro)] = None
@@ -271,9 +282,31 @@ def _lookups(text: bytes, unusual: Callable[[str], bool]) -> Lookups:
     return Lookups(
         tuple(names),
         tuple(macros),
-        is_dated=_DATES.search(text) is not None,
+        is_dated=_is_dated(text),
         is_once=_ONCE.search(text) is not None,
     )
+
+
+def _is_dated(text: bytes) -> bool:
+    if any(name in text for name in _DATES):
+        return True
+    parts = set(_PARTS.findall(text))
+    return any(first + second in _DATES for first in parts for second in parts)
+
+
+def _searched(text: bytes) -> list[str] | None:
+    """The operands of ``__has_include`` and its relatives; None: not all are plain."""
+    if b"__has_" not in text:
+        return []
+    if len(_TESTS.findall(text)) != len(_PLAIN_TESTS.findall(text)):
+        return None
+    tested = asked(text)
+    return None if tested.is_computed else list(tested.names)
+
+
+def _compares_times(text: bytes) -> bool:
+    """Whether there may be a ``#pragma GCC dependency``."""
+    return _DEPENDENCY.search(text) is not None and _HAS_PRAGMA.search(text) is not None
 
 
 def literal_values(
@@ -284,10 +317,22 @@ def literal_values(
     name = macro.encode("utf-8", "surrogateescape")
     if name not in text:
         return ()
-    text = without_comments(_SPLICE.sub(b"", text))
+    text = _SPLICE.sub(b"", text)
+    if _DOUBTFUL.search(text) or _DIGIT_APOSTROPHE.search(text):
+        return None
+    text = without_comments(text)
     mentions = len(re.findall(rb"\bdefine\b[^\n]*\b%s\b" % re.escape(name), text))
     found = re.findall(rb"\bdefine[ \t\f\v]+%s" % re.escape(name) + _LITERAL, text)
-    values = [_text(quoted or angled) for quoted, angled in found]
-    if len(values) != mentions or b"??/" in text or any(is_odd(v, unusual) for v in values):
+    values = [_text(value) for value in found]
+    if len(values) != mentions or any(is_odd(v, unusual) for v in values):
         return None
     return tuple(value.rpartition("/")[2] for value in values)
+
+
+#: What makes a word of a command line more than a name or a plain value.
+_MEANS_MORE = ("__has_", "__DATE__", "__TIME__", "__TIMESTAMP__", "__FILE__", "__BASE_FILE__")
+
+
+def is_plain_word(word: str) -> bool:
+    """Whether an argument can define no macro whose meaning depends on other files or the time."""
+    return not any(part in word for part in _MEANS_MORE)

@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import posixpath
+import sqlite3
 import sys
 import threading
 import time
@@ -105,9 +106,7 @@ class SyncerProcess:
         self._pushers: tuple[Pusher, ...] = ()
         compilers = Compilers(Identifier(DigestCache(home.state / "compilers.msgpack")))
         preparer = Preparer(compilers, self._mirroring)
-        self._objects = None
-        if config.cache_bytes:
-            self._objects = ObjectCache(home.objects, config.cache_bytes, self._mirroring, scanner)
+        self._objects = _object_cache(home, config, self._mirroring, scanner)
         compiles = Compiles(preparer, self._farm, self._mirroring, scanner, self._objects)
         self._pushers = tuple(
             Pusher(
@@ -200,6 +199,19 @@ class SyncerProcess:
     def _notify(self) -> None:
         for pusher in self._pushers:
             pusher.notify()
+
+
+def _object_cache(
+    home: Home, config: Config, mirroring: Mirroring, scanner: Scanner
+) -> ObjectCache | None:
+    """The object cache; None: the configuration wants none, or its file cannot be used."""
+    if not config.cache_bytes:
+        return None
+    try:
+        return ObjectCache(home.objects, config.cache_bytes, mirroring, scanner)
+    except (sqlite3.Error, OSError) as error:
+        log.warning("%s: there is no object cache: %s", home.objects, error)
+        return None
 
 
 def _spare_the_collector() -> None:

@@ -31,10 +31,13 @@ def file(content: int) -> FileEntry:
 
 FILES = st.integers(1, 3).map(file)
 LINKS = st.sampled_from(DIRECTORIES).map(lambda target: SymlinkEntry(os.fsencode(target)))
+FILE_LINKS = st.sampled_from(("/q/z.h", "/p/a/y.h", "x.h")).map(
+    lambda target: SymlinkEntry(os.fsencode(target))
+)
 BATCHES = st.lists(
     st.dictionaries(
         st.builds(posixpath.join, st.sampled_from(DIRECTORIES), st.sampled_from(NAMES)),
-        st.none() | FILES | st.just(WITHHELD),
+        st.none() | FILES | FILE_LINKS | st.just(WITHHELD),
         max_size=3,
     )
     | st.dictionaries(
@@ -67,7 +70,10 @@ def model(manifest: Manifest) -> tuple[object, ...]:
         for p in manifest._entries
         if p.startswith(tuple(tops)) and posixpath.basename(p) in SEARCH.names
     ]
-    return sorted(found, key=str), sorted((p, str(manifest.get(p))) for p in inside)
+    targets = {p: manifest.resolve(p) for p in inside}
+    kinds = {p: type(manifest.get(real)) if real else None for p, real in targets.items()}
+    leads = [(p, str(manifest.get(p)), targets[p], kinds[p]) for p in inside]
+    return sorted(found, key=str), sorted(leads, key=str)
 
 
 def is_equal(manifest: Manifest) -> bool:
@@ -99,10 +105,10 @@ def test_it_is_settled_if_nothing_that_it_could_find_has_changed(batches: list[B
     manifest = Manifest()
     manifest.apply(START)
     began, before = manifest.generation, model(manifest)
-    variant = Variant(1, INPUTS, SEARCH, 0)
+    variant, candidates = Variant(1, INPUTS, SEARCH, 0), Candidates(manifest)
     for batch in batches:
         manifest.apply(batch)
-        if is_settled(variant, manifest, began):
+        if is_settled(variant, manifest, candidates, began):
             assert is_equal(manifest)
             assert model(manifest) == before
 
