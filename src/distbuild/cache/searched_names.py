@@ -1,4 +1,5 @@
-"""Learns from the texts that a compile read which names it looked for. Reads each text once.
+"""Syncer side: finds in the texts that a compile read which file names it looked for, so that a
+kept result is not used after a file of such a name has appeared. Reads each text once.
 
 An include directive makes the compiler look for its operand in several directories; so does a test
 by ``__has_include``, whose operand need not exist.

@@ -1,6 +1,7 @@
-"""A FIFO semaphore for local commands (links, fallbacks), and work stealing from the farm's queue.
+"""Syncer side: a FIFO semaphore for commands that run on the dev box (links, fallbacks), and idle
+cores of the dev box that take queued jobs from a full farm.
 
-Without it ``make -j200`` would start as many local compilers once the farm cannot take the jobs.
+Without the semaphore ``make -j200`` would start 200 local compilers once the farm takes no jobs.
 """
 
 import threading

@@ -1,4 +1,5 @@
-"""An epoll event loop with a few threads that serves one listening socket (Linux).
+"""An epoll event loop with a few threads that serves one listening socket, in syncer and worker
+(Linux; ``http.threaded`` elsewhere).
 
 The site's handlers answer frequent requests. Waiting requests hold no thread: a handler is a
 generator that yields the ``OneShot`` it waits for, and is closed when its connection ends. The WSGI

@@ -1,6 +1,6 @@
-"""Syncer side: compiles for this machine's wrappers, writes their outputs, limits local commands.
-
-Acts on the replies of ``Compiles``. Knows no HTTP.
+"""Syncer side: answers this machine's wrappers. ``syncer.compile`` compiles their commands; this
+module writes the outputs, and lets commands that have to run locally wait for a slot. Knows no
+HTTP.
 """
 
 import logging
