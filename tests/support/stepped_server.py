@@ -19,7 +19,7 @@ import pytest
 
 from distbuild.http.listen import listen_port, listen_unix
 from distbuild.http.loop import Server
-from distbuild.http.poller import _AWAITED
+from distbuild.http.poller import awaited_events
 from distbuild.http.request import BodyBudget, RequestReader
 from distbuild.http.response import Response
 from distbuild.http.site import PARKED, Call, Connection, ConnectionState, Front, Later, Site
@@ -195,7 +195,7 @@ class SteppedServer:
         for connection in self.server._connections:
             assert connection.state in PARKED, connection.state.name
             events = kernel[connection.transport.fileno()]
-            awaited = _AWAITED[connection.state]
+            awaited = awaited_events()[connection.state]
             assert events & awaited == awaited, (connection.state.name, hex(events))
 
     def close(self) -> None:

@@ -11,17 +11,24 @@ from collections.abc import Sequence
 
 from distbuild.http.site import BLOCKED, HELD, IDLE, SUSPENDED, Connection, ConnectionState
 
-_END = select.EPOLLRDHUP | select.EPOLLONESHOT
-#: The events that a parked connection is watched for. While a response is being sent, its read end
-#: is not: a client that has closed only its sending side still reads its response.
-_AWAITED = {
-    IDLE: select.EPOLLIN | _END,
-    SUSPENDED: _END,
-    BLOCKED: select.EPOLLOUT | select.EPOLLONESHOT,
-    HELD: _END,
-}
 #: The states in which only the client's end is awaited on the socket.
 UNTIL_END = frozenset({SUSPENDED, HELD})
+
+
+def awaited_events() -> dict[ConnectionState, int]:
+    """The events that a parked connection is watched for, by its state.
+
+    While a response is being sent, the connection's read end is not watched: a client that has
+    closed only its sending side still reads its response. A function, since Windows, which imports
+    this module, has no such constants.
+    """
+    end = select.EPOLLRDHUP | select.EPOLLONESHOT
+    return {
+        IDLE: select.EPOLLIN | end,
+        SUSPENDED: end,
+        BLOCKED: select.EPOLLOUT | select.EPOLLONESHOT,
+        HELD: end,
+    }
 
 
 class Events:
@@ -30,6 +37,7 @@ class Events:
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         self._poll = select.epoll()
+        self._awaited = awaited_events()
         #: ``ready`` is written when a connection is enqueued; ``ending`` stays set after ``end``.
         self.ready = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.ending = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -53,7 +61,7 @@ class Events:
             before = connection.state
             connection.become(state)
             try:
-                self._arm(connection, _AWAITED[state])
+                self._arm(connection, self._awaited[state])
             except BaseException:
                 connection.state = before
                 raise
@@ -65,7 +73,7 @@ class Events:
             connection.armed = 0  # a thread that owns it will see the event when it parks it
             before = connection.state
             if before in UNTIL_END and not connection.transport.has_ended():
-                self._arm(connection, _AWAITED[before])
+                self._arm(connection, self._awaited[before])
                 return None
             return before if connection.claim_locked() else None
 

@@ -87,7 +87,7 @@ def test_a_connection_is_claimed_in_a_given_state_only(ends: Ends) -> None:
 def test_an_owner_can_always_close(ends: Ends) -> None:
     owned = set(ConnectionState) - PARKED - {CLOSED}
     assert all(CLOSED in TRANSITIONS[state] for state in owned)
-    assert poller._AWAITED.keys() == PARKED
+    assert poller.awaited_events().keys() == PARKED
     ends.connection.close()
     with pytest.raises(IllegalTransition):
         ends.connection.close()
