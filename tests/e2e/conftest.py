@@ -23,6 +23,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterat
         started.kill()
 
 
+@pytest.fixture(scope="module")
+def caching(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterator[Cluster]:
+    """One daemon, and a syncer with an object cache."""
+    dev = {"cache_bytes": 10**9}
+    started = Cluster(tmp_path_factory.mktemp("caching farm"), certs_dir, [{}], dev=dev)
+    try:
+        yield started.start()
+        started.stop()
+    finally:
+        started.kill()
+
+
 @pytest.fixture(scope="module", params=SANDBOXES)
 def farm(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, certs_dir: Path

@@ -3,28 +3,18 @@
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, Done, run_here, wait_until
-from tests.support.objects import left_by
+from tests.support.cluster import Cluster, run_here, wait_until
+from tests.support.objects import kept, outcomes
 from tests.support.tools import need
 
 ARGV = ["gcc", "-g", "-Wall", "-c", "src/x.c", "-Iearly", "-Iinc", "-Ilate", "-o", "x.o", "-MD"]
 
 CACHE = {"cache_bytes": 10**9}
-
-
-@pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterator[Cluster]:
-    started = Cluster(tmp_path_factory.mktemp("farm"), certs_dir, [{}], dev=CACHE)
-    try:
-        yield started.start()
-        started.stop()
-    finally:
-        started.kill()
 
 
 @pytest.fixture
@@ -43,15 +33,7 @@ def write(path: Path, text: str) -> None:
 
 
 def hits(cluster: Cluster) -> int:
-    """After all results of earlier compiles are kept."""
-    wait_until(lambda: cluster.syncer.status()["cache"]["waiting"] == 0, "all results are kept")
-    return int(cluster.syncer.status()["cache"]["hits"])
-
-
-def outcomes(cluster: Cluster, argv: list[str], cwd: Path, **env: str) -> tuple[Done, Done]:
-    """What the local compiler leaves, and what the wrapper does."""
-    local = left_by(lambda: run_here(argv, cwd, **env), cwd)
-    return local, left_by(lambda: cluster.run(argv, cwd, **env), cwd)
+    return int(kept(cluster)["hits"])
 
 
 def compiled(cluster: Cluster, argv: list[str], cwd: Path, **env: str) -> int:
@@ -136,36 +118,36 @@ def unrelated(root: Path) -> None:
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_a_hit_is_right_after(
-    farm: Cluster, project: Path, edit: Callable[[Path], None], is_hit: bool
+    caching: Cluster, project: Path, edit: Callable[[Path], None], is_hit: bool
 ) -> None:
-    compiled(farm, ARGV, project)
-    assert compiled(farm, ARGV, project) == 1
+    compiled(caching, ARGV, project)
+    assert compiled(caching, ARGV, project) == 1
     edit(project)
-    assert compiled(farm, ARGV, project) == int(is_hit)
-    compiled(farm, ARGV, project)
+    assert compiled(caching, ARGV, project) == int(is_hit)
+    compiled(caching, ARGV, project)
 
 
-def test_a_name_that_is_tested_counts(farm: Cluster, project: Path) -> None:
+def test_a_name_that_is_tested_counts(caching: Cluster, project: Path) -> None:
     text = '#if __has_include("early.h")\nint early;\n#else\nint late;\n#endif\n'
     write(project / "inc/x.h", text + "#define X 1\n")
     for _ in range(2):
-        compiled(farm, ARGV, project)
+        compiled(caching, ARGV, project)
     write(project / "late/early.h", "")
-    assert compiled(farm, ARGV, project) == 0
+    assert compiled(caching, ARGV, project) == 0
     (project / "late/early.h").unlink()
-    assert compiled(farm, ARGV, project) == 1
+    assert compiled(caching, ARGV, project) == 1
 
 
-def test_a_directory_that_comes_to_exist_counts(farm: Cluster, project: Path) -> None:
+def test_a_directory_that_comes_to_exist_counts(caching: Cluster, project: Path) -> None:
     (project / "early").rmdir()
     for _ in range(2):
-        compiled(farm, ARGV, project)
+        compiled(caching, ARGV, project)
     write(project / "early/x.h", "#define X 2\n")
-    assert compiled(farm, ARGV, project) == 0
+    assert compiled(caching, ARGV, project) == 0
 
 
 @pytest.mark.parametrize("is_outside", [False, True])
-def test_a_switched_link_counts(farm: Cluster, project: Path, is_outside: bool) -> None:
+def test_a_switched_link_counts(caching: Cluster, project: Path, is_outside: bool) -> None:
     place = project.parent / "versions" if is_outside else project / "versions"
     for version in ("1", "2"):
         write(place / version / "sub/w.h", f"#define W {version}\n")
@@ -174,39 +156,39 @@ def test_a_switched_link_counts(farm: Cluster, project: Path, is_outside: bool) 
     write(project / "inc/x.h", "#include <w.h>\n#define X W\n")
     argv = [*ARGV, "-Icurrent/sub"]
     for _ in range(2):
-        compiled(farm, argv, project)
+        compiled(caching, argv, project)
     (project / "current").unlink()
     (project / "current").symlink_to(place / "2")
-    assert compiled(farm, argv, project) == 0
+    assert compiled(caching, argv, project) == 0
     (project / "current").unlink()
     (project / "current").symlink_to(place / "1")
-    compiled(farm, argv, project)
+    compiled(caching, argv, project)
 
 
-def test_a_link_inside_a_search_directory_counts(farm: Cluster, project: Path) -> None:
+def test_a_link_inside_a_search_directory_counts(caching: Cluster, project: Path) -> None:
     for version in ("1", "2"):
         write(project.parent / "versions" / version / "w.h", f"#define W {version}\n")
     write(project / "late/sub/w.h", "#define W 0\n")
     write(project / "inc/x.h", "#include <sub/w.h>\n#define X W\n")
     for _ in range(2):
-        compiled(farm, ARGV, project)
+        compiled(caching, ARGV, project)
     (project / "early/sub").symlink_to(project.parent / "versions/1")
-    assert compiled(farm, ARGV, project) == 0
-    compiled(farm, ARGV, project)
+    assert compiled(caching, ARGV, project) == 0
+    compiled(caching, ARGV, project)
     (project.parent / "versions/1/w.h").unlink()
-    assert compiled(farm, ARGV, project) == 0
+    assert compiled(caching, ARGV, project) == 0
     write(project.parent / "versions/1/w.h", "#define W 3\n")
-    assert compiled(farm, ARGV, project) == 0
+    assert compiled(caching, ARGV, project) == 0
 
 
-def test_the_environment_and_the_options_count(farm: Cluster, project: Path) -> None:
+def test_the_environment_and_the_options_count(caching: Cluster, project: Path) -> None:
     write(project / "more/x.h", "#define X 7\n")
     for _ in range(2):
-        compiled(farm, ARGV, project)
-    assert compiled(farm, ARGV, project, CPATH=str(project / "more")) == 0
-    assert compiled(farm, [*ARGV, "-O2"], project) == 0
-    assert compiled(farm, [*ARGV, "-DA=1"], project) == 0
-    assert compiled(farm, ARGV, project, CPATH=str(project / "more")) == 1
+        compiled(caching, ARGV, project)
+    assert compiled(caching, ARGV, project, CPATH=str(project / "more")) == 0
+    assert compiled(caching, [*ARGV, "-O2"], project) == 0
+    assert compiled(caching, [*ARGV, "-DA=1"], project) == 0
+    assert compiled(caching, ARGV, project, CPATH=str(project / "more")) == 1
 
 
 @pytest.mark.parametrize(
@@ -220,63 +202,63 @@ def test_the_environment_and_the_options_count(farm: Cluster, project: Path) -> 
     ],
 )
 def test_what_depends_on_more_than_files_is_not_cached(
-    farm: Cluster, project: Path, text: str
+    caching: Cluster, project: Path, text: str
 ) -> None:
     write(project / "inc/y.h", "/* nothing */\n")
     write(project / "src/x.c", text)
-    before = hits(farm)
+    before = hits(caching)
     for _ in range(3):
-        assert farm.run(ARGV, project).exit_code == 0
-    assert hits(farm) == before
+        assert caching.run(ARGV, project).exit_code == 0
+    assert hits(caching) == before
 
 
-def test_a_macro_may_name_an_include(farm: Cluster, project: Path) -> None:
+def test_a_macro_may_name_an_include(caching: Cluster, project: Path) -> None:
     write(project / "inc/y.h", "int y = 1;\n")
     write(project / "src/x.c", '#define NAME "y.h"\n#include NAME\n')
-    compiled(farm, ARGV, project)
-    assert compiled(farm, ARGV, project) == 1
+    compiled(caching, ARGV, project)
+    assert compiled(caching, ARGV, project) == 1
     write(project / "early/y.h", "int y = 2;\n")
-    assert compiled(farm, ARGV, project) == 0
-    assert compiled(farm, ["gcc", "-DNAME=<y.h>", *ARGV[1:]], project) == 0
+    assert compiled(caching, ARGV, project) == 0
+    assert compiled(caching, ["gcc", "-DNAME=<y.h>", *ARGV[1:]], project) == 0
 
 
-def test_a_build_may_do_without(farm: Cluster, project: Path) -> None:
+def test_a_build_may_do_without(caching: Cluster, project: Path) -> None:
     for _ in range(2):
-        compiled(farm, ARGV, project)
-    assert compiled(farm, ARGV, project, DIST_BUILD_CACHE="0") == 0
-    assert compiled(farm, ARGV, project, DIST_BUILD_CACHE="1") == 1
+        compiled(caching, ARGV, project)
+    assert compiled(caching, ARGV, project, DIST_BUILD_CACHE="0") == 0
+    assert compiled(caching, ARGV, project, DIST_BUILD_CACHE="1") == 1
 
 
-def test_the_cache_is_shown_and_emptied(farm: Cluster, project: Path) -> None:
+def test_the_cache_is_shown_and_emptied(caching: Cluster, project: Path) -> None:
     for _ in range(2):
-        compiled(farm, ARGV, project)
-    shown = farm.run(["cache"], project).stdout.decode()
+        compiled(caching, ARGV, project)
+    shown = caching.run(["cache"], project).stdout.decode()
     assert shown.startswith("cache   ")
     assert "never compiled" in shown
-    assert shown.splitlines()[0] in farm.run(["status"], project).stdout.decode()
-    assert " 0 results  0 B of 1.0 GB" in farm.run(["cache", "clear"], project).stdout.decode()
-    assert compiled(farm, ARGV, project) == 0
-    assert compiled(farm, ARGV, project) == 1
+    assert shown.splitlines()[0] in caching.run(["status"], project).stdout.decode()
+    assert " 0 results  0 B of 1.0 GB" in caching.run(["cache", "clear"], project).stdout.decode()
+    assert compiled(caching, ARGV, project) == 0
+    assert compiled(caching, ARGV, project) == 1
 
 
-def test_a_failure_is_not_cached(farm: Cluster, project: Path) -> None:
+def test_a_failure_is_not_cached(caching: Cluster, project: Path) -> None:
     write(project / "src/x.c", "#error no\n")
-    assert [compiled(farm, ARGV, project) for _ in range(3)] == [0, 0, 0]
+    assert [compiled(caching, ARGV, project) for _ in range(3)] == [0, 0, 0]
 
 
 def test_another_output_directory_behind_a_link_is_no_hit_into_the_old_one(
-    farm: Cluster, project: Path
+    caching: Cluster, project: Path
 ) -> None:
     for name in ("one", "two"):
         (project / name).mkdir()
     argv = ["gcc", "-c", "src/x.c", "-Iinc", "-o", "out/x.o"]
     (project / "out").symlink_to("one")
     for _ in range(2):
-        farm.run(argv, project)
+        caching.run(argv, project)
     before = (project / "one/x.o").stat().st_mtime_ns
     (project / "out").unlink()
     (project / "out").symlink_to("two")
-    assert farm.run(argv, project).exit_code == 0
+    assert caching.run(argv, project).exit_code == 0
     assert (project / "two/x.o").read_bytes() == (project / "one/x.o").read_bytes()
     assert (project / "one/x.o").stat().st_mtime_ns == before
 
@@ -362,14 +344,14 @@ def walk(cluster: Cluster, root: Path, seed: int, steps: int) -> int:
     return hits(cluster) - before
 
 
-def test_random_edits_and_builds(farm: Cluster, tmp_path: Path) -> None:
-    assert sum(walk(farm, tmp_path / str(seed), seed, 60) for seed in range(3)) > 10
+def test_random_edits_and_builds(caching: Cluster, tmp_path: Path) -> None:
+    assert sum(walk(caching, tmp_path / str(seed), seed, 60) for seed in range(3)) > 10
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_many_random_edits_and_builds(farm: Cluster, tmp_path: Path) -> None:
-    assert sum(walk(farm, tmp_path / str(seed), seed, 100) for seed in range(100, 200)) > 500
+def test_many_random_edits_and_builds(caching: Cluster, tmp_path: Path) -> None:
+    assert sum(walk(caching, tmp_path / str(seed), seed, 100) for seed in range(100, 200)) > 500
 
 
 def test_without_a_cache_nothing_is_kept(tmp_path: Path, certs_dir: Path, project: Path) -> None:
@@ -386,13 +368,13 @@ def test_without_a_cache_nothing_is_kept(tmp_path: Path, certs_dir: Path, projec
         own.kill()
 
 
-def test_a_copy_that_gcc_takes_for_the_same_header_counts(farm: Cluster, project: Path) -> None:
+def test_a_copy_that_gcc_takes_for_the_same_header_counts(caching: Cluster, project: Path) -> None:
     """``#pragma once`` compares contents and times, and lists only the first of two copies."""
     for name in ("inc/x.h", "inc/copy.h"):
         write(project / name, "#pragma once\nenum { X };\n")
         os.utime(project / name, (1, 1))
     write(project / "src/x.c", '#include "x.h"\n#include "copy.h"\n')
     for _ in range(2):
-        compiled(farm, ARGV, project)
+        compiled(caching, ARGV, project)
     os.utime(project / "inc/copy.h", (2, 2))
-    compiled(farm, ARGV, project)
+    compiled(caching, ARGV, project)

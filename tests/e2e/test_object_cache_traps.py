@@ -2,15 +2,15 @@
 cache must notice the change, or must not keep the result."""
 
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.support.cluster import Cluster, Done, run_here, wait_until
-from tests.support.objects import left_by
+from tests.support.cluster import Cluster
+from tests.support.objects import kept, outcomes
+from tests.support.tools import need
 
 GCC = ("gcc", "-c", "src/x.c", "-Iearly", "-Iinc", "-Ilate", "-o", "x.o", "-MD")
 CLANG = ("clang", *GCC[1:])
@@ -138,30 +138,10 @@ TRAPS = {
 }
 
 
-@pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterator[Cluster]:
-    dev = {"cache_bytes": 10**9}
-    started = Cluster(tmp_path_factory.mktemp("farm"), certs_dir, [{}], dev=dev)
-    try:
-        yield started.start()
-        started.stop()
-    finally:
-        started.kill()
-
-
-def outcomes(farm: Cluster, argv: list[str], root: Path) -> tuple[Done, Done]:
-    """What the local compiler and the wrapper leave."""
-    local = left_by(lambda: run_here(argv, root), root)
-    ours = left_by(lambda: farm.run(argv, root), root)
-    wait_until(lambda: farm.syncer.status()["cache"]["waiting"] == 0, "all results are kept")
-    return local, ours
-
-
 @pytest.mark.parametrize("name", TRAPS)
-def test_a_result_is_right_after_the_edit(farm: Cluster, tmp_path: Path, name: str) -> None:
+def test_a_result_is_right_after_the_edit(caching: Cluster, tmp_path: Path, name: str) -> None:
     trap = TRAPS[name]
-    if not shutil.which(trap.argv[0]):
-        pytest.skip(f"{trap.argv[0]} is not installed")
+    need(trap.argv[0])
     for place in ("early", "inc", "late"):
         (tmp_path / place).mkdir()
     for path, text in trap.files.items():
@@ -171,9 +151,10 @@ def test_a_result_is_right_after_the_edit(farm: Cluster, tmp_path: Path, name: s
         (tmp_path / path).symlink_to(target)
     argv = [*trap.argv, *trap.more]
     for _ in range(2):
-        local, ours = outcomes(farm, argv, tmp_path)
+        local, ours = outcomes(caching, argv, tmp_path)
         assert ours == local
+        kept(caching)
     trap.edit(tmp_path)
-    after, ours = outcomes(farm, argv, tmp_path)
+    after, ours = outcomes(caching, argv, tmp_path)
     assert after != local, "the edit changes nothing"
-    assert ours == after, farm.logs()
+    assert ours == after, caching.logs()

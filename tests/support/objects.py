@@ -3,8 +3,9 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from tests.support.cluster import Cluster, Done, run_here
+from tests.support.cluster import Cluster, Done, run_here, wait_until
 from tests.support.tools import absent
 
 
@@ -44,6 +45,18 @@ def assert_same(
         absent("bwrap is not installed")
     assert ours == local, f"{argv}\n{_told(local)}\n{_told(ours)}\n{cluster.logs()}"
     return local
+
+
+def outcomes(cluster: Cluster, argv: Sequence[str], project: Path, **env: str) -> tuple[Done, Done]:
+    """What the local compiler leaves, and what the wrapper does."""
+    local = left_by(lambda: run_here(argv, project, **env), project)
+    return local, left_by(lambda: cluster.run(argv, project, **env), project)
+
+
+def kept(cluster: Cluster) -> dict[str, Any]:
+    """The object cache's status, once all results of earlier compiles are kept."""
+    wait_until(lambda: cluster.syncer.status()["cache"]["waiting"] == 0, "all results are kept")
+    return dict(cluster.syncer.status()["cache"])
 
 
 def _told(done: Done) -> str:

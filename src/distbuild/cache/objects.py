@@ -131,11 +131,6 @@ class ObjectCache:
         self._storage.clear()
         self._known.clear()
 
-    def settle(self, timeout_s: float) -> bool:
-        """Wait until all results are kept; whether they are."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not (self._waiting or self._is_busy), timeout_s)
-
     def stop(self) -> None:
         """Keep the results that wait, and close the storage."""
         with self._changed:
@@ -159,7 +154,8 @@ class ObjectCache:
         later."""
         if self._is_stopping:
             return
-        log.warning("object cache: %s", error)
+        # Any other error than the storage's own is a fault here: its stack is of use.
+        log.warning("object cache: %s", error, exc_info=not isinstance(error, sqlite3.Error))
         if not isinstance(error, sqlite3.OperationalError):
             self._known.clear()
             with contextlib.suppress(sqlite3.Error, OSError, ValueError):
@@ -277,7 +273,6 @@ class ObjectCache:
         while True:
             with self._changed:
                 self._is_busy = False
-                self._changed.notify_all()
                 self._changed.wait_for(lambda: self._waiting or self._is_stopping)
                 batch = list(self._waiting)
                 self._waiting.clear()

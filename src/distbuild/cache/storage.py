@@ -45,7 +45,6 @@ class Stored(msgspec.Struct, frozen=True):
 
     number: int
     about: bytes
-    checked: bytes
 
 
 class Storage:
@@ -130,7 +129,7 @@ class Storage:
         """The results under a key, the latest first."""
         with self._lock:
             rows = self._db.execute(
-                "SELECT number, about, checked FROM results WHERE key = ? ORDER BY number DESC",
+                "SELECT number, about FROM results WHERE key = ? ORDER BY number DESC",
                 (key,),
             ).fetchall()
         return [Stored(*row) for row in rows]

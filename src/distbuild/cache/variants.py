@@ -68,10 +68,10 @@ class Candidates:
         self._groups: dict[tuple[str, ...], _Group] = {}
 
     def sum(self, search: SearchScope) -> int:
-        """The order-free sum over all names, with the search directories and the symlinks."""
+        """The order-free sum over all names, with the symlinks."""
         group = self._group(search.places)
         index, sums, applied = self._manifest.index, group.sums, self._manifest.applied
-        total = group.links + _digest(search.directories)
+        total = group.links
         for name in search.names:
             changed = index.changed_at(name)
             known = sums.get(name)
