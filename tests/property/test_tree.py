@@ -21,9 +21,8 @@ from distbuild.protocol.messages import (
     SymlinkEntry,
 )
 from distbuild.worker.tree.on_disk import WITHHELD_TEXT
-from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.paths import rerooted_target
-from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.store import OwnFiles, Store
 from distbuild.worker.tree.tree import Tree
 from tests.support.examples import examples
 

@@ -10,8 +10,7 @@ from distbuild.mirror.manifest import Summary
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import Change, Changes, FileEntry
 from distbuild.protocol.names import client_label
-from distbuild.worker.tree.own_files import OwnFiles
-from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.store import OwnFiles, Store
 from distbuild.worker.tree.trees import Trees
 
 ALICE, BOB = "https://alice:5000", "https://bob:5000"

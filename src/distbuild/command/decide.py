@@ -23,8 +23,8 @@ from distbuild.command.model import (
     Role,
 )
 from distbuild.command.options import ScannedOptions
+from distbuild.command.original_paths import is_of_process, special_input
 from distbuild.command.passthrough import assembler_dirs
-from distbuild.command.process_paths import is_of_process, special_input
 from distbuild.command.search_paths import in_sysroot, search_dirs, unprefixed
 
 #: Reasons that describe the purpose of the whole command; they outrank those of one option.

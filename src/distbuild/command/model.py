@@ -11,7 +11,7 @@ import posixpath
 
 import msgspec
 
-from distbuild.system.windows.paths import from_windows
+from distbuild.system.windows.names import from_windows
 
 
 class PathStyle(enum.Enum):
@@ -21,7 +21,7 @@ class PathStyle(enum.Enum):
     WINDOWS = "windows"
 
     def absolute(self, cwd: str, name: str) -> str:
-        """``name`` resolved in ``cwd``, as a path below "/" (``system.windows.paths``)."""
+        """``name`` resolved in ``cwd``, as a path below "/" (``system.windows.names``)."""
         if self is PathStyle.WINDOWS:
             return from_windows(name, cwd)
         return posixpath.join(cwd, name)

@@ -1,11 +1,14 @@
-"""Decides by compiler version whether a terminal or a line table needs the original paths. Pure."""
+"""Decides which commands need the original paths (a terminal, a line table, by compiler version),
+and which only the local compiler can follow: syncer and worker would open other files. Pure.
+"""
 
+import posixpath
 import re
 from collections.abc import Mapping
 
 import msgspec
 
-from distbuild.command.model import CompileCommand, Family
+from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 
 _DECIDES = "-fmessage-length="
 #: Text that atoi(3) converts to a number above zero.
@@ -73,3 +76,25 @@ def _is_written(command: CompileCommand, version: str) -> bool:
         return bool(asked)
     formats = [option for option in asked if option.startswith("-gdwarf-")]
     return bool(formats) and formats[-1] in _OLD_FORMATS
+
+
+#: proc(5), and Linux's names for a process's open files and terminal.
+_OF_PROCESS = re.compile(r"//?(?:proc|dev/(?:fd|std(?:in|out|err)|tty))(?:/|\Z)")
+
+
+def is_of_process(path: str) -> bool:
+    """Whether an absolute path, perhaps with ``..``, depends on the process that opens it."""
+    return _OF_PROCESS.match(posixpath.normpath(path)) is not None
+
+
+def special_input(command: CompileCommand) -> Local | None:
+    """The first path that the command reads or runs in that only the local compiler can follow.
+
+    This includes names with a newline, which no dependency file can list.
+    """
+    mapper = command.module_mapper
+    named = (command.source, *command.input_files, *command.search_dirs, *filter(None, [mapper]))
+    for path in (command.cwd, *map(command.absolute, named)):
+        if "\n" in path or is_of_process(path):
+            return Local(LocalReason.SPECIAL_INPUT, path)
+    return None

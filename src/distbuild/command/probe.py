@@ -8,7 +8,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 
-from distbuild.command.cl.words import VARIABLES
+from distbuild.command.cl.scan import VARIABLES
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 
 #: Options that move, add or remove built-in search directories, or the implicit include.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from distbuild.command.model import Local, LocalReason, PathStyle
-from distbuild.command.process_paths import is_of_process
+from distbuild.command.original_paths import is_of_process
 
 #: Nesting depth of response files; a real build nests two or three.
 MAX_DEPTH = 16

@@ -18,8 +18,7 @@ from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.names import client_label
 from distbuild.push.bundles import BlobSource
-from distbuild.push.sending import ContentSender, Progress
-from distbuild.push.worker_client import CONNECT_TIMEOUT_S, WorkerClient
+from distbuild.push.worker_client import CONNECT_TIMEOUT_S, ContentSender, Progress, WorkerClient
 
 
 class FirstSync:

@@ -13,9 +13,8 @@ import msgspec
 
 from distbuild.command import probe
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
-from distbuild.command.original_paths import asks_terminfo
+from distbuild.command.original_paths import asks_terminfo, is_of_process
 from distbuild.command.parse_cache import Recall
-from distbuild.command.process_paths import is_of_process
 from distbuild.command.response import is_inert_mapper
 from distbuild.command.search_paths import listed_dirs, quoted_dirs
 from distbuild.farm.executor import Task

@@ -11,7 +11,7 @@ import msgspec
 
 from distbuild.command import native, probe
 from distbuild.command.cl import parse as cl
-from distbuild.command.cl.words import VARIABLES, with_environment
+from distbuild.command.cl.scan import VARIABLES, with_environment
 from distbuild.command.configured import configured_obstacle
 from distbuild.command.driver import family_of
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason

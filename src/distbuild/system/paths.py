@@ -12,8 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import AnyStr, Protocol, TypeVar
 
-from distbuild.system.windows.names import fold, is_nameable
-from distbuild.system.windows.paths import from_windows, to_windows
+from distbuild.system.windows.names import fold, from_windows, is_nameable, to_windows
 
 WINDOWS = os.name == "nt"
 #: The kernel's limit of symlinks followed in one look-up (path_resolution(7)).

@@ -15,7 +15,7 @@ import msgspec
 
 from distbuild.protocol.errors import DistBuildError, ProtocolError
 from distbuild.protocol.messages import Job, LeaseReply, LeaseRequest, ResultRequest
-from distbuild.worker.client import SyncerLink
+from distbuild.worker.client import SyncerLink, follow, reach
 from distbuild.worker.clock_check import Clock, off_by
 from distbuild.worker.compilers import InstalledCompilers
 from distbuild.worker.job import JobRunner, Steps
@@ -23,7 +23,6 @@ from distbuild.worker.leases import Leases
 from distbuild.worker.process.here import Cancellation, Running, Watcher
 from distbuild.worker.results import ResultSender
 from distbuild.worker.slots import Offer, Pace, Slots, Tally
-from distbuild.worker.tree.catch_up import follow, reach
 from distbuild.worker.tree.store import Store
 from distbuild.worker.tree.tree import Tree
 from distbuild.worker.tree.trees import Trees

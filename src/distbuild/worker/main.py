@@ -38,8 +38,7 @@ from distbuild.worker.sandbox.base import Sandbox
 from distbuild.worker.sandbox.namespace import NamespaceSandbox, find_bwrap, probe
 from distbuild.worker.sandbox.plain import PlainSandbox
 from distbuild.worker.slots import Slots, Tally
-from distbuild.worker.tree.own_files import OwnFiles
-from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.store import OwnFiles, Store
 from distbuild.worker.tree.trees import Trees
 
 #: How long a stopping worker waits for a long poll that is in flight.

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbuild.command.cl.words import decoded, split_file, split_windows, with_environment
+from distbuild.command.cl.scan import decoded, split_file, split_windows, with_environment
 from distbuild.command.model import Local, PathStyle
 from distbuild.command.response import expand
 

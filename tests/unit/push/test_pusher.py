@@ -19,8 +19,7 @@ from distbuild.push import found_files as ahead_module
 from distbuild.push import pusher as push_module
 from distbuild.push.bundles import BlobSource
 from distbuild.push.pusher import WITH_CHANGES_BYTES, Pusher, refresh_all
-from distbuild.push.sending import ContentSender, Progress
-from distbuild.push.worker_client import WorkerClient, reason_of
+from distbuild.push.worker_client import ContentSender, Progress, WorkerClient, reason_of
 from tests.support.mirrored import Mirror
 from tests.support.workers import FakeWorkerClient
 

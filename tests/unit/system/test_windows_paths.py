@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbuild.system.windows.paths import from_windows, is_absolute, to_windows
+from distbuild.system.windows.names import from_windows, is_absolute, to_windows
 
 PART = st.text("abcXYZ01 .-é", min_size=1, max_size=8).filter(lambda text: text.strip(" .") != "")
 

@@ -31,8 +31,7 @@ from distbuild.worker.job import JobRunner
 from distbuild.worker.process.here import Cancellation
 from distbuild.worker.sandbox.base import Sandbox
 from distbuild.worker.tree.blob_file import expand
-from distbuild.worker.tree.own_files import OwnFiles
-from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.store import OwnFiles, Store
 from distbuild.worker.tree.trees import Trees
 from tests.support.system_headers import linked_directories
 from tests.support.tools import need

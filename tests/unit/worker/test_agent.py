@@ -13,13 +13,11 @@ from distbuild.mirror.manifest import Summary
 from distbuild.protocol.messages import Change, Changes, FileEntry, Job, ResultRequest
 from distbuild.protocol.names import client_label
 from distbuild.worker import agent as agent_module
-from distbuild.worker import leases
+from distbuild.worker import client, leases
 from distbuild.worker.agent import Agent, Workshop
 from distbuild.worker.process.here import Watcher
 from distbuild.worker.slots import Slots, Tally
-from distbuild.worker.tree import catch_up
-from distbuild.worker.tree.own_files import OwnFiles
-from distbuild.worker.tree.store import MIN_FREE_BYTES, Store
+from distbuild.worker.tree.store import MIN_FREE_BYTES, OwnFiles, Store
 from distbuild.worker.tree.trees import Trees
 from tests.unit.worker.fakes import WAIT_S, FakeCompilers, FakeRunner, FakeSyncer, TwiceRunner
 
@@ -225,7 +223,7 @@ def test_a_job_whose_generation_cannot_be_reached_is_given_back(
 def test_a_job_is_given_back_when_a_blob_is_not_sent(
     start: Start, syncer: FakeSyncer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catch_up, "GONE_PAUSE_S", 0.001)
+    monkeypatch.setattr(client, "GONE_PAUSE_S", 0.001)
     syncer.changes = listing(syncer, b"int a;\n", 4)
     syncer.listing = syncer.changes
     syncer.contents.clear()

@@ -6,7 +6,7 @@ from distbuild.command.model import Family
 from distbuild.protocol.errors import CompilerCrashed, InfrastructureError
 from distbuild.worker.process.here import Completed
 from distbuild.worker.process.limits import check, machine_trouble
-from distbuild.worker.sandbox.inputs import names
+from distbuild.worker.sandbox.base import names
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,7 @@ from distbuild.protocol.messages import (
 )
 from distbuild.protocol.names import client_label
 from distbuild.worker.routes import make_app
-from distbuild.worker.tree.own_files import OwnFiles
-from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.store import OwnFiles, Store
 from distbuild.worker.tree.trees import Trees
 
 CONTENT = b"int a;\n"

@@ -28,8 +28,7 @@ from distbuild.system import disk
 from distbuild.system.paths import from_system, to_system
 from distbuild.system.windows import calls
 from distbuild.worker.tree import on_disk
-from distbuild.worker.tree.own_files import OwnFiles
-from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.store import OwnFiles, Store
 from distbuild.worker.tree.trees import Trees
 
 HERE = Path.cwd()

@@ -18,7 +18,7 @@ from distbuild.command.model import (
     PathStyle,
     Role,
 )
-from distbuild.command.process_paths import is_of_process, special_input
+from distbuild.command.original_paths import is_of_process, special_input
 from distbuild.command.response import ReadFile
 
 #: Reasons that describe the purpose of the whole command; they outrank those of one option.

@@ -12,8 +12,7 @@ import msgspec
 
 from distbuild.command.model import Argument, CompileCommand, Role
 from distbuild.command.probe import CL_PATH_LISTS
-from distbuild.system.windows.names import fold
-from distbuild.system.windows.paths import from_windows, to_windows
+from distbuild.system.windows.names import fold, from_windows, to_windows
 
 _DRIVE = re.compile(r"([A-Za-z]):[\\/]")
 _SEPARATORS = ("\\", "/")

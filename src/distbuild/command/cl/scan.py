@@ -1,17 +1,18 @@
-"""Splits a cl command line into options, sources and obstacles to its distribution.
+"""Splits a cl command line into options, sources and obstacles to its distribution; and the text
+of a command line or response file into words, with those of CL and _CL_.
 
 Reads the argv once, by the option table. Knows no file system (a callback reads
 response files) and no combinations of options, on which ``cl.parse`` decides.
 """
 
+import codecs
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from distbuild.command import passthrough
 from distbuild.command.cl.rows import tables
-from distbuild.command.cl.words import split_file
 from distbuild.command.model import Argument, Family, Local, LocalReason, PathStyle, Role
 from distbuild.command.options import Option, OptionTable, ScannedOptions, ValueForm
 from distbuild.command.response import ReadFile, expand
@@ -141,3 +142,97 @@ def _extension(path: str, style: PathStyle) -> str:
 def _with_extension(path: str, extension: str, style: PathStyle) -> str:
     old = _extension(path, style)
     return f"{path[: len(path) - len(old)]}.{extension}"
+
+
+#: Variables whose words precede, and follow, the command's own arguments.
+BEFORE, AFTER = "CL", "_CL_"
+VARIABLES = (BEFORE, AFTER)
+
+_SPACE = " \t\r\n\0"
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def split_windows(text: str) -> list[str]:
+    """Splits a text into words.
+
+    2n backslashes before a quote yield n backslashes, and the quote groups; 2n+1 yield n and a
+    literal quote. Two quotes inside a quotation yield one. Other backslashes are literal.
+    """
+    words: list[str] = []
+    at, end = 0, len(text)
+    while at < end:
+        if text[at] in _SPACE:
+            at += 1
+            continue
+        word, at = _word(text, at)
+        words.append(word)
+    return words
+
+
+def with_environment(argv: Sequence[str], env: Mapping[str, str]) -> list[str]:
+    """``argv`` with the words of CL after the compiler and those of _CL_ at the end.
+
+    The first ``#`` of each word means ``=``, which a batch file cannot write there.
+    """
+    before, after = (
+        [word.replace("#", "=", 1) for word in split_windows(env.get(name, ""))]
+        for name in VARIABLES
+    )
+    return [*argv[:1], *before, *argv[1:], *after]
+
+
+def split_file(data: bytes) -> list[str]:
+    """The words in a response file. Raises ValueError if no encoding fits."""
+    return split_windows(decoded(data))
+
+
+def decoded(data: bytes) -> str:
+    """The text of a response file. Raises ValueError if no encoding fits.
+
+    Tried in order: byte order mark, UTF-16 without one, UTF-8, code page 1252.
+    """
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            return data[len(mark) :].decode(encoding)
+    if b"\0" in data:
+        return data.decode(
+            "utf-16-le" if data[1::2].count(0) >= data[::2].count(0) else "utf-16-be"
+        )
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("cp1252")
+
+
+def _word(text: str, at: int) -> tuple[str, int]:
+    """The word that begins at index ``at``, and the index of its end."""
+    word: list[str] = []
+    quoted = False
+    while at < len(text) and (quoted or text[at] not in _SPACE):
+        if text[at] == "\\":
+            start = at
+            while at < len(text) and text[at] == "\\":
+                at += 1
+            count = at - start
+            if text[at : at + 1] == '"':
+                word.append("\\" * (count // 2))
+                if count % 2:
+                    word.append('"')
+                    at += 1
+            else:
+                word.append("\\" * count)
+        elif text[at] == '"':
+            at += 1
+            if quoted and text[at : at + 1] == '"':
+                word.append('"')
+                at += 1
+            else:
+                quoted = not quoted
+        else:
+            word.append(text[at])
+            at += 1
+    return "".join(word), at

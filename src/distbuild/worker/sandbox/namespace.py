@@ -28,12 +28,14 @@ from distbuild.worker.sandbox import assembler, worker_files
 from distbuild.worker.sandbox.base import (
     CompilerResult,
     Execution,
+    Observer,
     SandboxTask,
     Written,
     environment,
+    names,
+    observe,
     resolved,
 )
-from distbuild.worker.sandbox.inputs import Observer, names, observe
 from distbuild.worker.sandbox.output_dirs import PrivateDirectory
 from distbuild.worker.sandbox.view import OURS, SPECS, Views, base_plan
 from distbuild.worker.tree.paths import check_path, is_within

@@ -28,9 +28,9 @@ from distbuild.worker.sandbox.base import (
     SandboxTask,
     Written,
     environment,
+    names,
     resolved,
 )
-from distbuild.worker.sandbox.inputs import names
 from distbuild.worker.sandbox.landlock import Reach
 from distbuild.worker.tree.paths import MAX_PATH_BYTES, is_within
 from distbuild.worker.tree.store import translated

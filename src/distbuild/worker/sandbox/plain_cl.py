@@ -17,7 +17,7 @@ from distbuild.command.probe import CL_PATH_LISTS
 from distbuild.protocol.errors import InfrastructureError, NamesItsPlace
 from distbuild.system import disk
 from distbuild.system.paths import from_system
-from distbuild.system.windows.paths import to_windows
+from distbuild.system.windows.names import to_windows
 from distbuild.worker.process.here import Completed
 from distbuild.worker.sandbox.base import (
     CompilerResult,

@@ -10,12 +10,14 @@ import hashlib
 import itertools
 import os
 import posixpath
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from distbuild.mirror.digest_cache import DigestCache
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import Blob, Bundle, Digest, FileEntry
 from distbuild.system import disk
@@ -142,12 +144,12 @@ class Store:
             found = sorted(self._scan(), key=lambda blob: _last_used(blob[1]))
         total = sum(stat.st_size for _, stat in found)
         files = len(found)
-        for digest, stat in found:
+        for digest, status in found:
             too_much = cap is not None and total > cap
-            if stat.st_nlink > 1 or not (too_much or now - _last_used(stat) > KEEP_UNUSED_S):
+            if status.st_nlink > 1 or not (too_much or now - _last_used(status) > KEEP_UNUSED_S):
                 continue
             if self._remove_unused(digest):
-                total -= stat.st_size
+                total -= status.st_size
                 files -= 1
         with self._lock:
             self._files, self._bytes = files, total
@@ -324,3 +326,39 @@ def translated() -> Iterator[None]:
 def _last_used(status: os.stat_result) -> float:
     """When a blob was last linked or unlinked (Unix time); on Windows, last read instead."""
     return status.st_atime if WINDOWS else status.st_ctime
+
+
+#: Digests of own files that are cached at most (some 400 bytes each).
+_MAX_OWN_DIGESTS = 100_000
+
+
+class OwnFiles:
+    """Supplies blobs from world-readable files; with ``enabled`` False it supplies none."""
+
+    def __init__(self, store: Store, *, enabled: bool = True) -> None:
+        self._store = store
+        self._enabled = enabled
+        self._digests = DigestCache(most=_MAX_OWN_DIGESTS)
+
+    def supply(self, path: bytes, entry: FileEntry) -> bool:
+        """Whether the file at ``path`` has the entry's bytes; it is then copied into the store."""
+        if not self._enabled:
+            return False
+        try:
+            found = disk.stat(path)
+            if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size:
+                return False
+            # A peer must not read, through this worker, files that its other users may not.
+            if not _is_world_readable(path, found):
+                return False
+            digest = self._digests.of(path, found)
+        except OSError:
+            return False
+        return digest == entry.digest and self._store.add_file(path, entry)
+
+
+def _is_world_readable(path: bytes, status: os.stat_result) -> bool:
+    """On Windows, which has no mode bits: whether it was installed for all users."""
+    if WINDOWS:
+        return path.startswith((b"/C/Program Files/", b"/C/Program Files (x86)/"))
+    return bool(status.st_mode & stat.S_IROTH)

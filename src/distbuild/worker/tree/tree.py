@@ -30,9 +30,8 @@ from distbuild.worker.tree.next_state import (
     next_summary,
 )
 from distbuild.worker.tree.on_disk import DiskTree
-from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.paths import LongPaths, check_path, checked, left_out
-from distbuild.worker.tree.store import Store, translated
+from distbuild.worker.tree.store import OwnFiles, Store, translated
 
 _log = logging.getLogger(__name__)
 

@@ -15,9 +15,8 @@ from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.names import HOME_MARKER, client_label
 from distbuild.system import disk
 from distbuild.system.paths import FOLD, from_system
-from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.paths import check_client
-from distbuild.worker.tree.store import Store, translated
+from distbuild.worker.tree.store import OwnFiles, Store, translated
 from distbuild.worker.tree.tree import Tree, TreeStatus
 
 _log = logging.getLogger(__name__)

@@ -8,9 +8,8 @@ import pytest
 from distbuild.mirror.manifest import DIRECTORY
 from distbuild.protocol.errors import ProtocolError
 from distbuild.system.windows.names import fold
-from distbuild.worker.tree.own_files import OwnFiles
 from distbuild.worker.tree.paths import check_path
-from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.store import OwnFiles, Store
 from distbuild.worker.tree.tree import Tree
 from tests.unit.worker.tree.test_tree import A, B, Entries, delta, full, store, text
 

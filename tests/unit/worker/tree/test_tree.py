@@ -22,8 +22,7 @@ from distbuild.protocol.messages import (
 )
 from distbuild.protocol.names import client_label
 from distbuild.worker.tree.on_disk import WITHHELD_TEXT
-from distbuild.worker.tree.own_files import OwnFiles
-from distbuild.worker.tree.store import Store
+from distbuild.worker.tree.store import OwnFiles, Store
 from distbuild.worker.tree.tree import Tree
 from distbuild.worker.tree.trees import Trees
 
