@@ -26,10 +26,10 @@ from distbuild.mirror.roots import (
 )
 from distbuild.mirror.scan import Scanner
 from distbuild.mirror.search_dirs import SearchDirs
-from distbuild.mirror.symlinks import Place, Symlinks
+from distbuild.mirror.symlinks import Batch, Place, Symlinks
 from distbuild.mirror.watching import FileWatcher, Pending
 from distbuild.one_shot import OneShot
-from distbuild.protocol.messages import Changes, DirectoryEntry, Entry, SymlinkEntry
+from distbuild.protocol.messages import Changes, DirectoryEntry, SymlinkEntry
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.system import disk
 from distbuild.system.paths import FOLD, WINDOWS
@@ -83,10 +83,8 @@ class Mirroring:
         self._watcher = make_watcher(self._changed, self._pending.overflowed)
         place = Place(self.manifest, self.roots, scanner, self._watcher, home)
         self._place = place
-        self._symlinks = Symlinks(place, self._apply, lambda d: self.require([d], named=False))
-        self._root_listing = RootListing(
-            place, self._symlinks, self._required, self._pending, self._apply
-        )
+        self._symlinks = Symlinks(place)
+        self._root_listing = RootListing(place, self._symlinks, self._required, self._pending)
         self._thread = threading.Thread(target=self._keep_up, name="mirror", daemon=True)
         self._thread.start()
 
@@ -109,7 +107,7 @@ class Mirroring:
         """
         for spelled, now in self._required.moved(directories, named=named):
             with self._lock:
-                self._root_listing.take_in(spelled, now)
+                self._carry_out(self._root_listing.take_in(spelled, now))
 
     def closed(self, directories: Iterable[str]) -> str | None:
         """The first of these required directories that this process may not read though another
@@ -149,7 +147,7 @@ class Mirroring:
                 self._drain()
             self._list_polled(asked)
             self._look_for_moves()
-            self._root_listing.forget_gone()
+            self._carry_out(self._root_listing.forget_gone())
             return self.manifest.generation
 
     def _look_behind(self, point: str) -> None:
@@ -159,8 +157,9 @@ class Mirroring:
         self._watcher.forget(point)
         self._pending.changed(point, is_directory=True)
         # ``forget`` has also dropped the watches of a root that was listed a moment ago.
-        self._root_listing.renew(r for r in self.roots if r.path != point and inside(r.path, point))
-        self._symlinks.watch_again([point])
+        below = [r for r in self.roots if r.path != point and inside(r.path, point)]
+        self._carry_out(self._root_listing.renew(below))
+        self._carry_out(self._symlinks.watch_again([point]))
 
     def _look_at_other_names(self) -> None:
         for path in self._scanner.written_elsewhere():
@@ -173,7 +172,7 @@ class Mirroring:
         self._polled_at = next(self._moments)
         for root in self.roots:
             if root.polled:
-                self._root_listing.rescan(root)
+                self._carry_out(self._root_listing.rescan(root))
 
     def want(self, path: str) -> bool:
         """Mirror one file regardless of its name and size, and the files beside it. Returns False
@@ -185,7 +184,8 @@ class Mirroring:
             before = self.manifest.get(way.real)
             self._scanner.wanted.add(way.real)
             self._symlinks.ask(path)
-            self._root_listing.surround(posixpath.dirname(path))
+            self._carry_out(self._symlinks.follow_queued())
+            self._carry_out(self._root_listing.surround(posixpath.dirname(path)))
             entry = self.manifest.get(way.real)
             return entry is not None and entry != before
 
@@ -282,18 +282,32 @@ class Mirroring:
         if lost:
             self._rescan_all()
             return
-        self._symlinks.heed(paths)
-        self._apply(self._root_listing.survey.states(paths))
+        self._carry_out(self._symlinks.heed(paths))
+        self._carry_out(self._root_listing.changed(paths))
 
     def _rescan_all(self) -> None:
         self.rescans += 1
         log.warning("change events were lost; every root is listed again")
-        self._root_listing.renew(self.roots)
-        self._symlinks.recheck_pinned()
+        self._carry_out(self._root_listing.renew(self.roots))
         self._symlinks.follow_all()
+        self._carry_out(self._symlinks.recheck_pinned())
 
-    def _apply(self, batch: dict[str, Entry | None]) -> None:
-        """Apply a batch to the manifest, and mirror the targets of its symlinks."""
+    def _carry_out(self, batches: Iterable[Batch]) -> None:
+        """Apply batches; then follow the symlinks in them, and mirror the directories to which
+        they lead, until there is nothing left to follow."""
+        self._apply_each(batches)
+        while self._symlinks.has_work():
+            self._apply_each(self._symlinks.follow_queued())
+            found = self._symlinks.take_found()
+            for spelled, now in self._required.moved(found, named=False):
+                self._apply_each(self._root_listing.take_in(spelled, now))
+
+    def _apply_each(self, batches: Iterable[Batch]) -> None:
+        for batch in batches:
+            self._apply(batch)
+
+    def _apply(self, batch: Batch) -> None:
+        """Apply a batch to the manifest, and queue those of its symlinks that leave their roots."""
         batch = {p: e for p, e in batch.items() if p != "/" and not policy.is_pseudo_fs(p)}
         links = {p: e for p, e in batch.items() if isinstance(e, SymlinkEntry)}
         fresh = {p for p, e in links.items() if self.manifest.get(p) != e}
@@ -304,7 +318,7 @@ class Mirroring:
         self._root_listing.survey.has_changed(batch)
         self._symlinks.part(batch)
         if has_removed:
-            self._symlinks.prune()
+            self._apply_each(self._symlinks.prune())
         for link, entry in links.items():
             self._symlinks.consider(link, entry, fresh=link in fresh)
 
@@ -315,6 +329,6 @@ class Mirroring:
         if WINDOWS:
             moved = [r for r in held if r in moved or disk.is_respelled(r.path)]
         if moved:
-            self._root_listing.renew(moved)
-            self._symlinks.recheck_pinned()
-        self._symlinks.look()
+            self._carry_out(self._root_listing.renew(moved))
+            self._carry_out(self._symlinks.recheck_pinned())
+        self._carry_out(self._symlinks.look())

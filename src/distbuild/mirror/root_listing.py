@@ -1,19 +1,20 @@
 """Adds, lists and relists the mirrored directories (roots); each is watched before it is read.
 
-Called by ``Mirroring`` under its lock. Passes batches of entries to a callback that applies them.
+Called by ``Mirroring`` under its lock, which applies the batches of entries that the generators
+here yield, one before it takes the next.
 """
 
 import logging
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from distbuild.mirror import policy
 from distbuild.mirror.file_systems import is_remote
 from distbuild.mirror.manifest import DIRECTORY
 from distbuild.mirror.roots import Kind, Pins, Root, inside, standing, trace
 from distbuild.mirror.search_dirs import SearchDirs
-from distbuild.mirror.symlinks import Place, Symlinks
+from distbuild.mirror.symlinks import Batch, Place, Symlinks
 from distbuild.mirror.watching import Pending
 from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry
 from distbuild.system import disk
@@ -32,25 +33,20 @@ MAX_ABSENT = 256
 class Survey:
     """Reads the entries at and below paths from the disk, without changing the manifest.
 
-    Paths in ``pins`` are mirrored in or outside any root. ``narrow`` is called with a root that is
-    too large, and returns the batch to apply instead.
+    Paths in ``pins`` are mirrored in or outside any root.
     """
 
-    def __init__(
-        self,
-        place: Place,
-        pins: Pins,
-        narrow: Callable[[Root], dict[str, Entry | None]],
-    ) -> None:
+    def __init__(self, place: Place, pins: Pins) -> None:
+        #: Roots of more entries than are mirrored, without a batch, to be mirrored in part.
+        self.too_large: list[Root] = []
         self._place = place
         self._pins = pins
         self._pinned = pins.paths
-        self._too_large = narrow
         # The paths that ``shown`` found, and for which roots and pins.
         self._shown: list[bytes] = []
         self._shown_for: tuple[list[tuple[str, Kind]], int] | None = None
 
-    def state(self, path: str) -> dict[str, Entry | None]:
+    def state(self, path: str) -> Batch:
         """The present entries at a changed path and below it; empty if it is not mirrored."""
         if WINDOWS and (spelled := self._as_on_disk(path)) != path:
             return {path: None, **self.state(spelled)}
@@ -72,9 +68,9 @@ class Survey:
         manifest = self._place.manifest
         return disk.as_on_disk(manifest.spelled(f"{manifest.spelled(directory)}/{name}"))
 
-    def states(self, paths: Iterable[str]) -> dict[str, Entry | None]:
+    def states(self, paths: Iterable[str]) -> Batch:
         """The present entries at the changed paths (sorted) and below; reads a directory once."""
-        batch: dict[str, Entry | None] = {}
+        batch: Batch = {}
         listed: set[tuple[str, str]] = set()
         for path in paths:
             root = self._place.roots.holding(path)
@@ -93,9 +89,9 @@ class Survey:
         homes = self._place.scanner.homes
         return any(h != path and inside(path, h) and inside(h, root.path) for h in homes)
 
-    def subtree(self, directory: str, root: Root) -> dict[str, Entry | None]:
+    def subtree(self, directory: str, root: Root) -> Batch:
         """The entries at a directory and below it; None for a path that only the manifest has."""
-        found: dict[str, Entry | None] = {directory: DIRECTORY}
+        found: Batch = {directory: DIRECTORY}
         self._cover(directory, root)
         if root.kind is Kind.SHALLOW:
             self.watch(directory, root)
@@ -106,7 +102,8 @@ class Survey:
             )
             if tree.truncated:
                 log.warning("%s: over %d entries; mirrored in part", root.path, MAX_TREE_ENTRIES)
-                return self._too_large(root)
+                self.too_large.append(root)
+                return {}
             found.update(tree.entries)
         apart = self._apart(directory, found if root.kind is Kind.DEEP else {})
         for path in self._place.manifest.below(directory):
@@ -181,7 +178,7 @@ def _is_followed(root: Root) -> bool:
 
 
 class RootListing:
-    """Adds roots to a ``place`` and lists them; ``apply`` adds a batch to the manifest."""
+    """Adds roots to a ``place`` and lists them."""
 
     def __init__(
         self,
@@ -189,30 +186,33 @@ class RootListing:
         symlinks: Symlinks,
         required: SearchDirs,
         pending: Pending,
-        apply: Callable[[dict[str, Entry | None]], None],
     ) -> None:
         self._place = place
         self._symlinks = symlinks
         self._required = required
         self._pending = pending
-        self._apply = apply
-        self.survey = Survey(place, symlinks.pins, self._narrow)
+        self.survey = Survey(place, symlinks.pins)
         # Roots whose directory is gone, the one that went last at the end.
         self._gone: dict[str, Root] = {}
 
-    def take_in(self, spelled: str, now: tuple[int, int] | None) -> None:
+    def changed(self, paths: Iterable[str]) -> Iterator[Batch]:
+        """Read what is now at the changed paths (sorted) and below."""
+        yield self.survey.states(paths)
+        yield from self._narrow_too_large()
+
+    def take_in(self, spelled: str, now: tuple[int, int] | None) -> Iterator[Batch]:
         """Mirror a directory whose (device, inode) is ``now``; None: it does not exist."""
         # Recorded before the scan, so that the next job detects a replacement during it.
         self._required.note(spelled, now)
         way = trace(spelled)
         missed = way.real is not None and self._place.manifest.get(way.real) != DIRECTORY
         released = self._symlinks.pins.hold(_holder(spelled), way.entries)
-        self._apply(dict(way.entries))
-        self._symlinks.release(released)
+        yield dict(way.entries)
+        yield from self._symlinks.release(released)
         if now is None or way.real is None or not way.is_directory:
-            self._symlinks.recheck_pinned()
+            yield from self._symlinks.recheck_pinned()
             if way.real is not None and not way.is_directory:
-                self._take_file(spelled, way.real)
+                yield from self._take_file(spelled, way.real)
             return
         if policy.is_pseudo_fs(way.real):
             return
@@ -229,9 +229,9 @@ class RootListing:
             broad = policy.is_broad(way.real, self._place.home)
             known = Root(way.real, Kind.SHALLOW if broad else Kind.DEEP, is_remote(way.real))
             self._place.roots.add(known)
-        self.renew([known])
+        yield from self.renew([known])
 
-    def surround(self, spelled: str) -> None:
+    def surround(self, spelled: str) -> Iterator[Batch]:
         """Mirror the files directly in a directory of which one file is mirrored by name: the
         compiler searches it first for that file's quoted includes."""
         real = disk.realpath(spelled)
@@ -241,13 +241,14 @@ class RootListing:
             return
         root = Root(real, Kind.SHALLOW, is_remote(real), for_a_file=True)
         self._place.roots.add(root)
-        self.renew([root])
+        yield from self.renew([root])
 
-    def _take_file(self, spelled: str, real: str) -> None:
+    def _take_file(self, spelled: str, real: str) -> Iterator[Batch]:
         """Mirror a file that is named as a directory: compilers warn about it."""
         if policy.is_pseudo_fs(real):
             return
         self._symlinks.ask(spelled)  # no event would report its changes
+        yield from self._symlinks.follow_queued()
         if self._place.manifest.get(real) is None:
             self._required.closed.add(spelled)
 
@@ -257,7 +258,7 @@ class RootListing:
         self._place.roots.add(root)
         self.survey.visit(root)
 
-    def renew(self, roots: Iterable[Root]) -> None:
+    def renew(self, roots: Iterable[Root]) -> Iterator[Batch]:
         """Watch and list roots as if for the first time: the watches may be on directories that
         were moved away."""
         renewed = {r.path: r for r in roots if r.kind is not Kind.DEFERRED}
@@ -266,24 +267,25 @@ class RootListing:
             nested = map(self._place.roots.get, self._place.roots.nested(path))
             renewed.update((r.path, r) for r in nested if r is not None)
         for root in renewed.values():
-            self.rescan(root)
-        self._symlinks.watch_again(renewed.keys())
+            yield from self.rescan(root)
+        yield from self._symlinks.watch_again(renewed.keys())
 
-    def rescan(self, root: Root) -> None:
-        """List a root again and apply the differences."""
+    def rescan(self, root: Root) -> Iterator[Batch]:
+        """List a root again."""
         if root.kind is Kind.DEFERRED:
             return
         if disk.is_respelled(root.path):
-            self._respell(root)
+            yield from self._respell(root)
         root.listed = standing(root.path)
         if root.listed is None:
             self._place.watcher.forget(root.path)
             pinned = root.path in self._symlinks.pins.paths  # the path may be a file now
-            self._apply({root.path: self._place.scanner.entry(root.path) if pinned else None})
+            yield {root.path: self._place.scanner.entry(root.path) if pinned else None}
             return
-        self._apply(self.survey.subtree(root.path, root))
+        yield self.survey.subtree(root.path, root)
+        yield from self._narrow_too_large()
 
-    def forget_gone(self) -> None:
+    def forget_gone(self) -> Iterator[Batch]:
         """Forget roots whose directory is gone, but for the last few: a build removes a directory
         and makes it anew. A job that names one of them later has it taken in again."""
         gone = {r.path: r for r in self._place.roots if r.listed is None and _is_followed(r)}
@@ -292,31 +294,34 @@ class RootListing:
             del self._gone[path]
             self._place.watcher.forget(path)
             self._place.roots.discard(path)
-            self._symlinks.forget_below(path)
-            self._unpin(self._required.forget_gone(path))
-        self._unpin(self._required.forget_absent(MAX_ABSENT))
+            yield from self._symlinks.forget_below(path)
+            yield from self._unpin(self._required.forget_gone(path))
+        yield from self._unpin(self._required.forget_absent(MAX_ABSENT))
 
-    def _unpin(self, directories: Iterable[str]) -> None:
+    def _unpin(self, directories: Iterable[str]) -> Iterator[Batch]:
         for spelled in directories:
-            self._symlinks.release(self._symlinks.pins.release(_holder(spelled)))
+            yield from self._symlinks.release(self._symlinks.pins.release(_holder(spelled)))
 
-    def _respell(self, root: Root) -> None:
+    def _respell(self, root: Root) -> Iterator[Batch]:
         """Replace a root's path with the present spelling of its directory."""
         self._place.watcher.forget(root.path)
         self._place.roots.discard(root.path)
-        self._apply({root.path: None})
+        yield {root.path: None}
         root.path = disk.realpath(root.path)
         self._place.roots.add(root)
 
-    def _narrow(self, root: Root) -> dict[str, Entry | None]:
+    def _narrow_too_large(self) -> Iterator[Batch]:
+        while self.survey.too_large:
+            yield from self._narrow(self.survey.too_large.pop())
+
+    def _narrow(self, root: Root) -> Iterator[Batch]:
         """Mirror only the top of a root from now on; directories in it that jobs named become
-        roots. Returns an empty batch: everything is applied already."""
+        roots."""
         root.kind = Kind.SHALLOW
         self._place.watcher.forget(root.path)
         named = self._required.forget_below(root.path)
-        self._apply(self.survey.subtree(root.path, root))
+        yield self.survey.subtree(root.path, root)
         nested = map(self._place.roots.get, self._place.roots.nested(root.path))
-        self.renew([r for r in nested if r is not None])
+        yield from self.renew([r for r in nested if r is not None])
         for spelled, now in self._required.moved(named, named=False):
-            self.take_in(spelled, now)
-        return {}
+            yield from self.take_in(spelled, now)

@@ -52,6 +52,9 @@ def again(directory: Path, names: str, text: str) -> None:
         write(directory / f"{name}.h", text)
 
 
+#: More than Python can call functions inside each other, were each link followed inside the last.
+LONG_CHAIN = 150
+
 Step = Callable[[Path], object]
 
 #: What is done to the files, one step after the other; after each the mirror has to agree.
@@ -1052,6 +1055,17 @@ def test_sandboxes_that_come_and_go_leave_nothing_behind(mirror: Mirror) -> None
     again = sandbox(base, 0, sources)
     mirror.job(again / "work")
     assert isinstance(manifest.get(str(sources / "a.h")), FileEntry)
+
+
+def test_a_long_chain_of_directories_that_link_to_the_next(mirror: Mirror) -> None:
+    """Each is found only once the one before is mirrored."""
+    for n in range(LONG_CHAIN):
+        write(mirror.base / f"d{n}" / "x.h", f"int x{n};\n")
+    for n in range(1, LONG_CHAIN):
+        (mirror.base / f"d{n - 1}" / "next").symlink_to(f"../d{n}")
+    mirror.job(mirror.base / "d0")
+    last = str(mirror.base / f"d{LONG_CHAIN - 1}" / "x.h")
+    assert isinstance(mirror.mirroring.manifest.get(last), FileEntry)
 
 
 def test_a_file_that_two_links_lead_to_stays_until_both_are_gone(mirror: Mirror) -> None:
