@@ -14,6 +14,7 @@ import msgspec
 from distbuild.command import driver
 from distbuild.command.model import (
     ASSEMBLER_LANGUAGES,
+    MODULE_INTERFACE,
     Argument,
     CompileCommand,
     Dependencies,
@@ -36,6 +37,8 @@ _REQUESTS = ("-MD", "-MMD")
 _DUMPS = ("-dumpbase", "-dumpdir")
 _WRAPPED_REQUESTS = ("-Wp,-MD", "-Wp,-MMD")
 _COMPILES = ("-c", "-S", "-fsyntax-only")
+#: Roles of files that no dependency file lists.
+_UNLISTED = (Role.UNLISTED_FILE, Role.MODULE_FILE)
 #: gcc's options for modules, of which CMake gives the first three to every C++20 source.
 _OF_MODULES = ("-fmodules-ts", "-fmodule-mapper=", "-fdeps-format=", "-fmodules")
 #: A mapper that is a file, and not a program, socket, address or descriptor ("C++ Module Mapper"
@@ -83,9 +86,10 @@ def _language(scan: Scan, compiler: str) -> str | Local:
         return Local(LocalReason.STDIN)
     compiles = any(option in scan.last for option in _COMPILES)
     if named is None:
-        language = driver.language_by_suffix(source, cxx=driver.compiles_cxx(compiler))
+        cxx = driver.compiles_cxx(compiler)
+        language = driver.language_by_suffix(source, scan.family, cxx=cxx)
     else:
-        language = driver.language_by_name(named)
+        language = driver.language_by_name(named, scan.family)
     header = isinstance(language, Local) and language.reason is LocalReason.PRECOMPILED_HEADER
     if not compiles and not header:
         return Local(LocalReason.LINK)
@@ -231,9 +235,9 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
         source=source,
         language=language,
         search_dirs=search_dirs(scan.arguments),
-        input_files=scan.values(Role.INPUT_FILE, Role.UNLISTED_FILE),
+        input_files=scan.values(Role.INPUT_FILE, *_UNLISTED),
         tied_by=tied_by or ("the directory /" if _plain(cwd) == "/" else ""),
-        unlisted_files=scan.values(Role.UNLISTED_FILE),
+        unlisted_files=scan.values(*_UNLISTED),
         guessed=tuple(scan.guessed),
         **names,
     )
@@ -251,7 +255,7 @@ def _dependencies(last: dict[str, str | None], source: str) -> Dependencies | No
 
 def _tied_by(arguments: list[Argument], family: Family, cwd: str, language: str) -> str:
     """Why the relocated command is not known to produce the same bytes; "": it is."""
-    if language in driver.INCLUDES_NOTHING:
+    if language in driver.INCLUDES_NOTHING or language == MODULE_INTERFACE:
         return f"the language {language}"
     if family is Family.CLANG and language == "assembler-with-cpp":
         return f"the language {language}"

@@ -7,7 +7,7 @@ import ntpath
 import posixpath
 import re
 
-from distbuild.command.model import Family, Local, LocalReason
+from distbuild.command.model import MODULE_INTERFACE, Family, Local, LocalReason
 
 _DRIVER = re.compile(
     r"(?:.*-)?(?P<name>gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(?:-[0-9]+(?:\.[0-9]+)*)?(?:-(?:posix|win32))?"
@@ -79,6 +79,12 @@ def speaks_another_language(program: str) -> bool:
     return _OTHER_LANGUAGES.fullmatch(posixpath.basename(program)) is not None
 
 
+def is_cxx_source(path: str) -> bool:
+    """Whether clang takes a file for C++, or for the interface of a C++ module."""
+    suffix = posixpath.splitext("_" + posixpath.basename(path))[1]
+    return suffix in _MODULE_INTERFACES or _LANGUAGES.get(suffix) == "c++"
+
+
 def is_scanner(program: str) -> bool:
     """True for the program that only lists the modules that a source provides and imports."""
     return _SCANNER.fullmatch(ntpath.basename(program)) is not None
@@ -90,28 +96,34 @@ def compiles_cxx(program: str) -> bool:
     return match is not None and match["name"].endswith("++")
 
 
-def language_by_suffix(source: str, *, cxx: bool) -> str | Local:
+def language_by_suffix(source: str, family: Family, *, cxx: bool) -> str | Local:
     """The language a driver chooses for ``source`` when no -x is in effect."""
     suffix = posixpath.splitext("_" + posixpath.basename(source))[1]
     if suffix in _HEADERS:
         return Local(LocalReason.PRECOMPILED_HEADER, source)
     if suffix in _MODULE_INTERFACES:
-        return Local(LocalReason.MODULES, source)
+        return _module_interface(family, source)
     language = _LANGUAGES.get(suffix)
     if language is None:
         return Local(LocalReason.UNKNOWN_LANGUAGE, source)
     return _AS_CXX.get(language, language) if cxx else language
 
 
-def language_by_name(name: str) -> str | Local:
+def language_by_name(name: str, family: Family) -> str | Local:
     """The language that ``-x name`` stands for."""
     if name.endswith("-header"):
         return Local(LocalReason.PRECOMPILED_HEADER, name)
+    if name == MODULE_INTERFACE:
+        return _module_interface(family, name)
     if name.endswith("-module"):
         return Local(LocalReason.MODULES, name)
     if name in _LANGUAGES.values():
         return name
     return Local(LocalReason.UNKNOWN_LANGUAGE, name)
+
+
+def _module_interface(family: Family, name: str) -> str | Local:
+    return MODULE_INTERFACE if family is Family.CLANG else Local(LocalReason.MODULES, name)
 
 
 def is_probe(source: str) -> bool:

@@ -71,7 +71,7 @@ class LocalReason(enum.StrEnum):
     SPECIAL_INPUT = "special_input", "the command names a pipe, a device or a private file"
     UNKNOWN_LANGUAGE = "unknown_language", "the source is in a language that is not distributed"
     PRECOMPILED_HEADER = "precompiled_header", "a precompiled header is made or would be used"
-    MODULES = "modules", "modules read and write files that are not mirrored"
+    MODULES = "modules", "its modules are read or written without being named"
     NATIVE_TARGET = "native_target", "the code is for this machine's own processor"
     DEBUG_DATABASE = "debug_database", "debug information goes into a database that compiles share"
     PROFILE_USE = "profile_use", "profile data is read from a place that only the compiler knows"
@@ -124,6 +124,8 @@ class LocalReason(enum.StrEnum):
 
 #: ``-x`` languages of assembler sources, read as they are or preprocessed.
 ASSEMBLER_LANGUAGES = ("assembler", "assembler-with-cpp")
+#: clang's ``-x`` language of a module's interface.
+MODULE_INTERFACE = "c++-module"
 
 
 class Local(msgspec.Struct, frozen=True):
@@ -143,6 +145,7 @@ class Role(enum.Enum):
     OUTPUT_FILE = "output_file"
     PREFIX_MAP = "prefix_map"  # OLD=NEW
     MODULE_MAPPER = "module_mapper"  # gcc: a file that maps module names to compiled modules
+    MODULE_FILE = "module_file"  # clang: FILE or NAME=FILE, a compiled module; listed nowhere
     SOURCE = "source"  # a positional argument: the translation unit
 
 
@@ -164,6 +167,14 @@ class Argument(msgspec.Struct, frozen=True):
     def meaning(self) -> str:
         """The spelling under which the rest of the package knows this option."""
         return self.same_as or self.option
+
+    @property
+    def path(self) -> str | None:
+        """The value, if that is a path, without the name of the module that the file has."""
+        if self.value is None or self.role is not Role.MODULE_FILE:
+            return self.value
+        name, equals, file = self.value.partition("=")
+        return file if equals else name
 
     def tokens(self) -> tuple[str, ...]:
         """The argument as argv words, spelled as in the command."""
@@ -243,6 +254,14 @@ class CompileCommand(msgspec.Struct, frozen=True):
         """The module mapper's file that takes effect; "": none."""
         named = (a.value for a in reversed(self.arguments) if a.role is Role.MODULE_MAPPER)
         return next(named, None) or ""
+
+    @property
+    def uses_modules(self) -> bool:
+        """Whether clang compiles a module, or reads compiled ones: it may open the sources of
+        those, which no dependency file lists."""
+        if self.language == MODULE_INTERFACE:
+            return True
+        return any(a.role is Role.MODULE_FILE for a in self.arguments)
 
     @property
     def needs_original_paths(self) -> bool:

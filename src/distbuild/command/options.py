@@ -79,7 +79,7 @@ class ScannedOptions(msgspec.Struct):
 
     def values(self, *roles: Role) -> tuple[str, ...]:
         """The values of the options in these roles."""
-        return tuple(a.value for a in self.arguments if a.role in roles and a.value is not None)
+        return tuple(a.path for a in self.arguments if a.role in roles and a.path is not None)
 
     def record(self, option: Option, argument: Argument) -> None:
         """Add an option that was read."""
@@ -94,8 +94,8 @@ class ScannedOptions(msgspec.Struct):
             self.obstacles.append(Local(option.verdict, spelled))
         elif option.verdict is Effect.ORIGINAL_PATHS:
             # Without a name that differs from one command to the next: see ``parse_cache``.
-            is_mapper = option.role is Role.MODULE_MAPPER
-            self.tied_by = self.tied_by or (argument.option if is_mapper else spelled)
+            is_named = option.role in (Role.MODULE_MAPPER, Role.MODULE_FILE)
+            self.tied_by = self.tied_by or (argument.option if is_named else spelled)
 
 
 class OptionTable:

@@ -202,7 +202,7 @@ def assembler_obstacle(command: CompileCommand, name: str) -> Local | None:
 
 def _probe_language(language: str) -> str:
     """The language whose search path applies; preprocessed text has that of its own language."""
-    return language.removesuffix("-cpp-output").replace("cpp-output", "c")
+    return language.removesuffix("-module").removesuffix("-cpp-output").replace("cpp-output", "c")
 
 
 def _probed_words(command: CompileCommand) -> Iterator[str]:

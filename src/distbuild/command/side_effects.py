@@ -20,6 +20,7 @@ _SUFFIXES = {
     "--coverage": _COVERAGE,
     "-fcallgraph-info": (".ci",),
     "-fdeps-format": (".ddi",),
+    "-fmodule-output": (".pcm",),
     "-fstack-usage": (".su",),
     "-ftest-coverage": _COVERAGE,
     "-ftime-trace": (".json",),

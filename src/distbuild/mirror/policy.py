@@ -27,7 +27,7 @@ class Handling(enum.Enum):
 
 
 _WITHHELD_SUFFIXES = frozenset(
-    ".c .cc .cp .cxx .cpp .c++ .cppm .ixx .m .mm .s .sx .f .f77 .f90 .f95 .f03 .for .go .rs .d.ts"
+    ".c .cc .cp .cxx .cpp .c++ .m .mm .s .sx .f .f77 .f90 .f95 .f03 .for .go .rs .d.ts"
     " .java .py .pl .sh .bat .js .ts .css .cmake .ninja .mk .am .ac .m4 .po .mo .md .rst .txt .adoc"
     " .json .yaml .yml .toml .xml .html .log .csv .png .jpg .jpeg .gif .svg .ico .pdf .ps .zip .gz"
     " .xz .bz2 .zst .tar .tgz .whl .jar .class .db .sqlite .bin .dat .img .iso .patch .diff .orig"

@@ -1,4 +1,5 @@
-"""Syncer side: finds and checks the files that an assembler reads (``.incbin``, ``.include``).
+"""Syncer side: finds and checks the files that an assembler reads (``.incbin``, ``.include``), and
+those that clang opens for the modules that it reads.
 
 No dependency file lists them. Those that a source names by plain strings are sent with the job,
 like the source, which saves a round. That proves nothing, since macros may make directives and
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from distbuild.command.diagnostics import is_assemblers
+from distbuild.command.driver import is_cxx_source
 from distbuild.command.model import ASSEMBLER_LANGUAGES, CompileCommand, Local, LocalReason
 from distbuild.command.passthrough import assembler_dirs
 from distbuild.mirror.digest_cache import FileRead, read_file
@@ -89,24 +91,28 @@ def examine(
     """Compare what an assembler has read with the manifest.
 
     A worker's list has a file mirrored only if that is withheld and lies below a directory that
-    the assembler searches or the source's: names that a macro makes cannot be derived here.
+    the assembler searches or the source's: names that a macro makes cannot be derived here. Of a
+    compiled module, which the worker may have made, it may also have the source mirrored: a C++
+    source in a directory that is mirrored, as workers get it anyway.
     """
+    reason = LocalReason.MODULES if command.uses_modules else LocalReason.ASSEMBLER_INPUT
     if len(listed) > MAX_LISTED:
-        return Assembled(Local(LocalReason.ASSEMBLER_INPUT, command.source))
+        return Assembled(Local(reason, command.source))
     withheld, stale = [], []
     around = tuple(_around(command))
     places = tuple(map(disk.realpath, _places(command)))
     for item in listed:
         path = os.fsdecode(item.path)
         entry = own_files.get(path) or lookup(path)
-        if isinstance(entry, WithheldEntry) and path.startswith(around):
+        is_derivable = path.startswith(around) or (command.uses_modules and is_cxx_source(path))
+        if isinstance(entry, WithheldEntry) and is_derivable:
             withheld.append(path)
         elif not isinstance(entry, FileEntry):
-            return Assembled(Local(LocalReason.ASSEMBLER_INPUT, path))
+            return Assembled(Local(reason, path))
         elif entry.digest != item.digest:
             stale.append(path)
         if first := _comes_first(path, places, lookup):
-            return Assembled(Local(LocalReason.ASSEMBLER_INPUT, first))
+            return Assembled(Local(reason, first))
     return Assembled(None, tuple(withheld), tuple(stale))
 
 

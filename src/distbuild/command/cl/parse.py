@@ -89,7 +89,7 @@ def _language(scan: ClScan) -> str | Local:
     if typed is not None or said:
         return typed or _SAID[said[-1]]
     name = source.lower() if scan.style is PathStyle.WINDOWS else source
-    language = driver.language_by_suffix(name, cxx=False)
+    language = driver.language_by_suffix(name, Family.CL, cxx=False)
     if isinstance(language, str) and language not in _COMPILED:
         return Local(LocalReason.UNKNOWN_LANGUAGE, source)
     return language

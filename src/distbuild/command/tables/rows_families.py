@@ -15,6 +15,7 @@ from distbuild.command.tables.values import (
     JOINED,
     MAP,
     MAPPER,
+    MODULE_FILE,
     MODULES,
     NATIVE,
     ORIGINAL,
@@ -95,8 +96,11 @@ ROWS: tuple[Option, ...] = (
     Option("-fmessage-length=", JOINED, verdict=ORIGINAL),
     Option("-fmessage-length=0"),
     Option("-fmodule", JOINED, verdict=MODULES),
-    # These two are distributed only with a mapper that maps nothing (``decide``).
+    Option("-fmodule-file=", JOINED, MODULE_FILE, ORIGINAL, only=CLANG),
+    # These three are distributed only with a mapper that maps nothing (``decide``).
     Option("-fmodule-mapper=", JOINED, MAPPER, ORIGINAL, only=GCC),
+    Option("-fmodule-output", verdict=ORIGINAL, only=CLANG),
+    Option("-fmodule-output=", JOINED, OUT, ORIGINAL, only=CLANG),
     Option("-fmodules", verdict=ORIGINAL, only=GCC),
     Option("-fmodules-ts", verdict=ORIGINAL, only=GCC),
     Option("-fmodules-user-build-path", SEPARATE, verdict=MODULES, only=CLANG),

@@ -59,9 +59,12 @@ _SPLICE = re.compile(rb"(?:\\|\?\?/)[ \t\r]*\n")
 def can_forbid(command: CompileCommand) -> bool:
     """Whether clang makes the same object where inline assembler is an error, if it has none.
 
-    It does not where the command line is recorded: that would show the option.
+    It does not where the command line is recorded: that would show the option. A compile with
+    modules is watched anyway.
     """
     if command.family is not Family.CLANG or command.language in ASSEMBLER_LANGUAGES:
+        return False
+    if command.uses_modules:
         return False
     for argument in command.arguments:
         word = argument.option + (argument.value or "")
@@ -172,8 +175,9 @@ def relocated(
 
 
 def _is_own_text(task: SandboxTask, path: str, written: Collection[bytes]) -> bool:
-    """Whether a path is the assembler source that the compiler left (``-save-temps``)."""
-    return path.endswith(".s") and resolved(task, os.fsencode(path)) in written
+    """Whether a path is the assembler source that the compiler left (``-save-temps``), or the
+    module of which it then made the object."""
+    return path.endswith((".s", ".pcm")) and resolved(task, os.fsencode(path)) in written
 
 
 def _no_directories(paths: Iterable[bytes], tree: Tree) -> Iterable[bytes]:
