@@ -2,18 +2,24 @@
 cache must notice the change, or must not keep the result."""
 
 import os
-from collections.abc import Callable
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.support.cluster import Cluster
-from tests.support.objects import kept, outcomes
+from tests.support.caching_box import CachingBox, done_of
+from tests.support.cluster import Done
 from tests.support.tools import need
 
 GCC = ("gcc", "-c", "src/x.c", "-Iearly", "-Iinc", "-Ilate", "-o", "x.o", "-MD")
 CLANG = ("clang", *GCC[1:])
+#: System headers are in no list of inputs.
+HIDES = (*GCC[:-1], "-MMD")
+#: Makes one name of three parts.
+PASTES = "#define Q(a, b, c) a##b##c\n#define P(a, b, c) Q(a, b, c)\n"
 #: A name that is looked for, and may exist.
 ASKS = "int y;\n#endif\nint x;\n"
 TWICE = "#ifdef SEEN\nint again;\n#endif\n#define SEEN\n"
@@ -61,7 +67,41 @@ def linked(root: Path) -> None:
     (root / "early/conf.d").symlink_to(root / "outside")
 
 
+def both(*edits: Edit) -> Edit:
+    def edit(root: Path) -> None:
+        for one in edits:
+            one(root)
+
+    return edit
+
+
+def link(name: str, target: str) -> Edit:
+    return lambda root: (root / name).symlink_to(target)
+
+
+def hard_linked(name: str, other: str) -> Edit:
+    def edit(root: Path) -> None:
+        (root / name).unlink()
+        os.link(root / other, root / name)
+
+    return edit
+
+
+def precompiled(root: Path) -> None:
+    (root / "late/x.h.gch").mkdir()
+    argv = ["gcc", "-x", "c-header", "other.h", "-o", "late/x.h.gch/1"]
+    subprocess.run(argv, cwd=root, check=True)
+
+
+def passes(_: Path) -> None:
+    """Wait until the time of day is another."""
+    now = int(time.time())
+    while int(time.time()) == now:
+        time.sleep(0.01)
+
+
 USES = {"src/x.c": '#include "x.h"\nint x = X;\n', "inc/x.h": "#define X 1\n"}
+ONCE = {"inc/x.h": "#pragma once\n" + TWICE, "inc/copy.h": "#pragma once\n" + TWICE}
 COPIES = {"inc/x.h": TWICE, "inc/copy.h": TWICE}
 TRAPS = {
     "a dangling link's target appears": Trap(
@@ -135,11 +175,167 @@ TRAPS = {
         makes("early/foo.h"),
         argv=CLANG,
     ),
+    "a message shows lines of a named file": Trap(
+        {"src/x.c": '#line 1 "gram.y"\nint f(void) { int u; }\n', "gram.y": "first\n"},
+        makes("gram.y", "second\n"),
+        ("-Wall",),
+    ),
+    "the time of the source, made of parts": Trap(
+        {"src/x.c": PASTES + "char when[] = P(__TIME,STAMP__,);\n"}, dates("src/x.c", 2)
+    ),
+    "a time, made of three parts": Trap(
+        {"src/x.c": PASTES + "char when[] = P(__,TIME,__);\n"}, passes
+    ),
+    "a time, made of parts in two texts": Trap(
+        {
+            "src/x.c": '#include "p.h"\n#include "q.h"\nchar when[] = P(__TI,END,);\n',
+            "inc/p.h": PASTES,
+            "inc/q.h": "#define END ME__\n",
+        },
+        passes,
+    ),
+    "a time, made of parts on the command line": Trap(
+        {"src/x.c": PASTES + "char when[] = P(__TI,END,);\n"}, passes, ("-DEND=ME__",)
+    ),
+    "a test, made of parts": Trap(
+        {"src/x.c": PASTES + "#if P(__has_,include,)(<foo.h>)\n" + ASKS}, makes("early/foo.h")
+    ),
+    "read once by a macro": Trap(
+        {
+            "src/x.c": '#define S "once"\n#include "x.h"\n#include "copy.h"\nint x;\n',
+            "inc/x.h": "_Pragma(S)\n" + TWICE,
+            "inc/copy.h": "_Pragma(S)\n" + TWICE,
+        },
+        dates("inc/copy.h", 2),
+    ),
+    "read once by a pragma of two lines": Trap(
+        {
+            "src/x.c": '#include "x.h"\n#include "copy.h"\nint x;\n',
+            "inc/x.h": "#pragma /*\n*/ once\n" + TWICE,
+            "inc/copy.h": "#pragma /*\n*/ once\n" + TWICE,
+        },
+        dates("inc/copy.h", 2),
+    ),
+    "a pragma of a macro compares times": Trap(
+        {
+            "src/x.c": '#include "p.h"\nPRAGMA(GCC dependency "y.h")\nint x;\n',
+            "inc/p.h": "#define PRAGMA(x) _Pragma(#x)\n",
+            "late/y.h": "",
+        },
+        dates("late/y.h", 4e9),
+    ),
+    "a link to an ignored name": Trap(
+        USES, both(makes("early/x.tmp", "#define X 2\n"), link("early/x.h", "x.tmp"))
+    ),
+    "a dangling link to an ignored name": Trap(
+        USES, makes("early/x.tmp", "#define X 2\n"), links={"early/x.h": "x.tmp"}
+    ),
+    "a link to a link of an ignored name": Trap(
+        {**USES, "real/r.h": "#define X 2\n"},
+        link("early/l.tmp", "../real/r.h"),
+        links={"early/x.h": "l.tmp"},
+    ),
+    "a hard link": Trap(
+        {"src/x.c": '#include "x.h"\n#include "copy.h"\nint x;\n', **ONCE},
+        hard_linked("inc/copy.h", "inc/x.h"),
+        argv=CLANG,
+    ),
+    "a response file": Trap(
+        {"src/x.c": "int x = X;\n", "words": "-DX=1"}, makes("words", "-DX=2"), ("@words",)
+    ),
+    "a file that an option names": Trap(
+        {"src/x.c": "int f(int *p) { return *p; }\n", "list.txt": "fun:f\n"},
+        makes("list.txt", "fun:g\n"),
+        ("-fsanitize=address", "-fsanitize-ignorelist=list.txt"),
+        argv=CLANG,
+    ),
+    "a directory of precompiled headers": Trap(
+        {
+            "src/x.c": '#include "x.h"\nint x = X;\n',
+            "late/x.h": "#define X 1\n",
+            "other.h": "#define X 2\n",
+        },
+        precompiled,
+    ),
+    "an include that climbs ends elsewhere": Trap(
+        {"src/x.c": '#include "../inc/../late/x.h"\nint x = X;\n', "late/x.h": "#define X 1\n"},
+        makes("late/x.h", "#define X 2\n"),
+    ),
+    "an include that climbs finds an earlier file": Trap(
+        {
+            "src/x.c": '#include "../more/x.h"\nint x = X;\n',
+            "inc/sub/y.h": "",
+            "inc/more/x.h": "#define X 1\n",
+        },
+        makes("more/x.h", "#define X 2\n"),
+        ("-Iinc/sub",),
+    ),
+    "an include that climbs from a link": Trap(
+        {
+            "src/x.c": '#include "a/b.h"\nint x = X;\n',
+            "inc/a/none": "",
+            "real/d/c.h": '#include "../x.h"\n',
+            "real/x.h": "#define X 1\n",
+        },
+        makes("inc/x.h", "#define X 2\n"),
+        ("-Ireal/d",),
+        {"inc/a/b.h": "../../real/d/c.h"},
+    ),
+    "a system header, not listed": Trap(
+        {
+            "src/x.c": "#include <x.h>\nint x = X;\n",
+            "sys/x.h": "#include <z.h>\n",
+            "sys/z.h": "#define X 1\n",
+        },
+        makes("sys/z.h", "#define X 2\n"),
+        ("-isystem", "sys"),
+        argv=HIDES,
+    ),
+    "an earlier system header, not listed": Trap(
+        {
+            "src/x.c": "#include <x.h>\nint x = X;\n",
+            "sys/x.h": "#include <a/z.h>\n",
+            "sys/a/z.h": "#define X 1\n",
+        },
+        makes("late/a/z.h", "#define X 2\n"),
+        ("-isystem", "sys"),
+        argv=HIDES,
+    ),
+    "a header behind a link, not listed": Trap(
+        {
+            "src/x.c": "#include <a/x.h>\nint x = X;\n",
+            "real/x.h": '#include "z.h"\n',
+            "real/z.h": "#define X 1\n",
+            "sys/y.h": "",
+        },
+        makes("real/z.h", "#define X 2\n"),
+        ("-isystem", "sys"),
+        {"sys/a": "../real"},
+        argv=HIDES,
+    ),
 }
 
 
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CachingBox]:
+    started = CachingBox(tmp_path_factory.mktemp("box"))
+    yield started
+    started.stop()
+
+
+def compiled_here(argv: list[str], root: Path) -> Done:
+    """What the local compiler gives."""
+    (root / "x.o").unlink(missing_ok=True)
+    run = subprocess.run(argv, cwd=root, capture_output=True, check=False)
+    done = Done(run.returncode, run.stdout, run.stderr)
+    done.files = {
+        str(path): path.read_bytes() for path in root.iterdir() if path.suffix in (".o", ".d")
+    }
+    return done
+
+
 @pytest.mark.parametrize("name", TRAPS)
-def test_a_result_is_right_after_the_edit(caching: Cluster, tmp_path: Path, name: str) -> None:
+def test_a_result_is_right_after_the_edit(box: CachingBox, tmp_path: Path, name: str) -> None:
     trap = TRAPS[name]
     need(trap.argv[0])
     for place in ("early", "inc", "late"):
@@ -151,10 +347,12 @@ def test_a_result_is_right_after_the_edit(caching: Cluster, tmp_path: Path, name
         (tmp_path / path).symlink_to(target)
     argv = [*trap.argv, *trap.more]
     for _ in range(2):
-        local, ours = outcomes(caching, argv, tmp_path)
-        assert ours == local
-        kept(caching)
+        before = compiled_here(argv, tmp_path)
+        reply = box.compile(argv, tmp_path, {})
+        assert reply.outcome == "local" or done_of(reply) == before
+        box.settle()
     trap.edit(tmp_path)
-    after, ours = outcomes(caching, argv, tmp_path)
-    assert after != local, "the edit changes nothing"
-    assert ours == after, caching.logs()
+    reply = box.compile(argv, tmp_path, {})
+    after = compiled_here(argv, tmp_path)
+    assert after != before, "the edit changes nothing"
+    assert reply.outcome == "local" or done_of(reply) == after

@@ -14,7 +14,7 @@ PACKAGE = SRC / "distbuild"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 40
-MAX_MODULES = 150
+MAX_MODULES = 152
 #: A module with fewer lines and one importer is a part of that one, but for these: pure, or what
 #: tests replace.
 SMALL = 80

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import logging
 import os
-import posixpath
 import sqlite3
 import stat
 import threading
@@ -20,26 +19,23 @@ from pathlib import Path
 
 import msgspec
 
-from distbuild.cache.searched_names import NotKept, SearchedNames, TextRead
+from distbuild.cache.describing import Describer
+from distbuild.cache.lookups import is_plain_word
+from distbuild.cache.searched_names import NotKept
 from distbuild.cache.storage import Storage
 from distbuild.cache.variants import (
     Candidates,
     InputPair,
-    SearchScope,
     Variant,
     is_settled,
     is_valid,
     packed,
-    places_of,
     unpacked,
 )
 from distbuild.farm.executor import Task
 from distbuild.farm.results import objection_to_outputs
-from distbuild.mirror.includes import is_odd, is_plain_word
 from distbuild.mirror.live import Mirroring
-from distbuild.mirror.policy import is_unusual
 from distbuild.mirror.scan import Scanner
-from distbuild.protocol.codec import unpack_inputs
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import ResultRequest
 from distbuild.system import disk
@@ -59,8 +55,16 @@ MAX_SHARED = 200_000
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 #: The name under which a result of the cache is shown instead of a worker's.
 SHOWN = "cache"
-#: Options after which texts cannot be read as they are here.
-_RECODING = ("-finput-charset", "-fmodules", "-fplugin")
+#: Options after which texts cannot be read as they are here. A traditional preprocessor makes one
+#: name of two with a comment between them.
+_RECODING = ("-finput-charset", "-fmodules", "-fplugin", "-traditional")
+
+
+class Lookup(msgspec.Struct, frozen=True):
+    """What the cache has for a task. ``key`` None: it is not cacheable."""
+
+    key: bytes | None
+    result: ResultRequest | None = None
 
 
 class _Unwritten(msgspec.Struct, frozen=True):
@@ -77,10 +81,9 @@ class ObjectCache:
 
     def __init__(self, path: Path, max_bytes: int, mirroring: Mirroring, scanner: Scanner) -> None:
         self._mirroring = mirroring
-        self._scanner = scanner
         self._storage = Storage(path, max_bytes)
         self._candidates = Candidates(mirroring.manifest)
-        self._searched = SearchedNames()
+        self._describer = Describer(mirroring, scanner, self._candidates)
         self._known: dict[bytes, list[Variant]] = {}
         self._shared: dict[InputPair, InputPair] = {}
         self._changed = threading.Condition()
@@ -93,8 +96,8 @@ class ObjectCache:
         self._thread = threading.Thread(target=self._run, name="object cache", daemon=True)
         self._thread.start()
 
-    def find(self, task: Task) -> ResultRequest | None:
-        """The result that a compile of this task would have; None: compile it."""
+    def find(self, task: Task) -> Lookup:
+        """The result that a compile of this task would have, if it is known."""
         key = self.key(task)
         why = "not cacheable"
         if key is not None:
@@ -106,15 +109,16 @@ class ObjectCache:
             if isinstance(found, ResultRequest):
                 with self._changed:
                     self.hits += 1
-                return found
+                return Lookup(key, found)
             why = found
         with self._changed:
             self.misses[why] += 1
-        return None
+        return Lookup(key)
 
-    def keep(self, task: Task, result: ResultRequest) -> None:
-        """Keep a result that has proved right; costs the caller nothing."""
-        key = self.key(task)
+    def keep(self, lookup: Lookup, task: Task, result: ResultRequest) -> None:
+        """Keep a result that has proved right; costs the caller nothing. ``lookup``: from before
+        the compile."""
+        key = lookup.key
         if key is None or result.exit_code != 0:
             return
         size = _size(result)
@@ -173,7 +177,6 @@ class ObjectCache:
             or command.family.speaks_cl
             or command.guessed
             or command.unlisted_files
-            or (command.dependencies is not None and not command.dependencies.system)
             or any(argument.option.startswith(_RECODING) for argument in command.arguments)
             or not all(map(is_plain_word, command.argv()))
         )
@@ -198,12 +201,12 @@ class ObjectCache:
     def _find(self, key: bytes, task: Task) -> ResultRequest | str:
         """The result, or why there is none."""
         variants = self._variants(key)
-        real = functools.cache(lambda: self._real(task))
+        real = functools.cache(lambda: self._describer.real(task))
         manifest, candidates = self._mirroring.manifest, self._candidates
         for variant in variants:
             if not is_valid(variant, manifest, candidates, task.generation, real):
                 continue
-            if self._is_beyond_us(task, variant):
+            if self._describer.is_beyond_us(task, variant):
                 return "not cacheable"
             body = self._storage.body(key, variant.number)
             if body is None:  # evicted, cleared, or damaged
@@ -228,44 +231,6 @@ class ObjectCache:
             for old in list(self._known)[: MAX_KNOWN // 2]:
                 self._known.pop(old, None)
         self._known[key] = variants
-
-    def _is_beyond_us(self, task: Task, variant: Variant) -> bool:
-        """Whether a compile now may depend on more than the variant knows."""
-        return (
-            self._is_partly_mirrored(task, variant)
-            or self._has_twins(task, variant)
-            or self._may_be_precompiled(variant)
-        )
-
-    def _may_be_precompiled(self, variant: Variant) -> bool:
-        """Whether a compiler may read a precompiled header instead of one of the names."""
-        search = variant.search
-        return any(
-            posixpath.basename(path)[:-4] in search.names
-            and self._candidates.may_find(search, path)
-            for path in tuple(self._mirroring.manifest.precompiled)
-        )
-
-    def _is_partly_mirrored(self, task: Task, variant: Variant) -> bool:
-        """Whether the mirror lacks files below a directory in which the compile looks."""
-        shallow = self._mirroring.roots.shallow()
-        if not shallow:
-            return False
-        around = {posixpath.dirname(path) for path, _ in variant.inputs}
-        around.update(variant.search.directories, self._real(task))
-        return not around.isdisjoint(shallow)
-
-    def _has_twins(self, task: Task, variant: Variant) -> bool:
-        """Whether an input may be a hard link of another: clang takes both for one file."""
-        if not task.command.family.is_clang:
-            return False
-        twins = self._scanner.twins()
-        return any(path in twins for path, _ in variant.inputs)
-
-    def _real(self, task: Task) -> tuple[str, ...]:
-        """The real paths of the search directories: by the mirror, else by the disk."""
-        resolve = self._mirroring.manifest.resolve
-        return tuple(resolve(d) or disk.realpath(d) for d in task.search_dirs)
 
     # --- keeping --------------------------------------------------------------------------------
 
@@ -294,7 +259,9 @@ class ObjectCache:
     def _keep(self, waiting: _Unwritten) -> None:
         """Keep one result. Raises NotKept."""
         task, result = waiting.task, waiting.result
-        variant = self._described(task, result)
+        if self.key(task) != waiting.key:  # a search directory came or went
+            raise NotKept("the tree changed meanwhile")
+        variant = self._describer.described(task, result)
         manifest = self._mirroring.manifest
         if not is_settled(variant, manifest, self._candidates, task.generation):
             raise NotKept("the tree changed meanwhile")
@@ -315,45 +282,6 @@ class ObjectCache:
         for old in unique[MAX_VARIANTS:]:
             self._storage.drop(old.number)
         self._remember(key, unique[:MAX_VARIANTS])
-
-    def _described(self, task: Task, result: ResultRequest) -> Variant:
-        """What the compile read and looked for. Raises NotKept, ProtocolError."""
-        own = {file.path: file.entry.digest for file in task.files}
-        more = unpack_inputs(result.packed_inputs) if result.packed_inputs else []
-        read = {item.path: item.digest for item in (*result.inputs, *more)}
-        if result.assembled or any(file.path in read for file in result.outputs):
-            raise NotKept("an assembler read files, or an output was read")
-        texts = [
-            self._searched.read(path, digest)
-            for path, digest in read.items()
-            if path not in own and not path.startswith(b"/.dist_build/")
-        ]
-        sources = [self._searched.read(path, digest) for path, digest in own.items()]
-        names = self._searched.of([*sources, *texts], task)
-        named = task.command.input_files
-        if any(is_odd(name, is_unusual) and not name.startswith("/") for name in named):
-            raise NotKept("an option names a file by an unusual path")
-        names.update(map(posixpath.basename, named))
-        if task.implicit_include:
-            names.add(posixpath.basename(task.implicit_include))
-        directories = self._real(task)
-        around = {text.directory for text in texts}
-        search = SearchScope(directories, places_of({*directories, *around}), tuple(names))
-        inputs = tuple(text.pair for text in texts)
-        variant = Variant(0, inputs, search, self._candidates.sum(search))
-        if not all(map(self._mirroring.roots.holds_files_of, around)):
-            raise NotKept("not wholly mirrored")
-        read_once = any(text.looks.is_once for text in (*sources, *texts))
-        if read_once and any(self._has_copy(text, variant) for text in (*sources, *texts)):
-            raise NotKept("a copy of a header that is read once")
-        if self._is_beyond_us(task, variant):
-            raise NotKept("a precompiled header, a hard link, or a partly mirrored directory")
-        return variant
-
-    def _has_copy(self, text: TextRead, variant: Variant) -> bool:
-        """Whether gcc may have skipped a file with this content, by its time."""
-        copies = self._mirroring.manifest.paths_of(text.digest) - {text.path}
-        return any(self._candidates.may_find(variant.search, copy) for copy in copies)
 
 
 def _kind(directory: str) -> int:

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from distbuild.cache.lookups import Lookups, literal_values, lookups, may_make, parts_of
 from distbuild.farm.executor import Task
-from distbuild.mirror.includes import Lookups, literal_values, lookups
 from distbuild.mirror.policy import is_unusual
 from distbuild.protocol.messages import Digest
 from distbuild.system import disk
@@ -58,6 +58,9 @@ class SearchedNames:
             raise NotKept("an include that is not a plain name")
         if any(text.looks.is_dated for text in texts):
             raise NotKept("a text mentions the date")
+        parts = parts_of(b" ".join(map(os.fsencode, task.command.argv())))
+        if may_make(parts.union(*[text.looks.parts for text in texts])):
+            raise NotKept("texts may make a date or a test of parts")
         names = set[str]().union(*[text.names for text in texts])
         for macro in {macro for text in texts for macro in text.looks.macros}:
             names.update(self._values_of(macro, texts, task))
@@ -69,7 +72,8 @@ class SearchedNames:
         name = sys.intern(os.fsdecode(path))
         found = lookups(_read(name, digest), is_unusual)
         directory, _, own = name.rpartition("/")
-        names = frozenset(map(sys.intern, (own, *found.names)))
+        searched = map(posixpath.basename, found.operands)
+        names = frozenset(map(sys.intern, (own, *searched)))
         text = TextRead(name, digest, (name, digest), sys.intern(directory or "/"), names, found)
         self._texts[path, digest] = text
         return text

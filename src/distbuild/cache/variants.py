@@ -7,12 +7,13 @@ search for one of its includes could find. Pure.
 
 import hashlib
 import os
+import posixpath
 import sys
 from collections.abc import Callable, Iterable
 
 import msgspec
 
-from distbuild.mirror.manifest import Manifest
+from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES, Manifest
 from distbuild.protocol.messages import Digest, DirectoryEntry, FileEntry, SymlinkEntry
 
 #: So many groups of directories keep their candidates in memory.
@@ -48,11 +49,15 @@ class Variant(msgspec.Struct):
 
 
 class _Group:
-    """The sums of names below the same directories. ``tops`` end with a slash. ``links``: a sum
-    over the symlinks there and what they lead to; 0: there is none."""
+    """The sums of names below the same directories. ``tops`` end with a slash."""
 
-    def __init__(self, tops: tuple[str, ...], links: int, changed: int) -> None:
+    def __init__(
+        self, tops: tuple[str, ...], linked: tuple[str, ...], links: int, changed: int
+    ) -> None:
         self.tops = tops
+        #: What symlinks there lead to: directories, which end with a slash, and files.
+        self.linked = linked
+        #: A sum over the symlinks and what they lead to; 0: there is none.
         self.links = links
         #: The generation of the last change that may have made another group of it.
         self.changed = changed
@@ -82,6 +87,11 @@ class Candidates:
             total += known[1]
         return total & _MASK
 
+    def linked(self, search: SearchScope) -> tuple[str, ...]:
+        """What symlinks lead to where the compile may find files: directories, which end with a
+        slash, and files."""
+        return self._group(search.places).linked
+
     def has_links(self, search: SearchScope) -> bool:
         """Whether there is a symlink where the compile may find files."""
         return self._group(search.places).links != 0
@@ -89,6 +99,18 @@ class Candidates:
     def may_find(self, search: SearchScope, path: str) -> bool:
         """Whether a mirrored path is below a directory in which the compile may find files."""
         return path.startswith(self._group(search.places).tops)
+
+    def matching(self, search: SearchScope, operand: str) -> set[str]:
+        """The real paths of the mirrored files that an include of ``operand`` may lead to."""
+        group, end = self._group(search.places), "/" + operand
+        resolve, found = self._manifest.resolve, set[str]()
+        for path in self._manifest.index.paths(posixpath.basename(operand)):
+            is_below = path.startswith(group.tops) and path.endswith(end)
+            if is_below or path.startswith(group.linked):
+                real = resolve(path)
+                if real is not None and not isinstance(self._manifest.get(real), DirectoryEntry):
+                    found.add(real)
+        return found
 
     def _sum_of(self, name: str, tops: tuple[str, ...]) -> int:
         paths = [path for path in self._manifest.index.paths(name) if path.startswith(tops)]
@@ -118,7 +140,7 @@ class Candidates:
         manifest = self._manifest
         changed = (self._changed(0), self._changed(1))
         tops = dict.fromkeys(place.rstrip("/") + "/" for place in places)
-        links: dict[str, str] = {}
+        links, linked = dict[str, str](), dict[str, None]()
         left = set(manifest.index.links)
         is_growing = True
         while is_growing:
@@ -133,9 +155,11 @@ class Candidates:
                 if real is not None and isinstance(led, DirectoryEntry):
                     top = real.rstrip("/") + "/"
                     is_growing |= top not in tops
-                    tops[top] = None
+                    tops[top] = linked[top] = None
+                elif real is not None:
+                    linked[real] = None
         total = _digest(links[link] for link in sorted(links)) if links else 0
-        return _Group(tuple(tops), total, changed[1] if links else changed[0])
+        return _Group(tuple(tops), tuple(linked), total, changed[1] if links else changed[0])
 
 
 def _digest(parts: Iterable[str]) -> int:
@@ -193,7 +217,11 @@ def is_settled(
         return True
     if candidates.has_links(variant.search):
         return False  # the change may be at a link's target
-    return all(index.changed_at(name) <= generation for name in variant.search.names)
+    return all(
+        index.changed_at(name + suffix) <= generation
+        for name in variant.search.names
+        for suffix in ("", *PRECOMPILED_SUFFIXES)
+    )
 
 
 def places_of(directories: Iterable[str]) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def _text(data: bytes) -> str:
 
 #: Whether raw strings and trigraphs exist depends on the language standard. A backslash before the
 #: end of a line can split ``/*``, ``*/`` and ``//``; gcc allows white space after the backslash.
-_DOUBTFUL = re.compile(rb'R"|\?\?/|[/*]\\[ \t\r]*\n|\\[ \t\r]+\n')
+DOUBTFUL = re.compile(rb'R"|\?\?/|[/*]\\[ \t\r]*\n|\\[ \t\r]+\n')
 #: A literal ends with its line at the latest; so does a single apostrophe in assembler text.
 _TOKEN = re.compile(
     rb"""
@@ -94,7 +94,7 @@ _TOKEN = re.compile(
 
 def without_comments(text: bytes) -> bytes:
     """``text`` with each comment replaced by a blank; unchanged if comments are ambiguous."""
-    if _DOUBTFUL.search(text):
+    if DOUBTFUL.search(text):
         return text
     return _TOKEN.sub(lambda token: b" " if token["comment"] else token[0], text)
 
@@ -210,129 +210,3 @@ def assembler_reads(text: bytes, *, of_c: bool) -> tuple[AssemblerRead, ...] | N
 def _may_read_more(text: bytes) -> bool:
     """A fast pre-check that excludes most texts."""
     return b"incbin" in text or b"INCBIN" in text or _DOT_INC.search(text) is not None
-
-
-class Lookups(msgspec.Struct, frozen=True):
-    """The files that a text makes a compiler look for. ``names``: the last components of literal
-    operands. ``macros``: macros that are operands. ``is_opaque``: it may look for others, or for
-    other reasons its meaning depends on more than the files' contents. ``is_dated``: it mentions
-    the date or time of the compile. ``is_once``: gcc skips a second file that has the same content
-    and time."""
-
-    names: tuple[str, ...] = ()
-    macros: tuple[str, ...] = ()
-    is_opaque: bool = False
-    is_dated: bool = False
-    is_once: bool = False
-
-
-_LOOKS = re.compile(
-    rb"(?:#|%:|\?\?=)[ \t\f\v]*(include(?:_next)?|import|embed)\b[ \t\f\v]*"
-    rb"(?:\"([^\"\n]+)\"|<([^>\n]+)>|([A-Za-z_]\w*)[ \t\f\v]*(?=\r?\n|/[/*]|\Z))?"
-)
-#: The value of a macro that names a file. Within angle brackets other macros would be expanded.
-_LITERAL = rb"[ \t\f\v]+\"([^\"\n]+)\"[ \t\f\v]*(?=\r?\n|/[/*]|\Z)"
-#: Trigraphs may splice lines, compilers skip NULs, and a comment may stand before a directive's
-#: name.
-_OPAQUE = re.compile(rb"\?\?/|\0|(?:#|%:|\?\?=)[ \t\f\v]*/\*|__TIMESTAMP__|\bpch_preprocess\b")
-_HAS = rb"__has_(?:include(?:_next)?|embed)\b"
-_TESTS = re.compile(_HAS)
-#: Tests whose operand is plain, and tests whether the test itself is known.
-_PLAIN_TESTS = re.compile(
-    _HAS + rb"[ \t]*\([ \t]*[\"<]|(?:\bdefined[ \t]*\(?|#[ \t]*ifn?def)[ \t]*" + _HAS
-)
-_SPLICE = re.compile(rb"\\[ \t\f\v]*\r?\n")
-_DATES = (b"__DATE__", b"__TIME__")
-#: ``##`` may paste the names of these macros from two parts.
-_PARTS = re.compile(rb"\b_{1,2}[DT]?[AI]?[TM]?E?_?\b|\b_?[DT]?[AI]?[TM]?E?__?\b")
-_PRAGMA = rb"\b_?[Pp]ragma\b"
-#: gcc compares the contents and times of files that are to be read once.
-_ONCE = re.compile(_PRAGMA + rb"[^\n]*\bonce\b|(?:#|%:|\?\?=)[ \t\f\v]*import\b")
-_DEPENDENCY = re.compile(rb"\bdependency\b")
-_HAS_PRAGMA = re.compile(_PRAGMA)
-#: Before an apostrophe it may separate digits or begin a literal: that depends on the language.
-_DIGIT_APOSTROPHE = re.compile(rb"\b[0-9][\w.]*'")
-
-
-def lookups(text: bytes, unusual: Callable[[str], bool]) -> Lookups:
-    """The files that a compiler looks for when it reads this text; see ``odd_operands``."""
-    if b"\\" in text:
-        text = _SPLICE.sub(b"", text)
-    found = _lookups(text, unusual)
-    is_usable = not (found.is_opaque or found.is_dated)
-    if not is_usable and not _DIGIT_APOSTROPHE.search(text):  # perhaps only by a comment
-        found = _lookups(without_comments(text), unusual)
-    return found
-
-
-def _lookups(text: bytes, unusual: Callable[[str], bool]) -> Lookups:
-    operands, macros = _searched(text), dict[str, None]()
-    if operands is None or _OPAQUE.search(text) or _compares_times(text):
-        return Lookups(is_opaque=True)
-    for directive, quoted, angled, macro in _LOOKS.findall(text):
-        if directive == b"embed" or not (quoted or angled or macro) or macro.startswith(b"__"):
-            return Lookups(is_opaque=True)
-        if macro:
-            macros[_text(macro)] = None
-        else:
-            operands.append(_text(quoted or angled))
-    if any(is_odd(name, unusual) for name in operands):
-        return Lookups(is_opaque=True)
-    names = dict.fromkeys(name.rpartition("/")[2] for name in operands)
-    return Lookups(
-        tuple(names),
-        tuple(macros),
-        is_dated=_is_dated(text),
-        is_once=_ONCE.search(text) is not None,
-    )
-
-
-def _is_dated(text: bytes) -> bool:
-    if any(name in text for name in _DATES):
-        return True
-    parts = set(_PARTS.findall(text))
-    return any(first + second in _DATES for first in parts for second in parts)
-
-
-def _searched(text: bytes) -> list[str] | None:
-    """The operands of ``__has_include`` and its relatives; None: not all are plain."""
-    if b"__has_" not in text:
-        return []
-    if len(_TESTS.findall(text)) != len(_PLAIN_TESTS.findall(text)):
-        return None
-    tested = asked(text)
-    return None if tested.is_computed else list(tested.names)
-
-
-def _compares_times(text: bytes) -> bool:
-    """Whether there may be a ``#pragma GCC dependency``."""
-    return _DEPENDENCY.search(text) is not None and _HAS_PRAGMA.search(text) is not None
-
-
-def literal_values(
-    text: bytes, macro: str, unusual: Callable[[str], bool]
-) -> tuple[str, ...] | None:
-    """The last components of the file names that a text's definitions give to a macro; None: it may
-    get another value, or one of an unusual path."""
-    name = macro.encode("utf-8", "surrogateescape")
-    if name not in text:
-        return ()
-    text = _SPLICE.sub(b"", text)
-    if _DOUBTFUL.search(text) or _DIGIT_APOSTROPHE.search(text):
-        return None
-    text = without_comments(text)
-    mentions = len(re.findall(rb"\bdefine\b[^\n]*\b%s\b" % re.escape(name), text))
-    found = re.findall(rb"\bdefine[ \t\f\v]+%s" % re.escape(name) + _LITERAL, text)
-    values = [_text(value) for value in found]
-    if len(values) != mentions or any(is_odd(v, unusual) for v in values):
-        return None
-    return tuple(value.rpartition("/")[2] for value in values)
-
-
-#: What makes a word of a command line more than a name or a plain value.
-_MEANS_MORE = ("__has_", "__DATE__", "__TIME__", "__TIMESTAMP__", "__FILE__", "__BASE_FILE__")
-
-
-def is_plain_word(word: str) -> bool:
-    """Whether an argument can define no macro whose meaning depends on other files or the time."""
-    return not any(part in word for part in _MEANS_MORE)

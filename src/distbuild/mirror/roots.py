@@ -233,6 +233,11 @@ class Roots:
         """Whether a root holds the files directly in a directory."""
         return self.holding(posixpath.join(directory, ".")) is not None
 
+    def holds_all_of(self, directory: str) -> bool:
+        """Whether a root holds all files below a directory."""
+        root = self.holding(posixpath.join(directory, "."))
+        return root is not None and root.kind is Kind.DEEP
+
     def shallow(self) -> list[str]:
         """Paths of the roots of which only the top is mirrored."""
         return [root.path for root in self if root.kind is Kind.SHALLOW]

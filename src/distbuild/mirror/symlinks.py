@@ -237,6 +237,8 @@ class Symlinks:
         file = "" if way.real is None or way.is_directory else way.real
         takes_file = bool(file) and not (policy.is_pseudo_fs(file) or self._place.is_secret(file))
         released = self.pins.hold(path, [*way.entries, file] if takes_file else way.entries)
+        if takes_file:
+            self._want_ignored([*way.entries, file])
         yield dict(way.entries)
         if file:
             if takes_file:
@@ -246,6 +248,12 @@ class Symlinks:
             self._find_directory(path, way.real)
         yield from self.release(released)
         self._has_lost |= way.real is None and before is not None
+
+    def _want_ignored(self, paths: Iterable[str]) -> None:
+        """Mirror these although their names are ignored: a link of another name leads to them."""
+        ignored = policy.Handling.IGNORE
+        is_ignored = (p for p in paths if policy.handling(posixpath.basename(p)) is ignored)
+        self._place.scanner.wanted.update(is_ignored)
 
     def _join(self, path: str, file: str) -> None:
         """Check a link together with others if every change of its target file gives an event."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 import msgspec
 
-from distbuild.cache.objects import ObjectCache
+from distbuild.cache.objects import Lookup, ObjectCache
 from distbuild.command import probe
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.side_effects import is_rewritten
@@ -194,7 +194,8 @@ class Compiles:
             submission.end(PREPARED)
             if isinstance(task, Local):
                 return self.locally(task)
-            cached = cache and cache.find(task)
+            lookup = cache.find(task) if cache is not None else Lookup(None)
+            cached = lookup.result
             if cached and not _speaks_of_itself(submission, task.command, cached):
                 return self._remotely(submission, known.command, cached)
             result = yield from self._executor.execute(task)
@@ -208,7 +209,7 @@ class Compiles:
                 known = tied
             elif verdict is Verdict.STANDS and isinstance(result, ResultRequest):
                 if cache is not None:
-                    cache.keep(task, result)
+                    cache.keep(lookup, task, result)
                 return self._remotely(submission, known.command, result)
             with self._lock:
                 self.repeated += 1

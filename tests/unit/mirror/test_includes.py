@@ -5,8 +5,6 @@ import pytest
 from distbuild.mirror.includes import (
     AssemblerRead,
     assembler_reads,
-    literal_values,
-    lookups,
     odd_operands,
 )
 from distbuild.mirror.policy import is_unusual
@@ -84,61 +82,3 @@ def test_a_comment_of_c_makes_no_assembler_read() -> None:
     text = b'/* no .incbin FILE */ __asm__(".incbin \\"a\\"");\n'
     assert assembler_reads(text, of_c=True) == (AssemblerRead("a", as_text=False),)
     assert assembler_reads(text, of_c=False) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        (b'#include "a/x.h"\n# include <y.h>\n', {"x.h", "y.h"}),
-        (b"/* #include files */\n#include <y.h>\n", {"y.h"}),
-        (b"#inc\\\nlude <y.h>\n", {"y.h"}),
-        (b"#if defined(__has_include) && __has_include(<sub/z.h>)\n#endif\n", {"z.h"}),
-        (b"#ifdef __has_include\n#endif\n", set()),
-        (b"%:include <y.h>\n", {"y.h"}),
-        (b"#include /**/ <y.h>\n", {"y.h"}),
-        (b"#/**/include <y.h>\n", {"y.h"}),
-    ],
-)
-def test_the_names_that_a_text_looks_for(text: bytes, names: set[str]) -> None:
-    found = lookups(text, is_unusual)
-    assert (set(found.names), found.is_opaque, found.is_dated) == (names, False, False)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"#include NAME(y)\n",
-        b"#include __FILE__\n",
-        b'#include "../y.h"\n',
-        b"#include </abs/y.h>\n",
-        b"#embed <data>\n",
-        b"#if __has_include(/**/<y.h>) || __has_include NAME\n",
-        b"#define HAS __has_include\n",
-        b"??=include <y.h> ??/\n",
-        b"char when[] = __TIMESTAMP__;\n",
-        b"#pragma GCC/**/dependency <y.h>\n",
-        b"#include <y.h>\0\n",
-    ],
-)
-def test_a_text_that_may_look_for_more_is_opaque(text: bytes) -> None:
-    assert lookups(text, is_unusual).is_opaque
-
-
-@pytest.mark.parametrize("text", [b"__DATE__", b"x = __TIME__", b"P(__TI,ME__)", b"P(_, _DATE__)"])
-def test_a_text_with_a_date(text: bytes) -> None:
-    assert lookups(text, is_unusual).is_dated
-
-
-@pytest.mark.parametrize(
-    ("text", "values"),
-    [
-        (b'#define NAME "a/x.h"\n#define NAME "y.h" // z\n', ("x.h", "y.h")),
-        (b"int x;\n", ()),
-        (b"#define NAME <y.h>\n", None),
-        (b"#define NAME OTHER\n", None),
-        (b"#define /**/ NAME OTHER\n", None),
-        (b'#define NAME "../y.h"\n', None),
-    ],
-)
-def test_the_values_of_an_included_macro(text: bytes, values: tuple[str, ...] | None) -> None:
-    assert literal_values(text, "NAME", is_unusual) == values

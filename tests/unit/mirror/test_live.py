@@ -1101,3 +1101,23 @@ def test_absent_directories_are_forgotten_after_a_while(mirror: Mirror) -> None:
     late = write(tops[0] / "absent/a.h")  # the oldest one
     mirror.job(late.parent)
     assert isinstance(live.manifest.get(str(late)), FileEntry)
+
+
+def test_a_link_to_a_file_of_an_ignored_name_leads_there(mirror: Mirror) -> None:
+    place = mirror.base / "r"
+    place.mkdir()
+    (place / "x.h").symlink_to("x.tmp")
+    (place / "y.h").symlink_to("l.tmp")
+    mirror.job(place)
+    held = mirror.mirroring.manifest
+    for text in ("1", "2"):
+        write(place / "x.tmp", text)
+        mirror.job(place)
+        assert held.leads_to_file(str(place / "x.h"))
+    write(mirror.base / "o/r.h", "1")
+    (place / "l.tmp").symlink_to("../o/r.h")
+    mirror.job(place)
+    assert held.leads_to_file(str(place / "y.h"))
+    (place / "x.tmp").unlink()
+    mirror.job(place)
+    assert not held.leads_to_file(str(place / "x.h"))

@@ -1,0 +1,219 @@
+"""Describes a finished compile: the files that it read and the names that it looked for, or the
+reason why its result must not be kept.
+
+Asks the mirror; reads each text once. For the cache's own thread, but for ``is_beyond_us``.
+"""
+
+import os
+import posixpath
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from distbuild.cache.searched_names import NotKept, SearchedNames, TextRead
+from distbuild.cache.variants import Candidates, SearchScope, Variant, places_of
+from distbuild.farm.executor import Task
+from distbuild.mirror.includes import is_odd
+from distbuild.mirror.live import Mirroring
+from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES
+from distbuild.mirror.policy import is_unusual
+from distbuild.mirror.scan import Scanner
+from distbuild.protocol.codec import unpack_inputs
+from distbuild.protocol.messages import FileEntry, ResultRequest
+from distbuild.system import disk
+
+#: A compile that does not list its system headers may have read this many at most.
+MAX_SYSTEM_HEADERS = 5_000
+_OWN = b"/.dist_build/"
+
+
+class Describer:
+    """Makes variants of results."""
+
+    def __init__(self, mirroring: Mirroring, scanner: Scanner, candidates: Candidates) -> None:
+        self._mirroring = mirroring
+        self._scanner = scanner
+        self._candidates = candidates
+        self._searched = SearchedNames()
+
+    def real(self, task: Task) -> tuple[str, ...]:
+        """The real paths of the search directories: by the mirror, else by the disk."""
+        resolve = self._mirroring.manifest.resolve
+        return tuple(resolve(d) or disk.realpath(d) for d in task.search_dirs)
+
+    def described(self, task: Task, result: ResultRequest) -> Variant:
+        """What the compile read and looked for. Raises NotKept, ProtocolError."""
+        sources, texts = self._read(task, result)
+        directories = self.real(task)
+        if _hides_system_headers(task):
+            texts = self._with_system_headers(sources, texts, directories)
+        every = [*sources, *texts]
+        names = self._searched.of(every, task)
+        names.update(_named(task))
+        around = {text.directory for text in texts}
+        search = SearchScope(directories, places_of({*directories, *around}), tuple(names))
+        inputs = tuple(text.pair for text in texts)
+        variant = Variant(0, inputs, search, self._candidates.sum(search))
+        if result.stderr and any(text.looks.is_placed for text in every):
+            raise NotKept("a message may show lines of another file")
+        if not self._is_wholly_mirrored(search, around):
+            raise NotKept("not wholly mirrored")
+        self._check_odd(every, search, whole=not _hides_system_headers(task))
+        if self._has_copies(every, search, around):
+            raise NotKept("a copy of a header that is read once")
+        if self.is_beyond_us(task, variant):
+            raise NotKept("a precompiled header, a hard link, or a partly mirrored directory")
+        return variant
+
+    def _read(self, task: Task, result: ResultRequest) -> tuple[list[TextRead], list[TextRead]]:
+        """The files that were sent with the job, and those that the compile read besides."""
+        own = {file.path: file.entry.digest for file in task.files}
+        more = unpack_inputs(result.packed_inputs) if result.packed_inputs else []
+        read = {item.path: item.digest for item in (*result.inputs, *more)}
+        if result.assembled or any(file.path in read for file in result.outputs):
+            raise NotKept("an assembler read files, or an output was read")
+        texts = [
+            self._searched.read(path, digest)
+            for path, digest in read.items()
+            if path not in own and not path.startswith(_OWN)
+        ]
+        if any(text.path.endswith(PRECOMPILED_SUFFIXES) for text in texts):
+            raise NotKept("a precompiled header")
+        return [self._searched.read(path, digest) for path, digest in own.items()], texts
+
+    def _with_system_headers(
+        self, sources: Sequence[TextRead], texts: Sequence[TextRead], directories: Sequence[str]
+    ) -> list[TextRead]:
+        """The texts, with all mirrored files that includes in them, and in those, may lead to."""
+        manifest = self._mirroring.manifest
+        around = {text.directory for text in texts}
+        search = SearchScope(tuple(directories), places_of({*directories, *around}), ())
+        found = {text.path: text for text in texts}
+        own = {text.path for text in sources}
+        pending, seen = [*sources, *texts], set[str]()
+        while pending:
+            text = pending.pop()
+            if text.looks.macros or text.looks.is_opaque:
+                raise NotKept("an include that is not a plain name, without a list of all headers")
+            for operand in text.looks.operands:
+                if operand in seen:
+                    continue
+                seen.add(operand)
+                for path in self._candidates.matching(search, operand):
+                    entry = manifest.get(path)
+                    if not isinstance(entry, FileEntry):
+                        raise NotKept("a header whose content is not mirrored")
+                    if path not in found and path not in own:
+                        found[path] = self._searched.read(os.fsencode(path), entry.digest)
+                        pending.append(found[path])
+            if len(found) > MAX_SYSTEM_HEADERS:
+                raise NotKept("too many system headers")
+        return list(found.values())
+
+    # --- what makes a result unfit --------------------------------------------------------------
+
+    def _is_wholly_mirrored(self, search: SearchScope, around: Collection[str]) -> bool:
+        roots = self._mirroring.roots
+        linked = [path for path in self._candidates.linked(search) if path.endswith("/")]
+        return all(map(roots.holds_files_of, around)) and all(
+            roots.holds_all_of(top.rstrip("/") or "/") for top in linked
+        )
+
+    def _check_odd(self, texts: Iterable[TextRead], search: SearchScope, *, whole: bool) -> None:
+        """Raise NotKept if an include that leaves the mirrored directories may have been followed.
+
+        A quoted include that climbs is looked for beside its text first: if it leads to an input,
+        nothing can come before that. Else it was not followed if no input has its name. ``whole``:
+        all inputs are known.
+        """
+        read = {text.path for text in texts}
+        linked = self._candidates.linked(search)
+        for text in texts:
+            doubtful = list(text.looks.odd)
+            for operand in text.looks.climbing:
+                target = posixpath.normpath(posixpath.join(text.directory, operand))
+                if target not in read or text.path in linked:
+                    doubtful.append(posixpath.basename(operand))
+            if doubtful and not (whole and not any(self._may_be_of(n, read) for n in doubtful)):
+                raise NotKept("an include that leaves the mirrored directories")
+
+    def _may_be_of(self, name: str, read: Collection[str]) -> bool:
+        """Whether a path with this last component leads to one of the files read."""
+        manifest = self._mirroring.manifest
+        return any(manifest.resolve(path) in read for path in manifest.index.paths(name))
+
+    def _has_copies(
+        self, texts: Sequence[TextRead], search: SearchScope, around: Collection[str]
+    ) -> bool:
+        """Whether gcc may have skipped a file with the content of another that is read once, by
+        its time."""
+        once = [text for text in texts if text.looks.is_once]
+        if not once and not any(text.looks.makes_once for text in texts):
+            return False
+        every = any(text.looks.makes_once for text in texts)
+        checked = texts if every else once
+        manifest, places = self._mirroring.manifest, {*search.directories, *around}
+        operands: dict[str, None] | None = None
+        linked = self._candidates.linked(search)
+        for text in checked:
+            for copy in manifest.paths_of(text.digest) - {text.path}:
+                if operands is None:
+                    operands = dict.fromkeys(o for t in texts for o in t.looks.operands)
+                    operands.update(dict.fromkeys(search.names))
+                if copy.startswith(linked) or _is_found(copy, operands, places):
+                    return True
+        return False
+
+    def is_beyond_us(self, task: Task, variant: Variant) -> bool:
+        """Whether a compile now may depend on more than the variant knows."""
+        return (
+            self._is_partly_mirrored(task, variant)
+            or self._has_twins(task, variant)
+            or self._may_be_precompiled(variant)
+        )
+
+    def _may_be_precompiled(self, variant: Variant) -> bool:
+        """Whether a compiler may read a precompiled header instead of one of the names."""
+        search = variant.search
+        return any(
+            posixpath.basename(path)[:-4] in search.names
+            and self._candidates.may_find(search, path)
+            for path in tuple(self._mirroring.manifest.precompiled)
+        )
+
+    def _is_partly_mirrored(self, task: Task, variant: Variant) -> bool:
+        """Whether the mirror lacks files below a directory in which the compile looks."""
+        shallow = self._mirroring.roots.shallow()
+        if not shallow:
+            return False
+        around = {posixpath.dirname(path) for path, _ in variant.inputs}
+        around.update(variant.search.directories, self.real(task))
+        return not around.isdisjoint(shallow)
+
+    def _has_twins(self, task: Task, variant: Variant) -> bool:
+        """Whether an input may be a hard link of another: clang takes both for one file."""
+        if not task.command.family.is_clang:
+            return False
+        twins = self._scanner.twins()
+        return any(path in twins for path, _ in variant.inputs)
+
+
+def _hides_system_headers(task: Task) -> bool:
+    dependencies = task.command.dependencies
+    return dependencies is not None and not dependencies.system
+
+
+def _named(task: Task) -> Iterator[str]:
+    """The last components of the files that the command names. Raises NotKept."""
+    for name in task.command.input_files:
+        if is_odd(name, is_unusual) and not name.startswith("/"):
+            raise NotKept("an option names a file by an unusual path")
+        yield posixpath.basename(name)
+    if task.implicit_include:
+        yield posixpath.basename(task.implicit_include)
+
+
+def _is_found(path: str, operands: Iterable[str], places: Collection[str]) -> bool:
+    """Whether a search for one of the operands in one of the places finds a path."""
+    return any(
+        path.endswith("/" + operand) and (path[: -len(operand) - 1] or "/") in places
+        for operand in operands
+    )

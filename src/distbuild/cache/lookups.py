@@ -1,0 +1,200 @@
+"""Finds in a text all that makes a compile depend on more than the contents of the files it reads:
+names that it looks for, dates, directives that compare files.
+
+Pure: text in, facts out. Errs towards more names and more doubts.
+"""
+
+import itertools
+import posixpath
+import re
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from distbuild.mirror.includes import DOUBTFUL, asked, is_odd, without_comments
+
+
+class Lookups(msgspec.Struct, frozen=True):
+    """What a compile that reads a text may look for, and what else its result may depend on."""
+
+    #: Literal operands, and those of ``__has_include``.
+    operands: tuple[str, ...] = ()
+    #: Quoted operands of plain includes that climb by ``..``.
+    climbing: tuple[str, ...] = ()
+    #: The last components of other operands that are absolute, climb or are unusual.
+    odd: tuple[str, ...] = ()
+    #: Macros that are operands.
+    macros: tuple[str, ...] = ()
+    #: It may look for others, or compare times.
+    is_opaque: bool = False
+    #: It mentions the date or time of the compile.
+    is_dated: bool = False
+    #: gcc may skip a second file that has the same content and time, for this text is read once.
+    is_once: bool = False
+    #: The same for every text that is read with it.
+    makes_once: bool = False
+    #: It names other files as the places of its lines, which gcc shows in messages.
+    is_placed: bool = False
+    #: Its words that are parts of ``_MADE``.
+    parts: frozenset[bytes] = frozenset()
+
+
+_LOOKS = re.compile(
+    rb"(?:#|%:|\?\?=)[ \t\f\v]*(include(?:_next)?|import|embed)\b[ \t\f\v]*"
+    rb"(?:\"([^\"\n]+)\"|<([^>\n]+)>|([A-Za-z_]\w*)[ \t\f\v]*(?=\r?\n|/[/*]|\Z))?"
+)
+#: The value of a macro that names a file. Within angle brackets other macros would be expanded.
+_LITERAL = rb"[ \t\f\v]+\"([^\"\n]+)\"[ \t\f\v]*(?=\r?\n|/[/*]|\Z)"
+#: Trigraphs may splice lines, compilers skip NULs, and a comment may stand before a directive's
+#: name. ``include_alias`` gives an include another operand.
+_OPAQUE = re.compile(
+    rb"\?\?/|\0|(?:#|%:|\?\?=)[ \t\f\v]*/\*|__TIMESTAMP__|\bpch_preprocess\b|\binclude_alias\b"
+    rb"|__has_include(?:_next)?__"
+    # A pragma that compares the times of two files, perhaps made by a macro from its operand.
+    rb"|\bdependency\b(?:[ \t]|/\*.*?\*/)*\\?[\"<]"
+)
+_HAS = rb"__has_(?:include(?:_next)?|embed)\b"
+_TESTS = re.compile(_HAS)
+#: Tests whose operand is plain, and tests whether the test itself is known.
+_PLAIN_TESTS = re.compile(
+    _HAS + rb"[ \t]*\([ \t]*[\"<]|(?:\bdefined[ \t]*\(?|#[ \t]*ifn?def)[ \t]*" + _HAS
+)
+_SPLICE = re.compile(rb"\\[ \t\f\v]*\r?\n")
+_DATES = (b"__DATE__", b"__TIME__")
+#: Names that ``##`` may make of parts, which may be in different texts.
+_MADE = (
+    *_DATES,
+    b"__TIMESTAMP__",
+    b"__has_include",
+    b"__has_include_next",
+    b"__has_embed",
+    b"_Pragma",
+)
+#: Names of more parts are not found: single letters are in every large text.
+MAX_PARTS = 4
+_PARTS = frozenset(
+    name[begin:end]
+    for name in _MADE
+    for begin, end in itertools.combinations(range(len(name) + 1), 2)
+    if end - begin < len(name)
+)
+#: Makes a blank of each byte that is in no word.
+_WORDS = bytes(
+    byte if byte >= 128 or byte in b"_$" or chr(byte).isalnum() else 32 for byte in range(256)
+)
+_PLACED = re.compile(rb"(?:#|%:|\?\?=)[ \t\f\v]*(?:line\b|[0-9])")
+_CLIMBS = re.compile(r"(?:\.\./)+(?:(?!\.\.?/)[^/]+/)*[^/]+")
+#: Before an apostrophe it may separate digits or begin a literal: that depends on the language.
+_DIGIT_APOSTROPHE = re.compile(rb"\b[0-9][\w.]*'")
+
+
+def lookups(text: bytes, unusual: Callable[[str], bool]) -> Lookups:
+    """The facts about a text; ``unusual``: see ``includes.is_odd``."""
+    if b"\\" in text:
+        text = _SPLICE.sub(b"", text)
+    found = _lookups(text, unusual)
+    is_usable = not (found.is_opaque or found.is_dated)
+    if not is_usable and not _DIGIT_APOSTROPHE.search(text):  # perhaps only by a comment
+        found = _lookups(without_comments(text), unusual)
+    return found
+
+
+def _lookups(text: bytes, unusual: Callable[[str], bool]) -> Lookups:
+    words = set(text.translate(_WORDS).split())
+    operands, macros = _searched(text, unusual), dict[str, None]()
+    if operands is None or _OPAQUE.search(text):
+        return Lookups(is_opaque=True)
+    climbing, odd, imports = dict[str, None](), dict[str, None](), False
+    for directive, quoted, angled, macro in _LOOKS.findall(text):
+        if directive == b"embed" or not (quoted or angled or macro) or macro.startswith(b"__"):
+            return Lookups(is_opaque=True)
+        name = _decoded(macro or quoted or angled)
+        imports |= directive == b"import"
+        if macro:
+            macros[name] = None
+        elif not is_odd(name, unusual):
+            operands.append(name)
+        elif quoted and directive != b"include_next" and _only_climbs(name, unusual):
+            climbing[name] = None
+        else:
+            odd[posixpath.basename(name)] = None
+    return Lookups(
+        tuple(dict.fromkeys(map(posixpath.normpath, operands))),
+        tuple(climbing),
+        tuple(odd),
+        tuple(macros),
+        is_dated=any(name in text for name in _DATES),
+        is_once=b"once" in words,
+        makes_once=imports or b"_Pragma" in words,
+        is_placed=_PLACED.search(text) is not None,
+        parts=_PARTS.intersection(words),
+    )
+
+
+def _only_climbs(name: str, unusual: Callable[[str], bool]) -> bool:
+    """Whether all ``..`` of an odd operand are at its beginning, and it is odd for nothing else."""
+    return _CLIMBS.fullmatch(name) is not None and not unusual(name)
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def parts_of(text: bytes) -> frozenset[bytes]:
+    """The words of a text of which ``may_make`` may make a name."""
+    return _PARTS.intersection(text.translate(_WORDS).split())
+
+
+def may_make(parts: Collection[bytes]) -> bool:
+    """Whether ``##`` can make a name of these words that means more than a plain name."""
+    return any(_is_made(name, parts, MAX_PARTS) for name in _MADE)
+
+
+def _is_made(rest: bytes, parts: Collection[bytes], most: int) -> bool:
+    if not rest:
+        return True
+    return most > 0 and any(
+        rest[:end] in parts and _is_made(rest[end:], parts, most - 1)
+        for end in range(1, len(rest) + 1)
+    )
+
+
+def _searched(text: bytes, unusual: Callable[[str], bool]) -> list[str] | None:
+    """The operands of ``__has_include`` and its relatives; None: not all are plain."""
+    if b"__has_" not in text:
+        return []
+    if len(_TESTS.findall(text)) != len(_PLAIN_TESTS.findall(text)):
+        return None
+    tested = asked(text)
+    if tested.is_computed or any(is_odd(name, unusual) for name in tested.names):
+        return None
+    return list(tested.names)
+
+
+def literal_values(
+    text: bytes, macro: str, unusual: Callable[[str], bool]
+) -> tuple[str, ...] | None:
+    """The last components of the file names that a text's definitions give to a macro; None: it may
+    get another value, or one of an unusual path."""
+    name = macro.encode("utf-8", "surrogateescape")
+    if name not in text:
+        return ()
+    text = _SPLICE.sub(b"", text)
+    if DOUBTFUL.search(text) or _DIGIT_APOSTROPHE.search(text):
+        return None
+    text = without_comments(text)
+    mentions = len(re.findall(rb"\bdefine\b[^\n]*\b%s\b" % re.escape(name), text))
+    found = re.findall(rb"\bdefine[ \t\f\v]+%s" % re.escape(name) + _LITERAL, text)
+    values = [_decoded(value) for value in found]
+    if len(values) != mentions or any(is_odd(v, unusual) for v in values):
+        return None
+    return tuple(value.rpartition("/")[2] for value in values)
+
+
+#: What makes a word of a command line more than a name or a plain value.
+_MEANS_MORE = ("__has_", "__DATE__", "__TIME__", "__TIMESTAMP__", "__FILE__", "__BASE_FILE__")
+
+
+def is_plain_word(word: str) -> bool:
+    """Whether an argument can define no macro whose meaning depends on other files or the time."""
+    return not any(part in word for part in _MEANS_MORE)

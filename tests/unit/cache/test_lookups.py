@@ -1,0 +1,102 @@
+"""What a text makes a compile depend on besides the contents of the files that it reads."""
+
+import pytest
+
+from distbuild.cache.lookups import literal_values, lookups, may_make
+from distbuild.mirror.policy import is_unusual
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b'#include "a/x.h"\n# include <y.h>\n', {"x.h", "y.h"}),
+        (b"/* #include files */\n#include <y.h>\n", {"y.h"}),
+        (b"#inc\\\nlude <y.h>\n", {"y.h"}),
+        (b"#if defined(__has_include) && __has_include(<sub/z.h>)\n#endif\n", {"z.h"}),
+        (b"#ifdef __has_include\n#endif\n", set()),
+        (b"%:include <y.h>\n", {"y.h"}),
+        (b"#include /**/ <y.h>\n", {"y.h"}),
+        (b"#/**/include <y.h>\n", {"y.h"}),
+    ],
+)
+def test_the_names_that_a_text_looks_for(text: bytes, names: set[str]) -> None:
+    found = lookups(text, is_unusual)
+    assert ({o.rpartition("/")[2] for o in found.operands}, found.is_opaque, found.is_dated) == (
+        names,
+        False,
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"#include NAME(y)\n",
+        b"#include __FILE__\n",
+        b'#if __has_include("../y.h")\n#endif\n',
+        b'#pragma include_alias("x.h", "y.h")\n',
+        b"#if __has_include__(<y.h>)\n#endif\n",
+        b'PRAGMA(GCC dependency "y.h")\n',
+        b'_Pragma("GCC dependency \\"y.h\\"")\n',
+        b"#embed <data>\n",
+        b"#if __has_include(/**/<y.h>) || __has_include NAME\n",
+        b"#define HAS __has_include\n",
+        b"??=include <y.h> ??/\n",
+        b"char when[] = __TIMESTAMP__;\n",
+        b"#pragma GCC/**/dependency <y.h>\n",
+        b"#include <y.h>\0\n",
+    ],
+)
+def test_a_text_that_may_look_for_more_is_opaque(text: bytes) -> None:
+    assert lookups(text, is_unusual).is_opaque
+
+
+@pytest.mark.parametrize("text", [b"__DATE__", b"x = __TIME__"])
+def test_a_text_with_a_date(text: bytes) -> None:
+    assert lookups(text, is_unusual).is_dated
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        (b'#define NAME "a/x.h"\n#define NAME "y.h" // z\n', ("x.h", "y.h")),
+        (b"int x;\n", ()),
+        (b"#define NAME <y.h>\n", None),
+        (b"#define NAME OTHER\n", None),
+        (b"#define /**/ NAME OTHER\n", None),
+        (b'#define NAME "../y.h"\n', None),
+    ],
+)
+def test_the_values_of_an_included_macro(text: bytes, values: tuple[str, ...] | None) -> None:
+    assert literal_values(text, "NAME", is_unusual) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "is_made"),
+    [
+        (b"P(__TI,ME__)", True),
+        (b"P(_, _DATE__)", True),
+        (b"P(__,TIME,__)", True),
+        (b"Q(__,TIME, STAMP, __)", True),
+        (b"P(__has_, include)", True),
+        (b"P(_Prag, ma)", True),
+        (b"P(TI, ME)", False),
+        (b"_ + _ + T + I + M + E", False),
+        (b"__TIME__", False),
+    ],
+)
+def test_names_that_may_be_made_of_parts(text: bytes, is_made: bool) -> None:
+    assert may_make(lookups(text, is_unusual).parts) == is_made
+
+
+def test_operands_that_leave_the_mirrored_directories() -> None:
+    text = b'#include "../a/x.h"\n#include <../y.h>\n#include "/z.h"\n#include "../a/../w.h"\n'
+    found = lookups(text, is_unusual)
+    assert found.climbing == ("../a/x.h",)
+    assert found.odd == ("y.h", "z.h", "w.h")
+    assert not found.is_opaque
+
+
+@pytest.mark.parametrize("text", [b'# 1 "y.c"\n', b"#line 3\n", b"%:  line N\n"])
+def test_a_text_whose_lines_are_at_other_places(text: bytes) -> None:
+    assert lookups(text, is_unusual).is_placed
