@@ -8,6 +8,7 @@ TESTS ?=
 # What the type checker does not look into where it is told of another system.
 FOR_WINDOWS := $(wildcard src/distbuild/system/windows/*.py src/distbuild/*/windows_*.py src/distbuild/worker/process/windows*.py)
 BENCH ?=
+SUITES ?= trixie sid
 # Tests wait more than they compute, so a few processes share few cores. What shares a farm is in one file.
 TEST_PROCESSES ?= 4
 # How many examples property tests try: tests/conftest.py has the profiles.
@@ -17,7 +18,7 @@ PARALLEL := -n $(TEST_PROCESSES) --dist loadfile
 unexport PYTHONDONTWRITEBYTECODE
 QUIETLY := -q -o console_output_style=classic -p tests.support.summary
 
-UNIT := not slow and not windows and not compiler and not program
+UNIT := not slow and not windows and not matrix and not compiler and not program
 # Packages without a file system or a network of their own, and the least share of lines (percent)
 # that their tests run.
 PURE := protocol command farm
@@ -26,7 +27,7 @@ MIN_COVERED := 90
 FUZZ_S ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help demo test unit e2e cover fuzz test-windows check fmt lint types bench profile exe venv lock clean
+.PHONY: FORCE help demo test unit e2e cover fuzz matrix test-windows check fmt lint types bench profile exe venv lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST))
@@ -52,13 +53,13 @@ demo: $(STAMP) exe ## a syncer and two workers on this machine compile a small p
 test: $(DEV_STAMP) exe ## all tests but the slow ones; TESTS="tests/unit -k config" for some
 	@echo "running the tests in $(TEST_PROCESSES) processes"
 	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) $(THOROUGHLY) \
-		-m "not slow and not windows" $(TESTS)
+		-m "not slow and not windows and not matrix" $(TESTS)
 
 unit: $(DEV_STAMP) ## unit and property tests that run no other program
 	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "$(UNIT)" tests/unit tests/property
 
 e2e: $(DEV_STAMP) exe ## tests with real compilers, a syncer and workers, hostile ones too
-	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows" tests/e2e tests/security
+	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows and not matrix" tests/e2e tests/security
 
 cover: $(DEV_STAMP) ## lines that unit and property tests run; fails below 90 % of a pure package
 	@$(PYTHON) -m coverage run -m pytest $(QUIETLY) -m "$(UNIT)" tests/unit tests/property
@@ -93,6 +94,9 @@ types: $(DEV_STAMP) ## check the types, for Linux and for Windows
 test-windows: $(DEV_STAMP) ## the tests of Windows, in a wine that is set up first (about 500 MB, once)
 	@$(PYTHON) tools/windows/setup.py
 	@DIST_BUILD_REQUIRE_WINDOWS=1 $(PYTHON) -m pytest $(QUIETLY) -m windows tests/windows $(TESTS)
+
+matrix: $(DEV_STAMP) ## as root: tests with the compilers of other Debians; SUITES="trixie sid", MATRIX_DOCS=1 writes docs/compilers.md
+	@DIST_BUILD_SUITES="$(SUITES)" TEST_PROCESSES=$(TEST_PROCESSES) DIST_BUILD_REQUIRE_TOOLS=1 $(PYTHON) -m pytest -q -rf -m matrix tests/matrix $(TESTS)
 
 profile: $(DEV_STAMP) exe ## the functions in which a syncer under load uses the processor
 	@$(PYTHON) -m bench.profiling

@@ -1,6 +1,7 @@
 """Fixtures for every test: nothing may be left running, and which tools have to be there."""
 
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -11,6 +12,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from tests.support.chosen import VARIABLE, choose
 from tests.support.tools import need
 
 #: Whatever a test has told to end gets this long; only a leak waits for all of it.
@@ -21,6 +23,12 @@ for _profile, _examples in (("quick", 20), ("thorough", 100), ("fuzz", 200)):
     settings.register_profile(_profile, max_examples=_examples, deadline=None)
 settings.load_profile("quick")
 GEN_CERTS = Path(__file__).parents[1] / "src" / "certs" / "gen_self_signed_certs.sh"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The compilers that DIST_BUILD_COMPILERS names. Processes of pytest-xdist inherit PATH."""
+    if not hasattr(config, "workerinput") and (links := choose(os.environ.get(VARIABLE, ""))):
+        config.add_cleanup(lambda: shutil.rmtree(links))
 
 
 def _threads() -> set[threading.Thread]:

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, run_here, wrapper_command
-from tests.support.objects import assert_same, files_below
+from tests.support.cluster import Cluster
+from tests.support.cmake import BESIDE, built, lay_out, outcomes
+from tests.support.objects import assert_same
 from tests.support.tools import need
 
 pytestmark = pytest.mark.compiler
 
 INERT = "$root .\n"
-#: What CMake and its users do besides compiling: try the compiler out, scan, link.
-BESIDE = ("probe", "information", "preprocess_only", "link")
 SOURCE = """#include "h.h"
 #include <cstddef>
 struct S { std::size_t n = H; };
@@ -53,14 +52,6 @@ FILES = {
 }
 
 
-def lay_out(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     files = {"x.cc": SOURCE, "inc/h.h": "#define H 3\n", "d/x.o.modmap": INERT}
@@ -77,16 +68,6 @@ def command(mapper: str = "d/x.o.modmap") -> list[str]:
 def reasons(cluster: Cluster, argv: list[str], project: Path) -> dict[str, int]:
     """Compile as locally; the outcomes of the wrapper's command."""
     return outcomes(cluster, lambda: assert_same(cluster, argv, project))
-
-
-def outcomes(cluster: Cluster, run: Callable[[], object]) -> dict[str, int]:
-    """How many compiles of what ``run`` does were distributed ("done"), and local by reason."""
-    before = cluster.jobs()
-    run()
-    after = cluster.jobs()
-    new = {n: c - before["local"].get(n, 0) for n, c in after["local"].items()}
-    new["done"] = after["done"] - before["done"]
-    return {name: count for name, count in new.items() if count}
 
 
 @pytest.mark.parametrize("text", [INERT, "", "\n$root .\n\n"])
@@ -198,25 +179,6 @@ def scanning(family: str) -> str:
     if found is None:
         pytest.skip(f"a {family} for which CMake scans C++20 sources is not installed")
     return found
-
-
-def configure(cluster: Cluster, root: Path, compiler: str, *, wrapped: bool) -> None:
-    words = ["cmake", "-G", "Ninja", "-S", ".", "-B", "build", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
-    words.append(f"-DCMAKE_CXX_COMPILER={compiler}")
-    launcher = ";".join(wrapper_command()) if wrapped else ""
-    words.append(f"-DCMAKE_CXX_COMPILER_LAUNCHER={launcher}")
-    done = run_here(words, root, **cluster.environment())
-    assert done.exit_code == 0, done
-
-
-def built(cluster: Cluster, root: Path, compiler: str, *, wrapped: bool) -> dict[str, bytes]:
-    """The objects and the lists of modules of a build from nothing."""
-    shutil.rmtree(root / "build", ignore_errors=True)
-    configure(cluster, root, compiler, wrapped=wrapped)
-    done = run_here(["ninja", "-C", "build", "-v"], root, **cluster.environment())
-    assert done.exit_code == 0, done.stdout.decode() + cluster.logs()
-    files = files_below(root / "build")
-    return {n: data for n, data in files.items() if n.endswith((".o", ".ddi", ".gcm", ".pcm"))}
 
 
 @pytest.mark.timeout(600)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_modules import first_from, lay_out, outcomes
+from tests.e2e.test_modules import first_from
 from tests.support.cluster import Cluster, run_here
+from tests.support.cmake import lay_out, outcomes
 from tests.support.objects import files_below, left_by
 from tests.support.tools import need
 

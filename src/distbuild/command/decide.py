@@ -22,10 +22,11 @@ from distbuild.command.model import (
     Local,
     LocalReason,
     Role,
+    names_header_language,
 )
 from distbuild.command.options import ScannedOptions
 from distbuild.command.original_paths import is_of_process, special_input
-from distbuild.command.passthrough import assembler_dirs
+from distbuild.command.passthrough import EMIT_PCH, assembler_dirs
 from distbuild.command.search_paths import in_sysroot, search_dirs, unprefixed
 
 #: Reasons that describe the purpose of the whole command; they outrank those of one option.
@@ -95,7 +96,17 @@ def _language(scan: Scan, compiler: str) -> str | Local:
         return Local(LocalReason.LINK)
     if len(scan.sources) > 1:
         return Local(LocalReason.SEVERAL_SOURCES, scan.sources[1][0])
-    return language
+    emits = any(a.meaning == "-Xclang" and a.value == EMIT_PCH for a in scan.arguments)
+    if header and named is not None and _makes_pch(scan):
+        return named.removesuffix("-header")
+    return Local(LocalReason.UNSUPPORTED_OPTION, EMIT_PCH) if emits and not header else language
+
+
+def _makes_pch(scan: Scan) -> bool:
+    """Whether the command makes a precompiled header as any output. Two runs of gcc make different
+    ones, so only clang's are made by workers."""
+    only_c = scan.last.keys().isdisjoint(("-S", "-fsyntax-only"))
+    return scan.family is Family.CLANG and only_c and bool(scan.last.get("-o"))
 
 
 def _bad_output(scan: Scan) -> Local | None:
@@ -223,6 +234,7 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
         scan.tied_by
         or next((local.detail or str(local.reason) for local in scan.of_languages), "")
         or _tied_by(scan.arguments, scan.family, cwd, language)
+        or (names_header_language(scan.arguments) and "the paths in a precompiled header")
     )
     names = _names(scan.arguments, scan.last, source, cwd, tied=bool(tied_by))
     if isinstance(names, Local):

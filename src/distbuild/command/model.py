@@ -8,6 +8,7 @@ import enum
 import ntpath
 import os
 import posixpath
+from collections.abc import Iterable
 
 import msgspec
 
@@ -176,6 +177,11 @@ class Argument(msgspec.Struct, frozen=True):
         name, equals, file = self.value.partition("=")
         return file if equals else name
 
+    @property
+    def is_pch(self) -> bool:
+        """Whether an UNLISTED_FILE is a precompiled header; -Xclang passes no other."""
+        return self.meaning in ("-include-pch", "-Xclang")
+
     def tokens(self) -> tuple[str, ...]:
         """The argument as argv words, spelled as in the command."""
         if self.value is None:
@@ -183,6 +189,11 @@ class Argument(msgspec.Struct, frozen=True):
         if self.separate:
             return (self.option, self.value)
         return (self.option + self.value,)
+
+
+def names_header_language(arguments: Iterable[Argument]) -> bool:
+    """Whether a command of one source makes a precompiled header, if it is distributed."""
+    return any(a.meaning == "-x" and (a.value or "").endswith("-header") for a in arguments)
 
 
 class Family(enum.StrEnum):
@@ -262,6 +273,17 @@ class CompileCommand(msgspec.Struct, frozen=True):
         if self.language == MODULE_INTERFACE:
             return True
         return any(a.role is Role.MODULE_FILE for a in self.arguments)
+
+    @property
+    def precompiled_header(self) -> str:
+        """clang: the precompiled header that it is told to use; "": none."""
+        found = (a.value for a in self.arguments if a.role is Role.UNLISTED_FILE and a.is_pch)
+        return next(found, None) or ""
+
+    @property
+    def makes_header(self) -> bool:
+        """Whether the output is a precompiled header."""
+        return names_header_language(self.arguments)
 
     @property
     def needs_original_paths(self) -> bool:

@@ -6,6 +6,8 @@ Reads the argv once, by the option table, and passes the result to ``decide``. K
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from distbuild.command import driver, passthrough
 from distbuild.command.cl import parse as cl
 from distbuild.command.decide import Scan, decide
@@ -104,6 +106,10 @@ def _scan(words: Sequence[str], family: Family) -> Scan:
 
 
 def _record(scan: Scan, option: Option, argument: Argument) -> None:
+    if role := passthrough.frontend_file(argument, scan.arguments[-1:]):
+        argument = msgspec.structs.replace(argument, role=role)
+        if role is Role.UNLISTED_FILE:
+            scan.tied_by = scan.tied_by or "-include-pch"
     scan.record(option, argument)
     if request := passthrough.dependency_request(argument):
         scan.last["-Wp," + request[0]] = request[1]

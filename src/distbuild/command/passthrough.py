@@ -7,7 +7,7 @@ nothing of the rest of the command.
 import re
 from collections.abc import Iterator, Sequence
 
-from distbuild.command.model import Argument, Local, LocalReason
+from distbuild.command.model import Argument, Local, LocalReason, Role
 
 #: Preprocessor arguments that name no file: prefixes, and whole arguments.
 _PREPROCESSOR = ("-D", "-U", "-W", "-std=", "-fmessage-length=", "-ftabstop=")
@@ -44,6 +44,11 @@ _FRONTEND_FLAGS = frozenset(
 )
 #: Those of them whose value is the next argument, passed by the next -Xclang.
 _FRONTEND_VALUES = frozenset(("-target-abi", "-target-cpu", "-target-feature", "-tune-cpu"))
+#: Those whose value, passed by the next -Xclang, is a file. CMake passes both for a precompiled
+#: header.
+_FRONTEND_FILES = {"-include": Role.INPUT_FILE, "-include-pch": Role.UNLISTED_FILE}
+#: Makes a precompiled header of a header, and of a source too.
+EMIT_PCH = "-emit-pch"
 #: LLVM's own options that read or write a file; ``opt --help-hidden``.
 _NAMES_FILE = re.compile(r"(?<!pro)file|output|dot|replay|export|mapping|(?:dir|path)=|-o=")
 #: LLVM's own options that print and end the compiler, with one dash or two.
@@ -116,6 +121,13 @@ def assembler_dirs(argument: Argument) -> Iterator[str]:
             yield word[2:] or next(words, "")
 
 
+def frontend_file(argument: Argument, before: Sequence[Argument]) -> Role | None:
+    """The role of an argument for cc1 that is the file of the one before it; None: it is none."""
+    if argument.meaning != "-Xclang":
+        return None
+    return _FRONTEND_FILES.get(_handed_on(before))
+
+
 def guess(argument: Argument) -> str:
     """The argument for cc1 or LLVM if it has a value, which might be a file's name; else empty."""
     value = argument.value or ""
@@ -153,6 +165,8 @@ def _is_for_frontend(word: str, before: str) -> bool:
         return _is_for_llvm(word)
     if before in _FRONTEND_VALUES:
         return "/" not in word
+    if before in _FRONTEND_FILES or word in _FRONTEND_FILES or word == EMIT_PCH:
+        return True
     return _is_known(word, _FRONTEND, _FRONTEND_FLAGS)
 
 

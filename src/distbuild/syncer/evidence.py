@@ -7,12 +7,15 @@ really read, makes a missed event cost a second compile and never a wrong object
 
 import os
 import posixpath
+import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from distbuild.mirror.manifest import Manifest
+from distbuild.command.model import CompileCommand, Family
+from distbuild.farm.executor import Task
+from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES, Manifest
 from distbuild.protocol.codec import mark, unpack_inputs, unpack_marks
 from distbuild.protocol.messages import (
     Digest,
@@ -24,6 +27,9 @@ from distbuild.protocol.messages import (
     WithheldEntry,
 )
 from distbuild.syncer.include_lookup import IncludeFacts, Texts
+
+#: A file in a message of clang, which are always in English.
+_QUOTED = re.compile(rb"'(/[^'\n]+)'")
 
 
 class Findings(msgspec.Struct):
@@ -82,6 +88,47 @@ def _look_at(path: str, facts: IncludeFacts | None, findings: Findings) -> None:
     findings.asks_by_macro |= facts.asked.is_computed
     if facts.odd:
         findings.odd.append(path)
+
+
+def precompiled_beside(header: str) -> list[str]:
+    """The paths at which a compiler looks for the precompiled form of a header."""
+    return [header + suffix for suffix in PRECOMPILED_SUFFIXES]
+
+
+def unseen_precompiled(task: Task, manifest: Manifest) -> list[str]:
+    """Precompiled headers that the compiler did not find as they are on the dev box.
+
+    A gcc command finds all that are mirrored, one of clang only the one that it names.
+    """
+    if not manifest.precompiled:
+        return []
+    command = task.command
+    named = _named(command, manifest)
+    finds_all = command.family is Family.GCC and command.needs_original_paths
+    return [
+        path
+        for path in sorted(manifest.precompiled)
+        if not ((finds_all or path == named) and isinstance(manifest.get(path), FileEntry))
+        or manifest.is_newer(path, task.generation)
+    ]
+
+
+def _named(command: CompileCommand, manifest: Manifest) -> str | None:
+    name = command.precompiled_header
+    return manifest.resolve(command.absolute(name)) if name else None
+
+
+def is_precompiled_refused(command: CompileCommand, stderr: bytes) -> bool:
+    """Whether messages of a failed compile are about the precompiled header that it names."""
+    name = command.precompiled_header
+    return bool(name) and name.encode("utf-8", "surrogateescape") in stderr
+
+
+def missed_precompiled(stderr: bytes) -> list[str]:
+    """The files that clang names where it refuses a precompiled header: those that have another
+    size or time than in it, or are missing."""
+    found = dict.fromkeys(_QUOTED.findall(stderr))
+    return [path.decode("utf-8", "surrogateescape") for path in found]
 
 
 def precompiled(

@@ -18,11 +18,10 @@ from distbuild.command.diagnostics import (
     places,
     plain,
 )
-from distbuild.command.model import CompileCommand, Family, Local, LocalReason
+from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.command.search_paths import angle_dirs
 from distbuild.farm.executor import Task
 from distbuild.mirror.live import Mirroring
-from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import Entry, FileEntry, InputFile, ResultRequest
@@ -74,6 +73,8 @@ class Judge:
             # Else, in a busy build, each round would fail on the same placeholder.
             with_more = result.exit_code != 0 and self._bring_withheld(task, result, inputs)
             return _again(with_more=with_more)
+        if result.exit_code != 0 and evidence.is_precompiled_refused(task.command, result.stderr):
+            return self._judge_refused(task, result)
         # A dependency file without system headers does not list all inputs.
         if result.exit_code != 0 and (not inputs or _WITHHELD_MARK.encode() in result.stderr):
             stands = self._judge_failure(task, result, inputs)
@@ -116,6 +117,16 @@ class Judge:
                 return Local(LocalReason.ASSEMBLER_INPUT, path)
         return _again(with_more=self._lacked(task, found.withheld))
 
+    def _judge_refused(self, task: Task, result: ResultRequest) -> Verdict | Local:
+        """Judge a failed compile that may not have used its precompiled header: a file in it was
+        withheld or not mirrored."""
+        derivable = Derivable(task, self._mirroring, ())
+        missed = list(filter(derivable.allows, evidence.missed_precompiled(result.stderr)))
+        self._bring(missed, derivable)
+        if self._lacked(task, missed):
+            return Verdict.AGAIN_WITH_MORE
+        return Local(LocalReason.UNPROVED_FAILURE, task.command.source)
+
     def _mend(self, task: Task, findings: evidence.Findings, inputs: Inputs) -> Verdict | Local:
         """Mirror or recheck the files that this round lacked or read in another state."""
         manifest = self._mirroring.manifest
@@ -143,7 +154,8 @@ class Judge:
 
     def _examine(self, task: Task, inputs: Inputs, own: dict[str, FileEntry]) -> evidence.Findings:
         manifest = self._mirroring.manifest
-        headers, shallow = self._unseen(task), self._shallow_searched(task)
+        headers = evidence.unseen_precompiled(task, self._mirroring.manifest)
+        shallow = self._shallow_searched(task)
         all_shallow = frozenset(self._mirroring.roots.shallow())
         # clang identifies files by inode; a worker's tree has no hard links.
         twins = self._scanner.twins() if task.command.family.is_clang else {}
@@ -175,23 +187,6 @@ class Judge:
     def _spelled(self, directories: Iterable[str]) -> list[str]:
         return [self._mirroring.manifest.spelled(directory) for directory in directories]
 
-    def _unseen(self, task: Task) -> list[str]:
-        """Precompiled headers that the compiler did not find as they are on the dev box.
-
-        Only gcc accepts them on another machine: clang requires the exact times of all headers.
-        """
-        manifest = self._mirroring.manifest
-        if not manifest.precompiled:
-            return []
-        command = task.command
-        takes = command.family is Family.GCC and command.needs_original_paths
-        return [
-            path
-            for path in sorted(manifest.precompiled)
-            if not (takes and isinstance(manifest.get(path), FileEntry))
-            or manifest.is_newer(path, task.generation)
-        ]
-
     def bring(self, task: Task, path: str) -> bool:
         """Mirror a precompiled header; whether it is mirrored now."""
         if not Derivable(task, self._mirroring, ()).allows(path):
@@ -216,7 +211,7 @@ class Judge:
             return Local(LocalReason.INPUT_NOT_MIRRORED, named[0])
         if is_assemblers(result.stderr):
             return Local(LocalReason.ASSEMBLER_INPUT, task.command.source)
-        if unseen := self._unseen(task):
+        if unseen := evidence.unseen_precompiled(task, self._mirroring.manifest):
             searched = {disk.realpath(d) for d in task.search_dirs}
             for path in unseen:
                 if posixpath.dirname(path) in searched:
@@ -284,10 +279,10 @@ class Judge:
                 # This name is known only from the worker; others stand in a text read here.
                 paths = list(filter(derivable.allows, paths))
             for path in paths:
-                precompiled = next((p for p in _beside(path) if disk.exists(p)), None)
-                if precompiled is not None:
+                taken = next((p for p in evidence.precompiled_beside(path) if disk.exists(p)), None)
+                if taken is not None:
                     # A compiler uses it even if the header itself is missing.
-                    return Local(LocalReason.PRECOMPILED_HEADER, precompiled)
+                    return Local(LocalReason.PRECOMPILED_HEADER, taken)
             candidates.extend(p for p in paths if disk.isfile(p))
         return candidates
 
@@ -394,7 +389,3 @@ def _places(task: Task, missing: MissingInclude) -> list[str]:
         return [*angle_dirs(task.command, task.env), *task.builtin_dirs]
     includer = task.command.absolute(missing.includer)
     return [posixpath.dirname(includer), *task.search_dirs]
-
-
-def _beside(header: str) -> list[str]:
-    return [header + suffix for suffix in PRECOMPILED_SUFFIXES]

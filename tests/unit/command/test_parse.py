@@ -1,5 +1,6 @@
 """Command lines as values: argv => CompileCommand, or the reason why it stays local."""
 
+import functools
 import shlex
 
 import pytest
@@ -48,6 +49,7 @@ def _parse(line: str) -> CompileCommand | Local:
     return parse(shlex.split(line), CWD, FILES.get)
 
 
+PASSED = functools.partial(Argument, "-Xclang", separate=True)
 COMMANDS = {
     "gcc -c x.c": _command(C, _source("x.c")),
     "gcc -MD -fmodules-ts -fmodule-mapper=o/m -fdeps-format=p1689r5 -xc++ -o x.o -c x.c": _command(
@@ -96,6 +98,32 @@ COMMANDS = {
         compiler="clang++",
         language="c++-module",
         tied_by="the language c++-module",
+    ),
+    "clang -Xclang -include-pch -Xclang p.pch -Xclang -include -Xclang h -c x.c": _command(
+        PASSED("-include-pch"),
+        PASSED("p.pch", role=Role.UNLISTED_FILE),
+        PASSED("-include"),
+        PASSED("h", role=Role.INPUT_FILE),
+        C,
+        _source("x.c"),
+        family=Family.CLANG,
+        compiler="clang",
+        input_files=("p.pch", "h"),
+        unlisted_files=("p.pch",),
+        tied_by="-include-pch",
+    ),
+    "clang++ -Xclang -emit-pch -x c++-header -o h.pch -c h.cc": _command(
+        PASSED("-emit-pch"),
+        Argument("-x", "c++-header", separate=True),
+        Argument("-o", "h.pch", separate=True, role=OUT),
+        C,
+        _source("h.cc"),
+        family=Family.CLANG,
+        compiler="clang++",
+        source="h.cc",
+        output="h.pch",
+        language="c++",
+        tied_by="the paths in a precompiled header",
     ),
     "clang @empty -c x.c": _command(C, _source("x.c"), family=Family.CLANG, compiler="clang"),
     "gcc -fdebug-prefix-map=/=/root -c x.c": _command(
@@ -299,7 +327,6 @@ LOCAL = {
     "gcc -c x.h": Local(LocalReason.PRECOMPILED_HEADER, "x.h"),
     "g++ x.hpp": Local(LocalReason.PRECOMPILED_HEADER, "x.hpp"),
     "gcc -xc-header -c x.c": Local(LocalReason.PRECOMPILED_HEADER, "c-header"),
-    "clang -include-pch x.pch -c x.c": Local(LocalReason.PRECOMPILED_HEADER, "-include-pch"),
     "gcc -c conftest.c": Local(LocalReason.PROBE, "conftest.c"),
     "gcc -c build/meson-private/tmp1/testfile.c": Local(
         LocalReason.PROBE, "build/meson-private/tmp1/testfile.c"
@@ -352,7 +379,13 @@ LOCAL = {
     "gcc -wrapper gdb,--args -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-wrapper"),
     "clang -Xclang -load -Xclang p.so -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-Xclang -load"),
     "clang -mllvm -load=p.so -c x.c": Local(LocalReason.RUNS_OTHER_CODE, "-mllvm -load=p.so"),
-    "clang -Xclang -emit-pch -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-Xclang -emit-pch"),
+    "clang -Xclang -emit-pch -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-emit-pch"),
+    "clang -x c-header -c x.h": Local(LocalReason.PRECOMPILED_HEADER, "c-header"),
+    "clang -x c-header -S x.h -o y": Local(LocalReason.PRECOMPILED_HEADER, "c-header"),
+    "gcc -x c-header -c x.h -o x.gch": Local(LocalReason.PRECOMPILED_HEADER, "c-header"),
+    "clang -Xclang -include-pch -DA -Xclang x.pch -c x.c": Local(
+        LocalReason.UNSUPPORTED_OPTION, "-Xclang x.pch"
+    ),
     "clang -ivfsoverlay y -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-ivfsoverlay"),
     "gcc -iwithprefix d -iprefix p -c x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-iwithprefix"),
     "gcc -fsyntax-only -MD x.c": Local(LocalReason.UNSUPPORTED_OPTION, "-MD"),

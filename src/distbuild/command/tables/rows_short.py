@@ -17,6 +17,7 @@ from distbuild.command.tables.values import (
     OUT,
     PREPROCESS,
     SEPARATE,
+    UNLISTED,
     UNSUPPORTED,
 )
 
@@ -121,7 +122,7 @@ ROWS: tuple[Option, ...] = (
     Option("-imultiarch", EITHER, verdict=UNSUPPORTED),
     Option("-imultilib", EITHER, verdict=UNSUPPORTED),
     Option("-include", EITHER, FILE),
-    Option("-include-pch", SEPARATE, FILE, HEADER, only=CLANG),
+    Option("-include-pch", SEPARATE, UNLISTED, ORIGINAL, only=CLANG),
     Option("-index-header-map", verdict=UNSUPPORTED, only=CLANG),
     Option("-init", SEPARATE, verdict=UNSUPPORTED, only=CLANG),
     Option("-install_name", SEPARATE, verdict=UNSUPPORTED, only=CLANG),

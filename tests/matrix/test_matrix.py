@@ -1,0 +1,85 @@
+"""Tests that compare with a compiler, in Debian systems with other compilers: ``make matrix``.
+
+DIST_BUILD_SUITES chooses the systems. Each is made once, with debootstrap, by root.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.chosen import VARIABLE
+from tests.support.debian import CHECKOUT, Debian
+from tests.support.results import RESULTS
+
+pytestmark = [pytest.mark.matrix, pytest.mark.timeout(0)]
+
+#: The compilers of each suite, those of one run together.
+SUITES = {
+    "trixie": ("gcc-14 clang-19",),
+    "sid": ("gcc-15 clang-21", "gcc-16 clang-22"),
+}
+PARTS = {
+    "option tables": "tests/unit/command/test_tables_real.py",
+    "command lines": "tests/differential/test_lines.py tests/differential/test_generated.py",
+    "CMake, modules": "tests/e2e/test_modules.py",
+    "precompiled headers": "tests/e2e/test_precompiled.py",
+}
+XML = "/tmp/results.xml"
+PYTEST = (
+    f".venv/bin/python -m pytest -q -p no:cacheprovider -o junit_family=xunit1 --junitxml={XML}"
+    " --timeout 900 --reruns 1 --dist loadfile"
+).split()
+
+
+def runs() -> Iterator[tuple[str, str, str]]:
+    for suite in os.environ.get("DIST_BUILD_SUITES", " ".join(SUITES)).split():
+        for compilers in SUITES[suite]:
+            yield from ((suite, compilers, part) for part in PARTS)
+
+
+@pytest.fixture(scope="session")
+def ready() -> set[str]:
+    """The suites whose systems have the present checkout."""
+    return set()
+
+
+def made(suite: str, ready: set[str]) -> Debian:
+    system = Debian(suite)
+    if suite not in ready:
+        system.make(compiler for words in SUITES[suite] for compiler in words.split())
+        system.copy_checkout()
+        system.check(["tools/venv.sh", "dev"])
+        system.check(["./generate_dist_build_executable.sh"])
+        ready.add(suite)
+    return system
+
+
+def versions(system: Debian, compilers: str) -> dict[str, str]:
+    found = {}
+    for compiler in compilers.split():
+        said = system.check([compiler, "--version"]).partition("\n")[0]
+        number = re.search(r"\d+\.\d+\.\d+", re.sub(r"\(.*?\)", "", said))
+        family = compiler.partition("-")[0]
+        found[family] = f"{family} {number[0]}" if number else compiler
+    return found
+
+
+@pytest.mark.parametrize(("suite", "compilers", "part"), list(runs()))
+def test_part_of_the_matrix(
+    suite: str, compilers: str, part: str, ready: set[str], request: pytest.FixtureRequest
+) -> None:
+    system = made(suite, ready)
+    processes = os.environ.get("TEST_PROCESSES", "2")
+    words = [*PYTEST, "-n", processes, "-m", "not slow", *PARTS[part].split()]
+    xml = system.root / XML[1:]
+    xml.unlink(missing_ok=True)
+
+    done = system.run(words, {VARIABLE: compilers})
+
+    said = done.stdout.decode(errors="replace")
+    assert xml.exists(), said[-4000:]
+    results = request.config.stash[RESULTS]
+    failed = results.add(suite, versions(system, compilers), part, xml.read_text())
+    assert failed == [], f"in {system.root}{CHECKOUT}:\n{said[-8000:]}"
