@@ -18,7 +18,9 @@ PARALLEL := -n $(TEST_PROCESSES) --dist loadfile
 unexport PYTHONDONTWRITEBYTECODE
 QUIETLY := -q -o console_output_style=classic -p tests.support.summary
 
-UNIT := not slow and not windows and not matrix and not compiler and not program
+ALL := not slow and not windows and not matrix
+QUICK := $(ALL) and not exhaustive
+UNIT := $(QUICK) and not compiler and not program
 # Packages without a file system or a network of their own, and the least share of lines (percent)
 # that their tests run.
 PURE := protocol command farm
@@ -27,7 +29,7 @@ MIN_COVERED := 90
 FUZZ_S ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help demo test unit e2e cover fuzz matrix test-windows check fmt lint types bench profile exe venv lock clean
+.PHONY: FORCE help demo test test-all unit e2e cover fuzz matrix test-windows check fmt lint types bench profile exe venv lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST))
@@ -50,16 +52,19 @@ exe: ## build src/dist/dist_build.exe if the sources are newer
 demo: $(STAMP) exe ## a syncer and two workers on this machine compile a small project
 	@$(PYTHON) tools/demo.py
 
-test: $(DEV_STAMP) exe ## all tests but the slow ones; TESTS="tests/unit -k config" for some
+test: $(DEV_STAMP) exe ## each behaviour once, in some minutes; TESTS="tests/unit -k config" for some
 	@echo "running the tests in $(TEST_PROCESSES) processes"
-	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) $(THOROUGHLY) \
-		-m "not slow and not windows and not matrix" $(TESTS)
+	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "$(QUICK)" $(TESTS)
+
+test-all: $(DEV_STAMP) exe ## these and the exhaustive ones, with more random examples; TESTS as above
+	@echo "running all tests in $(TEST_PROCESSES) processes"
+	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) $(THOROUGHLY) -m "$(ALL)" $(TESTS)
 
 unit: $(DEV_STAMP) ## unit and property tests that run no other program
 	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "$(UNIT)" tests/unit tests/property
 
 e2e: $(DEV_STAMP) exe ## tests with real compilers, a syncer and workers, hostile ones too
-	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "not slow and not windows and not matrix" tests/e2e tests/security
+	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "$(QUICK)" tests/e2e tests/security
 
 cover: $(DEV_STAMP) ## lines that unit and property tests run; fails below 90 % of a pure package
 	@$(PYTHON) -m coverage run -m pytest $(QUIETLY) -m "$(UNIT)" tests/unit tests/property

@@ -194,7 +194,8 @@ def farm(
 ) -> Iterator[Cluster]:
     """A syncer and daemons, not started; ``path_first`` is put before their PATH."""
     certs = work / "certs"
-    cluster = Cluster(work / "farm", certs if certs.exists() else make_certs(certs), workers, dev)
+    made = certs if certs.exists() else make_certs(certs)
+    cluster = Cluster(work / "farm", made, workers, dev, cold=True)
     if path_first is not None:
         for process in cluster.processes():
             process.prefix = ["env", f"PATH={with_path(path_first)['PATH']}"]

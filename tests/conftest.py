@@ -13,12 +13,13 @@ import pytest
 from hypothesis import settings
 
 from tests.support.chosen import VARIABLE, choose
+from tests.support.seed import locked
 from tests.support.tools import need
 
 #: Whatever a test has told to end gets this long; only a leak waits for all of it.
-GRACE_S = 5.0
-#: The number of examples of a property test, by hypothesis's profiles: `make unit` takes the first,
-#: `make test` the second, each round of `make fuzz` the third.
+GRACE_S = 30.0
+#: The number of examples of a property test, by hypothesis's profiles: `make unit` and `make test`
+#: take the first, `make test-all` the second, each round of `make fuzz` the third.
 for _profile, _examples in (("quick", 20), ("thorough", 100), ("fuzz", 200)):
     settings.register_profile(_profile, max_examples=_examples, deadline=None)
 settings.load_profile("quick")
@@ -29,6 +30,21 @@ def pytest_configure(config: pytest.Config) -> None:
     """The compilers that DIST_BUILD_COMPILERS names. Processes of pytest-xdist inherit PATH."""
     if not hasattr(config, "workerinput") and (links := choose(os.environ.get(VARIABLE, ""))):
         config.add_cleanup(lambda: shutil.rmtree(links))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as exhaustive every second combination of parameters that take turns.
+
+    With two sandboxes and two compilers each row is run in each sandbox and with each compiler,
+    though not with each pair of these.
+    """
+    for item in items:
+        turns = item.get_closest_marker("in_turn")
+        if turns is not None and isinstance(item, pytest.Function):
+            number = sum(item.callspec.indices[name] for name in turns.args)
+            if number % 2:
+                item.add_marker(pytest.mark.exhaustive)
 
 
 def _threads() -> set[threading.Thread]:
@@ -105,6 +121,13 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def certs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CA with both roles' certificates and tokens, made once; read only."""
-    certs = tmp_path_factory.mktemp("installation") / "certs"
-    subprocess.run([GEN_CERTS, certs], check=True, capture_output=True)
+    top = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        top = top.parent  # of all processes
+    installation = top / "installation"
+    installation.mkdir(exist_ok=True)
+    certs = installation / "certs"
+    with locked(installation / "certs.lock"):
+        if not certs.exists():
+            subprocess.run([GEN_CERTS, certs], check=True, capture_output=True)
     return certs

@@ -18,6 +18,8 @@ from tests.support.yard_cl import lay_out
 TABLE = Path(__file__).parent / "lines/cl.txt"
 DEFAULT = "$CL {} /c src/main.c /Fobuild/out.obj"
 COPIES = 3
+#: `make test` has one row of so many.
+SHARE = 4
 #: Machines of COFF objects; an object of more sections than 16 bits count has another header.
 _MACHINES = (b"\x64\x86", b"\x4c\x01", b"\x64\xaa")
 _BIG = b"\0\0\xff\xff"
@@ -91,10 +93,13 @@ def _plain(content: bytes) -> bytes:
 
 
 def parameters() -> Iterator[Any]:
-    """All rows; of those that run on workers the quick run tries each second one."""
+    """All rows; of those that run on workers each second one is slow. `make test` has a fourth of
+    the rest."""
     for at, line in enumerate(rows()):
-        is_quick = line.expected != "remote" or at % 2 == 0
-        yield pytest.param(at, marks=() if is_quick else pytest.mark.slow, id=str(line))
+        marks = () if at // 2 % SHARE == 0 else (pytest.mark.exhaustive,)
+        if line.expected == "remote" and at % 2:
+            marks = (pytest.mark.slow,)
+        yield pytest.param(at, marks=marks, id=str(line))
 
 
 @pytest.mark.compiler

@@ -16,6 +16,8 @@ from tests.support.yard import lay_out
 
 LINES = Path(__file__).parent / "lines"
 NAMES = {"gcc": {"CC": "gcc", "CXX": "g++"}, "clang": {"CC": "clang", "CXX": "clang++"}}
+#: `make test` has one row of so many.
+SHARE = 4
 #: Copies of the project, each with one command at a time in it.
 COPIES = 3
 
@@ -80,12 +82,16 @@ def explained(farm: Cluster, project: Path, line: Line) -> str:
 
 
 def parameters() -> Iterator[Any]:
-    """All rows. Of those for both families the quick run tries each with one, in turn."""
+    """All rows. Those for both families are slow with one of them, in turn. `make test` has a
+    fourth of the rest: each row also has tests of its parse, and each kind has many rows."""
     shared = len(all_lines([LINES / "common.txt"], NAMES["gcc"], Path("/PROJECT")))
     for number, name in enumerate(NAMES):
         for at, line in enumerate(rows(name)):
             is_other_s = at < shared and at % len(NAMES) != number
-            marks = [pytest.mark.slow] if is_other_s else []
+            is_among_quick = at // len(NAMES) % SHARE == 0
+            marks = [] if is_among_quick else [pytest.mark.exhaustive]
+            if is_other_s:
+                marks = [pytest.mark.slow]
             yield pytest.param((name, at), marks=marks, id=f"{name}: {line}")
 
 

@@ -1,4 +1,4 @@
-"""Clusters for the end-to-end tests: one a module, since a start costs a second."""
+"""Clusters for the end-to-end tests: one a module, since each process of one costs seconds."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +14,8 @@ SANDBOXES = {"namespace": "bwrap", "plain": ""}
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterator[Cluster]:
-    """A syncer with an empty ``dirs`` and two daemons of two slots."""
-    started = Cluster(tmp_path_factory.mktemp("cluster"), certs_dir)
+    """A syncer with an empty ``dirs`` and a daemon of four slots."""
+    started = Cluster(tmp_path_factory.mktemp("cluster"), certs_dir, [{"num_cores": 4}])
     try:
         yield started.start()
         started.stop()
@@ -39,13 +39,12 @@ def caching(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterat
 def farm(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, certs_dir: Path
 ) -> Iterator[Cluster]:
-    """Two daemons that confine compilers in one way."""
+    """A daemon of four slots that confines compilers in one way."""
     kind = request.param
     if SANDBOXES[kind]:
         need(SANDBOXES[kind])
-    started = Cluster(
-        tmp_path_factory.mktemp(f"{kind} farm"), certs_dir, [{"sandbox": kind}, {"sandbox": kind}]
-    )
+    workers = [{"sandbox": kind, "num_cores": 4}]
+    started = Cluster(tmp_path_factory.mktemp(f"{kind} farm"), certs_dir, workers)
     try:
         yield started.start()
         started.stop()

@@ -53,7 +53,7 @@ def test_gdb_stops_in_a_header_s_inline_function(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
     ).stdout
 
     assert "Breakpoint 1 at" in said

@@ -85,8 +85,8 @@ ALL = [
     *compiles("clang", LINES + CLANG_ONLY),
     *compiles("clang++", LINES[:4] + CLANG_ONLY),
 ]
-#: The quick run has every other one: tests/differential has the like of them all.
-CASES = [pytest.param(*c, marks=[pytest.mark.slow] if at % 2 else []) for at, c in enumerate(ALL)]
+#: Every other one is slow: tests/differential has the like of them all.
+CASES = [*ALL[::2], *(pytest.param(*case, marks=pytest.mark.slow) for case in ALL[1::2])]
 
 
 def command(compiler: str, source: str, line: str) -> list[str]:
@@ -97,6 +97,7 @@ def command(compiler: str, source: str, line: str) -> list[str]:
 
 
 @pytest.mark.compiler
+@pytest.mark.in_turn("farm", "line")
 @pytest.mark.parametrize(("compiler", "source", "line"), CASES, ids=lambda v: v.split("/")[-1])
 def test_a_compile_equals_the_local_one(
     farm: Cluster,

@@ -93,7 +93,7 @@ def test_a_restarted_syncer_sends_and_hashes_nothing_again(
         '#include <stdio.h>\n#include "part.c"\n#include "linked.h"\nint again;\n'
     )
     argv = ["gcc", f"-I{tree}", "-c", "again.c", "-o", "again.o"]
-    with running(tmp_path / "farm", certs_dir) as farm:
+    with running(tmp_path / "farm", certs_dir, cold=True) as farm:
         assert_same(farm, argv, project)
         wait_until(lambda: everyone_has(farm, mirror(farm)["generation"]), "the workers agree")
         before = mirror(farm)
@@ -127,7 +127,7 @@ def test_a_worker_that_may_not_reuse_its_own_files_gets_them_all(
     if kind == "namespace":
         need("bwrap")
     only = [{"reuse_own_files": False, "sandbox": kind}]
-    with running(tmp_path / "farm", certs_dir, only) as farm:
+    with running(tmp_path / "farm", certs_dir, only, cold=True) as farm:
         compile_hello(farm, tmp_path)
         assert mirror(farm)["sent_blobs"] > 0
 
@@ -140,7 +140,7 @@ def test_a_worker_with_another_system_header_gives_the_dev_boxs_result(
     bwrap = require_tool("bwrap")
     edited = tmp_path / "edited.h"
     edited.write_text(SYSTEM_HEADER.read_text() + "\n#error this is the worker's own header\n")
-    started = Cluster(tmp_path / "farm", certs_dir, [{"sandbox": kind}])
+    started = Cluster(tmp_path / "farm", certs_dir, [{"sandbox": kind}], cold=True)
     view = ["--dev-bind", "/", "/", "--ro-bind", str(edited), str(SYSTEM_HEADER)]
     started.daemons[0].prefix = [bwrap, *view]
     try:

@@ -57,6 +57,7 @@ def assert_remote(cluster: Cluster, argv: list[str], project: Path, **env: str) 
     assert after["done"] == before["done"] + 1, (after, cluster.logs())
 
 
+@pytest.mark.in_turn("farm", "line")
 @pytest.mark.parametrize("line", CROSS)
 def test_a_cross_compiler(farm: Cluster, project: Path, require_tool: Require, line: str) -> None:
     name = Path(require_tool("aarch64-linux-gnu-gcc")).name
@@ -100,6 +101,7 @@ def test_a_compiler_by_a_path_or_a_link(
     assert_remote(cluster, [words[spelled], *"-g -O2 -c x.c -o x.o".split()], project)
 
 
+@pytest.mark.in_turn("farm", "compiler", "words")
 @pytest.mark.parametrize("words", ["-c x.c", "-c x.c -MD -MF d", "-S x.c"])
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_an_output_with_as_long_a_name_as_there_can_be(
@@ -190,7 +192,7 @@ def _with_ccache(ccache: str, project: Path, store: Path, env: dict[str, str]) -
             env={**os.environ, "CCACHE_DIR": str(store), **env},
             capture_output=True,
             check=False,
-            timeout=60,
+            timeout=600,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 

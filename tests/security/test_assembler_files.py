@@ -240,7 +240,7 @@ def _made(project: Path, compiler: str, name: str) -> list[str]:
 def compiled(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, certs_dir: Path
 ) -> Iterator[dict[tuple[str, str], Both]]:
-    """Every spelling by every compiler, all at once; the worker has other files at all paths."""
+    """All spellings and compilers that were chosen; the worker has other files at all paths."""
     bwrap = need("bwrap")
     base = Path(os.path.realpath(tmp_path_factory.mktemp(request.param)))
     top, other = base / "top", base / "other"
@@ -248,12 +248,17 @@ def compiled(
     for directory in ("deep", "first", "sub", "build"):
         (project / directory).mkdir(parents=True)
     (top / "elsewhere").mkdir()
-    compilers = [name for name in COMPILERS if shutil.which(name)]
+    chosen = [
+        (str(item.callspec.params["compiler"]), str(item.callspec.params["name"]))
+        for item in request.session.items
+        if isinstance(item, pytest.Function)
+        and item.function is test_a_directive_gives_the_local_object
+        and item.callspec.params["compiled"] == request.param
+    ]
     commands = {
         (compiler, name): _made(project, compiler, name)
-        for compiler in compilers
-        for name, spelling in SPELLINGS.items()
-        if compiler.startswith(spelling.only) and (not spelling.needs or need(spelling.needs))
+        for compiler, name in chosen
+        if shutil.which(compiler) and (not SPELLINGS[name].needs or need(SPELLINGS[name].needs))
     }
     shutil.copytree(top, other, symlinks=True)
     for path in other.rglob("*"):
@@ -293,6 +298,7 @@ def _both(farm: Cluster, project: Path, key: tuple[str, str], words: list[str]) 
     return Both(left(run_here(words, project)), left(farm.run(words, project)))
 
 
+@pytest.mark.in_turn("compiled", "name")
 @pytest.mark.parametrize(
     ("compiler", "name"),
     [(c, name) for c in COMPILERS for name, s in SPELLINGS.items() if c.startswith(s.only)],

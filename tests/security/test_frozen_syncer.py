@@ -115,7 +115,7 @@ def test_the_python_client_ends_as_well(tmp_path: Path, certs_dir: Path, project
             env=own.environment(),
             capture_output=True,
             check=True,
-            timeout=60,
+            timeout=600,
         )
         assert done.stderr.count(b"\n") == 1
         assert (project / "u0.o").exists()

@@ -320,7 +320,7 @@ def test_large_objects_at_once_take_little_memory(
             words = ["gcc", "-c", f"b{number}.c", "-o", f"b{number}.o"]
             processes.append(victim.syncer.popen(words, victim.project))
         for one in processes:
-            one.communicate(timeout=60)
+            one.communicate()
             assert one.returncode == 0
     sizes = {(victim.project / f"b{number}.o").stat().st_size for number in range(6)}
     assert (sizes == {size}) == is_taken
@@ -348,7 +348,7 @@ def test_a_job_whose_result_is_refused_goes_to_another_worker(
             at_once = [
                 mixed.popen(["gcc", "-c", "a.c", "-o", f"a{n}.o"], project) for n in range(8)
             ]
-            assert [one.communicate(timeout=60) for one in at_once] == [(b"", b"")] * 8
+            assert [one.communicate() for one in at_once] == [(b"", b"")] * 8
             assert {one.returncode for one in at_once} == {0}
     evil.close()
     assert not os.path.exists(victim)

@@ -47,7 +47,7 @@ def ask(cluster: Cluster, certs: Path, route: str, token: str, path: Path) -> re
     argv = [b"gcc", b"-c", b"-x", b"c", bytes(path)]
     body = messages.encode(messages.SubmitRequest(argv, bytes(path.parent), {"PATH": b"/usr/bin"}))
     with make_session(load_credentials(certs, "dev"), "syncer", token=token) as session:
-        return session.post(cluster.url + route, data=body, timeout=60)
+        return session.post(cluster.url + route, data=body, timeout=600)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -77,7 +77,7 @@ def test_the_user_needs_no_token_on_the_socket(
     body = messages.encode(messages.SubmitRequest([b"true"], b"/", {}))
     with make_session(load_credentials(certs_dir, "dev"), "syncer", token="") as session:
         use_socket(session, syncer.url, syncer.syncer.home / "syncer.sock")
-        answer = session.post(syncer.url + route, data=body, timeout=60)
+        answer = session.post(syncer.url + route, data=body, timeout=600)
     assert answer.status_code == 200
 
 
@@ -123,5 +123,5 @@ def client(cluster: Cluster, words: list[str], cwd: Path) -> "subprocess.Complet
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )

@@ -1,6 +1,7 @@
 """A syncer and daemons on loopback: real processes with their own homes, ports, certificates."""
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -13,13 +14,20 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from ssl import CERT_NONE, create_default_context
+from ssl import CERT_NONE, PROTOCOL_TLS_CLIENT, SSLContext
 from typing import Any, Self
+
+from tests.support import seed
 
 SRC = Path(__file__).parents[2] / "src"
 EXECUTABLE = SRC / "dist" / "dist_build.exe"
-START_S = 30.0
-STOP_S = 15.0
+#: Compilers, each with a source, that together search all of the usual directories.
+USUAL = {"gcc": "used.c", "g++": "used.cc", "clang": "used.c", "clang++": "used.cc"}
+#: Limits for what hangs, not for what is slow: a machine that also does other things may take ten
+#: times as long as an idle one.
+START_S = 120.0
+STOP_S = 60.0
+STATUS_S = 30.0
 
 
 def free_ports(count: int) -> list[int]:
@@ -31,12 +39,19 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
+@functools.cache
+def _trusting() -> SSLContext:
+    """The context of ``curl -k``: made once, and without the system's CAs, whose loading takes
+    longer than a compile."""
+    context = SSLContext(PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, CERT_NONE
+    return context
+
+
 def get_status(port: int, address: str = "127.0.0.1") -> dict[str, Any]:
     """``/status`` as ``curl -k`` sees it."""
-    context = create_default_context()
-    context.check_hostname, context.verify_mode = False, CERT_NONE
     with urllib.request.urlopen(
-        f"https://{address}:{port}/status", context=context, timeout=5
+        f"https://{address}:{port}/status", context=_trusting(), timeout=STATUS_S
     ) as answer:
         return dict(json.load(answer))
 
@@ -149,7 +164,8 @@ class Done:
 class Cluster:
     """Started with ``start``; ``stop`` ends everything. ``root`` is the cluster's own directory.
 
-    A worker's configuration may name its own ``bind`` and ``port``.
+    A worker's configuration may name its own ``bind`` and ``port``. ``cold``: its processes begin
+    without what tests.support.seed keeps.
     """
 
     def __init__(
@@ -158,7 +174,10 @@ class Cluster:
         certs: Path,
         workers: Sequence[Mapping[str, Any]] = ({}, {}),
         dev: Mapping[str, Any] | None = None,
+        *,
+        cold: bool = False,
     ) -> None:
+        self._seed = None if cold else seed.made(certs.parent, functools.partial(_use, certs))
         ports = free_ports(1 + len(workers))
         self.url = f"https://127.0.0.1:{ports[0]}"
         self.root = root
@@ -178,6 +197,8 @@ class Cluster:
         home = self.root / name
         role = "dev" if name == "syncer" else "worker"
         shutil.copytree(self._certs / role, home / "certs" / role)
+        if self._seed is not None:
+            seed.sow(self._seed, role, home)
         if role == "worker":
             # These workers serve only whoever starts them, as root where that is who runs this.
             allowed = {"allow_root": True, "allow_unconfined": True}
@@ -241,11 +262,26 @@ class Cluster:
     def run(self, words: Sequence[str | os.PathLike[str]], cwd: Path, **extra: str) -> Done:
         """The wrapper with these words, to its end."""
         process = self.popen(words, cwd, **extra)
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate()
         return Done(process.returncode, stdout, stderr)
 
     def jobs(self) -> dict[str, Any]:
         return dict(self.syncer.status()["jobs"])
+
+
+def _use(certs: Path, directory: Path) -> dict[str, Path]:
+    """The homes of a cluster that has compiled with this machine's compilers."""
+    used = Cluster(directory / "farm", certs, [{}], cold=True)
+    try:
+        used.start()
+        for compiler, source in USUAL.items():
+            (directory / source).write_text("int used;\n")
+            if shutil.which(compiler):
+                used.run([compiler, "-c", source], directory)
+        used.stop()
+    finally:
+        used.kill()
+    return {"dev": used.syncer.home, "worker": used.daemons[0].home}
 
 
 def run_here(words: Sequence[str | os.PathLike[str]], cwd: Path, **extra: str) -> Done:
@@ -257,6 +293,6 @@ def run_here(words: Sequence[str | os.PathLike[str]], cwd: Path, **extra: str) -
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     return Done(done.returncode, done.stdout, done.stderr)

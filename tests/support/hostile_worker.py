@@ -129,7 +129,7 @@ class HostileWorker:
             made, listing = Path(directory, "o"), Path(directory, "d")
             argv = [*words[:target], str(made), *words[target + 1 :], "-MD", "-MF", str(listing)]
             done = subprocess.run(
-                argv, cwd=os.fsdecode(job.cwd), capture_output=True, check=False, timeout=60
+                argv, cwd=os.fsdecode(job.cwd), capture_output=True, check=False, timeout=600
             )
             family = family_of(os.path.basename(words[0])) or Family.GCC
             read = parse_dependency_file(listing.read_bytes(), family) if listing.exists() else []

@@ -165,7 +165,7 @@ class Launcher:
     ) -> tuple[int, bytes, bytes]:
         """Exit code, stdout and stderr."""
         with self.start(*words, cwd=cwd, name=name, env=env) as process:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate()
         return process.returncode, out, err
 
     @contextlib.contextmanager

@@ -39,7 +39,7 @@ class Screen:
             )
             writer.close()
             shown = _read_to_end(reader)
-            stdout = process.communicate(timeout=60)[0]
+            stdout = process.communicate()[0]
         return Done(process.returncode, stdout, shown)
 
 

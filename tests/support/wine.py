@@ -180,7 +180,7 @@ class WineCluster(Cluster):
     def __init__(
         self, wine: Wine, root: Path, certs: Path, *, here: Sequence[str] = (), **more: Any
     ):
-        super().__init__(root, certs, **more)
+        super().__init__(root, certs, cold=True, **more)
         self.wine = wine
         self.syncer = self._in_wine(self.syncer, here)
         self.daemons = [self._in_wine(daemon, here) for daemon in self.daemons]

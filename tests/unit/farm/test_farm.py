@@ -38,7 +38,7 @@ class InThread:
         self._thread.start()
 
     def result(self) -> object:
-        answer = self._answers.get(timeout=10)
+        answer = self._answers.get(timeout=60)
         self._thread.join()
         return answer
 

@@ -24,7 +24,7 @@ class Clock:
 
     def act(self) -> float:
         self.acts.put(None)
-        return self.dues.get(timeout=10)
+        return self.dues.get(timeout=60)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def served(tmp_path: Path, beats: list[None]) -> Iterator[Served]:
 def test_who_waits_is_told_until_the_answer_comes(served: Served, beats: list[None]) -> None:
     with served.connect() as waiting, served.connect() as asks_nothing:
         waiting.sendall(LATER)
-        assert served.started.acquire(timeout=10)
+        assert served.started.acquire(timeout=60)
         assert eventually(lambda: served.leftover() >= 2)
         for _ in range(3):
             served.server._beat(inf)
@@ -54,7 +54,7 @@ def test_who_waits_is_told_until_the_answer_comes(served: Served, beats: list[No
 def test_who_has_just_come_is_not_told_yet(served: Served) -> None:
     with served.connect() as waiting:
         waiting.sendall(LATER)
-        assert served.started.acquire(timeout=10)
+        assert served.started.acquire(timeout=60)
         served.server._beat(-inf)
         served.gate.set()
         assert read_all(waiting).startswith(b"HTTP/1.1 200 OK\r\n")
@@ -84,7 +84,7 @@ def test_the_threads_may_all_be_busy(served: Served) -> None:
     connections = [served.connect() for _ in range(THREADS)]
     for connection in connections:
         connection.sendall(LATER)
-        assert served.started.acquire(timeout=10)
+        assert served.started.acquire(timeout=60)
     late = [served.connect() for _ in range(5)]
     for connection in late:
         connection.sendall(LATER)
@@ -160,7 +160,7 @@ def test_descriptors_go_with_an_answer(served: Served, tmp_path: Path, size: int
             os.close(fd)
         data += read_all(connection)
         assert data.endswith(b"\r\n\r\n" + b"x" * size)
-    assert served.closed.acquire(timeout=5)
+    assert served.closed.acquire(timeout=60)
 
 
 def test_descriptors_wait_for_room() -> None:

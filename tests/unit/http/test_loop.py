@@ -162,7 +162,7 @@ def tls(make_tls: Callable[[float], ServedTls]) -> ServedTls:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)
     return condition()
@@ -274,7 +274,7 @@ def test_what_waits_costs_no_thread(served: Served) -> None:
     connections = [served.connect() for _ in range(count)]
     for connection in connections:
         connection.sendall(LATER)
-    assert all(served.started.acquire(timeout=10) for _ in range(count))
+    assert all(served.started.acquire(timeout=60) for _ in range(count))
     assert served.ask().endswith(b"abcd")
     served.gate.set()
     answers = [read_all(connection) for connection in connections]
@@ -288,8 +288,8 @@ def test_what_waits_costs_no_thread(served: Served) -> None:
 def test_a_client_that_vanishes_closes_what_waits_for_it(served: Served) -> None:
     with served.connect() as connection:
         connection.sendall(LATER)
-        assert served.started.acquire(timeout=10)
-    assert served.closed.acquire(timeout=5)
+        assert served.started.acquire(timeout=60)
+    assert served.closed.acquire(timeout=60)
     served.gate.set()  # too late, and harmless
     assert served.ask().endswith(b"abcd")
 
@@ -333,7 +333,7 @@ def test_after_an_answer_the_generator_lasts_as_long_as_the_connection(served: S
         connection.sendall(LATER)
         assert connection.recv(1000).endswith(b"go")
         assert not served.closed.acquire(timeout=0.2)
-    assert served.closed.acquire(timeout=5)
+    assert served.closed.acquire(timeout=60)
 
 
 # --- connections that last ----------------------------------------------------------------------
@@ -410,9 +410,9 @@ def test_many_ask_at_once_and_again(tls: ServedTls) -> None:
 def test_a_client_that_vanishes_over_tls_closes_what_waits(tls: ServedTls) -> None:
     connection = tls.connect()
     connection.sendall(LATER)
-    assert tls.started.acquire(timeout=10)
+    assert tls.started.acquire(timeout=60)
     connection.close()
-    assert tls.closed.acquire(timeout=5)
+    assert tls.closed.acquire(timeout=60)
 
 
 # --- strangers ----------------------------------------------------------------------------------
@@ -544,16 +544,16 @@ def test_stopping_closes_what_waits(kind: str, request: pytest.FixtureRequest) -
     served: Served = request.getfixturevalue(kind)
     with served.connect() as connection:
         connection.sendall(LATER)
-        assert served.started.acquire(timeout=5)
+        assert served.started.acquire(timeout=60)
         served.server.stop()
-        assert served.closed.acquire(timeout=5)
+        assert served.closed.acquire(timeout=60)
         assert connection.recv(100) == b""
 
 
 def test_what_is_asked_before_the_end_is_answered(tls: ServedTls) -> None:
     with tls.connect() as connection, tls.connect():
         connection.sendall(LATER)
-        assert tls.started.acquire(timeout=5)
+        assert tls.started.acquire(timeout=60)
         threading.Timer(0.2, tls.gate.set).start()
         tls.server.stop(drain_s=10)
         assert read_until(connection, b"body")
@@ -568,7 +568,7 @@ def test_a_server_lends_what_goes_on_to_a_few_threads_of_others(tmp_path: Path) 
     try:
         for client in clients:
             client.sendall(LATER)
-            assert served.started.acquire(timeout=5)
+            assert served.started.acquire(timeout=60)
         assert eventually(
             lambda: (
                 sum(c.state is ConnectionState.SUSPENDED for c in served.server._connections) == 3
@@ -579,11 +579,11 @@ def test_a_server_lends_what_goes_on_to_a_few_threads_of_others(tmp_path: Path) 
         lent = loop._own.next
         assert lent is not None
         for _ in range(2):
-            assert served.closed.acquire(timeout=5)
+            assert served.closed.acquire(timeout=60)
         assert not served.closed.acquire(blocking=False)
         loop._own.next = None
         lent()
-        assert served.closed.acquire(timeout=5)
+        assert served.closed.acquire(timeout=60)
         assert all(read_all(client).endswith(b"body") for client in clients)
     finally:
         del loop._own.next

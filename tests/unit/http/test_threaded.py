@@ -26,7 +26,7 @@ from distbuild.wrapper.syncer_client import make_session
 from tests.support.cluster import SRC, free_ports, get_status, wait_until
 
 MAX_BODY = 10_000_000
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 class Served:

@@ -29,7 +29,7 @@ from distbuild.worker.job import Steps
 from distbuild.worker.process.here import TIMEOUT_S, Cancellation, Completed, Watcher, start
 from distbuild.worker.tree.tree import Tree
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def run(

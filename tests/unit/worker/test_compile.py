@@ -91,6 +91,7 @@ def assert_equal_to_local(box: DevBox, sandbox: Sandbox, argv: list[str], cwd: P
     assert all(read.digest for read in inputs_of(result))
 
 
+@pytest.mark.in_turn("sandbox", "driver")
 @pytest.mark.parametrize(("driver", "arguments"), ANYWHERE)
 def test_a_compile_gives_the_local_result(
     driver: str,
@@ -208,6 +209,7 @@ def test_an_output_may_be_read_before_it_is_written(
     assert local.exit_code == 0
 
 
+@pytest.mark.in_turn("sandbox", "spelled")
 @pytest.mark.parametrize("spelled", ["/{P}/src", "{P}//src/.", "{P}/src/", "{P}/link/../src"])
 def test_a_working_directory_may_be_spelled_in_any_way(
     spelled: str, devbox: DevBox, sandbox: Sandbox, project: Path
@@ -267,6 +269,7 @@ def elsewhere(request: pytest.FixtureRequest) -> Iterator[Path]:
     shutil.rmtree(made)
 
 
+@pytest.mark.in_turn("sandbox", "driver", "name")
 @pytest.mark.parametrize("driver", ["gcc", "clang"])
 @pytest.mark.parametrize("name", ["a b.h", "a\tb.h", "a$b#c:d.h"])
 def test_an_input_with_an_odd_name_is_recognised(
@@ -285,6 +288,7 @@ def test_an_input_with_an_odd_name_is_recognised(
     assert_equal_to_local(devbox, sandbox, argv, project / "build")
 
 
+@pytest.mark.in_turn("sandbox", "elsewhere")
 def test_a_project_may_be_anywhere_and_have_spaces_in_its_path(
     elsewhere: Path, devbox: DevBox, sandbox: Sandbox
 ) -> None:
@@ -637,6 +641,7 @@ def test_many_jobs_at_once_give_the_same_as_one(
         assert list(pool.map(one, range(12))) == [local] * 12
 
 
+@pytest.mark.in_turn("sandbox", "driver", "text")
 @pytest.mark.parametrize("driver", ["gcc", "clang"])
 @pytest.mark.parametrize("text", ["out of memory", "cc1: No space left on device", '"as: /x"'])
 def test_an_error_that_speaks_of_trouble_is_a_verdict(

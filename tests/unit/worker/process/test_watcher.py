@@ -33,7 +33,7 @@ def test_each_of_many_ends_once_and_with_its_own_output(watcher: Watcher) -> Non
     for n, one in enumerate(running):
         watcher.watch(one, cancellations[n], lambda how, n=n: ended.put((n, how)))  # type: ignore[misc]
     assert threading.active_count() == threads
-    seen = dict(ended.get(timeout=10) for _ in running)
+    seen = dict(ended.get(timeout=60) for _ in running)
     assert seen == dict.fromkeys(range(40), "")
     for n, one in enumerate(running):
         completed = one.finish("")
@@ -49,10 +49,10 @@ def test_one_is_cancelled_and_the_others_go_on(watcher: Watcher) -> None:
     watcher.watch(first, wishes[0], lambda how: ended.put(f"first {how}"))
     watcher.watch(second, wishes[1], lambda how: ended.put(f"second {how}"))
     wishes[1].set()
-    assert ended.get(timeout=10) == "second cancelled"
+    assert ended.get(timeout=60) == "second cancelled"
     assert second.finish("cancelled").status == -signal.SIGKILL
     wishes[0].set()
-    assert ended.get(timeout=10) == "first cancelled"
+    assert ended.get(timeout=60) == "first cancelled"
     first.finish("cancelled")
     for wish in wishes:
         wish.close()
@@ -72,7 +72,7 @@ def test_what_a_callback_raises_stops_nobody_else(
     time.sleep(0.05)
     other = Cancellation()
     watcher.watch(good, other, ended.put)
-    assert ended.get(timeout=10) == ""
+    assert ended.get(timeout=60) == ""
     assert "the end of a compiler was lost" in caplog.text
     for one, its in ((bad, wish), (good, other)):
         one.finish("")
@@ -121,9 +121,9 @@ def test_one_that_cannot_be_waited_for_ends_and_the_others_go_on(
     odd, good = kind(), shell("exit 3")
     wishes = Cancellation(), Cancellation()
     watcher.watch(odd, wishes[0], ended.put)  # type: ignore[arg-type]
-    assert ended.get(timeout=10).startswith("it cannot be waited for: ")
+    assert ended.get(timeout=60).startswith("it cannot be waited for: ")
     watcher.watch(good, wishes[1], ended.put)
-    assert ended.get(timeout=10) == ""
+    assert ended.get(timeout=60) == ""
     assert good.finish("").status == 3
     for wish in wishes:
         wish.close()
