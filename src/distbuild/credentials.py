@@ -5,6 +5,7 @@ host name or address is part of any certificate. Knows no routes and no messages
 """
 
 import contextlib
+import functools
 import hashlib
 import hmac
 import os
@@ -76,8 +77,14 @@ def carries(header_value: str | None, digest: bytes) -> bool:
     """Whether an Authorization header carries the token with this SHA-256; constant time."""
     if header_value is None or not header_value.startswith(SCHEME):
         return False
+    return hmac.compare_digest(_digest_of(header_value), digest)
+
+
+@functools.lru_cache(maxsize=100)
+def _digest_of(header_value: str) -> bytes:
+    """The SHA-256 of the token in a header, which each request of a client repeats."""
     shown = header_value[len(SCHEME) :].strip().encode("utf-8", "surrogatepass")
-    return hmac.compare_digest(hashlib.sha256(shown).digest(), digest)
+    return hashlib.sha256(shown).digest()
 
 
 def own_secret(path: Path) -> str:

@@ -116,13 +116,13 @@ class PreparedOutputs:
 
     def has_temporary(self) -> bool:
         """Whether ``close`` would remove a file that the launcher has not put in place yet."""
-        return any(one.is_temporary for one in self._written)
+        return bool([one for one in self._written if one.temporary])
 
     def listing(self) -> bytes:
         """For the launcher, a record for each file and each path to be removed: a letter, then the
         temporary file's name and the path, each followed by a NUL."""
         removed = [b"r\0%b\0" % path for path in self._removed]
-        return b"".join([*(one.record() for one in self._written), *removed])
+        return b"".join([*[one.record() for one in self._written], *removed])
 
     def close(self) -> None:
         """Close the files and delete those that were not put in place."""
@@ -157,19 +157,21 @@ class _Written:
             raise InfrastructureError(f"{one_line(os.fsdecode(file.path))}: no path of an output")
         self._file = file
         self._path = file.path
-        self._temporary = b""
+        #: The temporary file's path; empty: it is unnamed, or in place.
+        self.temporary = b""
         directory = file.path.rpartition(b"/")[0] or b"/"
         # As open(2) sets it for the compiler, which makes no programs.
         self._mode = _FULL & ~rights.umask
         self._into_old = into_old
         masked = rights.umask != OUR_UMASK and not _has_default_acl(directory)
-        self._handle = self._open(directory, self._mode if masked else _FULL)
+        #: Valid until ``close``.
+        self.descriptor = self._open(directory, self._mode if masked else _FULL)
         try:
-            self._write(self._handle)
+            self._write(self.descriptor)
             if masked and self._mode & OUR_UMASK and sys.platform != "win32":
-                os.fchmod(self._handle, self._mode)
+                os.fchmod(self.descriptor, self._mode)
             if rights.group not in _OUR_GROUPS and not _gives_its_group(directory):
-                os.fchown(self._handle, -1, rights.group)
+                os.fchown(self.descriptor, -1, rights.group)
         except (OSError, InfrastructureError):
             self.close()
             raise
@@ -193,32 +195,23 @@ class _Written:
             except OSError as error:
                 if error.errno not in _NO_TMPFILE:
                     raise
-        self._temporary = _temporary_name(directory)
+        self.temporary = _temporary_name(directory)
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | _PLAIN
-        return os.open(to_system(self._temporary), flags, mode)
-
-    @property
-    def descriptor(self) -> int:
-        """The file's descriptor, valid until ``close``."""
-        return self._handle
-
-    @property
-    def is_temporary(self) -> bool:
-        return bool(self._temporary)
+        return os.open(to_system(self.temporary), flags, mode)
 
     def record(self) -> bytes:
         """See PreparedOutputs.listing. ``o``: overwrite the old file if a new one would differ."""
         kind = b"o" if self._into_old else b"f"
-        return b"%b%b\0%b\0" % (kind, self._temporary, self._path)
+        return b"%b%b\0%b\0" % (kind, self.temporary, self._path)
 
     def put_in_place(self) -> None:
         """Give the file its name, and replace the file that has it."""
-        if self._temporary:
+        if self.temporary:
             self._let_go()  # Windows renames no open file
             if self._is_in_old():
                 return
-            os.replace(to_system(self._temporary), to_system(self._path))
-            self._temporary = b""
+            os.replace(to_system(self.temporary), to_system(self._path))
+            self.temporary = b""
             return
         for _ in range(_TRIES):
             with contextlib.suppress(FileExistsError):
@@ -255,17 +248,17 @@ class _Written:
 
     def _link(self, path: bytes) -> None:
         # The path needs no descriptor, but only with one does Python call linkat(2).
-        name = f"/proc/self/fd/{self._handle}"
-        os.link(name, path, src_dir_fd=self._handle, follow_symlinks=True)
+        name = f"/proc/self/fd/{self.descriptor}"
+        os.link(name, path, src_dir_fd=self.descriptor, follow_symlinks=True)
 
     def close(self) -> None:
         """Close the file and delete it if it was not put in place."""
         self._let_go()
-        if self._temporary:
-            _remove([self._temporary])
+        if self.temporary:
+            _remove([self.temporary])
 
     def _let_go(self) -> None:
-        handle, self._handle = self._handle, _CLOSED
+        handle, self.descriptor = self.descriptor, _CLOSED
         if handle != _CLOSED:
             os.close(handle)
 

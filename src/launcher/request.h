@@ -89,7 +89,7 @@ static bool is_told(const char *name, size_t length, const char *value)
     if (length == 3 && memcmp(name, "PWD", 3) == 0)
         return is_odd_pwd(value);
     for (size_t i = 0; i < COUNT(TOLD); i++)
-        if (strncmp(TOLD[i], name, length) == 0 && TOLD[i][length] == '\0')
+        if (*TOLD[i] == *name && strncmp(TOLD[i], name, length) == 0 && TOLD[i][length] == '\0')
             return true;
     return false;
 }

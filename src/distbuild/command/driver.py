@@ -3,6 +3,7 @@
 Contains the conventions that both drivers share, as functions of strings. Knows no option tables.
 """
 
+import functools
 import ntpath
 import posixpath
 import re
@@ -62,6 +63,7 @@ _PROBE_DIRECTORIES = frozenset(
 _TRY_COMPILE = "TryCompile-"
 
 
+@functools.lru_cache(maxsize=1000)
 def family_of(program: str) -> Family | None:
     """The family of a driver by its file name (``x86_64-linux-gnu-g++-12``); None for no driver."""
     name = ntpath.basename(program)

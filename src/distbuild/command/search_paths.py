@@ -37,7 +37,8 @@ def angle_dirs(command: CompileCommand, env: Mapping[str, str]) -> list[str]:
 
 def quoted_dirs(command: CompileCommand) -> tuple[str, ...]:
     """Directories that only ``#include "..."`` searches, as spelled."""
-    return search_dirs([a for a in command.arguments if a.meaning == "-iquote"])
+    quoted = [a for a in command.arguments if (a.same_as or a.option) == "-iquote"]
+    return search_dirs(quoted) if quoted else ()
 
 
 def listed_dirs(command: CompileCommand, env: Mapping[str, str]) -> Iterator[str]:

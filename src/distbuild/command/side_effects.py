@@ -116,7 +116,7 @@ class Writable:
 
 def object_of(command: CompileCommand) -> str:
     """The file that a successful compile writes, as the command names it; "" if none."""
-    if any(argument.meaning in _WRITES_NOTHING for argument in command.arguments):
+    if command.family.speaks_cl and any(a.meaning in _WRITES_NOTHING for a in command.arguments):
         return ""
     return command.output
 
@@ -168,7 +168,7 @@ def is_rewritten(command: CompileCommand, path: str, *, empty: bool = False) -> 
     is_main = name == _base(command.output)
     if command.family is Family.GCC:
         if is_main:
-            return empty or any(argument.meaning == "-S" for argument in command.arguments)
+            return empty or "-S" in [a.same_as or a.option for a in command.arguments]
         return empty or not name.endswith(".dwo")
     if is_main:
         return _is_assembled_by_clang(command) or (empty and _is_assembled_by_gnu_as(command))

@@ -277,8 +277,8 @@ class Farm:
     def _take(
         self, result: messages.ResultRequest, waiting: _Waiting, notify: Callable[[OneShot], None]
     ) -> None:
-        label = self._label(result.lease_id)
-        detail = f"{label}: {one_line(result.error)}"
+        label = self._queue.label(result.lease_id)
+        detail = f"{label}: {one_line(result.error)}" if result.error else f"{label}: "
         reason = only_here(result)
         if result.error and reason is None:
             self._queue.ended(result.lease_id, self._now(), usable=False)
@@ -298,15 +298,9 @@ class Farm:
         notify(waiting.answered)
 
     def _refuse(self, lease: str, worker: str, problem: str) -> None:
-        self._refusals.note(worker, label := self._label(lease), problem)
+        self._refusals.note(worker, label := self._queue.label(lease), problem)
         self._queue.ended(lease, self._now(), usable=False)
         self._retry(lease, LocalReason.RESULT_REFUSED, f"{label}: {problem}")
-
-    def _label(self, lease: str) -> str:
-        """The display name of the worker that has a lease."""
-        number = self._queue.number(lease)
-        job = None if number is None else self._queue.job(number)
-        return "" if job is None else job.label
 
     def _retry(self, lease: str, reason: LocalReason, detail: str) -> None:
         self._perform(self._queue.retry(lease, reason, detail, self._now()))

@@ -9,7 +9,7 @@ import msgspec
 from distbuild.command.model import LocalReason
 
 
-class State(enum.Enum):
+class State(enum.StrEnum):
     """A job's state."""
 
     QUEUED = "queued"
@@ -19,7 +19,7 @@ class State(enum.Enum):
     CANCELLED = "cancelled"
 
 
-class Event(enum.Enum):
+class Event(enum.StrEnum):
     """An event that changes a job's state."""
 
     LEASE = "lease"

@@ -101,13 +101,14 @@ class JobQueue(msgspec.Struct):
         number = self._leases.get(lease)
         return number if number is not None and self._jobs[number].worker == worker else None
 
-    def number(self, lease: str) -> int | None:
-        """The job under a lease of any worker; None: it is not valid any more."""
-        return self._leases.get(lease)
-
     def job(self, number: int) -> QueuedJob | None:
         """The job; None: it was answered."""
         return self._jobs.get(number)
+
+    def label(self, lease: str) -> str:
+        """The display name of the worker that has a lease; "": the lease is not valid any more."""
+        number = self._leases.get(lease)
+        return "" if number is None else self._jobs[number].label
 
     def obstacle(self, need: Need, now: float) -> LocalReason | None:
         """Why none of the present workers can ever take such a job; None: one can."""

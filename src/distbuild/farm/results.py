@@ -8,7 +8,7 @@ directories of the dev box. Whether a result is correct is checked by ``syncer.v
 import logging
 import os
 import struct
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 import msgspec
 
@@ -40,8 +40,7 @@ def objection(task: Task, result: ResultRequest) -> str:
     try:
         return (
             objection_to_outputs(task, result, named)
-            or _objection_to_inputs(result.inputs)
-            or _objection_to_inputs(result.assembled)
+            or _objection_to_inputs((*result.inputs, *result.assembled))
             or _objection_to_success(task, result)
         )
     except ProtocolError as error:
@@ -50,7 +49,7 @@ def objection(task: Task, result: ResultRequest) -> str:
 
 def size_of(result: ResultRequest) -> int:
     """The memory that a result takes while it waits to be used (bytes)."""
-    packed = sum(len(file.blob.data) for file in result.outputs)
+    packed = sum([len(file.blob.data) for file in result.outputs])
     return packed + len(result.stdout) + len(result.stderr) + len(result.packed_inputs)
 
 
@@ -89,7 +88,7 @@ def objection_to_outputs(task: Task, result: ResultRequest, named: Container[str
     return ""
 
 
-def _objection_to_inputs(inputs: list[InputFile]) -> str:
+def _objection_to_inputs(inputs: Iterable[InputFile]) -> str:
     for item in inputs:
         if not item.path.startswith(b"/") or b"\0" in item.path:
             return f"it read {_shown(item.path)}"
@@ -112,7 +111,7 @@ def _objection_to_success(task: Task, result: ResultRequest) -> str:
 
 def _writes(task: Task, result: ResultRequest, name: str) -> bool:
     base = os.fsencode(task.command.style.base(name))
-    return any(file.path.rpartition(b"/")[2] == base for file in result.outputs)
+    return base in [file.path.rpartition(b"/")[2] for file in result.outputs]
 
 
 def _lists_source(task: Task, result: ResultRequest) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -111,9 +112,8 @@ class Server:
         self._events = Events(front.listener)
         self._pending_sends = PendingSends(self._events)
         self._connections: set[Connection] = set()
-        self._foreign_threads = (
-            threading.BoundedSemaphore(front.foreign_threads) if front.foreign_threads else None
-        )
+        # A permit for each; a semaphore of ``threading`` costs several times as much.
+        self._foreign_threads = deque([None] * front.foreign_threads)
         self._is_ending = threading.Event()
         #: What the owner of a connection does in its state.
         self._steps: Mapping[ConnectionState, Callable[[Connection], bool]] = {
@@ -356,23 +356,22 @@ class Server:
         resumes the connection itself, after its present work."""
         if not connection.claim():
             return
-        is_free = getattr(_own, "next", _own) is None
-        if (
-            is_free
-            and self._foreign_threads is not None
-            and self._foreign_threads.acquire(blocking=False)
-        ):
-            _own.next = lambda: self._proceed_in_foreign_thread(connection, self._foreign_threads)
-            return
+        # Only a server's thread has ``next``, and may take a permit.
+        if getattr(_own, "next", _own) is None and self._foreign_threads:
+            try:
+                self._foreign_threads.pop()
+            except IndexError:  # another thread has just taken the last one
+                pass
+            else:
+                _own.next = lambda: self._proceed_in_foreign_thread(connection)
+                return
         self._events.enqueue(connection, wake=True)
 
-    def _proceed_in_foreign_thread(
-        self, connection: Connection, foreign_threads: threading.BoundedSemaphore
-    ) -> None:
+    def _proceed_in_foreign_thread(self, connection: Connection) -> None:
         try:
             self._proceed(connection)
         finally:
-            foreign_threads.release()
+            self._foreign_threads.append(None)
 
     def _finish(self, connection: Connection) -> None:
         """Close a connection, as its owner, and its handler."""

@@ -159,6 +159,7 @@ class RequestReader:
             self._is_in_hand = False
             self._body_budget.give_back(self)
         head = self._head
+        body: bytes | bytearray | None = None
         if head is None:
             if not self._size:
                 return None
@@ -171,22 +172,27 @@ class RequestReader:
             if isinstance(read, str):
                 return _refusal(read)
             self._head = head = read
-            self._begin(data[end + 4 :], head.length)
+            body = self._begin(data[end + 4 :], head.length)
         if self._problem:
             return _refusal(self._problem)
-        body = self._taken(head.length)
+        if body is None:
+            body = self._taken(head.length)
         if body is None:
             return None
         self._head = None
         return Request(head.method, head.target, head.headers, body, head.keeps)
 
-    def _begin(self, rest: bytes, length: int) -> None:
-        """Start on a body; ``rest``: the bytes received after the head."""
+    def _begin(self, rest: bytes, length: int) -> bytes | None:
+        """Start on a body; ``rest``: the bytes received after the head, which mostly are the whole
+        body. It is then returned."""
         self._received, self._size = [], 0
+        if len(rest) == length:
+            return rest
         if length > FREE_BODY_BYTES and length > len(rest):
             self._body, self._length, self._filled = bytearray(), length, 0
             self._has_room(self._body, min(length, FIRST_BYTES))
         self.feed(rest)
+        return None
 
     def _has_room(self, body: bytearray, size: int) -> bool:
         """Make the body's buffer hold ``size`` more bytes; False: the budget for bodies in flight

@@ -248,7 +248,7 @@ class Mirroring:
     # --- events ---------------------------------------------------------------------------------
 
     def _changed(self, path: str, is_directory: bool) -> None:
-        name = posixpath.basename(path)
+        name = path.rpartition("/")[2]
         if name == HOME_MARKER:
             path, is_directory = posixpath.dirname(path), True
         ignored = policy.handling(name) is policy.Handling.IGNORE
@@ -281,9 +281,9 @@ class Mirroring:
         paths, lost = self._pending.take()
         if lost:
             self._rescan_all()
-            return
-        self._carry_out(self._symlinks.heed(paths))
-        self._carry_out(self._root_listing.changed(paths))
+        elif paths:
+            self._carry_out(self._symlinks.heed(paths))
+            self._carry_out(self._root_listing.changed(paths))
 
     def _rescan_all(self) -> None:
         self.rescans += 1
@@ -308,6 +308,8 @@ class Mirroring:
 
     def _apply(self, batch: Batch) -> None:
         """Apply a batch to the manifest, and queue those of its symlinks that leave their roots."""
+        if not batch:
+            return
         batch = {p: e for p, e in batch.items() if p != "/" and not policy.is_pseudo_fs(p)}
         links = {p: e for p, e in batch.items() if isinstance(e, SymlinkEntry)}
         fresh = {p for p, e in links.items() if self.manifest.get(p) != e}

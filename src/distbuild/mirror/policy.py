@@ -78,7 +78,8 @@ def handling(name: str) -> Handling:
         return Handling.IGNORE
     if name == GCC_MARK:
         return Handling.WITHHOLD
-    suffix = posixpath.splitext(name)[1]
+    stem, _, suffix = name.rpartition(".")
+    suffix = f".{suffix}" if stem.strip(".") else ""  # as splitext, in less time
     if suffix in _IGNORED_SUFFIXES:
         return Handling.IGNORE
     if suffix.lower() in _WITHHELD_SUFFIXES:

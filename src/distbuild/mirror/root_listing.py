@@ -289,7 +289,8 @@ class RootListing:
         """Forget roots whose directory is gone, but for the last few: a build removes a directory
         and makes it anew. A job that names one of them later has it taken in again."""
         gone = {r.path: r for r in self._place.roots if r.listed is None and _is_followed(r)}
-        self._gone = {p: r for p, r in self._gone.items() if p in gone} | gone
+        if gone or self._gone:
+            self._gone = {p: r for p, r in self._gone.items() if p in gone} | gone
         for path in list(self._gone)[: max(0, len(self._gone) - MAX_GONE_ROOTS)]:
             del self._gone[path]
             self._place.watcher.forget(path)

@@ -66,17 +66,18 @@ def trace(path: str) -> Trace:
     def look(step: str) -> Entry | None:
         try:
             status = disk.lstat(step)
+            if _is_directory(status):
+                entries[step] = DIRECTORY
+                return DIRECTORY
             if disk.is_link(status):
                 entries[step] = link_entry(step, status)
                 return entries[step]
         except OSError:
             return None
-        if not stat.S_ISDIR(status.st_mode):
-            return WITHHELD
-        entries[step] = DIRECTORY
-        return DIRECTORY
+        return WITHHELD
 
-    real = follow_links(path, look, SymlinkEntry, DirectoryEntry, spell=disk.as_on_disk)
+    spell = disk.as_on_disk if WINDOWS else None
+    real = follow_links(path, look, SymlinkEntry, DirectoryEntry, spell=spell)
     return Trace(entries, real, is_directory=real == "/" or real in entries)
 
 
@@ -138,8 +139,12 @@ def standing(path: str) -> tuple[int, int] | None:
         status = disk.lstat(path)
     except OSError:
         return None
-    is_directory = stat.S_ISDIR(status.st_mode) and not disk.is_link(status)
-    return (status.st_dev, status.st_ino) if is_directory else None
+    return (status.st_dev, status.st_ino) if _is_directory(status) else None
+
+
+def _is_directory(status: os.stat_result) -> bool:
+    """Whether a status of ``lstat`` is that of a directory and not of a link to one."""
+    return stat.S_ISDIR(status.st_mode) and not (WINDOWS and disk.is_link(status))
 
 
 def destination(path: str) -> tuple[int, int] | None:

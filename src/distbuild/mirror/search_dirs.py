@@ -50,13 +50,10 @@ class SearchDirs:
             now = identity(spelled)
             real = self._real.get(spelled)
             has_moved = real is not None and now is not None and standing(real) != now
-            if has_moved or self._seen.get(spelled, ()) != now or self._strayed(spelled):
+            if has_moved or self._seen.get(spelled, ()) != now:
                 yield spelled, now
-
-    def _strayed(self, spelled: str) -> bool:
-        """Whether the components of an absent one have changed."""
-        way = self._nowhere.get(spelled)
-        return way is not None and trace(spelled).entries != way
+            elif (way := self._nowhere.get(spelled)) is not None and trace(spelled).entries != way:
+                yield spelled, now  # the components of an absent one have changed
 
     def note(self, spelled: str, now: tuple[int, int] | None) -> None:
         """Record a directory, about to be added, with its identity ``now``."""
@@ -101,7 +98,9 @@ class SearchDirs:
 
     def forget_absent(self, most: int) -> list[str]:
         """Forget absent directories beyond ``most``, the oldest first; returns them as spelled."""
-        gone = list(self._absent)[: max(0, len(self._absent) - most)]
+        if len(self._absent) <= most:
+            return []
+        gone = list(self._absent)[: len(self._absent) - most]
         self._forget(gone)
         return gone
 

@@ -189,13 +189,16 @@ class Symlinks:
                 moved.append(path)
             elif path in self._alone:
                 unseen.append(path)
-        yield from self.release(released)
-        # A dangling link that was removed must not lead to a target created later. A link with a
-        # new path to the same target must be updated: its old path may lead elsewhere later.
-        now = {path: self._place.scanner.entry(path) for path in unseen}
-        yield {path: entry for path, entry in now.items() if entry != get(path)}
-        self._queued.update(dict.fromkeys(moved))
-        yield from self.follow_queued()
+        if released:
+            yield from self.release(released)
+        if unseen:
+            # A dangling link that was removed must not lead to a target created later. A link with
+            # a new path to the same target must be updated: its old path may lead elsewhere later.
+            now = {path: self._place.scanner.entry(path) for path in unseen}
+            yield {path: entry for path, entry in now.items() if entry != get(path)}
+        if moved:
+            self._queued.update(dict.fromkeys(moved))
+            yield from self.follow_queued()
         unwatched = list(filter(self._is_reached, self._loose.unwatched()))
         if unwatched:
             yield from self._read_again(unwatched)

@@ -91,17 +91,18 @@ def unpack_output(blob: Blob) -> bytes:
         checked = zstandard.get_frame_parameters(blob.data).has_checksum
     except zstandard.ZstdError as error:
         raise ProtocolError(f"a blob that cannot be unpacked: {error}") from error
-    return _expand(blob) if checked else unpack(blob)
+    return plain_of(blob.data, blob.size, MAX_BLOB_BYTES) if checked else unpack(blob)
 
 
-def unpack_parts(blob: Blob) -> Iterator[bytes]:
+def unpack_parts(blob: Blob) -> Iterable[bytes]:
     """As ``unpack_output``, in pieces: a large output takes the memory of one piece.
 
     Raises ProtocolError, also after the last piece: the caller must then discard all pieces.
     """
-    if blob.size <= PIECE_BYTES:
-        yield unpack_output(blob)
-        return
+    return (unpack_output(blob),) if blob.size <= PIECE_BYTES else _pieces(blob)
+
+
+def _pieces(blob: Blob) -> Iterator[bytes]:
     if blob.size > MAX_BLOB_BYTES:
         raise ProtocolError(f"{blob.size} bytes in one frame is more than is taken")
     try:
@@ -145,14 +146,10 @@ def unpack(blob: Blob) -> bytes:
 
     Uses no more memory than the blob's size, whatever its frame says.
     """
-    data = _expand(blob)
+    data = plain_of(blob.data, blob.size, MAX_BLOB_BYTES)
     if hashlib.sha256(data).digest() != blob.digest:
         raise ProtocolError("a blob of other content than it says")
     return data
-
-
-def _expand(blob: Blob) -> bytes:
-    return plain_of(blob.data, blob.size, MAX_BLOB_BYTES)
 
 
 def plain_of(data: bytes, size: int, most: int) -> bytes:

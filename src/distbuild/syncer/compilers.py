@@ -133,7 +133,7 @@ class Compilers:
             return Search((), None)
         probe = tuple(toolchain.search_probe(command))
         # The working directory matters only if the probe's arguments may have a relative path.
-        where = command.cwd if any(_NAMES_DIRECTORY.search(word) for word in probe) else "/"
+        where = command.cwd if _NAMES_DIRECTORY.search("\0".join(probe)) else "/"
         key = (driver, probe, where)
         with self._lock:
             known = self._search.get(key)

@@ -133,7 +133,8 @@ class Preparer:
         text = self._text(source, command)
         if isinstance(text, Local):
             return text
-        searched = _searched(command, env, (source, *text.beside), own)
+        beside = text.beside
+        searched = _searched(command, env, (source, *beside), own)
         if obstacle := self._require(command, searched, own):
             return obstacle
         odd, asks_by_macro = self._odd(text, posixpath.dirname(source), searched)
@@ -149,7 +150,7 @@ class Preparer:
             env=env,
             toolchain=known.identity.digest_for(command.language),
             generation=generation,
-            files=(file, *_travelling(text.beside)),
+            files=(file, *_travelling(beside)),
             search_dirs=searched,
             builtin_dirs=own.dirs,
             implicit_include=own.implicit_include,
@@ -187,7 +188,7 @@ class Preparer:
         self._want_withheld(named)
         manifest = self._mirroring.manifest
         # Another job may have mirrored them since ``settle``.
-        if any(manifest.has_newer(path, generation) for path in named):
+        if named and any(manifest.has_newer(path, generation) for path in named):
             return manifest.generation
         return generation
 
@@ -247,9 +248,11 @@ class Preparer:
 
     def _may_take_precompiled(self, command: CompileCommand, searched: tuple[str, ...]) -> bool:
         """Whether a mirrored precompiled header is below a directory that this command searches."""
+        manifest = self._mirroring.manifest
+        if not manifest.precompiled:
+            return False
         if command.family is not Family.GCC or command.needs_original_paths:
             return False
-        manifest = self._mirroring.manifest
         held = [p for p in tuple(manifest.precompiled) if isinstance(manifest.get(p), FileEntry)]
         tops = tuple(disk.realpath(d).rstrip("/") + "/" for d in searched) if held else ()
         return any(path.startswith(tops) for path in held)

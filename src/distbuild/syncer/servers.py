@@ -23,6 +23,7 @@ MAX_SOCKET_BODY_BYTES = 32 * 1024 * 1024
 PATIENCE_S = 60.0
 #: Few, see ``Front.threads``; one of them never runs a wrapper's request, see ``Front.guests``.
 NETWORK_THREADS = 3
+LOCAL_THREADS = 3
 
 #: Starts the syncer; returns its service and a callback to run at the end.
 Start = Callable[[threading.Event], tuple[Service, Callable[[], None]]]
@@ -64,7 +65,7 @@ def _network(config: Config, credentials: Credentials, gate: Gate) -> Front:
         # Network clients, even without a token, cannot use up the wrappers' share of descriptors.
         max_connections=_raise_limit() // 2,
         patience_s=PATIENCE_S,
-        foreign_threads=sys.maxsize,
+        foreign_threads=LOCAL_THREADS,
     )
 
 
@@ -76,7 +77,7 @@ def _local(home: Home) -> Front:
     return Front(
         listen_unix(home.socket),
         Plain,
-        threads=3,
+        threads=LOCAL_THREADS,
         admits=lambda _: True,
         max_body=MAX_SOCKET_BODY_BYTES,
         max_connections=sys.maxsize,

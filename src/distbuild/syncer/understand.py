@@ -95,7 +95,7 @@ def _parsed(
 ) -> tuple[tuple[str, ...], CompileCommand | Local]:
     """The arguments that were parsed, and the parsed command."""
     argv = spoken(submission)
-    obstacle = probe.environment_obstacle(dict(submission.env))
+    obstacle = probe.environment_obstacle(submission.env)
     if obstacle is not None:
         return argv, obstacle
     command = recall.parse(argv, submission.cwd, _read_response, _cl_family(submission, compilers))

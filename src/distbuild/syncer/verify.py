@@ -90,12 +90,13 @@ class Judge:
         self, task: Task, result: ResultRequest, inputs: Inputs, own: dict[str, FileEntry]
     ) -> Verdict | Local:
         findings = self._examine(task, inputs, own)
-        if obstacle := _obstacle(findings):
-            return obstacle
-        if findings.in_doubt():
-            return self._mend(task, findings, inputs)
-        if self._covered_more(task, findings, inputs):
-            return Verdict.AGAIN_WITH_MORE
+        if findings is not None:
+            if obstacle := _obstacle(findings):
+                return obstacle
+            if findings.in_doubt():
+                return self._mend(task, findings, inputs)
+            if self._covered_more(task, findings, inputs):
+                return Verdict.AGAIN_WITH_MORE
         return self._judge_assembled(task, result, own) if result.assembled else Verdict.STANDS
 
     def _judge_assembled(
@@ -152,16 +153,20 @@ class Judge:
             covered |= cover_asked(self._mirroring, self._texts, task, inputs.items(), partly)
         return covered
 
-    def _examine(self, task: Task, inputs: Inputs, own: dict[str, FileEntry]) -> evidence.Findings:
+    def _examine(
+        self, task: Task, inputs: Inputs, own: dict[str, FileEntry]
+    ) -> evidence.Findings | None:
+        """The problems with the inputs; None: all inputs are known to be right, and nothing else
+        may matter."""
         manifest = self._mirroring.manifest
-        headers = evidence.unseen_precompiled(task, self._mirroring.manifest)
+        headers = evidence.unseen_precompiled(task, manifest)
         shallow = self._shallow_searched(task)
-        all_shallow = frozenset(self._mirroring.roots.shallow())
         # clang identifies files by inode; a worker's tree has no hard links.
         twins = self._scanner.twins() if task.command.family.is_clang else {}
         is_asking = bool(headers or shallow or twins) or task.asks_by_macro
         if not is_asking and self._proved.knows(inputs, task.files, manifest):
-            return evidence.Findings()
+            return None
+        all_shallow = frozenset(self._mirroring.roots.shallow())
         rest = self._proved.rest(inputs, {f.path for f in task.files}, manifest, all_shallow)
         findings = self._compared(rest, own)
         if headers:
