@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from distbuild.command.model import CompileCommand, Family
+from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.farm.executor import Task
 from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES, Manifest
 from distbuild.protocol.codec import mark, unpack_inputs, unpack_marks
@@ -53,6 +53,14 @@ class Findings(msgspec.Struct):
     def in_doubt(self) -> bool:
         """Whether the job has to run again."""
         return bool(self.stale or self.withheld or self.shadowing)
+
+    def obstacle(self) -> Local | None:
+        """The reason why only the local compiler can do it; None: none."""
+        if self.twin:
+            return Local(LocalReason.HARD_LINKS, self.twin)
+        if self.precompiled:
+            return Local(LocalReason.PRECOMPILED_HEADER, self.precompiled)
+        return None
 
 
 def examine(

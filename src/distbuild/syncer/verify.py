@@ -91,7 +91,7 @@ class Judge:
     ) -> Verdict | Local:
         findings = self._examine(task, inputs, own)
         if findings is not None:
-            if obstacle := _obstacle(findings):
+            if obstacle := findings.obstacle():
                 return obstacle
             if findings.in_doubt():
                 return self._mend(task, findings, inputs)
@@ -358,15 +358,6 @@ class Judge:
         except OSError:
             return None
         return None
-
-
-def _obstacle(findings: evidence.Findings) -> Local | None:
-    """The reason why only the local compiler can do it; None: none."""
-    if findings.twin:
-        return Local(LocalReason.HARD_LINKS, findings.twin)
-    if findings.precompiled:
-        return Local(LocalReason.PRECOMPILED_HEADER, findings.precompiled)
-    return None
 
 
 def _again(*, with_more: bool) -> Verdict:
