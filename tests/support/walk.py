@@ -23,7 +23,16 @@ NAMES = ("x.h", "y.h", "z.h")
 #: Names whose content is not mirrored, or that are not mirrored at all.
 ODD_NAMES = ("t.tmp", "t.txt", "t.o")
 SOURCES = ("src/m.c", "src/n.c", "src/sub/o.c")
-WITH_OWN_LIST = ("-MD", "-MD", "-MD -MP", "-MD -MT target", "-MD -MF out/deps.mk", "-MD -MQ $x")
+WITH_OWN_LIST = (
+    "-MD",
+    "-MD",
+    "-MD -MP",
+    "-MD -MT target",
+    "-MD -MF out/deps.mk",
+    "-MMD",
+    "-MMD -MP",
+    "-MD -MQ $x",
+)
 _DEPTH = "#if __INCLUDE_LEVEL__ < 6\n{0}#endif\n"
 
 
@@ -45,9 +54,9 @@ def _operand(random_: random.Random) -> str:
     kind = random_.random()
     if kind < 0.04:
         name = random_.choice(ODD_NAMES)
-    elif kind < 0.08:
+    elif kind < 0.14:
         name = "../" + random_.choice(("", "a/", "sub/")) + name
-    elif kind < 0.10:
+    elif kind < 0.16:
         name = random_.choice(("./", "sub/../", ".//")) + name
     return name
 

@@ -23,6 +23,10 @@ from distbuild.system import disk
 MAX_TEXTS = 100_000
 
 
+#: Headers there make no time and no test of parts of names.
+SYSTEM = ("/usr/include/", "/usr/lib/")
+
+
 class NotKept(Exception):
     """The reason why a result is not kept, for the status."""
 
@@ -70,7 +74,8 @@ class SearchedNames:
         if len(self._texts) >= MAX_TEXTS:
             self._texts.clear()
         name = sys.intern(os.fsdecode(path))
-        found = lookups(_read(name, digest), is_unusual)
+        of_system = name.startswith(SYSTEM)
+        found = lookups(_read(name, digest), is_unusual, of_system=of_system)
         directory, _, own = name.rpartition("/")
         searched = map(posixpath.basename, found.operands)
         names = frozenset(map(sys.intern, (own, *searched)))
