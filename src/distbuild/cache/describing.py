@@ -145,22 +145,20 @@ class Describer:
     ) -> bool:
         """Whether gcc may have skipped a file with the content of another that is read once, by
         its time."""
-        once = [text for text in texts if text.looks.is_once]
-        if not once and not any(text.looks.makes_once for text in texts):
+        manifest = self._mirroring.manifest
+        # The content of a source is mostly not in the manifest.
+        own = {t.path for t in texts if not isinstance(manifest.get(t.path), FileEntry)}
+        copied = [t for t in texts if t.path in own or manifest.has_copies(t.digest)]
+        if not any(text.looks.makes_once for text in texts):
+            copied = [text for text in copied if text.looks.is_once]
+        elif not any(text.looks.is_once or text.looks.imports for text in texts):
             return False
-        every = any(text.looks.makes_once for text in texts)
-        checked = texts if every else once
-        manifest, places = self._mirroring.manifest, {*search.directories, *around}
-        operands: dict[str, None] | None = None
-        linked = self._candidates.linked(search)
-        for text in checked:
-            for copy in manifest.paths_of(text.digest) - {text.path}:
-                if operands is None:
-                    operands = dict.fromkeys(o for t in texts for o in t.looks.operands)
-                    operands.update(dict.fromkeys(search.names))
-                if copy.startswith(linked) or _is_found(copy, operands, places):
-                    return True
-        return False
+        copies = [c for text in copied for c in manifest.paths_of(text.digest) - {text.path}]
+        if not copies:
+            return False
+        places, linked = {*search.directories, *around}, self._candidates.linked(search)
+        operands = {*search.names, *(o for text in texts for o in text.looks.operands)}
+        return any(c.startswith(linked) or _is_found(c, operands, places) for c in copies)
 
     def is_beyond_us(self, task: Task, variant: Variant) -> bool:
         """Whether a compile now may depend on more than the variant knows."""

@@ -31,8 +31,9 @@ class Lookups(msgspec.Struct, frozen=True):
     is_dated: bool = False
     #: gcc may skip a second file that has the same content and time, for this text is read once.
     is_once: bool = False
-    #: The same for every text that is read with it.
+    #: The same for texts that are read with it: it imports files, or has pragmas in macros.
     makes_once: bool = False
+    imports: bool = False
     #: It names other files as the places of its lines, which gcc shows in messages.
     is_placed: bool = False
     #: Its words that are parts of ``_MADE``.
@@ -151,6 +152,7 @@ def _lookups(text: bytes, unusual: Callable[[str], bool], parts: frozenset[bytes
         tuple(macros),
         is_dated=any(name in text for name in _DATES),
         is_once=b"once" in text,
+        imports=imports,
         makes_once=imports or b"_Pragma" in text,
         is_placed=patterns.placed.search(text) is not None,
         parts=parts,
@@ -179,7 +181,8 @@ def parts_of(text: bytes) -> frozenset[bytes]:
 
 def may_make(parts: Collection[bytes]) -> bool:
     """Whether ``##`` can make a name of these words that means more than a plain name."""
-    return any(_is_made(name, parts, MAX_PARTS) for name in _MADE)
+    known = frozenset(parts)
+    return any(_is_made(name, known - {name}, MAX_PARTS) for name in _MADE)
 
 
 def _is_made(rest: bytes, parts: Collection[bytes], most: int) -> bool:

@@ -22,7 +22,7 @@ import msgspec
 from distbuild.cache.describing import Describer
 from distbuild.cache.lookups import is_plain_word
 from distbuild.cache.searched_names import NotKept
-from distbuild.cache.storage import Storage
+from distbuild.cache.storage import Storage, Stored, stamp_of
 from distbuild.cache.variants import (
     Candidates,
     InputPair,
@@ -53,6 +53,9 @@ MAX_KNOWN = 5_000
 MAX_SHARED = 200_000
 #: Bytes of results that wait to be kept; above it results are not kept.
 MAX_WAITING_BYTES = 64 * 1024 * 1024
+#: Results are kept together with those that come so soon after them (seconds): a transaction costs
+#: as much as a result.
+GATHER_S = 0.1
 #: The name under which a result of the cache is shown instead of a worker's.
 SHOWN = "cache"
 #: Options after which texts cannot be read as they are here. A traditional preprocessor makes one
@@ -210,7 +213,7 @@ class ObjectCache:
                 continue
             if self._describer.is_beyond_us(task, variant):
                 return "not cacheable"
-            body = self._storage.body(key, variant.number)
+            body = self._storage.body(key, variant.number, variant.stamp)
             if body is None:  # evicted, cleared, or damaged
                 self._known.pop(key, None)
                 return "evicted"
@@ -224,9 +227,14 @@ class ObjectCache:
         if known is None:
             if len(self._shared) >= MAX_SHARED:
                 self._shared.clear()
-            known = [unpacked(s.number, s.about, self._shared) for s in self._storage.find(key)]
+            known = [self._unpacked(stored) for stored in self._storage.find(key)]
             self._remember(key, known)
         return known
+
+    def _unpacked(self, stored: Stored) -> Variant:
+        variant = unpacked(stored.number, stored.about, self._shared)
+        variant.stamp = stamp_of(stored.about)
+        return variant
 
     def _remember(self, key: bytes, variants: list[Variant]) -> None:
         if len(self._known) >= MAX_KNOWN:
@@ -241,6 +249,7 @@ class ObjectCache:
             with self._changed:
                 self._is_busy = False
                 self._changed.wait_for(lambda: self._waiting or self._is_stopping)
+                self._changed.wait_for(lambda: self._is_stopping, GATHER_S)
                 batch = list(self._waiting)
                 self._waiting.clear()
                 self._waiting_bytes = 0
@@ -274,7 +283,7 @@ class ObjectCache:
         variant.number = self._storage.add(waiting.key, about, msgspec.msgpack.encode(body))
         if not variant.number:
             raise NotKept("too large")
-        variant.matched = task.generation
+        variant.matched, variant.stamp = task.generation, stamp_of(about)
         self._add(waiting.key, variant)
 
     def _add(self, key: bytes, variant: Variant) -> None:

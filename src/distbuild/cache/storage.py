@@ -134,8 +134,9 @@ class Storage:
             ).fetchall()
         return [Stored(*row) for row in rows]
 
-    def body(self, key: bytes, number: int) -> bytes | None:
-        """A result's body; None: it is gone, or damaged and now dropped."""
+    def body(self, key: bytes, number: int, stamp: bytes) -> bytes | None:
+        """A result's body; None: it is gone, damaged and now dropped, or its description has not
+        this ``stamp_of``: in a file that replaced another one, numbers begin anew."""
         with self._lock:
             row = self._db.execute(
                 "SELECT about, checked, body FROM results JOIN bodies USING (number)"
@@ -145,6 +146,8 @@ class Storage:
             if row is None:
                 return None
             about, checked, body = row
+            if stamp_of(about) != stamp:
+                return None
             if checked == _checksum(key, about, body):
                 self._used.add(number)
                 return bytes(body)
@@ -225,6 +228,11 @@ class Storage:
         self._db.executemany(
             "UPDATE results SET used = ? WHERE number = ?", [(now, number) for number in used]
         )
+
+
+def stamp_of(about: bytes) -> bytes:
+    """A checksum of a description."""
+    return hashlib.blake2b(about, digest_size=_CHECK_BYTES).digest()
 
 
 def _checksum(key: bytes, about: bytes, body: bytes) -> bytes:

@@ -46,6 +46,8 @@ class Variant(msgspec.Struct):
     candidates: int
     #: The last generation for which it was found valid; 0: none of this process.
     matched: int = 0
+    #: The checksum of its description in the storage.
+    stamp: bytes = b""
 
 
 class _Group:
@@ -59,7 +61,7 @@ class _Group:
         self.linked = linked
         #: A sum over the symlinks and what they lead to; 0: there is none.
         self.links = links
-        #: The generation of the last change that may have made another group of it.
+        #: ``Candidates.links_moved`` when it was made.
         self.changed = changed
         self.sums: dict[str, tuple[int, int]] = {}
 
@@ -71,6 +73,31 @@ class Candidates:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._groups: dict[tuple[str, ...], _Group] = {}
+        # The parts of all symlinks' targets, and the generation of the symlinks that they are of.
+        self._targets: tuple[int, frozenset[str]] = (-1, frozenset())
+        # ``links_moved``, and the generation of the names that it was found in.
+        self._moved = (-1, 0)
+
+    def links_moved(self) -> int:
+        """The last generation in which a symlink, or a path of a name that is a part of a symlink's
+        target, came, went or changed its kind: before it, links lead where they led since."""
+        index, manifest = self._manifest.index, self._manifest
+        known, changed = self._moved, index.changed
+        if known[0] == changed:
+            return known[1]
+        at, names = self._targets
+        if at != index.links_changed:
+            at = index.links_changed
+            entries = map(manifest.get, set(index.links))
+            targets = (e.target for e in entries if isinstance(e, SymlinkEntry))
+            names = frozenset(os.fsdecode(part) for t in targets for part in t.split(b"/"))
+            if at <= manifest.applied:
+                self._targets = at, names
+        moved = max(map(index.changed_at, names), default=0)
+        moved = max(moved, at)
+        if changed <= manifest.applied:
+            self._moved = changed, moved
+        return moved
 
     def sum(self, search: SearchScope) -> int:
         """The order-free sum over all names, with the symlinks."""
@@ -91,10 +118,6 @@ class Candidates:
         """What symlinks lead to where the compile may find files: directories, which end with a
         slash, and files."""
         return self._group(search.places).linked
-
-    def has_links(self, search: SearchScope) -> bool:
-        """Whether there is a symlink where the compile may find files."""
-        return self._group(search.places).links != 0
 
     def may_find(self, search: SearchScope, path: str) -> bool:
         """Whether a mirrored path is below a directory in which the compile may find files."""
@@ -121,24 +144,19 @@ class Candidates:
 
     def _group(self, places: tuple[str, ...]) -> _Group:
         known = self._groups.get(places)
-        if known is not None and known.changed == self._changed(known.links):
+        moved = self.links_moved()
+        if known is not None and known.changed == moved:
             return known
-        group = self._closed(places)
+        group = self._closed(places, moved)
         if group.changed <= self._manifest.applied:
             if len(self._groups) >= MAX_GROUPS:
                 self._groups.clear()
             self._groups[places] = group
         return group
 
-    def _changed(self, links: int) -> int:
-        """The last change of a symlink; or of anything, since a link's target may be any path."""
-        index = self._manifest.index
-        return index.changed if links else index.links_changed
-
-    def _closed(self, places: tuple[str, ...]) -> _Group:
+    def _closed(self, places: tuple[str, ...], moved: int) -> _Group:
         """The places, with the directories to which symlinks below them lead."""
         manifest = self._manifest
-        changed = (self._changed(0), self._changed(1))
         tops = dict.fromkeys(place.rstrip("/") + "/" for place in places)
         links, linked = dict[str, str](), dict[str, None]()
         left = set(manifest.index.links)
@@ -159,7 +177,7 @@ class Candidates:
                 elif real is not None:
                     linked[real] = None
         total = _digest(links[link] for link in sorted(links)) if links else 0
-        return _Group(tuple(tops), tuple(linked), total, changed[1] if links else changed[0])
+        return _Group(tuple(tops), tuple(linked), total, moved)
 
 
 def _digest(parts: Iterable[str]) -> int:
@@ -211,12 +229,10 @@ def is_settled(
 ) -> bool:
     """Whether nothing that the variant depends on changed after ``generation``."""
     index = manifest.index
-    if index.links_changed > generation or not _is_unchanged(variant, manifest, generation):
+    if candidates.links_moved() > generation or not _is_unchanged(variant, manifest, generation):
         return False
     if index.changed <= generation:
         return True
-    if candidates.has_links(variant.search):
-        return False  # the change may be at a link's target
     return all(
         index.changed_at(name + suffix) <= generation
         for name in variant.search.names

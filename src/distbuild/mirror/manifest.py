@@ -290,6 +290,10 @@ class Manifest:
         """The files with this content."""
         return frozenset(self._holders.get(digest, ()))
 
+    def has_copies(self, digest: bytes) -> bool:
+        """Whether several files have this content."""
+        return len(self._holders.get(digest, ())) > 1
+
     def names(self, directory: str) -> frozenset[str]:
         """The names directly in a directory; empty if it has none or does not exist."""
         return frozenset(self._names.get(directory, ()))

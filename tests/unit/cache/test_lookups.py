@@ -83,6 +83,7 @@ def test_the_values_of_an_included_macro(text: bytes, values: tuple[str, ...] | 
         (b"P(TI, ME)", False),
         (b"_ + _ + T + I + M + E", False),
         (b"__TIME__", False),
+        (b"__has_include", False),
     ],
 )
 def test_names_that_may_be_made_of_parts(text: bytes, is_made: bool) -> None:

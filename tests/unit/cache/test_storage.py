@@ -10,10 +10,26 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.cache.storage import VERSION, Storage
+from distbuild.cache.storage import VERSION, Storage, stamp_of
 
 SRC = Path(__file__).parents[3] / "src"
 LARGE = 10**9
+
+
+def body_of(storage: Storage, key: bytes, number: int) -> bytes | None:
+    """A result's body, by its description as it is found."""
+    stamps = {stored.number: stamp_of(stored.about) for stored in storage.find(key)}
+    return storage.body(key, number, stamps.get(number, b""))
+
+
+def test_a_number_of_another_file_is_not_taken_for_a_result(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "objects", LARGE)
+    number = storage.add(b"key", b"first", b"1")
+    storage.renew()
+    assert storage.add(b"key", b"second", b"2") == number
+    assert storage.body(b"key", number, stamp_of(b"first")) is None
+    assert storage.body(b"key", number, stamp_of(b"second")) == b"2"
+    storage.close()
 
 
 def test_a_result_is_found_again_also_in_a_new_process(tmp_path: Path) -> None:
@@ -23,10 +39,10 @@ def test_a_result_is_found_again_also_in_a_new_process(tmp_path: Path) -> None:
         second = storage.add(b"key", b"second", b"2" * 100)
     for known in (storage, Storage(tmp_path / "objects", LARGE)):
         assert [s.about for s in known.find(b"key")] == [b"second", b"first"]
-        assert known.body(b"key", first) == b"1" * 100
-        assert known.body(b"key", second) == b"2" * 100
+        assert body_of(known, b"key", first) == b"1" * 100
+        assert body_of(known, b"key", second) == b"2" * 100
         assert known.find(b"other") == []
-        assert known.body(b"other", first) is None
+        assert body_of(known, b"other", first) is None
         assert known.counts()["results"] == 2
         assert known.counts()["bytes"] == 211
         known.close()
@@ -43,10 +59,10 @@ def test_what_was_not_used_for_the_longest_goes_first(
         now[0] += 1
         numbers.append(storage.add(b"%d" % n, b"", b"x" * 480))
     now[0] += 1
-    assert storage.body(b"0", numbers[0]) is not None
+    assert body_of(storage, b"0", numbers[0]) is not None
     assert storage.add(b"new", b"", b"x" * 480)
-    assert storage.body(b"0", numbers[0]) is not None
-    assert storage.body(b"1", numbers[1]) is None
+    assert body_of(storage, b"0", numbers[0]) is not None
+    assert body_of(storage, b"1", numbers[1]) is None
     assert storage.counts()["bytes"] <= 10_000
     assert storage.evicted == 2
     assert storage.add(b"large", b"", b"x" * 600) == 0
@@ -71,7 +87,7 @@ def test_a_file_that_is_no_database_is_replaced(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "objects", LARGE)
     assert storage.damaged == 1
     number = storage.add(b"key", b"", b"body")
-    assert storage.body(b"key", number) == b"body"
+    assert body_of(storage, b"key", number) == b"body"
     storage.close()
 
 
@@ -79,7 +95,7 @@ def test_everything_can_be_removed(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "objects", LARGE)
     number = storage.add(b"key", b"", b"body")
     storage.clear()
-    assert (storage.find(b"key"), storage.body(b"key", number)) == ([], None)
+    assert (storage.find(b"key"), body_of(storage, b"key", number)) == ([], None)
     assert storage.counts()["bytes"] == 0
     storage.close()
 
@@ -100,7 +116,7 @@ def test_no_flipped_byte_gives_another_body(tmp_path: Path) -> None:
         try:
             for key, body in bodies.items():
                 for stored in storage.find(key):
-                    found = storage.body(key, stored.number)
+                    found = body_of(storage, key, stored.number)
                     assert found in (None, body)
                     seen += found is None or stored.about != b"about " + key
         except (sqlite3.DatabaseError, ValueError, TypeError):
@@ -143,7 +159,7 @@ def test_a_killed_process_leaves_right_results(tmp_path: Path) -> None:
     for n in range(5):
         for key in (b"%d" % (n * 10**6 + i) for i in range(300)):
             for stored in storage.find(key):
-                assert storage.body(key, stored.number) == (key + b" ") * 2000
+                assert body_of(storage, key, stored.number) == (key + b" ") * 2000
     storage.close()
 
 
@@ -155,5 +171,5 @@ def test_a_full_disk_is_an_error_and_later_none(tmp_path: Path) -> None:
     storage._db.execute("PRAGMA max_page_count = 20000")
     with storage.batch():
         number = storage.add(b"key", b"", b"body")
-    assert storage.body(b"key", number) == b"body"
+    assert body_of(storage, b"key", number) == b"body"
     storage.close()
