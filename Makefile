@@ -14,6 +14,9 @@ TEST_PROCESSES ?= 4
 # How many examples property tests try: tests/conftest.py has the profiles.
 THOROUGHLY := --hypothesis-profile thorough
 PARALLEL := -n $(TEST_PROCESSES) --dist loadfile
+# Unit tests compute: more processes than cores only import everything more often.
+COMPUTING := -n $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < $(TEST_PROCESSES) ? n : $(TEST_PROCESSES)))) \
+	--dist loadfile
 # Otherwise each process rewrites the asserts of all tests anew, which takes seconds.
 unexport PYTHONDONTWRITEBYTECODE
 QUIETLY := -q -o console_output_style=classic -p tests.support.summary
@@ -61,7 +64,7 @@ test-all: $(DEV_STAMP) exe ## these and the exhaustive ones, with more random ex
 	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) $(THOROUGHLY) -m "$(ALL)" $(TESTS)
 
 unit: $(DEV_STAMP) ## unit and property tests that run no other program
-	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "$(UNIT)" tests/unit tests/property
+	@$(PYTHON) -m pytest $(QUIETLY) $(COMPUTING) -m "$(UNIT)" tests/unit tests/property
 
 e2e: $(DEV_STAMP) exe ## tests with real compilers, a syncer and workers, hostile ones too
 	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "$(QUICK)" tests/e2e tests/security

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.chosen import VARIABLE, choose
 from tests.support.seed import locked
@@ -21,7 +21,12 @@ GRACE_S = 30.0
 #: The number of examples of a property test, by hypothesis's profiles: `make unit` and `make test`
 #: take the first, `make test-all` the second, each round of `make fuzz` the third.
 for _profile, _examples in (("quick", 20), ("thorough", 100), ("fuzz", 200)):
-    settings.register_profile(_profile, max_examples=_examples, deadline=None)
+    settings.register_profile(
+        _profile,
+        max_examples=_examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],  # a machine may do other things
+    )
 settings.load_profile("quick")
 GEN_CERTS = Path(__file__).parents[1] / "src" / "certs" / "gen_self_signed_certs.sh"
 

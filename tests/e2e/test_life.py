@@ -161,6 +161,7 @@ def test_a_stopped_syncer_leaves_the_compile_to_the_wrapper(
             assert started.syncer.stop() == 0
             assert process.wait() == 0
             assert b"syncer_stopping" in process.stderr.read()
+            signal_compilers(signal.SIGCONT)
         done = started.run(ARGV, project)
         assert "no syncer at" in one_line(done)
         assert (project / "x.o").exists()

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distbuild.http.site import HELD, TRANSITIONS
 from distbuild.http.transport import server_context
 from distbuild.protocol.errors import IllegalTransition
+from tests.support.examples import examples
 from tests.support.stepped_server import (
     MAX_BODY,
     Peer,
@@ -156,6 +157,7 @@ def test_any_two_events(served: SteppedServer, first: str) -> None:
         play(served, [first, second])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("first", ["later", "large", "stranger, large"])
 def test_any_three_events_during_a_response(
     make: Callable[[str], SteppedServer], first: str
@@ -165,7 +167,7 @@ def test_any_three_events_during_a_response(
         play(served, [first, *rest])
 
 
-@settings(max_examples=200, deadline=None)
+@examples(2)
 @given(names=st.lists(st.sampled_from(list(EVENTS)), max_size=12))
 def test_any_events(served: SteppedServer, names: list[str]) -> None:
     play(served, names)
@@ -201,7 +203,7 @@ def test_a_second_response_is_an_illegal_transition_and_ends_the_connection(
     assert served.left() == []
 
 
-@settings(max_examples=60, deadline=None)
+@examples(0.6)
 @given(
     steps=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(list(EVENTS))), max_size=15),
 )

@@ -12,8 +12,6 @@ from distbuild.wrapper.local import ADVICE
 from tests.support.cluster import EXECUTABLE, Cluster, Done, run_here, wait_until
 from tests.support.objects import files_below
 
-pytestmark = pytest.mark.timeout(180)
-
 COUNT, JOBS = 20, 8
 SILENT = (
     "dist_build: compiled locally: the syncer has said nothing for 10 s: it is stopped, or stuck"

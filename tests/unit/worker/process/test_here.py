@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.worker.process import here, posix_watcher
+from distbuild.worker.process import posix, posix_watcher
 from distbuild.worker.process.here import REPORT, Cancellation, Completed
 from tests.unit.worker.fakes import ends, run
 
@@ -51,7 +51,7 @@ def test_large_output_on_both_pipes_does_not_block(cancellation: Cancellation) -
 def test_output_without_end_is_stopped(
     cancellation: Cancellation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(here, "MAX_OUTPUT_BYTES", 1_000_000)
+    monkeypatch.setattr(posix, "MAX_OUTPUT_BYTES", 1_000_000)
     assert shell("yes", cancellation).stopped == "output"
 
 

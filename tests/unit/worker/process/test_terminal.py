@@ -10,7 +10,7 @@ import pytest
 
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Terminal, Window
-from distbuild.worker.process import here
+from distbuild.worker.process import posix
 from distbuild.worker.process.here import REPORT, Cancellation, Completed
 from tests.unit.worker.fakes import ends, run
 
@@ -33,12 +33,12 @@ def cancellation() -> Iterator[Cancellation]:
 
 
 def shell(script: str, cancellation: Cancellation, screen: Terminal = SCREEN) -> Completed:
-    return run([b"/bin/sh", b"-c", script.encode()], b"/", ENV, cancellation, 20.0, screen)
+    return run([b"/bin/sh", b"-c", script.encode()], b"/", ENV, cancellation, 300.0, screen)
 
 
 def python(script: bytes, cancellation: Cancellation, screen: Terminal = SCREEN) -> Completed:
     argv = [os.fsencode(sys.executable), b"-I", b"-S", b"-c", script, REPORT]
-    return run(argv, b"/", ENV, cancellation, 20.0, screen)
+    return run(argv, b"/", ENV, cancellation, 300.0, screen)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_program_on_a_terminal_can_be_cancelled(cancellation: Cancellation) ->
 def test_output_without_end_is_stopped(
     cancellation: Cancellation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(here, "MAX_OUTPUT_BYTES", 100_000)
+    monkeypatch.setattr(posix, "MAX_OUTPUT_BYTES", 100_000)
     assert shell("yes >&2", cancellation).stopped == "output"
 
 
