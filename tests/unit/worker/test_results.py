@@ -1,5 +1,4 @@
 import queue
-import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -95,10 +94,16 @@ def test_a_result_larger_than_a_batch_goes_alone_and_holds_nobody_up(sending: Se
     assert sending.syncer.wait_batches(2) == [["large"], ["other large"]]
 
 
-def test_a_failing_request_loses_nothing(sending: Sending) -> None:
-    sending.syncer.down.set()
+def test_a_failing_request_loses_nothing(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
+    take, failures = sending.syncer.results, iter(range(3))
+
+    def fail_some(batch: ResultBatch) -> ResultsReply:
+        if next(failures, None) is not None:
+            raise InfrastructureError("syncer down")
+        return take(batch)
+
+    monkeypatch.setattr(sending.syncer, "results", fail_some)
     sending.put(*range(50))
-    threading.Timer(0.02, sending.syncer.down.clear).start()
     gone = {sending.gone.get(timeout=WAIT_S) for _ in range(50)}
     assert gone == {str(number) for number in range(50)}
     assert sorted(sending.delivered(), key=int) == [str(number) for number in range(50)]
