@@ -5,6 +5,7 @@ Counted: the wrapper with all that it starts and waits for, and the resident pro
 """
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,13 +50,14 @@ class Bench:
         self.options, self.cluster, self.ways, self.note = options, cluster, ways, note
         self._load = LoadGenerator(options.work)
 
-    def once(self, way: Way, commands: Sequence[Command]) -> Cost:
+    def once(self, way: Way, commands: Sequence[Command], rest_s: float = 0.0) -> Cost:
         """Compile everything, as in a fresh tree: to remove an object of an earlier round is no
-        part of it."""
+        part of it. What the resident processes do in the ``rest_s`` afterwards is."""
         for command in commands:
             command.object().unlink(missing_ok=True)
         before = cpu_of(way.resident)
         load = self._load.run([c.behind(way.prefix) for c in commands], PARALLEL, way.env)
+        time.sleep(rest_s)
         cpu = load.cpu + cpu_of(way.resident) - before
         files = len(commands)
         return Cost(1000 * cpu / files, 1000 * load.wall / files, load.failed)

@@ -14,6 +14,7 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from distbuild.cache.variants import (
     Candidates,
     InputPair,
     Variant,
+    first_changed,
     is_settled,
     is_valid,
     packed,
@@ -117,6 +119,21 @@ class ObjectCache:
         with self._changed:
             self.misses[why] += 1
         return Lookup(key)
+
+    def explain(self, task: Task) -> str:
+        """Whether ``find`` has a result, and why not: by the latest result of this command."""
+        key = self.key(task)
+        if key is None:
+            return "not cacheable"
+        variants = self._variants(key)
+        if not variants:
+            return "miss: never compiled here"
+        real = functools.cache(lambda: self._describer.real(task))
+        manifest, candidates = self._mirroring.manifest, self._candidates
+        if any(is_valid(v, manifest, candidates, task.generation, real) for v in variants):
+            return "hit"
+        changed = first_changed(variants[0], manifest)
+        return f"miss: {_since(changed)}" if changed else "miss: an include may find another file"
 
     def keep(self, lookup: Lookup, task: Task, result: ResultRequest) -> None:
         """Keep a result that has proved right; costs the caller nothing. ``lookup``: from before
@@ -301,6 +318,15 @@ def _kind(directory: str) -> int:
         return stat.S_IFMT(disk.stat(directory).st_mode)
     except OSError:
         return 0
+
+
+def _since(path: str) -> str:
+    """When a file changed, in words."""
+    try:
+        seconds = max(0, int(time.time() - disk.stat(path).st_mtime))
+    except OSError:
+        return f"{path} is gone"
+    return f"{path} changed, {seconds} s ago"
 
 
 def _size(result: ResultRequest) -> int:

@@ -215,6 +215,15 @@ def is_valid(
     return True
 
 
+def first_changed(variant: Variant, manifest: Manifest) -> str:
+    """The first input that is another now; "": none."""
+    for path, digest in variant.inputs:
+        entry = manifest.get(path)
+        if not isinstance(entry, FileEntry) or entry.digest != digest:
+            return path
+    return ""
+
+
 def _is_unchanged(variant: Variant, manifest: Manifest, since: int) -> bool:
     changed_at = manifest.changed_at
     for path, _ in variant.inputs:

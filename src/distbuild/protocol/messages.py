@@ -161,10 +161,12 @@ class SubmitReply(Message, frozen=True):
 
 
 class ExplainReply(Message, frozen=True):
-    """Whether a command would be distributed; ``reason`` empty: yes."""
+    """Whether a command would be distributed; ``reason`` empty: yes. ``cache``: what the object
+    cache has for it; empty: there is none."""
 
     reason: str = ""
     detail: str = ""
+    cache: str = ""
 
 
 # --- a job, to a worker ------------------------------------------------------------------------

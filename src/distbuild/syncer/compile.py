@@ -169,6 +169,14 @@ class Compiles:
         obstacle = self._executor.obstacle(task.command, known.identity.digest)
         return None if obstacle is None else self._named(obstacle, known, task.command)
 
+    def explain_cache(self, submission: Submission) -> str:
+        """What the object cache has for a command with one source; "": there is no cache."""
+        known = self._preparer.understand(submission)
+        if self._cache is None or isinstance(known, Local):
+            return ""
+        task = self._preparer.prepare(submission, known)
+        return "" if isinstance(task, Local) else self._cache.explain(task)
+
     def compile(self, submission: Submission) -> Generator[OneShot, None, SubmitReply]:
         """Compile as a generator; returns the reply to the wrapper."""
         known = self._preparer.understand(submission)

@@ -85,10 +85,11 @@ class Service:
 
     def explain(self, request: messages.SubmitRequest) -> messages.ExplainReply:
         """Whether a command would be distributed, and why not."""
-        local = self.compiles.explain(_submission(request))
+        submission = _submission(request)
+        local = self.compiles.explain(submission)
         if isinstance(local, Local):
             return messages.ExplainReply(str(local.reason), shown_path(local.detail))
-        return messages.ExplainReply()
+        return messages.ExplainReply(cache=shown_path(self.compiles.explain_cache(submission)))
 
     def install(self) -> Iterator[dict[str, Any]]:
         """Push the mirror's present state to every worker; yields the progress until all that are

@@ -109,7 +109,7 @@ def explain(words: Sequence[str]) -> int:
         return _usage("explain -- COMPILER ARGS...")
     reply = connect().explain(request_of(argv, os.environ, find_terminal()))
     if not reply.reason:
-        print("distributed")
+        print("distributed" + (f"\n  object cache: {reply.cache}" if reply.cache else ""))
         return 0
     detail = f" ({reply.detail})" if reply.detail else ""
     meaning = describe.meaning(reply.reason)
