@@ -24,12 +24,13 @@ PARTS = {
     "option tables": "tests/unit/command/test_tables_real.py",
     "command lines": "tests/differential/test_lines.py tests/differential/test_generated.py",
     "CMake, modules": "tests/e2e/test_modules.py",
+    "#embed": "tests/e2e/test_embed.py",
     "precompiled headers": "tests/e2e/test_precompiled.py",
 }
 XML = "/tmp/results.xml"
 PYTEST = (
     f".venv/bin/python -m pytest -q -p no:cacheprovider -o junit_family=xunit1 --junitxml={XML}"
-    " --timeout 900 --reruns 1 --dist loadfile"
+    " -o timeout_func_only=true --timeout 900 --reruns 1 --dist loadfile"
 ).split()
 
 

@@ -197,8 +197,7 @@ class ObjectCache:
             or command.family.speaks_cl
             or command.guessed
             or command.unlisted_files
-            or command.makes_header  # it has the times of all headers
-            or command.uses_modules
+            or command.makes_ast  # it has the times of all headers
             or any(argument.option.startswith(_RECODING) for argument in command.arguments)
             or not all(map(is_plain_word, command.argv()))
         )

@@ -38,10 +38,10 @@ _REQUESTS = ("-MD", "-MMD")
 _DUMPS = ("-dumpbase", "-dumpdir")
 _WRAPPED_REQUESTS = ("-Wp,-MD", "-Wp,-MMD")
 _COMPILES = ("-c", "-S", "-fsyntax-only")
-#: Roles of files that no dependency file lists.
-_UNLISTED = (Role.UNLISTED_FILE, Role.MODULE_FILE)
 #: gcc's options for modules, of which CMake gives the first three to every C++20 source.
 _OF_MODULES = ("-fmodules-ts", "-fmodule-mapper=", "-fdeps-format=", "-fmodules")
+#: clang's languages of precompiled headers; not those of header units.
+_OF_HEADERS = frozenset("c-header c++-header objective-c-header objective-c++-header".split())
 #: A mapper that is a file, and not a program, socket, address or descriptor ("C++ Module Mapper"
 #: in gcc's manual).
 _MAPPER_FILE = re.compile(r"(?![=<|@])[^?:\n]+")
@@ -97,16 +97,17 @@ def _language(scan: Scan, compiler: str) -> str | Local:
     if len(scan.sources) > 1:
         return Local(LocalReason.SEVERAL_SOURCES, scan.sources[1][0])
     emits = any(a.meaning == "-Xclang" and a.value == EMIT_PCH for a in scan.arguments)
-    if header and named is not None and _makes_pch(scan):
-        return named.removesuffix("-header")
+    if isinstance(language, Local) and named is not None and _makes_pch(scan, named):
+        return named.rpartition("-")[0]
     return Local(LocalReason.UNSUPPORTED_OPTION, EMIT_PCH) if emits and not header else language
 
 
-def _makes_pch(scan: Scan) -> bool:
+def _makes_pch(scan: Scan, named: str) -> bool:
     """Whether the command makes a precompiled header as any output. Two runs of gcc make different
     ones, so only clang's are made by workers."""
-    only_c = scan.last.keys().isdisjoint(("-S", "-fsyntax-only"))
-    return scan.family is Family.CLANG and only_c and bool(scan.last.get("-o"))
+    if scan.family is not Family.CLANG or not scan.last.get("-o"):
+        return False
+    return named in _OF_HEADERS and scan.last.keys().isdisjoint(("-S", "-fsyntax-only"))
 
 
 def _bad_output(scan: Scan) -> Local | None:
@@ -247,9 +248,9 @@ def _command(scan: Scan, compiler: str, cwd: str, language: str) -> CompileComma
         source=source,
         language=language,
         search_dirs=search_dirs(scan.arguments),
-        input_files=scan.values(Role.INPUT_FILE, *_UNLISTED),
+        input_files=scan.values(Role.INPUT_FILE, Role.UNLISTED_FILE),
         tied_by=tied_by or ("the directory /" if _plain(cwd) == "/" else ""),
-        unlisted_files=scan.values(*_UNLISTED),
+        unlisted_files=scan.values(Role.UNLISTED_FILE),
         guessed=tuple(scan.guessed),
         **names,
     )

@@ -149,7 +149,6 @@ class Role(enum.Enum):
     OUTPUT_FILE = "output_file"
     PREFIX_MAP = "prefix_map"  # OLD=NEW
     MODULE_MAPPER = "module_mapper"  # gcc: a file that maps module names to compiled modules
-    MODULE_FILE = "module_file"  # clang: FILE or NAME=FILE, a compiled module; listed nowhere
     SOURCE = "source"  # a positional argument: the translation unit
 
 
@@ -173,17 +172,9 @@ class Argument(msgspec.Struct, frozen=True):
         return self.same_as or self.option
 
     @property
-    def path(self) -> str | None:
-        """The value, if that is a path, without the name of the module that the file has."""
-        if self.value is None or self.role is not Role.MODULE_FILE:
-            return self.value
-        name, equals, file = self.value.partition("=")
-        return file if equals else name
-
-    @property
-    def is_pch(self) -> bool:
-        """Whether an UNLISTED_FILE is a precompiled header; -Xclang passes no other."""
-        return self.meaning in ("-include-pch", "-Xclang")
+    def is_ast(self) -> bool:
+        """Whether an UNLISTED_FILE is a precompiled header or module; -Xclang passes no other."""
+        return self.meaning in ("-include-pch", "-Xclang", "-fmodule-file=")
 
     def tokens(self) -> tuple[str, ...]:
         """The argument as argv words, spelled as in the command."""
@@ -275,18 +266,18 @@ class CompileCommand(msgspec.Struct, frozen=True):
         those, which no dependency file lists."""
         if self.language == MODULE_INTERFACE:
             return True
-        return any(a.role is Role.MODULE_FILE for a in self.arguments)
+        return any(a.meaning == "-fmodule-file=" for a in self.arguments)
 
     @property
-    def precompiled_header(self) -> str:
-        """clang: the precompiled header that it is told to use; "": none."""
-        found = (a.value for a in self.arguments if a.role is Role.UNLISTED_FILE and a.is_pch)
-        return next(found, None) or ""
+    def ast_files(self) -> tuple[str, ...]:
+        """clang: the precompiled headers and modules that the command names as inputs."""
+        found = (a.value for a in self.arguments if a.role is Role.UNLISTED_FILE and a.is_ast)
+        return tuple(filter(None, found))
 
     @property
-    def makes_header(self) -> bool:
-        """Whether the output is a precompiled header."""
-        return names_header_language(self.arguments)
+    def makes_ast(self) -> bool:
+        """Whether an output is a precompiled header or module."""
+        return self.language == MODULE_INTERFACE or names_header_language(self.arguments)
 
     @property
     def needs_original_paths(self) -> bool:

@@ -20,6 +20,7 @@ class ValueForm(enum.Enum):
     JOINED = "joined"  # -std=c99
     SEPARATE = "separate"  # --param name=value
     EITHER = "either"  # -Idir, -I dir
+    NAMED = "named"  # -fmodule-file=name=file: the value follows the second "=", else the first
     ASSIGNED = "assigned"  # -fopt-info-vec=file: a prefix; the value follows the first "=", if any
 
 
@@ -79,7 +80,7 @@ class ScannedOptions(msgspec.Struct):
 
     def values(self, *roles: Role) -> tuple[str, ...]:
         """The values of the options in these roles."""
-        return tuple(a.path for a in self.arguments if a.role in roles and a.path is not None)
+        return tuple(a.value for a in self.arguments if a.role in roles and a.value is not None)
 
     def record(self, option: Option, argument: Argument) -> None:
         """Add an option that was read."""
@@ -94,8 +95,8 @@ class ScannedOptions(msgspec.Struct):
             self.obstacles.append(Local(option.verdict, spelled))
         elif option.verdict is Effect.ORIGINAL_PATHS:
             # Without a name that differs from one command to the next: see ``parse_cache``.
-            is_named = option.role in (Role.MODULE_MAPPER, Role.MODULE_FILE)
-            self.tied_by = self.tied_by or (argument.option if is_named else spelled)
+            is_mapper = option.role is Role.MODULE_MAPPER
+            self.tied_by = self.tied_by or (argument.option if is_mapper else spelled)
 
 
 class OptionTable:
@@ -104,7 +105,7 @@ class OptionTable:
     def __init__(self, rows: tuple[Option, ...], families: tuple[str, ...], family: Family) -> None:
         """``families``: prefixes (-f, -W) whose options without a row are plain and FINE."""
         mine = [row for row in rows if row.only in (None, family)]
-        joined = (ValueForm.JOINED, ValueForm.EITHER, ValueForm.ASSIGNED)
+        joined = (ValueForm.JOINED, ValueForm.EITHER, ValueForm.ASSIGNED, ValueForm.NAMED)
         whole = (ValueForm.FLAG, ValueForm.SEPARATE, ValueForm.EITHER)
         self._exact = {row.spelling: row for row in mine if row.shape in whole}
         self._prefixes = {row.spelling: row for row in mine if row.shape in joined}
@@ -134,6 +135,12 @@ def _specific(row: Option, word: str) -> Option:
         if equals:
             return msgspec.structs.replace(row, spelling=head + "=", shape=ValueForm.JOINED)
         return msgspec.structs.replace(row, spelling=word, shape=ValueForm.FLAG, role=Role.NONE)
+    if row.shape is ValueForm.NAMED:
+        name, equals, _ = rest.partition("=")
+        spelling = row.spelling + (name + equals if equals else "")
+        return msgspec.structs.replace(
+            row, spelling=spelling, shape=ValueForm.JOINED, same_as=row.meaning
+        )
     wide = row.shape is ValueForm.JOINED and not row.spelling.endswith(("=", ","))
     guessed = wide and "=" in rest and isinstance(row.verdict, Effect)
     return msgspec.structs.replace(row, guessed=True) if guessed else row

@@ -112,7 +112,8 @@ class Scanner:
         if not regular:
             return _symlink(path, status) if disk.is_link(status) else None
         too_large = status.st_size > self._max_file_bytes and not asked_for
-        if how is Handling.WITHHOLD or too_large:
+        # An empty file is as cheap by its content, and ``__has_embed`` tells it from others.
+        if (how is Handling.WITHHOLD and status.st_size) or too_large:
             if status.st_nlink > 1 and self._other_names.get(path) != status.st_ino:
                 self._other_names[path] = status.st_ino
                 self._doubled.add(status.st_ino)

@@ -111,25 +111,19 @@ def unseen_precompiled(task: Task, manifest: Manifest) -> list[str]:
     if not manifest.precompiled:
         return []
     command = task.command
-    named = _named(command, manifest)
+    named = {manifest.resolve(command.absolute(name)) for name in command.ast_files}
     finds_all = command.family is Family.GCC and command.needs_original_paths
     return [
         path
         for path in sorted(manifest.precompiled)
-        if not ((finds_all or path == named) and isinstance(manifest.get(path), FileEntry))
+        if not ((finds_all or path in named) and isinstance(manifest.get(path), FileEntry))
         or manifest.is_newer(path, task.generation)
     ]
 
 
-def _named(command: CompileCommand, manifest: Manifest) -> str | None:
-    name = command.precompiled_header
-    return manifest.resolve(command.absolute(name)) if name else None
-
-
 def is_precompiled_refused(command: CompileCommand, stderr: bytes) -> bool:
-    """Whether messages of a failed compile are about the precompiled header that it names."""
-    name = command.precompiled_header
-    return bool(name) and name.encode("utf-8", "surrogateescape") in stderr
+    """Whether a failed compile's messages name its precompiled header or one of its modules."""
+    return any(name.encode("utf-8", "surrogateescape") in stderr for name in command.ast_files)
 
 
 def missed_precompiled(stderr: bytes) -> list[str]:

@@ -66,7 +66,7 @@ COMMANDS = {
         tied_by="-fmodules-ts",
     ),
     "clang++ @units -fmodule-output=x.pcm -c x.cc": _command(
-        Argument("-fmodule-file=", "m=m.pcm", role=Role.MODULE_FILE),
+        Argument("-fmodule-file=m=", "m.pcm", role=Role.UNLISTED_FILE, same_as="-fmodule-file="),
         Argument("-fmodule-output=", "x.pcm", role=OUT),
         C,
         _source("x.cc"),
@@ -76,10 +76,10 @@ COMMANDS = {
         language="c++",
         input_files=("m.pcm",),
         unlisted_files=("m.pcm",),
-        tied_by="-fmodule-file=",
+        tied_by="-fmodule-file=m=m.pcm",
     ),
     "clang++ -fmodule-file=m.pcm -c x.cppm": _command(
-        Argument("-fmodule-file=", "m.pcm", role=Role.MODULE_FILE),
+        Argument("-fmodule-file=", "m.pcm", role=Role.UNLISTED_FILE),
         C,
         _source("x.cppm"),
         family=Family.CLANG,
@@ -88,7 +88,7 @@ COMMANDS = {
         language="c++-module",
         input_files=("m.pcm",),
         unlisted_files=("m.pcm",),
-        tied_by="-fmodule-file=",
+        tied_by="-fmodule-file=m.pcm",
     ),
     "clang++ -x c++-module -c x.c": _command(
         Argument("-x", "c++-module", separate=True),
@@ -124,6 +124,21 @@ COMMANDS = {
         output="h.pch",
         language="c++",
         tied_by="the paths in a precompiled header",
+    ),
+    "clang++ -x c++-module -c x.cc -o x.o -fmodule-output=n.pcm @units": _command(
+        Argument("-x", "c++-module", separate=True),
+        C,
+        _source("x.cc"),
+        Argument("-o", "x.o", separate=True, role=OUT),
+        Argument("-fmodule-output=", "n.pcm", role=OUT),
+        Argument("-fmodule-file=m=", "m.pcm", role=Role.UNLISTED_FILE, same_as="-fmodule-file="),
+        family=Family.CLANG,
+        compiler="clang++",
+        source="x.cc",
+        language="c++-module",
+        input_files=("m.pcm",),
+        unlisted_files=("m.pcm",),
+        tied_by="-fmodule-output=n.pcm",
     ),
     "clang @empty -c x.c": _command(C, _source("x.c"), family=Family.CLANG, compiler="clang"),
     "gcc -fdebug-prefix-map=/=/root -c x.c": _command(
@@ -365,6 +380,12 @@ LOCAL = {
     "g++ -x c++-module -c x.cc": Local(LocalReason.MODULES, "c++-module"),
     "g++ -c x.cppm": Local(LocalReason.MODULES, "x.cppm"),
     "clang++ -x c++-user-header -c x.h": Local(LocalReason.PRECOMPILED_HEADER, "c++-user-header"),
+    "clang++ -fmodule-file=m=/proc/self/m.pcm -c x.cc": Local(
+        LocalReason.SPECIAL_INPUT, "/proc/self/m.pcm"
+    ),
+    "clang++ -x c++-user-header -c x.h -o x.pcm": Local(
+        LocalReason.PRECOMPILED_HEADER, "c++-user-header"
+    ),
     "clang -fmodules -c x.c": Local(LocalReason.MODULES, "-fmodules"),
     "clang -fmodule-map-file=m -c x.c": Local(LocalReason.MODULES, "-fmodule-map-file=m"),
     "gcc -mcpu=native -c x.c": Local(LocalReason.NATIVE_TARGET, "-mcpu=native"),

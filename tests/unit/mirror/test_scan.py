@@ -77,6 +77,7 @@ def test_a_tree_is_what_is_on_disk(base: Path, scanner: Scanner) -> None:
     reads = write(base / "blob.inc", b'.incbin "logo"\n')
     odd = write(base / "caf\udce9 $:<>.h", b"")
     write(base / "a/x.c", b"int x;\n")
+    nothing = write(base / "a/nothing.bin", b"")
     write(base / "a/x.o", b"\x7fELF")
     write(base / "tool", b"\x7fELF\x02\x01\x01\0")
     write(base / "big.h", b"/" * (LIMIT + 1))
@@ -97,6 +98,7 @@ def test_a_tree_is_what_is_on_disk(base: Path, scanner: Scanner) -> None:
         "a": DIRECTORY,
         "a/x.h": file_entry(header),
         "a/x.c": WITHHELD,
+        "a/nothing.bin": file_entry(nothing),
         "run": file_entry(script),
         "blob.inc": file_entry(reads),
         odd.name: file_entry(odd),

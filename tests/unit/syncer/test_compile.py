@@ -242,7 +242,7 @@ def test_a_long_chain_of_placeholders_does_not_end_here(
     compiling: Compiling, is_disturbed: bool
 ) -> None:
     def next_one(n: int) -> Callable[[Task], ResultRequest]:
-        compiling.box.write(f"inc/t{n}.c", "")
+        compiling.box.write(f"inc/t{n}.c", "int t;\n")
         said = f"{compiling.box.base}/inc/t{n}.c:1:2: error: #error dist_build_withheld\n"
         failed = compiling.result(exit_code=1, stderr=said.encode())
         return lambda _: msgspec.structs.replace(failed, disturbed=is_disturbed)
@@ -350,7 +350,7 @@ def test_a_precompiled_header_without_its_header_makes_it_local(
     """gcc takes a.h.gch even where there is no a.h."""
     compiling.executor.blocked = NO_NAMESPACE
     (compiling.box.base / "inc/a.h").unlink()
-    compiling.box.write("inc/a.h" + suffix, "")
+    compiling.box.write("inc/a.h" + suffix, "made")
     answer = compiling.compile(compiling.result(exit_code=1, stderr=MISSING))
     path = f"{compiling.box.base}/inc/a.h{suffix}"
     assert answer == local(LocalReason.PRECOMPILED_HEADER, path)
@@ -360,7 +360,7 @@ def test_without_namespaces_a_precompiled_header_beside_an_input_makes_it_local(
     compiling: Compiling,
 ) -> None:
     compiling.executor.blocked = NO_NAMESPACE
-    compiling.box.write("inc/a.h.gch", "")
+    compiling.box.write("inc/a.h.gch", "made")
     answer = compiling.compile(compiling.result("inc/a.h"))
     path = f"{compiling.box.base}/inc/a.h.gch"
     assert answer == local(LocalReason.PRECOMPILED_HEADER, path)
@@ -370,7 +370,7 @@ def test_without_namespaces_a_precompiled_header_beside_an_input_makes_it_local(
 def test_a_precompiled_header_beside_an_input_is_mirrored_and_compiled_again(
     compiling: Compiling,
 ) -> None:
-    compiling.box.write("inc/a.h.gch", "")
+    compiling.box.write("inc/a.h.gch", "made")
     first, second = compiling.result("inc/a.h"), compiling.result("inc/a.h.gch")
     assert compiling.compile(first, second) == done()
     assert compiling.held("inc/a.h.gch")
@@ -401,7 +401,7 @@ def test_a_worker_with_namespaces_that_names_a_path_outside_is_asked_once(
 
 
 def test_a_mirrored_precompiled_header_is_there_for_the_next_compile(compiling: Compiling) -> None:
-    compiling.box.write("inc/a.h.gch", "")
+    compiling.box.write("inc/a.h.gch", "made")
     compiling.compile(compiling.result("inc/a.h"), compiling.result("inc/a.h.gch"))
     assert compiling.compile(compiling.result("inc/a.h.gch")) == done()
     assert compiling.compile(compiling.result("inc/a.h")) == done()  # the compiler refused it
@@ -411,7 +411,7 @@ def test_a_mirrored_precompiled_header_is_there_for_the_next_compile(compiling: 
 def test_a_precompiled_header_that_came_during_the_compile_is_compiled_again(
     compiling: Compiling,
 ) -> None:
-    compiling.box.write("inc/a.h.gch", "")
+    compiling.box.write("inc/a.h.gch", "made")
     compiling.compile(compiling.result("inc/a.h"), compiling.result("inc/a.h.gch"))
 
     def rebuilt(task: Task) -> ResultRequest:
@@ -425,7 +425,7 @@ def test_a_precompiled_header_that_came_during_the_compile_is_compiled_again(
 def test_a_failure_where_a_precompiled_header_was_missing_is_compiled_again(
     compiling: Compiling,
 ) -> None:
-    compiling.box.write("inc/a.h.gch", "")
+    compiling.box.write("inc/a.h.gch", "made")
     failed = compiling.result(exit_code=1, stderr=b"inc/a.h:1:1: error: no\n")
     assert compiling.compile(failed, compiling.result("inc/a.h.gch")) == done()
     assert compiling.compile(failed) == UNPROVED

@@ -15,8 +15,8 @@ from distbuild.command.tables.values import (
     JOINED,
     MAP,
     MAPPER,
-    MODULE_FILE,
     MODULES,
+    NAMED,
     NATIVE,
     ORIGINAL,
     OUT,
@@ -96,7 +96,7 @@ ROWS: tuple[Option, ...] = (
     Option("-fmessage-length=", JOINED, verdict=ORIGINAL),
     Option("-fmessage-length=0"),
     Option("-fmodule", JOINED, verdict=MODULES),
-    Option("-fmodule-file=", JOINED, MODULE_FILE, ORIGINAL, only=CLANG),
+    Option("-fmodule-file=", NAMED, UNLISTED, ORIGINAL, only=CLANG),
     # These three are distributed only with a mapper that maps nothing (``decide``).
     Option("-fmodule-mapper=", JOINED, MAPPER, ORIGINAL, only=GCC),
     Option("-fmodule-output", verdict=ORIGINAL, only=CLANG),

@@ -52,6 +52,7 @@ ROWS: tuple[Option, ...] = (
     Option("--dumpbase-ext", SEPARATE, verdict=ORIGINAL, same_as="-dumpbase-ext", only=GCC),
     Option("--dumpdir", SEPARATE, verdict=ORIGINAL, same_as="-dumpdir", only=GCC),
     Option("--dyld-prefix", SEPARATE, verdict=UNSUPPORTED, only=CLANG),
+    Option("--embed-dir=", JOINED, DIR, ORIGINAL),
     Option("--encoding", SEPARATE, verdict=UNSUPPORTED, only=CLANG),
     Option("--end-no-unused-arguments", only=CLANG),
     Option("--entry", SEPARATE, same_as="-e", only=GCC),

@@ -1,6 +1,6 @@
 """Options of the -f, -g, -m and -W families whose value is a number or keyword and never a path.
 
-Source: gcc 12, 14 and 16 (``--help=joined``), clang 14, 19 and 21 (``--autocomplete=-``). An option
+Source: gcc 12 to 16 (``--help=joined``), clang 14 to 22 (``--autocomplete=-``). An option
 in no table may have any value. Also short names for the columns of the row tables.
 """
 
@@ -19,38 +19,39 @@ _SPELLINGS = """
 -Wtrailing-whitespace= -Wundef-prefix= -Wunused-but-set-parameter= -Wunused-but-set-variable=
 -Wunused-const-variable= -Wuse-after-free= -Wvla-larger-than=
 -fabi-compat-version= -fabi-version= -fada-spec-parent= -falign-functions= -falign-jumps=
--falign-labels= -falign-loops= -faligned-new= -fallow-runtime-check-skip-hot-cutoff=
--faltivec-src-compat= -fanalyzer-checker= -fanalyzer-verbosity= -fasan-shadow-offset=
--fbinutils-version= -fblas-matmul-limit= -fbracket-depth= -fc++-abi= -fc++-static-destructors=
--fcaret-diagnostics-max-lines= -fcf-protection= -fcf-runtime-abi= -fcheck= -fchecking=
--fclang-abi-compat= -fcoarray= -fcomment-block-commands= -fcomplex-arithmetic=
--fconcepts-diagnostics-depth= -fconst-string-class= -fconstant-string-class=
--fconstexpr-backtrace-limit= -fconstexpr-cache-depth= -fconstexpr-depth= -fconstexpr-loop-limit=
--fconstexpr-ops-limit= -fconstexpr-steps= -fcontract-assumption-mode= -fcontract-build-level=
--fcontract-continuation-mode= -fcontract-evaluation-semantic= -fcontract-mode= -fcontract-role=
--fcontract-semantic= -fcontract-strict-declarations= -fcontracts-client-check=
--fcontracts-definition-check= -fconvert= -fcrash-diagnostics= -fcx-method= -fdbg-cnt=
--fdebug-default-version= -fdenormal-fp-math= -fdiagnostics-color= -fdiagnostics-column-origin=
--fdiagnostics-column-unit= -fdiagnostics-escape-format= -fdiagnostics-format=
--fdiagnostics-hotness-threshold= -fdiagnostics-minimum-margin-width=
+-falign-labels= -falign-loops= -faligned-new= -falloc-token-max=
+-fallow-runtime-check-skip-hot-cutoff= -faltivec-src-compat= -fanalyzer-checker=
+-fanalyzer-verbosity= -fasan-shadow-offset= -fbinutils-version= -fblas-matmul-limit=
+-fbracket-depth= -fc++-abi= -fc++-static-destructors= -fcaret-diagnostics-max-lines=
+-fcf-protection= -fcf-runtime-abi= -fcheck= -fchecking= -fclang-abi-compat= -fcoarray=
+-fcomment-block-commands= -fcomplex-arithmetic= -fconcepts-diagnostics-depth= -fconst-string-class=
+-fconstant-string-class= -fconstexpr-backtrace-limit= -fconstexpr-cache-depth= -fconstexpr-depth=
+-fconstexpr-loop-limit= -fconstexpr-ops-limit= -fconstexpr-steps= -fcontract-assumption-mode=
+-fcontract-build-level= -fcontract-continuation-mode= -fcontract-evaluation-semantic=
+-fcontract-mode= -fcontract-role= -fcontract-semantic= -fcontract-strict-declarations=
+-fcontracts-client-check= -fcontracts-definition-check= -fconvert= -fcrash-diagnostics= -fcx-method=
+-fdbg-cnt= -fdebug-default-version= -fdenormal-fp-math= -fdiagnostics-color=
+-fdiagnostics-column-origin= -fdiagnostics-column-unit= -fdiagnostics-escape-format=
+-fdiagnostics-format= -fdiagnostics-hotness-threshold= -fdiagnostics-minimum-margin-width=
 -fdiagnostics-misexpect-tolerance= -fdiagnostics-path-format= -fdiagnostics-show-category=
 -fdiagnostics-show-context= -fdiagnostics-show-location= -fdiagnostics-text-art-charset=
--fdiagnostics-urls= -fdx-rootsignature-version= -femit-dwarf-unwind= -femit-struct-debug-detailed=
--fencoding= -ferror-limit= -fexcess-precision= -fexec-charset= -fexperimental-sanitize-metadata=
--fextend-arguments= -fextend-variable-liveness= -ffp-contract= -ffp-eval-method=
--ffp-exception-behavior= -ffp-model= -ffpe-trap= -ffuchsia-api-level= -fgnat-encodings=
--fgnuc-version= -fgpu-default-stream= -fgpu-inline-threshold= -fhardcfr-check-noreturn-calls=
--finit-character= -finit-integer= -finit-logical= -finit-real= -finline-limit=
--finline-max-stacksize= -finline-stringops= -finput-charset=
+-fdiagnostics-urls= -fdx-rootsignature-define= -fdx-rootsignature-version= -femit-dwarf-unwind=
+-femit-struct-debug-detailed= -fencoding= -ferror-limit= -fexcess-precision= -fexec-charset=
+-fexperimental-sanitize-metadata= -fextend-arguments= -fextend-variable-liveness= -ffp-contract=
+-ffp-eval-method= -ffp-exception-behavior= -ffp-model= -ffpe-trap= -ffuchsia-api-level=
+-fgnat-encodings= -fgnuc-version= -fgpu-default-stream= -fgpu-inline-threshold=
+-fhardcfr-check-noreturn-calls= -finit-character= -finit-integer= -finit-logical= -finit-real=
+-finline-limit= -finline-max-stacksize= -finline-stringops= -finput-charset=
 -finstrument-functions-exclude-function-list= -fira-algorithm= -fira-region= -fira-verbose=
 -flax-vector-conversions= -flifetime-dse= -flimited-precision= -flive-patching=
 -flto-compression-level= -flto-incremental-cache-size= -flto-jobs= -flto-partition=
--flto-partitions= -fmacro-backtrace-limit= -fmalloc-dce= -fmax-array-constructor= -fmax-errors=
--fmax-include-depth= -fmax-stack-var-size= -fmax-subrecord-length= -fmax-tokens= -fmax-type-align=
--fmemory-profile= -fmin-function-alignment= -fms-compatibility-version= -fms-memptr-rep=
--fms-runtime-lib= -fms-secure-hotpatch-functions-list= -fmsc-version= -fnew-alignment=
--fno-experimental-sanitize-metadata= -fno-sanitize-annotate-debug-info= -fno-sanitize-coverage=
--fno-sanitize-merge= -fno-sanitize-recover= -fno-sanitize-trap= -fno-sanitize= -fobjc-abi-version=
+-flto-partitions= -fmacro-backtrace-limit= -fmalloc-dce= -fmatrix-memory-layout=
+-fmax-array-constructor= -fmax-errors= -fmax-include-depth= -fmax-stack-var-size=
+-fmax-subrecord-length= -fmax-tokens= -fmax-type-align= -fmemory-profile= -fmin-function-alignment=
+-fms-compatibility-version= -fms-memptr-rep= -fms-runtime-lib= -fms-secure-hotpatch-functions-list=
+-fmsc-version= -fnew-alignment= -fno-experimental-sanitize-metadata=
+-fno-sanitize-annotate-debug-info= -fno-sanitize-coverage= -fno-sanitize-merge=
+-fno-sanitize-recover= -fno-sanitize-trap= -fno-sanitize= -fobjc-abi-version=
 -fobjc-nonfragile-abi-version= -fobjc-runtime= -foffload-abi-host-opts= -foffload-abi=
 -foffload-lto= -foffload-options= -foffload= -fopenacc-dim= -fopenmp-cuda-blocks-per-sm=
 -fopenmp-cuda-number-of-sm= -fopenmp-cuda-teams-reduction-recs-num= -fopenmp-target-debug=
@@ -61,8 +62,9 @@ _SPELLINGS = """
 -frecord-marker= -freorder-blocks-algorithm= -fsanitize-address-destructor=
 -fsanitize-address-field-padding= -fsanitize-address-use-after-return=
 -fsanitize-annotate-debug-info= -fsanitize-coverage-stack-depth-callback-min= -fsanitize-coverage=
--fsanitize-hwaddress-abi= -fsanitize-memory-track-origins= -fsanitize-memtag-mode= -fsanitize-merge=
--fsanitize-recover= -fsanitize-sections= -fsanitize-skip-hot-cutoff= -fsanitize-trap=
+-fsanitize-debug-trap-reasons= -fsanitize-hwaddress-abi= -fsanitize-kcfi-hash=
+-fsanitize-memory-track-origins= -fsanitize-memtag-mode= -fsanitize-merge= -fsanitize-recover=
+-fsanitize-sections= -fsanitize-skip-hot-cutoff= -fsanitize-trap=
 -fsanitize-undefined-ignore-overflow-pattern= -fsanitize-undefined-strip-path-components=
 -fsched-stalled-insns-dep= -fsched-stalled-insns= -fsched-verbose= -fshow-overloads=
 -fsimd-cost-model= -fspell-checking-limit= -fspv-extension= -fspv-target-env= -fsso-struct=
@@ -105,10 +107,10 @@ FLAG, JOINED, SEPARATE, EITHER = (
     ValueForm.SEPARATE,
     ValueForm.EITHER,
 )
-ASSIGNED = ValueForm.ASSIGNED
+ASSIGNED, NAMED = ValueForm.ASSIGNED, ValueForm.NAMED
 NONE, FILE, UNLISTED, DIR = Role.NONE, Role.INPUT_FILE, Role.UNLISTED_FILE, Role.INPUT_DIR
 OUT, MAP = Role.OUTPUT_FILE, Role.PREFIX_MAP
-MAPPER, MODULE_FILE = Role.MODULE_MAPPER, Role.MODULE_FILE
+MAPPER = Role.MODULE_MAPPER
 FINE, ORIGINAL = Effect.FINE, Effect.ORIGINAL_PATHS
 CODE, UNSUPPORTED = LocalReason.RUNS_OTHER_CODE, LocalReason.UNSUPPORTED_OPTION
 INFORMATION, MODULES = LocalReason.INFORMATION, LocalReason.MODULES

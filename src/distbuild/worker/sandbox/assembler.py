@@ -60,11 +60,11 @@ def can_forbid(command: CompileCommand) -> bool:
     """Whether clang makes the same object where inline assembler is an error, if it has none.
 
     It does not where the command line is recorded: that would show the option. A precompiled header
-    is for the option with which it was made. A compile with modules is watched anyway.
+    or module is for the option with which it was made; a compile with modules is watched anyway.
     """
     if command.family is not Family.CLANG or command.language in ASSEMBLER_LANGUAGES:
         return False
-    if command.makes_header or command.precompiled_header or command.uses_modules:
+    if command.makes_ast or command.ast_files:
         return False
     for argument in command.arguments:
         word = argument.option + (argument.value or "")
