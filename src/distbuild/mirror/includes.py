@@ -137,7 +137,7 @@ def odd_operands(
             name = _text(operand) if every else _odd_name(operand, unusual, windows)
             if name and _BEFORE.search(text[max(0, begin - _LONGEST_BEFORE) : begin]):
                 found[name] = None
-    return tuple(found) if found and (windows or _may_be_odd(text)) else ()
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=4096)  # the same names are included all over a tree
@@ -176,11 +176,6 @@ def _leaves(operand: str, *, windows: bool) -> bool:
         or ".." in operand.split("/")
         or (windows and _DRIVE.match(operand) is not None)
     )
-
-
-def _may_be_odd(text: bytes) -> bool:
-    signs = (b"../", b'"/', b"</", b"__has_", _COMPARES)
-    return any(sign in text for sign in signs)
 
 
 class AssemblerRead(msgspec.Struct, frozen=True):

@@ -26,6 +26,7 @@ from distbuild.mirror.policy import is_unusual
         (b'#include "../caf\xe9.h"\n', ("../caf\udce9.h",)),
         (b'#include "..x/y..h"\n', ()),
         (b'#embed "../blob"\n', ("../blob",)),
+        (b'#embed "logo.o"\n#include <x.h>\n', ("logo.o",)),
         (b'#if __has_embed("/abs") && __has_include_next(<../y.h>)\n', ("../y.h", "/abs")),
         (b'#pragma GCC dependency "x.c" rest\n', ("x.c",)),
         (b"# pragma GCC dependency <a/x.y>\n", ("a/x.y",)),
