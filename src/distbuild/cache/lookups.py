@@ -108,6 +108,7 @@ _PLAIN, _ANY = (
     )
     for hash_ in (rb"#[ \t\f\v]*", _HASH)
 )
+_ONCE = re.compile(rb"pragma[ \t]+once\b|_Pragma[ \t]*\([ \t]*\"once")
 _CLIMBS = re.compile(r"(?:\.\./)+(?:(?!\.\.?/)[^/]+/)*[^/]+")
 #: Before an apostrophe it may separate digits or begin a literal: that depends on the language.
 _DIGIT_APOSTROPHE = re.compile(rb"\b[0-9][\w.]*'")
@@ -115,7 +116,7 @@ _DIGIT_APOSTROPHE = re.compile(rb"\b[0-9][\w.]*'")
 
 def lookups(text: bytes, unusual: Callable[[str], bool], *, of_system: bool = False) -> Lookups:
     """The facts about a text; ``unusual``: see ``includes.is_odd``. ``of_system``: it is trusted to
-    make no names of parts."""
+    make no names of parts, and no pragma ``once`` of words at several places."""
     if b"\\" in text:
         text = _SPLICE.sub(b"", text)
     parts = frozenset[bytes]() if of_system else parts_of(text)
@@ -123,6 +124,8 @@ def lookups(text: bytes, unusual: Callable[[str], bool], *, of_system: bool = Fa
     is_usable = not (found.is_opaque or found.is_dated)
     if not is_usable and not _DIGIT_APOSTROPHE.search(text):  # perhaps only by a comment
         found = _lookups(without_comments(text), unusual, parts)
+    if of_system and not _ONCE.search(text):
+        found = msgspec.structs.replace(found, is_once=False, makes_once=found.imports)
     return found
 
 

@@ -101,3 +101,11 @@ def test_operands_that_leave_the_mirrored_directories() -> None:
 @pytest.mark.parametrize("text", [b'# 1 "y.c"\n', b"#line 3\n", b"%:  line N\n"])
 def test_a_text_whose_lines_are_at_other_places(text: bytes) -> None:
     assert lookups(text, is_unusual).is_placed
+
+
+def test_a_system_header_is_read_once_by_a_pragma_only() -> None:
+    for text, is_once in ((b"/* once */ _Pragma(x)\n", False), (b"#pragma once\n", True)):
+        found = lookups(text, is_unusual, of_system=True)
+        assert found.is_once == is_once
+        assert not found.makes_once
+        assert lookups(text, is_unusual).is_once
