@@ -11,7 +11,7 @@ import pytest
 from tests.support.cluster import Cluster, run_here, wrapper_command
 from tests.support.tools import need_versioned
 
-pytestmark = [pytest.mark.compiler, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.compiler
 
 VC = "Program Files (x86)/Microsoft Visual Studio/2019/Community/VC/Tools/MSVC/14.29.30037"
 UCRT = "Program Files (x86)/Windows Kits/10/Include/10.0.19041.0/ucrt"

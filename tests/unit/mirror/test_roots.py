@@ -120,7 +120,6 @@ def test_a_path_is_held_by_the_deep_root_or_the_nearest(path: str, holder: str |
     assert (held.path if held else None) == holder
 
 
-@pytest.mark.timeout(10)
 @pytest.mark.parametrize(
     "directory", ["/", "/d", "/d/sub", "/d/.git", "/other", "/top", "/top/sub"]
 )
@@ -145,7 +144,6 @@ def test_roots_can_be_replaced_and_discarded() -> None:
     assert (len(roots), roots.get("/pa")) == (2, None)
 
 
-@pytest.mark.timeout(10)
 def test_looking_upwards_ends_whatever_the_path() -> None:
     roots = Roots()
     for path in ("//x", "//", "/", "x", ""):

@@ -25,6 +25,8 @@ class _Node(msgspec.Struct):
     #: The parent's mount shows it already, so it needs no mount of its own.
     inherited: bool = False
     writable: bool = False
+    #: It may be gone when bubblewrap mounts it: it is then left out.
+    may_vanish: bool = False
     symlink: bytes | None = None
     #: proc, dev or tmpfs in place of a bind.
     special: str = ""
@@ -50,9 +52,14 @@ class MountPlan:
         self._put(path, _Node(special=kind, writable=True))
 
     def bind_children(self, path: bytes, source: bytes) -> None:
-        """Show the entries of the directory ``source`` in ``path``, beside those planned there."""
+        """Show the entries of the directory ``source`` in ``path``, beside those planned there.
+
+        One that vanishes before the sandbox is made is not shown, as after it was removed.
+        """
         for name in _names(source):
-            self._put(_join(path, name), _node_of(_join(source, name)))
+            node = _node_of(_join(source, name))
+            node.may_vanish = True
+            self._put(_join(path, name), node)
 
     def has(self, path: bytes) -> bool:
         """Whether ``path`` exists, symlinks followed."""
@@ -155,7 +162,8 @@ class MountPlan:
             words += [b"--tmpfs", here]
             made.append(here)
         elif node.source is not None and not node.inherited:
-            words += [b"--bind" if node.writable else b"--ro-bind", node.source, here]
+            option = b"--bind" if node.writable else b"--ro-bind"
+            words += [option + b"-try" * node.may_vanish, node.source, here]
         for name in sorted(node.children):
             self._emit(path + b"/" + name, node.children[name], words, made)
 
