@@ -21,6 +21,8 @@ from tests.support.objects import assert_same, files_below
 LONG = "\n".join(f"double f{i}(double x) {{ return x * {i}.5 + {i}; }}" for i in range(1500))
 #: Told by its name from what other test runs on this machine compile.
 LONG_NAME = f"long{os.getpid()}.c"
+#: Between two looks at all processes, which take long where there are many.
+LOOK_S = 0.1
 LONG_ARGV = ["gcc", "-O2", "-c", LONG_NAME, "-o", "long.o"]
 
 
@@ -66,7 +68,9 @@ def signal_compilers(number: int) -> list[int]:
 
 
 def wait_until_one_is_stopped() -> list[int]:
-    return list(wait_until(lambda: signal_compilers(signal.SIGSTOP), "the compiler runs"))
+    return list(
+        wait_until(lambda: signal_compilers(signal.SIGSTOP), "the compiler runs", pause=LOOK_S)
+    )
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -79,7 +83,7 @@ def test_the_wrappers_death_frees_the_slot_and_kills_the_compiler(
         process.send_signal(how)
         assert process.wait() == -how
     wait_until(lambda: not cluster.jobs()["running"], "the slot is free")
-    wait_until(lambda: not running_compilers(), "the compiler is gone")
+    wait_until(lambda: not running_compilers(), "the compiler is gone", pause=LOOK_S)
     assert cluster.jobs()["cancelled"] == cancelled + 1
     assert "long.o" not in files_below(project)
     assert_same(cluster, ARGV, project)
@@ -120,12 +124,12 @@ def test_a_compiler_that_hangs_is_killed_and_tried_elsewhere_once(
         with started.popen(LONG_ARGV, project, DIST_BUILD_FALLBACK="0") as process:
             while process.poll() is None:
                 signal_compilers(signal.SIGSTOP)
-                time.sleep(0.02)
+                time.sleep(LOOK_S)
             _, err = process.communicate()
             assert process.returncode == 103
         assert re.search(rb"not compiled: leases_lost: \S+ took longer than 1 s\n", err), err
         assert started.jobs()["retried"] == 1
-        wait_until(lambda: not running_compilers(), "the compilers are gone")
+        wait_until(lambda: not running_compilers(), "the compilers are gone", pause=LOOK_S)
         wait_until(
             lambda: [daemon.status()["cancelled"] for daemon in started.daemons] == [1, 1],
             "both have given it up",

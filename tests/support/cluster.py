@@ -56,7 +56,9 @@ def get_status(port: int, address: str = "127.0.0.1") -> dict[str, Any]:
         return dict(json.load(answer))
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = START_S) -> Any:
+def wait_until(
+    condition: Callable[[], Any], what: str, timeout: float = START_S, pause: float = 0.02
+) -> Any:
     """Poll until ``condition`` is true; AssertionError names what did not come about."""
     deadline = time.monotonic() + timeout
     while True:
@@ -65,7 +67,7 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = START_S
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:.0f} s: {what}")
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def wrapper_command() -> list[str]:
