@@ -11,8 +11,6 @@ BENCH ?=
 SUITES ?= trixie sid
 # Tests wait more than they compute, so a few processes share few cores. What shares a farm is in one file.
 TEST_PROCESSES ?= 4
-# How many examples property tests try: tests/conftest.py has the profiles.
-THOROUGHLY := --hypothesis-profile thorough
 PARALLEL := -n $(TEST_PROCESSES) --dist loadfile
 # Unit tests compute: more processes than cores only import everything more often.
 COMPUTING := -n $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < $(TEST_PROCESSES) ? n : $(TEST_PROCESSES)))) \
@@ -32,7 +30,7 @@ MIN_COVERED := 90
 FUZZ_S ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: FORCE help demo test test-all unit e2e cover fuzz matrix test-windows check fmt lint types bench profile exe venv lock clean
+.PHONY: FORCE help demo test test-exhaustive test-all unit e2e cover fuzz matrix test-windows check fmt lint types bench profile exe venv lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST))
@@ -59,9 +57,11 @@ test: $(DEV_STAMP) exe ## each behaviour once, in some minutes; TESTS="tests/uni
 	@echo "running the tests in $(TEST_PROCESSES) processes"
 	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "$(QUICK)" $(TESTS)
 
-test-all: $(DEV_STAMP) exe ## these and the exhaustive ones, with more random examples; TESTS as above
-	@echo "running all tests in $(TEST_PROCESSES) processes"
-	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) $(THOROUGHLY) -m "$(ALL)" $(TESTS)
+test-exhaustive: $(DEV_STAMP) exe ## what proves the same again and make test leaves out; TESTS as above
+	@echo "running the exhaustive tests in $(TEST_PROCESSES) processes"
+	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "$(ALL) and exhaustive" $(TESTS)
+
+test-all: test test-exhaustive ## both
 
 unit: $(DEV_STAMP) ## unit and property tests that run no other program
 	@$(PYTHON) -m pytest $(QUIETLY) $(COMPUTING) -m "$(UNIT)" tests/unit tests/property
