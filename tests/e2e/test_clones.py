@@ -18,7 +18,7 @@ def clones(tmp_path: Path, certs_dir: Path) -> Iterator[Cluster]:
     """Three workers of one host name and one port, each at an address of its own; not started."""
     [port] = free_ports(1)
     workers = [{"bind": f"127.0.0.{n}", "port": port, "num_cores": 1} for n in (2, 3, 4)]
-    made = Cluster(tmp_path / "farm", certs_dir, workers)
+    made = Cluster(tmp_path / "farm", certs_dir, workers, cold=True)
     try:
         yield made
     finally:
