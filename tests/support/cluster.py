@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -234,8 +235,11 @@ class Cluster:
             process.stop()
 
     def kill(self) -> None:
+        """Kill what is left, and remove the headers: pytest keeps the rest for three runs."""
         for process in self.processes():
             process.kill()
+        for process, name in itertools.product(self.daemons, ("sandbox", "store")):
+            shutil.rmtree(process.home / name, ignore_errors=True)
 
     def processes(self) -> list[Process]:
         return [self.syncer, *self.daemons]
