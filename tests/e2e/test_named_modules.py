@@ -1,6 +1,5 @@
 """Named modules of clang: compiled modules are inputs and outputs of distributed compiles."""
 
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,9 +178,5 @@ def test_what_is_wrong_with_a_module_is_said_by_the_local_compiler(
     local = run_here(words(clang, "main"), project / "build")
     ours = cluster.run(words(clang, "main"), project / "build")
     assert (ours.exit_code, ours.stdout) == (local.exit_code, local.stdout)
-    assert _named_alike(ours.stderr).endswith(_named_alike(local.stderr))
-
-
-def _named_alike(text: bytes) -> bytes:
-    """Where clang crashes, it names a script of its own."""
-    return re.sub(rb"/tmp/main-\w+", b"/tmp/main", text)
+    # Where clang crashes, the stack and the names of its reports differ each time.
+    assert local.stderr.splitlines()[0] in ours.stderr.splitlines()

@@ -128,7 +128,7 @@ class Daemon:
 
     def end(self) -> tuple[int, str]:
         """Exit code, and everything it said."""
-        said, _ = self.process.communicate()
+        said, _ = self.process.communicate(timeout=600)
         return self.process.returncode, said
 
     def close(self) -> None:
