@@ -10,7 +10,7 @@ from tests.e2e.test_modules import first_from
 from tests.support.cluster import Cluster, run_here
 from tests.support.cmake import lay_out, outcomes
 from tests.support.objects import files_below, left_by
-from tests.support.tools import need
+from tests.support.tools import absent, need
 
 pytestmark = pytest.mark.compiler
 
@@ -51,8 +51,8 @@ def clang() -> str:
     names = ["clang++", *(f"clang++-{version}" for version in range(30, FIRST_CLANG - 1, -1))]
     found = first_from(names, FIRST_CLANG, "-dumpversion")
     if found is None:
-        pytest.skip(f"clang {FIRST_CLANG} or later is not installed")
-    return found
+        absent(f"clang {FIRST_CLANG} or later is not installed")
+    return str(found)
 
 
 @pytest.fixture
@@ -99,6 +99,16 @@ def test_each_compile_with_modules_is_distributed(
 ) -> None:
     found = outcomes(cluster, lambda: each_same(cluster, clang, project, options))
     assert found == {"done": len(STEPS)}
+
+
+def test_a_module_beside_the_object(cluster: Cluster, clang: str, project: Path) -> None:
+    """Without a name the compiled module has the object's."""
+    argv = [clang, *OPTIONS.split(), "-fmodule-output", "-c", "../lib/part.cppm", "-o", "part.o"]
+    (project / "lib/part.cc").rename(project / "lib/part.cppm")
+    local = left_by(lambda: run_here(argv, project / "build"), project)
+    assert local.files.keys() == {"build/part.o", "build/part.pcm"}
+    ours = left_by(lambda: cluster.run(argv, project / "build", DIST_BUILD_FALLBACK="0"), project)
+    assert ours == local
 
 
 def test_a_build_through_the_wrapper_from_nothing(

@@ -50,6 +50,12 @@ def _parse(line: str) -> CompileCommand | Local:
 
 
 PASSED = functools.partial(Argument, "-Xclang", separate=True)
+READS_MODULE = {
+    "family": Family.CLANG,
+    "compiler": "clang++",
+    "input_files": ("m.pcm",),
+    "unlisted_files": ("m.pcm",),
+}
 COMMANDS = {
     "gcc -c x.c": _command(C, _source("x.c")),
     "gcc -MD -fmodules-ts -fmodule-mapper=o/m -fdeps-format=p1689r5 -xc++ -o x.o -c x.c": _command(
@@ -70,25 +76,19 @@ COMMANDS = {
         Argument("-fmodule-output=", "x.pcm", role=OUT),
         C,
         _source("x.cc"),
-        family=Family.CLANG,
-        compiler="clang++",
         source="x.cc",
         language="c++",
-        input_files=("m.pcm",),
-        unlisted_files=("m.pcm",),
         tied_by="-fmodule-file=m=m.pcm",
+        **READS_MODULE,
     ),
     "clang++ -fmodule-file=m.pcm -c x.cppm": _command(
         Argument("-fmodule-file=", "m.pcm", role=Role.UNLISTED_FILE),
         C,
         _source("x.cppm"),
-        family=Family.CLANG,
-        compiler="clang++",
         source="x.cppm",
         language="c++-module",
-        input_files=("m.pcm",),
-        unlisted_files=("m.pcm",),
         tied_by="-fmodule-file=m.pcm",
+        **READS_MODULE,
     ),
     "clang++ -x c++-module -c x.c": _command(
         Argument("-x", "c++-module", separate=True),
@@ -132,13 +132,10 @@ COMMANDS = {
         Argument("-o", "x.o", separate=True, role=OUT),
         Argument("-fmodule-output=", "n.pcm", role=OUT),
         Argument("-fmodule-file=m=", "m.pcm", role=Role.UNLISTED_FILE, same_as="-fmodule-file="),
-        family=Family.CLANG,
-        compiler="clang++",
         source="x.cc",
         language="c++-module",
-        input_files=("m.pcm",),
-        unlisted_files=("m.pcm",),
         tied_by="-fmodule-output=n.pcm",
+        **READS_MODULE,
     ),
     "clang @empty -c x.c": _command(C, _source("x.c"), family=Family.CLANG, compiler="clang"),
     "gcc -fdebug-prefix-map=/=/root -c x.c": _command(

@@ -2,7 +2,9 @@
 of a command line or response file into words, with those of CL and _CL_.
 
 Reads the argv once, by the option table. Knows no file system (a callback reads
-response files) and no combinations of options, on which ``cl.parse`` decides.
+response files) and no combinations of options, on which ``cl.parse`` decides. The rules for words
+are CommandLineToArgvW's as Microsoft documents them ("Parsing C command-line arguments"), which
+LLVM follows; ``@file`` and CL are described in "CL Command Files" and "CL Environment Variables".
 """
 
 import codecs

@@ -97,7 +97,7 @@ ROWS: tuple[Option, ...] = (
     Option("-fmessage-length=0"),
     Option("-fmodule", JOINED, verdict=MODULES),
     Option("-fmodule-file=", NAMED, UNLISTED, ORIGINAL, only=CLANG),
-    # These three are distributed only with a mapper that maps nothing (``decide``).
+    # gcc's are distributed only with a mapper that maps nothing (``decide``).
     Option("-fmodule-mapper=", JOINED, MAPPER, ORIGINAL, only=GCC),
     Option("-fmodule-output", verdict=ORIGINAL, only=CLANG),
     Option("-fmodule-output=", JOINED, OUT, ORIGINAL, only=CLANG),

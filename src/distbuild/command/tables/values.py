@@ -1,7 +1,7 @@
 """Options of the -f, -g, -m and -W families whose value is a number or keyword and never a path.
 
-Source: gcc 12 to 16 (``--help=joined``), clang 14 to 22 (``--autocomplete=-``). An option
-in no table may have any value. Also short names for the columns of the row tables.
+Source: gcc 12, 14, 15, 16 (``--help=joined``), clang 14, 19, 21, 22 (``--autocomplete=-``). An
+option in no table may have any value. Also short names for the columns of the row tables.
 """
 
 from distbuild.command.model import Family, LocalReason, Role
@@ -109,8 +109,7 @@ FLAG, JOINED, SEPARATE, EITHER = (
 )
 ASSIGNED, NAMED = ValueForm.ASSIGNED, ValueForm.NAMED
 NONE, FILE, UNLISTED, DIR = Role.NONE, Role.INPUT_FILE, Role.UNLISTED_FILE, Role.INPUT_DIR
-OUT, MAP = Role.OUTPUT_FILE, Role.PREFIX_MAP
-MAPPER = Role.MODULE_MAPPER
+OUT, MAP, MAPPER = Role.OUTPUT_FILE, Role.PREFIX_MAP, Role.MODULE_MAPPER
 FINE, ORIGINAL = Effect.FINE, Effect.ORIGINAL_PATHS
 CODE, UNSUPPORTED = LocalReason.RUNS_OTHER_CODE, LocalReason.UNSUPPORTED_OPTION
 INFORMATION, MODULES = LocalReason.INFORMATION, LocalReason.MODULES
