@@ -1,0 +1,50 @@
+"""What a worker's list of opened files may have mirrored, and what it may not."""
+
+import pytest
+
+from distbuild.command.model import CompileCommand, Local, LocalReason
+from distbuild.command.parse import parse
+from distbuild.mirror.manifest import WITHHELD
+from distbuild.protocol.messages import Entry, FileEntry, InputFile
+from distbuild.syncer.assembler_inputs import Assembled, examine
+
+RIGHT, WRONG = b"r" * 32, b"w" * 32
+MANIFEST: dict[str, Entry] = {
+    "/lib/interface.cc": WITHHELD,
+    "/lib/keys.json": WITHHELD,
+    "/lib/header.h": FileEntry(RIGHT, 1, 0o444, 0),
+    "/work/data.bin": WITHHELD,
+}
+PLAIN, IMPORTER = "clang++ -c x.cc", "clang++ -fmodule-file=m=m.pcm -c x.cc"
+
+
+def command(line: str) -> CompileCommand:
+    found = parse(line.split(), "/work", lambda _: None)
+    assert isinstance(found, CompileCommand)
+    return found
+
+
+def examined(line: str, path: str, digest: bytes = b"") -> Assembled:
+    return examine([InputFile(path.encode(), digest)], command(line), MANIFEST.get, {})
+
+
+def test_a_module_has_its_source_mirrored() -> None:
+    assert examined(IMPORTER, "/lib/interface.cc") == Assembled(withheld=("/lib/interface.cc",))
+
+
+@pytest.mark.parametrize("path", ["/lib/keys.json", "/home/me/notes.cc"])
+def test_a_worker_has_nothing_else_mirrored_by_a_module(path: str) -> None:
+    """The worker may have made the module itself, and have named any file in it."""
+    assert examined(IMPORTER, path) == Assembled(Local(LocalReason.MODULES, path))
+
+
+def test_without_a_module_only_what_lies_around_the_source_is_mirrored() -> None:
+    assert examined(PLAIN, "/work/data.bin") == Assembled(withheld=("/work/data.bin",))
+    for path in ("/lib/interface.cc", "/lib/keys.json"):
+        assert examined(PLAIN, path) == Assembled(Local(LocalReason.ASSEMBLER_INPUT, path))
+
+
+@pytest.mark.parametrize("line", [PLAIN, IMPORTER])
+def test_another_content_is_compiled_again(line: str) -> None:
+    assert examined(line, "/lib/header.h", RIGHT) == Assembled()
+    assert examined(line, "/lib/header.h", WRONG) == Assembled(stale=("/lib/header.h",))
