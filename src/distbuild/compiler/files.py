@@ -24,6 +24,8 @@ _CONFIGURED = re.compile(r"^(System|User) configuration file directory: (.+)$", 
 #: directories of distributions' other installations, which precede them.
 _GCC_INSTALLATION = re.compile(r"^Found candidate GCC installation: (.+)$", re.MULTILINE)
 _GCC_ELSEWHERE = ("/opt/rh", "/etc/env.d/gcc")
+#: Debian's libraries for -m32: clang 19 looks whether they are there.
+_MULTIARCH = ("/lib/i386-linux-gnu", "/usr/lib/i386-linux-gnu")
 #: The includes of a configuration file. Also matches some that are quoted or in comments: an
 #: additional file in the identity does no harm.
 _INCLUDED = re.compile(rb"""(?:^|[\s"'])@([^\s"'#\0]+)""", re.MULTILINE)
@@ -96,7 +98,7 @@ def clang_configuration(driver: str, banner: str) -> Found:
     directories = {role: os.path.dirname(path) for role, path in called.items()}
     directories.update(_CONFIGURED.findall(banner))
     contents: list[tuple[str, str]] = []
-    places = [*dict.fromkeys(_gcc_places(banner)), *_GCC_ELSEWHERE]
+    places = [*dict.fromkeys(_gcc_places(banner)), *_GCC_ELSEWHERE, *_MULTIARCH]
     for role, directory in directories.items():
         if directory in places:
             continue
