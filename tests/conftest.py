@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -28,11 +29,27 @@ for _profile, _examples in (("quick", 20), ("thorough", 100), ("fuzz", 200)):
         suppress_health_check=[HealthCheck.too_slow],  # a machine may do other things
     )
 settings.load_profile("quick")
+USUAL_HANDLERS = {
+    getattr(signal, name): usual
+    for name, usual in (
+        ("SIGINT", signal.default_int_handler),
+        ("SIGHUP", signal.SIG_DFL),
+        ("SIGQUIT", signal.SIG_DFL),
+    )
+    if hasattr(signal, name)  # Windows has the first only
+}
 GEN_CERTS = Path(__file__).parents[1] / "src" / "certs" / "gen_self_signed_certs.sh"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The compilers that DIST_BUILD_COMPILERS names. Processes of pytest-xdist inherit PATH."""
+    """The compilers that DIST_BUILD_COMPILERS names. Processes of pytest-xdist inherit PATH.
+
+    A run in the background or under nohup inherits ignored signals. Its servers would ignore them
+    too, while tests wait for what they do.
+    """
+    for number, usual in USUAL_HANDLERS.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     if not hasattr(config, "workerinput") and (links := choose(os.environ.get(VARIABLE, ""))):
         config.add_cleanup(lambda: shutil.rmtree(links))
 

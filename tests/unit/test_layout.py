@@ -22,7 +22,6 @@ SMALL_ON_PURPOSE = {
     "command.configured",
     "mirror.name_index",
     "push.found_files",
-    "worker.leases",
 }
 
 #: Package or module of the top -> what it may import of ours besides itself. The packages of the

@@ -139,11 +139,13 @@ class Agent:
             return
         if not self._alone:
             # This poll reserves no slots: they stay free for the first syncer that has work.
-            self._shop.slots.wait_free()
+            with self._leases.heartbeat():
+                self._shop.slots.wait_free()
             self._accept(self._ask(Offer(), LEASE_WAIT_S))
         if delay := self._pace.delay():
             self._stop.wait(delay)
-        offer = self._shop.slots.take()
+        with self._leases.heartbeat():
+            offer = self._shop.slots.take()
         runs: list[Run] = []
         try:
             if offer != Offer():

@@ -1,8 +1,9 @@
 """Worker side: holds the leases of one agent and renews them at the syncer. Runs no job."""
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from distbuild.protocol.errors import DistBuildError
 from distbuild.protocol.messages import RenewRequest
@@ -11,6 +12,9 @@ from distbuild.worker.process.here import Cancellation
 
 #: How long the syncer may hold a renewal open while no lease has ended (long poll).
 RENEW_WAIT_S = 5.0
+#: How often a worker that asks for no jobs tells the syncer that it is there; a third of the time
+#: after which the syncer takes it for gone (``farm.queue.WORKER_S``).
+HEARTBEAT_S = 5.0
 #: Pause after a renewal that failed: far below any lease's TTL.
 RETRY_S = 0.5
 
@@ -26,6 +30,7 @@ class Leases:
         self._ended = ended
         self._changed = threading.Condition()
         self._held: dict[str, Cancellation] = {}
+        self._asks_later = False
         self._closed = threading.Event()
 
     def add(self, lease_id: str) -> Cancellation:
@@ -55,6 +60,15 @@ class Leases:
                     self._held[lease_id].set()
         self._ended()
 
+    @contextlib.contextmanager
+    def heartbeat(self) -> Iterator[None]:
+        """Send renewals even while no lease is held: all slots have jobs of other syncers."""
+        self._asks_later = True
+        try:
+            yield
+        finally:
+            self._asks_later = False
+
     def close(self) -> None:
         """Make ``keep`` return."""
         self._closed.set()
@@ -62,15 +76,19 @@ class Leases:
             self._changed.notify_all()
 
     def keep(self) -> None:
-        """Renew the held leases until closed; blocking, for a thread of its own."""
+        """Renew the held leases until closed; blocking, for a thread of its own.
+
+        While ``heartbeat`` is active it also renews when there is none.
+        """
         while not self._closed.is_set():
             with self._changed:
-                self._changed.wait_for(lambda: self._held or self._closed.is_set())
+                self._changed.wait_for(lambda: self._held or self._closed.is_set(), HEARTBEAT_S)
                 ids = list(self._held)
-            if not ids:
+            if self._closed.is_set() or not (ids or self._asks_later):
                 continue
+            wait_s = RENEW_WAIT_S if ids else 0.0
             try:
-                reply = self._syncer.renew(RenewRequest(self._worker, ids, RENEW_WAIT_S))
+                reply = self._syncer.renew(RenewRequest(self._worker, ids, wait_s))
             except DistBuildError as error:
                 _log.debug("renewal failed: %s", error)
                 self._closed.wait(RETRY_S)

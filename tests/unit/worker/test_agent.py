@@ -322,6 +322,35 @@ def test_jobs_of_several_syncers_run_in_trees_of_their_own(start: Start, tmp_pat
     assert {path.name for path in (tmp_path / "sandbox").iterdir()} >= trees
 
 
+def test_a_syncer_hears_of_a_worker_that_is_busy_with_jobs_of_another(
+    start: Start, at_zero: FakeSyncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(agent_module, "LEASE_WAIT_S", 0.01)
+    other = FakeSyncer("https://other:1", "other")
+    at_zero.add(job("1"))
+    worker = start(1, at_zero, other)
+    worker.running()
+    other.wait_renewed(set())
+    asked = len(other.asked)
+    for _ in range(3):
+        other.wait_renewed(set())
+    assert len(other.asked) == asked
+    worker.runner.release.set()
+    assert result(at_zero).lease_id == "1"
+
+
+def test_a_worker_that_asks_for_jobs_sends_no_heartbeat(
+    start: Start, at_zero: FakeSyncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_S", 0.01)
+    start(1, at_zero)
+    at_zero.wait_asked(lambda request: request.slots == 1)
+    time.sleep(0.2)
+    # One may fall into the moment in which the worker takes its free slot.
+    assert len(at_zero.renewed) < 3
+
+
 def test_the_tally_keeps_a_sample_per_change(start: Start, at_zero: FakeSyncer) -> None:
     at_zero.add(job("1"))
     worker = start(1, at_zero)
