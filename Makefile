@@ -11,7 +11,8 @@ BENCH ?=
 SUITES ?= trixie sid
 # Tests wait more than they compute, so a few processes share few cores. What shares a farm is in one file.
 TEST_PROCESSES ?= 4
-PARALLEL := -n $(TEST_PROCESSES) --dist loadfile
+# In order, so that files of few long tests do not come last.
+PARALLEL := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 # Unit tests compute: more processes than cores only import everything more often.
 COMPUTING := -n $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < $(TEST_PROCESSES) ? n : $(TEST_PROCESSES)))) \
 	--dist loadfile

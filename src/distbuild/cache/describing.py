@@ -4,25 +4,38 @@ reason why its result must not be kept.
 Asks the mirror; reads each text once. For the cache's own thread, but for ``is_beyond_us``.
 """
 
+import operator
 import os
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from distbuild.cache.searched_names import NotKept, SearchedNames, TextRead
+from distbuild.cache.searched_names import (
+    IMPORTS,
+    LEAVES,
+    MAKES_ONCE,
+    ONCE,
+    PLACED,
+    PRECOMPILED,
+    NotKept,
+    SearchedNames,
+    TextRead,
+    traits,
+)
 from distbuild.cache.variants import Candidates, SearchScope, Variant, places_of
 from distbuild.farm.executor import Task
 from distbuild.mirror.includes import is_odd
 from distbuild.mirror.live import Mirroring
-from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES
 from distbuild.mirror.policy import is_unusual
 from distbuild.mirror.scan import Scanner
-from distbuild.protocol.codec import unpack_inputs
+from distbuild.protocol.codec import unpack_inputs, unpack_marks
 from distbuild.protocol.messages import FileEntry, ResultRequest
 from distbuild.system import disk
 
 #: A compile that does not list its system headers may have read this many at most.
 MAX_SYSTEM_HEADERS = 5_000
 _OWN = b"/.dist_build/"
+_directory_of, _pair_of = operator.attrgetter("directory"), operator.attrgetter("pair")
+_digest_of = operator.attrgetter("digest")
 
 
 class Describer:
@@ -48,16 +61,15 @@ class Describer:
         every = [*sources, *texts]
         names = self._searched.of(every, task)
         names.update(_named(task))
-        around = {text.directory for text in texts}
+        around = set(map(_directory_of, texts))
         search = SearchScope(directories, places_of({*directories, *around}), tuple(names))
-        inputs = tuple(text.pair for text in texts)
-        variant = Variant(0, inputs, search, self._candidates.sum(search))
-        if result.stderr and any(text.looks.is_placed for text in every):
+        variant = Variant(0, tuple(map(_pair_of, texts)), search, self._candidates.sum(search))
+        if result.stderr and traits(every) & PLACED:
             raise NotKept("a message may show lines of another file")
         if not self._is_wholly_mirrored(search, around):
             raise NotKept("not wholly mirrored")
         self._check_odd(every, search, whole=not _hides_system_headers(task))
-        if self._has_copies(every, search, around):
+        if self._has_copies(sources, every, search, around):
             raise NotKept("a copy of a header that is read once")
         if self.is_beyond_us(task, variant):
             raise NotKept("a precompiled header, a hard link, or a partly mirrored directory")
@@ -65,19 +77,27 @@ class Describer:
 
     def _read(self, task: Task, result: ResultRequest) -> tuple[list[TextRead], list[TextRead]]:
         """The files that were sent with the job, and those that the compile read besides."""
-        own = {file.path: file.entry.digest for file in task.files}
-        more = unpack_inputs(result.packed_inputs) if result.packed_inputs else []
-        read = {item.path: item.digest for item in (*result.inputs, *more)}
-        if result.assembled or any(file.path in read for file in result.outputs):
-            raise NotKept("an assembler read files, or an output was read")
-        texts = [
-            self._searched.read(path, digest)
-            for path, digest in read.items()
-            if path not in own and not path.startswith(_OWN)
-        ]
-        if any(text.path.endswith(PRECOMPILED_SUFFIXES) for text in texts):
+        if result.assembled:
+            raise NotKept("an assembler read files")
+        own = [self._searched.read(file.path, file.entry.digest) for file in task.files]
+        # A worker that sends other marks than its list has could as well leave inputs out.
+        marks = () if result.inputs else unpack_marks(result.marks)
+        read = self._searched.known(marks) if marks else None
+        if read is None:
+            more = unpack_inputs(result.packed_inputs) if result.packed_inputs else []
+            read = [
+                self._searched.read(item.path, item.digest)
+                for item in (*result.inputs, *more)
+                if not item.path.startswith(_OWN)
+            ]
+        sent = {text.path for text in own}
+        texts = {text.path: text for text in read if text.path not in sent}
+        written = {os.fsdecode(file.path) for file in result.outputs}
+        if not written.isdisjoint(texts) or not written.isdisjoint(sent):
+            raise NotKept("an output was read")
+        if traits(read) & PRECOMPILED:
             raise NotKept("a precompiled header")
-        return [self._searched.read(path, digest) for path, digest in own.items()], texts
+        return own, list(texts.values())
 
     def _with_system_headers(
         self, sources: Sequence[TextRead], texts: Sequence[TextRead], directories: Sequence[str]
@@ -117,16 +137,19 @@ class Describer:
             roots.holds_all_of(top.rstrip("/") or "/") for top in linked
         )
 
-    def _check_odd(self, texts: Iterable[TextRead], search: SearchScope, *, whole: bool) -> None:
+    def _check_odd(self, texts: Sequence[TextRead], search: SearchScope, *, whole: bool) -> None:
         """Raise NotKept if an include that leaves the mirrored directories may have been followed.
 
         A quoted include that climbs is looked for beside its text first: if it leads to an input,
         nothing can come before that. Else it was not followed if no input has its name. ``whole``:
         all inputs are known.
         """
+        leaving = [text for text in texts if text.traits & LEAVES]
+        if not leaving:
+            return
         read = {text.path for text in texts}
         linked = self._candidates.linked(search)
-        for text in texts:
+        for text in leaving:
             doubtful = list(text.looks.odd)
             for operand in text.looks.climbing:
                 target = posixpath.normpath(posixpath.join(text.directory, operand))
@@ -141,19 +164,26 @@ class Describer:
         return any(manifest.resolve(path) in read for path in manifest.index.paths(name))
 
     def _has_copies(
-        self, texts: Sequence[TextRead], search: SearchScope, around: Collection[str]
+        self,
+        sources: Sequence[TextRead],
+        texts: Sequence[TextRead],
+        search: SearchScope,
+        around: Collection[str],
     ) -> bool:
         """Whether gcc may have skipped a file with the content of another that is read once, by
         its time."""
-        manifest = self._mirroring.manifest
-        # The content of a source is mostly not in the manifest.
-        own = {t.path for t in texts if not isinstance(manifest.get(t.path), FileEntry)}
-        copied = [t for t in texts if t.path in own or manifest.has_copies(t.digest)]
-        if not any(text.looks.makes_once for text in texts):
-            copied = [text for text in copied if text.looks.is_once]
-        elif not any(text.looks.is_once or text.looks.imports for text in texts):
+        manifest, shown = self._mirroring.manifest, traits(texts)
+        if not shown & (ONCE | IMPORTS):
             return False
-        copies = [c for text in copied for c in manifest.paths_of(text.digest) - {text.path}]
+        # The content of a source is mostly not in the manifest: one copy there is enough.
+        copied = manifest.copied.intersection(map(_digest_of, texts))
+        copied.update(text.digest for text in sources)
+        copies = [
+            copy
+            for text in texts
+            if text.digest in copied and (shown & MAKES_ONCE or text.traits & ONCE)
+            for copy in manifest.paths_of(text.digest) - {text.path}
+        ]
         if not copies:
             return False
         places, linked = {*search.directories, *around}, self._candidates.linked(search)

@@ -46,7 +46,7 @@ from distbuild.system.paths import WINDOWS
 log = logging.getLogger(__name__)
 
 #: Raised when a key or a description gets another meaning.
-VERSION = 1
+VERSION = 2
 #: Results of one command and source: the states of its headers that it was compiled with.
 MAX_VARIANTS = 8
 #: Commands whose results are known in memory; the others are read from the storage again.
@@ -66,13 +66,16 @@ _RECODING = ("-finput-charset", "-fmodules", "-fplugin", "-traditional")
 
 
 class Lookup(msgspec.Struct, frozen=True):
-    """What the cache has for a task. ``key`` None: it is not cacheable."""
+    """What the cache has for a task. ``key`` None: it is not cacheable. ``kinds``: those of its
+    search directories."""
 
     key: bytes | None
     result: ResultRequest | None = None
+    kinds: tuple[int, ...] = ()
 
 
 class _Unwritten(msgspec.Struct, frozen=True):
+    lookup: Lookup
     key: bytes
     task: Task
     result: ResultRequest
@@ -103,7 +106,8 @@ class ObjectCache:
 
     def find(self, task: Task) -> Lookup:
         """The result that a compile of this task would have, if it is known."""
-        key = self.key(task)
+        kinds = _kinds(task)
+        key = self.key(task, kinds)
         why = "not cacheable"
         if key is not None:
             try:
@@ -114,15 +118,15 @@ class ObjectCache:
             if isinstance(found, ResultRequest):
                 with self._changed:
                     self.hits += 1
-                return Lookup(key, found)
+                return Lookup(key, found, kinds)
             why = found
         with self._changed:
             self.misses[why] += 1
-        return Lookup(key)
+        return Lookup(key, None, kinds)
 
     def explain(self, task: Task) -> str:
         """Whether ``find`` has a result, and why not: by the latest result of this command."""
-        key = self.key(task)
+        key = self.key(task, _kinds(task))
         if key is None:
             return "not cacheable"
         variants = self._variants(key)
@@ -146,7 +150,7 @@ class ObjectCache:
             if self._waiting_bytes + size > MAX_WAITING_BYTES or self._is_stopping:
                 self.unkept["too many at once"] += 1
                 return
-            self._waiting.append(_Unwritten(key, task, result))
+            self._waiting.append(_Unwritten(lookup, key, task, result))
             self._waiting_bytes += size
             self._changed.notify_all()
 
@@ -187,8 +191,11 @@ class ObjectCache:
 
     # --- finding --------------------------------------------------------------------------------
 
-    def key(self, task: Task) -> bytes | None:
-        """The key of an equal compile; None: the result may depend on more than is known here."""
+    def key(self, task: Task, kinds: tuple[int, ...]) -> bytes | None:
+        """The key of an equal compile; None: the result may depend on more than is known here.
+
+        ``kinds``: the file types of its search directories.
+        """
         command = task.command
         is_special = (
             WINDOWS
@@ -213,7 +220,7 @@ class ObjectCache:
             [os.fsencode(directory) for directory in task.output_dirs],
             [os.fsencode(directory) for directory in task.builtin_dirs],
             os.fsencode(task.implicit_include or ""),
-            [_kind(directory) for directory in task.search_dirs],
+            kinds,
             task.processor,
             task.terminal,
         )
@@ -286,7 +293,7 @@ class ObjectCache:
     def _keep(self, waiting: _Unwritten) -> None:
         """Keep one result. Raises NotKept."""
         task, result = waiting.task, waiting.result
-        if self.key(task) != waiting.key:  # a search directory came or went
+        if _kinds(task) != waiting.lookup.kinds:  # a search directory came or went
             raise NotKept("the tree changed meanwhile")
         variant = self._describer.described(task, result)
         manifest = self._mirroring.manifest
@@ -311,8 +318,12 @@ class ObjectCache:
         self._remember(key, unique[:MAX_VARIANTS])
 
 
+def _kinds(task: Task) -> tuple[int, ...]:
+    """The file types of the search directories; 0: missing. Compilers warn of some."""
+    return tuple(map(_kind, task.search_dirs))
+
+
 def _kind(directory: str) -> int:
-    """A search directory's file type; 0: missing. Compilers warn of some."""
     try:
         return stat.S_IFMT(disk.stat(directory).st_mode)
     except OSError:

@@ -237,6 +237,8 @@ def is_settled(
     variant: Variant, manifest: Manifest, candidates: Candidates, generation: int
 ) -> bool:
     """Whether nothing that the variant depends on changed after ``generation``."""
+    if manifest.generation == generation:
+        return True
     index = manifest.index
     if candidates.links_moved() > generation or not _is_unchanged(variant, manifest, generation):
         return False
@@ -263,8 +265,9 @@ def places_of(directories: Iterable[str]) -> tuple[str, ...]:
 class _About(msgspec.Struct, frozen=True, array_like=True):
     """A variant, packed."""
 
-    inputs: tuple[tuple[bytes, Digest], ...]
-    #: These three are joined by NULs.
+    digests: list[Digest]
+    #: These are joined by NULs.
+    paths: bytes
     directories: bytes
     places: bytes
     names: bytes
@@ -287,7 +290,8 @@ def packed(variant: Variant) -> bytes:
     """A variant without its number and state, for the storage."""
     search = variant.search
     about = _About(
-        tuple((os.fsencode(path), digest) for path, digest in variant.inputs),
+        [digest for _, digest in variant.inputs],
+        _joined(path for path, _ in variant.inputs),
         _joined(search.directories),
         _joined(search.places),
         _joined(search.names),
@@ -300,6 +304,6 @@ def unpacked(number: int, data: bytes, shared: dict[InputPair, InputPair]) -> Va
     """The inverse of ``packed``. ``shared``: equal inputs of all variants."""
     about = _about_decoder.decode(data)
     search = SearchScope(_parted(about.directories), _parted(about.places), _parted(about.names))
-    pairs = [(os.fsdecode(path), digest) for path, digest in about.inputs]
+    pairs = zip(_parted(about.paths), about.digests, strict=True)
     inputs = tuple([shared.setdefault(pair, pair) for pair in pairs])
     return Variant(number, inputs, search, int.from_bytes(about.candidates, "little"))

@@ -143,6 +143,8 @@ class Manifest:
         self.precompiled: set[str] = set()
         # Digest -> paths of the files with this content.
         self._holders: dict[bytes, set[str]] = {}
+        #: The digests of which there are several files.
+        self.copied: set[bytes] = set()
         self._summary = Summary()
         self._files = 0
         self._size = 0
@@ -259,8 +261,12 @@ class Manifest:
             holders = self._holders.setdefault(entry.digest, set())
             if sign > 0:
                 holders.add(path)
+                if len(holders) == 2:
+                    self.copied.add(entry.digest)
             else:
                 holders.discard(path)
+                if len(holders) < 2:
+                    self.copied.discard(entry.digest)
                 if not holders:
                     del self._holders[entry.digest]
 
@@ -289,10 +295,6 @@ class Manifest:
     def paths_of(self, digest: bytes) -> frozenset[str]:
         """The files with this content."""
         return frozenset(self._holders.get(digest, ()))
-
-    def has_copies(self, digest: bytes) -> bool:
-        """Whether several files have this content."""
-        return len(self._holders.get(digest, ())) > 1
 
     def names(self, directory: str) -> frozenset[str]:
         """The names directly in a directory; empty if it has none or does not exist."""

@@ -2,6 +2,7 @@
 
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Mapping
 
 from hypothesis import given
@@ -126,6 +127,16 @@ def test_the_index_has_every_path_under_its_name(batches: list[Batch]) -> None:
     assert manifest.index.links == links
 
 
+@given(BATCHES)
+def test_the_manifest_knows_contents_that_several_files_have(batches: list[Batch]) -> None:
+    manifest = Manifest()
+    for batch in (START, *batches):
+        manifest.apply(batch)
+        entries = map(manifest.get, manifest._entries)
+        counts = Counter(entry.digest for entry in entries if isinstance(entry, FileEntry))
+        assert manifest.copied == {digest for digest, count in counts.items() if count > 1}
+
+
 def test_a_moved_search_directory_is_another_one() -> None:
     manifest = Manifest()
     manifest.apply({**START, "/p/c": SymlinkEntry(b"/q")})
@@ -152,9 +163,14 @@ def test_places_below_another_one_are_left_out() -> None:
 
 
 def test_a_variant_is_stored_whole() -> None:
-    for search in (SEARCH, SearchScope((), ("/ü\udcff",), ())):
-        variant = Variant(7, INPUTS, search, (1 << 128) - 1)
+    odd = (("/ü\udcff/x.h", b"\0" * 32), *INPUTS)
+    for inputs, search in (
+        (INPUTS, SEARCH),
+        (odd, SearchScope((), ("/ü\udcff",), ())),
+        ((), SEARCH),
+    ):
+        variant = Variant(7, inputs, search, (1 << 128) - 1)
         shared: dict[tuple[str, bytes], tuple[str, bytes]] = {}
         known = [unpacked(7, packed(variant), shared) for _ in range(2)]
         assert known == [variant, variant]
-        assert known[0].inputs[0] is known[1].inputs[0]
+        assert all(a is b for a, b in zip(known[0].inputs, known[1].inputs, strict=True))
