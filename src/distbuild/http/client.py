@@ -157,9 +157,19 @@ class Connections:
         return self._ask(f"GET {path} HTTP/1.1\r\n{self._fields}\r\n".encode("latin-1"), timeout_s)
 
     def _ask(self, request: bytes, timeout_s: float) -> tuple[int, bytes]:
-        connection = None
+        kept = self._take()
+        if kept is not None:
+            # The server may close an idle connection at the moment at which it is used again. It
+            # has not acted on the request then, or the request may be repeated: every one may.
+            with contextlib.suppress(_Unanswered):
+                return self._ask_over(kept, request, timeout_s)
+        return self._ask_over(None, request, timeout_s)
+
+    def _ask_over(
+        self, connection: Channel | None, request: bytes, timeout_s: float
+    ) -> tuple[int, bytes]:
         try:
-            connection = self._take()
+            connection = connection or self._connect()
             connection.settimeout(timeout_s)
             status, data, keeps = _answered(connection, request, self._max_answer)
         except BaseException as error:
@@ -179,8 +189,8 @@ class Connections:
         while self._idle:
             self._idle.pop().close()
 
-    def _take(self) -> Channel:
-        """The most recently used idle connection that the server has not closed, or a new one."""
+    def _take(self) -> Channel | None:
+        """The most recently used idle connection that the server has not closed; None: none."""
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -189,6 +199,9 @@ class Connections:
             if not _has_something(connection):
                 return connection
             connection.close()
+        return None
+
+    def _connect(self) -> Channel:
         bare = socket.create_connection(self._address, self._connect_timeout_s)
         try:
             _set_up(bare)
@@ -221,12 +234,12 @@ def _answered(connection: Channel, request: bytes, most: int) -> tuple[int, byte
     """Send a request; status, body, and whether the connection can be used again."""
     try:
         connection.send(request)
-    except (BrokenPipeError, ConnectionResetError):
+    except (BrokenPipeError, ConnectionResetError) as error:
         # A server may refuse a body before it has read all of it: its response says more.
         with contextlib.suppress(OSError, InfrastructureError):
             status, data, _ = _read_answer(connection, most)
             return status, data, False
-        raise
+        raise _Unanswered(str(error)) from error
     return _read_answer(connection, most)
 
 
@@ -251,8 +264,16 @@ def _read_answer(connection: Channel, most: int) -> tuple[int, bytes, bool]:
     return int(status[1]), bytes(received), _CLOSES.search(head) is None
 
 
+class _Unanswered(InfrastructureError):
+    """The connection was closed before the first byte of an answer."""
+
+
 def _read_more(connection: Channel, into: bytearray) -> None:
-    chunk = connection.receive()
+    closed = InfrastructureError if into else _Unanswered
+    try:
+        chunk = connection.receive()
+    except (ConnectionError, ssl.SSLEOFError) as error:
+        raise closed(str(error) or type(error).__name__) from error
     if not chunk:
-        raise InfrastructureError("the connection was closed before the answer")
+        raise closed("the connection was closed before the answer")
     into += chunk

@@ -3,6 +3,7 @@
 import os
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,6 +183,35 @@ def _is_readable(connections: Connections) -> bool:
     from distbuild.http.client import _has_something
 
     return _has_something(connections._idle[-1])
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_a_request_is_repeated_if_a_kept_connection_ends_without_an_answer(
+    peer: MakePeer, reach: Reach, is_reset: bool
+) -> None:
+    """The server closes it as idle just when it is used again."""
+
+    def do(peer: Peer, connection: ssl.SSLSocket) -> None:
+        if peer.connections > 1:
+            answering(OK)(peer, connection)
+        peer.read(connection)
+        connection.sendall(OK)
+        peer.read(connection)
+        if is_reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    server = peer(do)
+    client = reach(server)
+    for _ in range(3):
+        assert client.post("/x", "a/b", b"end", 5) == (200, b"hi")
+    assert (server.connections, len(server.asked)) == (2, 4)
+
+
+def test_a_request_over_a_new_connection_is_not_repeated(peer: MakePeer, reach: Reach) -> None:
+    server = peer(lambda peer, connection: (peer.read(connection), None)[1])
+    with pytest.raises(InfrastructureError, match=r"closed before the answer|EOF"):
+        reach(server).post("/x", "a/b", b"end", 5)
+    assert server.connections == 1
 
 
 def test_a_connection_that_dies_without_a_word_is_soon_given_up(
