@@ -26,6 +26,7 @@ _MOST = 2**63 - 1  # the largest integer that messages can carry
 
 #: Enough for some generations of the headers of a few large projects.
 DEFAULT_STORE_BYTES = 20 * 1024**3
+DEFAULT_HISTORY_BYTES = 200 * 1000**2
 #: Larger files are hardly headers; each is sent once a compile asks for it.
 DEFAULT_MAX_FILE_BYTES = 16 * 1024**2
 
@@ -122,6 +123,11 @@ class Home(msgspec.Struct, frozen=True):
         return self.state / "objects.sqlite"
 
     @property
+    def history(self) -> Path:
+        """The history of builds."""
+        return self.state / "history.sqlite"
+
+    @property
     def silent(self) -> Path:
         """A wrapper's mark that the syncer does not respond; a live syncer removes it."""
         return self.state / "silent"
@@ -171,6 +177,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store_bytes: int = DEFAULT_STORE_BYTES
     #: Syncer: upper bound of the object cache; 0: none.
     cache_bytes: int = 0
+    #: Syncer: upper bound of the history of builds; 0: none.
+    history_bytes: int = DEFAULT_HISTORY_BYTES
     #: Syncer: larger files are withheld until a compile asks for one.
     max_file_bytes: int = DEFAULT_MAX_FILE_BYTES
 
@@ -284,10 +292,10 @@ def _check(path: Path, config: Config) -> None:
             raise ConfigError(f'{path}: key "{key}": expected a number of at least 1, got {value}')
         if value is not None and value > _MOST:
             raise ConfigError(f'{path}: key "{key}": expected a smaller number, got {value}')
-    if not 0 <= config.cache_bytes <= _MOST:
-        raise ConfigError(
-            f'{path}: key "cache_bytes": expected a number of bytes, got {config.cache_bytes}'
-        )
+    for key in ("cache_bytes", "history_bytes"):
+        value = getattr(config, key)
+        if not 0 <= value <= _MOST:
+            raise ConfigError(f'{path}: key "{key}": expected a number of bytes, got {value}')
     if not 1 <= config.port <= MAX_PORT:
         raise ConfigError(
             f'{path}: key "port": expected a number between 1 and {MAX_PORT}, got {config.port}'

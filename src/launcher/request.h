@@ -60,7 +60,7 @@ static const char *const TOLD[] = {
     "CC_PRINT_INTERNAL_STAT", "CC_PRINT_OPTIONS", "CC_PRINT_PROC_STAT", "CL",
     "CLANG_CONFIG_FILE_SYSTEM_DIR", "CLANG_CONFIG_FILE_USER_DIR", "CLANG_NO_DEFAULT_CONFIG",
     "CLICOLOR_FORCE", "COLORTERM", "COLUMNS", "COMPILER_PATH", "CPATH", "CPLUS_INCLUDE_PATH",
-    "C_INCLUDE_PATH", "DEPENDENCIES_OUTPUT", "DIST_BUILD_CACHE",
+    "C_INCLUDE_PATH", "DEPENDENCIES_OUTPUT", "DIST_BUILD_BUILD", "DIST_BUILD_CACHE",
     "DRIVERKIT_DEPLOYMENT_TARGET", "EXPERIMENTAL_SARIF_SOCKET", "EXTERNAL_INCLUDE", "GCC_COLORS",
     "GCC_COMPARE_DEBUG", "GCC_DIAGNOSTICS_LOG", "GCC_EXEC_PREFIX", "GCC_EXTRA_DIAGNOSTIC_OUTPUT",
     "GCC_URLS",
@@ -195,7 +195,7 @@ static bool put_request(struct message *message, char **words)
     mode_t mask = umask(0);
     (void)umask(mask);
     bool timed = verbosity() > 1;
-    put_head(message, MAP, 9 + timed);
+    put_head(message, MAP, 10 + timed);
     put_key(message, "argv");
     put_head(message, ARRAY, count);
     for (size_t i = 0; i < count; i++)
@@ -210,6 +210,8 @@ static bool put_request(struct message *message, char **words)
     put_text(message, BYTES, place, describe_place(place, sizeof place));
     put_key(message, "places_outputs");
     put(message, (const char[]){(char)TRUE}, 1);
+    put_key(message, "session");
+    put_head(message, UINT32, (size_t)getsid(0));
     put_key(message, "terminal");
     put_terminal(message);
     if (timed) {

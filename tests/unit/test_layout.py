@@ -14,7 +14,8 @@ PACKAGE = SRC / "distbuild"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 40
-MAX_MODULES = 152
+#: 150, two of the object cache, four of the history.
+MAX_MODULES = 156
 #: A module with fewer lines and one importer is a part of that one, but for these: pure, or what
 #: tests replace.
 SMALL = 80
@@ -41,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "push": {"mirror", "http", "protocol", "system", "config", "credentials"},
     "farm": {"command", "protocol", "system", "one_shot", "write_outputs"},
     "cache": {"command", "farm", "mirror", "protocol", "system"},
+    "history": {"protocol"},
 }
 OF_THE_SYNCER = {"syncer", "push", "farm", "cache"}
 STRANGERS = {

@@ -137,15 +137,17 @@ def allowed_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 #: "0": the object cache is not used.
 CACHE_SWITCH = "DIST_BUILD_CACHE"
+#: The history takes the jobs with the same value for one build.
+BUILD_NAME = "DIST_BUILD_BUILD"
 
 
 def telling_environment(env: Mapping[str, str]) -> dict[str, str]:
     """The part of ``env`` that decides how and where a command is compiled.
 
-    These are passed to the compiler, prevent distribution, switch off the object cache, or locate
-    the driver, its parts and the terminal's description.
+    These are passed to the compiler, prevent distribution, switch off the object cache, name the
+    build, or locate the driver, its parts and the terminal's description.
     """
-    names = {CACHE_SWITCH, *_LOCATES, *_OBSTACLES, *_FINDS_VISUAL_STUDIO, *VARIABLES}
+    names = {CACHE_SWITCH, BUILD_NAME, *_LOCATES, *_OBSTACLES, *_FINDS_VISUAL_STUDIO, *VARIABLES}
     more = {name: value for name, value in env.items() if name in names}
     if is_odd_pwd(env.get("PWD", "")):
         more["PWD"] = env["PWD"]

@@ -8,20 +8,11 @@ import msgspec
 
 from distbuild.command.model import CompileCommand, Local
 from distbuild.one_shot import OneShot
-from distbuild.protocol.messages import JobFile, ResultRequest, Terminal
-
-#: The phases of a job that a worker compiles, as its wrapper prints them.
-UNDERSTOOD, PREPARED, QUEUED, REMOTE, VERIFIED = (
-    "understood",
-    "prepared",
-    "queued",
-    "on the worker",
-    "verified",
-)
+from distbuild.protocol.messages import PREPARED, QUEUED, REMOTE, JobFile, ResultRequest, Terminal
 
 
 class Stopwatch:
-    """Measures the phases of one job, for a wrapper with DIST_BUILD_VERBOSE=2.
+    """Measures the phases of one job, for the history and for a wrapper with DIST_BUILD_VERBOSE=2.
 
     A phase lasts from the end of the previous one; the rounds of one job are added up. The farm
     calls it while the job's generator is suspended, so that it needs no lock.
@@ -31,13 +22,19 @@ class Stopwatch:
         self._now = now
         self._since = now()
         self._ended = ""
-        self._seconds: dict[str, float] = {}
-        self._ran = 0.0
+        #: Seconds by phase.
+        self.phases: dict[str, float] = {}
+        #: The compiler's own time (seconds), by the workers' account; 0: not known.
+        self.ran_s = 0.0
+        #: How often a worker has compiled it.
+        self.rounds = 0
+        #: What is compiled: an absolute path; "": not known.
+        self.source = ""
 
     def end(self, phase: str) -> None:
         """A phase has ended now."""
         now = self._now()
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + now - self._since
+        self.phases[phase] = self.phases.get(phase, 0.0) + now - self._since
         self._since, self._ended = now, phase
 
     def leased(self) -> None:
@@ -47,17 +44,18 @@ class Stopwatch:
 
     def answered(self, ran_us: int) -> None:
         """The result has come; ``ran_us`` is the worker's own account, 0: it gives none."""
-        before = self._seconds.get(REMOTE, 0.0)
+        before = self.phases.get(REMOTE, 0.0)
         self.end(REMOTE)
-        if ran_us / 1e6 <= self._seconds[REMOTE] - before:  # else it cannot be true
-            self._ran += ran_us / 1e6
+        self.rounds += 1
+        if ran_us / 1e6 <= self.phases[REMOTE] - before:  # else it cannot be true
+            self.ran_s += ran_us / 1e6
 
     def text(self) -> str:
         """Each phase with its milliseconds, in their order: ``queued 0.2, on the worker 3.1``."""
-        parts = [f"{phase} {1000 * seconds:.1f}" for phase, seconds in self._seconds.items()]
-        if self._ran:
-            at = list(self._seconds).index(REMOTE)
-            parts[at] += f" (ran {1000 * self._ran:.1f})"
+        parts = [f"{phase} {1000 * seconds:.1f}" for phase, seconds in self.phases.items()]
+        if self.ran_s:
+            at = list(self.phases).index(REMOTE)
+            parts[at] += f" (ran {1000 * self.ran_s:.1f})"
         return ", ".join(parts)
 
 

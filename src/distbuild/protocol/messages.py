@@ -119,6 +119,8 @@ class SubmitRequest(Message, frozen=True):
     places_outputs: bool = False
     #: The reply is to say how long each phase took.
     timed: bool = False
+    #: The wrapper's session (``getsid``), by which the history knows which jobs are one build.
+    session: int = 0
 
 
 class OutputFile(Message, frozen=True):
@@ -135,6 +137,14 @@ ExitCode = Annotated[int, msgspec.Meta(ge=0, le=MAX_EXIT_CODE)]
 Outputs = Annotated[list[OutputFile], msgspec.Meta(max_length=MAX_OUTPUTS)]
 
 
+#: The phases of a job that a worker compiles, as its wrapper prints them.
+UNDERSTOOD, PREPARED, QUEUED, REMOTE, VERIFIED = (
+    "understood",
+    "prepared",
+    "queued",
+    "on the worker",
+    "verified",
+)
 #: Words and numbers of ``farm.executor.Stopwatch``.
 Times = Annotated[str, msgspec.Meta(max_length=200, pattern=r"\A[a-z0-9 .,()]*\Z")]
 

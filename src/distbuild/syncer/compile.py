@@ -20,11 +20,17 @@ from distbuild.cache.objects import Lookup, ObjectCache
 from distbuild.command import probe
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.side_effects import is_rewritten
-from distbuild.farm.executor import PREPARED, UNDERSTOOD, VERIFIED, Executor, Task
+from distbuild.farm.executor import Executor, Task
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.scan import Scanner
 from distbuild.one_shot import OneShot
-from distbuild.protocol.messages import ResultRequest, SubmitReply
+from distbuild.protocol.messages import (
+    PREPARED,
+    UNDERSTOOD,
+    VERIFIED,
+    ResultRequest,
+    SubmitReply,
+)
 from distbuild.syncer.prepare import Preparer
 from distbuild.syncer.understand import Submission, Understood
 from distbuild.syncer.verify import Judge, Verdict, hides_places
@@ -181,6 +187,8 @@ class Compiles:
         """Compile as a generator; returns the reply to the wrapper."""
         known = self._preparer.understand(submission)
         submission.end(UNDERSTOOD)
+        if submission.stopwatch is not None and not isinstance(known, Local):
+            submission.stopwatch.source = known.command.absolute(known.command.source)
         if isinstance(known, Local):
             several = known.reason is LocalReason.SEVERAL_SOURCES
             parts = self._preparer.parts(submission) if several else []
@@ -315,7 +323,7 @@ class Compiles:
             removed=_removed(command, result),
             rewritten=[file.path for file in result.outputs if _is_rewritten(command, file.path)],
             worker=result.worker,
-            times=submission.stopwatch.text() if submission.stopwatch is not None else "",
+            times=submission.shown_times(),
         )
 
 

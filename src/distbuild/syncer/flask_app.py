@@ -27,6 +27,8 @@ FRAME = struct.Struct("!I")
 HEARTBEAT = FRAME.pack(0)
 #: Seconds between heartbeats to a waiting wrapper; its slot is freed this long after its death.
 HEARTBEAT_S = 0.4
+#: No build has a larger number: SQLite's integers have 64 bits.
+MAX_NUMBER = 2**62
 
 
 def packed(message: messages.Message) -> Response:
@@ -63,6 +65,7 @@ def make_app(service: Service, gate: Gate, handlers: Mapping[str, Handler]) -> F
     app = Flask("syncer", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = messages.MAX_RESULTS_BYTES
     _add_wrapper_routes(app, gate, service)
+    _add_history_routes(app, gate, service)
     _add_worker_routes(app, gate, service)
     for path, handler in handlers.items():
         _add_handler(app, gate, path, handler)
@@ -124,6 +127,21 @@ def _add_wrapper_routes(app: Flask, gate: Gate, service: Service) -> None:
         gate.admit_user(the_call(gate))
         service.compiles.clear_cache()
         return jsonify({})
+
+
+def _add_history_routes(app: Flask, gate: Gate, service: Service) -> None:
+    @app.post("/api/v1/builds")
+    def builds() -> Response:
+        gate.admit_user(the_call(gate))
+        return jsonify(service.builds())
+
+    @app.post("/api/v1/builds/<int:number>")
+    def build(number: int) -> Response:
+        gate.admit_user(the_call(gate))
+        found = service.build(number) if number <= MAX_NUMBER else None
+        if found is None:
+            raise RequestRefused(404, f"there is no build {number}; see dist_build.exe builds")
+        return jsonify(found)
 
 
 def _streamed(service: Service, message: messages.SubmitRequest) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ HTTP.
 
 import logging
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import msgspec
 
@@ -47,12 +47,14 @@ class WrapperOrders(msgspec.Struct, frozen=True):
 
     ``holds_slot``: the caller owns a local slot and releases it when the program has ended.
     ``outputs``: files that the wrapper puts in place; the caller closes them after that.
+    ``ended`` is to be called when the wrapper has done what it was ordered.
     """
 
     reply: SubmitReply
     program: str | None = None
     holds_slot: bool = False
     outputs: PreparedOutputs | None = None
+    ended: Callable[[], None] = lambda: None
 
 
 class LocalCallers:

@@ -18,6 +18,7 @@ from distbuild.config import Config, Home, listening_url, load_config, syncer_po
 from distbuild.credentials import Credentials, load_credentials, own_secret
 from distbuild.farm.farm import Farm
 from distbuild.farm.local_slots import LocalSlots, Relief
+from distbuild.history.store import History
 from distbuild.logs import announce, set_up_logging
 from distbuild.mirror import policy, scan
 from distbuild.mirror.digest_cache import DigestCache, rules_of
@@ -35,6 +36,7 @@ from distbuild.syncer.local_callers import LocalCallers
 from distbuild.syncer.prepare import Preparer
 from distbuild.syncer.servers import serve_syncer
 from distbuild.syncer.service import Parts, Service
+from distbuild.syncer.worker_status import slots_of
 from distbuild.system import disk
 from distbuild.system.paths import from_system
 from distbuild.system.process import hold
@@ -124,7 +126,8 @@ class SyncerProcess:
         self._relief = Relief(self._farm, slots) if config.local_slots else None
         here = LocalCallers(compiles, slots)
         state = disk.realpath(from_system(str(home.state)))
-        parts = (source, compiles, compilers, self._pushers, here)
+        self._history = _history(home, config, lambda: slots_of(self._pushers))
+        parts = (source, compiles, compilers, self._pushers, here, self._history)
         self.service = Service(Parts(client_id, state, self._farm, self._mirroring, *parts))
 
     def start(self, stop: threading.Event) -> None:
@@ -146,6 +149,8 @@ class SyncerProcess:
         self._mirroring.stop()
         if self._objects is not None:
             self._objects.stop()
+        if self._history is not None:
+            self._history.stop()
 
     def _end(self, stop: threading.Event) -> None:
         # The digests of the first scan are saved only after FIRST_LOOK_S: the workers come first.
@@ -211,6 +216,17 @@ def _object_cache(
         return ObjectCache(home.objects, config.cache_bytes, mirroring, scanner)
     except (sqlite3.Error, OSError) as error:
         log.warning("%s: there is no object cache: %s", home.objects, error)
+        return None
+
+
+def _history(home: Home, config: Config, slots: Callable[[], int]) -> History | None:
+    """The history of builds; None: the configuration wants none, or its file cannot be used."""
+    if not config.history_bytes:
+        return None
+    try:
+        return History(home.history, config.history_bytes, slots)
+    except (sqlite3.Error, OSError) as error:
+        log.warning("%s: builds are not recorded: %s", home.history, error)
         return None
 
 

@@ -109,6 +109,7 @@ def answers(service: Service, message: SubmitRequest) -> Generator[OneShot | Res
         if answer.holds_slot or (answer.outputs is not None and answer.outputs.has_temporary()):
             yield OneShot()  # never fires; the end of the connection closes this generator
     finally:
+        answer.ended()
         if answer.holds_slot:
             service.release()
         if answer.outputs is not None:

@@ -7,14 +7,19 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
+from types import TracebackType
 from typing import Any
 
 import msgspec
 
 from distbuild import __version__
+from distbuild.cache.objects import SHOWN
+from distbuild.command import probe
 from distbuild.command.model import Local, LocalReason
 from distbuild.farm.executor import Stopwatch, Task
 from distbuild.farm.farm import Farm
+from distbuild.history.builds import JobRecord, Outcome
+from distbuild.history.store import History
 from distbuild.mirror.live import Mirroring
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
@@ -35,6 +40,11 @@ log = logging.getLogger(__name__)
 #: A lease reply carries up to this many changes that the worker's tree lacks; more are pulled.
 MAX_CHANGES_WITH_LEASE = 2000
 PROGRESS_S = 0.2
+#: The builds in a list of them.
+MAX_BUILDS = 50
+#: The longest name of a build (characters), and the most that is kept of a command line (bytes).
+MAX_NAME = 100
+MAX_COMMAND = 8_000
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -50,6 +60,7 @@ class Parts(msgspec.Struct, frozen=True):
     compilers: Compilers
     pushers: tuple[Pusher, ...]
     here: LocalCallers
+    history: History | None = None
 
 
 class Service:
@@ -71,13 +82,34 @@ class Service:
         """Compile for a wrapper that writes the outputs itself; see ``Compiles.compile``."""
         if request.place and not self._parts.here.sees_our_files(request.place):
             return self.compiles.locally(Local(LocalReason.OTHER_FILES))
-        reply = yield from self.compiles.compile(_submission(request))
+        with self._recorded(request) as recording:
+            reply = yield from self.compiles.compile(recording.submission)
+            recording.end(reply)
         return msgspec.structs.replace(reply, detail=shown_path(reply.detail))
 
     def run(self, request: messages.SubmitRequest) -> Generator[OneShot, None, WrapperOrders]:
         """Compile for a wrapper of this machine; see ``LocalCallers.run``."""
         caller = Caller(request.umask & 0o777, request.group, request.place, request.places_outputs)
-        return self._parts.here.run(_submission(request), caller)
+        with self._recorded(request) as recording:
+            orders = yield from self._parts.here.run(recording.submission, caller)
+            if not orders.holds_slot:
+                recording.end(orders.reply)
+                return orders
+            recording.is_left_open = True
+        return msgspec.structs.replace(orders, ended=lambda: recording.end(orders.reply))
+
+    def _recorded(self, request: messages.SubmitRequest) -> "Recording":
+        return Recording(self._parts.history, request, _submission(request))
+
+    def builds(self) -> list[dict[str, Any]]:
+        """The last builds, the latest first, without their jobs."""
+        history = self._parts.history
+        return [] if history is None else history.builds(MAX_BUILDS)
+
+    def build(self, number: int) -> dict[str, Any] | None:
+        """One build with its jobs; 0: the latest. None: there is no such build."""
+        history = self._parts.history
+        return None if history is None else history.build(number)
 
     def release(self) -> None:
         """Release the local slot that a wrapper's orders hold."""
@@ -286,5 +318,68 @@ def _submission(request: messages.SubmitRequest) -> Submission:
     cwd, *words = decoded([request.cwd, *request.argv, *request.env.values()])
     count = len(request.argv)
     env = dict(zip(request.env, words[count:], strict=True))
-    stopwatch = Stopwatch() if request.timed else None
-    return Submission(tuple(words[:count]), cwd, env, request.terminal, stopwatch)
+    return Submission(
+        tuple(words[:count]), cwd, env, request.terminal, Stopwatch(), is_timed=request.timed
+    )
+
+
+class Recording:
+    """A command from its arrival to its end. A context: if that is left without ``end``, the
+    wrapper went away. ``history`` None: nothing is recorded."""
+
+    def __init__(
+        self, history: History | None, request: messages.SubmitRequest, submission: Submission
+    ) -> None:
+        self.submission = submission
+        #: The command goes on after the context, until ``end``.
+        self.is_left_open = False
+        self._history = history
+        self._request = request
+        self._job = None
+        if history is not None:
+            name = submission.env.get(probe.BUILD_NAME, "")
+            self._job = history.begin(request.session, name[:MAX_NAME])
+
+    def __enter__(self) -> "Recording":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        stack: TracebackType | None,
+    ) -> None:
+        if kind is not None or not self.is_left_open:
+            self._end(Outcome.CANCELLED, messages.SubmitReply("local"))
+
+    def end(self, reply: messages.SubmitReply) -> None:
+        """The command has ended with this reply, or with the local compile that it orders."""
+        if reply.outcome != "done":
+            outcome = Outcome.LOCAL
+        elif reply.exit_code != 0:
+            outcome = Outcome.FAILED
+        else:
+            outcome = Outcome.HIT if reply.worker == SHOWN else Outcome.COMPILED
+        self._end(outcome, reply)
+
+    def _end(self, outcome: Outcome, reply: messages.SubmitReply) -> None:
+        job, self._job = self._job, None
+        if job is None or self._history is None:
+            return
+        watch, request = self.submission.stopwatch, self._request
+        command = b"\0".join(request.argv)
+        record = JobRecord(
+            command=command[:MAX_COMMAND],
+            cwd=request.cwd,
+            source=os.fsencode(watch.source) if watch is not None else b"",
+            outcome=outcome,
+            reason=reply.reason,
+            worker=reply.worker,
+            exit_code=reply.exit_code,
+            began=job.began,
+            took_s=max(0.0, time.time() - job.began),
+            phases=dict(watch.phases) if watch is not None else {},
+            ran_s=watch.ran_s if watch is not None else 0.0,
+            rounds=watch.rounds if watch is not None else 0,
+        )
+        self._history.end(job, record)

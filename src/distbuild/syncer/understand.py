@@ -33,7 +33,7 @@ MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 class Submission(msgspec.Struct, frozen=True):
     """A command as the wrapper submitted it. ``env``: the wrapper's environment or a part of it.
 
-    ``stopwatch``: for a wrapper that prints the phases of its job.
+    ``is_timed``: the wrapper prints the phases of its job. ``stopwatch`` None: a part of a command.
     """
 
     argv: tuple[str, ...]
@@ -41,6 +41,11 @@ class Submission(msgspec.Struct, frozen=True):
     env: Mapping[str, str]
     terminal: Terminal | None = None
     stopwatch: Stopwatch | None = None
+    is_timed: bool = False
+
+    def shown_times(self) -> str:
+        """The phases of its job for the wrapper; "": it did not ask."""
+        return self.stopwatch.text() if self.stopwatch is not None and self.is_timed else ""
 
     def end(self, phase: str) -> None:
         """A phase of its job has ended."""

@@ -7,7 +7,7 @@ jobs (the farm). Neither implies the other: a network may be cut in one directio
 import itertools
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,8 @@ from distbuild.syncer.worker_check import Checked
 
 #: The TTL of a worker's status, and the time limit for a new one (seconds).
 STATUS_AGE_S = 1.0
+#: A worker that claims more slots is not believed.
+MAX_SLOTS = 10_000
 STATUS_WAIT_S = 1.0
 #: A worker whose status is outstanding for so long (seconds) is shown as not answering.
 SILENT_S = 0.9
@@ -112,6 +114,12 @@ class WorkerView:
         mine = self._compilers.seen()
         found = [shown_path(path) for path, i in mine if i.digest in identities]
         return {"asked_s": _rounded(seen.silent_s), "compilers": found}
+
+
+def slots_of(pushers: Iterable[Pusher]) -> int:
+    """How many compilers the configured workers that are up run at once, by their own account."""
+    told = (pusher.status.get("num_cores") for pusher in pushers if pusher.up)
+    return sum(slots for slots in told if isinstance(slots, int) and 0 < slots <= MAX_SLOTS)
 
 
 def shown_path(path: str) -> str:

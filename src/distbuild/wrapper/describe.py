@@ -8,7 +8,11 @@ from distbuild.command.driver import family_of
 from distbuild.command.model import LocalReason
 from distbuild.protocol.names import one_line
 
-SUBCOMMANDS = ("status", "install", "clean", "doctor", "explain", "cache", "version", "help")
+#: The last two need no syncer.
+SUBCOMMANDS = (
+    *("status", "install", "clean", "doctor", "explain", "cache", "builds", "trace"),
+    *("version", "help"),
+)
 _COMPILERS = ("gcc", "g++", "cc", "c++", "clang", "clang++", "cl", "clang-cl")
 #: The least similarity of a mistyped word (difflib's ratio).
 _LIKE = 0.7
@@ -128,7 +132,7 @@ def worker_table(workers: Mapping[str, Any], compilers: Sequence[Mapping[str, st
     rows = [_row(host, worker, compilers) for host, worker in workers.items()]
     # A worker's status may contain any text.
     return [
-        "  " + line for line in _aligned([list(map(one_line, row)) for row in (_COLUMNS, *rows)])
+        "  " + line for line in aligned([list(map(one_line, row)) for row in (_COLUMNS, *rows)])
     ]
 
 
@@ -156,6 +160,7 @@ def _error_of(worker: Mapping[str, Any]) -> str:
     return f"{count} results refused: {worker.get('refused_why')} {error}" if count else error
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows as lines, with their columns below each other."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]

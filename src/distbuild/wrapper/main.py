@@ -55,8 +55,12 @@ _USAGE = """usage: dist_build.exe COMPILER ARGS...            compile on the far
        dist_build.exe doctor                      check the set-up, step by step
        dist_build.exe explain -- COMPILER ARGS... would it be distributed, and why not
        dist_build.exe cache [clear]               hits and misses of the object cache; empty it
+       dist_build.exe builds [show [N] | compare A B]  what the last builds did
+       dist_build.exe trace [N]                   a build's timeline, for Perfetto or speedscope
        dist_build.exe version                     which version this is
        dist_build.exe help                        this text"""
+#: Those that need a syncer.
+_SUBCOMMANDS = (*("status", "install", "clean", "doctor", "explain", "cache", "builds", "trace"),)
 _HELP = ("help", "-h", "--help")
 _VERSION = ("version", "--version")
 
@@ -95,7 +99,7 @@ def command_words(argv: Sequence[str]) -> list[str]:
 
 
 def _subcommand(word: str) -> Callable[[Sequence[str]], int] | None:
-    if word not in ("status", "install", "clean", "doctor", "explain", "cache"):
+    if word not in _SUBCOMMANDS:
         return None
     from distbuild.wrapper import subcommands
 

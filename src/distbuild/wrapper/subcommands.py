@@ -1,5 +1,5 @@
-"""The subcommands status, install (fill the workers), clean (empty them), cache and
-explain."""
+"""The subcommands status, install (fill the workers), clean (empty them), cache and explain, and
+which function has each of the others."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.wrapper import describe, doctor
+from distbuild.wrapper import builds, describe, doctor
 from distbuild.wrapper.syncer_client import (
     USAGE,
     connect,
@@ -31,6 +31,8 @@ def by_name(word: str) -> Callable[[Sequence[str]], int]:
         "doctor": doctor.run,
         "explain": explain,
         "cache": cache,
+        "builds": builds.run,
+        "trace": builds.trace,
     }[word]
 
 

@@ -67,6 +67,7 @@ def request_of(
         terminal=terminal,
         place=next(iter(views_of_files()), b""),
         timed=verbosity(env) > 1,
+        session=0 if WINDOWS else os.getsid(0),
     )
 
 
@@ -134,6 +135,11 @@ class SyncerConnection:
     def clear_cache(self) -> None:
         """Empty the syncer's object cache."""
         self._send("POST", "/api/v1/cache/clear", None, stream=False)
+
+    def builds(self, number: int | None = None) -> bytes:
+        """The JSON of the last builds, or of one with its jobs; 0: the latest."""
+        path = "/api/v1/builds" if number is None else f"/api/v1/builds/{number}"
+        return bytes(self._send("POST", path, None, stream=False).content)
 
     def _post(
         self, path: str, message: messages.Message, *, stream: bool, silence_s: float = SLOW_S

@@ -3,11 +3,20 @@
 import msgspec
 import pytest
 
-from distbuild.farm.executor import PREPARED, QUEUED, REMOTE, UNDERSTOOD, VERIFIED, Stopwatch
+from distbuild.farm.executor import Stopwatch
 from distbuild.farm.farm import Farm
 from distbuild.protocol import messages
 from distbuild.protocol.errors import ProtocolError
-from distbuild.protocol.messages import MAX_RAN_US, ResultRequest, SubmitReply
+from distbuild.protocol.messages import (
+    MAX_RAN_US,
+    PREPARED,
+    QUEUED,
+    REMOTE,
+    UNDERSTOOD,
+    VERIFIED,
+    ResultRequest,
+    SubmitReply,
+)
 from tests.support.tasks import asking, failed, leased, task
 
 

@@ -107,7 +107,9 @@ def test_a_failure_that_a_file_outside_may_mend_is_compiled_again(
 def test_the_phases_are_measured_for_a_wrapper_that_prints_them(compiling: Compiling) -> None:
     stale = ResultRequest("1.1", "w1", inputs=[compiling.read("inc/a.h", b"old")])
     compiling.executor.script = [stale, compiling.result("inc/a.h")]
-    submission = msgspec.structs.replace(compiling.box.submission(), stopwatch=Stopwatch())
+    submission = msgspec.structs.replace(
+        compiling.box.submission(), stopwatch=Stopwatch(), is_timed=True
+    )
     reply = run(compiling.compiles.compile(submission))
     phases = [part.rsplit(" ", 1)[0] for part in reply.times.split(", ")]
     assert phases == ["understood", "prepared", "on the worker", "verified"]

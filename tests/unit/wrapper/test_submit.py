@@ -141,6 +141,7 @@ def test_a_request_has_the_bytes_of_the_command(
         {"PATH": b"/\xff"},
         terminal=TERMINAL,
         place=views_of_files()[0],
+        session=os.getsid(0),
     )
 
 

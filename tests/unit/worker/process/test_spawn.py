@@ -16,12 +16,17 @@ KINDS = {
     "cpu": (resource.RLIMIT_CPU, 1800),
     "file": (resource.RLIMIT_FSIZE, 4 * 1024**3),
 }
-#: Says all limits, as a child of its own sees them: what is forked later has them too.
+#: Says all limits, as a child of its own sees them: what is forked later has them too. They are set
+#: a moment after the program's start, which may be late on a busy machine.
 LIMITS = (
-    "import os, resource\n"
+    "import os, resource, time\n"
+    "kinds = [getattr(resource, 'RLIMIT_' + kind) for kind in 'CORE CPU FSIZE AS'.split()]\n"
+    "end = time.monotonic() + 20\n"
+    "while any(resource.getrlimit(k)[1] < 0 for k in kinds) and time.monotonic() < end:\n"
+    "    time.sleep(0.001)\n"
     "if os.fork() == 0:\n"
-    "    for kind in 'CORE CPU FSIZE AS'.split():\n"
-    "        print(*resource.getrlimit(getattr(resource, 'RLIMIT_' + kind)), flush=True)\n"
+    "    for kind in kinds:\n"
+    "        print(*resource.getrlimit(kind), flush=True)\n"
     "    os._exit(0)\n"
     "os.wait()\n"
 )

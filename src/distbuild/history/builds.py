@@ -1,0 +1,98 @@
+"""What is remembered of a job, and which jobs make up a build.
+
+A build is a series of jobs of one session (the shell or make that started the wrappers) or of one
+DIST_BUILD_BUILD, without a longer pause. Pure: times are given, in Unix seconds.
+"""
+
+import enum
+import itertools
+
+import msgspec
+
+#: A build ends after so many seconds without a job.
+PAUSE_S = 15.0
+
+
+class Outcome(enum.StrEnum):
+    """How a job ended."""
+
+    COMPILED = "compiled"
+    HIT = "hit"
+    LOCAL = "local"
+    #: The compiler's exit code was not 0.
+    FAILED = "failed"
+    #: The wrapper went away.
+    CANCELLED = "cancelled"
+
+
+class JobRecord(msgspec.Struct, frozen=True):
+    """One command of a build. Texts are as the file system has them, and need not be UTF-8."""
+
+    #: The words of the command, joined by NULs.
+    command: bytes
+    cwd: bytes
+    #: The absolute path; empty: the command is not understood.
+    source: bytes
+    outcome: Outcome
+    #: Why it was compiled locally.
+    reason: str
+    worker: str
+    exit_code: int
+    began: float
+    took_s: float
+    #: Seconds by phase, see ``farm.executor``.
+    phases: dict[str, float]
+    #: The compiler's own time on the worker, by its account; 0: not known.
+    ran_s: float
+    #: How often a worker compiled it.
+    rounds: int
+
+
+class Key(msgspec.Struct, frozen=True):
+    """What the jobs of one build have in common: a name, else a session."""
+
+    name: str
+    session: int
+
+
+class _Open(msgspec.Struct):
+    number: int
+    running: int
+    last: float
+
+
+class OpenBuilds:
+    """Assigns jobs to builds, which have ascending numbers from ``first`` on. Not thread-safe."""
+
+    def __init__(self, first: int) -> None:
+        self._numbers = itertools.count(first)
+        self._open: dict[Key, _Open] = {}
+
+    def begin(self, key: Key, now: float) -> tuple[int, bool]:
+        """The build of a job that begins; whether the build is new."""
+        known = self._open.get(key)
+        if known is not None and not self._is_over(known, now):
+            known.running += 1
+            known.last = max(known.last, now)
+            return known.number, False
+        self._open = {k: build for k, build in self._open.items() if not self._is_over(build, now)}
+        self._open[key] = _Open(next(self._numbers), 1, now)
+        return self._open[key].number, True
+
+    def end(self, key: Key, number: int, now: float) -> None:
+        """A job of this build has ended."""
+        known = self._open.get(key)
+        if known is not None and known.number == number:
+            known.running -= 1
+            known.last = max(known.last, now)
+
+    def is_open(self, number: int, now: float) -> bool:
+        """Whether more jobs may come to this build."""
+        return any(
+            build.number == number and not self._is_over(build, now)
+            for build in self._open.values()
+        )
+
+    @staticmethod
+    def _is_over(build: _Open, now: float) -> bool:
+        return build.running <= 0 and now - build.last > PAUSE_S

@@ -1,0 +1,328 @@
+"""Keeps the jobs of past builds in one SQLite file, up to a size and an age.
+
+Records are written in batches by a thread of their own. At worst they are lost: no build waits for
+them, and an error here fails none. Thread-safe.
+"""
+
+import contextlib
+import logging
+import shlex
+import sqlite3
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from distbuild.history.builds import JobRecord, Key, OpenBuilds
+
+log = logging.getLogger(__name__)
+
+#: Raised when the tables or the meaning of their columns change: older files are replaced.
+VERSION = 1
+#: Older builds are forgotten.
+MAX_AGE_S = 14 * 24 * 3600.0
+#: Records are written together with those that come so soon after them (seconds).
+GATHER_S = 1.0
+#: Records that wait to be written; further ones are dropped.
+MAX_WAITING = 50_000
+#: The slowest jobs of a build, which are compared with the same source's earlier ones.
+SLOWEST = 20
+EARLIER = 10
+_SCHEMA = f"""
+CREATE TABLE builds (
+    number INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    began REAL NOT NULL,  -- Unix time
+    ended REAL NOT NULL,
+    slots INTEGER NOT NULL,  -- the most that the farm had meanwhile
+    outcomes BLOB NOT NULL,  -- MessagePack: jobs by outcome
+    reasons BLOB NOT NULL  -- MessagePack: local jobs by reason
+);
+CREATE TABLE jobs (
+    build INTEGER NOT NULL,
+    source BLOB NOT NULL,
+    ran REAL NOT NULL,  -- seconds
+    record BLOB NOT NULL
+);
+CREATE INDEX by_build ON jobs (build);
+CREATE INDEX by_source ON jobs (source, build);
+PRAGMA user_version = {VERSION};
+"""
+
+
+class RunningJob(msgspec.Struct, frozen=True):
+    """A job that has begun; ``History.end`` takes it."""
+
+    key: Key
+    build: int
+    began: float
+
+
+class _Build(msgspec.Struct):
+    name: str
+    began: float
+    ended: float
+    slots: int = 0
+    outcomes: Counter[str] = msgspec.field(default_factory=Counter)
+    reasons: Counter[str] = msgspec.field(default_factory=Counter)
+
+
+_decode_record = msgspec.msgpack.Decoder(JobRecord).decode
+_decode_counts = msgspec.msgpack.Decoder(dict[str, int]).decode
+
+
+class History:
+    """The builds of one syncer. ``slots``: returns how many slots the farm has now."""
+
+    def __init__(
+        self,
+        path: Path,
+        max_bytes: int,
+        slots: Callable[[], int],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises sqlite3.Error, OSError."""
+        self._path = path
+        self._max_bytes = max_bytes
+        self._slots = slots
+        self._clock = clock
+        self._database = threading.Lock()
+        self._db = self._opened()
+        first = self._db.execute("SELECT coalesce(max(number), 0) + 1 FROM builds").fetchone()[0]
+        self._changed = threading.Condition()
+        self._open = OpenBuilds(first)
+        self._waiting: list[tuple[int, JobRecord]] = []
+        # Builds of this process that may still get jobs, by number.
+        self._builds: dict[int, _Build] = {}
+        self._is_stopping = False
+        self._has_failed = False
+        self._thread = threading.Thread(target=self._run, name="history", daemon=True)
+        self._thread.start()
+
+    def begin(self, session: int, name: str) -> RunningJob:
+        """A job has come."""
+        now, key = self._clock(), Key(name, 0 if name else session)
+        with self._changed:
+            number, is_new = self._open.begin(key, now)
+            if is_new:
+                self._builds[number] = _Build(name, now, now)
+        return RunningJob(key, number, now)
+
+    def end(self, job: RunningJob, record: JobRecord) -> None:
+        """The job has ended; costs the caller nothing."""
+        with self._changed:
+            self._open.end(job.key, job.build, record.began + record.took_s)
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting.append((job.build, record))
+                self._changed.notify()
+
+    def builds(self, count: int) -> list[dict[str, Any]]:
+        """The last builds, the latest first, without their jobs."""
+        self._write()
+        with self._database:
+            rows = self._db.execute(
+                "SELECT number, name, began, ended, slots, outcomes, reasons FROM builds"
+                " ORDER BY number DESC LIMIT ?",
+                (count,),
+            ).fetchall()
+        return [self._shown(row) for row in rows]
+
+    def build(self, number: int) -> dict[str, Any] | None:
+        """One build with its jobs, in order, and what its slowest took before; 0: the latest.
+        None: there is no such build."""
+        self._write()
+        with self._database:
+            row = self._db.execute(
+                "SELECT number, name, began, ended, slots, outcomes, reasons FROM builds"
+                " WHERE number = ? OR (? = 0 AND number = (SELECT max(number) FROM builds))",
+                (number, number),
+            ).fetchone()
+            if row is None:
+                return None
+            found = self._db.execute("SELECT record FROM jobs WHERE build = ?", (row[0],))
+            records = [_decode_record(record) for (record,) in found]
+            slowest = sorted(records, key=lambda job: -job.ran_s)[:SLOWEST]
+            before = {job.source: self._usual(job.source, row[0]) for job in slowest}
+        records.sort(key=lambda job: job.began)
+        jobs = [_shown_job(record, before.get(record.source)) for record in records]
+        return {**self._shown(row), "jobs_of_it": jobs}
+
+    def stop(self) -> None:
+        """Write what waits, and close the file."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+        self._thread.join()
+        with self._database, contextlib.suppress(sqlite3.Error):
+            self._db.close()
+
+    # --- the file -------------------------------------------------------------------------------
+
+    def _opened(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except sqlite3.OperationalError:
+            raise  # locked, a full disk, no file: not damaged
+        except sqlite3.DatabaseError as error:
+            log.warning("%s: replaced by an empty history: %s", self._path, error)
+            return self._renewed()
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+        try:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, VERSION):
+                db.close()
+                return self._renewed()
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = OFF")
+            if version == 0:
+                db.executescript(_SCHEMA)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _renewed(self) -> sqlite3.Connection:
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        return self._connect()
+
+    def _usual(self, source: bytes, build: int) -> float:
+        """The median of what a source took in earlier builds (seconds); 0: not known."""
+        rows = self._db.execute(
+            "SELECT ran FROM jobs WHERE source = ? AND build < ? AND ran > 0"
+            " ORDER BY build DESC LIMIT ?",
+            (source, build, EARLIER),
+        ).fetchall()
+        return statistics.median(ran for (ran,) in rows) if rows else 0.0
+
+    def _shown(self, row: Sequence[Any]) -> dict[str, Any]:
+        number, name, began, ended, slots, outcomes, reasons = row
+        counts = _decode_counts(outcomes)
+        with self._changed:
+            is_open = self._open.is_open(number, self._clock())
+        return {
+            "number": number,
+            "name": name,
+            "began": began,
+            "wall_s": round(ended - began, 3),
+            "is_open": is_open,
+            "slots": slots,
+            "jobs": sum(counts.values()),
+            "outcomes": counts,
+            "reasons": _decode_counts(reasons),
+        }
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._is_stopping)
+                self._changed.wait_for(lambda: self._is_stopping, GATHER_S)
+                is_last = self._is_stopping
+            self._write()
+            if is_last:
+                return
+
+    def _write(self) -> None:
+        """Write what waits."""
+        with self._database:
+            with self._changed:
+                waiting, self._waiting = self._waiting, []
+            if not waiting:
+                return
+            try:
+                self._insert(waiting)
+                self._has_failed = False
+            except (sqlite3.Error, OSError) as error:
+                if not self._has_failed:
+                    log.warning("%s: builds are not recorded: %s", self._path, error)
+                self._has_failed = True
+
+    def _insert(self, waiting: Sequence[tuple[int, JobRecord]]) -> None:
+        slots, db = self._slots(), self._db
+        changed = {}
+        for number, record in waiting:
+            build = changed[number] = self._builds[number]
+            build.ended = max(build.ended, record.began + record.took_s)
+            build.slots = max(build.slots, slots)
+            build.outcomes[record.outcome] += 1
+            if record.reason:
+                build.reasons[record.reason] += 1
+        encode = msgspec.msgpack.encode
+        db.execute("BEGIN")
+        try:
+            db.executemany(
+                "INSERT INTO jobs VALUES (?, ?, ?, ?)",
+                [(number, job.source, job.ran_s, encode(job)) for number, job in waiting],
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO builds VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (n, b.name, b.began, b.ended, b.slots, encode(b.outcomes), encode(b.reasons))
+                    for n, b in changed.items()
+                ],
+            )
+            self._forget()
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+
+    def _forget(self) -> None:
+        """Remove builds that are too old, and the oldest while the file is too large."""
+        now = self._clock()
+        with self._changed:
+            over = [number for number in self._builds if not self._open.is_open(number, now)]
+        for number in over:
+            del self._builds[number]
+        old = self._db.execute("SELECT number FROM builds WHERE ended < ?", (now - MAX_AGE_S,))
+        for (number,) in old.fetchall():
+            self._remove(number)
+        while self._used() > self._max_bytes:
+            row = self._db.execute("SELECT number FROM builds ORDER BY number LIMIT 1").fetchone()
+            if row is None or row[0] in self._builds:
+                return
+            self._remove(row[0])
+
+    def _remove(self, number: int) -> None:
+        self._db.execute("DELETE FROM jobs WHERE build = ?", (number,))
+        self._db.execute("DELETE FROM builds WHERE number = ?", (number,))
+
+    def _used(self) -> int:
+        page, pages, free = (
+            int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_size", "page_count", "freelist_count")
+        )
+        return page * (pages - free)
+
+
+def _text(data: bytes) -> str:
+    """For JSON: bytes that are not UTF-8 become replacement characters."""
+    return data.decode("utf-8", "replace")
+
+
+def _shown_job(job: JobRecord, before_s: float | None) -> dict[str, Any]:
+    return {
+        "source": _text(job.source),
+        "command": shlex.join(_text(job.command).split("\0")),
+        "cwd": _text(job.cwd),
+        "outcome": job.outcome,
+        "reason": job.reason,
+        "worker": job.worker,
+        "exit_code": job.exit_code,
+        "began": job.began,
+        "took_s": round(job.took_s, 4),
+        "phases": {phase: round(seconds, 4) for phase, seconds in job.phases.items()},
+        "ran_s": round(job.ran_s, 4),
+        "rounds": job.rounds,
+        # What the same source usually took in earlier builds; only of the slowest.
+        **({"usual_s": round(before_s, 4)} if before_s else {}),
+    }

@@ -1,0 +1,157 @@
+"""The subcommands builds and trace: what the last builds did, as text and as JSON."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distbuild.history.builds import Outcome
+from distbuild.history.views import slower, summary, trace_events
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.wrapper.describe import aligned, meaning, shown
+from distbuild.wrapper.syncer_client import USAGE, connect
+
+Build = Mapping[str, Any]
+#: Jobs that are shown of one build, and sources whose times changed between two.
+MAX_SHOWN = 20
+_COLUMNS = ("build", "began", "wall", "jobs", *map(str, Outcome), "name")
+_USAGE = "usage: dist_build.exe builds [show [N] | compare A B] [--json]"
+
+
+def run(words: Sequence[str]) -> int:
+    """``builds [show [N] | compare A B] [--json]``."""
+    wants_json = "--json" in words
+    words = [word for word in words if word != "--json"]
+    match words:
+        case []:
+            found = _decoded(connect().builds(), list)
+            lines = list_lines(found)
+        case ["show"] | ["show", _] if (number := _number(words[1:])) is not None:
+            found = _build(number)
+            found = {**found, **summary(found)}
+            lines = show_lines(found)
+        case ["compare", before, now] if before.isdigit() and now.isdigit():
+            found = [_build(int(before)), _build(int(now))]
+            lines = compare_lines(*found)
+        case _:
+            print(_USAGE, file=sys.stderr)
+            return USAGE
+    print(json.dumps(found, indent=1) if wants_json else "\n".join(lines))
+    return 0
+
+
+def trace(words: Sequence[str]) -> int:
+    """``trace [N]``: prints a build in the Chrome trace format."""
+    number = _number(words)
+    if number is None:
+        print("usage: dist_build.exe trace [N] > FILE.json", file=sys.stderr)
+        return USAGE
+    json.dump(trace_events(_build(number)), sys.stdout)
+    print()
+    return 0
+
+
+def _number(words: Sequence[str]) -> int | None:
+    """A build's number, 0 for the latest; None: the words are no number."""
+    if not words:
+        return 0
+    return int(words[0]) if len(words) == 1 and words[0].isdigit() else None
+
+
+def _build(number: int) -> dict[str, Any]:
+    found: dict[str, Any] = _decoded(connect().builds(number), dict)
+    return found
+
+
+def _decoded(body: bytes, kind: type) -> Any:
+    try:
+        value = json.loads(body)
+    except ValueError as error:
+        raise InfrastructureError(f"the syncer's answer is no JSON: {error}") from error
+    if not isinstance(value, kind):
+        raise InfrastructureError("the syncer's answer is of another kind")
+    return value
+
+
+def list_lines(found: Sequence[Build]) -> list[str]:
+    """A line for each build, the latest first."""
+    if not found:
+        return ["no builds yet: none has run since the history began"]
+    return aligned([_COLUMNS, *map(_row, found)])
+
+
+def _row(build: Build) -> list[str]:
+    counts = build["outcomes"]
+    wall = f"{build['wall_s']:.1f} s" + (", goes on" if build["is_open"] else "")
+    return [
+        str(build["number"]),
+        _when(build),
+        wall,
+        str(build["jobs"]),
+        *(str(counts.get(outcome, 0)) for outcome in Outcome),
+        shown(build["name"]),
+    ]
+
+
+def _when(build: Build) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(build["began"]))
+
+
+def show_lines(build: Build) -> list[str]:
+    """One build with its ``summary``."""
+    jobs, counts = build["jobs_of_it"], build["outcomes"]
+    told = ", ".join(f"{name} {counts[name]}" for name in Outcome if counts.get(name))
+    lines = [
+        f"build {build['number']}{' ' + shown(build['name']) if build['name'] else ''},"
+        f" {_when(build)}, {build['wall_s']:.1f} s{', goes on' if build['is_open'] else ''}",
+        f"  {build['jobs']} commands: {told}",
+        f"  on workers {build['ran_s']:.1f} s of compiling, {build['parallelism']:.1f} at a time,"
+        f" at most {build['most_at_once']} of {build['slots']} slots",
+    ]
+    if build["limit"]:
+        lines.append(f"  limited by {shown(build['limit'])}")
+    for reason, count in sorted(build["reasons"].items(), key=lambda item: -item[1]):
+        lines.append(f"  local {count}  {shown(reason)}: {meaning(reason)}")
+    failed = [job for job in jobs if job["outcome"] == Outcome.FAILED]
+    lines += [
+        f"  failed, exit code {job['exit_code']}: {shown(job['source'])}"
+        for job in failed[:MAX_SHOWN]
+    ]
+    slowest = sorted(jobs, key=lambda job: -job["ran_s"])[:MAX_SHOWN]
+    rows = [
+        [f"{job['ran_s']:.2f} s", _usual(job), shown(job["worker"]), shown(job["source"])]
+        for job in slowest
+        if job["ran_s"]
+    ]
+    if rows:
+        table = aligned([["ran", "usually", "worker", "the slowest"], *rows])
+        lines += ["", *("  " + line for line in table)]
+    return lines
+
+
+def _usual(job: Mapping[str, Any]) -> str:
+    return f"{job['usual_s']:.2f} s" if "usual_s" in job else ""
+
+
+def compare_lines(before: Build, now: Build) -> list[str]:
+    """Two builds beside each other, and the sources whose times differ most."""
+    rows = [
+        ["", f"build {before['number']}", f"build {now['number']}"],
+        ["began", _when(before), _when(now)],
+        ["wall", f"{before['wall_s']:.1f} s", f"{now['wall_s']:.1f} s"],
+        ["commands", str(before["jobs"]), str(now["jobs"])],
+    ]
+    for outcome in Outcome:
+        counts = [build["outcomes"].get(outcome, 0) for build in (before, now)]
+        if any(counts):
+            rows.append([outcome, *map(str, counts)])
+    lines = aligned(rows)
+    changed = slower(before["jobs_of_it"], now["jobs_of_it"])[:MAX_SHOWN]
+    if changed:
+        table = [
+            [f"{then:.2f} s", f"{after:.2f} s", f"{after - then:+.2f} s", shown(source)]
+            for source, then, after in changed
+        ]
+        lines += ["", *aligned([["before", "now", "change", "source"], *table])]
+    return lines
