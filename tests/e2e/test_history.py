@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import pty
 import signal
 import subprocess
 from pathlib import Path
@@ -157,3 +158,40 @@ def test_without_a_history_there_is_no_file(tmp_path: Path, certs_dir: Path, pro
         own.stop()
     finally:
         own.kill()
+
+
+def test_top_shows_the_present_build(cluster: Cluster, project: Path) -> None:
+    make(cluster, project, DIST_BUILD_BUILD="seen by top")
+    done = cluster.run(["top"], project)
+    assert done.exit_code == 0
+    text = done.stdout.decode()
+    assert "seen by top\n" in text.partition("\n\n")[0]
+    assert f"127.0.0.1:{cluster.daemons[0].port}" in text
+    assert "\x1b" not in text
+
+
+def test_top_on_a_terminal_leaves_it_as_it_was(cluster: Cluster, project: Path) -> None:
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [*wrapper_command(), "top"],
+        env=cluster.environment(TERM="xterm"),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    os.close(slave)
+    text = b""
+    try:
+        while b"workers" not in text:
+            text += os.read(master, 65536)
+        process.send_signal(signal.SIGINT)
+        while not text.endswith(b"\x1b[?1049l"):
+            text += os.read(master, 65536)
+        assert process.wait() == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+    assert text.startswith(b"\x1b[?1049h")
+    assert b"Traceback" not in text

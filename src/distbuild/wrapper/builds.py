@@ -1,6 +1,7 @@
-"""The subcommands builds and trace: what the last builds did, as text and as JSON."""
+"""The subcommands builds, trace and top: what the last builds did, and what happens now."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -9,13 +10,18 @@ from typing import Any
 from distbuild.history.builds import Outcome
 from distbuild.history.views import slower, summary, trace_events
 from distbuild.protocol.errors import InfrastructureError
-from distbuild.wrapper.describe import aligned, meaning, shown
+from distbuild.wrapper.describe import aligned, meaning, shown, status_lines
 from distbuild.wrapper.syncer_client import USAGE, connect
 
 Build = Mapping[str, Any]
 #: Jobs that are shown of one build, and sources whose times changed between two.
 MAX_SHOWN = 20
 _COLUMNS = ("build", "began", "wall", "jobs", *map(str, Outcome), "name")
+#: How often ``top`` shows the present state (seconds).
+REFRESH_S = 1.0
+#: Control sequences of terminals (ECMA-48; the screens are xterm's).
+_OTHER_SCREEN, _FIRST_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+_TOP_LEFT, _TO_LINE_END, _TO_SCREEN_END = "\x1b[H", "\x1b[K", "\x1b[J"
 _USAGE = "usage: dist_build.exe builds [show [N] | compare A B] [--json]"
 
 
@@ -50,6 +56,47 @@ def trace(words: Sequence[str]) -> int:
     json.dump(trace_events(_build(number)), sys.stdout)
     print()
     return 0
+
+
+def top(words: Sequence[str]) -> int:
+    """``top``: shows the present build and the workers until it is interrupted; once if standard
+    output is no terminal."""
+    if words:
+        print("usage: dist_build.exe top", file=sys.stderr)
+        return USAGE
+    if not sys.stdout.isatty():
+        print("\n".join(_now()))
+        return 0
+    sys.stdout.write(_OTHER_SCREEN)
+    try:
+        while True:
+            _draw(_now())
+            time.sleep(REFRESH_S)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        sys.stdout.write(_FIRST_SCREEN)
+        sys.stdout.flush()
+
+
+def _now() -> list[str]:
+    syncer = connect()
+    status = _decoded(syncer.status(), dict)
+    return [*now_lines(_decoded(syncer.builds(), list)), "", *status_lines(status)]
+
+
+def _draw(lines: Sequence[str]) -> None:
+    """The lines from the screen's top on, each and all of them cut to its size."""
+    columns, rows = shutil.get_terminal_size()
+    shown_lines = [line[: columns - 1] + _TO_LINE_END for line in lines[: rows - 1]]
+    sys.stdout.write(_TOP_LEFT + "\n".join(shown_lines) + _TO_SCREEN_END)
+    sys.stdout.flush()
+
+
+def now_lines(found: Sequence[Build]) -> list[str]:
+    """The builds that go on; else the latest."""
+    going = [build for build in found if build["is_open"]] or list(found[:1])
+    return list_lines(going)
 
 
 def _number(words: Sequence[str]) -> int | None:

@@ -57,10 +57,13 @@ _USAGE = """usage: dist_build.exe COMPILER ARGS...            compile on the far
        dist_build.exe cache [clear]               hits and misses of the object cache; empty it
        dist_build.exe builds [show [N] | compare A B]  what the last builds did
        dist_build.exe trace [N]                   a build's timeline, for Perfetto or speedscope
+       dist_build.exe top                         the present build and the workers, until Ctrl-C
        dist_build.exe version                     which version this is
        dist_build.exe help                        this text"""
 #: Those that need a syncer.
-_SUBCOMMANDS = (*("status", "install", "clean", "doctor", "explain", "cache", "builds", "trace"),)
+_SUBCOMMANDS = (
+    *("status", "install", "clean", "doctor", "explain", "cache", "builds", "trace", "top"),
+)
 _HELP = ("help", "-h", "--help")
 _VERSION = ("version", "--version")
 

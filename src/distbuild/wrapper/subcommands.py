@@ -33,6 +33,7 @@ def by_name(word: str) -> Callable[[Sequence[str]], int]:
         "cache": cache,
         "builds": builds.run,
         "trace": builds.trace,
+        "top": builds.top,
     }[word]
 
 
