@@ -6,6 +6,7 @@ shows the times and the status, and stops everything again.
 """
 
 import concurrent.futures
+import functools
 import os
 import shutil
 import subprocess
@@ -102,9 +103,12 @@ def demonstrate(directory: Path) -> int:
 def compile_and_compare(cluster: Cluster, project: Path) -> int:
     commands = write_project(project)
     say(f"compiling {len(commands)} files with -j{JOBS} through {wrapper_command()[-1]}")
-    first_s, ours = build(cluster.run, commands, project)
+    first, second = (
+        functools.partial(cluster.run, DIST_BUILD_BUILD=name) for name in ("first", "second")
+    )
+    first_s, ours = build(first, commands, project)
     say(f"first build {first_s:.1f} s (headers are mirrored); once more, then the same locally")
-    again_s, again = build(cluster.run, commands, project)
+    again_s, again = build(second, commands, project)
     local_s, truth = build(run_here, commands, project)
     say(f"second build {again_s:.1f} s, local compiler alone {local_s:.1f} s")
     say("both workers are this machine, so nothing is gained here but the comparison")
@@ -116,7 +120,8 @@ def compile_and_compare(cluster: Cluster, project: Path) -> int:
         n for n in truth.keys() | ours.keys() if not truth.get(n) == ours.get(n) == again.get(n)
     ]
     say(f"{len(ours)} files (.o and .d) against the local compiler's: {len(wrong)} differ")
-    print(cluster.run(["status"], project).stdout.decode(), flush=True)
+    for shown in ("status", "builds"):
+        print(cluster.run([shown], project).stdout.decode(), flush=True)
     remote = sum(daemon.status()["done"] for daemon in cluster.daemons)
     if wrong or local or remote != 2 * len(commands):
         print(cluster.logs(), file=sys.stderr)

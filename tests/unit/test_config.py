@@ -97,6 +97,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         "reuse_own_files": False,
         "store_bytes": 10**9,
         "cache_bytes": 0,
+        "history_bytes": 0,
         "max_file_bytes": 10**6,
     }
     assert set(keys) == set(Config.__struct_fields__)

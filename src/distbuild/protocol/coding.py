@@ -2,6 +2,7 @@
 the size limits of the protocol. Knows no message.
 """
 
+import threading
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -41,6 +42,8 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=False, omit_def
 
 
 _encoder = msgspec.msgpack.Encoder()
+_decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {}
+_making = threading.Lock()
 
 
 def encode(message: Message) -> bytes:
@@ -51,9 +54,17 @@ def encode(message: Message) -> bytes:
 def decode(data: bytes | bytearray | msgspec.Raw, kind: type[T]) -> T:
     """Bytes as a message of ``kind``; raises ProtocolError, which names the field, otherwise."""
     try:
-        return msgspec.msgpack.decode(data, type=kind)
+        decoder: msgspec.msgpack.Decoder[T] = _decoders.get(kind) or _decoder(kind)
+        return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"malformed {kind.__name__}: {error}") from error
+
+
+def _decoder(kind: type[T]) -> msgspec.msgpack.Decoder[T]:
+    """The decoder of a kind. One at a time is made: msgspec 0.22 crashes where two threads see a
+    type for the first time at the same moment."""
+    with _making:
+        return _decoders.setdefault(kind, msgspec.msgpack.Decoder(kind))
 
 
 def to_plain(message: Message) -> Any:
