@@ -74,6 +74,9 @@ class Storage:
         # Each statement is a transaction of its own, unless ``batch`` opened one.
         db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
         try:
+            # One process at a time has this home. The memory that several would share is not to be
+            # had on network file systems.
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, VERSION):
                 db.close()

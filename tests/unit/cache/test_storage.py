@@ -37,7 +37,8 @@ def test_a_result_is_found_again_also_in_a_new_process(tmp_path: Path) -> None:
     with storage.batch():
         first = storage.add(b"key", b"first", b"1" * 100)
         second = storage.add(b"key", b"second", b"2" * 100)
-    for known in (storage, Storage(tmp_path / "objects", LARGE)):
+    for is_new in (False, True):
+        known = Storage(tmp_path / "objects", LARGE) if is_new else storage
         assert [s.about for s in known.find(b"key")] == [b"second", b"first"]
         assert body_of(known, b"key", first) == b"1" * 100
         assert body_of(known, b"key", second) == b"2" * 100
