@@ -15,7 +15,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench import cache, cost, dispatch, first_sync, latency, machine, memory, sandboxes, wire
+from bench import (
+    cache,
+    cost,
+    dispatch,
+    first_sync,
+    history,
+    latency,
+    machine,
+    memory,
+    sandboxes,
+    wire,
+)
 from bench.common import Options, Skipped, interruptible
 from bench.report import Result, as_image, as_json, as_markdown, as_text
 
@@ -28,6 +39,7 @@ BENCHMARKS: Mapping[str, Callable[[Options], Result]] = {
     "memory": memory.run,
     "sandboxes": sandboxes.run,
     "cache": cache.run,
+    "history": history.run,
 }
 INTERRUPTED = 130
 

@@ -62,7 +62,9 @@ class Bench:
         files = len(commands)
         return Cost(1000 * cpu / files, 1000 * load.wall / files, load.failed)
 
-    def compare(self, ways: Sequence[Way], commands: Sequence[Command]) -> dict[str, Cost]:
+    def compare(
+        self, ways: Sequence[Way], commands: Sequence[Command], rest_s: float = 0.0
+    ) -> dict[str, Cost]:
         """Medians; rounds go through the ways in turn, so that a slow minute hits them all.
 
         A first round that is not counted fills mirrors and caches.
@@ -71,7 +73,7 @@ class Bench:
         for number in range(1 + self.options.rounds):
             for way in ways:
                 if number or way is not LOCAL:
-                    cost = self.once(way, commands)
+                    cost = self.once(way, commands, rest_s)
                     if number:
                         rounds[way.name].append(cost)
         return {name: _medians(costs) for name, costs in rounds.items()}

@@ -13,20 +13,27 @@ from distbuild.protocol.messages import PREPARED, QUEUED, REMOTE, UNDERSTOOD
 Job = Mapping[str, Any]
 #: A cause is named as the limit from this share of the build's time on.
 MANY_SHARE, SOME_SHARE, FEW_SHARE = 0.5, 0.3, 0.15
+#: A shorter build (seconds) has no limit that is worth a word.
+SHORT_S = 1.0
+#: Characters of a command that are shown.
+MAX_COMMAND = 40
 #: The row of what ran on the dev box itself.
 HERE = "dev box"
 
 
 def ran_on_workers(jobs: Iterable[Job]) -> list[tuple[float, float, Job]]:
-    """When workers had the jobs: begin and end (Unix time), in order. A job that a worker compiled
-    several times counts once, with the time of all its rounds."""
+    """When workers were busy with the jobs: begin and end (Unix time), in order.
+
+    A job counts once, with the time of all its rounds. What a worker does not report, the
+    network and its line for slots, counts as before its compiler.
+    """
     found = []
     for job in jobs:
         phases = job["phases"]
         if REMOTE in phases:
             before = sum(phases.get(phase, 0.0) for phase in (UNDERSTOOD, PREPARED, QUEUED))
-            begin = job["began"] + before
-            found.append((begin, begin + phases[REMOTE], job))
+            end = job["began"] + before + phases[REMOTE]
+            found.append((end - (job["ran_s"] or phases[REMOTE]), end, job))
     return sorted(found, key=lambda item: item[:2])
 
 
@@ -64,14 +71,16 @@ def limit(
     jobs: Sequence[Job], remote: Sequence[tuple[float, float]], slots: int, wall: float
 ) -> str:
     """What kept the build from being faster, in words; "": nothing stands out."""
-    if not jobs or wall <= 0:
+    if not jobs or wall < SHORT_S:
         return ""
     all_levels = _levels((job["began"], job["began"] + job["took_s"]) for job in jobs)
     last = max(jobs, key=lambda job: job["began"] + job["took_s"])
     begin, end, left = all_levels[-1] if all_levels else (0.0, 0.0, 0)
     alone = end - begin if left == 1 else 0.0
     if alone >= FEW_SHARE * wall:
-        return f"one long file: {last['source'] or last['command']} was the last for {alone:.1f} s"
+        what = "file" if last["source"] else "command"
+        named = last["source"] or last["command"][:MAX_COMMAND]
+        return f"one long {what}: for {alone:.1f} s only {named} ran, the last"
     full = sum(b - a for a, b, count in _levels(remote) if slots and count >= slots)
     if full >= MANY_SHARE * wall:
         return f"slots: all {slots} were busy for {full / wall:.0%} of the time"
@@ -135,7 +144,7 @@ def trace_events(build: Mapping[str, Any]) -> dict[str, Any]:
 def _bar(begin: float, took: float, job: Job) -> dict[str, Any]:
     shown = ("source", "command", "cwd", "reason", "phases", "ran_s")
     return {
-        "name": job["source"].rpartition("/")[2] or job["command"][:40],
+        "name": job["source"].rpartition("/")[2] or job["command"][:MAX_COMMAND],
         "cat": job["outcome"],
         "ts": round(1e6 * begin),
         "dur": round(1e6 * took),

@@ -152,7 +152,7 @@ def show_lines(build: Build) -> list[str]:
     lines = [
         f"build {build['number']}{' ' + shown(build['name']) if build['name'] else ''},"
         f" {_when(build)}, {build['wall_s']:.1f} s{', goes on' if build['is_open'] else ''}",
-        f"  {build['jobs']} commands: {told}",
+        f"  {build['jobs']} {'command' if build['jobs'] == 1 else 'commands'}: {told}",
         f"  on workers {build['ran_s']:.1f} s of compiling, {build['parallelism']:.1f} at a time,"
         f" at most {build['most_at_once']} of {build['slots']} slots",
     ]

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from distbuild.history.views import HERE, lanes, most_at_once, slower, summary, trace_events
 
+LOCAL = {"outcome": "local", "reason": "link", "worker": "", "phases": {}, "ran_s": 0.0}
+LINK = {"source": "", "command": "gcc " + "x" * 100}
+
 
 def job(began: float, took: float, **other: Any) -> dict[str, Any]:
     """A job that a worker had for all of its time but a tenth of a second at its begin."""
@@ -35,24 +38,26 @@ def build(*jobs: dict[str, Any], slots: int = 4) -> dict[str, Any]:
     return {"began": begin, "wall_s": end - begin, "slots": slots, "jobs_of_it": list(jobs)}
 
 
-LOCAL = {"outcome": "local", "reason": "link", "worker": "", "phases": {}, "ran_s": 0.0}
-
-
 @pytest.mark.parametrize(
     ("made", "limit"),
     [
-        (build(*[job(0.0, 10.0)] * 8, slots=8), "slots: all 8 were busy for 99% of the time"),
+        (build(*[job(0.0, 10.0)] * 8, slots=8), "slots: all 8 were busy for 98% of the time"),
         (build(*[job(0.0, 10.0)] * 3), "make -j: at most 3 commands came at once, for 4 slots"),
         (
             build(*[job(0.0, 5.0)] * 5, job(0.0, 8.0, source="/p/long.c")),
-            "one long file: /p/long.c was the last for 3.0 s",
+            "one long file: for 3.0 s only /p/long.c ran, the last",
         ),
         (
             build(*[job(0.0, 2.0)] * 5, *[job(8.0, 2.0)] * 5),
             "other commands (links, scripts): no compile to do for 60% of the time",
         ),
         (build(*[job(n / 10, 1.0) for n in range(50)], slots=12), "make -j: at most 10 commands"),
+        (
+            build(*[job(0.0, 5.0)] * 5, job(5.0, 2.0, **LOCAL | LINK)),
+            f"one long command: for 2.0 s only gcc {'x' * 36} ran, the last",
+        ),
         (build(*[job(n / 10, 1.0) for n in range(50)], slots=10), ""),
+        (build(job(0.0, 0.9), slots=1), ""),
     ],
 )
 def test_what_limited_a_build(made: dict[str, Any], limit: str) -> None:
@@ -96,12 +101,12 @@ def test_a_trace_has_a_process_for_each_worker_and_one_for_the_dev_box() -> None
     spans = [(names[e["pid"]], e["tid"], e["ts"], e["dur"]) for e in events if e["ph"] == "X"]
     assert sorted(spans) == [
         (HERE, 1, 0, 2_000_000),
-        ("w:1", 1, 100_000, 900_000),
-        ("w:1", 2, 600_000, 900_000),
-        ("w:2", 1, 100_000, 900_000),
+        ("w:1", 1, 200_000, 800_000),
+        ("w:1", 2, 700_000, 800_000),
+        ("w:2", 1, 200_000, 800_000),
     ]
     counts = [(e["ts"], e["args"]["jobs"]) for e in events if e["ph"] == "C"]
-    assert counts == [(100_000, 2), (600_000, 3), (1_000_000, 1), (1_500_000, 0)]
+    assert counts == [(200_000, 2), (700_000, 3), (1_000_000, 1), (1_500_000, 0)]
 
 
 def test_the_sources_that_changed_most_come_first() -> None:
