@@ -1,8 +1,8 @@
 """The demonstration: a syncer and two workers on this machine compile a small project.
 
 Makes throwaway certificates and homes in a temporary directory, builds a C and C++ project through
-``dist_build.exe`` twice, eight files at a time, compares every file with the local compiler's,
-shows the times and the status, and stops everything again.
+``dist_build.exe`` three times, eight files at a time, the last time from the object cache. Compares
+every file with the local compiler's, shows the times and the status, and stops everything again.
 """
 
 import concurrent.futures
@@ -26,6 +26,7 @@ Files = dict[str, bytes]
 
 UNITS = 24
 JOBS = 8
+CACHE_BYTES = 100_000_000
 
 
 def say(text: str) -> None:
@@ -91,7 +92,7 @@ def demonstrate(directory: Path) -> int:
     script = ROOT / "src" / "certs" / "gen_self_signed_certs.sh"
     subprocess.run(["sh", script, certs], check=True, stdout=subprocess.DEVNULL)
     say("certificates and tokens made; starting a syncer and two workers on loopback")
-    cluster = Cluster(directory / "homes", certs)
+    cluster = Cluster(directory / "homes", certs, dev={"cache_bytes": CACHE_BYTES})
     try:
         cluster.start()
         return compile_and_compare(cluster, directory / "project")
@@ -103,27 +104,30 @@ def demonstrate(directory: Path) -> int:
 def compile_and_compare(cluster: Cluster, project: Path) -> int:
     commands = write_project(project)
     say(f"compiling {len(commands)} files with -j{JOBS} through {wrapper_command()[-1]}")
-    first, second = (
-        functools.partial(cluster.run, DIST_BUILD_BUILD=name) for name in ("first", "second")
+    first, second, cached = (
+        functools.partial(cluster.run, DIST_BUILD_BUILD=name, DIST_BUILD_CACHE=cache)
+        for name, cache in (("first", "1"), ("second", "0"), ("from the cache", "1"))
     )
     first_s, ours = build(first, commands, project)
     say(f"first build {first_s:.1f} s (headers are mirrored); once more, then the same locally")
     again_s, again = build(second, commands, project)
     local_s, truth = build(run_here, commands, project)
+    cached_s, found = build(cached, commands, project)
     say(f"second build {again_s:.1f} s, local compiler alone {local_s:.1f} s")
-    say("both workers are this machine, so nothing is gained here but the comparison")
+    say(f"third build, from the object cache, {cached_s:.1f} s")
+    say("both workers are this machine, so only the cache gains something here")
     for daemon in cluster.daemons:
         say(f"{daemon.name} on port {daemon.port} compiled {daemon.status()['done']} files")
     local = cluster.jobs()["local"]
     say(f"compiled locally: {sum(local.values())}" + (f" {local}" if local else ""))
-    wrong = [
-        n for n in truth.keys() | ours.keys() if not truth.get(n) == ours.get(n) == again.get(n)
-    ]
+    made = (ours, again, found)
+    wrong = [n for n in truth.keys() | ours.keys() if any(f.get(n) != truth.get(n) for f in made)]
     say(f"{len(ours)} files (.o and .d) against the local compiler's: {len(wrong)} differ")
     for shown in ("status", "builds"):
         print(cluster.run([shown], project).stdout.decode(), flush=True)
     remote = sum(daemon.status()["done"] for daemon in cluster.daemons)
-    if wrong or local or remote != 2 * len(commands):
+    hits = cluster.syncer.status()["cache"]["hits"]
+    if wrong or local or (remote, hits) != (2 * len(commands), len(commands)):
         print(cluster.logs(), file=sys.stderr)
         say("FAILED")
         return 1

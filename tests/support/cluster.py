@@ -189,7 +189,9 @@ class Cluster:
         names = [config.get("bind", "127.0.0.1") for config in workers]
         hosts = [f"{name}:{port}" for name, port in zip(names, ports[1:], strict=True)]
         self.syncer = self._home(
-            "syncer", ports[0], {"hosts": hosts, "syncer": self.url, **(dev or {})}
+            # Without the object cache, so that workers compile what they are given.
+            *("syncer", ports[0]),
+            {"hosts": hosts, "syncer": self.url, "cache_bytes": 0, **(dev or {})},
         )
         self.daemons = [
             self._home(f"daemon{i}", port, {"syncer": self.url, "num_cores": 2, **config})
