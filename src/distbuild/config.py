@@ -177,6 +177,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store_bytes: int = DEFAULT_STORE_BYTES
     #: Syncer: upper bound of the object cache; 0: none.
     cache_bytes: int = 0
+    #: Syncer: of so many hits of the object cache one is compiled again and compared; 0: none.
+    verify_hits: int = 0
     #: Syncer: upper bound of the history of builds; 0: none.
     history_bytes: int = DEFAULT_HISTORY_BYTES
     #: Syncer: larger files are withheld until a compile asks for one.
@@ -292,10 +294,11 @@ def _check(path: Path, config: Config) -> None:
             raise ConfigError(f'{path}: key "{key}": expected a number of at least 1, got {value}')
         if value is not None and value > _MOST:
             raise ConfigError(f'{path}: key "{key}": expected a smaller number, got {value}')
-    for key in ("cache_bytes", "history_bytes"):
+    for key in ("cache_bytes", "history_bytes", "verify_hits"):
         value = getattr(config, key)
         if not 0 <= value <= _MOST:
-            raise ConfigError(f'{path}: key "{key}": expected a number of bytes, got {value}')
+            what = "hits" if key == "verify_hits" else "bytes"
+            raise ConfigError(f'{path}: key "{key}": expected a number of {what}, got {value}')
     if not 1 <= config.port <= MAX_PORT:
         raise ConfigError(
             f'{path}: key "port": expected a number between 1 and {MAX_PORT}, got {config.port}'

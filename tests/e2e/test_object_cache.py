@@ -1,11 +1,17 @@
 """The object cache with a real syncer and worker: every hit is what the local compiler gives."""
 
+import contextlib
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from distbuild.cache.storage import _checksum
+from distbuild.protocol.codec import pack_output
+from distbuild.protocol.messages import ResultRequest
 from tests.support.cluster import Cluster, run_here, wait_until
 from tests.support.objects import kept, outcomes
 from tests.support.tools import need
@@ -290,6 +296,62 @@ def test_without_a_cache_nothing_is_kept(tmp_path: Path, certs_dir: Path, projec
         assert not (own.syncer.home / "state/objects.sqlite").exists()
     finally:
         own.kill()
+
+
+def test_one_in_so_many_hits_is_compared_with_a_compile(
+    tmp_path: Path, certs_dir: Path, project: Path
+) -> None:
+    own = Cluster(tmp_path / "own", certs_dir, [{}], dev={**CACHE, "verify_hits": 2})
+    try:
+        own.start()
+        assert [compiled(own, ARGV, project) for _ in range(5)] == [0, 1, 1, 1, 1]
+        counts = own.syncer.status()["cache"]
+        assert (counts["checked"], counts["wrong"]) == (2, 0)
+        assert own.syncer.status()["jobs"]["done"] == 5
+        assert sum(daemon.status()["done"] for daemon in own.daemons) == 3
+        shown = own.run(["cache"], project)
+        assert b"  compared with a compile 2  wrong 0\n" in shown.stdout, shown
+        own.stop()
+    finally:
+        own.kill()
+
+
+def test_a_hit_that_is_wrong_is_shown_forgotten_and_not_used(
+    tmp_path: Path, certs_dir: Path, project: Path
+) -> None:
+    own = Cluster(tmp_path / "own", certs_dir, [{}], dev={**CACHE, "verify_hits": 1})
+    try:
+        own.start()
+        compiled(own, ARGV, project)
+        own.syncer.stop()
+        falsify(own.syncer.home / "state/objects.sqlite")
+        own.syncer.start()
+        wait_until(own.syncer.answers, "the syncer answers")
+        own.wait_for_workers()
+        assert compiled(own, ARGV, project) == 1
+        counts = own.syncer.status()["cache"]
+        assert (counts["checked"], counts["wrong"]) == (1, 1)
+        assert "a hit was not what the compiler gives now: " in own.logs()
+        assert [compiled(own, ARGV, project) for _ in range(2)] == [0, 1]
+        assert own.syncer.status()["cache"]["wrong"] == 1
+        own.stop()
+    finally:
+        own.kill()
+
+
+def falsify(path: Path) -> None:
+    """Replace the outputs of all results, as a fault of the cache would."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        rows = db.execute("SELECT number, key, about, body FROM results JOIN bodies USING (number)")
+        for number, key, about, body in rows.fetchall():
+            result = msgspec.msgpack.decode(body, type=ResultRequest)
+            outputs = [
+                msgspec.structs.replace(file, blob=pack_output(b"wrong")) for file in result.outputs
+            ]
+            wrong = msgspec.msgpack.encode(msgspec.structs.replace(result, outputs=outputs))
+            checked = _checksum(key, about, wrong)
+            db.execute("UPDATE bodies SET body = ? WHERE number = ?", (wrong, number))
+            db.execute("UPDATE results SET checked = ? WHERE number = ?", (checked, number))
 
 
 def test_a_copy_that_gcc_takes_for_the_same_header_counts(caching: Cluster, project: Path) -> None:

@@ -98,6 +98,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         "store_bytes": 10**9,
         "cache_bytes": 0,
         "history_bytes": 0,
+        "verify_hits": 100,
         "max_file_bytes": 10**6,
     }
     assert set(keys) == set(Config.__struct_fields__)

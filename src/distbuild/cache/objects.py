@@ -38,6 +38,7 @@ from distbuild.farm.executor import Task
 from distbuild.farm.results import objection_to_outputs
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.scan import Scanner
+from distbuild.protocol.codec import unpack_output
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import ResultRequest
 from distbuild.system import disk
@@ -67,11 +68,12 @@ _RECODING = ("-finput-charset", "-fmodules", "-fplugin", "-traditional")
 
 class Lookup(msgspec.Struct, frozen=True):
     """What the cache has for a task. ``key`` None: it is not cacheable. ``kinds``: those of its
-    search directories."""
+    search directories. ``is_checked``: the hit is to be compared with a new compile."""
 
     key: bytes | None
     result: ResultRequest | None = None
     kinds: tuple[int, ...] = ()
+    is_checked: bool = False
 
 
 class _Unwritten(msgspec.Struct, frozen=True):
@@ -87,7 +89,15 @@ _result_decoder = msgspec.msgpack.Decoder(ResultRequest)
 class ObjectCache:
     """Finds and keeps results. ``stop`` keeps those that wait. Thread-safe."""
 
-    def __init__(self, path: Path, max_bytes: int, mirroring: Mirroring, scanner: Scanner) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_bytes: int,
+        mirroring: Mirroring,
+        scanner: Scanner,
+        verify_hits: int = 0,
+    ) -> None:
+        """``verify_hits``: of so many hits one is to be compared with a compile; 0: none."""
         self._mirroring = mirroring
         self._storage = Storage(path, max_bytes)
         self._candidates = Candidates(mirroring.manifest)
@@ -98,7 +108,10 @@ class ObjectCache:
         self._waiting = collections.deque[_Unwritten]()
         self._waiting_bytes = 0
         self._is_busy = self._is_stopping = False
+        self._verify_hits = verify_hits
         self.hits = 0
+        #: Hits that were compared with a compile, and those that were not equal.
+        self.checked = self.wrong = 0
         self.misses = Counter[str]()
         self.unkept = Counter[str]()
         self._thread = threading.Thread(target=self._run, name="object cache", daemon=True)
@@ -118,11 +131,30 @@ class ObjectCache:
             if isinstance(found, ResultRequest):
                 with self._changed:
                     self.hits += 1
-                return Lookup(key, found, kinds)
+                    is_checked = self._verify_hits > 0 and self.hits % self._verify_hits == 0
+                return Lookup(key, found, kinds, is_checked)
             why = found
         with self._changed:
             self.misses[why] += 1
         return Lookup(key, None, kinds)
+
+    def _compare(self, key: bytes, hit: ResultRequest, task: Task, result: ResultRequest) -> None:
+        """Compare a hit with the result of a compile. If they differ, the key's results are
+        forgotten."""
+        differing = _differences(hit, result)
+        with self._changed:
+            self.checked += 1
+            self.wrong += bool(differing)
+        if differing:
+            log.error(
+                "object cache: a hit was not what the compiler gives now: %s, in %s: %s",
+                task.command.source,
+                task.command.cwd,
+                "; ".join(differing),
+            )
+            self._known.pop(key, None)
+            for stored in self._storage.find(key):
+                self._storage.drop(stored.number)
 
     def explain(self, task: Task) -> str:
         """Whether ``find`` has a result, and why not: by the latest result of this command."""
@@ -141,8 +173,11 @@ class ObjectCache:
 
     def keep(self, lookup: Lookup, task: Task, result: ResultRequest) -> None:
         """Keep a result that has proved right; costs the caller nothing. ``lookup``: from before
-        the compile."""
+        the compile; a hit in it is compared with the result."""
         key = lookup.key
+        if key is not None and lookup.result is not None:
+            self._compare(key, lookup.result, task, result)
+            return
         if key is None or result.exit_code != 0:
             return
         size = _size(result)
@@ -171,6 +206,8 @@ class ObjectCache:
         """Hits, misses by cause, results that were not kept by reason, and the storage's counts."""
         return {
             "hits": self.hits,
+            "checked": self.checked,
+            "wrong": self.wrong,
             "waiting": len(self._waiting) + self._is_busy,
             "misses": dict(sorted(self.misses.items())),
             "unkept": dict(sorted(self.unkept.items())),
@@ -337,6 +374,25 @@ def _since(path: str) -> str:
     except OSError:
         return f"{path} is gone"
     return f"{path} changed, {seconds} s ago"
+
+
+def _differences(hit: ResultRequest, result: ResultRequest) -> list[str]:
+    """What two results of one command have differently, with both digests."""
+    pairs = {
+        "exit code": (b"%d" % hit.exit_code, b"%d" % result.exit_code),
+        "standard output": (hit.stdout, result.stdout),
+        "standard error": (hit.stderr, result.stderr),
+    }
+    ours, theirs = (
+        {os.fsdecode(f.path): unpack_output(f.blob) for f in r.outputs} for r in (hit, result)
+    )
+    for path in sorted({*ours, *theirs}):
+        pairs[path] = ours.get(path, b""), theirs.get(path, b"")
+    return [
+        f"{name}: SHA-256 {hashlib.sha256(a).hexdigest()}, now {hashlib.sha256(b).hexdigest()}"
+        for name, (a, b) in pairs.items()
+        if a != b
+    ]
 
 
 def _size(result: ResultRequest) -> int:

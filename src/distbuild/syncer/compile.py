@@ -210,12 +210,14 @@ class Compiles:
             submission.end(PREPARED)
             if isinstance(task, Local):
                 return self.locally(task)
-            lookup = cache.find(task) if cache is not None else Lookup(None)
+            lookup = _found(cache, submission, task)
             cached = lookup.result
-            if cached and not _speaks_of_itself(submission, task.command, cached):
+            if cached and not lookup.is_checked:
                 return self._remotely(submission, known.command, cached)
             result = yield from self._executor.execute(task)
             verdict = self._verdict(submission, task, result)
+            if isinstance(verdict, Local) and cached:
+                return self._remotely(submission, known.command, cached)
             if isinstance(verdict, Local):
                 obstacle = self._named(verdict, known, task.command)
                 tied = self._with_precompiled(known, task, verdict)
@@ -224,8 +226,7 @@ class Compiles:
                     break
                 known = tied
             elif verdict is Verdict.STANDS and isinstance(result, ResultRequest):
-                if cache is not None:
-                    cache.keep(lookup, task, result)
+                _keep(cache, lookup, task, result)
                 return self._remotely(submission, known.command, result)
             with self._lock:
                 self.repeated += 1
@@ -325,6 +326,19 @@ class Compiles:
             worker=result.worker,
             times=submission.shown_times(),
         )
+
+
+def _found(cache: ObjectCache | None, submission: Submission, task: Task) -> Lookup:
+    """What the object cache has for a task; nothing without a cache."""
+    lookup = Lookup(None) if cache is None else cache.find(task)
+    if lookup.result and _speaks_of_itself(submission, task.command, lookup.result):
+        return msgspec.structs.replace(lookup, result=None)
+    return lookup
+
+
+def _keep(cache: ObjectCache | None, lookup: Lookup, task: Task, result: ResultRequest) -> None:
+    if cache is not None:
+        cache.keep(lookup, task, result)
 
 
 def _is_rewritten(command: CompileCommand, path: bytes) -> bool:

@@ -213,7 +213,8 @@ def _object_cache(
     if not config.cache_bytes:
         return None
     try:
-        return ObjectCache(home.objects, config.cache_bytes, mirroring, scanner)
+        parts = config.cache_bytes, mirroring, scanner, config.verify_hits
+        return ObjectCache(home.objects, *parts)
     except (sqlite3.Error, OSError) as error:
         log.warning("%s: there is no object cache: %s", home.objects, error)
         return None

@@ -98,6 +98,8 @@ def cache_lines(cache: Mapping[str, Any]) -> list[str]:
     lines.extend(f"  miss {count:6d}  {why}" for why, count in cache["misses"].items())
     lines.extend(f"  not kept {count:6d}  {why}" for why, count in cache["unkept"].items())
     lines.append(f"  evicted {cache['evicted']}  damaged {cache['damaged']}")
+    if cache.get("checked"):
+        lines.append(f"  compared with a compile {cache['checked']}  wrong {cache['wrong']}")
     return lines
 
 
