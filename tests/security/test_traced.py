@@ -59,7 +59,7 @@ HARMLESS = re.compile(
     # What only a linker reads. Of a directory it is asked whether it is there by "/." behind it.
     | .*/\. | .*/(?:lib|libx?32|lib64) | .*/lib(?:x?32|64)/gcc(?:-cross)?
     | .*/lib/clang/[^/]+/lib/(?:linux/|windows/)?[\w-]+ | .*/libc\+\+\.so
-    | .*/lib/\w+-\w+-linux-gnu
+    | .*/lib/\w+-\w+-(?:linux-gnu|windows-msvc)
     # Headers of a gcc for another machine, which comes with them.
     | .*/gcc-cross/[^/]+/[^/]+/(?:\.\./){4}[\w-]+/include
     # Other languages than those that are distributed.

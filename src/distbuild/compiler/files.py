@@ -93,12 +93,14 @@ def clang_configuration(driver: str, banner: str) -> Found:
 
     The target, and so the command, decides which of a directory's files are read: all count.
     """
-    # With -no-canonical-prefixes, clang looks beside the path that it is called by.
+    # With -no-canonical-prefixes, clang looks beside the path that it is called by, also for its
+    # own headers.
     called = {"": os.path.realpath(driver), "Called": driver}
     directories = {role: os.path.dirname(path) for role, path in called.items()}
     directories.update(_CONFIGURED.findall(banner))
     contents: list[tuple[str, str]] = []
     places = [*dict.fromkeys(_gcc_places(banner)), *_GCC_ELSEWHERE, *_MULTIARCH]
+    places.append(os.path.join(os.path.dirname(driver), os.pardir, "lib", "clang"))
     for role, directory in directories.items():
         if directory in places:
             continue
