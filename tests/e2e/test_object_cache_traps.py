@@ -224,6 +224,93 @@ TRAPS = {
         },
         dates("late/y.h", 4e9),
     ),
+    "a pragma with a comment of two lines compares times": Trap(
+        {"src/x.c": '#pragma GCC dependency /*\n*/ "y.h"\nint x;\n', "late/y.h": ""},
+        dates("late/y.h", 4e9),
+    ),
+    "a pragma with a form feed compares times": Trap(
+        {"src/x.c": '#pragma GCC dependency \f"y.h"\nint x;\n', "late/y.h": ""},
+        dates("late/y.h", 4e9),
+    ),
+    "a pragma of a macro's operand compares times": Trap(
+        {
+            "src/x.c": "#define PRAGMA(x) _Pragma(#x)\n#define NEEDS(f) PRAGMA(GCC dependency f)\n"
+            'NEEDS("y.h")\nint x;\n',
+            "late/y.h": "",
+        },
+        dates("late/y.h", 4e9),
+    ),
+    "a pragma of a macro's word compares times": Trap(
+        {
+            "src/x.c": "#define PRAGMA(x) _Pragma(#x)\n#define DO(x) PRAGMA(x)\n"
+            'DO(GCC WORD "y.h")\nint x;\n',
+            "late/y.h": "",
+        },
+        dates("late/y.h", 4e9),
+        ("-DWORD=dependency",),
+    ),
+    "a pragma of two parts compares times": Trap(
+        {
+            "src/x.c": PASTES + "#define PRAGMA(x) _Pragma(#x)\n#define DO(x) PRAGMA(x)\n"
+            'DO(GCC P(depend,ency,) "y.h")\nint x;\n',
+            "late/y.h": "",
+        },
+        dates("late/y.h", 4e9),
+    ),
+    "a pragma on the command line compares times": Trap(
+        {"src/x.c": "NEEDS\nint x;\n", "late/y.h": ""},
+        dates("late/y.h", 4e9),
+        ('-DNEEDS=_Pragma("GCC dependency \\"y.h\\"")',),
+    ),
+    "read once by a pragma of two parts": Trap(
+        {
+            "src/x.c": PASTES + "#define PRAGMA(x) _Pragma(#x)\n#define DO(x) PRAGMA(x)\n"
+            '#include "x.h"\n#include "copy.h"\nint x;\n',
+            "inc/x.h": "DO(P(on,ce,))\n" + TWICE,
+            "inc/copy.h": "DO(P(on,ce,))\n" + TWICE,
+        },
+        dates("inc/copy.h", 2),
+    ),
+    "read once by a pragma on the command line": Trap(
+        {
+            "src/x.c": '#include "x.h"\n#include "copy.h"\nint x;\n',
+            "inc/x.h": "ONLY\n" + TWICE,
+            "inc/copy.h": "ONLY\n" + TWICE,
+        },
+        dates("inc/copy.h", 2),
+        ('-DONLY=_Pragma("once")',),
+    ),
+    "two slashes in a test": Trap(
+        {
+            "src/x.c": "// __DATE__\n#if __has_include(<a//foo.h>)\n" + ASKS,
+            "early/a/none": "",
+        },
+        makes("early/a/foo.h"),
+    ),
+    "what looks like a comment in a test": Trap(
+        {
+            "src/x.c": "// __DATE__\n#if __has_include(<a/*b.h>)\n#endif\n"
+            "#if __has_include(<foo.h>)\n/**/\n" + ASKS
+        },
+        makes("early/foo.h"),
+    ),
+    "what looks like a comment in a message": Trap(
+        {
+            "src/x.c": "// __DATE__\n#warning a /* b\n#if __has_include(<foo.h>)\n"
+            "int y;\n#endif\nint x = 3\n*/**/2;\n"
+        },
+        makes("early/foo.h"),
+        argv=CLANG,
+    ),
+    "a framework becomes one of the system": Trap(
+        {
+            "src/x.c": "#include <F/x.h>\n",
+            "fw/F.framework/Headers/x.h": "int f(void) { int u; return 0; }\n",
+        },
+        makes("fw/F.framework/.system_framework"),
+        ("-Ffw", "-Wall"),
+        argv=CLANG,
+    ),
     "a link to an ignored name": Trap(
         USES, both(makes("early/x.tmp", "#define X 2\n"), link("early/x.h", "x.tmp"))
     ),
@@ -298,6 +385,30 @@ TRAPS = {
             "sys/a/z.h": "#define X 1\n",
         },
         makes("late/a/z.h", "#define X 2\n"),
+        ("-isystem", "sys"),
+        argv=HIDES,
+    ),
+    "a system header that the command names, not listed": Trap(
+        {"src/x.c": "int x = X;\n", "sys/x.h": "#define X 1\n"},
+        makes("sys/x.h", "#define X 2\n"),
+        ("-isystem", "sys", "-include", "x.h"),
+        argv=HIDES,
+    ),
+    "macros that the command names, not listed": Trap(
+        {"src/x.c": "int x = X;\n", "sys/a/x.h": "#define X 1\n"},
+        makes("sys/a/x.h", "#define X 2\n"),
+        ("-isystem", "sys", "-imacros", "a/x.h"),
+        argv=HIDES,
+    ),
+    "a system header of one that the command names, not listed": Trap(
+        {"src/x.c": "int x = X;\n", "sys/x.h": "#include <z.h>\n", "sys/z.h": "#define X 1\n"},
+        makes("sys/z.h", "#define X 2\n"),
+        ("-isystem", "sys", "-Xclang", "-include", "-Xclang", "x.h"),
+        argv=("clang", *HIDES[1:]),
+    ),
+    "the header that gcc includes by itself, not listed": Trap(
+        {"src/x.c": "int x = X;\n", "sys/stdc-predef.h": "#define X 1\n"},
+        makes("sys/stdc-predef.h", "#define X 2\n"),
         ("-isystem", "sys"),
         argv=HIDES,
     ),

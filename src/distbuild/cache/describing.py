@@ -34,6 +34,8 @@ from distbuild.system import disk
 #: A compile that does not list its system headers may have read this many at most.
 MAX_SYSTEM_HEADERS = 5_000
 _OWN = b"/.dist_build/"
+#: clang takes the headers of a framework with this file for system headers.
+_OF_SYSTEM = ".system_framework"
 _directory_of, _pair_of = operator.attrgetter("directory"), operator.attrgetter("pair")
 _digest_of = operator.attrgetter("digest")
 
@@ -57,7 +59,7 @@ class Describer:
         sources, texts = self._read(task, result)
         directories = self.real(task)
         if _hides_system_headers(task):
-            texts = self._with_system_headers(sources, texts, directories)
+            texts = self._with_system_headers(task, sources, texts, directories)
         every = [*sources, *texts]
         names = self._searched.of(every, task)
         names.update(_named(task))
@@ -100,33 +102,52 @@ class Describer:
         return own, list(texts.values())
 
     def _with_system_headers(
-        self, sources: Sequence[TextRead], texts: Sequence[TextRead], directories: Sequence[str]
+        self,
+        task: Task,
+        sources: Sequence[TextRead],
+        texts: Sequence[TextRead],
+        directories: Sequence[str],
     ) -> list[TextRead]:
-        """The texts, with all mirrored files that includes in them, and in those, may lead to."""
-        manifest = self._mirroring.manifest
+        """The texts, with all mirrored files that the command, includes in the texts, and in those,
+        may lead to."""
+        if _reads_system_list(task):
+            raise NotKept("a sanitizer's own list, without a list of all inputs")
         around = {text.directory for text in texts}
         search = SearchScope(tuple(directories), places_of({*directories, *around}), ())
         found = {text.path: text for text in texts}
         own = {text.path for text in sources}
-        pending, seen = [*sources, *texts], set[str]()
-        while pending:
-            text = pending.pop()
-            if text.looks.macros or text.looks.is_opaque:
-                raise NotKept("an include that is not a plain name, without a list of all headers")
-            for operand in text.looks.operands:
-                if operand in seen:
-                    continue
-                seen.add(operand)
-                for path in self._candidates.matching(search, operand):
-                    entry = manifest.get(path)
-                    if not isinstance(entry, FileEntry):
-                        raise NotKept("a header whose content is not mirrored")
-                    if path not in found and path not in own:
-                        found[path] = self._searched.read(os.fsencode(path), entry.digest)
-                        pending.append(found[path])
+        new, operands, seen = [*sources, *texts], set(self._searched_for(task, found)), set[str]()
+        while new or operands:
+            operands = operands.union(*map(_operands_of, new)) - seen
+            seen |= operands
+            led = self._led_to(search, operands)
+            new = [text for text in led if text.path not in found and text.path not in own]
+            found.update((text.path, text) for text in new)
+            operands = set()
             if len(found) > MAX_SYSTEM_HEADERS:
                 raise NotKept("too many system headers")
         return list(found.values())
+
+    def _searched_for(self, task: Task, listed: Collection[str]) -> Iterator[str]:
+        """What the command has the compiler search for as includes do, and may be listed nowhere.
+
+        An absolute name is not searched for. The working directory comes first.
+        """
+        for name in task.command.input_files:
+            real = self._mirroring.manifest.resolve(task.command.absolute(name))
+            if not name.startswith("/") and real not in listed:
+                yield posixpath.normpath(name)
+        if task.implicit_include:
+            yield posixpath.basename(task.implicit_include)
+
+    def _led_to(self, search: SearchScope, operands: Iterable[str]) -> Iterator[TextRead]:
+        """The mirrored files that includes of these operands may lead to. Raises NotKept."""
+        paths = {path for name in operands for path in self._candidates.matching(search, name)}
+        for path in sorted(paths):
+            entry = self._mirroring.manifest.get(path)
+            if not isinstance(entry, FileEntry):
+                raise NotKept("a header whose content is not mirrored")
+            yield self._searched.read(os.fsencode(path), entry.digest)
 
     # --- what makes a result unfit --------------------------------------------------------------
 
@@ -229,14 +250,31 @@ def _hides_system_headers(task: Task) -> bool:
     return dependencies is not None and not dependencies.system
 
 
+def _operands_of(text: TextRead) -> Sequence[str]:
+    if text.looks.macros or text.looks.is_opaque:
+        raise NotKept("an include that is not a plain name, without a list of all headers")
+    return text.looks.operands
+
+
+def _reads_system_list(task: Task) -> bool:
+    """Whether clang reads a list of its own, which is listed only with the system headers."""
+    arguments = task.command.arguments
+    return task.command.family.is_clang and any(
+        "-fsanitize" in word for argument in arguments for word in argument.tokens()
+    )
+
+
 def _named(task: Task) -> Iterator[str]:
-    """The last components of the files that the command names. Raises NotKept."""
+    """The last components of the files that the command names, or that are looked for by their
+    directories alone. Raises NotKept."""
     for name in task.command.input_files:
         if is_odd(name, is_unusual) and not name.startswith("/"):
             raise NotKept("an option names a file by an unusual path")
         yield posixpath.basename(name)
     if task.implicit_include:
         yield posixpath.basename(task.implicit_include)
+    if any(argument.meaning in ("-F", "-iframework") for argument in task.command.arguments):
+        yield _OF_SYSTEM
 
 
 def _is_found(path: str, operands: Iterable[str], places: Collection[str]) -> bool:

@@ -36,6 +36,10 @@ class Lookups(msgspec.Struct, frozen=True):
     imports: bool = False
     #: It names other files as the places of its lines, which gcc shows in messages.
     is_placed: bool = False
+    #: It has pragmas whose words macros give.
+    computes_pragmas: bool = False
+    #: It has the word of the pragma that compares times, which such a pragma may get.
+    depends: bool = False
     #: Its words that are parts of ``_MADE``.
     parts: frozenset[bytes] = frozenset()
 
@@ -59,7 +63,10 @@ _OPAQUE_MARKS = (
     b"__has_include_next__",
 )
 #: A pragma that compares the times of two files, perhaps made by a macro from its operand.
-_DEPENDENCY = re.compile(rb"\bdependency\b(?:[ \t]|/\*.*?\*/)*\\?[\"<]")
+_DEPENDENCY = re.compile(rb"\bdependency\b(?:[ \t\f\v]|/\*.*?\*/)*\\?[\"<]", re.DOTALL)
+_DEPENDS = re.compile(rb"\bdependency\b")
+_PRAGMA = re.compile(rb"\b_Pragma\b")
+_PLAIN_PRAGMA = re.compile(rb"\b_Pragma[ \t]*\([ \t]*\"")
 _HAS = rb"__has_(?:include(?:_next)?|embed)\b"
 _TESTS = re.compile(_HAS)
 #: Tests whose operand is plain, and tests whether the test itself is known.
@@ -79,9 +86,13 @@ _MADE = (
 )
 #: Names of more parts are not found: single letters are in every large text.
 MAX_PARTS = 4
+#: The same for the words that a pragma may get from macros. ``o``, ``n``, ``c`` and ``e`` are in
+#: every text.
+_MADE_IN_PRAGMAS = (b"once", b"dependency")
+MAX_PARTS_IN_PRAGMAS = 2
 _PARTS = frozenset(
     name[begin:end]
-    for name in _MADE
+    for name in (*_MADE, *_MADE_IN_PRAGMAS)
     for begin, end in itertools.combinations(range(len(name) + 1), 2)
     if end - begin < len(name)
 )
@@ -110,8 +121,15 @@ _PLAIN, _ANY = (
 )
 _ONCE = re.compile(rb"pragma[ \t]+once\b|_Pragma[ \t]*\([ \t]*\"once")
 _CLIMBS = re.compile(r"(?:\.\./)+(?:(?!\.\.?/)[^/]+/)*[^/]+")
-#: Before an apostrophe it may separate digits or begin a literal: that depends on the language.
-_DIGIT_APOSTROPHE = re.compile(rb"\b[0-9][\w.]*'")
+#: What may look like the beginning of a comment, and is none for all compilers: between digits an
+#: apostrophe may separate them or begin a literal; the operand of a test may contain ``//``, ``/*``
+#: or a backslash; clang reads a message to the end of its line.
+_NO_COMMENT = re.compile(
+    rb"\b[0-9][\w.]*'"
+    rb"|__has_\w+[ \t]*\([ \t]*(?:<[^>\n]*/[/*]|\"[^\"\n]*\\)"
+    rb"|#[ \t]*(?:error|warning)\b(?:(?!\*/)[^\n])*/\*(?:(?!\*/)[^\n])*$",
+    re.MULTILINE,
+)
 
 
 def lookups(text: bytes, unusual: Callable[[str], bool], *, of_system: bool = False) -> Lookups:
@@ -122,10 +140,15 @@ def lookups(text: bytes, unusual: Callable[[str], bool], *, of_system: bool = Fa
     parts = frozenset[bytes]() if of_system else parts_of(text)
     found = _lookups(text, unusual, parts)
     is_usable = not (found.is_opaque or found.is_dated)
-    if not is_usable and not _DIGIT_APOSTROPHE.search(text):  # perhaps only by a comment
+    if not is_usable and not _NO_COMMENT.search(text):  # perhaps only by a comment
         found = _lookups(without_comments(text), unusual, parts)
-    if of_system and not _ONCE.search(text):
-        found = msgspec.structs.replace(found, is_once=False, makes_once=found.imports)
+    elif found.depends and not of_system and not _NO_COMMENT.search(text):
+        depends = _DEPENDS.search(without_comments(text)) is not None
+        found = msgspec.structs.replace(found, depends=depends)
+    if of_system:
+        found = msgspec.structs.replace(found, computes_pragmas=False, depends=False)
+        if not _ONCE.search(text):
+            found = msgspec.structs.replace(found, is_once=False, makes_once=found.imports)
     return found
 
 
@@ -158,6 +181,8 @@ def _lookups(text: bytes, unusual: Callable[[str], bool], parts: frozenset[bytes
         imports=imports,
         makes_once=imports or b"_Pragma" in text,
         is_placed=patterns.placed.search(text) is not None,
+        computes_pragmas=_computes_pragmas(text),
+        depends=_DEPENDS.search(text) is not None,
         parts=parts,
     )
 
@@ -166,6 +191,12 @@ def _is_opaque(text: bytes, patterns: _Patterns) -> bool:
     if any(mark in text for mark in _OPAQUE_MARKS) or patterns.commented.search(text):
         return True
     return b"dependency" in text and _DEPENDENCY.search(text) is not None
+
+
+def _computes_pragmas(text: bytes) -> bool:
+    if b"_Pragma" not in text:
+        return False
+    return len(_PRAGMA.findall(text)) != len(_PLAIN_PRAGMA.findall(text))
 
 
 def _only_climbs(name: str, unusual: Callable[[str], bool]) -> bool:
@@ -186,6 +217,12 @@ def may_make(parts: Collection[bytes]) -> bool:
     """Whether ``##`` can make a name of these words that means more than a plain name."""
     known = frozenset(parts)
     return any(_is_made(name, known - {name}, MAX_PARTS) for name in _MADE)
+
+
+def may_make_pragma(parts: Collection[bytes]) -> bool:
+    """Whether ``##`` can make a word of these for a pragma that compares times."""
+    known = frozenset(parts)
+    return any(_is_made(name, known, MAX_PARTS_IN_PRAGMAS) for name in _MADE_IN_PRAGMAS)
 
 
 def _is_made(rest: bytes, parts: Collection[bytes], most: int) -> bool:
@@ -218,7 +255,7 @@ def literal_values(
     if name not in text:
         return ()
     text = _SPLICE.sub(b"", text)
-    if DOUBTFUL.search(text) or _DIGIT_APOSTROPHE.search(text):
+    if DOUBTFUL.search(text) or _NO_COMMENT.search(text):
         return None
     text = without_comments(text)
     mentions = len(re.findall(rb"\bdefine\b[^\n]*\b%s\b" % re.escape(name), text))
@@ -230,9 +267,23 @@ def literal_values(
 
 
 #: What makes a word of a command line more than a name or a plain value.
-_MEANS_MORE = ("__has_", "__DATE__", "__TIME__", "__TIMESTAMP__", "__FILE__", "__BASE_FILE__")
+_MEANS_MORE = (
+    "__has_",
+    "__DATE__",
+    "__TIME__",
+    "__TIMESTAMP__",
+    "__FILE__",
+    "__BASE_FILE__",
+    "_Pragma",
+)
+_FOR_PRAGMAS = re.compile(r"=.*\b(?:once|dependency)\b", re.DOTALL)
 
 
 def is_plain_word(word: str) -> bool:
     """Whether an argument can define no macro whose meaning depends on other files or the time."""
     return not any(part in word for part in _MEANS_MORE)
+
+
+def is_for_pragmas(word: str) -> bool:
+    """Whether an argument defines a macro with a word of a pragma that compares times."""
+    return _FOR_PRAGMAS.search(word) is not None

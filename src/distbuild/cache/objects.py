@@ -46,8 +46,9 @@ from distbuild.system.paths import WINDOWS
 
 log = logging.getLogger(__name__)
 
-#: Raised when a key or a description gets another meaning.
-VERSION = 2
+#: Raised when a key or a description gets another meaning, or when results were kept that may not
+#: be.
+VERSION = 3
 #: Results of one command and source: the states of its headers that it was compiled with.
 MAX_VARIANTS = 8
 #: Commands whose results are known in memory; the others are read from the storage again.

@@ -16,7 +16,15 @@ from typing import cast
 
 import msgspec
 
-from distbuild.cache.lookups import Lookups, literal_values, lookups, may_make, parts_of
+from distbuild.cache.lookups import (
+    Lookups,
+    is_for_pragmas,
+    literal_values,
+    lookups,
+    may_make,
+    may_make_pragma,
+    parts_of,
+)
 from distbuild.farm.executor import Task
 from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES
 from distbuild.mirror.policy import is_unusual
@@ -41,6 +49,7 @@ OPAQUE, DATED, ONCE, MAKES_ONCE, IMPORTS, PLACED = (1 << bit for bit in range(6)
 #: It has operands of ``Lookups.odd`` or ``climbing``; it has ``macros``; it is a precompiled
 #: header.
 LEAVES, MACROS, PRECOMPILED = (1 << bit for bit in range(6, 9))
+COMPUTES, DEPENDS = (1 << bit for bit in range(9, 11))
 
 
 class TextRead(msgspec.Struct, frozen=True):
@@ -90,9 +99,15 @@ class SearchedNames:
             raise NotKept("an include that is not a plain name")
         if shown & DATED:
             raise NotKept("a text mentions the date")
-        parts = parts_of(b" ".join(map(os.fsencode, task.command.argv())))
-        if may_make(parts.union(*[text.looks.parts for text in texts])):
+        words = task.command.argv()
+        parts = parts_of(b" ".join(map(os.fsencode, words)))
+        parts = parts.union(*[text.looks.parts for text in texts])
+        if may_make(parts):
             raise NotKept("texts may make a date or a test of parts")
+        if shown & COMPUTES and (
+            shown & DEPENDS or may_make_pragma(parts) or any(map(is_for_pragmas, words))
+        ):
+            raise NotKept("a macro may make a pragma that compares times")
         names = set[str]().union(*[text.names for text in texts])
         if shown & MACROS:
             for macro in {macro for text in texts for macro in text.looks.macros}:
@@ -148,6 +163,8 @@ def _traits(path: str, found: Lookups) -> int:
         (LEAVES, bool(found.odd or found.climbing)),
         (MACROS, bool(found.macros)),
         (PRECOMPILED, path.endswith(PRECOMPILED_SUFFIXES)),
+        (COMPUTES, found.computes_pragmas),
+        (DEPENDS, found.depends),
     )
     return sum(bit for bit, holds in held if holds)
 
