@@ -16,6 +16,7 @@ from tests.support.tools import need
 
 GCC = ("gcc", "-c", "src/x.c", "-Iearly", "-Iinc", "-Ilate", "-o", "x.o", "-MD")
 CLANG = ("clang", *GCC[1:])
+OUTPUTS = (".o", ".d", ".i", ".s")
 #: System headers are in no list of inputs.
 HIDES = (*GCC[:-1], "-MMD")
 #: Makes one name of three parts.
@@ -179,6 +180,11 @@ TRAPS = {
         {"src/x.c": '#line 1 "gram.y"\nint f(void) { int u; }\n', "gram.y": "first\n"},
         makes("gram.y", "second\n"),
         ("-Wall",),
+    ),
+    "an assembler text shows lines of a named file": Trap(
+        {"src/x.c": '#line 1 "gram.y"\nint f(void) { return 3; }\n', "gram.y": "first\n"},
+        makes("gram.y", "second\n"),
+        ("-save-temps", "-fverbose-asm"),
     ),
     "the time of the source, made of parts": Trap(
         {"src/x.c": PASTES + "char when[] = P(__TIME,STAMP__,);\n"}, dates("src/x.c", 2)
@@ -439,9 +445,7 @@ def compiled_here(argv: list[str], root: Path) -> Done:
     (root / "x.o").unlink(missing_ok=True)
     run = subprocess.run(argv, cwd=root, capture_output=True, check=False)
     done = Done(run.returncode, run.stdout, run.stderr)
-    done.files = {
-        str(path): path.read_bytes() for path in root.iterdir() if path.suffix in (".o", ".d")
-    }
+    done.files = {str(path): path.read_bytes() for path in root.iterdir() if path.suffix in OUTPUTS}
     return done
 
 

@@ -66,7 +66,7 @@ class Describer:
         around = set(map(_directory_of, texts))
         search = SearchScope(directories, places_of({*directories, *around}), tuple(names))
         variant = Variant(0, tuple(map(_pair_of, texts)), search, self._candidates.sum(search))
-        if result.stderr and traits(every) & PLACED:
+        if traits(every) & PLACED and (result.stderr or _shows_lines(task)):
             raise NotKept("a message may show lines of another file")
         if not self._is_wholly_mirrored(search, around):
             raise NotKept("not wholly mirrored")
@@ -248,6 +248,12 @@ class Describer:
 def _hides_system_headers(task: Task) -> bool:
     dependencies = task.command.dependencies
     return dependencies is not None and not dependencies.system
+
+
+def _shows_lines(task: Task) -> bool:
+    """Whether an output, and not only a message, shows lines of the source."""
+    options = (argument.option for argument in task.command.arguments)
+    return any(o.startswith(("-fverbose-asm", "-fdiagnostics-format")) for o in options)
 
 
 def _operands_of(text: TextRead) -> Sequence[str]:
