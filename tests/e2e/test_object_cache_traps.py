@@ -3,6 +3,7 @@ cache must notice the change, or must not keep the result."""
 
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -317,6 +318,11 @@ TRAPS = {
         ("-Ffw", "-Wall"),
         argv=CLANG,
     ),
+    "a closed directory is searched": Trap(
+        {"src/x.c": '#if __has_include("foo.h")\n' + ASKS, "early/.cache/none": ""},
+        makes("early/.cache/foo.h"),
+        ("-Iearly/.cache",),
+    ),
     "a link to an ignored name": Trap(
         USES, both(makes("early/x.tmp", "#define X 2\n"), link("early/x.h", "x.tmp"))
     ),
@@ -451,27 +457,44 @@ def compiled_here(argv: list[str], root: Path) -> Done:
 
 @pytest.mark.parametrize("name", TRAPS)
 def test_a_result_is_right_after_the_edit(box: CachingBox, tmp_path: Path, name: str) -> None:
-    trap = TRAPS[name]
+    fall_into(TRAPS[name], box, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a link's target goes", "a system header, not listed"])
+def test_a_project_may_be_below_dev(box: CachingBox, shared_memory: Path, name: str) -> None:
+    fall_into(TRAPS[name], box, shared_memory)
+
+
+@pytest.fixture
+def shared_memory() -> Iterator[Path]:
+    place = "/dev/shm"
+    if not os.access(place, os.W_OK):
+        pytest.skip(f"{place} is not ours")
+    with tempfile.TemporaryDirectory(dir=place, prefix="dist_build test ") as made:
+        yield Path(made)
+
+
+def fall_into(trap: Trap, box: CachingBox, root: Path) -> None:
     need(trap.argv[0])
     for place in ("early", "inc", "late"):
-        (tmp_path / place).mkdir()
+        (root / place).mkdir()
     for path, text in trap.files.items():
-        makes(path, text)(tmp_path)
-        dates(path, 1)(tmp_path)
+        makes(path, text)(root)
+        dates(path, 1)(root)
     for path, target in trap.links.items():
-        (tmp_path / path).symlink_to(target)
+        (root / path).symlink_to(target)
     argv = [*trap.argv, *trap.more]
     for _ in range(2):
-        before = compiled_here(argv, tmp_path)
-        reply = box.compile(argv, tmp_path, {})
+        before = compiled_here(argv, root)
+        reply = box.compile(argv, root, {})
         # A second may pass between the two.
         assert trap.edit is passes or reply.outcome == "local" or done_of(reply) == before
         box.settle()
-    trap.edit(tmp_path)
-    reply = box.compile(argv, tmp_path, {})
+    trap.edit(root)
+    reply = box.compile(argv, root, {})
     if trap.edit is passes:
         assert not is_hit(reply)
         return
-    after = compiled_here(argv, tmp_path)
+    after = compiled_here(argv, root)
     assert after != before, "the edit changes nothing"
     assert reply.outcome == "local" or done_of(reply) == after

@@ -69,7 +69,7 @@ _RECODING = ("-finput-charset", "-fmodules", "-fplugin", "-traditional")
 
 class Lookup(msgspec.Struct, frozen=True):
     """What the cache has for a task. ``key`` None: it is not cacheable. ``kinds``: those of its
-    search directories. ``is_checked``: the hit is to be compared with a new compile."""
+    search directories; see ``_kinds``. ``is_checked``: the hit is to be compared with a compile."""
 
     key: bytes | None
     result: ResultRequest | None = None
@@ -357,15 +357,18 @@ class ObjectCache:
 
 
 def _kinds(task: Task) -> tuple[int, ...]:
-    """The file types of the search directories; 0: missing. Compilers warn of some."""
-    return tuple(map(_kind, task.search_dirs))
-
-
-def _kind(directory: str) -> int:
-    try:
-        return stat.S_IFMT(disk.stat(directory).st_mode)
-    except OSError:
-        return 0
+    """For each search directory its file type, 0 if it is missing, and the place of the first that
+    is the same: compilers warn of some types, and search a directory once, whatever its path."""
+    kinds, first = list[int](), dict[tuple[int, int], int]()
+    for at, directory in enumerate(task.search_dirs):
+        try:
+            status = disk.stat(directory)
+        except OSError:
+            kinds += 0, at
+        else:
+            same = first.setdefault((status.st_dev, status.st_ino), at)
+            kinds += stat.S_IFMT(status.st_mode), same
+    return tuple(kinds)
 
 
 def _since(path: str) -> str:

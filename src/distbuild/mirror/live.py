@@ -310,7 +310,7 @@ class Mirroring:
         """Apply a batch to the manifest, and queue those of its symlinks that leave their roots."""
         if not batch:
             return
-        batch = {p: e for p, e in batch.items() if p != "/" and not policy.is_pseudo_fs(p)}
+        batch = {p: e for p, e in batch.items() if p != "/" and _may_hold(p)}
         links = {p: e for p, e in batch.items() if isinstance(e, SymlinkEntry)}
         fresh = {p for p, e in links.items() if self.manifest.get(p) != e}
         ended = [p for p, e in batch.items() if e is None]
@@ -334,3 +334,9 @@ class Mirroring:
             self._carry_out(self._root_listing.renew(moved))
             self._carry_out(self._symlinks.recheck_pinned())
         self._carry_out(self._symlinks.look())
+
+
+def _may_hold(path: str) -> bool:
+    """Whether the manifest may have an entry at a path. Without /dev no path below /dev/shm could
+    be resolved."""
+    return path == "/dev" or not policy.is_pseudo_fs(path)

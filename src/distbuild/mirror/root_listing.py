@@ -216,7 +216,8 @@ class RootListing:
             return
         if policy.is_pseudo_fs(way.real):
             return
-        known = self._place.roots.holding(way.real)
+        # Of a closed directory, the root above holds only the name.
+        known = self._place.roots.holding(posixpath.join(way.real, "."))
         if known is not None and known.listed == standing(known.path) is not None:
             if known.kind is Kind.DEEP:
                 # The root is intact and watched: changes in it are reported, or listed now.
