@@ -190,6 +190,14 @@ TRAPS = {
     "the time of the source, made of parts": Trap(
         {"src/x.c": PASTES + "char when[] = P(__TIME,STAMP__,);\n"}, dates("src/x.c", 2)
     ),
+    "an include that climbs finds a copy": Trap(
+        {
+            "src/x.c": '#include "x.h"\n#include "../more/copy.h"\nint x;\n',
+            "inc/x.h": ONCE["inc/x.h"],
+            "more/copy.h": ONCE["inc/x.h"],
+        },
+        dates("more/copy.h", 2),
+    ),
     "a time, made of three parts": Trap(
         {"src/x.c": PASTES + "char when[] = P(__,TIME,__);\n"}, passes
     ),
@@ -405,6 +413,15 @@ TRAPS = {
         makes("sys/x.h", "#define X 2\n"),
         ("-isystem", "sys", "-include", "x.h"),
         argv=HIDES,
+    ),
+    "a header of a framework, not listed": Trap(
+        {
+            "src/x.c": "#include <F/x.h>\nint x = X;\n",
+            "fw/F.framework/Headers/x.h": "#define X 1\n",
+        },
+        makes("fw/F.framework/Headers/x.h", "#define X 2\n"),
+        ("-iframework", "fw"),
+        argv=("clang", *HIDES[1:]),
     ),
     "macros that the command names, not listed": Trap(
         {"src/x.c": "int x = X;\n", "sys/a/x.h": "#define X 1\n"},

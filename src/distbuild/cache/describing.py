@@ -112,6 +112,8 @@ class Describer:
         may lead to."""
         if _reads_system_list(task):
             raise NotKept("a sanitizer's own list, without a list of all inputs")
+        if _has_frameworks(task):
+            raise NotKept("a framework, without a list of all headers")
         around = {text.directory for text in texts}
         search = SearchScope(tuple(directories), places_of({*directories, *around}), ())
         found = {text.path: text for text in texts}
@@ -209,7 +211,13 @@ class Describer:
             return False
         places, linked = {*search.directories, *around}, self._candidates.linked(search)
         operands = {*search.names, *(o for text in texts for o in text.looks.operands)}
-        return any(c.startswith(linked) or _is_found(c, operands, places) for c in copies)
+        leaving = {name for text in texts for name in _leaving(text)}
+        return any(
+            c.startswith(linked)
+            or posixpath.basename(c) in leaving
+            or _is_found(c, operands, places)
+            for c in copies
+        )
 
     def is_beyond_us(self, task: Task, variant: Variant) -> bool:
         """Whether a compile now may depend on more than the variant knows."""
@@ -250,6 +258,17 @@ def _hides_system_headers(task: Task) -> bool:
     return dependencies is not None and not dependencies.system
 
 
+def _leaving(text: TextRead) -> Iterator[str]:
+    """The last components of its operands that may leave the mirrored directories."""
+    yield from text.looks.odd
+    yield from map(posixpath.basename, text.looks.climbing)
+
+
+def _has_frameworks(task: Task) -> bool:
+    """Whether an include may lead to a path that does not end with its operand."""
+    return any(a.meaning in ("-F", "-iframework") for a in task.command.arguments)
+
+
 def _shows_lines(task: Task) -> bool:
     """Whether an output, and not only a message, shows lines of the source."""
     options = (argument.option for argument in task.command.arguments)
@@ -279,7 +298,7 @@ def _named(task: Task) -> Iterator[str]:
         yield posixpath.basename(name)
     if task.implicit_include:
         yield posixpath.basename(task.implicit_include)
-    if any(argument.meaning in ("-F", "-iframework") for argument in task.command.arguments):
+    if _has_frameworks(task):
         yield _OF_SYSTEM
 
 
