@@ -317,6 +317,14 @@ TRAPS = {
         makes("early/foo.h"),
         argv=CLANG,
     ),
+    "what looks like a comment in a mark": Trap(
+        {
+            "src/x.c": "// __DATE__\n#pragma mark a /* b\n#if __has_include(<foo.h>)\n"
+            "int y;\n#endif\nint x = 3\n*/**/2;\n"
+        },
+        makes("early/foo.h"),
+        argv=CLANG,
+    ),
     "a framework becomes one of the system": Trap(
         {
             "src/x.c": "#include <F/x.h>\n",

@@ -123,11 +123,11 @@ _ONCE = re.compile(rb"pragma[ \t]+once\b|_Pragma[ \t]*\([ \t]*\"once")
 _CLIMBS = re.compile(r"(?:\.\./)+(?:(?!\.\.?/)[^/]+/)*[^/]+")
 #: What may look like the beginning of a comment, and is none for all compilers: between digits an
 #: apostrophe may separate them or begin a literal; the operand of a test may contain ``//``, ``/*``
-#: or a backslash; clang reads a message to the end of its line.
+#: or a backslash; clang reads a message and a mark to the end of the line.
 _NO_COMMENT = re.compile(
     rb"\b[0-9][\w.]*'"
     rb"|__has_\w+[ \t]*\([ \t]*(?:<[^>\n]*/[/*]|\"[^\"\n]*\\)"
-    rb"|#[ \t]*(?:error|warning)\b(?:(?!\*/)[^\n])*/\*(?:(?!\*/)[^\n])*$",
+    rb"|\b(?:error|warning|mark)\b(?:(?!\*/)[^\n])*/\*(?:(?!\*/)[^\n])*$",
     re.MULTILINE,
 )
 
@@ -182,7 +182,7 @@ def _lookups(text: bytes, unusual: Callable[[str], bool], parts: frozenset[bytes
         makes_once=imports or b"_Pragma" in text,
         is_placed=patterns.placed.search(text) is not None,
         computes_pragmas=_computes_pragmas(text),
-        depends=_DEPENDS.search(text) is not None,
+        depends=b"dependency" in text and _DEPENDS.search(text) is not None,
         parts=parts,
     )
 

@@ -2,7 +2,14 @@
 
 import pytest
 
-from distbuild.cache.lookups import literal_values, lookups, may_make
+from distbuild.cache.lookups import (
+    is_for_pragmas,
+    is_plain_word,
+    literal_values,
+    lookups,
+    may_make,
+    may_make_pragma,
+)
 from distbuild.mirror.policy import is_unusual
 
 
@@ -109,3 +116,45 @@ def test_a_system_header_is_read_once_by_a_pragma_only() -> None:
         assert found.is_once == is_once
         assert not found.makes_once
         assert lookups(text, is_unusual).is_once
+
+
+@pytest.mark.parametrize(
+    ("text", "is_computed"),
+    [
+        (b"_Pragma(#x)\n", True),
+        (b"_Pragma(TEXT)\n", True),
+        (b'_Pragma(L"once")\n', True),
+        (b'_Pragma("GCC diagnostic push") _Pragma ( "omp x")\n', False),
+        (b"#pragma GCC x\n", False),
+    ],
+)
+def test_pragmas_whose_words_macros_give(text: bytes, is_computed: bool) -> None:
+    assert lookups(text, is_unusual).computes_pragmas == is_computed
+    assert not lookups(text, is_unusual, of_system=True).computes_pragmas
+
+
+@pytest.mark.parametrize(
+    ("text", "depends"),
+    [
+        (b"NEEDS(GCC dependency x)\n", True),
+        (b"// a dependency\nint dependency_count;\n", False),
+        (b"#warning /* a\nP(dependency)\n/**/", True),
+    ],
+)
+def test_the_word_of_a_pragma_that_compares_times(text: bytes, depends: bool) -> None:
+    assert lookups(text, is_unusual).depends == depends
+
+
+@pytest.mark.parametrize(
+    ("text", "is_made"),
+    [(b"P(on,ce)", True), (b"P(depend, ency)", True), (b"o + n + c + e", False), (b"once", False)],
+)
+def test_words_of_pragmas_that_may_be_made_of_parts(text: bytes, is_made: bool) -> None:
+    assert may_make_pragma(lookups(text, is_unusual).parts) == is_made
+
+
+def test_words_of_a_command_line_that_mean_more() -> None:
+    assert is_for_pragmas("-DX=GCC dependency")
+    assert not is_for_pragmas("-Idependency/once")
+    assert not is_plain_word('-DX=_Pragma("once")')
+    assert is_plain_word("-DX=pragma")
