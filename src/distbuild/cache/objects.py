@@ -28,6 +28,7 @@ from distbuild.cache.variants import (
     Candidates,
     InputPair,
     Variant,
+    differences,
     first_changed,
     is_settled,
     is_valid,
@@ -38,7 +39,6 @@ from distbuild.farm.executor import Task
 from distbuild.farm.results import objection_to_outputs
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.scan import Scanner
-from distbuild.protocol.codec import unpack_output
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import ResultRequest
 from distbuild.system import disk
@@ -142,7 +142,7 @@ class ObjectCache:
     def _compare(self, key: bytes, hit: ResultRequest, task: Task, result: ResultRequest) -> None:
         """Compare a hit with the result of a compile. If they differ, the key's results are
         forgotten."""
-        differing = _differences(hit, result)
+        differing = differences(hit, result)
         with self._changed:
             self.checked += 1
             self.wrong += bool(differing)
@@ -378,25 +378,6 @@ def _since(path: str) -> str:
     except OSError:
         return f"{path} is gone"
     return f"{path} changed, {seconds} s ago"
-
-
-def _differences(hit: ResultRequest, result: ResultRequest) -> list[str]:
-    """What two results of one command have differently, with both digests."""
-    pairs = {
-        "exit code": (b"%d" % hit.exit_code, b"%d" % result.exit_code),
-        "standard output": (hit.stdout, result.stdout),
-        "standard error": (hit.stderr, result.stderr),
-    }
-    ours, theirs = (
-        {os.fsdecode(f.path): unpack_output(f.blob) for f in r.outputs} for r in (hit, result)
-    )
-    for path in sorted({*ours, *theirs}):
-        pairs[path] = ours.get(path, b""), theirs.get(path, b"")
-    return [
-        f"{name}: SHA-256 {hashlib.sha256(a).hexdigest()}, now {hashlib.sha256(b).hexdigest()}"
-        for name, (a, b) in pairs.items()
-        if a != b
-    ]
 
 
 def _size(result: ResultRequest) -> int:

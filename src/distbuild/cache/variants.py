@@ -14,7 +14,14 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES, Manifest
-from distbuild.protocol.messages import Digest, DirectoryEntry, FileEntry, SymlinkEntry
+from distbuild.protocol.codec import unpack_output
+from distbuild.protocol.messages import (
+    Digest,
+    DirectoryEntry,
+    FileEntry,
+    ResultRequest,
+    SymlinkEntry,
+)
 
 #: So many groups of directories keep their candidates in memory.
 MAX_GROUPS = 500
@@ -307,3 +314,22 @@ def unpacked(number: int, data: bytes, shared: dict[InputPair, InputPair]) -> Va
     pairs = zip(_parted(about.paths), about.digests, strict=True)
     inputs = tuple([shared.setdefault(pair, pair) for pair in pairs])
     return Variant(number, inputs, search, int.from_bytes(about.candidates, "little"))
+
+
+def differences(hit: ResultRequest, result: ResultRequest) -> list[str]:
+    """What two results of one command have differently, with both digests."""
+    pairs = {
+        "exit code": (b"%d" % hit.exit_code, b"%d" % result.exit_code),
+        "standard output": (hit.stdout, result.stdout),
+        "standard error": (hit.stderr, result.stderr),
+    }
+    ours, theirs = (
+        {os.fsdecode(f.path): unpack_output(f.blob) for f in r.outputs} for r in (hit, result)
+    )
+    for path in sorted({*ours, *theirs}):
+        pairs[path] = ours.get(path, b""), theirs.get(path, b"")
+    return [
+        f"{name}: SHA-256 {hashlib.sha256(a).hexdigest()}, now {hashlib.sha256(b).hexdigest()}"
+        for name, (a, b) in pairs.items()
+        if a != b
+    ]
