@@ -24,6 +24,8 @@ _CONFIGURED = re.compile(r"^(System|User) configuration file directory: (.+)$", 
 #: directories of distributions' other installations, which precede them.
 _GCC_INSTALLATION = re.compile(r"^Found candidate GCC installation: (.+)$", re.MULTILINE)
 _GCC_ELSEWHERE = ("/opt/rh", "/etc/env.d/gcc")
+#: Debian's names of the machine for -m32 and -mx32.
+_OTHER_WIDTHS = ("i386-linux-gnu", "x86_64-linux-gnux32")
 #: Debian's libraries for -m32: clang 19 looks whether they are there.
 _MULTIARCH = ("/lib/i386-linux-gnu", "/usr/lib/i386-linux-gnu")
 #: The includes of a configuration file. Also matches some that are quoted or in comments: an
@@ -70,8 +72,11 @@ class Found(msgspec.Struct, frozen=True):
     options: tuple[str, ...] = ()
 
 
-def gcc_configuration(real: str, machine: str, search_dirs: str) -> Found:
+def gcc_configuration(
+    real: str, machine: str, search_dirs: str, on_path: Iterable[str] = ()
+) -> Found:
     """The specs files of the gcc at ``real``. ``search_dirs``: its ``-print-search-dirs`` output.
+    ``on_path``: directories of PATH with programs that it may call.
 
     A superset of the directories that gcc searches, in its order.
     """
@@ -83,8 +88,10 @@ def gcc_configuration(real: str, machine: str, search_dirs: str) -> Found:
     tried = [*programs, *above, *listed.get("libraries", []), *own]
     specs = [os.path.join(directory, "specs") for directory in _each_once(tried)]
     contents = tuple(("specs", path) for path in specs if _is_readable(path))
+    # gcc 15 looks for its assembler in such directories first.
+    beside = [os.path.join(place, name) for place in on_path for name in (machine, *_OTHER_WIDTHS)]
     # In a directory of programs an assembler may appear that precedes the present one.
-    return Found(contents, (*_each_once(programs), *specs))
+    return Found(contents, (*_each_once(programs), *specs, *_each_once(beside)))
 
 
 def clang_configuration(driver: str, banner: str) -> Found:
@@ -101,6 +108,9 @@ def clang_configuration(driver: str, banner: str) -> Found:
     contents: list[tuple[str, str]] = []
     places = [*dict.fromkeys(_gcc_places(banner)), *_GCC_ELSEWHERE, *_MULTIARCH]
     places.append(os.path.join(os.path.dirname(driver), os.pardir, "lib", "clang"))
+    # clang 21 looks for a gcc beside itself.
+    above = os.path.join(os.path.dirname(called[""]), os.pardir, "lib")
+    places += [os.path.join(above, name) for name in ("gcc", "gcc-cross")]
     for role, directory in directories.items():
         if directory in places:
             continue

@@ -213,7 +213,9 @@ class Identifier:
             list(map(_listed, searching)),
             called,
             tuple(map(os.path.realpath, _programs(driver, _OBJECTIVE_C, around))),
-            lambda: compiler_files.gcc_configuration(real, machine, places),
+            lambda: compiler_files.gcc_configuration(
+                real, machine, places, {os.path.dirname(path) for _, path in around.programs}
+            ),
         )
 
     def _clang(

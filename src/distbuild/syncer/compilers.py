@@ -155,8 +155,10 @@ class Compilers:
     @staticmethod
     def _search_of(driver: Driver, probe: tuple[str, ...], cwd: str) -> Search:
         done = _ask(driver, (*probe, "-E", "-v", "-"), cwd)
+        # A relative -resource-dir gives relative directories.
+        dirs = (os.path.join(cwd, path) for path in toolchain.parse_search_dirs(done.stderr))
         return Search(
-            toolchain.parse_search_dirs(done.stderr),
+            tuple(dirs),
             toolchain.parse_implicit_include(done.stdout),
             toolchain.parse_absent_dirs(done.stderr),
         )

@@ -160,6 +160,8 @@ ROWS: tuple[Option, ...] = (
     Option("-fsearch-include-path", JOINED, verdict=UNSUPPORTED),
     Option("-fself-test", JOINED, verdict=UNSUPPORTED),
     Option("-fstack-usage", verdict=ORIGINAL),
+    # Two compiles, for the host and for a device.
+    Option("-fsycl", JOINED, verdict=UNSUPPORTED, only=CLANG),
     Option("-fsyntax-only", verdict=ORIGINAL),
     Option("-ftest-coverage", verdict=ORIGINAL),
     Option("-fthin-link-bitcode=", JOINED, OUT, ORIGINAL),
