@@ -177,7 +177,10 @@ class ObjectCache:
         the compile; a hit in it is compared with the result."""
         key = lookup.key
         if key is not None and lookup.result is not None:
-            self._compare(key, lookup.result, task, result)
+            try:
+                self._compare(key, lookup.result, task, result)
+            except Exception as error:  # noqa: BLE001 - a damaged cache fails no build
+                self._failed(error)
             return
         if key is None or result.exit_code != 0:
             return
