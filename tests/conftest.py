@@ -20,7 +20,7 @@ from tests.support.tools import need
 #: Whatever a test has told to end gets this long; only a leak waits for all of it.
 GRACE_S = 30.0
 #: The number of examples of a property test, by hypothesis's profiles: `make unit` and `make test`
-#: take the first, `.ci/run` then the second for tests/property, each round of `make fuzz` the third.
+#: take the first, `.ci/run` at its end the second, each round of `make fuzz` the third.
 for _profile, _examples in (("quick", 20), ("thorough", 100), ("fuzz", 200)):
     settings.register_profile(
         _profile,
