@@ -11,8 +11,8 @@ from tests.support.cluster import wrapper_command
 
 WITHOUT, WITH = "without a history", "with a history"
 PROJECT = "lua"
-#: Records are written a second after their commands.
-REST_S = 1.5
+#: Records are written some seconds after their commands.
+REST_S = 6.0
 
 
 def run(options: Options) -> Result:

@@ -189,9 +189,10 @@ class ObjectCache:
             if self._waiting_bytes + size > MAX_WAITING_BYTES or self._is_stopping:
                 self.unkept["too many at once"] += 1
                 return
+            if not self._waiting:
+                self._changed.notify_all()  # only then: the thread gathers what comes after it
             self._waiting.append(_Unwritten(lookup, key, task, result))
             self._waiting_bytes += size
-            self._changed.notify_all()
 
     def clear(self) -> None:
         """Forget all results."""

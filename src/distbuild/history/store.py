@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 VERSION = 1
 #: Older builds are forgotten.
 MAX_AGE_S = 14 * 24 * 3600.0
-#: Records are written together with those that come so soon after them (seconds).
-GATHER_S = 1.0
+#: Records are written together with those that come so soon after them (seconds), or when they are
+#: asked for.
+GATHER_S = 5.0
 #: Records that wait to be written; further ones are dropped.
 MAX_WAITING = 50_000
 #: The slowest jobs of a build, which are compared with the same source's earlier ones.
@@ -117,9 +118,10 @@ class History:
         """The job has ended; costs the caller nothing."""
         with self._changed:
             self._open.end(job.key, job.build, record.began + record.took_s)
+            if not self._waiting:
+                self._changed.notify()  # only then: the thread gathers what comes after it
             if len(self._waiting) < MAX_WAITING:
                 self._waiting.append((job.build, record))
-                self._changed.notify()
 
     def builds(self, count: int) -> list[dict[str, Any]]:
         """The last builds, the latest first, without their jobs."""
