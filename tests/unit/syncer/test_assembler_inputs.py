@@ -13,13 +13,13 @@ MANIFEST: dict[str, Entry] = {
     "/lib/interface.cc": WITHHELD,
     "/lib/keys.json": WITHHELD,
     "/lib/header.h": FileEntry(RIGHT, 1, 0o444, 0),
-    "/work/data.bin": WITHHELD,
+    "/src/data.bin": WITHHELD,
 }
 PLAIN, IMPORTER = "clang++ -c x.cc", "clang++ -fmodule-file=m=m.pcm -c x.cc"
 
 
 def command(line: str) -> CompileCommand:
-    found = parse(line.split(), "/work", lambda _: None)
+    found = parse(line.split(), "/src", lambda _: None)
     assert isinstance(found, CompileCommand)
     return found
 
@@ -39,7 +39,7 @@ def test_a_worker_has_nothing_else_mirrored_by_a_module(path: str) -> None:
 
 
 def test_without_a_module_only_what_lies_around_the_source_is_mirrored() -> None:
-    assert examined(PLAIN, "/work/data.bin") == Assembled(withheld=("/work/data.bin",))
+    assert examined(PLAIN, "/src/data.bin") == Assembled(withheld=("/src/data.bin",))
     for path in ("/lib/interface.cc", "/lib/keys.json"):
         assert examined(PLAIN, path) == Assembled(Local(LocalReason.ASSEMBLER_INPUT, path))
 
