@@ -126,9 +126,30 @@ def test_builds_of_two_sessions_and_names_are_apart(cluster: Cluster, project: P
     assert text.splitlines()[0].split() == ["build", str(first), "build", str(first + 1)]
 
 
+def test_a_name_need_not_be_utf8(cluster: Cluster, project: Path) -> None:
+    for name in ("n\udcff", "plain"):
+        assert cluster.run(["gcc", "-c", "u0.c"], project, DIST_BUILD_BUILD=name).exit_code == 0
+    assert [build["name"] for build in shown(cluster, "builds")[:2]] == ["plain", "n\ufffd"]
+
+
+@pytest.mark.parametrize("number", ["0x1", "²", "9" * 5000, "-1", "999999999"])
+def test_a_number_that_is_none_is_an_error_in_one_line(cluster: Cluster, number: str) -> None:
+    for words in (
+        ["builds", "show", number],
+        ["trace", number],
+        ["builds", "compare", "1", number],
+    ):
+        done = cluster.run(words, cluster.root)
+        assert done.exit_code in (1, 2)
+        assert len(done.stderr.splitlines()) == 1, done
+
+
 def test_the_trace_has_each_job_in_a_slot_of_its_worker(cluster: Cluster, project: Path) -> None:
     make(cluster, project)
     done = cluster.run(["trace"], project)
+    workers = {
+        job["source"]: job["worker"] for job in shown(cluster, "builds", "show")["jobs_of_it"]
+    }
     events = json.loads(done.stdout)["traceEvents"]
     names = {e["pid"]: e["args"]["name"] for e in events if e["ph"] == "M"}
     jobs = [e for e in events if e["ph"] == "X"]
@@ -139,7 +160,8 @@ def test_the_trace_has_each_job_in_a_slot_of_its_worker(cluster: Cluster, projec
     for event in jobs:
         row = rows.setdefault((event["pid"], event["tid"]), [])
         row.append((event["ts"], event["ts"] + event["dur"]))
-        assert names[event["pid"]] == (event["args"].get("worker") or names[event["pid"]])
+        if event["cat"] == "compiled":
+            assert names[event["pid"]] == workers[event["args"]["source"]]
     for spans in rows.values():
         spans.sort()
         assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
@@ -153,7 +175,7 @@ def test_without_a_history_there_is_no_file(tmp_path: Path, certs_dir: Path, pro
         assert shown(own, "builds") == []
         done = own.run(["builds", "show"], project)
         assert done.exit_code == 1
-        assert b"there is no build 0" in done.stderr
+        assert b"there is no build yet" in done.stderr
         assert not os.path.exists(own.syncer.home / "state" / "history.sqlite")
         own.stop()
     finally:
@@ -165,7 +187,8 @@ def test_top_shows_the_present_build(cluster: Cluster, project: Path) -> None:
     done = cluster.run(["top"], project)
     assert done.exit_code == 0
     text = done.stdout.decode()
-    assert "seen by top\n" in text.partition("\n\n")[0]
+    builds, _, _ = text.partition("\n\n")
+    assert any(line.endswith("  seen by top") for line in builds.splitlines())
     assert f"127.0.0.1:{cluster.daemons[0].port}" in text
     assert "\x1b" not in text
 

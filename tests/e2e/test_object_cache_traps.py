@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.caching_box import CachingBox, done_of, is_hit
 from tests.support.cluster import Done
-from tests.support.tools import need
+from tests.support.tools import absent, need
 
 GCC = ("gcc", "-c", "src/x.c", "-Iearly", "-Iinc", "-Ilate", "-o", "x.o", "-MD")
 CLANG = ("clang", *GCC[1:])
@@ -494,7 +494,7 @@ def test_a_project_may_be_below_dev(box: CachingBox, shared_memory: Path, name: 
 def shared_memory() -> Iterator[Path]:
     place = "/dev/shm"
     if not os.access(place, os.W_OK):
-        pytest.skip(f"{place} is not ours")
+        absent(f"{place} cannot be written")
     with tempfile.TemporaryDirectory(dir=place, prefix="dist_build test ") as made:
         yield Path(made)
 

@@ -14,8 +14,8 @@ PACKAGE = SRC / "distbuild"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 40
-#: 150, two of the object cache, four of the history.
-MAX_MODULES = 156
+#: 150, two of the object cache, four of the history, and one that both use.
+MAX_MODULES = 157
 #: A module with fewer lines and one importer is a part of that one, but for these: pure, or what
 #: tests replace.
 SMALL = 80
@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "push": {"mirror", "http", "protocol", "system", "config", "credentials"},
     "farm": {"command", "protocol", "system", "one_shot", "write_outputs"},
     "cache": {"command", "farm", "mirror", "protocol", "system"},
-    "history": {"protocol"},
+    "history": {"protocol", "system"},
 }
 OF_THE_SYNCER = {"syncer", "push", "farm", "cache"}
 STRANGERS = {

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import msgspec
 
+from distbuild.system.database import open_database, replace_database
+
 log = logging.getLogger(__name__)
 
 #: Raised when the tables or the meaning of their columns change: older files are replaced.
@@ -22,8 +24,6 @@ VERSION = 1
 #: Once the bound is reached, this share of it is freed at a time.
 FREED_SHARE = 0.05
 _CHECK_BYTES = 16
-#: The size to which the log of a large batch is cut.
-MAX_JOURNAL_BYTES = 64 * 1024 * 1024
 _SCHEMA = f"""
 CREATE TABLE results (
     number INTEGER PRIMARY KEY AUTOINCREMENT,  -- never reused: a look-up has two steps
@@ -61,37 +61,10 @@ class Storage:
         self._db = self._opened()
 
     def _opened(self) -> sqlite3.Connection:
-        try:
-            return self._connect()
-        except sqlite3.OperationalError:
-            raise  # locked, a full disk, no file: not damaged
-        except (sqlite3.DatabaseError, ValueError) as error:
-            log.warning("%s: replaced by an empty cache: %s", self._path, error)
+        db, damage = open_database(self._path, VERSION, _SCHEMA, self._count_all)
+        if damage:
+            log.warning("%s: replaced by an empty cache: %s", self._path, damage)
             self.damaged += 1
-            return self._renewed()
-
-    def _connect(self) -> sqlite3.Connection:
-        # Each statement is a transaction of its own, unless ``batch`` opened one.
-        db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-        try:
-            # One process at a time has this home. The memory that several would share is not to be
-            # had on network file systems.
-            db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, VERSION):
-                db.close()
-                return self._renewed()
-            # Nothing waits for the disk. A crash of the machine, not of this process, may damage
-            # the file, which the checksums show.
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = OFF")
-            db.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
-            if version == 0:
-                db.executescript(_SCHEMA)
-            self._count_all(db)
-        except BaseException:
-            db.close()
-            raise
         return db
 
     def _count_all(self, db: sqlite3.Connection) -> None:
@@ -103,13 +76,8 @@ class Storage:
         with self._lock:
             self.damaged += 1
             self._db.close()
-            self._db = self._renewed()
+            self._db = replace_database(self._path, VERSION, _SCHEMA, self._count_all)
             self._used.clear()
-
-    def _renewed(self) -> sqlite3.Connection:
-        for suffix in ("", "-wal", "-shm"):
-            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-        return self._connect()
 
     def close(self) -> None:
         """Save what is left, and close the file."""

@@ -214,7 +214,7 @@ class Identifier:
             called,
             tuple(map(os.path.realpath, _programs(driver, _OBJECTIVE_C, around))),
             lambda: compiler_files.gcc_configuration(
-                real, machine, places, {os.path.dirname(path) for _, path in around.programs}
+                real, machine, places, [os.path.dirname(path) for _, path in around.programs]
             ),
         )
 

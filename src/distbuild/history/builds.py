@@ -70,12 +70,12 @@ class OpenBuilds:
 
     def begin(self, key: Key, now: float) -> tuple[int, bool]:
         """The build of a job that begins; whether the build is new."""
+        self.close(now)
         known = self._open.get(key)
-        if known is not None and not self._is_over(known, now):
+        if known is not None:
             known.running += 1
             known.last = max(known.last, now)
             return known.number, False
-        self._open = {k: build for k, build in self._open.items() if not self._is_over(build, now)}
         self._open[key] = _Open(next(self._numbers), 1, now)
         return self._open[key].number, True
 
@@ -86,12 +86,13 @@ class OpenBuilds:
             known.running -= 1
             known.last = max(known.last, now)
 
-    def is_open(self, number: int, now: float) -> bool:
-        """Whether more jobs may come to this build."""
-        return any(
-            build.number == number and not self._is_over(build, now)
-            for build in self._open.values()
-        )
+    def close(self, now: float) -> None:
+        """Close the builds that are over: none of them gets a job any more."""
+        self._open = {k: build for k, build in self._open.items() if not self._is_over(build, now)}
+
+    def numbers(self) -> set[int]:
+        """The open builds."""
+        return {build.number for build in self._open.values()}
 
     @staticmethod
     def _is_over(build: _Open, now: float) -> bool:

@@ -12,13 +12,14 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from distbuild.history.builds import JobRecord, Key, OpenBuilds
+from distbuild.system.database import open_database, replace_database
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class _Build(msgspec.Struct):
     reasons: Counter[str] = msgspec.field(default_factory=Counter)
 
 
+_SELECT = "SELECT number, name, began, ended, slots, outcomes, reasons FROM builds"
 _decode_record = msgspec.msgpack.Decoder(JobRecord).decode
 _decode_counts = msgspec.msgpack.Decoder(dict[str, int]).decode
 
@@ -126,33 +128,30 @@ class History:
     def builds(self, count: int) -> list[dict[str, Any]]:
         """The last builds, the latest first, without their jobs."""
         self._write()
-        with self._database:
-            rows = self._db.execute(
-                "SELECT number, name, began, ended, slots, outcomes, reasons FROM builds"
-                " ORDER BY number DESC LIMIT ?",
-                (count,),
-            ).fetchall()
+        rows = []
+        with self._using() as db:
+            rows = db.execute(f"{_SELECT} ORDER BY number DESC LIMIT ?", (count,)).fetchall()
         return [self._shown(row) for row in rows]
 
     def build(self, number: int) -> dict[str, Any] | None:
         """One build with its jobs, in order, and what its slowest took before; 0: the latest.
         None: there is no such build."""
         self._write()
-        with self._database:
-            row = self._db.execute(
-                "SELECT number, name, began, ended, slots, outcomes, reasons FROM builds"
-                " WHERE number = ? OR (? = 0 AND number = (SELECT max(number) FROM builds))",
-                (number, number),
+        shown = None
+        with self._using() as db:
+            which = "? = 0 AND number = (SELECT max(number) FROM builds)"
+            row = db.execute(
+                f"{_SELECT} WHERE number = ? OR ({which})", (number, number)
             ).fetchone()
-            if row is None:
-                return None
-            found = self._db.execute("SELECT record FROM jobs WHERE build = ?", (row[0],))
-            records = [_decode_record(record) for (record,) in found]
-            slowest = sorted(records, key=lambda job: -job.ran_s)[:SLOWEST]
-            before = {job.source: self._usual(job.source, row[0]) for job in slowest}
-        records.sort(key=lambda job: job.began)
-        jobs = [_shown_job(record, before.get(record.source)) for record in records]
-        return {**self._shown(row), "jobs_of_it": jobs}
+            if row is not None:
+                found = db.execute("SELECT record FROM jobs WHERE build = ?", (row[0],))
+                records = [_decode_record(record) for (record,) in found]
+                slowest = sorted(records, key=lambda job: -job.ran_s)[:SLOWEST]
+                before = {job.source: self._usual(job.source, row[0]) for job in slowest}
+                records.sort(key=lambda job: job.began)
+                jobs = [_shown_job(record, before.get(record.source)) for record in records]
+                shown = {**self._shown(row), "jobs_of_it": jobs}
+        return shown
 
     def stop(self) -> None:
         """Write what waits, and close the file."""
@@ -166,37 +165,27 @@ class History:
     # --- the file -------------------------------------------------------------------------------
 
     def _opened(self) -> sqlite3.Connection:
-        try:
-            return self._connect()
-        except sqlite3.OperationalError:
-            raise  # locked, a full disk, no file: not damaged
-        except sqlite3.DatabaseError as error:
-            log.warning("%s: replaced by an empty history: %s", self._path, error)
-            return self._renewed()
-
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
-        try:
-            # One process at a time has this home. The memory that several would share is not to be
-            # had on network file systems.
-            db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, VERSION):
-                db.close()
-                return self._renewed()
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = OFF")
-            if version == 0:
-                db.executescript(_SCHEMA)
-        except BaseException:
-            db.close()
-            raise
+        db, damage = open_database(self._path, VERSION, _SCHEMA)
+        if damage:
+            self._say_replaced(damage)
         return db
 
-    def _renewed(self) -> sqlite3.Connection:
-        for suffix in ("", "-wal", "-shm"):
-            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-        return self._connect()
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        """The database, for one thread. A file that proves damaged is replaced by an empty one.
+        Raises sqlite3.OperationalError."""
+        with self._database:
+            try:
+                yield self._db
+            except sqlite3.OperationalError:
+                raise
+            except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
+                self._say_replaced(str(error))
+                self._db.close()
+                self._db = replace_database(self._path, VERSION, _SCHEMA)
+
+    def _say_replaced(self, damage: str) -> None:
+        log.warning("%s: replaced by an empty history: %s", self._path, damage)
 
     def _usual(self, source: bytes, build: int) -> float:
         """The median of what a source took in earlier builds (seconds); 0: not known."""
@@ -211,7 +200,8 @@ class History:
         number, name, began, ended, slots, outcomes, reasons = row
         counts = _decode_counts(outcomes)
         with self._changed:
-            is_open = self._open.is_open(number, self._clock())
+            self._open.close(self._clock())
+            is_open = number in self._open.numbers()
         return {
             "number": number,
             "name": name,
@@ -238,18 +228,17 @@ class History:
 
     def _write(self) -> None:
         """Write what waits."""
-        with self._database:
-            with self._changed:
-                waiting, self._waiting = self._waiting, []
-            if not waiting:
-                return
-            try:
-                self._insert(waiting)
-                self._has_failed = False
-            except (sqlite3.Error, OSError) as error:
-                if not self._has_failed:
-                    log.warning("%s: builds are not recorded: %s", self._path, error)
-                self._has_failed = True
+        try:
+            with self._using():
+                with self._changed:
+                    waiting, self._waiting = self._waiting, []
+                if waiting:
+                    self._insert(waiting)
+                    self._has_failed = False
+        except (sqlite3.Error, OSError) as error:
+            if not self._has_failed:
+                log.warning("%s: builds are not recorded: %s", self._path, error)
+            self._has_failed = True
 
     def _insert(self, waiting: Sequence[tuple[int, JobRecord]]) -> None:
         slots, db = self._slots(), self._db
@@ -278,16 +267,17 @@ class History:
             self._forget()
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
             raise
 
     def _forget(self) -> None:
         """Remove builds that are too old, and the oldest while the file is too large."""
         now = self._clock()
         with self._changed:
-            over = [number for number in self._builds if not self._open.is_open(number, now)]
-        for number in over:
-            del self._builds[number]
+            self._open.close(now)
+            needed = self._open.numbers().union(number for number, _ in self._waiting)
+            self._builds = {n: build for n, build in self._builds.items() if n in needed}
         old = self._db.execute("SELECT number FROM builds WHERE ended < ?", (now - MAX_AGE_S,))
         for (number,) in old.fetchall():
             self._remove(number)

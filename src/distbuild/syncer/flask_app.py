@@ -140,7 +140,8 @@ def _add_history_routes(app: Flask, gate: Gate, service: Service) -> None:
         gate.admit_user(the_call(gate))
         found = service.build(number) if number <= MAX_NUMBER else None
         if found is None:
-            raise RequestRefused(404, f"there is no build {number}; see dist_build.exe builds")
+            which = f"build {number}" if number else "build yet"
+            raise RequestRefused(404, f"there is no {which}; see dist_build.exe builds")
         return jsonify(found)
 
 

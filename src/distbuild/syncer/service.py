@@ -337,7 +337,7 @@ class Recording:
         self._request = request
         self._job = None
         if history is not None:
-            name = submission.env.get(probe.BUILD_NAME, "")
+            name = shown_path(submission.env.get(probe.BUILD_NAME, ""))
             self._job = history.begin(request.session, name[:MAX_NAME])
 
     def __enter__(self) -> "Recording":

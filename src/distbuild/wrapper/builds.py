@@ -9,13 +9,13 @@ from typing import Any
 
 from distbuild.history.builds import Outcome
 from distbuild.history.views import slower, summary, trace_events
-from distbuild.protocol.errors import InfrastructureError
 from distbuild.wrapper.describe import aligned, meaning, shown, status_lines
-from distbuild.wrapper.syncer_client import USAGE, connect
+from distbuild.wrapper.syncer_client import USAGE, connect, decoded
 
 Build = Mapping[str, Any]
 #: Jobs that are shown of one build, and sources whose times changed between two.
 MAX_SHOWN = 20
+MAX_DIGITS = 15
 _COLUMNS = ("build", "began", "wall", "jobs", *map(str, Outcome), "name")
 #: How often ``top`` shows the present state (seconds).
 REFRESH_S = 1.0
@@ -31,14 +31,14 @@ def run(words: Sequence[str]) -> int:
     words = [word for word in words if word != "--json"]
     match words:
         case []:
-            found = _decoded(connect().builds(), list)
+            found = decoded(connect().builds(), list)
             lines = list_lines(found)
         case ["show"] | ["show", _] if (number := _number(words[1:])) is not None:
             found = _build(number)
             found = {**found, **summary(found)}
             lines = show_lines(found)
-        case ["compare", before, now] if before.isdigit() and now.isdigit():
-            found = [_build(int(before)), _build(int(now))]
+        case ["compare", *numbers] if len(numbers) == 2 and all(map(_is_number, numbers)):
+            found = [_build(int(number)) for number in numbers]
             lines = compare_lines(*found)
         case _:
             print(_USAGE, file=sys.stderr)
@@ -81,8 +81,8 @@ def top(words: Sequence[str]) -> int:
 
 def _now() -> list[str]:
     syncer = connect()
-    status = _decoded(syncer.status(), dict)
-    return [*now_lines(_decoded(syncer.builds(), list)), "", *status_lines(status)]
+    status = decoded(syncer.status(), dict)
+    return [*now_lines(decoded(syncer.builds(), list)), "", *status_lines(status)]
 
 
 def _draw(lines: Sequence[str]) -> None:
@@ -103,28 +103,22 @@ def _number(words: Sequence[str]) -> int | None:
     """A build's number, 0 for the latest; None: the words are no number."""
     if not words:
         return 0
-    return int(words[0]) if len(words) == 1 and words[0].isdigit() else None
+    return int(words[0]) if len(words) == 1 and _is_number(words[0]) else None
+
+
+def _is_number(word: str) -> bool:
+    return word.isdecimal() and len(word) <= MAX_DIGITS
 
 
 def _build(number: int) -> dict[str, Any]:
-    found: dict[str, Any] = _decoded(connect().builds(number), dict)
+    found: dict[str, Any] = decoded(connect().builds(number), dict)
     return found
-
-
-def _decoded(body: bytes, kind: type) -> Any:
-    try:
-        value = json.loads(body)
-    except ValueError as error:
-        raise InfrastructureError(f"the syncer's answer is no JSON: {error}") from error
-    if not isinstance(value, kind):
-        raise InfrastructureError("the syncer's answer is of another kind")
-    return value
 
 
 def list_lines(found: Sequence[Build]) -> list[str]:
     """A line for each build, the latest first."""
     if not found:
-        return ["no builds yet: none has run since the history began"]
+        return ['no builds are recorded (none ever is with "history_bytes": 0 in config.json)']
     return aligned([_COLUMNS, *map(_row, found)])
 
 

@@ -61,9 +61,7 @@ _USAGE = """usage: dist_build.exe COMPILER ARGS...            compile on the far
        dist_build.exe version                     which version this is
        dist_build.exe help                        this text"""
 #: Those that need a syncer.
-_SUBCOMMANDS = (
-    *("status", "install", "clean", "doctor", "explain", "cache", "builds", "trace", "top"),
-)
+_SUBCOMMANDS = frozenset("status install clean doctor explain cache builds trace top".split())
 _HELP = ("help", "-h", "--help")
 _VERSION = ("version", "--version")
 

@@ -1,17 +1,16 @@
 """The subcommands status, install (fill the workers), clean (empty them), cache and explain, and
 which function has each of the others."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from distbuild.protocol.errors import InfrastructureError
 from distbuild.wrapper import builds, describe, doctor
 from distbuild.wrapper.syncer_client import (
     USAGE,
     connect,
+    decoded,
     find_terminal,
     request_of,
     without_ourselves,
@@ -121,13 +120,8 @@ def explain(words: Sequence[str]) -> int:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except ValueError as error:
-        raise InfrastructureError(f"the syncer's answer is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InfrastructureError("the syncer's answer is no JSON object")
-    return value
+    found: dict[str, Any] = decoded(body, dict)
+    return found
 
 
 def _usage(text: str) -> int:

@@ -5,6 +5,7 @@ Every failure of a request is an InfrastructureError.
 
 import contextlib
 import itertools
+import json
 import os
 import socket
 import struct
@@ -191,6 +192,19 @@ class SyncerConnection:
                 " (certs/ of both ends must come from one run of gen_self_signed_certs.sh)"
             )
         return InfrastructureError(f"syncer {self._url}: {text.rpartition(': ')[2][:200]}")
+
+
+def decoded(body: bytes, kind: type) -> Any:
+    """The JSON of an answer, which has to be a ``kind``: dict or list. Raises
+    InfrastructureError."""
+    try:
+        value = json.loads(body)
+    except ValueError as error:
+        raise InfrastructureError(f"the syncer's answer is no JSON: {error}") from error
+    if not isinstance(value, kind):
+        what = "object" if kind is dict else "list"
+        raise InfrastructureError(f"the syncer's answer is no JSON {what}")
+    return value
 
 
 def _last_frame(url: str, response: requests.Response) -> bytes:

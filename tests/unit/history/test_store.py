@@ -160,6 +160,27 @@ def test_a_file_of_another_version_is_replaced(opened: Open, clock: Clock, tmp_p
     assert opened().builds(10) == []
 
 
+def test_a_clock_that_goes_back_loses_no_job(opened: Open, clock: Clock) -> None:
+    history = opened()
+    add(history, clock)
+    clock.now += PAUSE_S + 3
+    assert not history.builds(10)[0]["is_open"]
+    clock.now -= 1000
+    for _ in range(2):
+        add(history, clock)
+    assert sum(build["jobs"] for build in history.builds(10)) == 3
+
+
+def test_a_file_that_proves_damaged_is_replaced(opened: Open, clock: Clock) -> None:
+    history = opened()
+    number = add(history, clock)
+    assert history.build(number) is not None
+    history._db.execute("UPDATE jobs SET record = x'00'")
+    assert history.build(number) is None
+    clock.now += PAUSE_S + 3
+    assert history.build(add(history, clock)) is not None
+
+
 def test_an_error_of_the_file_fails_no_job(
     opened: Open, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
