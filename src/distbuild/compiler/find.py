@@ -8,6 +8,7 @@ before it. The launcher has the same rules in C (``launcher/dist_build.c``).
 import filecmp
 import functools
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -32,23 +33,35 @@ def find_driver(name: str, cwd: str, path: str, skip: Sequence[str] = ()) -> str
 
     The files in ``skip`` are skipped too, under any path. All paths are the system's.
     """
+    found = find_with_status(name, cwd, path, skip)
+    return None if found is None else found[0]
+
+
+def find_with_status(
+    name: str, cwd: str, path: str, skip: Sequence[str] = ()
+) -> tuple[str, os.stat_result] | None:
+    """As ``find_driver``, with the file's status, for which each job would else need a call."""
     if _is_path(name):
         named = _with_suffix(os.path.join(cwd, name))
         # After a wrapper that is named by its path, PATH is searched, as the wrapper itself does.
         if not (is_wrapper(named, name) or _is_one_of(named, skip)):
-            return named if _is_program(named) else None
-    for candidate in _on_path(name, cwd, path):
-        if not (is_wrapper(candidate, name) or _is_one_of(candidate, skip)):
-            return candidate
+            status = _program_status(named)
+            return None if status is None else (named, status)
+    for candidate, status in _on_path(name, cwd, path):
+        if not (_leads_to_wrapper(candidate, status, name) or _is_one_of(candidate, skip)):
+            return candidate, status
     return None
 
 
 def is_wrapper(candidate: str, name: str = "") -> bool:
     """Whether a file is a wrapper; not if ``name`` asks for that wrapper itself, such as ccache."""
     try:
-        status = os.stat(candidate)
+        return _leads_to_wrapper(candidate, os.stat(candidate), name)
     except OSError:
         return False
+
+
+def _leads_to_wrapper(candidate: str, status: os.stat_result, name: str) -> bool:
     facts = (candidate, name, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     return _is_wrapper(facts)
 
@@ -104,7 +117,8 @@ def spelling(name: str, program: str, cwd: str, env: Mapping[str, str]) -> str:
     gcc looks for its own parts beside the file that ``argv[0]`` names.
     """
     named = os.path.join(cwd, name)
-    called = named if _is_path(name) else next(_on_path(name, cwd, _path(env)), None)
+    on_path = () if _is_path(name) else _on_path(name, cwd, _path(env))
+    called = named if _is_path(name) else next((found for found, _ in on_path), None)
     try:
         return name if called and os.path.samefile(called, program) else program
     except OSError:
@@ -115,11 +129,13 @@ def _path(env: Mapping[str, str]) -> str:
     return env.get("PATH", os.defpath)
 
 
-def _on_path(name: str, cwd: str, path: str) -> Iterator[str]:
+def _on_path(name: str, cwd: str, path: str) -> Iterator[tuple[str, os.stat_result]]:
     candidates: Iterable[str] = _candidates(os.path.basename(name), cwd, path)
     if WINDOWS:
         candidates = map(_with_suffix, candidates)
-    yield from filter(_is_program, candidates)
+    for candidate in candidates:
+        if (status := _program_status(candidate)) is not None:
+            yield candidate, status
 
 
 @functools.lru_cache(maxsize=1000)
@@ -142,8 +158,19 @@ def _with_suffix(path: str) -> str:
 
 
 def _is_program(path: str) -> bool:
+    return _program_status(path) is not None
+
+
+def _program_status(path: str) -> os.stat_result | None:
+    """The status of an executable file; None: there is none."""
     # access(2) first: for a missing file, stat(2) would cost Python an exception.
-    return os.access(path, os.X_OK) and os.path.isfile(path)
+    if not os.access(path, os.X_OK):
+        return None
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
 
 
 def _is_one_of(path: str, others: Sequence[str]) -> bool:

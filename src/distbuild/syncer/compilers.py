@@ -16,7 +16,7 @@ import msgspec
 from distbuild.command import native
 from distbuild.command import probe as toolchain
 from distbuild.command.model import CompileCommand, Family
-from distbuild.compiler.find import find_driver
+from distbuild.compiler.find import find_with_status
 from distbuild.compiler.identity import (
     Around,
     Identifier,
@@ -60,10 +60,11 @@ def find(name: str, cwd: str, env: Mapping[str, str]) -> Driver | None:
     """The driver that the shell would run for ``name``, with its present state; None: none."""
     directory = to_system(cwd)
     try:
-        found = find_driver(name, directory, env.get("PATH", os.defpath))
+        found = find_with_status(name, directory, env.get("PATH", os.defpath))
         if found is None:
             return None
-        return Driver(found, stat_key(os.stat(found)), around(env, directory, time.monotonic()))
+        path, status = found
+        return Driver(path, stat_key(status), around(env, directory, time.monotonic()))
     except OSError:
         return None
 

@@ -154,7 +154,7 @@ class Preparer:
             search_dirs=searched,
             builtin_dirs=own.dirs,
             implicit_include=own.implicit_include,
-            output_dirs=tuple(filter(disk.isdir, dict.fromkeys(command.output_dirs))),
+            output_dirs=tuple(dict.fromkeys(command.output_dirs)),
             processor=known.processor,
             terminal=submission.terminal,
             asks_by_macro=asks_by_macro,
@@ -229,7 +229,8 @@ class Preparer:
         source = command.absolute(command.source)
         if not (text.is_plain or text.more.files or odd):
             self._sources.remember(source, command.language, text.read.data, text.blob)
-        real = trace(source).real
+        # The manifest knows the components' links. A source that is not mirrored is looked up.
+        real = self._mirroring.manifest.resolve(source) or trace(source).real
         if real is None:
             return None
         self._mirroring.learn(real, text.read, text.blob.digest)

@@ -22,7 +22,7 @@ MAX_SOCKET_BODY_BYTES = 32 * 1024 * 1024
 #: A connection without a request is closed after this time (seconds).
 PATIENCE_S = 60.0
 #: Few, see ``Front.threads``; one of them never runs a wrapper's request, see ``Front.guests``.
-NETWORK_THREADS = 3
+NETWORK_THREADS = 2
 LOCAL_THREADS = 3
 
 #: Starts the syncer; returns its service and a callback to run at the end.

@@ -184,7 +184,7 @@ def _processor(
 def _output_obstacle(command: CompileCommand) -> Local | None:
     """An output that only the local compiler can handle: special, read-only or impossible."""
     for directory in command.output_dirs:
-        if not disk.isdir(directory) or not disk.access(directory, os.W_OK | os.X_OK):
+        if not disk.is_writable_directory(directory):
             return Local(LocalReason.OUTPUT_SPECIAL, directory)
     named = map(command.absolute, command.output_files())
     for path in (*named, *by_products(command, _listed)):

@@ -113,6 +113,14 @@ copy2 = _for_writing(shutil.copy2, 2)
 rmtree = _for_writing(shutil.rmtree)
 
 
+def is_writable_directory(path: str) -> bool:
+    """Whether a path leads to a directory in which this process may create files."""
+    if WINDOWS:
+        return isdir(path) and access(path, os.W_OK | os.X_OK)
+    # A path that ends in ``/.`` leads to a directory or nowhere.
+    return os.access(posixpath.join(path, "."), os.W_OK | os.X_OK)
+
+
 def free_bytes(path: bytes) -> int:
     """The bytes that an ordinary user may still write on this path's disk; 0 also if it has no free
     inodes. Raises OSError."""
