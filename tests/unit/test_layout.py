@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 40
 #: 150, two of the object cache, four of the history, and one that both use.
-MAX_MODULES = 157
+MAX_MODULES = 158
 #: A module with fewer lines and one importer is a part of that one, but for these: pure, or what
 #: tests replace.
 SMALL = 80
@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "system": set(),
     "one_shot": set(),
     "logs": {"protocol"},
+    "metrics": set(),
     "config": {"protocol", "system"},
     "credentials": {"protocol"},
     "command": {"system"},

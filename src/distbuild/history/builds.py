@@ -4,8 +4,10 @@ A build is a series of jobs of one session (the shell or make that started the w
 DIST_BUILD_BUILD, without a longer pause. Pure: times are given, in Unix seconds.
 """
 
+import bisect
 import enum
 import itertools
+import math
 
 import msgspec
 
@@ -46,6 +48,42 @@ class JobRecord(msgspec.Struct, frozen=True):
     ran_s: float
     #: How often a worker compiled it.
     rounds: int
+
+
+class Histogram:
+    """How long something took: counts up to bounds in seconds, three to a decade."""
+
+    BOUNDS = (
+        0.001,
+        0.002,
+        0.005,
+        0.01,
+        0.02,
+        0.05,
+        0.1,
+        0.2,
+        0.5,
+        1.0,
+        2.0,
+        5.0,
+        10.0,
+        20.0,
+        50.0,
+        100.0,
+    )
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(self.BOUNDS) + 1)
+        self.sum_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one more."""
+        self._counts[bisect.bisect_left(self.BOUNDS, seconds)] += 1
+        self.sum_s += seconds
+
+    def up_to(self) -> list[tuple[float, int]]:
+        """Each bound, the infinite one last, with the number of durations up to it."""
+        return list(zip((*self.BOUNDS, math.inf), itertools.accumulate(self._counts), strict=True))
 
 
 class Key(msgspec.Struct, frozen=True):

@@ -11,14 +11,14 @@ import sqlite3
 import statistics
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from distbuild.history.builds import JobRecord, Key, OpenBuilds
+from distbuild.history.builds import Histogram, JobRecord, Key, OpenBuilds
 from distbuild.system.database import open_database, replace_database
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ MAX_WAITING = 50_000
 #: The slowest jobs of a build, which are compared with the same source's earlier ones.
 SLOWEST = 20
 EARLIER = 10
+#: Names of durations that are no phases: the compiler's own time, and from begin to end.
+COMPILER, IN_ALL = "compiler", "in all"
 _SCHEMA = f"""
 CREATE TABLE builds (
     number INTEGER PRIMARY KEY,
@@ -55,6 +57,10 @@ CREATE INDEX by_build ON jobs (build);
 CREATE INDEX by_source ON jobs (source, build);
 PRAGMA user_version = {VERSION};
 """
+
+
+#: See ``History.durations``.
+Durations = dict[str, tuple[list[tuple[float, int]], float]]
 
 
 class RunningJob(msgspec.Struct, frozen=True):
@@ -102,6 +108,7 @@ class History:
         self._waiting: list[tuple[int, JobRecord]] = []
         # Builds of this process that may still get jobs, by number.
         self._builds: dict[int, _Build] = {}
+        self._durations: defaultdict[str, Histogram] = defaultdict(Histogram)
         self._is_stopping = False
         self._has_failed = False
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
@@ -152,6 +159,13 @@ class History:
                 jobs = [_shown_job(record, before.get(record.source)) for record in records]
                 shown = {**self._shown(row), "jobs_of_it": jobs}
         return shown
+
+    def durations(self) -> Durations:
+        """For each phase of the jobs of this process, ``COMPILER`` and ``IN_ALL``: the histogram of
+        ``Histogram.up_to`` and the sum (seconds)."""
+        self._write()
+        with self._database:
+            return {name: (h.up_to(), h.sum_s) for name, h in sorted(self._durations.items())}
 
     def stop(self) -> None:
         """Write what waits, and close the file."""
@@ -232,6 +246,7 @@ class History:
             with self._using():
                 with self._changed:
                     waiting, self._waiting = self._waiting, []
+                self._count(record for _, record in waiting)
                 if waiting:
                     self._insert(waiting)
                     self._has_failed = False
@@ -239,6 +254,12 @@ class History:
             if not self._has_failed:
                 log.warning("%s: builds are not recorded: %s", self._path, error)
             self._has_failed = True
+
+    def _count(self, records: Iterable[JobRecord]) -> None:
+        for record in records:
+            ran = {COMPILER: record.ran_s} if record.ran_s else {}
+            for name, seconds in {**record.phases, **ran, IN_ALL: record.took_s}.items():
+                self._durations[name].add(seconds)
 
     def _insert(self, waiting: Sequence[tuple[int, JobRecord]]) -> None:
         slots, db = self._slots(), self._db

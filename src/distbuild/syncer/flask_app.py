@@ -74,6 +74,13 @@ def make_app(service: Service, gate: Gate, handlers: Mapping[str, Handler]) -> F
     def status() -> Response:
         return jsonify(service.status())
 
+    @app.get("/metrics")
+    def metrics() -> Response:
+        # Imported only now: most syncers are never scraped.
+        from distbuild.metrics import CONTENT_TYPE, syncer_metrics
+
+        return Response(syncer_metrics(*service.measured()), content_type=CONTENT_TYPE)
+
     @app.errorhandler(ProtocolError)
     def malformed(error: ProtocolError) -> tuple[str, int]:
         return f"{error}\n", 400

@@ -19,7 +19,7 @@ from distbuild.command.model import Local, LocalReason
 from distbuild.farm.executor import Stopwatch, Task
 from distbuild.farm.farm import Farm
 from distbuild.history.builds import JobRecord, Outcome
-from distbuild.history.store import History
+from distbuild.history.store import Durations, History
 from distbuild.mirror.live import Mirroring
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
@@ -33,7 +33,7 @@ from distbuild.syncer.compilers import Compilers
 from distbuild.syncer.local_callers import Caller, LocalCallers, WrapperOrders
 from distbuild.syncer.understand import Submission
 from distbuild.syncer.worker_check import check_workers
-from distbuild.syncer.worker_status import WorkerView, shown_path
+from distbuild.syncer.worker_status import WorkerView, shown_path, slots_of
 
 log = logging.getLogger(__name__)
 
@@ -281,6 +281,13 @@ class Service:
         return round(time.monotonic() - self._started, 1)
 
     # --- for all clients ------------------------------------------------------------------------
+
+    def measured(self) -> tuple[dict[str, Any], int, Durations]:
+        """What metrics are made of: the status, the slots of all workers, and the durations of
+        ``History.durations``."""
+        history = self._parts.history
+        durations = {} if history is None else history.durations()
+        return self.status(), slots_of(self._parts.pushers), durations
 
     def status(self) -> dict[str, Any]:
         """The document served as ``/status``."""

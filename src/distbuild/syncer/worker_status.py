@@ -27,6 +27,8 @@ MAX_SLOTS = 10_000
 STATUS_WAIT_S = 1.0
 #: A worker whose status is outstanding for so long (seconds) is shown as not answering.
 SILENT_S = 0.9
+#: Fields that only this side may add, and does not always.
+_OURS = frozenset(("check", "refused_results", "refused_why"))
 #: The compilers that are searched on PATH.
 NAMES = ("gcc", "g++", "clang", "clang++")
 
@@ -95,7 +97,7 @@ class WorkerView:
     def _configured(self, pusher: Pusher, seen: Seen | None) -> dict[str, Any]:
         """A configured worker; its own status comes first, so that it overrides no other field."""
         return {
-            **(pusher.status if pusher.up else {}),
+            **({k: v for k, v in pusher.status.items() if k not in _OURS} if pusher.up else {}),
             "state": _state(pusher, seen),
             "error": pusher.error,
             "answered_s": _rounded(pusher.answered_s()),

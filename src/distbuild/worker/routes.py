@@ -1,6 +1,6 @@
 """The worker's HTTP routes: receive mirrored files from a syncer, report the status.
 
-GET /status needs no token; POST /api/v1/mirror/changes, /api/v1/mirror/lacking,
+GET /status and /metrics need no token; POST /api/v1/mirror/changes, /api/v1/mirror/lacking,
 /api/v1/mirror/blobs and /api/v1/clean need the dev role's token. Runs no compiler.
 """
 
@@ -45,7 +45,7 @@ def make_app(trees: Trees, store: Store, credentials: Credentials, status: Statu
     @app.before_request
     def authorize() -> None:
         """Check the token before any body is read."""
-        if flask.request.path != "/status":
+        if flask.request.path not in ("/status", "/metrics"):
             header = flask.request.headers.get("Authorization")
             if not credentials.verify_token(header, "dev"):
                 raise Unauthorized("wrong or missing token")
@@ -53,6 +53,13 @@ def make_app(trees: Trees, store: Store, credentials: Credentials, status: Statu
     @app.get("/status")
     def show_status() -> flask.Response:
         return flask.jsonify(status())
+
+    @app.get("/metrics")
+    def metrics() -> flask.Response:
+        # Imported only now: most workers are never scraped.
+        from distbuild.metrics import CONTENT_TYPE, worker_metrics
+
+        return flask.Response(worker_metrics(status()), content_type=CONTENT_TYPE)
 
     _add_mirror_routes(app, trees, store)
     _translate_errors(app)
