@@ -76,8 +76,12 @@ def test_a_build_is_recorded_as_it_was(cluster: Cluster, project: Path) -> None:
         assert (
             0 < job["ran_s"] <= job["phases"]["on the worker"] <= job["took_s"] <= build["wall_s"]
         )
+        # gcc's driver waits for cc1, which needs some megabytes for the smallest source.
+        assert 0 < job["cpu_s"] <= build["wall_s"]
+        assert 1_000_000 < job["memory_bytes"] < 1_000_000_000
     (link,) = (job for job in jobs if job["outcome"] == "local")
     assert link["took_s"] > 0
+    assert (link["cpu_s"], link["memory_bytes"]) == (0, 0)
     assert build["began"] == pytest.approx(min(job["began"] for job in jobs), abs=0.1)
     assert 1 <= build["most_at_once"] <= 4
     text = cluster.run(["builds", "show", str(build["number"])], project).stdout.decode()

@@ -342,7 +342,15 @@ class ObjectCache:
         if not is_settled(variant, manifest, self._candidates, task.generation):
             raise NotKept("the tree changed meanwhile")
         body = msgspec.structs.replace(
-            result, lease_id="", worker=SHOWN, inputs=[], packed_inputs=b"", marks=b"", ran_us=0
+            result,
+            lease_id="",
+            worker=SHOWN,
+            inputs=[],
+            packed_inputs=b"",
+            marks=b"",
+            ran_us=0,
+            cpu_us=0,
+            memory_bytes=0,
         )
         about = packed(variant)
         variant.number = self._storage.add(waiting.key, about, msgspec.msgpack.encode(body))

@@ -26,6 +26,9 @@ class Stopwatch:
         self.phases: dict[str, float] = {}
         #: The compiler's own time (seconds), by the workers' account; 0: not known.
         self.ran_s = 0.0
+        #: The compiler's processor time (seconds) and peak memory, by the workers' account.
+        self.cpu_s = 0.0
+        self.memory_bytes = 0
         #: How often a worker has compiled it.
         self.rounds = 0
         #: What is compiled: an absolute path; "": not known.
@@ -42,13 +45,15 @@ class Stopwatch:
         if self._ended == PREPARED:
             self.end(QUEUED)
 
-    def answered(self, ran_us: int) -> None:
-        """The result has come; ``ran_us`` is the worker's own account, 0: it gives none."""
+    def answered(self, ran_us: int, cpu_us: int = 0, memory_bytes: int = 0) -> None:
+        """The result has come, with the worker's own account; 0: it gives none."""
         before = self.phases.get(REMOTE, 0.0)
         self.end(REMOTE)
         self.rounds += 1
         if ran_us / 1e6 <= self.phases[REMOTE] - before:  # else it cannot be true
             self.ran_s += ran_us / 1e6
+        self.cpu_s += cpu_us / 1e6
+        self.memory_bytes = max(self.memory_bytes, memory_bytes)
 
     def text(self) -> str:
         """Each phase with its milliseconds, in their order: ``queued 0.2, on the worker 3.1``."""

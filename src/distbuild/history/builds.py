@@ -48,6 +48,9 @@ class JobRecord(msgspec.Struct, frozen=True):
     ran_s: float
     #: How often a worker compiled it.
     rounds: int
+    #: The compiler's processor time and peak memory, by the workers' account; 0: not known.
+    cpu_s: float = 0.0
+    memory_bytes: int = 0
 
 
 class Histogram:

@@ -339,6 +339,8 @@ def _shown_job(job: JobRecord, before_s: float | None) -> dict[str, Any]:
         "phases": {phase: round(seconds, 4) for phase, seconds in job.phases.items()},
         "ran_s": round(job.ran_s, 4),
         "rounds": job.rounds,
+        "cpu_s": round(job.cpu_s, 4),
+        "memory_bytes": job.memory_bytes,
         # What the same source usually took in earlier builds; only of the slowest.
         **({"usual_s": round(before_s, 4)} if before_s else {}),
     }

@@ -61,6 +61,8 @@ def summary(build: Mapping[str, Any]) -> dict[str, Any]:
     ran = sum(job["ran_s"] for job in jobs)
     return {
         "ran_s": round(ran, 3),
+        "cpu_s": round(sum(job["cpu_s"] for job in jobs), 3),
+        "most_memory_bytes": max((job["memory_bytes"] for job in jobs), default=0),
         "parallelism": round(ran / wall, 2) if wall else 0.0,
         "most_at_once": most_at_once(remote),
         "limit": limit(jobs, remote, build["slots"], wall),
@@ -142,7 +144,7 @@ def trace_events(build: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _bar(begin: float, took: float, job: Job) -> dict[str, Any]:
-    shown = ("source", "command", "cwd", "reason", "phases", "ran_s")
+    shown = ("source", "command", "cwd", "reason", "phases", "ran_s", "cpu_s", "memory_bytes")
     return {
         "name": job["source"].rpartition("/")[2] or job["command"][:MAX_COMMAND],
         "cat": job["outcome"],

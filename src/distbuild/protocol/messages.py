@@ -318,6 +318,8 @@ PackedInputs = Annotated[list[tuple[bytes, Digest]], msgspec.Meta(max_length=MAX
 
 #: A day; the compiler itself is stopped after half an hour.
 MAX_RAN_US = 24 * 3600 * 1_000_000
+#: A compiler has some threads at the most; no machine has as much memory.
+MAX_CPU_US, MAX_MEMORY_BYTES = 100 * MAX_RAN_US, 2**50
 
 
 class ResultRequest(Message, frozen=True):
@@ -351,6 +353,10 @@ class ResultRequest(Message, frozen=True):
     outside: bool = False
     #: How long the worker was busy with the job (microseconds); 0: not measured. For display only.
     ran_us: Annotated[int, msgspec.Meta(ge=0, le=MAX_RAN_US)] = 0
+    #: The compiler's processor time, and the peak memory of its largest process; 0: not measured.
+    #: For display only.
+    cpu_us: Annotated[int, msgspec.Meta(ge=0, le=MAX_CPU_US)] = 0
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0, le=MAX_MEMORY_BYTES)] = 0
 
 
 #: Results in one request.

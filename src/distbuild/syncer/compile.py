@@ -241,7 +241,7 @@ class Compiles:
         if isinstance(result, Local):
             return result
         if submission.stopwatch is not None:
-            submission.stopwatch.answered(result.ran_us)
+            submission.stopwatch.answered(result.ran_us, result.cpu_us, result.memory_bytes)
         verdict = self._judge.judge(task, result)
         submission.end(VERIFIED)
         if verdict is Verdict.STANDS and _speaks_of_itself(submission, task.command, result):

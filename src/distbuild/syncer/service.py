@@ -388,5 +388,7 @@ class Recording:
             phases=dict(watch.phases) if watch is not None else {},
             ran_s=watch.ran_s if watch is not None else 0.0,
             rounds=watch.rounds if watch is not None else 0,
+            cpu_s=watch.cpu_s if watch is not None else 0.0,
+            memory_bytes=watch.memory_bytes if watch is not None else 0,
         )
         self._history.end(job, record)

@@ -33,7 +33,9 @@ from distbuild.protocol.errors import (
 )
 from distbuild.protocol.messages import (
     MAX_BLOB_BYTES,
+    MAX_CPU_US,
     MAX_EXIT_CODE,
+    MAX_MEMORY_BYTES,
     MAX_PRINTED_BYTES,
     MAX_RAN_US,
     MAX_RESULTS_BYTES,
@@ -48,7 +50,7 @@ from distbuild.system import disk
 from distbuild.worker.clock_check import Clock
 from distbuild.worker.compilers import InstalledCompilers, InstalledDriver
 from distbuild.worker.process.here import Cancellation, Running, start
-from distbuild.worker.process.limits import check
+from distbuild.worker.process.limits import Usage, check
 from distbuild.worker.sandbox import assembler
 from distbuild.worker.sandbox.base import CompilerResult, Sandbox, SandboxTask, Written
 from distbuild.worker.sandbox.opens import Opens
@@ -170,7 +172,7 @@ class JobRunner:
                 # That may be the reason, and its message has many forms: any failure counts.
                 raise _WithAssembler
             opened = opens.names() if opens is not None and completed.status == 0 else ()
-            return self._result(task, execution.answer(completed, opened), revision)
+            return self._result(task, execution.answer(completed, opened), revision, running.used)
         finally:
             if clean_end and empty(task.directory, keep=self._sandbox.namespaces):
                 self._spare.append(task.directory)
@@ -227,7 +229,9 @@ class JobRunner:
             _note(file.digest, self._unasking)
         return False
 
-    def _result(self, task: SandboxTask, answer: CompilerResult, revision: int) -> ResultRequest:
+    def _result(
+        self, task: SandboxTask, answer: CompilerResult, revision: int, used: Usage
+    ) -> ResultRequest:
         _check(task, answer)
         inputs = _inputs(task, answer)
         failed = answer.exit_code != 0
@@ -258,6 +262,8 @@ class JobRunner:
             assembled=more,
             disturbed=disturbed,
             ran_us=min(MAX_RAN_US, int(1e6 * (time.monotonic() - task.began))),
+            cpu_us=min(MAX_CPU_US, used.cpu_us),
+            memory_bytes=min(MAX_MEMORY_BYTES, used.memory_bytes),
         )
 
 

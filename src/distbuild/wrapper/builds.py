@@ -9,7 +9,7 @@ from typing import Any
 
 from distbuild.history.builds import Outcome
 from distbuild.history.views import slower, summary, trace_events
-from distbuild.wrapper.describe import aligned, meaning, shown, status_lines
+from distbuild.wrapper.describe import aligned, meaning, shown, size, status_lines
 from distbuild.wrapper.syncer_client import USAGE, connect, decoded
 
 Build = Mapping[str, Any]
@@ -150,6 +150,11 @@ def show_lines(build: Build) -> list[str]:
         f"  on workers {build['ran_s']:.1f} s of compiling, {build['parallelism']:.1f} at a time,"
         f" at most {build['most_at_once']} of {build['slots']} slots",
     ]
+    if build["cpu_s"]:
+        lines.append(
+            f"  compilers used {build['cpu_s']:.1f} s of processor time,"
+            f" the largest {size(build['most_memory_bytes'])} of memory"
+        )
     if build["limit"]:
         lines.append(f"  limited by {shown(build['limit'])}")
     for reason, count in sorted(build["reasons"].items(), key=lambda item: -item[1]):
@@ -159,16 +164,27 @@ def show_lines(build: Build) -> list[str]:
         f"  failed, exit code {job['exit_code']}: {shown(job['source'])}"
         for job in failed[:MAX_SHOWN]
     ]
+    return lines + _slowest(jobs)
+
+
+def _slowest(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     slowest = sorted(jobs, key=lambda job: -job["ran_s"])[:MAX_SHOWN]
     rows = [
-        [f"{job['ran_s']:.2f} s", _usual(job), shown(job["worker"]), shown(job["source"])]
+        [
+            f"{job['ran_s']:.2f} s",
+            _usual(job),
+            f"{job['cpu_s']:.2f} s",
+            size(job["memory_bytes"]),
+            shown(job["worker"]),
+            shown(job["source"]),
+        ]
         for job in slowest
         if job["ran_s"]
     ]
-    if rows:
-        table = aligned([["ran", "usually", "worker", "the slowest"], *rows])
-        lines += ["", *("  " + line for line in table)]
-    return lines
+    if not rows:
+        return []
+    table = aligned([["ran", "usually", "CPU", "memory", "worker", "the slowest"], *rows])
+    return ["", *("  " + line for line in table)]
 
 
 def _usual(job: Mapping[str, Any]) -> str:

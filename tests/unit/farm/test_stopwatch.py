@@ -8,6 +8,8 @@ from distbuild.farm.farm import Farm
 from distbuild.protocol import messages
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import (
+    MAX_CPU_US,
+    MAX_MEMORY_BYTES,
     MAX_RAN_US,
     PREPARED,
     QUEUED,
@@ -82,11 +84,27 @@ def test_a_worker_cannot_have_run_longer_than_it_had_the_job(clock: Clock, ran_u
     assert "(ran" not in stopwatch.text()
 
 
-@pytest.mark.parametrize("ran_us", [-1, MAX_RAN_US + 1, 1.5, "1", 2**64 - 1])
-def test_a_result_with_an_impossible_time_is_refused(ran_us: object) -> None:
+@pytest.mark.parametrize("value", [-1, "most", 1.5, "1", 2**64 - 1])
+@pytest.mark.parametrize(
+    ("field", "most"),
+    [("ran_us", MAX_RAN_US), ("cpu_us", MAX_CPU_US), ("memory_bytes", MAX_MEMORY_BYTES)],
+)
+def test_a_result_with_an_impossible_account_is_refused(
+    field: str, most: int, value: object
+) -> None:
     plain = msgspec.to_builtins(ResultRequest("l", "w1"), builtin_types=(bytes,))
+    decoded = messages.decode(msgspec.msgpack.encode({**plain, field: most}), ResultRequest)
+    assert getattr(decoded, field) == most
+    wrong = most + 1 if value == "most" else value
     with pytest.raises(ProtocolError):
-        messages.decode(msgspec.msgpack.encode({**plain, "ran_us": ran_us}), ResultRequest)
+        messages.decode(msgspec.msgpack.encode({**plain, field: wrong}), ResultRequest)
+
+
+def test_processor_time_adds_up_and_the_largest_memory_counts(clock: Clock) -> None:
+    stopwatch = Stopwatch(clock)
+    for cpu_us, memory in ((500_000, 7), (250_000, 9), (0, 0)):
+        stopwatch.answered(0, cpu_us, memory)
+    assert (stopwatch.cpu_s, stopwatch.memory_bytes) == (0.75, 9)
 
 
 @pytest.mark.parametrize("times", ["a\n", "\x1b[2J", "x" * 201, "A", "é"])

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from distbuild.history.views import HERE, lanes, most_at_once, slower, summary, trace_events
 
-LOCAL = {"outcome": "local", "reason": "link", "worker": "", "phases": {}, "ran_s": 0.0}
+USED = {"phases": {}, "ran_s": 0.0, "cpu_s": 0.0, "memory_bytes": 0}
+LOCAL = {"outcome": "local", "reason": "link", "worker": "", **USED}
 LINK = {"source": "", "command": "gcc " + "x" * 100}
 
 
@@ -28,6 +29,8 @@ def job(began: float, took: float, **other: Any) -> dict[str, Any]:
         "phases": {"understood": 0.04, "queued": 0.06, "on the worker": took - 0.1},
         "ran_s": took - 0.2,
         "rounds": 1,
+        "cpu_s": took / 2,
+        "memory_bytes": int(10 * took),
         **other,
     }
 
@@ -70,12 +73,20 @@ def test_the_figures_of_a_build() -> None:
     made = build(job(0.0, 4.0), job(1.0, 2.0), job(3.0, 1.0), job(0.0, 4.0, **LOCAL))
     found = summary(made)
     assert (found["ran_s"], found["most_at_once"]) == (pytest.approx(6.4), 2)
+    assert found["cpu_s"] == pytest.approx(3.5)
     assert found["parallelism"] == pytest.approx(1.6)
 
 
 def test_a_build_of_nothing_has_no_limit() -> None:
     nothing = {"began": 0.0, "wall_s": 0.0, "slots": 0, "jobs_of_it": []}
-    assert summary(nothing) == {"ran_s": 0, "parallelism": 0.0, "most_at_once": 0, "limit": ""}
+    assert summary(nothing) == {
+        "ran_s": 0,
+        "cpu_s": 0,
+        "most_memory_bytes": 0,
+        "parallelism": 0.0,
+        "most_at_once": 0,
+        "limit": "",
+    }
     assert trace_events(nothing) == {"traceEvents": [], "displayTimeUnit": "ms"}
 
 

@@ -31,6 +31,14 @@ class Completed(msgspec.Struct, frozen=True):
     stopped: str = ""
 
 
+class Usage(msgspec.Struct, frozen=True):
+    """What a process and its children used: processor time, and the peak memory of the largest of
+    them. Zeros where the system does not say."""
+
+    cpu_us: int = 0
+    memory_bytes: int = 0
+
+
 #: Errors that a driver reports with the exit code of a wrong program but may be this machine's
 #: fault. A compiler crash counts too: only the local compiler can prove that it is a compiler bug.
 _LACK = (

@@ -11,6 +11,7 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import tty
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +21,13 @@ import msgspec
 from distbuild.protocol.errors import InfrastructureError, UnseenInputs
 from distbuild.protocol.messages import Terminal, Window
 from distbuild.worker.process import spawn
-from distbuild.worker.process.limits import MAX_OUTPUT_BYTES, REPORT, Completed
+from distbuild.worker.process.limits import MAX_OUTPUT_BYTES, REPORT, Completed, Usage
 from distbuild.worker.sandbox.landlock import Reach
 from distbuild.worker.sandbox.opens import Opens
 
 _CONTROL_CHARACTERS = 6
+#: The unit of ``ru_maxrss`` (bytes), getrusage(2).
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 class Ends(msgspec.Struct, frozen=True):
@@ -153,6 +156,8 @@ class PosixRunning:
 
     #: If this process fails, another one may follow in the same slot.
     is_tentative = False
+    #: Known after ``finish``.
+    used = Usage()
 
     def __init__(
         self,
@@ -196,13 +201,20 @@ class PosixRunning:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             os.close(self._pidfd)
-            status = self._process.wait()
+            status = self._reap()
             report = bytearray()
             if self._report is not None:
                 # A few lines, which fit into the pipe: all of them are there by now.
                 _read_available(self._report, report)
         out, err = map(bytes, self._read.values())
         return Completed(status, out, err, bytes(report), stopped)
+
+    def _reap(self) -> int:
+        """Wait for the leader, with what it and its children used; returns its status."""
+        _, status, used = os.wait4(self._process.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        self.used = Usage(int(1e6 * (used.ru_utime + used.ru_stime)), used.ru_maxrss * _RSS_UNIT)
+        return self._process.returncode
 
 
 class _Streams(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from distbuild.protocol.errors import InfrastructureError, UnseenInputs
 from distbuild.protocol.messages import Terminal
 from distbuild.system.windows import process as windows_process
 from distbuild.system.windows.process import JobObject
-from distbuild.worker.process.limits import MAX_OUTPUT_BYTES, REPORT, TIMEOUT_S, Completed
+from distbuild.worker.process.limits import MAX_OUTPUT_BYTES, REPORT, TIMEOUT_S, Completed, Usage
 from distbuild.worker.sandbox.opens import Opens
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class WindowsRunning:
 
     #: If this process fails, another one may follow in the same slot.
     is_tentative = False
+    #: Not measured here.
+    used = Usage()
 
     def __init__(
         self,

@@ -1,4 +1,5 @@
 import os
+import select
 import sys
 import threading
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ import pytest
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.worker.process import posix, posix_watcher
 from distbuild.worker.process.here import REPORT, Cancellation, Completed
+from distbuild.worker.process.limits import Usage
+from tests.support.cluster import wait_until
 from tests.unit.worker.fakes import ends, run
 
 ENV = {b"PATH": os.fsencode(os.defpath)}
@@ -37,6 +40,17 @@ def test_a_report_is_read_apart_from_the_output(cancellation: Cancellation) -> N
 
 def test_a_signal_shows_in_the_status(cancellation: Cancellation) -> None:
     assert shell("kill -SEGV $$", cancellation).status == -11
+
+
+def test_what_a_process_and_its_child_used_is_known() -> None:
+    child = "x = bytearray(100_000_000)\nfor n in range(3_000_000): pass"
+    argv = [b"/bin/sh", b"-c", b'"$@"; exit 0', b"sh", os.fsencode(sys.executable), b"-ISc"]
+    running = posix.start([*argv, child.encode()], b"/", ENV)
+    assert running.used == Usage()
+    wait_until(lambda: select.select([running.descriptors()[-1]], [], [], 1)[0], "it ends")
+    assert running.finish("").status == 0
+    assert 100_000_000 < running.used.memory_bytes < 500_000_000
+    assert running.used.cpu_us > 10_000
 
 
 def test_there_is_no_input(cancellation: Cancellation) -> None:
