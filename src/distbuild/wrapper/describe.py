@@ -10,6 +10,7 @@ from distbuild.protocol.names import one_line
 
 #: The last two need no syncer.
 SUBCOMMANDS = (
+    *("setup", "workers"),
     *("status", "install", "clean", "doctor", "explain", "cache", "builds", "trace", "top"),
     *("version", "help"),
 )

@@ -43,7 +43,7 @@ def findings(
 ) -> Iterator[Finding]:
     """A finding for each worker. Faults are failures only where no worker can be used."""
     if not workers:
-        yield Finding(WARN, 'none: name them in "hosts" of config.json')
+        yield Finding(WARN, "none: dist_build.exe setup --invite prints how to add one")
         return
     faults = {host: next(_faults(w, compilers), "") for host, w in workers.items()}
     is_used = {host: _compiles(w) or not faults[host] for host, w in workers.items()}

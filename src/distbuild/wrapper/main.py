@@ -49,6 +49,8 @@ _TURNLESS = (LocalReason.NOT_A_COMPILER, LocalReason.INFORMATION)
 _CONTROL_C_EXIT = -1073741510
 
 _USAGE = """usage: dist_build.exe COMPILER ARGS...            compile on the farm
+       dist_build.exe setup [--invite | --undo]   set this dev box up, and invite a build machine
+       dist_build.exe workers [remove W]          the workers that have joined; remove one
        dist_build.exe status [--json]             what the syncer and the workers do
        dist_build.exe install                     copy what "dirs" reach to the workers
        dist_build.exe clean                       remove the sandboxes from the workers
@@ -60,8 +62,10 @@ _USAGE = """usage: dist_build.exe COMPILER ARGS...            compile on the far
        dist_build.exe top                         the present build and the workers, until Ctrl-C
        dist_build.exe version                     which version this is
        dist_build.exe help                        this text"""
-#: Those that need a syncer.
-_SUBCOMMANDS = frozenset("status install clean doctor explain cache builds trace top".split())
+#: Those of the module ``subcommands``.
+_SUBCOMMANDS = frozenset(
+    "setup workers status install clean doctor explain cache builds trace top".split()
+)
 _HELP = ("help", "-h", "--help")
 _VERSION = ("version", "--version")
 

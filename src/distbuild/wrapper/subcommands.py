@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from distbuild.wrapper import builds, describe, doctor
+from distbuild.wrapper import builds, describe, doctor, setup
 from distbuild.wrapper.syncer_client import (
     USAGE,
     connect,
@@ -24,6 +24,8 @@ _BAR = 30
 def by_name(word: str) -> Callable[[Sequence[str]], int]:
     """A subcommand's function, which takes the arguments after it and returns the exit code."""
     return {
+        "setup": setup.run,
+        "workers": setup.workers,
         "status": status,
         "install": install,
         "clean": clean,
@@ -67,7 +69,7 @@ def install(words: Sequence[str]) -> int:
         sent = f"{worker['sent_files']} files, {describe.size(worker['sent_bytes'])} sent now"
         print(f"  {worker['worker']}: {state} ({sent})")
     if not workers:
-        print('no workers: "hosts" in config.json is empty', file=sys.stderr)
+        print("no workers: dist_build.exe setup --invite prints how to add one", file=sys.stderr)
     return 0 if workers and all(worker["done"] for worker in workers) else 1
 
 

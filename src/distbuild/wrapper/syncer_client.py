@@ -30,6 +30,7 @@ from distbuild.credentials import (
     load_credentials,
     make_client_context,
 )
+from distbuild.joining import RemoveWorkerRequest
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Terminal, Window
@@ -136,6 +137,14 @@ class SyncerConnection:
     def clear_cache(self) -> None:
         """Empty the syncer's object cache."""
         self._send("POST", "/api/v1/cache/clear", None, stream=False)
+
+    def workers(self) -> bytes:
+        """The JSON of the workers that have joined."""
+        return bytes(self._send("POST", "/api/v1/workers", None, stream=False).content)
+
+    def remove_worker(self, name: str) -> None:
+        """Have a worker that has joined refused from now on."""
+        self._post("/api/v1/workers/remove", RemoveWorkerRequest(name), stream=False)
 
     def builds(self, number: int | None = None) -> bytes:
         """The JSON of the last builds, or of one with its jobs; 0: the latest."""
