@@ -14,8 +14,8 @@ PACKAGE = SRC / "distbuild"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 40
-#: 150, two of the object cache, four of the history, and one that both use.
-MAX_MODULES = 157
+#: 150, two of the object cache, four of the history, one that both use, and five of joining.
+MAX_MODULES = 162
 #: A module with fewer lines and one importer is a part of that one, but for these: pure, or what
 #: tests replace.
 SMALL = 80
@@ -34,6 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "logs": {"protocol"},
     "config": {"protocol", "system"},
     "credentials": {"protocol"},
+    "certificates": {"protocol", "credentials"},
+    "joining": {"protocol", "system"},
     "command": {"system"},
     "write_outputs": {"protocol", "system"},
     "mirror": {"protocol", "system", "one_shot"},

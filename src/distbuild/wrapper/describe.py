@@ -131,7 +131,7 @@ _COLUMNS = (*"host state heard slots running done free sandbox compilers".split(
 def worker_table(workers: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -> list[str]:
     """A line for each worker, below a line of headings."""
     if not workers:
-        return ['  none: "hosts" in config.json is empty and no worker has asked for work']
+        return ["  none; dist_build.exe setup --invite prints how to add one"]
     rows = [_row(host, worker, compilers) for host, worker in workers.items()]
     # A worker's status may contain any text.
     return [
