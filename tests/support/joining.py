@@ -97,11 +97,11 @@ def curl_join(url: str, code: str, **fields: Any) -> tuple[int, bytes]:
 
 
 def post(url: str, body: bytes, headers: Sequence[str] = ()) -> tuple[int, bytes]:
-    """A POST of any bytes by curl: status and body."""
+    """A POST of any bytes by curl: status (0: none) and body."""
     words = ["curl", "-sk", "--max-time", "60", "-w", "%{http_code}", "--data-binary", "@-"]
     for header in headers:
         words += ["-H", header]
-    done = subprocess.run([*words, url], input=body, capture_output=True, check=True)
+    done = subprocess.run([*words, url], input=body, capture_output=True, check=False)
     return int(done.stdout[-3:]), done.stdout[:-3]
 
 
