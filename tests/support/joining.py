@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import msgspec
 from distbuild.joining import JoinReply, parse_code
 from distbuild.protocol.messages import decode
 from tests.support.cluster import (
-    SRC,
     Cluster,
     Done,
     Process,
@@ -25,24 +23,38 @@ from tests.support.cluster import (
 
 
 class JoinedFarm(Cluster):
-    """A dev box made by ``setup``; its workers join by the line that ``setup`` prints."""
+    """A dev box made by ``setup``; its workers join by the line that ``setup`` prints.
 
-    def __init__(self, root: Path) -> None:
+    ``programs``: the directory of an installed package's; None: those of the sources.
+    """
+
+    def __init__(self, root: Path, programs: Path | None = None) -> None:
         # Not the inherited construction: no certificate and no configuration is made by a test.
         (port,) = free_ports(1)
         self.root = root
         self.url = f"https://127.0.0.1:{port}"
         self.daemons = []
+        self._programs = programs
         self.syncer = Process("syncer", root / "syncer", port, "syncer.py")
+        if programs is not None:
+            self.syncer.program = programs / "dist_build-syncer"
         done = self.client("setup", "--no-service", "--port", str(port), "--address", "127.0.0.1")
         assert done.exit_code == 0, done.stderr.decode()
         self.said = done.stdout.decode()
 
     def client(self, *words: str) -> Done:
         """A subcommand, with this dev box's home."""
-        return run_here(
-            [*wrapper_command(), *words], self.root, DIST_BUILD_HOME=str(self.syncer.home)
-        )
+        return run_here([*self.wrapper(), *words], self.root, DIST_BUILD_HOME=str(self.syncer.home))
+
+    def wrapper(self) -> list[str]:
+        """The words that start the wrapper."""
+        return wrapper_command() if self._programs is None else [str(self._programs / "dist_build")]
+
+    def _worker(self, name: str, port: int) -> Process:
+        process = Process(name, self.root / name, port, "daemon.py")
+        if self._programs is not None:
+            process.program = self._programs / "dist_build-daemon"
+        return process
 
     def serve(self) -> None:
         """Start the syncer."""
@@ -63,7 +75,7 @@ class JoinedFarm(Cluster):
         if not (home / "config.json").exists():
             keys = {"bind": "127.0.0.1", "allow_root": True, "allow_unconfined": True}
             (home / "config.json").write_text(json.dumps(keys))
-        words = [sys.executable, str(SRC / "daemon.py"), "--home", str(home), "join"]
+        words = [*self._worker(name, 0).command(), "--home", str(home), "join"]
         options = ("--name", name, "--no-start", *options)
         return run_here([*words, url or self.url, code, *options], self.root)
 
@@ -72,7 +84,7 @@ class JoinedFarm(Cluster):
         (port,) = free_ports(1)
         done = self.daemon(name, self.invite(), "--port", str(port), "--num-cores", "2", *options)
         assert done.exit_code == 0, done.stderr.decode()
-        process = Process(name, self.root / name, port, "daemon.py")
+        process = self._worker(name, port)
         process.start()
         self.daemons.append(process)
         return process

@@ -86,6 +86,11 @@ def main(arguments: Sequence[str]) -> int:
         return USAGE if isinstance(error, ConfigError) else 1
 
 
+def client() -> int:
+    """The Python client as a program of its own."""
+    return main(command_words(sys.argv))
+
+
 def _about(words: Sequence[str]) -> int:
     """Print the help or the version; for an unknown option the usage. Returns the exit code."""
     if len(words) == 1 and words[0] in (*_HELP, *_VERSION):
