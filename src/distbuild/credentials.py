@@ -186,14 +186,15 @@ class _Place:
 
     def error(self, name: str, problem: str, *, replace: bool = True) -> ConfigError:
         """One line: the file, the problem, and the command that repairs it."""
-        certs = shlex.quote(str(self.certs_dir))
-        force = " --force" if replace else ""
         if self.role == "dev":
-            advice = f"run: {_script()} {certs}{force}"
+            home = shlex.quote(str(self.certs_dir.parent))
+            advice = f"run: dist_build.exe setup --home {home}"
+            advice += " --new-certificates" if replace else ""
         else:
             advice = (
-                f"run on the dev box: {_script()}{force}"
-                f" and copy certs/worker from there to {shlex.quote(str(self.path))}"
+                "have this machine join (with --force): dist_build.exe setup --invite on the dev"
+                f" box prints the command; or copy certs/worker from there to"
+                f" {shlex.quote(str(self.path))}"
             )
         return ConfigError(f"{self.path / name}: {problem}; {advice}")
 
@@ -212,14 +213,6 @@ class _Place:
         if not data.strip():
             raise self.error(name, "is empty")
         return data
-
-
-def _script() -> str:
-    name = f"gen_self_signed_certs.{'py' if sys.platform == 'win32' else 'sh'}"
-    if getattr(sys, "frozen", False):
-        return name
-    script = str(Path(__file__).parent.parent / "certs" / name)
-    return f'python "{script}"' if sys.platform == "win32" else shlex.quote(script)
 
 
 def _read_token(where: _Place) -> str:

@@ -65,33 +65,37 @@ def run(words: Sequence[str]) -> int:
     """``setup [--invite | --undo]``."""
     parser = argparse.ArgumentParser(prog="dist_build.exe setup", allow_abbrev=False)
     parser.add_argument("--invite", action="store_true", help="only print a line for a new worker")
+    parser.add_argument("--home", help="default: $DIST_BUILD_HOME or ~/dist_build")
     parser.add_argument("--undo", action="store_true", help="remove everything that setup has made")
     parser.add_argument("--address", help="by which build machines reach this dev box")
     parser.add_argument("--port", type=int, default=DEFAULT_SYNCER_PORT, help="of the syncer")
+    parser.add_argument(
+        "--new-certificates", action="store_true", help="replace them; all workers join again"
+    )
     parser.add_argument("--no-service", action="store_true", help="make no service of the syncer")
     try:
         options = parser.parse_args(words)
     except SystemExit as end:
         return USAGE if end.code else 0
-    home = find_home()
+    home = find_home(options.home)
     if options.undo:
         return _undo(home)
     if not options.invite:
-        _set_up(home, options.port, with_service=not options.no_service)
+        _set_up(home, options)
     _invite(home, options.address)
     return 0
 
 
-def _set_up(home: Home, port: int, *, with_service: bool) -> None:
+def _set_up(home: Home, options: argparse.Namespace) -> None:
     """Make what is missing; raises ConfigError."""
     made = _made(home)
     made.home |= not home.path.exists()
     try:
         home.prepare()
         _record(home, made)
-        _make_certificates(home, made)
-        _make_configuration(home, made, port)
-        is_service = with_service and _make_service(home, made)
+        _make_certificates(home, made, is_renewal=options.new_certificates)
+        _make_configuration(home, made, options.port)
+        is_service = not options.no_service and _make_service(home, made)
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}") from error
     if not is_service:
@@ -101,18 +105,19 @@ def _set_up(home: Home, port: int, *, with_service: bool) -> None:
         print(f'put dist_build.exe on PATH:  export PATH="{directory}:$PATH"')
 
 
-def _make_certificates(home: Home, made: _Made) -> None:
-    if (home.certs / "dev").exists():
+def _make_certificates(home: Home, made: _Made, *, is_renewal: bool) -> None:
+    if (home.certs / "dev").exists() and not is_renewal:
         print(f"kept: {home.certs / 'dev'}")
         load_credentials(home.certs, "dev")
         return
     from distbuild.certificates import make_installation
 
-    if home.certs.exists() and (set(os.listdir(home.certs)) - {HOME_MARKER}):
+    names = set(os.listdir(home.certs)) if home.certs.exists() else set()
+    if names - {HOME_MARKER} and not is_renewal:
         raise ConfigError(f"{home.certs} has other certificates; move them away, or copy certs/dev")
     # The workers get theirs when they join: no token that several of them would share is made.
     make_installation(home.certs, ["dev"])
-    made.certs = True
+    made.certs |= not names - {HOME_MARKER}
     _record(home, made)
     home.prepare()  # marks the new directory
     print(f"made: {home.certs}")

@@ -192,13 +192,13 @@ class SyncerConnection:
             return InfrastructureError(f"syncer {self._url} says nothing: it is stopped, or stuck")
         if "certificate has expired" in text:
             return InfrastructureError(
-                f"the certificate of syncer {self._url} has expired; run gen_self_signed_certs.sh"
-                " --force, copy certs/worker to the build machines, and restart all"
+                f"the certificate of syncer {self._url} has expired; run dist_build.exe setup"
+                " --new-certificates, restart the syncer, and have all workers join again"
             )
         if "certificate verify failed" in text or "CERTIFICATE" in text:
             return InfrastructureError(
                 f"syncer {self._url} has a certificate of another installation"
-                " (certs/ of both ends must come from one run of gen_self_signed_certs.sh)"
+                " (does DIST_BUILD_HOME name the syncer's home?)"
             )
         return InfrastructureError(f"syncer {self._url}: {text.rpartition(': ')[2][:200]}")
 
