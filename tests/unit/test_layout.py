@@ -14,9 +14,9 @@ PACKAGE = SRC / "distbuild"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 40
-#: 150, two of the object cache, four of the history, one that both use, and six of joining and
-#: the wheel.
-MAX_MODULES = 163
+#: 150, two of the object cache, four of the history, one that both use, and seven of joining, the
+#: wheel and the table of subcommands.
+MAX_MODULES = 164
 #: A module with fewer lines and one importer is a part of that one, but for these: pure, or what
 #: tests replace.
 SMALL = 80

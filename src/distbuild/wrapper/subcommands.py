@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from distbuild.wrapper import builds, describe, doctor, setup
+from distbuild.wrapper import builds, commands, describe, doctor, setup
 from distbuild.wrapper.syncer_client import (
     USAGE,
     connect,
@@ -35,6 +35,7 @@ def by_name(word: str) -> Callable[[Sequence[str]], int]:
         "builds": builds.run,
         "trace": builds.trace,
         "top": builds.top,
+        "completion": completion,
     }[word]
 
 
@@ -90,6 +91,16 @@ def clean(words: Sequence[str]) -> int:
     for host, error in outcome.items():
         print(f"{host}: {error or 'sandbox removed'}")
     return 1 if any(outcome.values()) else 0
+
+
+def completion(words: Sequence[str]) -> int:
+    """``completion bash|zsh|fish``: prints the shell's script."""
+    try:
+        (shell,) = words
+        print(commands.completion(shell), end="")
+    except (ValueError, KeyError):
+        return _usage("completion bash|zsh|fish")
+    return 0
 
 
 def cache(words: Sequence[str]) -> int:
