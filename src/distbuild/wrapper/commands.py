@@ -1,6 +1,7 @@
 """The table of the wrapper's subcommands, and the texts that are made from it: the usage, shell
 completions and the manual page. Pure."""
 
+import shlex
 from typing import Final, NamedTuple
 
 from distbuild import __version__
@@ -19,7 +20,7 @@ SUBCOMMANDS: Final = (
     Subcommand(
         "setup",
         "[--invite | --undo]",
-        "set this dev box up, and invite a build machine",
+        "set this dev box up; invite build machines",
         (
             *("--invite", "--undo", "--address", "--port", "--no-service", "--new-certificates"),
             *("--home", "--help"),
@@ -52,7 +53,7 @@ SUBCOMMANDS: Final = (
 NAMES: Final = tuple(each.name for each in SUBCOMMANDS)
 PROGRAM: Final = "dist_build.exe"
 _COMPILE = "COMPILER ARGS..."
-_ABOUT_COLUMN = 54
+_ABOUT_COLUMN = 53
 
 
 def usage() -> str:
@@ -91,7 +92,7 @@ complete -o filenames -F _dist_build {PROGRAM} dist_build
 
 
 def _zsh() -> str:
-    names = "\n".join(f"        '{each.name}:{each.about}'" for each in SUBCOMMANDS)
+    names = "\n".join(f"        {shlex.quote(f'{each.name}:{each.about}')}" for each in SUBCOMMANDS)
     cases = "".join(
         f"        {each.name}) compadd -- {' '.join(each.words)} ;;\n"
         for each in SUBCOMMANDS
@@ -120,12 +121,16 @@ def _fish() -> str:
     for program in (PROGRAM, "dist_build"):
         for each in SUBCOMMANDS:
             first = f"complete -c {program} -n __fish_use_subcommand"
-            lines.append(f"{first} -a {each.name} -d '{each.about.replace(chr(39), '')}'")
+            lines.append(f"{first} -a {each.name} -d {_fish_word(each.about)}")
             words = " ".join(each.words)
             seen = f'-n "__fish_seen_subcommand_from {each.name}"'
             if words:
                 lines.append(f"complete -c {program} -f {seen} -a '{words}'")
     return "\n".join(lines) + "\n"
+
+
+def _fish_word(text: str) -> str:
+    return "'" + text.replace("'", r"\'") + "'"
 
 
 def manual() -> str:

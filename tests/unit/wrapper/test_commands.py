@@ -18,7 +18,7 @@ SHELLS = ["bash", "zsh", "fish"]
 def test_each_subcommand_is_in_the_usage_with_its_sentence() -> None:
     for each in SUBCOMMANDS:
         line = f"dist_build.exe {each.name} {each.arguments}".rstrip()
-        assert re.search(rf"^ +{re.escape(line)}  +{re.escape(each.about)}$", usage(), re.MULTILINE)
+        assert re.search(rf"^ +{re.escape(line)} +{re.escape(each.about)}$", usage(), re.MULTILINE)
     assert max(map(len, usage().splitlines())) <= 100
 
 
