@@ -40,7 +40,7 @@ SUBCOMMANDS: Final = (
         ("show", "compare", "--json"),
     ),
     Subcommand("trace", "[N]", "a build's timeline, for Perfetto or speedscope"),
-    Subcommand("top", "", "the present build and the workers, until Ctrl-C"),
+    Subcommand("top", "", "the present build and workers, until Ctrl-C"),
     Subcommand(
         "completion",
         "bash|zsh|fish",
