@@ -113,6 +113,8 @@ _dist_build() {{
     esac
 }}
 compdef _dist_build {PROGRAM} dist_build
+# A file that zsh loads by its name is run for the first completion.
+if [ "$funcstack[1]" = _dist_build ]; then _dist_build; fi
 """
 
 

@@ -101,7 +101,8 @@ def _set_up(home: Home, options: argparse.Namespace) -> None:
     if not is_service:
         print(f"start the syncer, and leave it running:  {shlex.join(_syncer_command(home))}")
     directory = _own_directory()
-    if str(directory) not in os.environ.get("PATH", "").split(os.pathsep):
+    found = shutil.which("dist_build.exe")
+    if found is None or Path(found).resolve().parent != directory:
         print(f'put dist_build.exe on PATH:  export PATH="{directory}:$PATH"')
 
 
