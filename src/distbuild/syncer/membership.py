@@ -241,7 +241,7 @@ class Membership:
             self._joined.add(worker)
         except OSError as error:
             raise ConfigError(f"{error.filename}: {error.strerror}") from error
-        log.warning("%s has joined as a worker", request.name)
+        log.info("%s has joined as a worker", request.name)
         return JoinReply(
             ca=authority.pem,
             certificate=certificates.sign(authority, key, server_name("worker", identity)),
@@ -256,6 +256,7 @@ class Membership:
             raise JoinRefused(HTTPStatus.TOO_MANY_REQUESTS, text)
         verdict = self._codes.look(secret)
         if verdict == "wrong":
+            log.warning("a machine has tried to join with a wrong code")
             self._wrong.append(now)
         self._refuse_unless_valid(verdict)
 
@@ -309,7 +310,7 @@ class Membership:
         for worker in self._farm.workers():
             if identity_of(worker) == removed.identity:
                 self._farm.expel(worker)
-        log.warning("%s was removed", name)
+        log.info("%s was removed", name)
         return True
 
 
