@@ -2,7 +2,7 @@
 
 import sys
 
-from distbuild.wrapper.main import command_words, main
+from distbuild.wrapper.main import client
 
 if __name__ == "__main__":
-    sys.exit(main(command_words(sys.argv)))
+    sys.exit(client())

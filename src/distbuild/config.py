@@ -103,6 +103,16 @@ class Home(msgspec.Struct, frozen=True):
         return self.state / "user_token"
 
     @property
+    def join_codes(self) -> Path:
+        """The digests of the codes with which build machines join."""
+        return self.certs / "join_codes.json"
+
+    @property
+    def joined_workers(self) -> Path:
+        """The workers that have joined a syncer."""
+        return self.certs / "joined_workers.json"
+
+    @property
     def sandbox(self) -> Path:
         """A worker's trees, one per client."""
         return self.path / "sandbox"
@@ -159,7 +169,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: Syncer: a worker's time limit for one job (seconds); then another worker tries it, then the
     #: dev box.
     job_timeout_s: int = 1200
-    #: Worker: the port it listens on.
+    #: Worker: the port it listens on; 0: none, so that it fetches the headers with its jobs.
     port: int = 8443
     #: Worker, syncer: the address to listen on.
     bind: str = "0.0.0.0"  # noqa: S104 - a build machine serves its network; every request is authenticated
@@ -299,9 +309,9 @@ def _check(path: Path, config: Config) -> None:
         if not 0 <= value <= _MOST:
             what = "hits" if key == "verify_hits" else "bytes"
             raise ConfigError(f'{path}: key "{key}": expected a number of {what}, got {value}')
-    if not 1 <= config.port <= MAX_PORT:
+    if not 0 <= config.port <= MAX_PORT:
         raise ConfigError(
-            f'{path}: key "port": expected a number between 1 and {MAX_PORT}, got {config.port}'
+            f'{path}: key "port": expected a number between 0 and {MAX_PORT}, got {config.port}'
         )
     if not _is_name(config.bind):
         raise ConfigError(f'{path}: key "bind": expected an address, got {config.bind!r}')

@@ -14,7 +14,7 @@ import secrets
 import shlex
 import ssl
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -35,8 +35,10 @@ SERVER_NAMES: Final[dict[Server, str]] = {
 }
 #: The roles whose tokens each role accepts.
 ACCEPTED_ROLES: Final[dict[Role, tuple[Role, ...]]] = {"dev": ("worker",), "worker": ("dev",)}
-#: The name of the one token that all holders of a role share at present.
+#: The name of the one token that all holders of a role share which have no identity of their own.
 SHARED = "shared"
+#: The identity of a worker that has joined: chosen by the syncer that signed its key.
+IDENTITY = re.compile(r"[0-9a-f]{32}")
 
 MIN_TOKEN_LENGTH = 32
 _SECRET_DIGITS = 64
@@ -58,6 +60,8 @@ class Credentials:
     #: SHA-256 (raw) of the tokens that this role accepts, by the sender's role and the holder's
     #: name.
     accepted: dict[Role, dict[str, bytes]] = field(repr=False)
+    #: The identity of a worker that has joined; "" for all others.
+    identity: str = ""
 
     def verify_token(self, header_value: str | None, role: Role) -> bool:
         """Whether an Authorization header carries ``role``'s token; constant time."""
@@ -65,12 +69,25 @@ class Credentials:
 
     def holder(self, header_value: str | None, role: Role) -> str | None:
         """The name of the holder whose token an Authorization header carries, or None."""
-        matches = [
-            name
-            for name, digest in self.accepted.get(role, {}).items()
-            if carries(header_value, digest)
-        ]
-        return matches[0] if matches else None
+        for name, digest in self.accepted.get(role, {}).items():
+            if carries(header_value, digest):
+                return name
+        return None
+
+    def accept_workers(self, digests: dict[str, bytes]) -> None:
+        """Accept the tokens of these workers that have joined, by identity, and of no others."""
+        shared = {SHARED: self.accepted["worker"][SHARED]}
+        self.accepted["worker"] = shared | digests  # in one step, for threads that check a token
+
+
+def server_name(server: Server, identity: str = "") -> str:
+    """The DNS name in a server's certificate; ``identity``: that of a worker that has joined."""
+    return f"{identity}.{SERVER_NAMES[server]}" if identity else SERVER_NAMES[server]
+
+
+def push_token(dev_token: str, identity: str) -> str:
+    """The token that a syncer shows to one worker that has joined: no other worker accepts it."""
+    return hmac.new(dev_token.encode(), f"push to {identity}".encode(), "sha256").hexdigest()
 
 
 def carries(header_value: str | None, digest: bytes) -> bool:
@@ -138,9 +155,9 @@ def load_credentials(
     )
     for name in ("ca.pem", "cert.pem", "key.pem"):
         where.read(name)
-    if check_certificate:
-        _check_certificate(where, now or datetime.now(UTC))
-    return credentials
+    if not check_certificate:
+        return credentials
+    return replace(credentials, identity=_check_certificate(where, now or datetime.now(UTC)))
 
 
 def make_client_context(credentials: Credentials) -> ssl.SSLContext:
@@ -169,14 +186,15 @@ class _Place:
 
     def error(self, name: str, problem: str, *, replace: bool = True) -> ConfigError:
         """One line: the file, the problem, and the command that repairs it."""
-        certs = shlex.quote(str(self.certs_dir))
-        force = " --force" if replace else ""
         if self.role == "dev":
-            advice = f"run: {_script()} {certs}{force}"
+            home = shlex.quote(str(self.certs_dir.parent))
+            advice = f"run: dist_build.exe setup --home {home}"
+            advice += " --new-certificates" if replace else ""
         else:
             advice = (
-                f"run on the dev box: {_script()}{force}"
-                f" and copy certs/worker from there to {shlex.quote(str(self.path))}"
+                "have this machine join (with --force): dist_build.exe setup --invite on the dev"
+                f" box prints the command; or copy certs/worker from there to"
+                f" {shlex.quote(str(self.path))}"
             )
         return ConfigError(f"{self.path / name}: {problem}; {advice}")
 
@@ -197,14 +215,6 @@ class _Place:
         return data
 
 
-def _script() -> str:
-    name = f"gen_self_signed_certs.{'py' if sys.platform == 'win32' else 'sh'}"
-    if getattr(sys, "frozen", False):
-        return name
-    script = str(Path(__file__).parent.parent / "certs" / name)
-    return f'python "{script}"' if sys.platform == "win32" else shlex.quote(script)
-
-
 def _read_token(where: _Place) -> str:
     token = where.read("token").strip().decode("ascii", "replace")
     if not re.fullmatch(rf"[!-~]{{{MIN_TOKEN_LENGTH},}}", token):
@@ -220,14 +230,16 @@ def _read_digest(where: _Place, other: Role) -> bytes:
     return bytes.fromhex(text)
 
 
-def _check_certificate(where: _Place, now: datetime) -> None:
+def _check_certificate(where: _Place, now: datetime) -> str:
+    """Raises ConfigError; returns the identity of a worker that has joined, else ""."""
     ca = _parse_certificate(where, "ca.pem")
     cert = _parse_certificate(where, "cert.pem")
     _check_dates(where, "ca.pem", ca, now)
     _check_dates(where, "cert.pem", cert, now)
-    _check_name(where, cert)
+    identity = _check_name(where, cert)
     _check_issuer(where, cert, ca)
     _check_key(where, cert)
+    return identity
 
 
 def _parse_certificate(where: _Place, name: str) -> "Certificate":
@@ -247,7 +259,7 @@ def _check_dates(where: _Place, name: str, cert: "Certificate", now: datetime) -
         raise where.error(name, f"is not valid before {since} (is this machine's clock right?)")
 
 
-def _check_name(where: _Place, cert: "Certificate") -> None:
+def _check_name(where: _Place, cert: "Certificate") -> str:
     from cryptography import x509
 
     try:
@@ -256,8 +268,12 @@ def _check_name(where: _Place, cert: "Certificate") -> None:
     except (x509.ExtensionNotFound, ValueError):
         found = []
     expected = ROLE_NAMES[where.role]
-    if expected not in found:
-        raise where.error("cert.pem", f"is for {', '.join(found) or 'no name'}, not {expected}")
+    if expected in found:
+        return ""
+    identity, _, role = (found[0] if len(found) == 1 else "").partition(".")
+    if where.role == "worker" and role == expected and IDENTITY.fullmatch(identity):
+        return identity
+    raise where.error("cert.pem", f"is for {', '.join(found) or 'no name'}, not {expected}")
 
 
 def _check_issuer(where: _Place, cert: "Certificate", ca: "Certificate") -> None:

@@ -90,13 +90,15 @@ class Process:
     address: str = "127.0.0.1"
     #: Words before the command, to run it in another view of the file system.
     prefix: list[str] = field(default_factory=list)
+    #: An installed program, in place of the script.
+    program: Path | None = None
     popen: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
         environment = {n: v for n, v in os.environ.items() if not n.startswith("DIST_BUILD_")}
         with open(self.home / "output", "ab") as output:
             self.popen = subprocess.Popen(
-                [*self.prefix, sys.executable, str(SRC / self.script), "--home", str(self.home)],
+                [*self.prefix, *self.command(), "--home", str(self.home)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -104,6 +106,11 @@ class Process:
                 env=environment,
                 start_new_session=True,
             )
+
+    def command(self) -> list[str]:
+        """The words that start it."""
+        script = [sys.executable, str(SRC / self.script)]
+        return script if self.program is None else [str(self.program)]
 
     def terminate(self) -> None:
         """SIGTERM, without waiting."""

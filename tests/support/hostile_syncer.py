@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from distbuild.credentials import load_credentials
+from distbuild.credentials import Role, load_credentials
 from distbuild.protocol.messages import (
     BlobBatch,
     BlobRequest,
@@ -83,9 +83,9 @@ class HostileSyncer:
         return encode(LeaseReply(client, "evil", jobs))
 
     @contextlib.contextmanager
-    def serving(self, certs: Path) -> Iterator["HostileSyncer"]:
-        """On a free port of this machine, with the certificate of the dev role."""
-        credentials = load_credentials(certs, "dev")
+    def serving(self, certs: Path, role: Role = "dev") -> Iterator["HostileSyncer"]:
+        """On a free port of this machine, with the certificate of a role."""
+        credentials = load_credentials(certs, role)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(credentials.cert, credentials.key)
         server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self.answer))

@@ -14,6 +14,7 @@ class FakeWorkerClient:
 
     def __init__(self, host: str = "w1:8443") -> None:
         self.host = host
+        self.address = ("w1", 8443)
         #: By which it asks for jobs.
         self.name = "w1"
         self.asked: list[str] = []
@@ -24,6 +25,12 @@ class FakeWorkerClient:
         self.generation = 0
         self.known = False
         self._lock = threading.Condition()
+
+    def move(self, address: tuple[str, int]) -> None:
+        self.address = address
+
+    def may_be(self, worker: object) -> bool:
+        return isinstance(worker, str)
 
     def restart_empty(self) -> None:
         """The worker lost its sandbox."""

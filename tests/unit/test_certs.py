@@ -185,6 +185,7 @@ def without_cryptography(tmp_path: Path, *, ready: bool) -> Path:
     clone = tmp_path / "my clone"
     (clone / "tools").mkdir(parents=True)
     shutil.copytree(SCRIPT.parent, clone / "src" / "certs")
+    (clone / "src" / "distbuild").symlink_to(SCRIPT.parents[1] / "distbuild")
     made = f'#!/bin/sh\nexec {sys.executable} "$@"\n'
     (clone / "python").write_text(made)
     (clone / "python").chmod(0o755)

@@ -240,16 +240,16 @@ def problem(certs: Path, role: Role = "dev", now: datetime | None = None) -> str
         load_credentials(certs, role, now=now)
     message = str(caught.value)
     assert "\n" not in message
-    assert "src/certs/gen_self_signed_certs.sh" in message
+    assert "dist_build.exe setup" in message
     return message
 
 
 def test_missing_certificates_name_the_command(tmp_path: Path) -> None:
     certs = tmp_path / "my certs"
-    assert problem(certs).endswith(f"no such file; run: {SCRIPT} '{certs}'")
+    assert problem(certs).endswith(f"no such file; run: dist_build.exe setup --home {tmp_path}")
     assert problem(certs, "worker").endswith(
-        f"no such file; run on the dev box: {SCRIPT}"
-        f" and copy certs/worker from there to '{certs}/worker'"
+        "no such file; have this machine join (with --force): dist_build.exe setup --invite on the"
+        f" dev box prints the command; or copy certs/worker from there to '{certs}/worker'"
     )
 
 
@@ -302,7 +302,7 @@ def test_key_of_another_certificate_is_refused(own_copy: Path) -> None:
 
 def test_advice_for_bad_certificates_replaces_them(own_copy: Path) -> None:
     (own_copy / "dev" / "key.pem").unlink()
-    assert problem(own_copy).endswith(f"{own_copy} --force")
+    assert problem(own_copy).endswith(" --new-certificates")
 
 
 def test_who_may_not_read_the_files_is_not_told_to_replace_them(

@@ -14,8 +14,9 @@ PACKAGE = SRC / "distbuild"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 40
-#: 150, two of the object cache, four of the history, and one that both use.
-MAX_MODULES = 158
+#: 150, two of the object cache, four of the history, one that both use, seven of joining, the wheel
+#: and the table of subcommands, one of the metrics, and three of the dashboard.
+MAX_MODULES = 169
 #: A module with fewer lines and one importer is a part of that one, but for these: pure, or what
 #: tests replace.
 SMALL = 80
@@ -35,6 +36,8 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": set(),
     "config": {"protocol", "system"},
     "credentials": {"protocol"},
+    "certificates": {"protocol", "credentials"},
+    "joining": {"protocol", "system"},
     "command": {"system"},
     "write_outputs": {"protocol", "system"},
     "mirror": {"protocol", "system", "one_shot"},

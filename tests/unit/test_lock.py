@@ -1,6 +1,7 @@
 """requirements.lock has what requirements.txt asks for, and nothing unverified."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,12 @@ def test_every_requirement_is_locked_to_a_version_that_it_allows(line: str) -> N
     requirement = Requirement(line)
     version = VERSIONS[canonicalize_name(requirement.name)]
     assert requirement.specifier.contains(version, prereleases=True)
+
+
+def test_an_installed_package_needs_the_same_but_for_what_builds_the_executable() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [line for line in wanted() if not line.startswith("pyinstaller")]
+    assert project["dependencies"] == needed
 
 
 def test_every_package_has_digests() -> None:

@@ -318,6 +318,11 @@ class Farm:
             if worker in self._queue.workers:
                 self._perform(self._queue.lost(worker, self._now()))
 
+    def expel(self, worker: str) -> None:
+        """A worker was removed: its jobs go elsewhere, and its long poll ends."""
+        self.lost(worker)
+        self._farewell(worker)
+
     def found(self, worker: str, host: str) -> None:
         """A worker answers at the configured ``host`` (HOST:PORT), its display name from now on.
 

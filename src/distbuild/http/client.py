@@ -13,7 +13,7 @@ import ssl
 from collections import deque
 from urllib.parse import urlsplit
 
-from distbuild.credentials import SERVER_NAMES, Credentials, Server, make_client_context
+from distbuild.credentials import Credentials, Server, make_client_context, server_name
 from distbuild.http.transport import TlsPump
 from distbuild.protocol.errors import InfrastructureError
 
@@ -123,7 +123,10 @@ _CLOSES = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
 
 
 class Connections:
-    """A pool of connections to the ``expect`` server at ``url`` (https://HOST:PORT)."""
+    """A pool of connections to the ``expect`` server at ``url`` (https://HOST:PORT).
+
+    ``identity``: that of a worker that has joined; its certificate names it.
+    """
 
     def __init__(
         self,
@@ -132,13 +135,14 @@ class Connections:
         url: str,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         max_answer: int = MAX_BODY_BYTES,
+        identity: str = "",
     ) -> None:
         parts = urlsplit(url)
         self._connect_timeout_s = connect_timeout_s
         self._max_answer = max_answer
         self._address = (parts.hostname or "", parts.port or 443)
         self._context = make_client_context(credentials)
-        self._name = SERVER_NAMES[expect]
+        self._name = server_name(expect, identity)
         self._fields = f"Host: {parts.netloc}\r\nAuthorization: Bearer {credentials.token}\r\n"
         self._idle: deque[Channel] = deque()
 

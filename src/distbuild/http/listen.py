@@ -93,7 +93,7 @@ class Acceptor:
         without a free descriptor, retry. Raises OSError when no client can be accepted any more."""
         while True:
             try:
-                accepted = self._front.listener.accept()[0]
+                accepted, address = self._front.listener.accept()
             except BlockingIOError:
                 return
             except ConnectionAbortedError:
@@ -103,11 +103,11 @@ class Acceptor:
                     log.warning("a client waits: %s", error.strerror)
                     continue
                 raise
-            connection = self._welcome(accepted)
+            connection = self._welcome(accepted, address)
             if connection is not None:
                 yield connection
 
-    def _welcome(self, accepted: socket.socket) -> Connection | None:
+    def _welcome(self, accepted: socket.socket, address: object) -> Connection | None:
         if len(self._inside) >= self._front.max_connections:
             log.warning("more than %d connections", self._front.max_connections)
             accepted.close()
@@ -119,4 +119,5 @@ class Acceptor:
             accepted.close()
             return None
         reader = RequestReader(self._front.max_body, self._front.admits, self._body_budget)
-        return Connection(transport, reader)
+        peer = str(address[0]) if isinstance(address, tuple) else ""  # a Unix socket's has no host
+        return Connection(transport, reader, peer=peer)

@@ -277,7 +277,9 @@ class Server:
         connection.become(HANDLING)
         same_user = connection.transport.is_same_user()
         connection.later = handler(
-            Call(request.headers.get("authorization"), request.body, same_user)
+            Call(
+                request.headers.get("authorization"), request.body, same_user, peer=connection.peer
+            )
         )
         return True
 

@@ -95,6 +95,8 @@ class Connection(msgspec.Struct, eq=False):
     #: The client's last Authorization header, and whether its token is known.
     shown: str | None = None
     is_known: bool = False
+    #: The client's address; "" on a Unix socket.
+    peer: str = ""
     silent_since: float = msgspec.field(default_factory=time.monotonic)
     lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
@@ -151,6 +153,8 @@ class Call(msgspec.Struct, frozen=True):
     is_same_user: bool = False
     #: It came over the Unix socket, from any user.
     is_local: bool = False
+    #: The client's address; "" over the Unix socket.
+    peer: str = ""
 
 
 #: Answers a POST without blocking: a waiting handler holds no thread.

@@ -220,7 +220,8 @@ class _Conversation:
         if handler is None:
             call(self._site.app, environ_of(request, "https"), self._send, keeps=keeps)
             return
-        later = handler(Call(request.headers.get("authorization"), request.body))
+        peer = str(self._connection.getpeername()[0])
+        later = handler(Call(request.headers.get("authorization"), request.body, peer=peer))
         try:
             self._drive(later, keeps=keeps)
         finally:

@@ -196,6 +196,7 @@ MAX_SLOTS = 10_000
 Slots = Annotated[int, msgspec.Meta(ge=0, le=MAX_SLOTS)]
 #: Seconds of a long poll, at most; the syncer answers sooner.
 Wait = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 #: A generation of the mirror.
 Generation = Annotated[int, msgspec.Meta(ge=0)]
 MAX_TOOLCHAINS = 1000
@@ -275,6 +276,8 @@ class LeaseRequest(Message, frozen=True):
     life: Name = ""
     #: The worker's name for people (HOST:PORT), not necessarily unique. Empty: ``worker``.
     label: Label = ""
+    #: Of a worker that has joined: the port on which it takes changes of the mirror; 0: none.
+    port: Port = 0
 
 
 class LeaseReply(Message, frozen=True):

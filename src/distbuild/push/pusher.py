@@ -146,13 +146,27 @@ class Pusher:
         """The contents sent so far and still to be sent."""
         return self._delivery.progress
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and port to which it connects."""
+        return self._client.address
+
+    def move(self, address: tuple[str, int]) -> None:
+        """The worker listens here now."""
+        self._client.move(address)
+        self.refresh(0)
+
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread; waits at most ``CONNECT_TIMEOUT_S`` for a request in flight."""
+    def give_up(self) -> None:
+        """End the thread, and do not wait for it."""
         self._stopping.set()
         self._bell.set()
+
+    def stop(self) -> None:
+        """End the thread; waits at most ``CONNECT_TIMEOUT_S`` for a request in flight."""
+        self.give_up()
         self._thread.join(timeout=CONNECT_TIMEOUT_S)
 
     def notify(self) -> None:
@@ -233,6 +247,7 @@ class Pusher:
                 log.exception("%s: push failed", self.host)
                 self._set_down(f"{type(error).__name__}: {error}")
                 self._stopping.wait(MAX_BACKOFF_S)
+        self._filler.end()
 
     def _try_to_push(self) -> None:
         """Push; raises _NotTaken if the push fails although the worker answers."""
@@ -258,7 +273,7 @@ class Pusher:
     def _set_up(self) -> None:
         """Evaluate a status just received; an older one does not reflect later pushes."""
         reported = (self.status.get("worker"), self.status.get("name"))
-        worker = next(filter(messages.is_worker_name, reported), self.host)
+        worker = str(next(filter(self._client.may_be, reported), self.host))
         if self.up and worker != self.worker:
             self._lost(self.worker)
         if not self.up or worker != self.worker:

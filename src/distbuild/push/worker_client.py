@@ -19,7 +19,7 @@ from distbuild.http.client import Connections
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import Bundle, Digest
-from distbuild.protocol.names import one_line
+from distbuild.protocol.names import identity_of, one_line
 from distbuild.push.bundles import BlobSource, Group
 
 CONNECT_TIMEOUT_S = 3.0
@@ -41,24 +41,48 @@ class _StatusParts(msgspec.Struct):
 
 
 class WorkerClient:
-    """One worker's routes for pushes; every failure raises InfrastructureError."""
+    """One worker's routes for pushes; every failure raises InfrastructureError.
 
-    def __init__(self, credentials: Credentials, host: str) -> None:
+    ``host``: HOST:PORT of a configured worker, or the name of one that has joined, which has an
+    ``identity`` and an ``address`` besides.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        host: str,
+        identity: str = "",
+        address: tuple[str, int] | None = None,
+    ) -> None:
         self.host = host
-        self._address = parse_host(host)
+        self._credentials = credentials
+        self._identity = identity
+        self.move(address or parse_host(host))
+
+    def move(self, address: tuple[str, int]) -> None:
+        """From now on connect to this host and port."""
+        self.address = address
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
         self._connections = Connections(
-            credentials,
+            self._credentials,
             "worker",
-            f"https://{host}",
+            f"https://{host}:{address[1]}",
             connect_timeout_s=CONNECT_TIMEOUT_S,
             max_answer=MAX_ANSWER_BYTES,
+            identity=self._identity,
         )
+
+    def may_be(self, worker: object) -> bool:
+        """Whether a worker that answers here may have this name."""
+        if not messages.is_worker_name(worker):
+            return False
+        return self._identity in ("", identity_of(worker))
 
     def probe(self) -> None:
         """Check that the worker's port accepts connections, at a hundredth of the cost of a status
         request. Raises InfrastructureError if it does not."""
         try:
-            socket.create_connection(self._address, CONNECT_TIMEOUT_S).close()
+            socket.create_connection(self.address, CONNECT_TIMEOUT_S).close()
         except ConnectionRefusedError:
             raise InfrastructureError(f"{self.host}: connection refused") from None
         except OSError as error:

@@ -13,10 +13,12 @@ from distbuild.http.loop import SAME_USER
 from distbuild.http.request import FREE_BODY_BYTES
 from distbuild.http.response import Response as WholeResponse
 from distbuild.http.site import Call, Handler, Later
+from distbuild.joining import JOIN_PATH, JoinRequest, RemoveWorkerRequest
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
-from distbuild.protocol.errors import ProtocolError
-from distbuild.syncer.routes import Gate, RequestRefused
+from distbuild.protocol.errors import ConfigError, ProtocolError
+from distbuild.syncer.membership import JoinRefused
+from distbuild.syncer.routes import Gate, RequestRefused, same_version
 from distbuild.syncer.service import Service
 
 log = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ def make_app(service: Service, gate: Gate, handlers: Mapping[str, Handler]) -> F
     _add_wrapper_routes(app, gate, service)
     _add_history_routes(app, gate, service)
     _add_worker_routes(app, gate, service)
+    _add_membership_routes(app, gate, service)
     for path, handler in handlers.items():
         _add_handler(app, gate, path, handler)
 
@@ -88,6 +91,14 @@ def make_app(service: Service, gate: Gate, handlers: Mapping[str, Handler]) -> F
     @app.errorhandler(RequestRefused)
     def refused(refusal: RequestRefused) -> tuple[str, int]:
         return f"{refusal.reason}\n", refusal.status
+
+    @app.errorhandler(JoinRefused)
+    def not_joined(refusal: JoinRefused) -> tuple[str, int]:
+        return f"{refusal}\n", refusal.status
+
+    @app.errorhandler(ConfigError)
+    def set_up_wrongly(error: ConfigError) -> tuple[str, int]:
+        return f"the syncer's set-up is wrong: {error}\n", 500
 
     @app.errorhandler(HTTPException)
     def failed(error: HTTPException) -> tuple[str, int]:
@@ -201,3 +212,27 @@ def _add_worker_routes(app: Flask, gate: Gate, service: Service) -> None:
     @app.post("/api/v1/mirror/blobs")
     def blobs() -> Response:
         return packed(service.blobs(gate.message(the_call(gate), messages.BlobRequest)))
+
+
+def _add_membership_routes(app: Flask, gate: Gate, service: Service) -> None:
+    @app.post(JOIN_PATH)
+    def join() -> Response:
+        message = messages.decode(the_call(gate).body, JoinRequest)
+        same_version(message.version)
+        return packed(service.membership.join(message))
+
+    @app.post("/api/v1/workers")
+    def workers() -> Response:
+        gate.admit_user(the_call(gate))
+        return jsonify(service.membership.workers())
+
+    @app.post("/api/v1/workers/remove")
+    def remove_worker() -> Response:
+        call = the_call(gate)
+        gate.admit_user(call)
+        name = messages.decode(call.body, RemoveWorkerRequest).name
+        if not service.membership.remove(name):
+            raise RequestRefused(
+                404, "no worker of this name has joined; see dist_build.exe workers"
+            )
+        return jsonify({})

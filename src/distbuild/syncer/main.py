@@ -1,5 +1,6 @@
 """The syncer's entry point: builds its parts from the configuration and serves until stopped."""
 
+import argparse
 import functools
 import gc
 import logging
@@ -9,12 +10,13 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import IO
 
+from distbuild import __version__
 from distbuild.cache.objects import ObjectCache
 from distbuild.compiler.identity import Identifier
-from distbuild.config import Config, Home, listening_url, load_config, syncer_port
+from distbuild.config import Config, Home, find_home, listening_url, load_config, syncer_port
 from distbuild.credentials import Credentials, load_credentials, own_secret
 from distbuild.farm.farm import Farm
 from distbuild.farm.local_slots import LocalSlots, Relief
@@ -33,6 +35,7 @@ from distbuild.push.worker_client import WorkerClient
 from distbuild.syncer.compile import Compiles
 from distbuild.syncer.compilers import Compilers
 from distbuild.syncer.local_callers import LocalCallers
+from distbuild.syncer.membership import JoinedWorkers, Membership, Pushers
 from distbuild.syncer.prepare import Preparer
 from distbuild.syncer.servers import serve_syncer
 from distbuild.syncer.service import Parts, Service
@@ -42,6 +45,22 @@ from distbuild.system.paths import from_system
 from distbuild.system.process import hold
 
 log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """The command line of the syncer; returns the exit code: 2 when the set-up is wrong."""
+    about = "the dist_build syncer: run this on the dev box"
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--home", help="configuration and state (default: $DIST_BUILD_HOME)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log everything, also here")
+    parser.add_argument("--version", action="version", version=f"dist_build {__version__}")
+    options = parser.parse_args()
+    try:
+        run(find_home(options.home), verbose=options.verbose)
+    except ConfigError as error:
+        print(f"syncer: {error}", file=sys.stderr)  # noqa: T201 - the user's one line
+        return 2
+    return 0
 
 
 def run(home: Home, *, verbose: bool) -> None:
@@ -68,8 +87,8 @@ def run(home: Home, *, verbose: bool) -> None:
 def _first_words(home: Home, config: Config) -> str:
     """The line that announces the running syncer and the user's next step."""
     where = f"syncer: {listening_url(config, syncer_port(config))}, home {home.path}"
-    if not config.hosts:
-        return f'{where}, workers: none; name them in "hosts" of {home.config_path}'
+    if not (config.hosts or home.joined_workers.exists()):
+        return f"{where}, workers: none; dist_build.exe setup --invite prints how to add one"
     return (
         f"{where}, workers: {', '.join(config.hosts)}; put dist_build.exe before the compiler"
         ' (make -j8 CC="dist_build.exe gcc"); dist_build.exe doctor checks the set-up'
@@ -102,32 +121,31 @@ class SyncerProcess:
         self._memory = RootMemory(home.state / "roots.msgpack")
         source = BlobSource(self._mirroring.manifest)
         scanner.hashed = source.hashed
-        if config.hosts:
+        joined = JoinedWorkers(home.joined_workers, credentials)
+        is_expected = bool(config.hosts) or any(joined)
+        if is_expected:
             scanner.found = source.ahead.found
-        self._farm = Farm(expected=bool(config.hosts), job_timeout_s=config.job_timeout_s)
-        self._pushers: tuple[Pusher, ...] = ()
+        self._farm = Farm(expected=is_expected, job_timeout_s=config.job_timeout_s)
+        self._pushers: Iterable[Pusher] = ()
         compilers = Compilers(Identifier(DigestCache(home.state / "compilers.msgpack")))
         preparer = Preparer(compilers, self._mirroring)
         self._objects = _object_cache(home, config, self._mirroring, scanner)
         compiles = Compiles(preparer, self._farm, self._mirroring, scanner, self._objects)
-        self._pushers = tuple(
-            Pusher(
-                WorkerClient(credentials, h),
-                client_id,
-                self._mirroring,
-                source,
-                self._farm.lost,
-                self._farm.found,
-            )
-            for h in config.hosts
-        )
+
+        def pusher_of(client: WorkerClient) -> Pusher:
+            seen = (self._farm.lost, self._farm.found)
+            return Pusher(client, client_id, self._mirroring, source, *seen)
+
+        configured = [pusher_of(WorkerClient(credentials, host)) for host in config.hosts]
+        pushers = self._pushers = Pushers(configured, pusher_of)
+        membership = Membership(home, credentials, joined, pushers, self._farm)
         self._config = config
         slots = LocalSlots(config.local_slots or os.cpu_count() or 1)
         self._relief = Relief(self._farm, slots) if config.local_slots else None
         here = LocalCallers(compiles, slots)
         state = disk.realpath(from_system(str(home.state)))
         self._history = _history(home, config, lambda: slots_of(self._pushers))
-        parts = (source, compiles, compilers, self._pushers, here, self._history)
+        parts = (source, compiles, compilers, self._pushers, here, membership, self._history)
         self.service = Service(Parts(client_id, state, self._farm, self._mirroring, *parts))
 
     def start(self, stop: threading.Event) -> None:

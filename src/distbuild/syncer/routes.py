@@ -11,13 +11,15 @@ from http import HTTPStatus
 from typing import TypeVar
 
 from distbuild.command.model import LocalReason
-from distbuild.credentials import Credentials, Role, carries
+from distbuild.credentials import SHARED, Credentials, carries
 from distbuild.http.response import Response
 from distbuild.http.site import Call, Handler, Later
+from distbuild.joining import NEW_CODE
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
 from distbuild.protocol.errors import ProtocolError, TooMuchAtOnce
 from distbuild.protocol.messages import SubmitReply, SubmitRequest
+from distbuild.protocol.names import identity_of
 from distbuild.syncer.local_callers import WrapperOrders
 from distbuild.syncer.service import Service
 
@@ -52,10 +54,15 @@ class Gate:
             known.verify_token(authorization, role) for role in known.accepted
         )
 
-    def admit(self, call: Call, role: Role) -> None:
-        """Raises RequestRefused unless the request carries the role's token."""
-        if not self._credentials.verify_token(call.authorization, role):
-            raise RequestRefused(401, f"a {role} token is needed")
+    def admit_worker(self, call: Call) -> str:
+        """The identity of the worker whose token the request carries; SHARED: the workers' common
+        token. Raises RequestRefused."""
+        holder = self._credentials.holder(call.authorization, "worker")
+        if holder is None:
+            raise RequestRefused(
+                401, f"a worker token is needed; a removed worker has to join again, {NEW_CODE}"
+            )
+        return holder
 
     def admit_user(self, call: Call) -> None:
         """Raises RequestRefused unless the request comes from the syncer's own user."""
@@ -72,8 +79,16 @@ class Gate:
 
     def message(self, call: Call, kind: type[T]) -> T:
         """Decode the body of a worker's request. Raises RequestRefused and ProtocolError."""
-        self.admit(call, "worker")
-        return messages.decode(call.body, kind)
+        holder = self.admit_worker(call)
+        message = messages.decode(call.body, kind)
+        identity = identity_of(getattr(message, "worker", ""))
+        if holder == SHARED:
+            is_own = identity not in self._credentials.accepted["worker"]
+        else:
+            is_own = identity in ("", holder)
+        if not is_own:
+            raise RequestRefused(403, "this token is another worker's than the name")
+        return message
 
     def submitted(self, call: Call) -> messages.SubmitRequest:
         """Decode a compile command of the syncer's user. Raises RequestRefused, ProtocolError."""
@@ -171,7 +186,14 @@ def make_handlers(service: Service, gate: Gate) -> dict[str, Handler]:
             raise RequestRefused(413, "the lease request is too long")
         message = gate.message(call, messages.LeaseRequest)
         same_version(message.version)
-        return service.lease(message)
+        if (holder := gate.admit_worker(call)) != SHARED:
+            message = service.membership.dialled_in(holder, message, call.peer)
+        return leased(call, message)
+
+    def leased(call: Call, message: messages.LeaseRequest) -> Steps:
+        reply = yield from service.lease(message)
+        gate.admit_worker(call)  # it may have been removed meanwhile
+        return reply
 
     def renew(call: Call) -> Steps:
         if len(call.body) > MAX_RENEW_BYTES:

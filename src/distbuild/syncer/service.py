@@ -6,7 +6,7 @@ Knows no HTTP.
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -31,6 +31,7 @@ from distbuild.push.pusher import Pusher
 from distbuild.syncer.compile import Compiles
 from distbuild.syncer.compilers import Compilers
 from distbuild.syncer.local_callers import Caller, LocalCallers, WrapperOrders
+from distbuild.syncer.membership import Membership
 from distbuild.syncer.understand import Submission
 from distbuild.syncer.worker_check import check_workers
 from distbuild.syncer.worker_status import WorkerView, shown_path, slots_of
@@ -58,8 +59,9 @@ class Parts(msgspec.Struct, frozen=True):
     source: BlobSource
     compiles: Compiles
     compilers: Compilers
-    pushers: tuple[Pusher, ...]
+    pushers: Iterable[Pusher]
     here: LocalCallers
+    membership: Membership
     history: History | None = None
 
 
@@ -73,6 +75,7 @@ class Service:
         self._lives: dict[str, str] = {}
         self._view = WorkerView(parts.farm, parts.pushers, parts.compilers)
         self.compiles = parts.compiles
+        self.membership = parts.membership
 
     # --- for the wrapper ------------------------------------------------------------------------
 

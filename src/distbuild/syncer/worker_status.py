@@ -7,7 +7,7 @@ jobs (the farm). Neither implies the other: a network may be cut in one directio
 import itertools
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -36,7 +36,7 @@ NAMES = ("gcc", "g++", "clang", "clang++")
 class WorkerView:
     """A view of a farm's workers; the configured ones, which have a pusher, come first."""
 
-    def __init__(self, farm: Farm, pushers: Sequence[Pusher], compilers: Compilers) -> None:
+    def __init__(self, farm: Farm, pushers: Iterable[Pusher], compilers: Compilers) -> None:
         self._farm = farm
         self._pushers = pushers
         self._compilers = compilers

@@ -58,6 +58,8 @@ class Workshop(msgspec.Struct, frozen=True):
     #: ``name`` identifies this process to syncers; ``label`` (HOST:PORT) is for people.
     name: str
     label: str
+    #: Where it takes changes of the mirror; 0: nowhere.
+    port: int
     trees: Trees
     store: Store
     compilers: InstalledCompilers
@@ -183,6 +185,7 @@ class Agent:
                 namespaces=self._shop.namespaces,
                 life=self._life,
                 label=self._shop.label,
+                port=self._shop.port,
             )
         )
         if len(reply.jobs) > offer.slots + offer.ahead:

@@ -1,5 +1,6 @@
 """The worker's entry point: builds the worker from its parts and serves its HTTP interface."""
 
+import argparse
 import os
 import re
 import socket
@@ -31,6 +32,7 @@ from distbuild.worker.agent import Agent, Run, Workshop
 from distbuild.worker.client import HttpSyncer
 from distbuild.worker.compilers import InstalledCompilers
 from distbuild.worker.job import JobRunner
+from distbuild.worker.join import add_arguments, run_join
 from distbuild.worker.process.here import Watcher, limit_descendants
 from distbuild.worker.routes import Confined, WorkerStatus, make_app
 from distbuild.worker.sandbox import landlock, worker_files
@@ -53,6 +55,24 @@ PATIENCE_S = 60.0
 #: Minimum for the threads that start compilers and for those that collect results: some may block
 #: on the disk.
 MIN_THREADS = 4
+
+
+def main() -> int:
+    """The command line of the daemon; returns the exit code."""
+    parser = argparse.ArgumentParser(description="dist_build worker: compiles for other machines")
+    parser.add_argument("--home", help="default: $DIST_BUILD_HOME or ~/dist_build")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log everything")
+    parser.add_argument(
+        "--version", action="version", version=f"dist_build {distbuild.__version__}"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="join")
+    add_arguments(commands.add_parser("join", help="become a worker of a syncer, and serve"))
+    options = parser.parse_args()
+    if options.command == "join":
+        code = run_join(options.home, options)
+        if code or options.no_start:
+            return code
+    return run_worker(options.home, verbose=options.verbose)
 
 
 def run_worker(home_option: str | None, *, verbose: bool) -> int:
@@ -87,6 +107,9 @@ def _serve(start: Start, config: Config, credentials: Credentials) -> None:
         where = (config.bind, config.port, credentials.cert, credentials.key)
         threaded.serve(make_site, threaded.Port(*where, admits=admits, max_body=MAX_BODY_BYTES))
         return
+    if config.port == 0:
+        run.serve(make_site, {})
+        return
     context = server_context(credentials.cert, credentials.key)
     front = Front(
         listen_port(config.bind, config.port),
@@ -105,7 +128,7 @@ def start(
 ) -> tuple[flask.Flask, Callable[[], None]]:
     """Start a worker's agents; returns its app, and a function that ends it after ``stop``."""
     limit_descendants()
-    workshop, confined = _workshop(home, config)
+    workshop, confined = _workshop(home, config, credentials.identity)
     urls = syncer_urls(config)
     agents = [
         Agent(
@@ -131,21 +154,27 @@ def start(
         for agent in agents:
             agent.finish(FAREWELL_S)
 
-    announce(_first_words(home, config, workshop, confined))
+    has_joined = bool(credentials.identity)
+    announce(_first_words(home, config, workshop, confined, has_joined=has_joined))
     status = WorkerStatus(workshop, confined, distbuild.__version__)
     return make_app(workshop.trees, workshop.store, credentials, status), finish
 
 
-def _first_words(home: Home, config: Config, workshop: Workshop, confined: Confined) -> str:
+def _first_words(
+    home: Home, config: Config, workshop: Workshop, confined: Confined, *, has_joined: bool
+) -> str:
     """The start message: the worker's address and settings, and the user's next step."""
-    return (
-        f"daemon: {listening_url(config, config.port)}, home {home.path}, {workshop.slots.total}"
-        f" slots, sandbox {confined.mode}, takes jobs from {', '.join(syncer_urls(config))};"
-        f' name it there in "hosts" of config.json ("{workshop.label}")'
+    where = listening_url(config, config.port) if config.port else "listens on no port"
+    words = (
+        f"daemon: {where}, home {home.path}, {workshop.slots.total}"
+        f" slots, sandbox {confined.mode}, takes jobs from {', '.join(syncer_urls(config))}"
     )
+    if has_joined or not config.port:
+        return words
+    return f'{words}; name it there in "hosts" of config.json ("{workshop.label}")'
 
 
-def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
+def _workshop(home: Home, config: Config, identity: str) -> tuple[Workshop, Confined]:
     search_path = os.environ.get("PATH", os.defpath)
     try:
         store = Store(home.store)
@@ -156,7 +185,7 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
         raise ConfigError(f"{home.path}: {error}") from error
     sandbox, confined = _sandbox(home, config, search_path)
     compilers = InstalledCompilers(Identifier(DigestCache(home.state / "programs")), search_path)
-    name = worker_name(read_identity(home), os.urandom(8).hex())
+    name = worker_name(identity or read_identity(home), os.urandom(8).hex())
     cores = config.num_cores or os.cpu_count() or 1
     # With one developer, jobs may wait here for the next free slot, which saves it a round trip.
     # With several, the jobs of one would keep slots from the others.
@@ -168,6 +197,7 @@ def _workshop(home: Home, config: Config) -> tuple[Workshop, Confined]:
         Workshop(
             name=name,
             label=worker_label(socket.gethostname(), config.port),
+            port=config.port,
             trees=trees,
             store=store,
             compilers=compilers,

@@ -7,12 +7,8 @@ from typing import Any
 from distbuild.command.driver import family_of
 from distbuild.command.model import LocalReason
 from distbuild.protocol.names import one_line
+from distbuild.wrapper.commands import NAMES
 
-#: The last two need no syncer.
-SUBCOMMANDS = (
-    *("status", "install", "clean", "doctor", "explain", "cache", "builds", "trace", "top"),
-    *("version", "help"),
-)
 _COMPILERS = ("gcc", "g++", "cc", "c++", "clang", "clang++", "cl", "clang-cl")
 #: The least similarity of a mistyped word (difflib's ratio).
 _LIKE = 0.7
@@ -30,10 +26,10 @@ def meaning(reason: str) -> str:
 def meant(word: str) -> str:
     """The subcommand that a word may be a typo of; "" if it resembles a compiler's name more, or
     nothing."""
-    is_none = "/" in word or len(word) > 2 * max(map(len, SUBCOMMANDS))
+    is_none = "/" in word or len(word) > 2 * max(map(len, NAMES))
     if is_none or family_of(word) is not None:
         return ""
-    best = difflib.get_close_matches(word.lower(), SUBCOMMANDS, 1, _LIKE)
+    best = difflib.get_close_matches(word.lower(), NAMES, 1, _LIKE)
     rivals = difflib.get_close_matches(word.lower(), _COMPILERS, 1, _LIKE)
     if not best or (rivals and _likeness(word, rivals[0]) >= _likeness(word, best[0])):
         return ""
@@ -130,7 +126,7 @@ _COLUMNS = (*"host state heard slots running done free sandbox compilers".split(
 def worker_table(workers: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -> list[str]:
     """A line for each worker, below a line of headings."""
     if not workers:
-        return ['  none: "hosts" in config.json is empty and no worker has asked for work']
+        return ["  none; dist_build.exe setup --invite prints how to add one"]
     rows = [_row(host, worker, compilers) for host, worker in workers.items()]
     # A worker's status may contain any text.
     return [

@@ -19,13 +19,17 @@ from distbuild.wrapper.describe import ago, part, shown, size, versions
 from distbuild.wrapper.syncer_client import USAGE, connect
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
+_OTHER_CERTS = (
+    "have it join again (dist_build.exe setup --invite), or copy certs/worker from here to it and"
+    " restart daemon.py"
+)
 #: Advice on a failed connection to a worker, by a part of the syncer's error message.
 _UNREACHABLE = (
     ("connection refused", "nothing listens there: start daemon.py on it, or correct its port"),
     ("timed out", "is the machine up, and its port open in the firewall?"),
     ("not known", 'there is no such name: correct "hosts" in config.json'),
-    ("certificate", "copy certs/worker from here to it, and restart daemon.py"),
-    ("401", "copy certs/worker from here to it, and restart daemon.py"),
+    ("certificate", _OTHER_CERTS),
+    ("401", _OTHER_CERTS),
 )
 _MAX_NAMED = 10
 _LOOK = "look at logs/daemon.log there"
@@ -43,7 +47,7 @@ def findings(
 ) -> Iterator[Finding]:
     """A finding for each worker. Faults are failures only where no worker can be used."""
     if not workers:
-        yield Finding(WARN, 'none: name them in "hosts" of config.json')
+        yield Finding(WARN, "none: dist_build.exe setup --invite prints how to add one")
         return
     faults = {host: next(_faults(w, compilers), "") for host, w in workers.items()}
     is_used = {host: _compiles(w) or not faults[host] for host, w in workers.items()}

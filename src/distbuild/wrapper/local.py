@@ -49,10 +49,11 @@ def run_locally(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
 
 def _end_if_subcommand(word: str) -> None:
     """Exit with a suggestion if a word that is no program may be a mistyped subcommand."""
-    from distbuild.wrapper.describe import SUBCOMMANDS, meant  # not needed for a compile
+    from distbuild.wrapper.commands import NAMES  # not needed for a compile
+    from distbuild.wrapper.describe import meant  # not needed for a compile
 
     if like := meant(word):
-        known = ", ".join(SUBCOMMANDS)
+        known = ", ".join(NAMES)
         what = f"no such program or subcommand; did you mean {like}? Subcommands: {known}"
         _end(f"{word}: {what}", MISTYPED)
 

@@ -28,6 +28,7 @@ from distbuild.protocol.errors import (
 )
 from distbuild.protocol.messages import SubmitReply
 from distbuild.protocol.names import one_line
+from distbuild.wrapper import commands
 from distbuild.wrapper.local import ADVICE, is_first, run_locally, take_turn
 from distbuild.wrapper.syncer_client import (
     USAGE,
@@ -48,20 +49,6 @@ _TURNLESS = (LocalReason.NOT_A_COMPILER, LocalReason.INFORMATION)
 #: Windows' exit code of a process that Ctrl-C ended (0xC000013A).
 _CONTROL_C_EXIT = -1073741510
 
-_USAGE = """usage: dist_build.exe COMPILER ARGS...            compile on the farm
-       dist_build.exe status [--json]             what the syncer and the workers do
-       dist_build.exe install                     copy what "dirs" reach to the workers
-       dist_build.exe clean                       remove the sandboxes from the workers
-       dist_build.exe doctor                      check the set-up, step by step
-       dist_build.exe explain -- COMPILER ARGS... would it be distributed, and why not
-       dist_build.exe cache [clear]               hits and misses of the object cache; empty it
-       dist_build.exe builds [show [N] | compare A B]  what the last builds did
-       dist_build.exe trace [N]                   a build's timeline, for Perfetto or speedscope
-       dist_build.exe top                         the present build and the workers, until Ctrl-C
-       dist_build.exe version                     which version this is
-       dist_build.exe help                        this text"""
-#: Those that need a syncer.
-_SUBCOMMANDS = frozenset("status install clean doctor explain cache builds trace top".split())
 _HELP = ("help", "-h", "--help")
 _VERSION = ("version", "--version")
 
@@ -82,12 +69,17 @@ def main(arguments: Sequence[str]) -> int:
         return USAGE if isinstance(error, ConfigError) else 1
 
 
+def client() -> int:
+    """The Python client as a program of its own."""
+    return main(command_words(sys.argv))
+
+
 def _about(words: Sequence[str]) -> int:
     """Print the help or the version; for an unknown option the usage. Returns the exit code."""
     if len(words) == 1 and words[0] in (*_HELP, *_VERSION):
-        print(_USAGE if words[0] in _HELP else f"dist_build {__version__}")
+        print(commands.usage() if words[0] in _HELP else f"dist_build {__version__}")
         return 0
-    print(_USAGE, file=sys.stderr)
+    print(commands.usage(), file=sys.stderr)
     return USAGE
 
 
@@ -100,7 +92,7 @@ def command_words(argv: Sequence[str]) -> list[str]:
 
 
 def _subcommand(word: str) -> Callable[[Sequence[str]], int] | None:
-    if word not in _SUBCOMMANDS:
+    if word not in commands.NAMES:
         return None
     from distbuild.wrapper import subcommands
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from distbuild.wrapper import builds, describe, doctor
+from distbuild.wrapper import builds, commands, describe, doctor, setup
 from distbuild.wrapper.syncer_client import (
     USAGE,
     connect,
@@ -24,6 +24,8 @@ _BAR = 30
 def by_name(word: str) -> Callable[[Sequence[str]], int]:
     """A subcommand's function, which takes the arguments after it and returns the exit code."""
     return {
+        "setup": setup.run,
+        "workers": setup.workers,
         "status": status,
         "install": install,
         "clean": clean,
@@ -33,6 +35,7 @@ def by_name(word: str) -> Callable[[Sequence[str]], int]:
         "builds": builds.run,
         "trace": builds.trace,
         "top": builds.top,
+        "completion": completion,
     }[word]
 
 
@@ -67,7 +70,7 @@ def install(words: Sequence[str]) -> int:
         sent = f"{worker['sent_files']} files, {describe.size(worker['sent_bytes'])} sent now"
         print(f"  {worker['worker']}: {state} ({sent})")
     if not workers:
-        print('no workers: "hosts" in config.json is empty', file=sys.stderr)
+        print("no workers: dist_build.exe setup --invite prints how to add one", file=sys.stderr)
     return 0 if workers and all(worker["done"] for worker in workers) else 1
 
 
@@ -88,6 +91,16 @@ def clean(words: Sequence[str]) -> int:
     for host, error in outcome.items():
         print(f"{host}: {error or 'sandbox removed'}")
     return 1 if any(outcome.values()) else 0
+
+
+def completion(words: Sequence[str]) -> int:
+    """``completion bash|zsh|fish``: prints the shell's script."""
+    try:
+        (shell,) = words
+        print(commands.completion(shell), end="")
+    except (ValueError, KeyError):
+        return _usage("completion bash|zsh|fish")
+    return 0
 
 
 def cache(words: Sequence[str]) -> int:

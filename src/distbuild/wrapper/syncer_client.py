@@ -30,6 +30,7 @@ from distbuild.credentials import (
     load_credentials,
     make_client_context,
 )
+from distbuild.joining import RemoveWorkerRequest
 from distbuild.protocol import messages
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Terminal, Window
@@ -137,6 +138,14 @@ class SyncerConnection:
         """Empty the syncer's object cache."""
         self._send("POST", "/api/v1/cache/clear", None, stream=False)
 
+    def workers(self) -> bytes:
+        """The JSON of the workers that have joined."""
+        return bytes(self._send("POST", "/api/v1/workers", None, stream=False).content)
+
+    def remove_worker(self, name: str) -> None:
+        """Have a worker that has joined refused from now on."""
+        self._post("/api/v1/workers/remove", RemoveWorkerRequest(name), stream=False)
+
     def builds(self, number: int | None = None) -> bytes:
         """The JSON of the last builds, or of one with its jobs; 0: the latest."""
         path = "/api/v1/builds" if number is None else f"/api/v1/builds/{number}"
@@ -183,13 +192,13 @@ class SyncerConnection:
             return InfrastructureError(f"syncer {self._url} says nothing: it is stopped, or stuck")
         if "certificate has expired" in text:
             return InfrastructureError(
-                f"the certificate of syncer {self._url} has expired; run gen_self_signed_certs.sh"
-                " --force, copy certs/worker to the build machines, and restart all"
+                f"the certificate of syncer {self._url} has expired; run dist_build.exe setup"
+                " --new-certificates, restart the syncer, and have all workers join again"
             )
         if "certificate verify failed" in text or "CERTIFICATE" in text:
             return InfrastructureError(
                 f"syncer {self._url} has a certificate of another installation"
-                " (certs/ of both ends must come from one run of gen_self_signed_certs.sh)"
+                " (does DIST_BUILD_HOME name the syncer's home?)"
             )
         return InfrastructureError(f"syncer {self._url}: {text.rpartition(': ')[2][:200]}")
 

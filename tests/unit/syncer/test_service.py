@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
@@ -21,6 +21,9 @@ from distbuild.syncer.service import Parts, Service
 from tests.support.preparing import IDENTITY, Box
 from tests.support.tasks import leased, run
 from tests.support.workers import FakeWorkerClient
+
+if TYPE_CHECKING:
+    from distbuild.syncer.membership import Membership
 
 
 class Serving:
@@ -53,6 +56,7 @@ class Serving:
                 self.box.compilers,  # type: ignore[arg-type]
                 (self.pusher,),
                 LocalCallers(compiles, LocalSlots(2)),
+                cast("Membership", None),  # a worker with the common token needs none
             ),
             clock=lambda: 1e9,
         )

@@ -39,6 +39,7 @@ class Worker:
         self.syncers = syncers
         self.stop = threading.Event()
         self.shop = Workshop(
+            port=8443,
             name="w",
             label="w:8443",
             trees=trees,

@@ -52,7 +52,7 @@ def test_a_status_is_a_table() -> None:
         "  local      1  of_a_newer_syncer: ",
         "mirror  generation 8  9 files  10.0 kB  1 roots",
         "workers",
-        '  none: "hosts" in config.json is empty and no worker has asked for work',
+        "  none; dist_build.exe setup --invite prints how to add one",
     ]
 
 

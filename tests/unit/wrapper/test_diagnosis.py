@@ -89,8 +89,9 @@ RESTART = "is the network cut, or its process stopped? Restart daemon.py there"
         ),
         (
             {"state": "down", "error": "w1:8443: 401 wrong or missing token"},
-            "down: w1:8443: 401 wrong or missing token; copy certs/worker from here to it, and"
-            " restart daemon.py",
+            "down: w1:8443: 401 wrong or missing token; have it join again"
+            " (dist_build.exe setup --invite), or copy certs/worker from here to it and restart"
+            " daemon.py",
         ),
         (
             {"state": "down", "error": "something odd"},
