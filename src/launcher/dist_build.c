@@ -301,7 +301,7 @@ static void ask_syncer(char **words)
 static bool is_subcommand(const char *word)
 {
     static const char *const known[] = {"status", "install", "clean", "doctor", "explain",
-                                        "cache",  "builds",  "trace", "top",    "help",
+                                        "cache",  "builds",  "trace", "top",    "dashboard", "help",
                                         "-h",     "--help",  "version", "--version"};
     for (size_t i = 0; i < COUNT(known); i++)
         if (strcmp(word, known[i]) == 0)

@@ -6,6 +6,7 @@ DIST_BUILD_BUILD, without a longer pause. Pure: times are given, in Unix seconds
 
 import enum
 import itertools
+import re
 
 import msgspec
 
@@ -46,6 +47,27 @@ class JobRecord(msgspec.Struct, frozen=True):
     ran_s: float
     #: How often a worker compiled it.
     rounds: int
+    #: What the reason is about, in words.
+    detail: str = ""
+    #: Files that the compiler read; 0: not known.
+    inputs: int = 0
+    #: Why the object cache had no result.
+    missed: str = ""
+    #: The compiler's messages, if it failed; without the excerpts of sources.
+    messages: bytes = b""
+
+
+#: Kept of a failed compile's messages (bytes).
+MAX_MESSAGES = 4_000
+_MESSAGE = re.compile(
+    rb"^(?:\S.*: (?:fatal error|[Ee]rror|[Ww]arning|note): .*|In file included from .*)$",
+    re.MULTILINE,
+)
+
+
+def messages_of(stderr: bytes) -> bytes:
+    """The lines of a compiler's uncoloured output that are messages, and no excerpts of sources."""
+    return b"\n".join(_MESSAGE.findall(stderr))[:MAX_MESSAGES]
 
 
 class Key(msgspec.Struct, frozen=True):

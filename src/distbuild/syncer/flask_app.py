@@ -16,6 +16,7 @@ from distbuild.http.site import Call, Handler, Later
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
 from distbuild.protocol.errors import ProtocolError
+from distbuild.syncer.browser_access import Access
 from distbuild.syncer.routes import Gate, RequestRefused
 from distbuild.syncer.service import Service
 
@@ -56,12 +57,19 @@ def drive(later: Later) -> Response:
         if isinstance(step, WholeResponse):
             later.close()
             return Response(step.body, step.status, dict(step.headers))
-        step.wait()
+        if isinstance(step, OneShot):
+            step.wait()
     raise AssertionError("a handler gave no answer")
 
 
-def make_app(service: Service, gate: Gate, handlers: Mapping[str, Handler]) -> Flask:
-    """The WSGI app over a service. ``handlers``: further routes by path."""
+def make_app(
+    service: Service,
+    gate: Gate,
+    handlers: Mapping[str, Handler],
+    dashboard: Access | None = None,
+) -> Flask:
+    """The WSGI app over a service. ``handlers``: further routes by path. ``dashboard`` None: there
+    is none."""
     app = Flask("syncer", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = messages.MAX_RESULTS_BYTES
     _add_wrapper_routes(app, gate, service)
@@ -69,6 +77,14 @@ def make_app(service: Service, gate: Gate, handlers: Mapping[str, Handler]) -> F
     _add_worker_routes(app, gate, service)
     for path, handler in handlers.items():
         _add_handler(app, gate, path, handler)
+
+    @app.post("/api/v1/dashboard")
+    def open_dashboard() -> Response:
+        gate.admit_user(the_call(gate))
+        if dashboard is None:
+            why = 'set "dashboard_port" in config.json to a port, or to 0 for any free one'
+            raise RequestRefused(404, f"there is no dashboard here; {why}")
+        return jsonify({"link": dashboard.link()})
 
     @app.get("/status")
     def status() -> Response:

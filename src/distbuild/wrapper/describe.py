@@ -11,7 +11,7 @@ from distbuild.protocol.names import one_line
 #: The last two need no syncer.
 SUBCOMMANDS = (
     *("status", "install", "clean", "doctor", "explain", "cache", "builds", "trace", "top"),
-    *("version", "help"),
+    *("dashboard", "version", "help"),
 )
 _COMPILERS = ("gcc", "g++", "cc", "c++", "clang", "clang++", "cl", "clang-cl")
 #: The least similarity of a mistyped word (difflib's ratio).

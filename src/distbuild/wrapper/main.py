@@ -58,10 +58,13 @@ _USAGE = """usage: dist_build.exe COMPILER ARGS...            compile on the far
        dist_build.exe builds [show [N] | compare A B]  what the last builds did
        dist_build.exe trace [N]                   a build's timeline, for Perfetto or speedscope
        dist_build.exe top                         the present build and the workers, until Ctrl-C
+       dist_build.exe dashboard [--open]          a link that shows builds and workers in a browser
        dist_build.exe version                     which version this is
        dist_build.exe help                        this text"""
 #: Those that need a syncer.
-_SUBCOMMANDS = frozenset("status install clean doctor explain cache builds trace top".split())
+_SUBCOMMANDS = frozenset(
+    "status install clean doctor explain cache builds trace top dashboard".split()
+)
 _HELP = ("help", "-h", "--help")
 _VERSION = ("version", "--version")
 
