@@ -37,6 +37,7 @@ def make_stream(access: Access, stream: Callable[[], Later]) -> Mapping[str, Han
 def make_dashboard(service: Service, access: Access) -> Flask:
     """The WSGI app of the page, its files and its documents."""
     app = Flask("dashboard", static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined] - phases are in order
 
     @app.before_request
     def admit() -> None:
@@ -51,7 +52,8 @@ def make_dashboard(service: Service, access: Access) -> Flask:
         cookie = access.exchange(request.args.get("token", ""))
         # Not a redirect: after one from a link on a page of another site the browser would send no
         # cookie that is for the same site only.
-        response = Response(f'<meta http-equiv="refresh" content="0;url={access.path}">')
+        refresh = f'<meta http-equiv="refresh" content="0;url={access.path}">'
+        response = Response(f'<!doctype html><link rel="icon" href="icon.svg">{refresh}')
         response.set_cookie(COOKIE, cookie, path=access.path, httponly=True, samesite="Strict")
         return response
 

@@ -103,9 +103,11 @@ class LiveFeed:
 
     def _run(self) -> None:
         status: dict[str, Any] = {}
-        asked = -STATUS_S
+        asked = changed = -STATUS_S
         while True:
-            self._changed.wait(REST_S)
+            is_fresh = asked > changed
+            if self._changed.wait(REST_S if is_fresh else STATUS_S):
+                changed = time.monotonic()
             self._changed.clear()
             with self._lock:
                 pages = list(self._pages)
@@ -189,7 +191,9 @@ def page_status(status: Mapping[str, Any]) -> dict[str, Any]:
         for host, worker in status["workers"].items()
     }
     mirror = {key: status["mirror"][key] for key in ("generation", "sent_bytes")}
-    parts = {key: status[key] for key in ("version", "jobs", "compilers", "local", "cache")}
+    parts = {
+        key: status[key] for key in ("version", "jobs", "compilers", "local", "received_bytes")
+    }
     return {**parts, "mirror": mirror, "workers": workers}
 
 

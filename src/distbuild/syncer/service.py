@@ -68,6 +68,7 @@ class Service:
         self._view = WorkerView(parts.farm, parts.pushers, parts.compilers)
         self.compiles = parts.compiles
         self.running = RunningJobs(parts.history)
+        self._received_bytes = 0  # without a lock: a display may miss some
 
     # --- for the wrapper ------------------------------------------------------------------------
 
@@ -268,6 +269,7 @@ class Service:
 
     def deliver(self, result: msgspec.Raw, notify: Callable[[OneShot], None] = OneShot.set) -> bool:
         """Decode and accept a worker's result; False: it was dropped. See ``Farm.deliver``."""
+        self._received_bytes += len(memoryview(result))
         try:
             return self._parts.farm.deliver(messages.decode(result, messages.ResultRequest), notify)
         except ProtocolError as error:
@@ -310,6 +312,7 @@ class Service:
                 "sent_blobs": self._parts.source.sent,
                 "sent_bytes": self._parts.source.sent_bytes,
             },
+            "received_bytes": self._received_bytes,
             "workers": self._view.workers(),
         }
 

@@ -5,6 +5,8 @@ import { duration } from "./format.js";
 
 const HEIGHT = 140;
 const POINTS = 240;
+/** The shortest time (seconds) over which finished jobs are counted. */
+const RATE_S = 1;
 
 export class Charts {
   /** `onSelect` is called with the view, {from, to}, that was chosen by dragging. */
@@ -33,7 +35,7 @@ export class Charts {
     const dashes = { local: [6, 3], failed: [2, 2], hit: [10, 3] };
     this.plots = [
       this.plot(0, colour, [time, line("slots busy", "compiled", 1, { fill: `${colour("compiled")}33` }), line("slots", "quiet", 0, { dash: [3, 3] }), line("queue", "local", 1, { dash: [8, 3] })], "slots, jobs"),
-      this.plot(1, colour, [time, ...OUTCOMES.map((name) => line(`${name}/s`, name, 1, { dash: dashes[name] })), line("MB/s to workers", "retried", 2, { scale: "mb", dash: [1, 3] })], "jobs/s", "MB/s"),
+      this.plot(1, colour, [time, ...OUTCOMES.map((name) => line(`${name}/s`, name, 1, { dash: dashes[name] })), line("MB/s", "retried", 2, { scale: "mb", dash: [1, 3] })], "jobs/s", "MB/s"),
     ];
     if (this.last) this.show(...this.last);
   }
@@ -66,17 +68,21 @@ export class Charts {
     return new uPlot(options, series.map(() => []), this.boxes[index]);
   }
 
-  /** `sent`: pairs of Unix time and the bytes that were sent to workers until then. */
+  /** `sent`: pairs of Unix time and the bytes that went between syncer and workers until then. */
   show(build, view, slots, sent) {
     this.last = [build, view, slots, sent];
     this.view = view;
     const { origin, jobs, running } = build;
     // A curve of part of the build has more points in it.
-    const found = curves(jobs, running, origin + view.from, origin + view.to, POINTS);
-    const times = found.times.map((at) => at - origin);
-    this.plots[0].setData([times, found.busy, times.map(() => slots), found.queued]);
-    const rates = OUTCOMES.map((outcome) => found.rates[outcome]);
-    this.plots[1].setData([times, ...rates, found.times.map((at) => sentAt(sent, at))]);
+    const [from, to] = [origin + view.from, origin + view.to];
+    const load = curves(jobs, running, from, to, POINTS);
+    const busy = load.busy.map((count) => Math.min(count, slots || count));
+    const times = load.times.map((at) => at - origin);
+    this.plots[0].setData([times, busy, times.map(() => slots), load.queued]);
+    const count = Math.max(2, Math.min(POINTS, Math.ceil((to - from) / RATE_S)));
+    const { times: at, rates } = curves(jobs, running, from, to, count);
+    const each = OUTCOMES.map((outcome) => rates[outcome]);
+    this.plots[1].setData([at.map((time) => time - origin), ...each, at.map((time) => sentAt(sent, time))]);
   }
 
   resize() {

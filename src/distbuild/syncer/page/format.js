@@ -14,6 +14,19 @@ export function duration(seconds) {
   return `${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)} h`;
 }
 
+/** 12.3 ms, 1.23 s */
+export const precise = (seconds) => (seconds < 0.1 ? `${(1000 * seconds).toFixed(1)} ms` : `${seconds.toFixed(2)} s`);
+
+/** The directories that all paths have in common, with a slash at the end. */
+export function commonDirectory(paths) {
+  const found = paths.reduce((known, path) => {
+    let length = 0;
+    while (length < known.length && known[length] === path[length]) length += 1;
+    return known.slice(0, length);
+  }, paths[0] ?? "");
+  return found.slice(0, found.lastIndexOf("/") + 1);
+}
+
 export const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "–");
 
 export function bytes(count) {

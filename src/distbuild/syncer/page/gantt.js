@@ -7,7 +7,11 @@ import { baseName, duration, element } from "./format.js";
 const AXIS = 20;
 const HEAD = 18;
 const ROW = 15;
+/** The height from which on the rows scroll. */
+const MOST = 400;
 const FOLLOW_S = 30;
+/** Of the text on light bars. */
+const DARK = "#1b1f24";
 export const KINDS = ["compiled", "retried", "hit", "local", "failed", "cancelled", "running"];
 
 export class Gantt {
@@ -67,6 +71,7 @@ export class Gantt {
     }
     this.height = top;
     this.rowsBox.style.height = `${top}px`;
+    this.root.style.height = `${Math.min(top, MOST) + 2}px`;
     this.headings();
   }
 
@@ -215,7 +220,7 @@ export class Gantt {
       context.strokeRect(x, top, wide, height);
     }
     if (wide > 60) {
-      context.fillStyle = this.colours.back;
+      context.fillStyle = bar.kind === "running" || bar.kind === "local" ? DARK : this.colours.back;
       context.font = '11px system-ui, "DejaVu Sans", sans-serif';
       const fits = Math.floor((wide - 8) / 6.2);
       context.fillText(nameOf(bar.job).slice(0, fits), Math.max(x, 0) + 4, top + height - 3);
@@ -321,9 +326,9 @@ export class Gantt {
 }
 
 function headingOf(group, folded) {
-  const slots = group.lanes.length;
+  const slots = group.slots ? ` · ${group.slots} ${group.slots === 1 ? "slot" : "slots"}` : "";
   const jobs = `${group.jobs} ${group.jobs === 1 ? "job" : "jobs"}`;
-  return `${folded.has(group.place) ? "▸" : "▾"} ${group.place} · ${slots} ${slots === 1 ? "slot" : "slots"} · ${jobs}`;
+  return `${folded.has(group.place) ? "▸" : "▾"} ${group.place}${slots} · ${jobs}`;
 }
 
 const nameOf = (job) => (job.source ? baseName(job.source) : job.reason || "command");

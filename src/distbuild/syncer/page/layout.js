@@ -27,14 +27,24 @@ export function runningSpan(job, now) {
   return job.worker ? { place: job.worker, begin: job.since ?? job.began, end: now } : null;
 }
 
-/** Puts bars, sorted by their begin, into lanes without overlap: the lane of each. */
-export function lanes(bars) {
-  const ends = []; // of each lane
+/**
+ * Puts bars, sorted by their begin, into lanes without overlap: the lane of each. The syncer learns of
+ * a compile's end a little late, so that bars seem to overlap: with `most` lanes in use, a bar that
+ * the first free lane can take for most of its time begins when that lane is free. Then a running job
+ * waits for a slot on its worker: its lane is -1.
+ */
+export function lanes(bars, most = Infinity) {
+  let count = 0;
   const free = []; // lanes by number, the smallest is taken first
   const busy = []; // a heap of [end, lane]
   return bars.map((bar) => {
     while (busy.length && busy[0][0] <= bar.begin + 1e-9) push(free, [pop(busy)[1]]);
-    const lane = free.length ? pop(free)[0] : ends.push(0) - 1;
+    let lane = -1;
+    if (free.length) lane = pop(free)[0];
+    else if (count < most) lane = count++;
+    else if (bar.kind === "running") return lane;
+    else if (bar.end - busy[0][0] >= (bar.end - bar.begin) / 2) [bar.begin, lane] = pop(busy);
+    else lane = count++;
     push(busy, [bar.end, lane]);
     return lane;
   });
@@ -70,12 +80,13 @@ function pop(heap) {
 }
 
 /**
- * Groups jobs by place and lane. `slots`: how many slots each place has at least. Returns the groups,
- * workers by name and the dev box last: {place, lanes: [[bar, ...], ...], jobs}; a bar is
- * {begin, end, kind, job}.
+ * Groups jobs by place and lane. `slots`: how many slots each place has, 0: not known; the places
+ * `shown` are there without a job, too. Returns the
+ * groups, workers by name and the dev box last: {place, lanes: [[bar, ...], ...], jobs, slots}; a bar
+ * is {begin, end, kind, job}.
  */
-export function layout(jobs, running, now, slots = {}) {
-  const places = new Map(Object.keys(slots).map((place) => [place, []]));
+export function layout(jobs, running, now, shown = {}, slots = shown) {
+  const places = new Map(Object.keys(shown).map((place) => [place, []]));
   const add = (span, kind, job) => {
     if (!span) return;
     if (!places.has(span.place)) places.set(span.place, []);
@@ -86,9 +97,9 @@ export function layout(jobs, running, now, slots = {}) {
   const order = [...places.keys()].sort((a, b) => (a === HERE) - (b === HERE) || compare(a, b));
   return order.map((place) => {
     const bars = places.get(place).sort((a, b) => a.begin - b.begin || a.end - b.end);
-    const rows = Array.from({ length: slots[place] ?? 0 }, () => []);
-    lanes(bars).forEach((lane, i) => (rows[lane] ??= []).push(bars[i]));
-    return { place, lanes: rows, jobs: bars.length };
+    const rows = Array.from({ length: slots[place] || 1 }, () => []);
+    lanes(bars, slots[place] || Infinity).forEach((lane, i) => lane < 0 || (rows[lane] ??= []).push(bars[i]));
+    return { place, lanes: rows, jobs: bars.length, slots: slots[place] ?? 0 };
   });
 }
 

@@ -61,12 +61,14 @@ function draw() {
   const state = shown();
   const running = runningOf(state);
   const counts = tables.count(state.jobs);
-  tables.showNow(state, counts, lasted(state, running));
+  tables.showNow(state, running, counts, lasted(state, running));
   tables.showReport(running.length ? null : state.report);
   tables.showWorkers(live.status, state.jobs);
   tables.showFiles(state.jobs, state.report, counts, meanings, pick);
   drawTimes(state, running);
   by("live").hidden = !opened;
+  by("start").hidden = Boolean(state.build);
+  for (const section of document.querySelectorAll(".of-a-build")) section.hidden = !state.build;
   // Only what runs moves by itself.
   if (running.length && timer === null) timer = setInterval(() => !document.hidden && tick(), TICK_MS);
   if (!running.length && timer !== null) timer = clearInterval(timer) ?? null;
@@ -75,13 +77,14 @@ function draw() {
 function tick() {
   const state = shown();
   const running = runningOf(state);
-  tables.showNow(state, tables.count(state.jobs), lasted(state, running));
+  tables.showNow(state, running, tables.count(state.jobs), lasted(state, running));
   drawTimes(state, running);
 }
 
 function drawTimes(state, running) {
-  const slots = state.isLive ? tables.slotsOf(state.status) : {};
-  const groups = layout(state.jobs, running, now(), { ...slots, [HERE]: 1 });
+  const slots = tables.slotsOf(live.status);
+  const present = state.isLive ? slots : {};
+  const groups = layout(state.jobs, running, now(), { ...present, [HERE]: 0 }, slots);
   gantt.show(groups, state.build?.began ?? 0, lasted(state, running));
 }
 
@@ -118,7 +121,7 @@ async function fetchBuilds() {
 }
 
 function showBuilds() {
-  tables.showBuilds(builds, shown().build?.number, chosen, open, choose);
+  tables.showBuilds(builds, shown().build?.number, live.running.size > 0, chosen, open, choose);
   by("compare").disabled = chosen.length !== 2;
 }
 
@@ -175,7 +178,7 @@ function take(event) {
   for (const key of event.over ?? []) live.running.delete(String(key));
   if (event.status) {
     live.status = event.status;
-    sent.push([event.now, event.status.mirror.sent_bytes]);
+    sent.push([event.now, event.status.mirror.sent_bytes + event.status.received_bytes]);
     if (sent.length > MAX_SAMPLES) sent.splice(0, sent.length / 2);
   }
   if (event.trouble !== undefined) {
@@ -195,7 +198,7 @@ function planReport() {
   reportTimer = setTimeout(() => {
     reportTimer = null;
     fetchReport(live);
-    if (!live.running.size) fetchBuilds();
+    fetchBuilds();
   }, pause);
 }
 

@@ -1,7 +1,7 @@
 // The page's texts and tables, of documents that the syncer has sent.
 
 import { kindOf } from "./layout.js";
-import { baseName, bytes, clock, day, duration, element, fill, number, percent, quoted } from "./format.js";
+import { baseName, bytes, clock, commonDirectory, day, duration, element, fill, number, percent, precise, quoted } from "./format.js";
 
 const by = (id) => document.getElementById(id);
 const write = (id, text) => {
@@ -25,11 +25,12 @@ export function slotsOf(status) {
 }
 
 /** The numbers at the top. `lasted`: seconds of the build so far. */
-export function showNow({ build, jobs, isLive, status, report }, counts, lasted) {
+export function showNow({ build, jobs, isLive, status, report }, running, counts, lasted) {
   const { outcomes } = counts;
   const slots = Object.values(slotsOf(status)).reduce((a, b) => a + b, 0);
   write("elapsed", build ? duration(lasted) : "–");
-  const left = isLive && build?.is_open ? estimate(build, jobs.length, lasted) : null;
+  const isRunning = isLive && running.length > 0;
+  const left = isRunning ? estimate(build, jobs.length, lasted) : null;
   write("estimate", left === null ? "–" : `≈ ${duration(left)}`);
   by("estimate").parentElement.title = build?.expected ? `If as many commands come as in an earlier build with the same first file: ${build.expected}` : "No earlier build had the same first file";
   write("running", isLive && status ? `${status.jobs.running} / ${slots}` : report ? `≤ ${report.most_at_once} / ${report.slots}` : "–");
@@ -40,7 +41,8 @@ export function showNow({ build, jobs, isLive, status, report }, counts, lasted)
   write("failed", String(outcomes.failed ?? 0));
   by("failed").parentElement.classList.toggle("bad", Boolean(outcomes.failed));
   const name = build?.name ? ` ${build.name}` : "";
-  const state = build?.is_open ? (isLive ? "goes on" : "went on when it was opened") : "has ended";
+  const state = isRunning ? "goes on" : build?.is_open ? "no command runs now" : "has ended";
+  write("now-heading", isLive ? "The build now" : `Build ${build.number}`);
   write("title", build ? `Build ${build.number}${name}, ${day(build.began)}, ${state}` : "No build yet");
 }
 
@@ -94,11 +96,12 @@ const versionOf = (text) => (text ?? "").split(" ")[1] ?? "";
 export function showFiles(jobs, report, counts, meanings, pick) {
   const usual = new Map((report?.slowest ?? []).map((job) => [job.source, job.usual_s]));
   const slowest = jobs.filter((job) => job.ran_s).sort((a, b) => b.ran_s - a.ran_s).slice(0, 12);
+  const common = commonDirectory(slowest.map((job) => job.source)).length;
   const rows = slowest.map((job) => {
     const before = usual.get(job.source);
     const change = before ? job.ran_s - before : 0;
     return [
-      { text: element("button", { class: "link", click: () => pick(job) }, job.source), class: "path" },
+      { text: element("button", { class: "link", title: job.source, click: () => pick(job) }, job.source.slice(common)), class: "path" },
       n(`${job.ran_s.toFixed(2)} s`),
       n(before ? `${before.toFixed(2)} s` : "–"),
       n(before ? `${change >= 0 ? "+" : "−"}${Math.abs(change).toFixed(2)} s` : "–", { class: change > 0.5 * (before ?? 0) && change > 0.2 ? "n bad" : "n" }),
@@ -119,7 +122,7 @@ export function showFiles(jobs, report, counts, meanings, pick) {
 }
 
 /** `chosen`: the numbers of the builds to compare. */
-export function showBuilds(builds, shown, chosen, open, choose) {
+export function showBuilds(builds, shown, isRunning, chosen, open, choose) {
   const rows = builds.map((build) => {
     const { outcomes } = build;
     const box = element("input", { type: "checkbox", "aria-label": `Compare build ${build.number}`, change: (event) => choose(build.number, event.target.checked) });
@@ -127,8 +130,8 @@ export function showBuilds(builds, shown, chosen, open, choose) {
     return [
       box,
       element("button", { class: "link", click: () => open(build.number) }, `Build ${build.number}`),
-      day(build.began),
-      n(`${build.wall_s.toFixed(1)} s${build.is_open ? ", goes on" : ""}`),
+      { text: day(build.began), class: "date" },
+      n(`${build.wall_s.toFixed(1)} s${build.is_open && isRunning ? ", goes on" : ""}`),
       ...[build.jobs, outcomes.compiled, outcomes.hit, outcomes.local].map((value) => n(value ?? 0)),
       n(outcomes.failed ?? 0, { class: outcomes.failed ? "n bad" : "n" }),
       { text: build.name, class: "path" },
@@ -150,8 +153,6 @@ export function showComparison({ before, now, changed }) {
   by("comparison").hidden = false;
 }
 
-const PHASES = { understood: "quiet", prepared: "hit", queued: "local", "on the worker": "compiled", verified: "retried" };
-
 /** The chosen job, of its whole record; null: it still runs. */
 export function showJob(job, full, meanings, close) {
   const kind = full ? kindOf(job) : "running";
@@ -159,9 +160,8 @@ export function showJob(job, full, meanings, close) {
   if (job.worker) facts.push(["Worker", job.worker]);
   facts.push(["Began", clock(job.began)]);
   if (full) {
-    facts.push(["Took", `${full.took_s.toFixed(2)} s${full.ran_s ? `, of which the compiler ran ${full.ran_s.toFixed(2)} s` : ""}${full.usual_s ? `, usually ${full.usual_s.toFixed(2)} s` : ""}`]);
-    const phases = Object.entries(full.phases).map(([phase, seconds]) => `${phase} ${seconds.toFixed(3)} s`);
-    if (phases.length) facts.push(["Phases", phases.join(", ")]);
+    facts.push(["Took", `${precise(full.took_s)}${full.ran_s ? `, of which the compiler ran ${precise(full.ran_s)}` : ""}${full.usual_s ? `, usually ${precise(full.usual_s)}` : ""}`]);
+    if (Object.keys(full.phases).length) facts.push(["Phases", waterfall(full)]);
     if (full.rounds > 1) facts.push(["Compiled", `${full.rounds} times, since a file changed or was missing`]);
     if (full.inputs) facts.push(["Inputs", `${full.inputs} files`]);
     if (full.reason) facts.push(["Why local", `${full.reason}: ${meanings[full.reason] ?? ""}${full.detail ? ` (${full.detail})` : ""}`]);
@@ -169,7 +169,6 @@ export function showJob(job, full, meanings, close) {
     facts.push(["Directory", full.cwd]);
   } else facts.push(["State", job.is_local ? "runs on the dev box" : job.worker ? "on the worker" : job.ended || "just begun"]);
   const parts = [element("h3", {}, job.source || "A command without a source"), element("dl", {}, facts.flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]))];
-  if (full) parts.splice(1, 0, phaseBar(full));
   if (full?.messages) parts.push(element("pre", {}, full.messages));
   if (full?.command) {
     const line = `cd ${quoted(full.cwd)} && dist_build.exe explain -- ${full.command}`;
@@ -181,13 +180,16 @@ export function showJob(job, full, meanings, close) {
   by("job").hidden = false;
 }
 
-function phaseBar(job) {
-  const bar = element("div", { class: "phases", "aria-hidden": "true" });
-  for (const [phase, seconds] of Object.entries(job.phases)) {
-    const part = element("i", { title: phase });
-    part.style.flex = String(Math.max(seconds, 0.0005));
-    part.style.background = `var(--${PHASES[phase] ?? "quiet"})`;
-    bar.append(part);
-  }
-  return bar;
+/** The phases below each other, each with its part of the time. */
+function waterfall(job) {
+  const all = Object.values(job.phases).reduce((a, b) => a + b, 0) || 1;
+  let before = 0;
+  const rows = Object.entries(job.phases).map(([phase, seconds]) => {
+    const bar = element("i");
+    bar.style.marginLeft = `${(100 * before) / all}%`;
+    bar.style.width = `${(100 * seconds) / all}%`;
+    before += seconds;
+    return [element("span", {}, phase), element("span", { class: "track" }, bar), element("span", { class: "n" }, precise(seconds))];
+  });
+  return element("div", { class: "phases" }, rows.flat());
 }
