@@ -52,8 +52,7 @@ def make_dashboard(service: Service, access: Access) -> Flask:
         cookie = access.exchange(request.args.get("token", ""))
         # Not a redirect: after one from a link on a page of another site the browser would send no
         # cookie that is for the same site only.
-        refresh = f'<meta http-equiv="refresh" content="0;url={access.path}">'
-        response = Response(f'<!doctype html><link rel="icon" href="icon.svg">{refresh}')
+        response = Response(f'<meta http-equiv="refresh" content="0;url={access.path}">')
         response.set_cookie(COOKIE, cookie, path=access.path, httponly=True, samesite="Strict")
         return response
 

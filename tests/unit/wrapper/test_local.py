@@ -140,8 +140,8 @@ def test_a_mistyped_subcommand_is_said(tmp_path: Path, word: str, meant: str) ->
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         f"dist_build: {word}: no such program or subcommand; did you mean {meant}?"
-        " Subcommands: status, install, clean, doctor, explain, cache, builds, trace, top, dashboard,"
-        " version, help\n"
+        " Subcommands: status, install, clean, doctor, explain, cache, builds, trace, top,"
+        " dashboard, version, help\n"
     )
 
 

@@ -197,7 +197,7 @@ function planReport() {
   const pause = isOver ? TICK_MS : Math.max(REPORT_MS, 2 * live.jobs.length);
   reportTimer = setTimeout(() => {
     reportTimer = null;
-    fetchReport(live);
+    if (live.jobs.length) fetchReport(live); // else the syncer knows no build of this number yet
     fetchBuilds();
   }, pause);
 }
