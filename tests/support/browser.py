@@ -33,7 +33,7 @@ def watched(page: Any) -> list[str]:
     """A list to which each error of a page is appended: of scripts, the console and requests."""
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda said: said.type == "error" and errors.append(said.text))
+    page.on("console", lambda said: errors.extend([said.text] if said.type == "error" else []))
     page.on("requestfailed", lambda request: errors.append(f"{request.url}: {request.failure}"))
     return errors
 

@@ -14,8 +14,8 @@ PACKAGE = SRC / "distbuild"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 40
-#: 150, two of the object cache, four of the history, and one that both use.
-MAX_MODULES = 157
+#: 150, two of the object cache, four of the history, one that both use, and four of the dashboard.
+MAX_MODULES = 161
 #: A module with fewer lines and one importer is a part of that one, but for these: pure, or what
 #: tests replace.
 SMALL = 80

@@ -37,7 +37,8 @@ def make_stream(access: Access, stream: Callable[[], Later]) -> Mapping[str, Han
 def make_dashboard(service: Service, access: Access) -> Flask:
     """The WSGI app of the page, its files and its documents."""
     app = Flask("dashboard", static_folder=None)
-    app.json.sort_keys = False  # type: ignore[attr-defined] - phases are in order
+    # Phases are in their order.
+    app.json.sort_keys = False  # type: ignore[attr-defined]
 
     @app.before_request
     def admit() -> None:
@@ -47,23 +48,7 @@ def make_dashboard(service: Service, access: Access) -> Flask:
         check = access.check_host if request.endpoint == "open_link" else access.check
         check(headers)
 
-    @app.get(f"{access.path}open")
-    def open_link() -> Response:
-        cookie = access.exchange(request.args.get("token", ""))
-        # Not a redirect: after one from a link on a page of another site the browser would send no
-        # cookie that is for the same site only.
-        response = Response(f'<meta http-equiv="refresh" content="0;url={access.path}">')
-        response.set_cookie(COOKIE, cookie, path=access.path, httponly=True, samesite="Strict")
-        return response
-
-    @app.get(access.path)
-    def page() -> Response:
-        return send_from_directory(PAGE_FILES, "index.html")
-
-    @app.get(f"{access.path}<name>")
-    def file(name: str) -> Response:
-        return send_from_directory(PAGE_FILES, name)
-
+    _add_page(app, access)
     _add_documents(app, service, access.path)
 
     @app.after_request
@@ -80,6 +65,25 @@ def make_dashboard(service: Service, access: Access) -> Flask:
         return Response(f"{error.description}\n", error.code, mimetype="text/plain")
 
     return app
+
+
+def _add_page(app: Flask, access: Access) -> None:
+    @app.get(f"{access.path}open")
+    def open_link() -> Response:
+        cookie = access.exchange(request.args.get("token", ""))
+        # Not a redirect: after one from a link on a page of another site the browser would send no
+        # cookie that is for the same site only.
+        response = Response(f'<meta http-equiv="refresh" content="0;url={access.path}">')
+        response.set_cookie(COOKIE, cookie, path=access.path, httponly=True, samesite="Strict")
+        return response
+
+    @app.get(access.path)
+    def page() -> Response:
+        return send_from_directory(PAGE_FILES, "index.html")
+
+    @app.get(f"{access.path}<name>")
+    def file(name: str) -> Response:
+        return send_from_directory(PAGE_FILES, name)
 
 
 def _add_documents(app: Flask, service: Service, path: str) -> None:

@@ -74,17 +74,10 @@ def make_app(
     app.config["MAX_CONTENT_LENGTH"] = messages.MAX_RESULTS_BYTES
     _add_wrapper_routes(app, gate, service)
     _add_history_routes(app, gate, service)
+    _add_dashboard_route(app, gate, dashboard)
     _add_worker_routes(app, gate, service)
     for path, handler in handlers.items():
         _add_handler(app, gate, path, handler)
-
-    @app.post("/api/v1/dashboard")
-    def open_dashboard() -> Response:
-        gate.admit_user(the_call(gate))
-        if dashboard is None:
-            why = 'set "dashboard_port" in config.json to a port, or to 0 for any free one'
-            raise RequestRefused(404, f"there is no dashboard here; {why}")
-        return jsonify({"link": dashboard.link()})
 
     @app.get("/status")
     def status() -> Response:
@@ -159,6 +152,16 @@ def _add_history_routes(app: Flask, gate: Gate, service: Service) -> None:
             which = f"build {number}" if number else "build yet"
             raise RequestRefused(404, f"there is no {which}; see dist_build.exe builds")
         return jsonify(found)
+
+
+def _add_dashboard_route(app: Flask, gate: Gate, dashboard: Access | None) -> None:
+    @app.post("/api/v1/dashboard")
+    def open_dashboard() -> Response:
+        gate.admit_user(the_call(gate))
+        if dashboard is None:
+            why = 'set "dashboard_port" in config.json to a port, or to 0 for any free one'
+            raise RequestRefused(404, f"there is no dashboard here; {why}")
+        return jsonify({"link": dashboard.link()})
 
 
 def _streamed(service: Service, message: messages.SubmitRequest) -> Iterator[bytes]:

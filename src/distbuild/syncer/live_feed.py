@@ -26,7 +26,7 @@ PERIOD_S = 0.5
 STATUS_S = 2.0
 #: After this time without a change (seconds) the workers' state is looked at again.
 REST_S = 15.0
-#: A page that takes no events is closed after so many; it opens its stream again.
+#: A stream ends when so many events wait for its page, which then opens another.
 MAX_PENDING = 100
 #: What a page shows of a worker's state.
 WORKER_FIELDS = (
@@ -35,7 +35,7 @@ WORKER_FIELDS = (
 )
 _REMEDIES = {
     LocalReason.NO_WORKER: "start a worker, or see dist_build.exe doctor",
-    LocalReason.NO_TOOLCHAIN: "install this compiler on a worker",
+    LocalReason.NO_TOOLCHAIN: "install it on a worker",
     LocalReason.NO_NAMESPACE: "install bubblewrap on the workers",
 }
 _REMEDY = "see docs/troubleshooting.md"
@@ -50,6 +50,7 @@ class _Page(msgspec.Struct, eq=False):
     running: dict[int, dict[str, Any]] = msgspec.field(default_factory=dict)
     build: int = 0
     row: int = 0
+    has_lost: bool = False
 
 
 class LiveFeed:
@@ -71,7 +72,7 @@ class LiveFeed:
         self._enter(page)
         try:
             yield Response(self._headers, b"", is_stream=True)
-            while len(page.pending) < MAX_PENDING:
+            while not page.has_lost:
                 yield page.bell
                 page.bell = OneShot()
                 while page.pending:
@@ -120,7 +121,8 @@ class LiveFeed:
                 status, asked = page_status(self._service.status()), time.monotonic()
             running = self._service.running.shown()
             for page in pages:
-                with contextlib.suppress(sqlite3.Error):  # the stream is as old as the file then
+                page.has_lost = len(page.pending) >= MAX_PENDING
+                with contextlib.suppress(sqlite3.Error):  # the page then stays as it is
                     page.pending.append(self._event(page, status, running))
                 page.bell.set()
             self._is_stopping.wait(PERIOD_S)
@@ -210,7 +212,10 @@ def trouble(build: Mapping[str, Any] | None, status: Mapping[str, Any]) -> str:
     if failed:
         count, reason = max(failed)
         jobs = "1 job was" if count == 1 else f"{count} jobs were"
-        return f"{jobs} local: {reason.meaning}; {_REMEDIES.get(reason, _REMEDY)}."
+        meaning = reason.meaning.partition(";")[0]
+        if reason is LocalReason.NO_TOOLCHAIN and (lacking := _lacking(status)):
+            meaning = f"no worker has {lacking}"
+        return f"{jobs} local: {meaning}; {_REMEDIES.get(reason, _REMEDY)}."
     away = {host: worker for host, worker in workers.items() if worker["state"] != "up"}
     if away:
         host, worker = next(iter(away.items()))
@@ -218,3 +223,11 @@ def trouble(build: Mapping[str, Any] | None, status: Mapping[str, Any]) -> str:
         more = f", and {len(away) - 1} more" if len(away) > 1 else ""
         return f"Worker {host} is {worker['state']}{why}{more}; see dist_build.exe doctor."
     return ""
+
+
+def _lacking(status: Mapping[str, Any]) -> str:
+    """The versions of the dev box's compilers that no worker has."""
+    up = [worker for worker in status["workers"].values() if worker["state"] == "up"]
+    present = {path for worker in up for path in worker.get("compilers", ())}
+    versions = (each["version"] for each in status["compilers"] if each["path"] not in present)
+    return ", ".join(dict.fromkeys(versions))
