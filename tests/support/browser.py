@@ -55,15 +55,3 @@ def axe(directory: Path) -> str:
         member = archive.extractfile("package/axe.min.js")
         assert member is not None
         return member.read().decode()
-
-
-def node_tests(path: Path) -> None:
-    """Run a file of tests for node; its failures are the test's."""
-    done = subprocess.run(
-        [need("node"), "--test", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
