@@ -45,7 +45,8 @@ def make_dashboard(service: Service, access: Access) -> Flask:
         if request.method != "GET":
             raise RequestRefused(405, "the dashboard only shows")
         headers = {name.lower(): value for name, value in request.headers}
-        check = access.check_host if request.endpoint == "open_link" else access.check
+        is_open = request.endpoint in ("open_link", "no_icon")
+        check = access.check_host if is_open else access.check
         check(headers)
 
     _add_page(app, access)
@@ -76,6 +77,11 @@ def _add_page(app: Flask, access: Access) -> None:
         response = Response(f'<meta http-equiv="refresh" content="0;url={access.path}">')
         response.set_cookie(COOKIE, cookie, path=access.path, httponly=True, samesite="Strict")
         return response
+
+    @app.get("/favicon.ico")
+    def no_icon() -> Response:
+        # A browser asks for it beside the page above, and would report an error.
+        return Response(status=204)
 
     @app.get(access.path)
     def page() -> Response:

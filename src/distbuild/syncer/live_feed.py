@@ -4,9 +4,8 @@ A thread composes the events twice a second while jobs come and go. It exists on
 open.
 """
 
-import contextlib
 import json
-import sqlite3
+import logging
 import threading
 import time
 from collections import deque
@@ -20,6 +19,8 @@ from distbuild.http.response import Response
 from distbuild.http.site import Later
 from distbuild.one_shot import OneShot
 from distbuild.syncer.service import Service
+
+log = logging.getLogger(__name__)
 
 #: The shortest interval of events, and of asking the workers for their state (seconds).
 PERIOD_S = 0.5
@@ -121,11 +122,19 @@ class LiveFeed:
                 status, asked = page_status(self._service.status()), time.monotonic()
             running = self._service.running.shown()
             for page in pages:
-                page.has_lost = len(page.pending) >= MAX_PENDING
-                with contextlib.suppress(sqlite3.Error):  # the page then stays as it is
-                    page.pending.append(self._event(page, status, running))
-                page.bell.set()
+                self._send(page, status, running)
             self._is_stopping.wait(PERIOD_S)
+
+    def _send(
+        self, page: _Page, status: dict[str, Any], running: dict[int, dict[str, Any]]
+    ) -> None:
+        try:
+            page.pending.append(self._event(page, status, running))
+            page.has_lost = len(page.pending) > MAX_PENDING
+        except Exception:
+            log.exception("no event for a page")
+            page.has_lost = True
+        page.bell.set()
 
     def _event(
         self, page: _Page, status: dict[str, Any], running: dict[int, dict[str, Any]]
@@ -204,11 +213,8 @@ def trouble(build: Mapping[str, Any] | None, status: Mapping[str, Any]) -> str:
     workers = status["workers"]
     if not workers:
         return 'There is no worker: name one in "hosts" of config.json.'
-    failed = [
-        (count, LocalReason(reason))
-        for reason, count in (build["reasons"] if build else {}).items()
-        if not LocalReason(reason).by_design
-    ]
+    counts = build["reasons"] if build else {}  # perhaps with one that only a newer syncer knows
+    failed = [(counts[r], r) for r in LocalReason if r in counts and not r.by_design]
     if failed:
         count, reason = max(failed)
         jobs = "1 job was" if count == 1 else f"{count} jobs were"

@@ -159,6 +159,19 @@ def test_a_page_that_takes_nothing_is_closed(fed: Fed) -> None:
     assert not fed.feed._pages
 
 
+def test_after_an_error_the_page_opens_another_stream(fed: Fed) -> None:
+    page = Page(fed)
+    page.event()
+    fed.jobs[1] = {}  # malformed
+    fed.begin(2)
+    for step in page.later:
+        assert isinstance(step, bytes) or (isinstance(step, OneShot) and step.wait(60))
+    del fed.jobs[1]
+    again = Page(fed)
+    assert list(again.event()["begun"]) == ["2"]
+    again.close()
+
+
 def test_a_stopped_feed_has_no_thread(fed: Fed) -> None:
     page = Page(fed)
     page.event()
@@ -188,7 +201,7 @@ DOWN = {"state": "down", "error": "connection refused"}
         ),
         ({}, {"a:1": UP, "b:1": DOWN}, "Worker b:1 is down (connection refused);"),
         ({}, {"a:1": DOWN, "b:1": DOWN}, "Worker a:1 is down (connection refused), and 1 more;"),
-        ({"no_toolchain": 1}, {"a:1": DOWN}, "1 job was local:"),
+        ({"no_toolchain": 1, "of_a_newer": 9}, {"a:1": DOWN}, "1 job was local:"),
     ],
 )
 def test_one_sentence_says_what_is_wrong_and_what_to_do(

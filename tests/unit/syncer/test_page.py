@@ -33,9 +33,8 @@ def test_the_layout_of_the_timeline(tmp_path: Path) -> None:
 
 
 def test_the_library_is_what_was_fetched() -> None:
-    listed = dict(
-        reversed(line.split()) for line in (PAGE_FILES / "uPlot.sha256").read_text().splitlines()
-    )
+    lines = (PAGE_FILES / "uPlot.sha256").read_text().splitlines()
+    listed = {name: digest for digest, name in map(str.split, lines)}
     assert set(listed) == {"uPlot.js", "uPlot.css"}
     for name, digest in listed.items():
         assert hashlib.sha256((PAGE_FILES / name).read_bytes()).hexdigest() == digest

@@ -168,7 +168,7 @@ function take(event) {
     live.jobs = [];
     live.report = null;
   }
-  if (event.jobs) live.jobs.push(...event.jobs);
+  for (const job of event.jobs ?? []) live.jobs.push(job);
   for (const [key, job] of Object.entries(event.begun ?? {})) {
     const known = live.running.get(key);
     // A job that was on its worker before this page was open has begun at an unknown time.
