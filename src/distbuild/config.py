@@ -191,6 +191,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verify_hits: int = 0
     #: Syncer: upper bound of the history of builds; 0: none.
     history_bytes: int = DEFAULT_HISTORY_BYTES
+    #: Syncer: the loopback port of the dashboard; 0: any free one, None: there is no dashboard.
+    dashboard_port: int | None = 0
     #: Syncer: larger files are withheld until a compile asks for one.
     max_file_bytes: int = DEFAULT_MAX_FILE_BYTES
 
@@ -309,10 +311,7 @@ def _check(path: Path, config: Config) -> None:
         if not 0 <= value <= _MOST:
             what = "hits" if key == "verify_hits" else "bytes"
             raise ConfigError(f'{path}: key "{key}": expected a number of {what}, got {value}')
-    if not 0 <= config.port <= MAX_PORT:
-        raise ConfigError(
-            f'{path}: key "port": expected a number between 0 and {MAX_PORT}, got {config.port}'
-        )
+    _check_ports(path, config)
     if not _is_name(config.bind):
         raise ConfigError(f'{path}: key "bind": expected an address, got {config.bind!r}')
     for index, host in enumerate(config.hosts):
@@ -322,6 +321,14 @@ def _check(path: Path, config: Config) -> None:
             expected = 'expected "host:port" like "build1:8443"'
             raise ConfigError(f'{path}: key "hosts[{index}]": {expected}; {error}') from None
     _check_syncers(path, config)
+
+
+def _check_ports(path: Path, config: Config) -> None:
+    for key in ("port", "dashboard_port"):
+        value = getattr(config, key)
+        if value is not None and not 0 <= value <= MAX_PORT:
+            expected = f"expected a number between 0 and {MAX_PORT}"
+            raise ConfigError(f'{path}: key "{key}": {expected}, got {value}')
 
 
 def _check_syncers(path: Path, config: Config) -> None:

@@ -301,9 +301,9 @@ static void ask_syncer(char **words)
 static bool is_subcommand(const char *word)
 {
     static const char *const known[] = {"status", "install", "clean", "doctor", "explain",
-                                        "cache",  "builds",  "trace", "top",    "help",
-                                        "-h",     "--help",  "version", "--version", "setup",
-                                        "workers", "completion"};
+                                        "cache",  "builds",  "trace", "top",    "dashboard",
+                                        "help",   "-h",      "--help", "version", "--version",
+                                        "setup",  "workers", "completion"};
     for (size_t i = 0; i < COUNT(known); i++)
         if (strcmp(word, known[i]) == 0)
             return true;

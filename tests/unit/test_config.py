@@ -98,6 +98,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         "store_bytes": 10**9,
         "cache_bytes": 0,
         "history_bytes": 0,
+        "dashboard_port": None,
         "verify_hits": 100,
         "max_file_bytes": 10**6,
     }
@@ -125,6 +126,10 @@ def test_variables_and_home_are_expanded_in_directories(tmp_path: Path) -> None:
         ('{"sandbox": "docker"}', 'key "sandbox": expected one of auto, namespace, plain;'),
         ('{"num_cores": 0}', 'key "num_cores": expected a number of at least 1, got 0'),
         ('{"port": -1}', 'key "port": expected a number between 0 and 65535, got -1'),
+        (
+            '{"dashboard_port": -1}',
+            'key "dashboard_port": expected a number between 0 and 65535, got -1',
+        ),
         ('{"port": 65536}', 'key "port": expected a number between 0 and 65535, got 65536'),
         ('{"bind": ""}', 'key "bind": expected an address'),
         ('{"hosts": ["a:1", "b"]}', 'key "hosts[1]": expected "host:port" like "build1:8443"'),

@@ -135,6 +135,8 @@ class ObjectCache:
                     is_checked = self._verify_hits > 0 and self.hits % self._verify_hits == 0
                 return Lookup(key, found, kinds, is_checked)
             why = found
+        if task.stopwatch is not None:
+            task.stopwatch.missed = why
         with self._changed:
             self.misses[why] += 1
         return Lookup(key, None, kinds)

@@ -21,7 +21,8 @@ class Stopwatch:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._since = now()
-        self._ended = ""
+        #: The phase that ended last.
+        self.ended = ""
         #: Seconds by phase.
         self.phases: dict[str, float] = {}
         #: The compiler's own time (seconds), by the workers' account; 0: not known.
@@ -33,16 +34,23 @@ class Stopwatch:
         self.rounds = 0
         #: What is compiled: an absolute path; "": not known.
         self.source = ""
+        #: The worker that has leased it last, as it is shown; "": none yet.
+        self.worker = ""
+        #: Files that the compiler read, by the worker's account; 0: not known.
+        self.inputs = 0
+        #: Why the object cache had no result; "": it was not asked, or had one.
+        self.missed = ""
 
     def end(self, phase: str) -> None:
         """A phase has ended now."""
         now = self._now()
         self.phases[phase] = self.phases.get(phase, 0.0) + now - self._since
-        self._since, self._ended = now, phase
+        self._since, self.ended = now, phase
 
-    def leased(self) -> None:
+    def leased(self, worker: str) -> None:
         """A worker gets the job. After a lost lease the job counts as on the worker."""
-        if self._ended == PREPARED:
+        self.worker = worker
+        if self.ended == PREPARED:
             self.end(QUEUED)
 
     def answered(self, ran_us: int, cpu_us: int = 0, memory_bytes: int = 0) -> None:
@@ -88,10 +96,10 @@ class Task(msgspec.Struct, frozen=True):
     worker: str = ""
     stopwatch: Stopwatch | None = None
 
-    def leased(self) -> None:
-        """A worker gets the task."""
+    def leased(self, worker: str) -> None:
+        """A worker, by its display name, gets the task."""
         if self.stopwatch is not None:
-            self.stopwatch.leased()
+            self.stopwatch.leased(worker)
 
 
 #: A generator that yields each event it waits for and is resumed once that has fired. Closing it

@@ -207,8 +207,9 @@ class Farm:
         actions = self._queue.lease(request.worker, request.slots, now, ahead)
         self._free[request.worker] = request.slots - len(actions)
         given = [(a.lease, self._waiting[a.number].task) for a in actions if isinstance(a, Assign)]
+        label = self._hosts.get(request.worker) or request.label or request.worker
         for _, task in given:
-            task.leased()
+            task.leased(label)
         return given
 
     def relieve(self, waited_s: float) -> bool:

@@ -8,6 +8,7 @@ import bisect
 import enum
 import itertools
 import math
+import re
 
 import msgspec
 
@@ -51,6 +52,14 @@ class JobRecord(msgspec.Struct, frozen=True):
     #: The compiler's processor time and peak memory, by the workers' account; 0: not known.
     cpu_s: float = 0.0
     memory_bytes: int = 0
+    #: What the reason is about, in words.
+    detail: str = ""
+    #: Files that the compiler read; 0: not known.
+    inputs: int = 0
+    #: Why the object cache had no result.
+    missed: str = ""
+    #: The compiler's messages, if it failed; without the excerpts of sources.
+    messages: bytes = b""
 
 
 class Histogram:
@@ -87,6 +96,19 @@ class Histogram:
     def up_to(self) -> list[tuple[float, int]]:
         """Each bound, the infinite one last, with the number of durations up to it."""
         return list(zip((*self.BOUNDS, math.inf), itertools.accumulate(self._counts), strict=True))
+
+
+#: Kept of a failed compile's messages (bytes).
+MAX_MESSAGES = 4_000
+_MESSAGE = re.compile(
+    rb"^(?:\S.*: (?:fatal error|[Ee]rror|[Ww]arning|note): .*|In file included from .*)$",
+    re.MULTILINE,
+)
+
+
+def messages_of(stderr: bytes) -> bytes:
+    """The lines of a compiler's uncoloured output that are messages, and no excerpts of sources."""
+    return b"\n".join(_MESSAGE.findall(stderr))[:MAX_MESSAGES]
 
 
 class Key(msgspec.Struct, frozen=True):

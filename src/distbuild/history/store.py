@@ -106,6 +106,8 @@ class History:
         self._changed = threading.Condition()
         self._open = OpenBuilds(first)
         self._waiting: list[tuple[int, JobRecord]] = []
+        #: Called when a job begins or ends, by its thread: it must not block.
+        self.on_change: Callable[[], None] | None = None
         # Builds of this process that may still get jobs, by number.
         self._builds: dict[int, _Build] = {}
         self._durations: defaultdict[str, Histogram] = defaultdict(Histogram)
@@ -121,6 +123,7 @@ class History:
             number, is_new = self._open.begin(key, now)
             if is_new:
                 self._builds[number] = _Build(name, now, now)
+        self._changes()
         return RunningJob(key, number, now)
 
     def end(self, job: RunningJob, record: JobRecord) -> None:
@@ -131,6 +134,11 @@ class History:
                 self._changed.notify()  # only then: the thread gathers what comes after it
             if len(self._waiting) < MAX_WAITING:
                 self._waiting.append((job.build, record))
+        self._changes()
+
+    def _changes(self) -> None:
+        if (on_change := self.on_change) is not None:
+            on_change()
 
     def builds(self, count: int) -> list[dict[str, Any]]:
         """The last builds, the latest first, without their jobs."""
@@ -166,6 +174,45 @@ class History:
         self._write()
         with self._database:
             return {name: (h.up_to(), h.sum_s) for name, h in sorted(self._durations.items())}
+
+    def jobs_after(self, number: int, row: int) -> list[dict[str, Any]]:
+        """The jobs of a build that ended after that with the number ``row``, in order, each with
+        its own number and without its command."""
+        self._write()
+        found = []
+        with self._using() as db:
+            rows = db.execute(
+                "SELECT rowid, record FROM jobs WHERE build = ? AND rowid > ? ORDER BY rowid",
+                (number, row),
+            )
+            found = [(each, _decode_record(record)) for each, record in rows]
+        return [{"row": each, **_shown_brief(record)} for each, record in found]
+
+    def job(self, row: int) -> dict[str, Any] | None:
+        """One job by the number that ``jobs_after`` gives, with what its source usually took; None:
+        there is no such job."""
+        shown = None
+        with self._using() as db:
+            found = db.execute("SELECT build, record FROM jobs WHERE rowid = ?", (row,)).fetchone()
+            if found is not None:
+                record = _decode_record(found[1])
+                shown = _shown_job(record, self._usual(record.source, found[0]))
+        return shown
+
+    def commands_before(self, number: int) -> int:
+        """How many commands the last earlier build had that compiled this build's first source; 0:
+        there is none."""
+        count = 0
+        with self._using() as db:
+            row = db.execute(
+                "SELECT b.outcomes FROM builds b JOIN jobs j ON j.build = b.number"
+                " WHERE b.number < ? AND j.source = (SELECT source FROM jobs"
+                "  WHERE build = ? AND source != x'' LIMIT 1) ORDER BY b.number DESC LIMIT 1",
+                (number, number),
+            ).fetchone()
+            if row is not None:
+                count = sum(_decode_counts(row[0]).values())
+        return count
 
     def stop(self) -> None:
         """Write what waits, and close the file."""
@@ -325,11 +372,10 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _shown_job(job: JobRecord, before_s: float | None) -> dict[str, Any]:
+def _shown_brief(job: JobRecord) -> dict[str, Any]:
+    """What a timeline needs of a job."""
     return {
         "source": _text(job.source),
-        "command": shlex.join(_text(job.command).split("\0")),
-        "cwd": _text(job.cwd),
         "outcome": job.outcome,
         "reason": job.reason,
         "worker": job.worker,
@@ -341,6 +387,18 @@ def _shown_job(job: JobRecord, before_s: float | None) -> dict[str, Any]:
         "rounds": job.rounds,
         "cpu_s": round(job.cpu_s, 4),
         "memory_bytes": job.memory_bytes,
+    }
+
+
+def _shown_job(job: JobRecord, before_s: float | None) -> dict[str, Any]:
+    return {
+        **_shown_brief(job),
+        "command": shlex.join(_text(job.command).split("\0")),
+        "cwd": _text(job.cwd),
+        "detail": job.detail,
+        "inputs": job.inputs,
+        "missed": job.missed,
+        "messages": _text(job.messages),
         # What the same source usually took in earlier builds; only of the slowest.
         **({"usual_s": round(before_s, 4)} if before_s else {}),
     }

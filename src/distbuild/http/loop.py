@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from distbuild.http.site import (
     Site,
 )
 from distbuild.http.transport import SEND_TIMEOUT_S
+from distbuild.one_shot import OneShot
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -106,7 +107,7 @@ class Server:
     """Serves a ``site`` on the listening socket of a ``front``."""
 
     def __init__(self, site: Site, front: Front, name: str) -> None:
-        self._site = site
+        self._handlers = {"POST": site.handlers, "GET": site.streams}
         self._front = front
         self._listener = front.listener
         self._events = Events(front.listener)
@@ -269,17 +270,16 @@ class Server:
             and connection.transport.keeps_alive
             and not self._is_ending.is_set()
         )
-        handler = self._site.handlers.get(request.target) if request.method == "POST" else None
+        handler = self._handlers.get(request.method, {}).get(request.target)
         if handler is None:
             connection.begin_response()
             self._app_pool.take(connection, request)
             return False
         connection.become(HANDLING)
         same_user = connection.transport.is_same_user()
+        shown, headers = request.headers.get("authorization"), request.headers
         connection.later = handler(
-            Call(
-                request.headers.get("authorization"), request.body, same_user, peer=connection.peer
-            )
+            Call(shown, request.body, same_user, peer=connection.peer, headers=headers)
         )
         return True
 
@@ -319,7 +319,7 @@ class Server:
             except StopIteration:
                 connection.later = None
                 return self._is_kept(connection)
-            if isinstance(step, Response):
+            if not isinstance(step, OneShot):
                 if not self._respond(connection, step):
                     return False
             elif not step.is_set():
@@ -329,12 +329,16 @@ class Server:
         step.then(lambda: self._resume(connection))
         return False
 
-    def _respond(self, connection: Connection, response: Response) -> bool:
-        """Send a handler's response; a second one is an IllegalTransition."""
-        connection.begin_response()
-        data = response.encode(keeps=connection.keeps)
+    def _respond(self, connection: Connection, step: Response | bytes) -> bool:
+        """Send a handler's response, or a part of a stream; a second response is an
+        IllegalTransition."""
+        files: Sequence[int] = ()
+        if isinstance(step, Response):
+            connection.begin_response()
+            connection.keeps &= not step.is_stream
+            files, step = step.files, step.encode(keeps=connection.keeps)
         try:
-            return self._pending_sends.send(connection, data, response.files)
+            return self._pending_sends.send(connection, step, files)
         except OSError as error:
             self._vanished(connection, error)
             return False

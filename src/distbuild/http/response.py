@@ -20,12 +20,15 @@ class Response(msgspec.Struct, frozen=True):
     status: str = "200 OK"
     #: Descriptors to pass with it, on a Unix socket. They stay open until it is sent.
     files: Sequence[int] = ()
+    #: Parts of the body follow; it ends with the connection.
+    is_stream: bool = False
 
     def encode(self, *, keeps: bool) -> bytes:
         """The bytes to send; ``keeps``: keep-alive, another response may follow."""
         lines = [f"{name}: {value}" for name, value in self.headers.items()]
-        length = f"Content-Length: {len(self.body)}"
-        return _head([self.status, *lines, length], keeps=keeps) + self.body
+        if not self.is_stream:
+            lines.append(f"Content-Length: {len(self.body)}")
+        return _head([self.status, *lines], keeps=keeps) + self.body
 
 
 #: Announces a later response; a client skips any number of them (RFC 9110, 15.2).

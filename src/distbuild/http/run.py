@@ -34,7 +34,7 @@ def serve(make_site: Callable[[threading.Event], Site], fronts: Mapping[str, Fro
     stop = threading.Event()
     end = _End()
     site = make_site(stop)
-    servers = [Server(site, front, name) for name, front in fronts.items()]
+    servers = [Server(site.others.get(n, site), front, n) for n, front in fronts.items()]
     for server in servers:
         server.start()
     end.wait()

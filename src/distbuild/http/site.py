@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 #: A suspended handler. It yields the events it waits for, and one Response; it may wait again after
-#: that, for the end of the connection.
-Later = Generator[OneShot | Response, None, None]
+#: that, for the end of the connection. After the head of a stream it also yields parts of the body.
+Later = Generator[OneShot | Response | bytes, None, None]
 
 
 class ConnectionState(enum.IntEnum):
@@ -155,19 +155,25 @@ class Call(msgspec.Struct, frozen=True):
     is_local: bool = False
     #: The client's address; "" over the Unix socket.
     peer: str = ""
+    #: By their lower-case names.
+    headers: Mapping[str, str] = {}
 
 
-#: Answers a POST without blocking: a waiting handler holds no thread.
+#: Answers a request without blocking: a waiting handler holds no thread.
 Handler = Callable[[Call], Later]
 
 
 class Site(msgspec.Struct, frozen=True):
-    """The application: ``handlers`` by path, the WSGI ``app`` for all other requests, and ``end``,
-    which is called after the last response."""
+    """The application: ``handlers`` of POST requests by path, the WSGI ``app`` for all others, and
+    ``end``, which is called after the last response."""
 
     app: "WSGIApplication"
     handlers: Mapping[str, Handler]
     end: Callable[[], None]
+    #: The handlers of GET requests by path.
+    streams: Mapping[str, Handler] = {}
+    #: The sites of fronts that serve another one, by the front's name; their ``end`` is not called.
+    others: Mapping[str, "Site"] = {}
 
 
 class Front(msgspec.Struct, frozen=True):

@@ -231,6 +231,8 @@ class _Conversation:
         for step in later:
             if isinstance(step, Response):
                 self._send(step.encode(keeps=keeps))
+            elif isinstance(step, bytes):
+                self._send(step)
             elif not self._happens(step):
                 return
 

@@ -55,7 +55,7 @@ _scratch = _Scratch()
 
 
 class Plain:
-    """An unencrypted connection on a Unix socket."""
+    """An unencrypted connection, on a Unix socket or the loopback network."""
 
     scheme = "http"
     #: A connection carries one request: a wrapper has no second one.

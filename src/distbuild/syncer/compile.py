@@ -24,6 +24,7 @@ from distbuild.farm.executor import Executor, Task
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.scan import Scanner
 from distbuild.one_shot import OneShot
+from distbuild.protocol.codec import MARK_BYTES
 from distbuild.protocol.messages import (
     PREPARED,
     UNDERSTOOD,
@@ -242,6 +243,7 @@ class Compiles:
             return result
         if submission.stopwatch is not None:
             submission.stopwatch.answered(result.ran_us, result.cpu_us, result.memory_bytes)
+            submission.stopwatch.inputs = len(result.marks) // MARK_BYTES or len(result.inputs)
         verdict = self._judge.judge(task, result)
         submission.end(VERIFIED)
         if verdict is Verdict.STANDS and _speaks_of_itself(submission, task.command, result):

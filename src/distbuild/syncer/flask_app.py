@@ -17,6 +17,7 @@ from distbuild.joining import JOIN_PATH, JoinRequest, RemoveWorkerRequest
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
 from distbuild.protocol.errors import ConfigError, ProtocolError
+from distbuild.syncer.browser_access import Access
 from distbuild.syncer.membership import JoinRefused
 from distbuild.syncer.routes import Gate, RequestRefused, same_version
 from distbuild.syncer.service import Service
@@ -58,16 +59,24 @@ def drive(later: Later) -> Response:
         if isinstance(step, WholeResponse):
             later.close()
             return Response(step.body, step.status, dict(step.headers))
-        step.wait()
+        if isinstance(step, OneShot):
+            step.wait()
     raise AssertionError("a handler gave no answer")
 
 
-def make_app(service: Service, gate: Gate, handlers: Mapping[str, Handler]) -> Flask:
-    """The WSGI app over a service. ``handlers``: further routes by path."""
+def make_app(
+    service: Service,
+    gate: Gate,
+    handlers: Mapping[str, Handler],
+    dashboard: Access | None = None,
+) -> Flask:
+    """The WSGI app over a service. ``handlers``: further routes by path. ``dashboard`` None: there
+    is none."""
     app = Flask("syncer", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = messages.MAX_RESULTS_BYTES
     _add_wrapper_routes(app, gate, service)
     _add_history_routes(app, gate, service)
+    _add_dashboard_route(app, gate, dashboard)
     _add_worker_routes(app, gate, service)
     _add_membership_routes(app, gate, service)
     for path, handler in handlers.items():
@@ -161,6 +170,16 @@ def _add_history_routes(app: Flask, gate: Gate, service: Service) -> None:
             which = f"build {number}" if number else "build yet"
             raise RequestRefused(404, f"there is no {which}; see dist_build.exe builds")
         return jsonify(found)
+
+
+def _add_dashboard_route(app: Flask, gate: Gate, dashboard: Access | None) -> None:
+    @app.post("/api/v1/dashboard")
+    def open_dashboard() -> Response:
+        gate.admit_user(the_call(gate))
+        if dashboard is None:
+            why = 'set "dashboard_port" in config.json to a port, or to 0 for any free one'
+            raise RequestRefused(404, f"there is no dashboard here; {why}")
+        return jsonify({"link": dashboard.link()})
 
 
 def _streamed(service: Service, message: messages.SubmitRequest) -> Iterator[bytes]:

@@ -1,11 +1,14 @@
-"""Serves the syncer: HTTPS for workers, a Unix socket for this machine's wrappers."""
+"""Serves the syncer: HTTPS for workers, a Unix socket for this machine's wrappers, and HTTP on the
+loopback address for its user's browser."""
 
 import contextlib
 import hashlib
+import socket
 import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from distbuild.config import Config, Home, syncer_port
 from distbuild.credentials import Credentials, own_secret
@@ -14,8 +17,12 @@ from distbuild.http.listen import listen_port, listen_unix
 from distbuild.http.site import Front, Site
 from distbuild.http.transport import Plain, Tls, server_context
 from distbuild.protocol.messages import MAX_RESULTS_BYTES
+from distbuild.syncer.browser_access import HEADERS, Access
 from distbuild.syncer.routes import Gate, make_handlers
 from distbuild.syncer.service import Service
+
+if TYPE_CHECKING:
+    from distbuild.syncer.live_feed import LiveFeed
 
 #: The largest request on the socket: a command line with its environment.
 MAX_SOCKET_BODY_BYTES = 32 * 1024 * 1024
@@ -24,6 +31,11 @@ PATIENCE_S = 60.0
 #: Few, see ``Front.threads``; one of them never runs a wrapper's request, see ``Front.guests``.
 NETWORK_THREADS = 2
 LOCAL_THREADS = 3
+DASHBOARD, LOOPBACK = "dashboard", "127.0.0.1"
+#: Connections to the dashboard: other local users cannot take the syncer's descriptors.
+MAX_BROWSERS = 64
+#: Threads that make the dashboard's documents.
+BROWSER_THREADS = 4
 
 #: Starts the syncer; returns its service and a callback to run at the end.
 Start = Callable[[threading.Event], tuple[Service, Callable[[], None]]]
@@ -35,6 +47,8 @@ def serve_syncer(start: Start, home: Home, config: Config, credentials: Credenti
     # Without a Unix socket, even this machine's wrappers can only use HTTPS.
     remote = config.remote_compiles or not run.is_supported()
     gate = Gate(credentials, user, remote=remote)
+    listener = _loopback(config)
+    access = None if listener is None else Access(listener.getsockname()[1])
 
     def make_site(stop: threading.Event) -> Site:
         service, end = start(stop)
@@ -42,16 +56,57 @@ def serve_syncer(start: Start, home: Home, config: Config, credentials: Credenti
         from distbuild.syncer.flask_app import make_app
 
         handlers = make_handlers(service, gate)
-        return Site(make_app(service, gate, handlers), handlers, end)
+        app = make_app(service, gate, handlers, access)
+        if access is None:
+            return Site(app, handlers, end)
+        dashboard, feed = _dashboard(service, access)
 
-    if run.is_supported():
-        fronts = {"https": _network(config, credentials, gate), "socket": _local(home)}
-        try:
-            run.serve(make_site, fronts)
-        finally:
-            home.socket.unlink(missing_ok=True)
-    else:
+        def end_all() -> None:
+            feed.stop()
+            end()
+
+        return Site(app, handlers, end_all, others={DASHBOARD: dashboard})
+
+    if not run.is_supported():
         threaded.serve(make_site, _port(config, credentials, gate))
+        return
+    fronts = {"https": _network(config, credentials, gate), "socket": _local(home)}
+    if listener is not None and access is not None:
+        fronts[DASHBOARD] = _browsers(listener, access)
+    try:
+        run.serve(make_site, fronts)
+    finally:
+        home.socket.unlink(missing_ok=True)
+
+
+def _dashboard(service: Service, access: Access) -> tuple[Site, "LiveFeed"]:
+    """The dashboard's site, and the feed of its open pages."""
+    from distbuild.syncer.dashboard import make_dashboard, make_stream
+    from distbuild.syncer.live_feed import LiveFeed
+
+    feed = LiveFeed(service, HEADERS)
+    streams = make_stream(access, feed.stream)
+    return Site(make_dashboard(service, access), {}, lambda: None, streams), feed
+
+
+def _loopback(config: Config) -> socket.socket | None:
+    """The dashboard's listening socket; None: there is no dashboard, as without the event loop."""
+    if config.dashboard_port is None or not run.is_supported():
+        return None
+    return listen_port(LOOPBACK, config.dashboard_port)
+
+
+def _browsers(listener: socket.socket, access: Access) -> Front:
+    return Front(
+        listener,
+        Plain,
+        threads=1,
+        admits=access.knows,
+        max_body=0,
+        max_connections=MAX_BROWSERS,
+        patience_s=PATIENCE_S,
+        max_slow=BROWSER_THREADS,
+    )
 
 
 def _network(config: Config, credentials: Credentials, gate: Gate) -> Front:

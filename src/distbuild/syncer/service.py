@@ -7,18 +7,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-from types import TracebackType
 from typing import Any
 
 import msgspec
 
 from distbuild import __version__
-from distbuild.cache.objects import SHOWN
-from distbuild.command import probe
 from distbuild.command.model import Local, LocalReason
 from distbuild.farm.executor import Stopwatch, Task
 from distbuild.farm.farm import Farm
-from distbuild.history.builds import JobRecord, Outcome
 from distbuild.history.store import Durations, History
 from distbuild.mirror.live import Mirroring
 from distbuild.one_shot import OneShot
@@ -32,6 +28,7 @@ from distbuild.syncer.compile import Compiles
 from distbuild.syncer.compilers import Compilers
 from distbuild.syncer.local_callers import Caller, LocalCallers, WrapperOrders
 from distbuild.syncer.membership import Membership
+from distbuild.syncer.recording import Recording, RunningJobs
 from distbuild.syncer.understand import Submission
 from distbuild.syncer.worker_check import check_workers
 from distbuild.syncer.worker_status import WorkerView, shown_path, slots_of
@@ -43,9 +40,6 @@ MAX_CHANGES_WITH_LEASE = 2000
 PROGRESS_S = 0.2
 #: The builds in a list of them.
 MAX_BUILDS = 50
-#: The longest name of a build (characters), and the most that is kept of a command line (bytes).
-MAX_NAME = 100
-MAX_COMMAND = 8_000
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -76,6 +70,8 @@ class Service:
         self._view = WorkerView(parts.farm, parts.pushers, parts.compilers)
         self.compiles = parts.compiles
         self.membership = parts.membership
+        self.running = RunningJobs(parts.history)
+        self._received_bytes = 0  # without a lock: a display may miss some
 
     # --- for the wrapper ------------------------------------------------------------------------
 
@@ -101,8 +97,13 @@ class Service:
             recording.is_left_open = True
         return msgspec.structs.replace(orders, ended=lambda: recording.end(orders.reply))
 
-    def _recorded(self, request: messages.SubmitRequest) -> "Recording":
-        return Recording(self._parts.history, request, _submission(request))
+    def _recorded(self, request: messages.SubmitRequest) -> Recording:
+        return Recording(self.running, request, _submission(request))
+
+    @property
+    def history(self) -> History | None:
+        """The history of builds; None: nothing is recorded."""
+        return self._parts.history
 
     def builds(self) -> list[dict[str, Any]]:
         """The last builds, the latest first, without their jobs."""
@@ -271,6 +272,7 @@ class Service:
 
     def deliver(self, result: msgspec.Raw, notify: Callable[[OneShot], None] = OneShot.set) -> bool:
         """Decode and accept a worker's result; False: it was dropped. See ``Farm.deliver``."""
+        self._received_bytes += len(memoryview(result))
         try:
             return self._parts.farm.deliver(messages.decode(result, messages.ResultRequest), notify)
         except ProtocolError as error:
@@ -320,6 +322,7 @@ class Service:
                 "sent_blobs": self._parts.source.sent,
                 "sent_bytes": self._parts.source.sent_bytes,
             },
+            "received_bytes": self._received_bytes,
             "workers": self._view.workers(),
         }
 
@@ -331,67 +334,3 @@ def _submission(request: messages.SubmitRequest) -> Submission:
     return Submission(
         tuple(words[:count]), cwd, env, request.terminal, Stopwatch(), is_timed=request.timed
     )
-
-
-class Recording:
-    """A command from its arrival to its end. A context: if that is left without ``end``, the
-    wrapper went away. ``history`` None: nothing is recorded."""
-
-    def __init__(
-        self, history: History | None, request: messages.SubmitRequest, submission: Submission
-    ) -> None:
-        self.submission = submission
-        #: The command goes on after the context, until ``end``.
-        self.is_left_open = False
-        self._history = history
-        self._request = request
-        self._job = None
-        if history is not None:
-            name = shown_path(submission.env.get(probe.BUILD_NAME, ""))
-            self._job = history.begin(request.session, name[:MAX_NAME])
-
-    def __enter__(self) -> "Recording":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        stack: TracebackType | None,
-    ) -> None:
-        if kind is not None or not self.is_left_open:
-            self._end(Outcome.CANCELLED, messages.SubmitReply("local"))
-
-    def end(self, reply: messages.SubmitReply) -> None:
-        """The command has ended with this reply, or with the local compile that it orders."""
-        if reply.outcome != "done":
-            outcome = Outcome.LOCAL
-        elif reply.exit_code != 0:
-            outcome = Outcome.FAILED
-        else:
-            outcome = Outcome.HIT if reply.worker == SHOWN else Outcome.COMPILED
-        self._end(outcome, reply)
-
-    def _end(self, outcome: Outcome, reply: messages.SubmitReply) -> None:
-        job, self._job = self._job, None
-        if job is None or self._history is None:
-            return
-        watch, request = self.submission.stopwatch, self._request
-        command = b"\0".join(request.argv)
-        record = JobRecord(
-            command=command[:MAX_COMMAND],
-            cwd=request.cwd,
-            source=os.fsencode(watch.source) if watch is not None else b"",
-            outcome=outcome,
-            reason=reply.reason,
-            worker=reply.worker,
-            exit_code=reply.exit_code,
-            began=job.began,
-            took_s=max(0.0, time.time() - job.began),
-            phases=dict(watch.phases) if watch is not None else {},
-            ran_s=watch.ran_s if watch is not None else 0.0,
-            rounds=watch.rounds if watch is not None else 0,
-            cpu_s=watch.cpu_s if watch is not None else 0.0,
-            memory_bytes=watch.memory_bytes if watch is not None else 0,
-        )
-        self._history.end(job, record)

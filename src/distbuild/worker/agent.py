@@ -219,6 +219,7 @@ class Agent:
         if off_s and not self._is_off:
             _log.warning("this clock is %+.0f s off that of %s", off_s, self._syncer.url)
         self._is_off = bool(off_s)
+        self._shop.tally.clock_off_s = round(off_s, 1)
         return Clock(off_s)
 
     def _work(self, run: Run) -> None:

@@ -4,8 +4,12 @@ GET /status and /metrics need no token; POST /api/v1/mirror/changes, /api/v1/mir
 /api/v1/mirror/blobs and /api/v1/clean need the dev role's token. Runs no compiler.
 """
 
+import contextlib
+import os
+import re
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import flask
@@ -116,6 +120,17 @@ def _line(text: str, code: int) -> flask.Response:
     return flask.Response(line, status=code, mimetype="text/plain")
 
 
+def machine_load() -> dict[str, float]:
+    """This machine's load average of a minute, and its free memory (bytes), as far as known."""
+    known: dict[str, float] = {}
+    with contextlib.suppress(OSError, AttributeError):  # Windows has neither
+        known["load"] = round(os.getloadavg()[0], 2)
+        memory = Path("/proc/meminfo").read_text(encoding="ascii")
+        if found := re.search(r"^MemAvailable: *(\d+) kB", memory, re.MULTILINE):
+            known["free_memory_bytes"] = 1024 * int(found[1])
+    return known
+
+
 class Confined(msgspec.Struct, frozen=True):
     """How compilers are confined: ``mode`` is namespace or plain, ``why`` the reason in text."""
 
@@ -149,4 +164,6 @@ class WorkerStatus:
             "store": msgspec.structs.asdict(shop.store.status()),
             "toolchains": [to_plain(toolchain) for toolchain in shop.compilers.advertised()],
             "performance": shop.tally.performance(),
+            "clock_off_s": shop.tally.clock_off_s,
+            **machine_load(),
         }

@@ -133,6 +133,8 @@ class Tally:
         self._samples: deque[tuple[float, int]] = deque(maxlen=MAX_SAMPLES)
         self._running = 0
         self._ended = {"done": 0, "failed": 0, "cancelled": 0}
+        #: How far this clock is ahead of the dev box's (seconds); for display.
+        self.clock_off_s = 0.0
 
     def started(self) -> None:
         self._change(+1)

@@ -42,6 +42,9 @@ SUBCOMMANDS: Final = (
     Subcommand("trace", "[N]", "a build's timeline, for Perfetto or speedscope"),
     Subcommand("top", "", "the present build and workers, until Ctrl-C"),
     Subcommand(
+        "dashboard", "[--open]", "a link that shows builds and workers in a browser", ("--open",)
+    ),
+    Subcommand(
         "completion",
         "bash|zsh|fish",
         "a script that completes these words in a shell",

@@ -1,5 +1,5 @@
-"""The subcommands status, install (fill the workers), clean (empty them), cache and explain, and
-which function has each of the others."""
+"""The subcommands status, install (fill the workers), clean (empty them), cache, explain and
+dashboard, and which function has each of the others."""
 
 import os
 import sys
@@ -35,6 +35,7 @@ def by_name(word: str) -> Callable[[Sequence[str]], int]:
         "builds": builds.run,
         "trace": builds.trace,
         "top": builds.top,
+        "dashboard": dashboard,
         "completion": completion,
     }[word]
 
@@ -130,6 +131,22 @@ def explain(words: Sequence[str]) -> int:
     meaning = describe.meaning(reply.reason)
     print(f"local: {reply.reason}{detail}" + (f"\n  {meaning}" if meaning else ""))
     return LOCAL
+
+
+def dashboard(words: Sequence[str]) -> int:
+    """``dashboard [--open]``: prints a link that opens the dashboard in a browser, or opens it."""
+    if list(words) not in ([], ["--open"]):
+        return _usage("dashboard [--open]")
+    link = str(_object(connect().dashboard()).get("link", ""))
+    if not words:
+        print(link)
+        return 0
+    import webbrowser
+
+    if webbrowser.open(link):
+        return 0
+    print(f"no browser was found; open this link yourself, within two minutes:\n{link}")
+    return 1
 
 
 def _object(body: bytes) -> dict[str, Any]:

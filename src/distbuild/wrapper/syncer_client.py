@@ -151,6 +151,10 @@ class SyncerConnection:
         path = "/api/v1/builds" if number is None else f"/api/v1/builds/{number}"
         return bytes(self._send("POST", path, None, stream=False).content)
 
+    def dashboard(self) -> bytes:
+        """JSON with a new link to the dashboard."""
+        return bytes(self._send("POST", "/api/v1/dashboard", None, silence_s=ANSWER_S).content)
+
     def _post(
         self, path: str, message: messages.Message, *, stream: bool, silence_s: float = SLOW_S
     ) -> requests.Response:

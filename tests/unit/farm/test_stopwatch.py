@@ -40,7 +40,7 @@ def spend(stopwatch: Stopwatch, clock: Clock, phases: dict[str, float], ran_us: 
     for phase, milliseconds in phases.items():
         clock.now += milliseconds / 1000
         if phase == QUEUED:
-            stopwatch.leased()
+            stopwatch.leased("w")
         elif phase == REMOTE:
             stopwatch.answered(ran_us)
         else:
@@ -71,7 +71,7 @@ def test_a_lease_after_a_lost_one_is_no_queueing(clock: Clock) -> None:
     stopwatch = Stopwatch(clock)
     spend(stopwatch, clock, {PREPARED: 1.0, QUEUED: 1.0})
     clock.now += 0.015
-    stopwatch.leased()
+    stopwatch.leased("w")
     clock.now += 0.001
     stopwatch.answered(0)
     assert stopwatch.text() == "prepared 1.0, queued 1.0, on the worker 16.0"

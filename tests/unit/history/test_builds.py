@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distbuild.history.builds import PAUSE_S, Key, OpenBuilds
+from distbuild.history.builds import MAX_MESSAGES, PAUSE_S, Key, OpenBuilds, messages_of
 
 
 def is_open(builds: OpenBuilds, number: int, now: float) -> bool:
@@ -63,3 +63,18 @@ def test_numbers_ascend_and_no_build_has_a_longer_pause(
         now += took
         builds.end(key, number, now)
         last[number] = now
+
+
+def test_messages_are_kept_without_excerpts_of_sources() -> None:
+    gcc = b"""In file included from a.c:1:
+a.h:2:1: error: unknown type name 'secret'
+    2 | secret x; // error: none
+      | ^~~~~~
+a.c:3:5: note: here
+"""
+    clang = b"a.c:1:1: fatal error: 'x.h' file not found\n#include <x.h>\n         ^\n1 error.\n"
+    assembler = b"a.s: Assembler messages:\na.s:1: Error: no such instruction: `foo'\n"
+    assert messages_of(gcc).splitlines() == [gcc.splitlines()[n] for n in (0, 1, 4)]
+    assert messages_of(clang) == clang.splitlines()[0]
+    assert messages_of(assembler) == assembler.splitlines()[1]
+    assert len(messages_of(gcc * 1000)) == MAX_MESSAGES

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from distbuild.history.builds import PAUSE_S, JobRecord, Outcome
@@ -190,3 +191,50 @@ def test_an_error_of_the_file_fails_no_job(
         add(history, clock)
         assert history.builds(10) == []
     assert [r.getMessage() for r in caplog.records if "not recorded" in r.getMessage()] != []
+
+
+def test_jobs_are_read_from_a_job_on(opened: Open, clock: Clock) -> None:
+    history = opened()
+    add(history, clock, source=b"/a.c")
+    add(history, clock, name="other", source=b"/o.c")
+    first = history.jobs_after(1, 0)
+    assert [job["source"] for job in first] == ["/a.c"]
+    assert "command" not in first[0]
+    add(history, clock, source=b"/b.c", detail="why", inputs=7, missed="new", messages=b"no")
+    [second] = history.jobs_after(1, first[-1]["row"])
+    assert second["source"] == "/b.c"
+    assert history.jobs_after(1, second["row"]) == []
+    job = history.job(second["row"])
+    assert job is not None
+    assert (job["command"], job["detail"], job["inputs"]) == ("gcc -c 'a b.c'", "why", 7)
+    assert (job["missed"], job["messages"]) == ("new", "no")
+    assert history.job(10**6) is None
+
+
+def test_an_earlier_build_suggests_how_many_commands_come(opened: Open, clock: Clock) -> None:
+    history = opened()
+    for source in (b"/a.c", b"/b.c", b"/c.c"):
+        add(history, clock, source=source)
+    clock.now += PAUSE_S + 3
+    add(history, clock, source=b"")
+    add(history, clock, source=b"/b.c")
+    clock.now += PAUSE_S + 3
+    add(history, clock, source=b"/new.c")
+    assert [build["number"] for build in history.builds(3)] == [3, 2, 1]
+    assert [history.commands_before(number) for number in (1, 2, 3)] == [0, 3, 0]
+
+
+def test_each_begin_and_end_is_reported(opened: Open, clock: Clock) -> None:
+    history, seen = opened(), []
+    history.on_change = lambda: seen.append(1)
+    job = history.begin(1, "")
+    assert len(seen) == 1
+    history.end(job, record(clock))
+    assert len(seen) == 2
+
+
+def test_a_record_of_an_earlier_version_is_read(opened: Open, clock: Clock) -> None:
+    encoded = msgspec.msgpack.decode(msgspec.msgpack.encode(record(clock)))
+    for added in ("detail", "inputs", "missed", "messages"):
+        del encoded[added]
+    assert msgspec.convert(encoded, JobRecord) == record(clock)

@@ -1,5 +1,6 @@
 """The loop with real connections: whole requests, waiting ones, strangers, clients that vanish."""
 
+import contextlib
 import os
 import socket
 import ssl
@@ -54,7 +55,9 @@ class Served:
             patience_s=patience_s,
         )
         self.server = Server(
-            Site(self.app, {"/later": self.handle}, lambda: None), self.front, "test"
+            Site(self.app, {"/later": self.handle}, lambda: None, {"/stream": self.handle}),
+            self.front,
+            "test",
         )
         self.server.start()
 
@@ -186,13 +189,75 @@ def test_a_handler_is_asked_without_the_app(served: Served) -> None:
     served.gate.set()
     expected = b"HTTP/1.1 200 OK\r\nDist-Build: done\r\nContent-Length: 4\r\nConnection: close"
     assert served.ask(LATER) == expected + b"\r\n\r\nbody"
-    assert served.calls == [Call("me", b"12345", is_same_user=True)]
+    headers = {"host": "x", "authorization": "me"}
+    assert served.calls == [Call("me", b"12345", is_same_user=True, headers=headers)]
     assert served.seen == []
 
 
 def test_only_a_post_is_for_a_handler(served: Served) -> None:
     assert served.ask(b"GET /later HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"abcd")
     assert served.calls == []
+
+
+STREAM = b"GET /stream HTTP/1.1\r\nHost: x\r\nAuthorization: me\r\n\r\n"
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_a_stream_is_sent_in_parts_and_ends_with_the_connection(
+    served: Served, tls: ServedTls, over_tls: bool
+) -> None:
+    server: Served = tls if over_tls else served
+
+    def streaming() -> Later:
+        yield Response({}, b"first", is_stream=True)
+        yield server.gate
+        yield b" second"
+        yield b" third"
+
+    server.later = streaming
+    with server.connect() as connection:
+        connection.sendall(STREAM)
+        head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nfirst"
+        assert read_until(connection, b"first") == head
+        server.gate.set()
+        assert read_all(connection) == b" second third"
+    assert eventually(lambda: server.leftover() == 0)
+
+
+def test_a_client_that_leaves_ends_its_stream(served: Served) -> None:
+    def streaming() -> Later:
+        try:
+            yield Response({}, b"first", is_stream=True)
+            yield served.gate
+        finally:
+            served.closed.release()
+
+    served.later = streaming
+    with served.connect() as connection:
+        connection.sendall(STREAM)
+        read_until(connection, b"first")
+    assert served.closed.acquire(timeout=60)
+
+
+def test_a_client_that_takes_nothing_of_a_stream_holds_no_thread(served: Served) -> None:
+    def streaming() -> Later:
+        yield Response({}, b"first", is_stream=True)
+        while not served.gate.is_set():
+            yield bytes(100_000)
+        served.closed.release()
+
+    served.later = streaming
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(served.connect()) for _ in range(THREADS + 1)]
+        for connection in slow:
+            connection.sendall(STREAM)
+            read_until(connection, b"first")
+        assert served.ask().endswith(b"abcd")
+        served.gate.set()
+        for connection in slow:
+            assert read_all(connection)
+    for _ in slow:
+        assert served.closed.acquire(timeout=60)
 
 
 def test_a_request_may_come_in_pieces(served: Served) -> None:

@@ -141,7 +141,7 @@ def test_a_mistyped_subcommand_is_said(tmp_path: Path, word: str, meant: str) ->
     assert done.stderr == (
         f"dist_build: {word}: no such program or subcommand; did you mean {meant}?"
         " Subcommands: setup, workers, status, install, clean, doctor, explain, cache, builds,"
-        " trace, top, completion, version, help\n"
+        " trace, top, dashboard, completion, version, help\n"
     )
 
 
