@@ -9,6 +9,8 @@ import enum
 import itertools
 import math
 import re
+import shlex
+from typing import Any
 
 import msgspec
 
@@ -60,6 +62,44 @@ class JobRecord(msgspec.Struct, frozen=True):
     missed: str = ""
     #: The compiler's messages, if it failed; without the excerpts of sources.
     messages: bytes = b""
+
+
+def _text(data: bytes) -> str:
+    """For JSON: bytes that are not UTF-8 become replacement characters."""
+    return data.decode("utf-8", "replace")
+
+
+def shown_brief(job: JobRecord) -> dict[str, Any]:
+    """What a timeline needs of a job."""
+    return {
+        "source": _text(job.source),
+        "outcome": job.outcome,
+        "reason": job.reason,
+        "worker": job.worker,
+        "exit_code": job.exit_code,
+        "began": job.began,
+        "took_s": round(job.took_s, 4),
+        "phases": {phase: round(seconds, 4) for phase, seconds in job.phases.items()},
+        "ran_s": round(job.ran_s, 4),
+        "rounds": job.rounds,
+        "cpu_s": round(job.cpu_s, 4),
+        "memory_bytes": job.memory_bytes,
+    }
+
+
+def shown_job(job: JobRecord, before_s: float | None) -> dict[str, Any]:
+    """A job for JSON. ``before_s``: what its source usually took."""
+    return {
+        **shown_brief(job),
+        "command": shlex.join(_text(job.command).split("\0")),
+        "cwd": _text(job.cwd),
+        "detail": job.detail,
+        "inputs": job.inputs,
+        "missed": job.missed,
+        "messages": _text(job.messages),
+        # What the same source usually took in earlier builds; only of the slowest.
+        **({"usual_s": round(before_s, 4)} if before_s else {}),
+    }
 
 
 class Histogram:

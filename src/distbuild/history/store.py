@@ -6,7 +6,6 @@ them, and an error here fails none. Thread-safe.
 
 import contextlib
 import logging
-import shlex
 import sqlite3
 import statistics
 import threading
@@ -18,7 +17,14 @@ from typing import Any
 
 import msgspec
 
-from distbuild.history.builds import Histogram, JobRecord, Key, OpenBuilds
+from distbuild.history.builds import (
+    Histogram,
+    JobRecord,
+    Key,
+    OpenBuilds,
+    shown_brief,
+    shown_job,
+)
 from distbuild.system.database import open_database, replace_database
 
 log = logging.getLogger(__name__)
@@ -164,7 +170,7 @@ class History:
                 slowest = sorted(records, key=lambda job: -job.ran_s)[:SLOWEST]
                 before = {job.source: self._usual(job.source, row[0]) for job in slowest}
                 records.sort(key=lambda job: job.began)
-                jobs = [_shown_job(record, before.get(record.source)) for record in records]
+                jobs = [shown_job(record, before.get(record.source)) for record in records]
                 shown = {**self._shown(row), "jobs_of_it": jobs}
         return shown
 
@@ -186,7 +192,7 @@ class History:
                 (number, row),
             )
             found = [(each, _decode_record(record)) for each, record in rows]
-        return [{"row": each, **_shown_brief(record)} for each, record in found]
+        return [{"row": each, **shown_brief(record)} for each, record in found]
 
     def job(self, row: int) -> dict[str, Any] | None:
         """One job by the number that ``jobs_after`` gives, with what its source usually took; None:
@@ -196,7 +202,7 @@ class History:
             found = db.execute("SELECT build, record FROM jobs WHERE rowid = ?", (row,)).fetchone()
             if found is not None:
                 record = _decode_record(found[1])
-                shown = _shown_job(record, self._usual(record.source, found[0]))
+                shown = shown_job(record, self._usual(record.source, found[0]))
         return shown
 
     def commands_before(self, number: int) -> int:
@@ -365,40 +371,3 @@ class History:
             for name in ("page_size", "page_count", "freelist_count")
         )
         return page * (pages - free)
-
-
-def _text(data: bytes) -> str:
-    """For JSON: bytes that are not UTF-8 become replacement characters."""
-    return data.decode("utf-8", "replace")
-
-
-def _shown_brief(job: JobRecord) -> dict[str, Any]:
-    """What a timeline needs of a job."""
-    return {
-        "source": _text(job.source),
-        "outcome": job.outcome,
-        "reason": job.reason,
-        "worker": job.worker,
-        "exit_code": job.exit_code,
-        "began": job.began,
-        "took_s": round(job.took_s, 4),
-        "phases": {phase: round(seconds, 4) for phase, seconds in job.phases.items()},
-        "ran_s": round(job.ran_s, 4),
-        "rounds": job.rounds,
-        "cpu_s": round(job.cpu_s, 4),
-        "memory_bytes": job.memory_bytes,
-    }
-
-
-def _shown_job(job: JobRecord, before_s: float | None) -> dict[str, Any]:
-    return {
-        **_shown_brief(job),
-        "command": shlex.join(_text(job.command).split("\0")),
-        "cwd": _text(job.cwd),
-        "detail": job.detail,
-        "inputs": job.inputs,
-        "missed": job.missed,
-        "messages": _text(job.messages),
-        # What the same source usually took in earlier builds; only of the slowest.
-        **({"usual_s": round(before_s, 4)} if before_s else {}),
-    }

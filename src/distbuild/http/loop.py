@@ -276,11 +276,9 @@ class Server:
             self._app_pool.take(connection, request)
             return False
         connection.become(HANDLING)
-        same_user = connection.transport.is_same_user()
-        shown, headers = request.headers.get("authorization"), request.headers
-        connection.later = handler(
-            Call(shown, request.body, same_user, peer=connection.peer, headers=headers)
-        )
+        headers, same_user = request.headers, connection.transport.is_same_user()
+        given = (headers.get("authorization"), request.body, same_user)
+        connection.later = handler(Call(*given, peer=connection.peer, headers=headers))
         return True
 
     def _knows(self, connection: Connection, request: Request) -> bool:

@@ -81,6 +81,13 @@ def make_app(
     _add_membership_routes(app, gate, service)
     for path, handler in handlers.items():
         _add_handler(app, gate, path, handler)
+    _add_open_routes(app, service)
+    _translate_errors(app)
+    return app
+
+
+def _add_open_routes(app: Flask, service: Service) -> None:
+    """Those that need no token."""
 
     @app.get("/status")
     def status() -> Response:
@@ -93,6 +100,8 @@ def make_app(
 
         return Response(syncer_metrics(*service.measured()), content_type=CONTENT_TYPE)
 
+
+def _translate_errors(app: Flask) -> None:
     @app.errorhandler(ProtocolError)
     def malformed(error: ProtocolError) -> tuple[str, int]:
         return f"{error}\n", 400
@@ -112,8 +121,6 @@ def make_app(
     @app.errorhandler(HTTPException)
     def failed(error: HTTPException) -> tuple[str, int]:
         return f"{error.description}\n", error.code or 500
-
-    return app
 
 
 def _add_handler(app: Flask, gate: Gate, path: str, handler: Handler) -> None:

@@ -41,9 +41,7 @@ SUBCOMMANDS: Final = (
     ),
     Subcommand("trace", "[N]", "a build's timeline, for Perfetto or speedscope"),
     Subcommand("top", "", "the present build and workers, until Ctrl-C"),
-    Subcommand(
-        "dashboard", "[--open]", "a link that shows builds and workers in a browser", ("--open",)
-    ),
+    Subcommand("dashboard", "[--open]", "a link to see builds in a browser", ("--open",)),
     Subcommand(
         "completion",
         "bash|zsh|fish",
