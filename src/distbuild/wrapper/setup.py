@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,6 +60,7 @@ class _Made(msgspec.Struct):
     #: The configuration as it was written; one that the user has edited stays.
     config: str = ""
     unit: str = ""
+    autostart: bool = False
 
 
 def run(words: Sequence[str]) -> int:
@@ -71,6 +73,9 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, default=DEFAULT_SYNCER_PORT, help="of the syncer")
     parser.add_argument(
         "--new-certificates", action="store_true", help="replace them; all workers join again"
+    )
+    parser.add_argument(
+        "--autostart", action="store_true", help="have a compile start the syncer if none runs"
     )
     parser.add_argument("--no-service", action="store_true", help="make no service of the syncer")
     try:
@@ -95,10 +100,16 @@ def _set_up(home: Home, options: argparse.Namespace) -> None:
         _record(home, made)
         _make_certificates(home, made, is_renewal=options.new_certificates)
         _make_configuration(home, made, options.port)
+        if options.autostart and not home.autostart.exists():
+            made.autostart = True
+            _record(home, made)
+            replace_private(home.autostart, msgspec.json.encode(_syncer_command(home)))
         is_service = not options.no_service and _make_service(home, made)
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}") from error
-    if not is_service:
+    if made.autostart:
+        print("a compile starts the syncer if none runs")
+    elif not is_service:
         print(f"start the syncer, and leave it running:  {shlex.join(_syncer_command(home))}")
     directory = _own_directory()
     found = shutil.which("dist_build.exe")
@@ -196,6 +207,40 @@ def _syncer_command(home: Home) -> list[str]:
     return [*_programs()[0], "--home", str(home.path)]
 
 
+#: A syncer that was started is awaited for this time; none is started again before (seconds).
+STARTING_S = 5.0
+RETRY_S = 60.0
+
+
+def start_syncer(home: Home) -> bool:
+    """Start the syncer by the command in ``autostart.json``; whether one is being started, by this
+    process or another. After a failure none is started for ``RETRY_S``."""
+    mark = home.state / "autostart"
+    try:
+        age_s = time.time() - mark.stat().st_mtime if mark.exists() else RETRY_S
+        if 0 <= age_s < RETRY_S:
+            return age_s < STARTING_S
+        command = msgspec.json.decode(home.autostart.read_bytes(), type=list[str])
+        home.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The lock is inherited: it is held as long as that syncer runs.
+        with hold(home.state / "autostart.lock") as lock, open(mark, "wb") as output:
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env={n: v for n, v in os.environ.items() if not n.startswith("DIST_BUILD_")},
+                pass_fds=[lock.fileno()],
+                start_new_session=True,
+            )
+    except BlockingIOError:  # started before: just now, or it runs and does not serve
+        return time.time() - mark.stat().st_mtime < STARTING_S if mark.exists() else False
+    except (OSError, ValueError, IndexError):
+        return False
+    return True
+
+
 def _invite(home: Home, address: str | None) -> None:
     """Print the line by which a build machine joins. Raises ConfigError."""
     from cryptography import x509
@@ -264,6 +309,8 @@ def _undo(home: Home) -> int:
             doomed.append(home.config_path)
         else:
             print(f"kept: {home.config_path}: it was edited since")
+    if made.autostart:
+        doomed.append(home.autostart)
     if made.certs:
         doomed.append(home.certs)
     if made.home:
