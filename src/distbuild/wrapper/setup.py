@@ -25,7 +25,7 @@ from distbuild.config import (
     load_config,
     syncer_port,
 )
-from distbuild.credentials import load_credentials
+from distbuild.credentials import ROLE_NAMES, Role, load_credentials
 from distbuild.joining import VALID_S, Codes, replace_private
 from distbuild.protocol.errors import ConfigError
 from distbuild.protocol.names import HOME_MARKER
@@ -127,12 +127,22 @@ def _make_certificates(home: Home, made: _Made, *, is_renewal: bool) -> None:
     names = set(os.listdir(home.certs)) if home.certs.exists() else set()
     if names - {HOME_MARKER} and not is_renewal:
         raise ConfigError(f"{home.certs} has other certificates; move them away, or copy certs/dev")
-    # The workers get theirs when they join: no token that several of them would share is made.
-    make_installation(home.certs, ["dev"])
+    # Workers get theirs when they join: a token that several share is only made in place of one.
+    roles: list[Role] = ["dev", "worker"] if _is_shared(home.certs / "worker") else ["dev"]
+    make_installation(home.certs, roles)
     made.certs |= not names - {HOME_MARKER}
     _record(home, made)
     home.prepare()  # marks the new directory
     print(f"made: {home.certs}")
+
+
+def _is_shared(place: Path) -> bool:
+    """Whether this is a worker's part for all workers, made by gen_self_signed_certs.sh."""
+    from distbuild.certificates import names_in
+
+    with contextlib.suppress(OSError, ValueError):
+        return names_in((place / "cert.pem").read_bytes()) == [ROLE_NAMES["worker"]]
+    return False
 
 
 def _make_configuration(home: Home, made: _Made, port: int) -> None:
@@ -198,8 +208,11 @@ def _programs() -> tuple[list[str], list[str]]:
         source = Path(sys.executable).resolve().parents[1]
     else:
         source = Path(__file__).resolve().parents[2]
-    own = Path(os.environ.get("VIRTUAL_ENV") or source.parent / ".venv") / "bin" / "python"
-    python = str(own) if getattr(sys, "frozen", False) else sys.executable
+    python = sys.executable
+    if getattr(sys, "frozen", False):
+        own = source.parent / ".venv"
+        place = own if own.exists() else Path(os.environ.get("VIRTUAL_ENV") or own)
+        python = str(place / "bin" / "python")
     return [python, str(source / "syncer.py")], [".venv/bin/python", "src/daemon.py"]
 
 
