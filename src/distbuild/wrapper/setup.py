@@ -20,6 +20,7 @@ import msgspec
 
 from distbuild.config import (
     DEFAULT_SYNCER_PORT,
+    MAX_PORT,
     Home,
     find_home,
     load_config,
@@ -80,6 +81,8 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--no-service", action="store_true", help="make no service of the syncer")
     try:
         options = parser.parse_args(words)
+        if not 0 < options.port <= MAX_PORT:
+            parser.error(f"--port: expected a number between 1 and {MAX_PORT}")
     except SystemExit as end:
         return USAGE if end.code else 0
     home = find_home(options.home)
