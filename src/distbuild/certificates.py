@@ -141,6 +141,16 @@ def is_issued(certificate: bytes, ca: bytes, dns_name: str) -> bool:
     return list(names) == [x509.DNSName(dns_name)]
 
 
+def names_in(certificate: bytes) -> list[str]:
+    """The DNS names in a certificate (PEM). Raises ValueError."""
+    found = x509.load_pem_x509_certificate(certificate)
+    try:
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return names.get_values_for_type(x509.DNSName)
+
+
 def make_installation(out: Path, roles: Collection[Role]) -> None:
     """Make a CA and these roles' certificates and tokens in ``out``, in place of what is there.
 

@@ -113,6 +113,11 @@ class Home(msgspec.Struct, frozen=True):
         return self.certs / "joined_workers.json"
 
     @property
+    def autostart(self) -> Path:
+        """The command by which a wrapper starts the syncer, a JSON list; missing: it does not."""
+        return self.path / "autostart.json"
+
+    @property
     def sandbox(self) -> Path:
         """A worker's trees, one per client."""
         return self.path / "sandbox"

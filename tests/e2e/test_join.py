@@ -1,14 +1,16 @@
 """A dev box set up by command, and workers that join it: they compile until they are removed."""
 
+import contextlib
 import json
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.support.cluster import free_ports, run_here, wait_until
+from tests.support.cluster import STOP_S, free_ports, run_here, wait_until
 from tests.support.joining import JoinedFarm, code_in
 from tests.support.tools import need
 
@@ -169,3 +171,52 @@ def test_undo_restores_a_machine_without_a_home(tmp_path: Path) -> None:
     farm = JoinedFarm(tmp_path)
     assert farm.client("setup", "--undo").exit_code == 0
     assert os.listdir(tmp_path) == []
+
+
+def syncers(farm: JoinedFarm) -> list[psutil.Process]:
+    """The processes that serve this dev box."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if str(farm.syncer.home) in words and any(w.endswith("syncer.py") for w in words):
+                found.append(process)
+    return found
+
+
+def end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        process.terminate()
+    _, left = psutil.wait_procs(processes, STOP_S)
+    for process in left:
+        process.kill()
+
+
+def test_compiles_start_one_syncer_if_setup_was_asked_for_that(tmp_path: Path) -> None:
+    need("gcc")
+    farm = JoinedFarm(tmp_path, None, "--autostart")
+    assert "a compile starts the syncer if none runs" in farm.said
+    try:
+        (tmp_path / "a.c").write_text("int a;\n")
+        running = [farm.popen(["gcc", "-c", "a.c", "-o", f"{n}.o"], tmp_path) for n in range(4)]
+        ended = [process.communicate() for process in running]
+        assert [process.returncode for process in running] == [0] * 4
+        # Each was submitted; without a worker they ran here.
+        assert not any(b"no syncer" in stderr for _, stderr in ended)
+        assert len(syncers(farm)) == 1
+        assert sum(farm.jobs()["local"].values()) == 4
+    finally:
+        end(syncers(farm))
+    assert farm.client("setup", "--undo").exit_code == 0
+    assert not farm.syncer.home.exists()
+
+
+def test_a_syncer_that_cannot_start_is_not_started_for_each_compile(tmp_path: Path) -> None:
+    need("gcc")
+    farm = JoinedFarm(tmp_path, None, "--autostart")
+    command = json.dumps(["sh", "-c", f"echo x >> {tmp_path}/started"])
+    (farm.syncer.home / "autostart.json").write_text(command)
+    (tmp_path / "a.c").write_text("int a;\n")
+    for _ in range(3):
+        assert farm.run(["gcc", "-c", "a.c"], tmp_path).exit_code == 0
+    assert (tmp_path / "started").read_text() == "x\n"

@@ -26,9 +26,10 @@ class JoinedFarm(Cluster):
     """A dev box made by ``setup``; its workers join by the line that ``setup`` prints.
 
     ``programs``: the directory of an installed package's; None: those of the sources.
+    ``options``: further ones of ``setup``.
     """
 
-    def __init__(self, root: Path, programs: Path | None = None) -> None:
+    def __init__(self, root: Path, programs: Path | None = None, *options: str) -> None:
         # Not the inherited construction: no certificate and no configuration is made by a test.
         (port,) = free_ports(1)
         self.root = root
@@ -38,7 +39,9 @@ class JoinedFarm(Cluster):
         self.syncer = Process("syncer", root / "syncer", port, "syncer.py")
         if programs is not None:
             self.syncer.program = programs / "dist_build-syncer"
-        done = self.client("setup", "--no-service", "--port", str(port), "--address", "127.0.0.1")
+        done = self.client(
+            "setup", "--no-service", "--port", str(port), "--address", "127.0.0.1", *options
+        )
         assert done.exit_code == 0, done.stderr.decode()
         self.said = done.stdout.decode()
 

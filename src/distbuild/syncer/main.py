@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import IO
 
 from distbuild import __version__
@@ -77,20 +77,20 @@ def run(home: Home, *, verbose: bool) -> None:
     def start(stop: threading.Event) -> tuple[Service, Callable[[], None]]:
         syncer = SyncerProcess(home, config, credentials, client_id)
         syncer.start(stop)
-        announce(_first_words(home, config))
+        announce(_first_words(home, config, syncer.worker_names))
         return syncer.service, syncer.stop
 
     serve_syncer(start, home, config, credentials)
     lock.close()
 
 
-def _first_words(home: Home, config: Config) -> str:
+def _first_words(home: Home, config: Config, workers: Sequence[str]) -> str:
     """The line that announces the running syncer and the user's next step."""
     where = f"syncer: {listening_url(config, syncer_port(config))}, home {home.path}"
-    if not (config.hosts or home.joined_workers.exists()):
+    if not workers:
         return f"{where}, workers: none; dist_build.exe setup --invite prints how to add one"
     return (
-        f"{where}, workers: {', '.join(config.hosts)}; put dist_build.exe before the compiler"
+        f"{where}, workers: {', '.join(workers)}; put dist_build.exe before the compiler"
         ' (make -j8 CC="dist_build.exe gcc"); dist_build.exe doctor checks the set-up'
     )
 
@@ -122,10 +122,11 @@ class SyncerProcess:
         source = BlobSource(self._mirroring.manifest)
         scanner.hashed = source.hashed
         joined = JoinedWorkers(home.joined_workers, credentials)
-        is_expected = bool(config.hosts) or any(joined)
-        if is_expected:
+        #: Of the configured workers and of those that have joined.
+        self.worker_names = [*config.hosts, *(worker.name for worker in joined)]
+        if self.worker_names:
             scanner.found = source.ahead.found
-        self._farm = Farm(expected=is_expected, job_timeout_s=config.job_timeout_s)
+        self._farm = Farm(expected=bool(self.worker_names), job_timeout_s=config.job_timeout_s)
         self._pushers: Iterable[Pusher] = ()
         compilers = Compilers(Identifier(DigestCache(home.state / "compilers.msgpack")))
         preparer = Preparer(compilers, self._mirroring)

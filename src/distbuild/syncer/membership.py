@@ -157,55 +157,69 @@ def _is_sound(worker: JoinedWorker) -> bool:
 
 
 class Pushers:
-    """The pushers of the configured workers and of those that have joined and can be reached."""
+    """The pushers of the configured workers and of those that have joined and can be reached.
+
+    ``now`` is a monotonic clock in seconds.
+    """
 
     def __init__(
-        self, configured: Sequence[Pusher], make: Callable[[WorkerClient], Pusher]
+        self,
+        configured: Sequence[Pusher],
+        make: Callable[[WorkerClient], Pusher],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make = make
+        self._now = now
         self._lock = threading.Lock()
         self._all = tuple(configured)
-        # Of the workers that have joined, by identity, with the time of the last move (monotonic).
-        self._joined: dict[str, tuple[Pusher, float]] = {}
+        # Of the workers that have joined, by identity; and the time (monotonic) of the last change.
+        self._joined: dict[str, Pusher] = {}
+        self._changed: dict[str, float] = {}
 
     def __iter__(self) -> Iterator[Pusher]:
         return iter(self._all)
 
     def reach(
-        self, identity: str, address: tuple[str, int], client: Callable[[], WorkerClient]
+        self, identity: str, address: tuple[str, int] | None, client: Callable[[], WorkerClient]
     ) -> None:
-        """Push to a worker that has joined, at this address. ``client`` makes one at the first
-        time. Cheap if nothing has changed."""
+        """Push to a worker that has joined, at this address; None: it cannot be reached.
+
+        ``client`` makes one for the first time. Cheap if nothing has changed, and limited to one
+        change in ``MOVE_S``, since each may start a thread.
+        """
         known = self._joined.get(identity)
-        if known is not None and known[0].address == address:
+        if (None if known is None else known.address) == address:
             return
         with self._lock:
+            now = self._now()
+            if now - self._changed.get(identity, -MOVE_S) < MOVE_S:
+                return
+            self._changed[identity] = now
             known = self._joined.get(identity)
-            now = time.monotonic()
-            if known is None:
-                pusher = self._make(client())
+            if address is None:
+                self._give_up(identity)
+            elif known is not None:
+                known.move(address)
+            else:
+                pusher = self._joined[identity] = self._make(client())
                 self._all = (*self._all, pusher)
                 pusher.start()
-            elif now - known[1] < MOVE_S:
-                return
-            else:
-                pusher = known[0]
-                pusher.move(address)
-            self._joined[identity] = (pusher, now)
 
     def drop(self, identity: str) -> None:
         """Push to this worker no more."""
         with self._lock:
-            known = self._joined.pop(identity, None)
-            if known is not None:
-                self._all = tuple(p for p in self._all if p is not known[0])
-        if known is not None:
-            known[0].give_up()
+            self._changed.pop(identity, None)
+            self._give_up(identity)
+
+    def _give_up(self, identity: str) -> None:
+        pusher = self._joined.pop(identity, None)
+        if pusher is not None:
+            self._all = tuple(each for each in self._all if each is not pusher)
+            pusher.give_up()
 
     def of(self, identity: str) -> Pusher | None:
         """The pusher of a worker that has joined; None: it cannot be reached."""
-        known = self._joined.get(identity)
-        return None if known is None else known[0]
+        return self._joined.get(identity)
 
 
 class Membership:
@@ -271,14 +285,16 @@ class Membership:
         worker = self._joined.get(identity)
         if worker is None:
             return request
-        if request.port and peer:
-            address = (peer, request.port)
-            self._pushers.reach(identity, address, lambda: self._client(worker, address))
-        elif self._pushers.of(identity) is not None:
-            self._pushers.drop(identity)
+        address = (peer, request.port) if request.port and peer else None
+        self._pushers.reach(identity, address, lambda: self._client(worker, address))
+        pusher = self._pushers.of(identity)
+        if pusher is not None and not pusher.up:
+            pusher.worker = request.worker  # so that both are shown as one worker
+        if self._joined.get(identity) is None:
+            self._pushers.drop(identity)  # it was removed meanwhile
         return msgspec.structs.replace(request, label=worker.name)
 
-    def _client(self, worker: JoinedWorker, address: tuple[str, int]) -> WorkerClient:
+    def _client(self, worker: JoinedWorker, address: tuple[str, int] | None) -> WorkerClient:
         token = push_token(self._credentials.token, worker.identity)
         credentials = dataclasses.replace(self._credentials, token=token)
         return WorkerClient(credentials, worker.name, worker.identity, address)

@@ -104,6 +104,8 @@ def _serve(start: Start, config: Config, credentials: Credentials) -> None:
         return credentials.verify_token(headers.get("authorization"), "dev")
 
     if not run.is_supported():
+        if config.port == 0:
+            raise ConfigError('"port": 0 is not supported on this system')
         where = (config.bind, config.port, credentials.cert, credentials.key)
         threaded.serve(make_site, threaded.Port(*where, admits=admits, max_body=MAX_BODY_BYTES))
         return

@@ -26,12 +26,13 @@ from distbuild.protocol.errors import (
     InfrastructureError,
     ProtocolError,
 )
-from distbuild.protocol.messages import SubmitReply
+from distbuild.protocol.messages import SubmitReply, SubmitRequest
 from distbuild.protocol.names import one_line
 from distbuild.wrapper import commands
 from distbuild.wrapper.local import ADVICE, is_first, run_locally, take_turn
 from distbuild.wrapper.syncer_client import (
     USAGE,
+    NoSyncer,
     connect,
     find_terminal,
     request_of,
@@ -42,6 +43,8 @@ from distbuild.write_outputs import OUR_UMASK, Rights, is_same_directory, write_
 
 #: Set by the launcher: why the command is not to be submitted to the syncer.
 OBSTACLE = "DIST_BUILD_OBSTACLE"
+#: How long (seconds) a command waits for the syncer that it, or another one, has started.
+AUTOSTART_S = 5.0
 #: Exit code of an infrastructure failure when DIST_BUILD_FALLBACK=0 forbids the local compile.
 NO_FALLBACK = 103
 #: Commands that are no compile; ``dist_build.exe make`` would wait for its own children.
@@ -109,7 +112,7 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
         if obstacle is not None:
             raise InfrastructureError(obstacle)
         request = request_of(argv, env, find_terminal())
-        reply = connect().compile(request)
+        reply = _submit(request)
         if reply.outcome == "done":
             _check(argv, os.fsdecode(request.cwd), reply)
             write_outputs(reply.outputs, reply.removed, Rights(OUR_UMASK), reply.rewritten)
@@ -121,6 +124,23 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
         if may_run and reply.reason not in _TURNLESS:
             env = take_turn(find_home().state / "turns", env)
     return _fall_back(reply, argv, env, verbose=verbose > 0)
+
+
+def _submit(request: SubmitRequest) -> SubmitReply:
+    """Submit a command; first start a syncer if there is none, and ``setup`` was asked for that."""
+    home, deadline = find_home(), time.monotonic() + AUTOSTART_S
+    is_started = False
+    while True:
+        try:
+            return connect().compile(request)
+        except NoSyncer:
+            if not is_started and home.autostart.exists():
+                from distbuild.wrapper.setup import start_syncer
+
+                is_started = start_syncer(home)
+            if not is_started or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _check(argv: Sequence[str], cwd: str, reply: SubmitReply) -> None:

@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,12 +20,13 @@ import msgspec
 
 from distbuild.config import (
     DEFAULT_SYNCER_PORT,
+    MAX_PORT,
     Home,
     find_home,
     load_config,
     syncer_port,
 )
-from distbuild.credentials import load_credentials
+from distbuild.credentials import ROLE_NAMES, Role, load_credentials
 from distbuild.joining import VALID_S, Codes, replace_private
 from distbuild.protocol.errors import ConfigError
 from distbuild.protocol.names import HOME_MARKER
@@ -59,6 +61,7 @@ class _Made(msgspec.Struct):
     #: The configuration as it was written; one that the user has edited stays.
     config: str = ""
     unit: str = ""
+    autostart: bool = False
 
 
 def run(words: Sequence[str]) -> int:
@@ -72,9 +75,14 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument(
         "--new-certificates", action="store_true", help="replace them; all workers join again"
     )
+    parser.add_argument(
+        "--autostart", action="store_true", help="have a compile start the syncer if none runs"
+    )
     parser.add_argument("--no-service", action="store_true", help="make no service of the syncer")
     try:
         options = parser.parse_args(words)
+        if not 0 < options.port <= MAX_PORT:
+            parser.error(f"--port: expected a number between 1 and {MAX_PORT}")
     except SystemExit as end:
         return USAGE if end.code else 0
     home = find_home(options.home)
@@ -95,10 +103,16 @@ def _set_up(home: Home, options: argparse.Namespace) -> None:
         _record(home, made)
         _make_certificates(home, made, is_renewal=options.new_certificates)
         _make_configuration(home, made, options.port)
+        if options.autostart and not home.autostart.exists():
+            made.autostart = True
+            _record(home, made)
+            replace_private(home.autostart, msgspec.json.encode(_syncer_command(home)))
         is_service = not options.no_service and _make_service(home, made)
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}") from error
-    if not is_service:
+    if made.autostart:
+        print("a compile starts the syncer if none runs")
+    elif not is_service:
         print(f"start the syncer, and leave it running:  {shlex.join(_syncer_command(home))}")
     directory = _own_directory()
     found = shutil.which("dist_build.exe")
@@ -116,12 +130,22 @@ def _make_certificates(home: Home, made: _Made, *, is_renewal: bool) -> None:
     names = set(os.listdir(home.certs)) if home.certs.exists() else set()
     if names - {HOME_MARKER} and not is_renewal:
         raise ConfigError(f"{home.certs} has other certificates; move them away, or copy certs/dev")
-    # The workers get theirs when they join: no token that several of them would share is made.
-    make_installation(home.certs, ["dev"])
+    # Workers get theirs when they join: a token that several share is only made in place of one.
+    roles: list[Role] = ["dev", "worker"] if _is_shared(home.certs / "worker") else ["dev"]
+    make_installation(home.certs, roles)
     made.certs |= not names - {HOME_MARKER}
     _record(home, made)
     home.prepare()  # marks the new directory
     print(f"made: {home.certs}")
+
+
+def _is_shared(place: Path) -> bool:
+    """Whether this is a worker's part for all workers, made by gen_self_signed_certs.sh."""
+    from distbuild.certificates import names_in
+
+    with contextlib.suppress(OSError, ValueError):
+        return names_in((place / "cert.pem").read_bytes()) == [ROLE_NAMES["worker"]]
+    return False
 
 
 def _make_configuration(home: Home, made: _Made, port: int) -> None:
@@ -187,13 +211,50 @@ def _programs() -> tuple[list[str], list[str]]:
         source = Path(sys.executable).resolve().parents[1]
     else:
         source = Path(__file__).resolve().parents[2]
-    own = Path(os.environ.get("VIRTUAL_ENV") or source.parent / ".venv") / "bin" / "python"
-    python = str(own) if getattr(sys, "frozen", False) else sys.executable
+    python = sys.executable
+    if getattr(sys, "frozen", False):
+        own = source.parent / ".venv"
+        place = own if own.exists() else Path(os.environ.get("VIRTUAL_ENV") or own)
+        python = str(place / "bin" / "python")
     return [python, str(source / "syncer.py")], [".venv/bin/python", "src/daemon.py"]
 
 
 def _syncer_command(home: Home) -> list[str]:
     return [*_programs()[0], "--home", str(home.path)]
+
+
+#: A syncer that was started is awaited for this time; none is started again before (seconds).
+STARTING_S = 5.0
+RETRY_S = 60.0
+
+
+def start_syncer(home: Home) -> bool:
+    """Start the syncer by the command in ``autostart.json``; whether one is being started, by this
+    process or another. After a failure none is started for ``RETRY_S``."""
+    mark = home.state / "autostart"
+    try:
+        age_s = time.time() - mark.stat().st_mtime if mark.exists() else RETRY_S
+        if 0 <= age_s < RETRY_S:
+            return age_s < STARTING_S
+        command = msgspec.json.decode(home.autostart.read_bytes(), type=list[str])
+        home.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The lock is inherited: it is held as long as that syncer runs.
+        with hold(home.state / "autostart.lock") as lock, open(mark, "wb") as output:
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env={n: v for n, v in os.environ.items() if not n.startswith("DIST_BUILD_")},
+                pass_fds=[lock.fileno()],
+                start_new_session=True,
+            )
+    except BlockingIOError:  # started before: just now, or it runs and does not serve
+        return time.time() - mark.stat().st_mtime < STARTING_S if mark.exists() else False
+    except (OSError, ValueError, IndexError):
+        return False
+    return True
 
 
 def _invite(home: Home, address: str | None) -> None:
@@ -264,6 +325,8 @@ def _undo(home: Home) -> int:
             doomed.append(home.config_path)
         else:
             print(f"kept: {home.config_path}: it was edited since")
+    if made.autostart:
+        doomed.append(home.autostart)
     if made.certs:
         doomed.append(home.certs)
     if made.home:

@@ -96,6 +96,10 @@ def working_directory(env: Mapping[str, str]) -> str:
         raise InfrastructureError(f"no working directory: {error.strerror}") from error
 
 
+class NoSyncer(InfrastructureError):
+    """There is no process that serves the syncer's socket or port."""
+
+
 class SyncerConnection:
     """The requests of a wrapper to one syncer."""
 
@@ -191,7 +195,7 @@ class SyncerConnection:
     def _failed(self, error: requests.RequestException) -> InfrastructureError:
         text = str(error)
         if "Connection refused" in text or "NewConnectionError" in text:
-            return InfrastructureError(f"no syncer at {self._url}; is syncer.py running?")
+            return NoSyncer(f"no syncer at {self._url}; is syncer.py running?")
         if isinstance(error, requests.ReadTimeout):
             return InfrastructureError(f"syncer {self._url} says nothing: it is stopped, or stuck")
         if "certificate has expired" in text:
