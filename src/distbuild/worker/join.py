@@ -182,8 +182,9 @@ def run_join(home_option: str | None, options: argparse.Namespace) -> int:
     home = find_home(home_option)
     try:
         name = join(home, options)
-    except (ConfigError, InfrastructureError, ProtocolError) as error:
-        print(f"daemon: {error}", file=sys.stderr)  # noqa: T201 - the user's one line
+    except (ConfigError, InfrastructureError, ProtocolError, OSError) as error:
+        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        print(f"daemon: {said}", file=sys.stderr)  # noqa: T201 - the user's one line
         return 1
     print(f"daemon: joined {options.url} as {name}; home {home.path}", flush=True)  # noqa: T201
     return 0
