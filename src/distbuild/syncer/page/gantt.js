@@ -217,7 +217,7 @@ export class Gantt {
     if (bar.job === this.picked) {
       context.strokeStyle = this.colours.text;
       context.lineWidth = 2;
-      context.strokeRect(x, top, wide, height);
+      context.strokeRect(x - 1, top - 1, wide + 2, height + 2);
     }
     if (wide > 60) {
       context.fillStyle = bar.kind === "running" || bar.kind === "local" ? DARK : this.colours.back;
