@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import chromium, watched
+from tests.support.browser import chromium, new_page, watched
 from tests.support.cluster import Cluster, wait_until, wrapper_command
 
 pytestmark = pytest.mark.compiler
@@ -74,7 +74,7 @@ def numbers(text: str) -> list[float]:
 
 def test_each_number_of_a_build_is_that_of_builds_show(farm: Cluster, project: Path) -> None:
     with chromium() as browser:
-        page = browser.new_page()
+        page = new_page(browser)
         errors, requests = watched(page), []
         page.on("request", lambda request: requests.append(request.url))
         url = link(farm)
@@ -144,7 +144,7 @@ def check_tables(page: Any, told: Any) -> None:
 def test_a_job_of_the_page_explains_itself(farm: Cluster, project: Path) -> None:
     assert farm.run(["gcc", "-c", "u1.c", "-DX=a b"], project).exit_code == 0
     with chromium() as browser:
-        page = browser.new_page()
+        page = new_page(browser)
         page.goto(link(farm))
         page.locator("#slowest button", has_text="u1.c").click()
         line = page.locator("#explain").inner_text()
