@@ -9,7 +9,7 @@ import pytest
 
 from distbuild.syncer.browser_access import HEADERS
 from distbuild.syncer.dashboard import PAGE_FILES
-from tests.support.browser import axe, chromium, watched
+from tests.support.browser import axe, chromium, new_page, watched
 
 pytestmark = pytest.mark.program
 URL = "http://127.0.0.1:9/d/"
@@ -165,9 +165,7 @@ def browser() -> Iterator[Any]:
 
 def opened(browser: Any, event: Any = EVENT, **settings: Any) -> Any:
     """A page that has got an event; the clock stands still."""
-    page = browser.new_context(
-        **{"viewport": {"width": 1280, "height": 900}, **settings}
-    ).new_page()
+    page = new_page(browser, **{"viewport": {"width": 1280, "height": 900}, **settings})
     page.clock.set_fixed_time(NOW)
     page.route("**/*", answer)
     page.add_init_script(STREAM)

@@ -29,6 +29,13 @@ def chromium() -> Iterator[Any]:
             browser.close()
 
 
+def new_page(browser: Any, **settings: Any) -> Any:
+    """A page in a context of its own, whose waits are limits for what hangs."""
+    page = browser.new_context(**settings).new_page()
+    page.set_default_timeout(120_000)
+    return page
+
+
 def watched(page: Any) -> list[str]:
     """A list to which each error of a page is appended: of scripts, the console and requests."""
     errors: list[str] = []

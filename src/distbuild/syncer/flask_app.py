@@ -184,8 +184,8 @@ def _add_dashboard_route(app: Flask, gate: Gate, dashboard: Access | None) -> No
     def open_dashboard() -> Response:
         gate.admit_user(the_call(gate))
         if dashboard is None:
-            why = 'set "dashboard_port" in config.json to a port, or to 0 for any free one'
-            raise RequestRefused(404, f"there is no dashboard here; {why}")
+            remedy = 'set "dashboard_port" in config.json to a port, or to 0 for any free one'
+            raise RequestRefused(404, f"there is no dashboard here; {remedy} (not on Windows)")
         return jsonify({"link": dashboard.link()})
 
 

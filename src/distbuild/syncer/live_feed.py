@@ -29,11 +29,14 @@ STATUS_S = 2.0
 REST_S = 15.0
 #: A stream ends when so many events wait for its page, which then opens another.
 MAX_PENDING = 100
-#: What a page shows of a worker's state.
-WORKER_FIELDS = (
-    *("state", "error", "num_cores", "running", "done", "compilers", "mirrored_generation"),
-    *("left_files", "refused_results", "refused_why", "load", "free_memory_bytes", "clock_off_s"),
+#: What a page shows of a worker: facts of the syncer's own, and numbers by the worker's account.
+OWN_FACTS = (
+    *("state", "error", "compilers", "mirrored_generation", "left_files"),
+    *("refused_results", "refused_why"),
 )
+CLAIMS = ("num_cores", "running", "load", "free_memory_bytes", "clock_off_s")
+#: JavaScript has no larger exact integers.
+MAX_CLAIM = 2**53
 _REMEDIES = {
     LocalReason.NO_WORKER: "start a worker, or see dist_build.exe doctor",
     LocalReason.NO_TOOLCHAIN: "install it on a worker",
@@ -198,7 +201,8 @@ _NEW: dict[str, Any] = {
 def page_status(status: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the syncer's status that a page shows."""
     workers = {
-        host: {key: worker[key] for key in WORKER_FIELDS if key in worker}
+        host: {key: worker[key] for key in OWN_FACTS if key in worker}
+        | {key: worker[key] for key in CLAIMS if _is_number(worker.get(key))}
         for host, worker in status["workers"].items()
     }
     mirror = {key: status["mirror"][key] for key in ("generation", "sent_bytes")}
@@ -206,6 +210,11 @@ def page_status(status: Mapping[str, Any]) -> dict[str, Any]:
         key: status[key] for key in ("version", "jobs", "compilers", "local", "received_bytes")
     }
     return {**parts, "mirror": mirror, "workers": workers}
+
+
+def _is_number(claim: object) -> bool:
+    """Whether a worker's claim is a number that JSON and JavaScript know: finite, and not large."""
+    return isinstance(claim, int | float) and -MAX_CLAIM < claim < MAX_CLAIM
 
 
 def trouble(build: Mapping[str, Any] | None, status: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distbuild.wrapper import builds, commands, describe, doctor, setup
+from distbuild.wrapper.local import clean_environment
 from distbuild.wrapper.syncer_client import (
     USAGE,
     connect,
@@ -143,6 +144,9 @@ def dashboard(words: Sequence[str]) -> int:
         return 0
     import webbrowser
 
+    clean = clean_environment(os.environ)
+    os.environ.clear()  # the browser inherits it
+    os.environ.update(clean)
     if webbrowser.open(link):
         return 0
     print(f"no browser was found; open this link yourself, within two minutes:\n{link}")

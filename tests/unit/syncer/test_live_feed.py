@@ -186,6 +186,12 @@ def test_a_page_sees_of_a_worker_only_what_it_shows() -> None:
     assert shown["mirror"] == {"generation": 3, "sent_bytes": 5}
 
 
+@pytest.mark.parametrize("claim", ["7", [1], None, float("nan"), float("inf"), 10**400, {"a": 1}])
+def test_what_a_worker_claims_is_a_number_or_not_shown(claim: object) -> None:
+    shown = page_status(status(liar={**UP, "load": claim, "running": 2.5}))
+    assert shown["workers"] == {"liar": {**UP, "running": 2.5}}
+
+
 DOWN = {"state": "down", "error": "connection refused"}
 
 

@@ -217,13 +217,14 @@ export class Gantt {
     if (bar.job === this.picked) {
       context.strokeStyle = this.colours.text;
       context.lineWidth = 2;
-      context.strokeRect(x, top, wide, height);
+      context.strokeRect(x - 1, top - 1, wide + 2, height + 2);
     }
-    if (wide > 60) {
+    if (wide > 60 && !low) {
       context.fillStyle = bar.kind === "running" || bar.kind === "local" ? DARK : this.colours.back;
       context.font = '11px system-ui, "DejaVu Sans", sans-serif';
-      const fits = Math.floor((wide - 8) / 6.2);
-      context.fillText(nameOf(bar.job).slice(0, fits), Math.max(x, 0) + 4, top + height - 3);
+      const before = bar.kind === "failed" ? 14 : 4;
+      const fits = Math.floor((wide - before - 4) / 6.2);
+      context.fillText(nameOf(bar.job).slice(0, fits), Math.max(x, 0) + before, top + height - 3);
     }
   }
 

@@ -213,6 +213,7 @@ function connect() {
     live.jobs = [];
     live.running.clear();
     live.build = null;
+    fetchBuilds();
     say("live", true);
   };
   source.onerror = () => {

@@ -33,8 +33,10 @@ export function showNow({ build, jobs, isLive, status, report }, running, counts
   const left = isRunning ? estimate(build, jobs.length, lasted) : null;
   write("estimate", left === null ? "–" : `≈ ${duration(left)}`);
   by("estimate").parentElement.title = build?.expected ? `If as many commands come as in an earlier build with the same first file: ${build.expected}` : "No earlier build had the same first file";
-  write("running", isLive && status ? `${status.jobs.running} / ${slots}` : report ? `≤ ${report.most_at_once} / ${report.slots}` : "–");
-  write("queue", isLive && status ? String(status.jobs.queued) : "–");
+  // A worker may have leased some jobs for the time when its slots are free.
+  const busy = Math.min(status?.jobs.running ?? 0, slots);
+  write("running", isLive && status ? `${busy} / ${slots}` : report ? `≤ ${report.most_at_once} / ${report.slots}` : "–");
+  write("queue", isLive && status ? String(status.jobs.queued + status.jobs.running - busy) : "–");
   write("commands", String(jobs.length));
   write("hits", percent(outcomes.hit ?? 0, jobs.length));
   write("local", percent(outcomes.local ?? 0, jobs.length));
@@ -96,7 +98,9 @@ const versionOf = (text) => (text ?? "").split(" ")[1] ?? "";
 export function showFiles(jobs, report, counts, meanings, pick) {
   const usual = new Map((report?.slowest ?? []).map((job) => [job.source, job.usual_s]));
   const slowest = jobs.filter((job) => job.ran_s).sort((a, b) => b.ran_s - a.ran_s).slice(0, 12);
-  const common = commonDirectory(slowest.map((job) => job.source)).length;
+  const failed = jobs.filter((job) => job.outcome === "failed").slice(0, 20);
+  const shown = [...slowest, ...failed].map((job) => job.source).filter(Boolean);
+  const common = commonDirectory(shown).length;
   const rows = slowest.map((job) => {
     const before = usual.get(job.source);
     const change = before ? job.ran_s - before : 0;
@@ -111,10 +115,9 @@ export function showFiles(jobs, report, counts, meanings, pick) {
   fill(by("slowest"), rows, "No worker has compiled a file in this build.");
   const reasons = Object.entries(counts.reasons).sort((a, b) => b[1] - a[1]);
   fill(by("reasons"), reasons.map(([reason, jobs]) => [reason, n(jobs), { text: meanings[reason] ?? "", class: "path" }]), "Nothing was compiled locally.");
-  const failed = jobs.filter((job) => job.outcome === "failed").slice(0, 20);
   const known = new Map((report?.failures ?? []).map((job) => [`${job.source} ${job.began}`, job.messages]));
   const failures = failed.map((job) => [
-    { text: element("button", { class: "link", click: () => pick(job) }, job.source || "command"), class: "path" },
+    { text: element("button", { class: "link", title: job.source, click: () => pick(job) }, job.source.slice(common) || "command"), class: "path" },
     n(job.exit_code),
     { text: element("pre", {}, known.get(`${job.source} ${job.began}`) || "…"), class: "path" },
   ]);
@@ -143,11 +146,12 @@ export function showBuilds(builds, shown, isRunning, chosen, open, choose) {
 
 export function showComparison({ before, now, changed }) {
   const heads = ["", `Build ${before.number}`, `Build ${now.number}`];
-  const row = (name, cell, of) => element("tr", {}, [name, of(before), of(now)].map((text) => element(cell, { class: "n" }, text)));
+  const row = (name, cell, of) => element("tr", {}, [name, of(before), of(now)].map((text, i) => element(cell, { class: i ? "n" : "" }, text)));
   const outcomes = [...new Set([...Object.keys(before.outcomes), ...Object.keys(now.outcomes)])];
   const facts = [row("Wall", "td", (build) => `${build.wall_s.toFixed(1)} s`), row("Commands", "td", (build) => build.jobs), ...outcomes.map((name) => row(name, "td", (build) => build.outcomes[name] ?? 0))];
-  const first = element("table", {}, [element("thead", {}, element("tr", {}, heads.map((text) => element("th", { class: "n" }, text)))), element("tbody", {}, facts)]);
-  const files = changed.map(([source, then, after]) => element("tr", {}, [element("td", { class: "path" }, source), ...[`${then.toFixed(2)} s`, `${after.toFixed(2)} s`, `${after >= then ? "+" : "−"}${Math.abs(after - then).toFixed(2)} s`].map((text) => element("td", { class: "n" }, text))]));
+  const first = element("table", { class: "short" }, [element("thead", {}, element("tr", {}, heads.map((text, i) => element("th", { class: i ? "n" : "" }, text)))), element("tbody", {}, facts)]);
+  const common = commonDirectory(changed.map(([source]) => source)).length;
+  const files = changed.map(([source, then, after]) => element("tr", {}, [element("td", { class: "path", title: source }, source.slice(common)), ...[`${then.toFixed(2)} s`, `${after.toFixed(2)} s`, `${after >= then ? "+" : "−"}${Math.abs(after - then).toFixed(2)} s`].map((text) => element("td", { class: "n" }, text))]));
   const second = element("table", {}, [element("thead", {}, element("tr", {}, ["Files whose time changed most", "Before", "Now", "Change"].map((text, i) => element("th", { class: i ? "n" : "" }, text)))), element("tbody", {}, files)]);
   by("comparison").replaceChildren(first, second);
   by("comparison").hidden = false;
