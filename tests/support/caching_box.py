@@ -21,6 +21,7 @@ from distbuild.mirror.digest_cache import DigestCache
 from distbuild.mirror.inotify import InotifyWatcher
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.scan import Scanner
+from distbuild.mirror.watching import MakeWatcher
 from distbuild.protocol.codec import pack_inputs, pack_marks, pack_output, unpack_output
 from distbuild.protocol.messages import InputFile, OutputFile, ResultRequest, SubmitReply
 from distbuild.syncer.compile import Compiles
@@ -113,7 +114,13 @@ def _stamps(directories: Sequence[str]) -> Mapping[Path, tuple[int, int]]:
 class CachingBox:
     """One syncer without its network. ``start`` after ``stop`` is a restart."""
 
-    def __init__(self, work: Path, cache_bytes: int = 10**9) -> None:
+    def __init__(
+        self,
+        work: Path,
+        cache_bytes: int = 10**9,
+        make_watcher: MakeWatcher = InotifyWatcher,
+    ) -> None:
+        self._make_watcher = make_watcher
         work.mkdir(parents=True, exist_ok=True)
         self.database = work / "objects.sqlite"
         self._digests = work / "digests"
@@ -126,7 +133,7 @@ class CachingBox:
         """Make everything anew but the files below ``work``."""
         self.digests = DigestCache(self._digests)
         self.scanner = Scanner(self.digests, MAX_FILE_BYTES)
-        self.mirroring = Mirroring(self.scanner, InotifyWatcher, "/nonexistent", lambda: None)
+        self.mirroring = Mirroring(self.scanner, self._make_watcher, "/nonexistent", lambda: None)
         self.mirroring.ready.set()
         self.cache = ObjectCache(self.database, self._bytes, self.mirroring, self.scanner)
         preparer = Preparer(Compilers(self._identifier), self.mirroring)

@@ -11,9 +11,13 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from distbuild.mirror.inotify import InotifyWatcher
+from distbuild.mirror.watching import MakeWatcher, NoWatcher
 from tests.support.caching_box import CachingBox
 from tests.support.walk import Walk
 
@@ -23,6 +27,48 @@ MAX_STEPS = 60
 _COUNTS = "counts"
 _DAMAGED = ("objects.sqlite", "objects.sqlite-wal")
 TIMEOUT_S = 600.0
+
+
+class LossyWatcher(InotifyWatcher):
+    """Loses all that happens between some calls of ``barrier``, as the kernel does if its queue is
+    full: also the ends of watches. It is reported that events were lost, not which."""
+
+    def __init__(
+        self, changed: Callable[[str, bool], None], overflowed: Callable[[], None]
+    ) -> None:
+        self._dice, self._is_losing = random.Random(), False
+        super().__init__(changed, overflowed)
+
+    def barrier(self) -> bool:
+        super().barrier()
+        if self._is_losing:
+            self._overflowed()
+        self._is_losing = self._dice.random() < 0.2
+        return True
+
+    def _dispatch(self, wd: int, mask: int, name: str) -> None:
+        if not self._is_losing:
+            super()._dispatch(wd, mask, name)
+
+    def on_watch_deleted(self, wd: int) -> None:
+        if not self._is_losing:
+            super().on_watch_deleted(wd)
+
+
+class RefusingWatcher(InotifyWatcher):
+    """Cannot watch some directories, as if the limit of watches were reached."""
+
+    def add(self, directory: str) -> bool:
+        is_refused = zlib.crc32(os.fsencode(directory)) % 8 == 0
+        return not is_refused and super().add(directory)
+
+
+WATCHERS: tuple[MakeWatcher, ...] = (
+    InotifyWatcher,
+    LossyWatcher,
+    RefusingWatcher,
+    lambda *_: NoWatcher(),
+)
 
 
 class Counts(NamedTuple):
@@ -82,7 +128,7 @@ def damage(box: Path, dice: random.Random) -> None:
 def main(base: Path, seed: int, run: int) -> None:
     """Walk until the process kills itself."""
     dice = random.Random(f"faults {seed} {run}")
-    box = CachingBox(base / "box")
+    box = CachingBox(base / "box", make_watcher=WATCHERS[run % len(WATCHERS)])
     here = Walk(box, base / "trees", seed, run)
     if run:  # edits while no syncer runs
         box.stop()
