@@ -340,6 +340,15 @@ TRAPS = {
         ("-Ffw", "-Wall"),
         argv=CLANG,
     ),
+    "an earlier framework of the same name has no such header": Trap(
+        {
+            "src/x.c": "#include <F/x.h>\nint x = X;\n",
+            "late/F.framework/Headers/x.h": "#define X 1\n",
+        },
+        directory("early/F.framework"),
+        ("-Fearly", "-Flate"),
+        argv=CLANG,
+    ),
     "a closed directory is searched": Trap(
         {"src/x.c": '#if __has_include("foo.h")\n' + ASKS, "early/.cache/none": ""},
         makes("early/.cache/foo.h"),

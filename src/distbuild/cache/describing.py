@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from distbuild.cache.searched_names import (
     IMPORTS,
     LEAVES,
+    MACROS,
     MAKES_ONCE,
     ONCE,
     PLACED,
@@ -70,6 +71,8 @@ class Describer:
         every = [*sources, *texts]
         names = self._searched.of(every, task)
         names.update(_named(task))
+        if _has_frameworks(task):
+            names.update(_frameworks_of(every))
         around = set(map(_directory_of, texts))
         search = SearchScope(directories, places_of({*directories, *around}), tuple(names))
         variant = Variant(0, tuple(map(_pair_of, texts)), search, self._candidates.sum(search))
@@ -307,6 +310,18 @@ def _leaving(text: TextRead) -> Iterator[str]:
 def _has_frameworks(task: Task) -> bool:
     """Whether an include may lead to a path that does not end with its operand."""
     return any(a.meaning in ("-F", "-iframework") for a in task.command.arguments)
+
+
+def _frameworks_of(texts: Sequence[TextRead]) -> Iterator[str]:
+    """The directories in which clang looks for includes of frameworks: of the first that exists it
+    takes the headers or none. Raises NotKept."""
+    if traits(texts) & MACROS:
+        raise NotKept("an include that is not a plain name, with frameworks")
+    for text in texts:
+        for operand in text.looks.operands:
+            name, _, rest = operand.partition("/")
+            if rest:
+                yield f"{name}.framework"
 
 
 def _shows_lines(task: Task) -> bool:
