@@ -418,6 +418,12 @@ TRAPS = {
         ("-resource-dir=res", "-fsanitize=undefined"),
         argv=CLANG,
     ),
+    "gcc's own headers are searched for with another prefix": Trap(
+        {"src/x.c": "#include <foo>\nint x = X;\n", "late/foo": "#define X 1\n"},
+        makes("../other/include/foo", "#define X 2\n"),
+        ("-iprefix", "../other/", "-idirafter", "late"),
+        argv=("gcc", "-c", "src/x.c", "-o", "x.o", "-MD"),
+    ),
     "a newer gcc appears, from which clang takes headers": Trap(
         {
             "src/x.c": "#include <foo>\nint x = X;\n",
@@ -561,7 +567,8 @@ def compiled_here(argv: list[str], root: Path) -> Done:
 
 @pytest.mark.parametrize("name", TRAPS)
 def test_a_result_is_right_after_the_edit(box: CachingBox, tmp_path: Path, name: str) -> None:
-    fall_into(TRAPS[name], box, tmp_path)
+    (tmp_path / "root").mkdir()
+    fall_into(TRAPS[name], box, tmp_path / "root")
 
 
 @pytest.mark.parametrize("name", ["a link's target goes", "a system header, not listed"])

@@ -36,7 +36,7 @@ from distbuild.system.paths import WINDOWS, to_system
 LOOK_S = 1.0
 #: More pairs of a compiler and its environment than any machine has.
 _MAX_KEPT = 200
-_NAMES_DIRECTORY = re.compile("sysroot|-resource-dir|-gcc-toolchain")
+_NAMES_DIRECTORY = re.compile("sysroot|-resource-dir|-gcc-toolchain|-iprefix")
 
 
 class Search(msgspec.Struct, frozen=True):
@@ -128,8 +128,7 @@ class Compilers:
         if now - self._looked[driver] < LOOK_S:
             return False
         self._looked[driver] = now
-        searched = (search for (of, *_), search in self._search.items() if of == driver)
-        return any(s.has_changed() for s in searched) or not are_as_identified([known])
+        return not are_as_identified([known])
 
     def _forget(self, driver: Driver) -> None:
         del self._identities[driver]
@@ -146,7 +145,7 @@ class Compilers:
         key = (driver, probe, where)
         with self._lock:
             known = self._search.get(key)
-            if known is None:
+            if known is None or known.has_changed():
                 known = self._search[key] = self._search_of(driver, probe, where)
             return known
 
@@ -172,11 +171,14 @@ class Compilers:
         if places:
             done = _ask(driver, words, cwd)  # an installation that came before the states were read
         # A relative -resource-dir gives relative directories.
-        dirs = (os.path.join(cwd, path) for path in toolchain.parse_search_dirs(done.stderr))
+        dirs, absent = (
+            tuple(os.path.join(cwd, path) for path in parse(done.stderr))
+            for parse in (toolchain.parse_search_dirs, toolchain.parse_absent_dirs)
+        )
         return Search(
-            tuple(dirs),
+            dirs,
             toolchain.parse_implicit_include(done.stdout),
-            toolchain.parse_absent_dirs(done.stderr),
+            absent,
             places,
         )
 
