@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from distbuild.syncer.compilers import LOOK_S
 from tests.support.caching_box import CachingBox, done_of, is_hit
 from tests.support.cluster import Done
 from tests.support.tools import absent, need
@@ -44,6 +45,11 @@ def makes(name: str, text: str = "") -> Edit:
         (root / name).write_text(text)
 
     return edit
+
+
+def waits(_: Path) -> None:
+    """Wait until the syncer looks again whether the compiler has changed."""
+    time.sleep(LOOK_S * 1.2)
 
 
 def removes(name: str) -> Edit:
@@ -334,6 +340,15 @@ TRAPS = {
         ("-Ffw", "-Wall"),
         argv=CLANG,
     ),
+    "an earlier framework of the same name has no such header": Trap(
+        {
+            "src/x.c": "#include <F/x.h>\nint x = X;\n",
+            "late/F.framework/Headers/x.h": "#define X 1\n",
+        },
+        directory("early/F.framework"),
+        ("-Fearly", "-Flate"),
+        argv=CLANG,
+    ),
     "a closed directory is searched": Trap(
         {"src/x.c": '#if __has_include("foo.h")\n' + ASKS, "early/.cache/none": ""},
         makes("early/.cache/foo.h"),
@@ -349,6 +364,76 @@ TRAPS = {
         {**USES, "real/r.h": "#define X 2\n"},
         link("early/l.tmp", "../real/r.h"),
         links={"early/x.h": "l.tmp"},
+    ),
+    "lines that end with a carriage return": Trap(
+        {"src/x.c": "// __DATE__\r#if __has_include(<foo.h>)\rint y;\r#endif\rint x;\r"},
+        makes("early/foo.h"),
+    ),
+    "lines that end with a carriage return, for clang": Trap(
+        {
+            "src/x.c": '#include "x.h"\nint x;\n',
+            "inc/x.h": "// __TIMESTAMP__\r#if __has_include(<foo.h>)\nint y;\n#endif\n",
+        },
+        makes("early/foo.h"),
+        argv=CLANG,
+    ),
+    "a trigraph in a test": Trap(
+        {"src/x.c": "#if __has_include(<v??(1??).h>)\n" + ASKS},
+        makes("early/v[1].h"),
+        ("-trigraphs",),
+    ),
+    "a trigraph in a system header, not listed": Trap(
+        {
+            "src/x.c": "#include <x.h>\nint x = X;\n",
+            "sys/x.h": "#include <z??-.h>\n",
+            "sys/z~.h": "#define X 1\n",
+        },
+        makes("sys/z~.h", "#define X 2\n"),
+        ("-isystem", "sys", "-trigraphs"),
+        argv=HIDES,
+    ),
+    "a missing directory is below a file": Trap(USES, makes("nope"), ("-Inope/inc",)),
+    "the header that gcc includes by itself appears": Trap(
+        {"src/x.c": "int x = X;\n", "root/usr/include/none": ""},
+        makes("early/stdc-predef.h", "#undef X\n#define X 2\n"),
+        ("--sysroot=root", "-DX=1"),
+    ),
+    "the header that gcc includes by itself, no system's": Trap(
+        {
+            "src/x.c": "int x = X;\n",
+            "root/usr/include/none": "",
+            "sys/stdc-predef.h": "#define X 1\n",
+        },
+        makes("sys/stdc-predef.h", "#define X 2\n"),
+        ("--sysroot=root", "-isystem", "sys"),
+        argv=HIDES,
+    ),
+    "a sanitizer's own list appears": Trap(
+        {
+            "src/x.c": "int f(int *p) { return *p + 1; }\n",
+            "res/include/none": "",
+            "res/share/none": "",
+        },
+        makes("res/share/ubsan_ignorelist.txt", "fun:f\n"),
+        ("-resource-dir=res", "-fsanitize=undefined"),
+        argv=CLANG,
+    ),
+    "gcc's own headers are searched for with another prefix": Trap(
+        {"src/x.c": "#include <foo>\nint x = X;\n", "late/foo": "#define X 1\n"},
+        makes("../other/include/foo", "#define X 2\n"),
+        ("-iprefix", "../other/", "-idirafter", "late"),
+        argv=("gcc", "-c", "src/x.c", "-o", "x.o", "-MD"),
+    ),
+    "a newer gcc appears, from which clang takes headers": Trap(
+        {
+            "src/x.c": "#include <foo>\nint x = X;\n",
+            "gcc/lib/gcc/x86_64-linux-gnu/12/crtbegin.o": "1",
+            "gcc/include/c++/12/foo": "#define X 12\n",
+            "gcc/include/c++/13/foo": "#define X 13\n",
+        },
+        both(makes("gcc/lib/gcc/x86_64-linux-gnu/13/crtbegin.o", "1"), waits),
+        ("--gcc-toolchain=gcc", "-x", "c++", "src/x.c"),
+        argv=("clang", "-c", "-o", "x.o", "-MD"),
     ),
     "a hard link": Trap(
         {"src/x.c": '#include "x.h"\n#include "copy.h"\nint x;\n', **ONCE},
@@ -482,7 +567,8 @@ def compiled_here(argv: list[str], root: Path) -> Done:
 
 @pytest.mark.parametrize("name", TRAPS)
 def test_a_result_is_right_after_the_edit(box: CachingBox, tmp_path: Path, name: str) -> None:
-    fall_into(TRAPS[name], box, tmp_path)
+    (tmp_path / "root").mkdir()
+    fall_into(TRAPS[name], box, tmp_path / "root")
 
 
 @pytest.mark.parametrize("name", ["a link's target goes", "a system header, not listed"])

@@ -8,12 +8,12 @@ import hashlib
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from distbuild.cache.objects import SHOWN, ObjectCache
 from distbuild.command.dependency_file import parse_dependency_file
-from distbuild.command.model import CompileCommand, Local
+from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.command.relocate import observed
 from distbuild.compiler.identity import Identifier
 from distbuild.farm.executor import Execution, Task
@@ -21,6 +21,7 @@ from distbuild.mirror.digest_cache import DigestCache
 from distbuild.mirror.inotify import InotifyWatcher
 from distbuild.mirror.live import Mirroring
 from distbuild.mirror.scan import Scanner
+from distbuild.mirror.watching import MakeWatcher
 from distbuild.protocol.codec import pack_inputs, pack_marks, pack_output, unpack_output
 from distbuild.protocol.messages import InputFile, OutputFile, ResultRequest, SubmitReply
 from distbuild.syncer.compile import Compiles
@@ -38,18 +39,28 @@ class Here:
     def __init__(self, work: Path) -> None:
         self._list = work / "list of inputs"
         self.ran = 0
+        #: Called with "before" and "after" around each run of a compiler.
+        self.meanwhile: Callable[[str], None] = lambda _: None
 
     def obstacle(self, command: CompileCommand, toolchain: str) -> Local | None:
         """None: everything can be compiled."""
 
     def execute(self, task: Task) -> Execution:
-        """See Executor."""
+        """See Executor. Local: an edit took a directory or a file away meanwhile."""
+        yield from ()
+        try:
+            return self._compiled(task)
+        except OSError as error:
+            return Local(LocalReason.INPUTS_CHANGED, str(error))
+
+    def _compiled(self, task: Task) -> ResultRequest:
         self.ran += 1
         self._list.unlink(missing_ok=True)
         command = task.command
         env = {**task.env, "PWD": command.cwd, "PATH": os.environ["PATH"], "HOME": "/nonexistent"}
         if command.dependencies is not None:
             Path(command.absolute(command.dependencies.path)).unlink(missing_ok=True)
+        self.meanwhile("before")
         before = _stamps(task.output_dirs)
         done = subprocess.run(
             observed(command, str(self._list)),
@@ -60,9 +71,9 @@ class Here:
             check=False,
         )
         written = [p for p, s in _stamps(task.output_dirs).items() if before.get(p) != s]
+        self.meanwhile("after")
         inputs = self._inputs(task)
         outputs = [OutputFile(os.fsencode(p), 0o644, pack_output(p.read_bytes())) for p in written]
-        yield from ()
         return ResultRequest(
             "lease",
             "here",
@@ -103,9 +114,16 @@ def _stamps(directories: Sequence[str]) -> Mapping[Path, tuple[int, int]]:
 class CachingBox:
     """One syncer without its network. ``start`` after ``stop`` is a restart."""
 
-    def __init__(self, work: Path, cache_bytes: int = 10**9) -> None:
+    def __init__(
+        self,
+        work: Path,
+        cache_bytes: int = 10**9,
+        make_watcher: MakeWatcher = InotifyWatcher,
+    ) -> None:
+        self._make_watcher = make_watcher
         work.mkdir(parents=True, exist_ok=True)
         self.database = work / "objects.sqlite"
+        self._digests = work / "digests"
         self._bytes = cache_bytes
         self.executor = Here(work)
         self._identifier = Identifier(DigestCache(None))
@@ -113,8 +131,9 @@ class CachingBox:
 
     def start(self) -> None:
         """Make everything anew but the files below ``work``."""
-        self.scanner = Scanner(DigestCache(None), MAX_FILE_BYTES)
-        self.mirroring = Mirroring(self.scanner, InotifyWatcher, "/nonexistent", lambda: None)
+        self.digests = DigestCache(self._digests)
+        self.scanner = Scanner(self.digests, MAX_FILE_BYTES)
+        self.mirroring = Mirroring(self.scanner, self._make_watcher, "/nonexistent", lambda: None)
         self.mirroring.ready.set()
         self.cache = ObjectCache(self.database, self._bytes, self.mirroring, self.scanner)
         preparer = Preparer(Compilers(self._identifier), self.mirroring)
@@ -123,6 +142,7 @@ class CachingBox:
     def stop(self) -> None:
         self.mirroring.stop()
         self.cache.stop()
+        self.digests.save()
 
     def compile(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> SubmitReply:
         """The reply that a wrapper would get."""

@@ -32,6 +32,8 @@ WITH_OWN_LIST = (
     "-MMD",
     "-MMD -MP",
     "-MD -MQ $x",
+    "-MMD -MD",
+    "-Wp,-MMD,out/w.d",
 )
 _DEPTH = "#if __INCLUDE_LEVEL__ < 6\n{0}#endif\n"
 
@@ -103,6 +105,8 @@ def _piece(random_: random.Random) -> str:
         ),
         lambda: f"#if __has_embed({operand})\n{seen}#endif\n" if random_.random() < 0.2 else seen,
         lambda: f'__asm__(".ident \\"" "l" "\\"");\n#warning {tag}\n',
+        lambda: f"// __DATE__\r#if __has_include({operand})\r{seen}#endif\n",
+        lambda: f'#line 7 "{_operand(random_)}"\n{seen}',
     ]
     return random_.choice(pieces)()
 
@@ -123,7 +127,9 @@ def text_of(random_: random.Random) -> str:
 class Walk:
     """One seed's walk in a tree of its own."""
 
-    def __init__(self, box: CachingBox, root: Path, seed: int) -> None:
+    def __init__(self, box: CachingBox, root: Path, seed: int, run: int = 0) -> None:
+        """``run``: above 0, the walk goes on in the tree that earlier runs have left, with the same
+        texts and commands."""
         self.box, self.seed = box, seed
         self.random = random.Random(seed)
         self.checkouts = [root / "one", root / "two"]
@@ -133,7 +139,13 @@ class Walk:
         self.built = self.hits = 0
         self.log: list[str] = []
         self.kinds = Counter[str]()
-        self._make(self.root)
+        #: When the next compile is disturbed by an edit: "before" or "after" the compiler runs.
+        self._disturbed = ""
+        box.executor.meanwhile = self._disturb
+        if run:
+            self.random.seed(f"{seed} {run}")
+        else:
+            self._make(self.root)
 
     def _make(self, root: Path) -> None:
         for place in (*PLACES, "out", "src/sub"):
@@ -242,6 +254,7 @@ class Walk:
             (2, self._switch_checkout),
             (2, self._in_place),
             (1, self._mode),
+            (3, self._back_in_place),
         )
         weights, edits = zip(*kinds, strict=True)
         edit = self.random.choices(edits, weights)[0]
@@ -250,6 +263,13 @@ class Walk:
         except OSError as error:
             told = f"{edit.__name__}: {error}"
         self.log.append(told)
+
+    def _disturb(self, when: str) -> None:
+        """An edit during a compile. Only one: a file that is changed and changed back around the
+        compiler's run would be noticed by a worker alone, which has a tree of its own."""
+        if when == self._disturbed:
+            self._disturbed = ""
+            self.edit()
 
     def _rewrite(self) -> str:
         path = self._path()
@@ -275,6 +295,15 @@ class Walk:
         path.write_text(text.replace("t0", "t9") if "t0" in text else text.replace("t1", "t8"))
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         return f"in place {path}"
+
+    def _back_in_place(self) -> str:
+        """Written twice within a tick of the file system's clock, with one size."""
+        path = self._path()
+        text = path.read_text()
+        other = text.replace("t0", "t7") if "t0" in text else text.replace("t1", "t6")
+        for content in self.random.choice(((other, text), (text, other), (other, text, other))):
+            path.write_text(content)
+        return f"twice {path}"
 
     def _mode(self) -> str:
         path = self._path()
@@ -401,7 +430,9 @@ class Walk:
                 self.edit()
         if random_.random() < 0.03:
             self.commands[random_.randrange(len(self.commands))] = self._command()
+        self._disturbed = random_.choice(("before", "after")) if random_.random() < 0.15 else ""
         self.build(random_.choice(self.commands))
+        self._disturbed = ""
 
     def build(self, command: Command) -> None:
         """One build; a hit is compared."""
@@ -413,7 +444,7 @@ class Walk:
         cwd = self.root / command.below
         reply = self.box.compile(argv, cwd, env)
         self.built += 1
-        if self.random.random() < 0.9:
+        if self.random.random() < 0.8:
             self.box.settle()
         if not is_hit(reply):
             self.kinds[f"{reply.outcome} {reply.exit_code} {reply.reason}"] += 1

@@ -7,11 +7,14 @@ Asks the mirror; reads each text once. For the cache's own thread, but for ``is_
 import operator
 import os
 import posixpath
+import re
+import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from distbuild.cache.searched_names import (
     IMPORTS,
     LEAVES,
+    MACROS,
     MAKES_ONCE,
     ONCE,
     PLACED,
@@ -22,6 +25,7 @@ from distbuild.cache.searched_names import (
     traits,
 )
 from distbuild.cache.variants import Candidates, SearchScope, Variant, places_of
+from distbuild.command.model import Family
 from distbuild.farm.executor import Task
 from distbuild.mirror.includes import is_odd
 from distbuild.mirror.live import Mirroring
@@ -36,6 +40,10 @@ MAX_SYSTEM_HEADERS = 5_000
 _OWN = b"/.dist_build/"
 #: clang takes the headers of a framework with this file for system headers.
 _OF_SYSTEM = ".system_framework"
+#: clang's own headers, beside which its other files are.
+_RESOURCES = re.compile("/clang/[^/]+/include$")
+#: gcc includes it by itself if a search finds it, also in the user's directories.
+_OF_GCC = "stdc-predef.h"
 _directory_of, _pair_of = operator.attrgetter("directory"), operator.attrgetter("pair")
 _digest_of = operator.attrgetter("digest")
 
@@ -63,6 +71,8 @@ class Describer:
         every = [*sources, *texts]
         names = self._searched.of(every, task)
         names.update(_named(task))
+        if _has_frameworks(task):
+            names.update(_frameworks_of(every))
         around = set(map(_directory_of, texts))
         search = SearchScope(directories, places_of({*directories, *around}), tuple(names))
         variant = Variant(0, tuple(map(_pair_of, texts)), search, self._candidates.sum(search))
@@ -139,8 +149,7 @@ class Describer:
             real = self._mirroring.manifest.resolve(task.command.absolute(name))
             if not name.startswith("/") and real not in listed:
                 yield posixpath.normpath(name)
-        if task.implicit_include:
-            yield posixpath.basename(task.implicit_include)
+        yield from _implicit(task)
 
     def _led_to(self, search: SearchScope, operands: Iterable[str]) -> Iterator[TextRead]:
         """The mirrored files that includes of these operands may lead to. Raises NotKept."""
@@ -253,6 +262,40 @@ class Describer:
         return any(path in twins for path, _ in variant.inputs)
 
 
+def surroundings(task: Task) -> tuple[int | str, ...] | None:
+    """What decides a compile's output and is in no mirror; None: not all of it is known.
+
+    For each search directory its file type, or minus the number of the error that ``stat`` gives,
+    and the place of the first that is the same: compilers warn of some types, gcc fails for some
+    errors, and both search a directory once, whatever its path. For clang's sanitizers the lists
+    that it has: it uses each that exists.
+    """
+    kinds, first = list[int](), dict[tuple[int, int], int]()
+    for at, directory in enumerate(task.search_dirs):
+        try:
+            status = disk.stat(directory)
+        except OSError as error:
+            kinds += -(error.errno or 0), at
+        else:
+            same = first.setdefault((status.st_dev, status.st_ino), at)
+            kinds += stat.S_IFMT(status.st_mode), same
+    lists = _own_lists(task) if _reads_system_list(task) else ()
+    return None if lists is None else (*kinds, *lists)
+
+
+def _own_lists(task: Task) -> Sequence[str] | None:
+    """The names of the sanitizers' lists in clang's own directory; None: that is not known."""
+    words = (a.value for a in task.command.arguments if a.meaning.startswith("-resource-dir"))
+    named = [task.command.absolute(word) for word in words if word]
+    found = [posixpath.dirname(d) for d in task.builtin_dirs if _RESOURCES.search(d)]
+    for directory in (named or found)[-1:]:
+        try:
+            return sorted(disk.listdir(posixpath.join(directory, "share")))
+        except OSError:
+            return ()
+    return None
+
+
 def _hides_system_headers(task: Task) -> bool:
     dependencies = task.command.dependencies
     return dependencies is not None and not dependencies.system
@@ -267,6 +310,18 @@ def _leaving(text: TextRead) -> Iterator[str]:
 def _has_frameworks(task: Task) -> bool:
     """Whether an include may lead to a path that does not end with its operand."""
     return any(a.meaning in ("-F", "-iframework") for a in task.command.arguments)
+
+
+def _frameworks_of(texts: Sequence[TextRead]) -> Iterator[str]:
+    """The directories in which clang looks for includes of frameworks: of the first that exists it
+    takes the headers or none. Raises NotKept."""
+    if traits(texts) & MACROS:
+        raise NotKept("an include that is not a plain name, with frameworks")
+    for text in texts:
+        for operand in text.looks.operands:
+            name, _, rest = operand.partition("/")
+            if rest:
+                yield f"{name}.framework"
 
 
 def _shows_lines(task: Task) -> bool:
@@ -296,10 +351,17 @@ def _named(task: Task) -> Iterator[str]:
         if is_odd(name, is_unusual) and not name.startswith("/"):
             raise NotKept("an option names a file by an unusual path")
         yield posixpath.basename(name)
-    if task.implicit_include:
-        yield posixpath.basename(task.implicit_include)
+    yield from _implicit(task)
     if _has_frameworks(task):
         yield _OF_SYSTEM
+
+
+def _implicit(task: Task) -> Iterator[str]:
+    """The names of the headers that the compiler may include by itself."""
+    if task.implicit_include:
+        yield posixpath.basename(task.implicit_include)
+    if task.command.family is Family.GCC:
+        yield _OF_GCC
 
 
 def _is_found(path: str, operands: Iterable[str], places: Collection[str]) -> bool:

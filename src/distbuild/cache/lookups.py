@@ -74,6 +74,10 @@ _PLAIN_TESTS = re.compile(
     _HAS + rb"[ \t]*\([ \t]*[\"<]|(?:\bdefined[ \t]*\(?|#[ \t]*ifn?def)[ \t]*" + _HAS
 )
 _SPLICE = re.compile(rb"\\[ \t\f\v]*\r?\n")
+#: A carriage return alone ends a line for gcc and clang.
+_OLD_END = re.compile(rb"\r(?!\n)")
+#: In an operand it may begin a trigraph, so that the file has another name.
+_TRIGRAPH = "??"
 _DATES = (b"__DATE__", b"__TIME__")
 #: Names that ``##`` may make of parts, which may be in different texts.
 _MADE = (
@@ -135,8 +139,7 @@ _NO_COMMENT = re.compile(
 def lookups(text: bytes, unusual: Callable[[str], bool], *, of_system: bool = False) -> Lookups:
     """The facts about a text; ``unusual``: see ``includes.is_odd``. ``of_system``: it is trusted to
     make no names of parts, and no pragma ``once`` of words at several places."""
-    if b"\\" in text:
-        text = _SPLICE.sub(b"", text)
+    text = _spliced(text)
     parts = frozenset[bytes]() if of_system else parts_of(text)
     found = _lookups(text, unusual, parts)
     is_usable = not (found.is_opaque or found.is_dated)
@@ -152,6 +155,13 @@ def lookups(text: bytes, unusual: Callable[[str], bool], *, of_system: bool = Fa
     return found
 
 
+def _spliced(text: bytes) -> bytes:
+    """The text with its lines as the compilers see them."""
+    if b"\r" in text:
+        text = _OLD_END.sub(b"\n", text)
+    return _SPLICE.sub(b"", text) if b"\\" in text else text
+
+
 def _lookups(text: bytes, unusual: Callable[[str], bool], parts: frozenset[bytes]) -> Lookups:
     patterns = _ANY if b"%:" in text or b"??=" in text else _PLAIN
     operands, macros = _searched(text, unusual), dict[str, None]()
@@ -162,6 +172,8 @@ def _lookups(text: bytes, unusual: Callable[[str], bool], parts: frozenset[bytes
         if directive == b"embed" or not (quoted or angled or macro) or macro.startswith(b"__"):
             return Lookups(is_opaque=True)
         name = _decoded(macro or quoted or angled)
+        if _TRIGRAPH in name:
+            return Lookups(is_opaque=True)
         imports |= directive == b"import"
         if macro:
             macros[name] = None
@@ -241,7 +253,7 @@ def _searched(text: bytes, unusual: Callable[[str], bool]) -> list[str] | None:
     if len(_TESTS.findall(text)) != len(_PLAIN_TESTS.findall(text)):
         return None
     tested = asked(text)
-    if tested.is_computed or any(is_odd(name, unusual) for name in tested.names):
+    if tested.is_computed or any(is_odd(n, unusual) or _TRIGRAPH in n for n in tested.names):
         return None
     return list(tested.names)
 
@@ -254,14 +266,14 @@ def literal_values(
     name = macro.encode("utf-8", "surrogateescape")
     if name not in text:
         return ()
-    text = _SPLICE.sub(b"", text)
+    text = _spliced(text)
     if DOUBTFUL.search(text) or _NO_COMMENT.search(text):
         return None
     text = without_comments(text)
     mentions = len(re.findall(rb"\bdefine\b[^\n]*\b%s\b" % re.escape(name), text))
     found = re.findall(rb"\bdefine[ \t\f\v]+%s" % re.escape(name) + _LITERAL, text)
     values = [_decoded(value) for value in found]
-    if len(values) != mentions or any(is_odd(v, unusual) for v in values):
+    if len(values) != mentions or any(is_odd(v, unusual) or _TRIGRAPH in v for v in values):
         return None
     return tuple(value.rpartition("/")[2] for value in values)
 

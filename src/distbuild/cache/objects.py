@@ -12,7 +12,6 @@ import hashlib
 import logging
 import os
 import sqlite3
-import stat
 import threading
 import time
 from collections import Counter
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from distbuild.cache.describing import Describer
+from distbuild.cache.describing import Describer, surroundings
 from distbuild.cache.lookups import is_plain_word
 from distbuild.cache.searched_names import NotKept
 from distbuild.cache.storage import Storage, Stored, stamp_of
@@ -48,7 +47,7 @@ log = logging.getLogger(__name__)
 
 #: Raised when a key or a description gets another meaning, or when results were kept that may not
 #: be.
-VERSION = 3
+VERSION = 4
 #: Results of one command and source: the states of its headers that it was compiled with.
 MAX_VARIANTS = 8
 #: Commands whose results are known in memory; the others are read from the storage again.
@@ -68,12 +67,12 @@ _RECODING = ("-finput-charset", "-fmodules", "-fplugin", "-traditional")
 
 
 class Lookup(msgspec.Struct, frozen=True):
-    """What the cache has for a task. ``key`` None: it is not cacheable. ``kinds``: those of its
-    search directories; see ``_kinds``. ``is_checked``: the hit is to be compared with a compile."""
+    """What the cache has for a task. ``key`` None: it is not cacheable. ``around``: its
+    ``surroundings``. ``is_checked``: the hit is to be compared with a compile."""
 
     key: bytes | None
     result: ResultRequest | None = None
-    kinds: tuple[int, ...] = ()
+    around: tuple[int | str, ...] | None = ()
     is_checked: bool = False
 
 
@@ -120,8 +119,8 @@ class ObjectCache:
 
     def find(self, task: Task) -> Lookup:
         """The result that a compile of this task would have, if it is known."""
-        kinds = _kinds(task)
-        key = self.key(task, kinds)
+        around = surroundings(task)
+        key = self.key(task, around)
         why = "not cacheable"
         if key is not None:
             try:
@@ -133,13 +132,13 @@ class ObjectCache:
                 with self._changed:
                     self.hits += 1
                     is_checked = self._verify_hits > 0 and self.hits % self._verify_hits == 0
-                return Lookup(key, found, kinds, is_checked)
+                return Lookup(key, found, around, is_checked)
             why = found
         if task.stopwatch is not None:
             task.stopwatch.missed = why
         with self._changed:
             self.misses[why] += 1
-        return Lookup(key, None, kinds)
+        return Lookup(key, None, around)
 
     def _compare(self, key: bytes, hit: ResultRequest, task: Task, result: ResultRequest) -> None:
         """Compare a hit with the result of a compile. If they differ, the key's results are
@@ -161,7 +160,7 @@ class ObjectCache:
 
     def explain(self, task: Task) -> str:
         """Whether ``find`` has a result, and why not: by the latest result of this command."""
-        key = self.key(task, _kinds(task))
+        key = self.key(task, surroundings(task))
         if key is None:
             return "not cacheable"
         variants = self._variants(key)
@@ -235,14 +234,15 @@ class ObjectCache:
 
     # --- finding --------------------------------------------------------------------------------
 
-    def key(self, task: Task, kinds: tuple[int, ...]) -> bytes | None:
+    def key(self, task: Task, around: tuple[int | str, ...] | None) -> bytes | None:
         """The key of an equal compile; None: the result may depend on more than is known here.
 
-        ``kinds``: the file types of its search directories.
+        ``around``: its ``surroundings``.
         """
         command = task.command
         is_special = (
             WINDOWS
+            or around is None
             or task.worker
             or task.asks_by_macro
             or command.family.speaks_cl
@@ -264,7 +264,7 @@ class ObjectCache:
             [os.fsencode(directory) for directory in task.output_dirs],
             [os.fsencode(directory) for directory in task.builtin_dirs],
             os.fsencode(task.implicit_include or ""),
-            kinds,
+            around,
             task.processor,
             task.terminal,
         )
@@ -337,7 +337,7 @@ class ObjectCache:
     def _keep(self, waiting: _Unwritten) -> None:
         """Keep one result. Raises NotKept."""
         task, result = waiting.task, waiting.result
-        if _kinds(task) != waiting.lookup.kinds:  # a search directory came or went
+        if surroundings(task) != waiting.lookup.around:  # a search directory came or went
             raise NotKept("the tree changed meanwhile")
         variant = self._describer.described(task, result)
         manifest = self._mirroring.manifest
@@ -368,21 +368,6 @@ class ObjectCache:
         for old in unique[MAX_VARIANTS:]:
             self._storage.drop(old.number)
         self._remember(key, unique[:MAX_VARIANTS])
-
-
-def _kinds(task: Task) -> tuple[int, ...]:
-    """For each search directory its file type, 0 if it is missing, and the place of the first that
-    is the same: compilers warn of some types, and search a directory once, whatever its path."""
-    kinds, first = list[int](), dict[tuple[int, int], int]()
-    for at, directory in enumerate(task.search_dirs):
-        try:
-            status = disk.stat(directory)
-        except OSError:
-            kinds += 0, at
-        else:
-            same = first.setdefault((status.st_dev, status.st_ino), at)
-            kinds += stat.S_IFMT(status.st_mode), same
-    return tuple(kinds)
 
 
 def _since(path: str) -> str:

@@ -244,8 +244,11 @@ def is_settled(
     variant: Variant, manifest: Manifest, candidates: Candidates, generation: int
 ) -> bool:
     """Whether nothing that the variant depends on changed after ``generation``."""
-    if manifest.generation == generation:
+    now = manifest.generation
+    if now == generation:
         return True
+    if manifest.applied < now:  # the sum may be of an entry whose change is not noted yet
+        return False
     index = manifest.index
     if candidates.links_moved() > generation or not _is_unchanged(variant, manifest, generation):
         return False

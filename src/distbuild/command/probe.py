@@ -13,9 +13,9 @@ from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 
 #: Options that move, add or remove built-in search directories, or the implicit include.
 _PROBED = frozenset(
-    "--gcc-toolchain= --sysroot --target= -X -ansi -ffreestanding -fhosted -fno-hosted -isysroot"
-    " -m16 -m32 -m64 -mx32 -no-canonical-prefixes -nobuiltininc -nostdinc -nostdinc++ -nostdlibinc"
-    " -resource-dir -resource-dir= -stdlib= -target".split()
+    "--gcc-toolchain= --sysroot --target= -X -ansi -ffreestanding -fhosted -fno-hosted -iprefix"
+    " -isysroot -m16 -m32 -m64 -mx32 -no-canonical-prefixes -nobuiltininc -nostdinc -nostdinc++"
+    " -nostdlibinc -resource-dir -resource-dir= -stdlib= -target".split()
 )
 _PROBED_PREFIXES = ("-mabi=", "-march=", "-mcpu=", "-mfloat-abi=", "-mfpu=", "-mthumb", "-marm")
 

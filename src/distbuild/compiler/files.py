@@ -106,7 +106,7 @@ def clang_configuration(driver: str, banner: str) -> Found:
     directories = {role: os.path.dirname(path) for role, path in called.items()}
     directories.update(_CONFIGURED.findall(banner))
     contents: list[tuple[str, str]] = []
-    places = [*dict.fromkeys(_gcc_places(banner)), *_GCC_ELSEWHERE, *_MULTIARCH]
+    places = [*dict.fromkeys(gcc_places(banner)), *_GCC_ELSEWHERE, *_MULTIARCH]
     places.append(os.path.join(os.path.dirname(driver), os.pardir, "lib", "clang"))
     # clang 21 looks for a gcc beside itself.
     above = os.path.join(os.path.dirname(called[""]), os.pardir, "lib")
@@ -172,7 +172,7 @@ def has_effect(library: str) -> bool:
     return _WITHOUT_EFFECT.fullmatch(library) is None
 
 
-def _gcc_places(banner: str) -> Iterator[str]:
+def gcc_places(banner: str) -> Iterator[str]:
     """Directories in which clang would find further installations of gcc, and their assemblers."""
     for installation in _GCC_INSTALLATION.findall(banner):
         machine_dir = os.path.dirname(installation)

@@ -25,6 +25,9 @@ V = TypeVar("V")
 #: A file this young may change again with the same time stamps (the kernel's clock for them ticks
 #: every 4 ms at the least; ccache has the same rule). Its digest is not cached.
 RACY_NS = 100_000_000
+#: The same for a file whose times seem to be of whole seconds (ext4 with small inodes, HFS+) or of
+#: every other one (FAT).
+COARSE_RACY_NS = 2_100_000_000
 
 #: Digests in a cache at most: some 400 bytes each.
 MAX_KNOWN = 1_000_000
@@ -47,7 +50,8 @@ def put_bounded(cache: dict[K, V], key: K, value: V, most: int) -> None:
 
 def is_racy(status: os.stat_result, started_ns: int) -> bool:
     """Whether a file that was read from ``started_ns`` on may change again with the same times."""
-    return started_ns - max(status.st_ctime_ns, status.st_mtime_ns) <= RACY_NS
+    limit_ns = RACY_NS if status.st_ctime_ns % 10**9 else COARSE_RACY_NS
+    return started_ns - max(status.st_ctime_ns, status.st_mtime_ns) <= limit_ns
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True):
@@ -149,8 +153,12 @@ class DigestCache:
 
     def states(self) -> Iterator[tuple[str, StatKey]]:
         """The cached paths, each with the stat key it was read with."""
-        for name, known in list(self._known.items()):
+        for name, known in self._items():
             yield os.fsdecode(name), known.key
+
+    def _items(self) -> list[tuple[bytes, Known]]:
+        with self._lock:
+            return list(self._known.items())
 
     def forget(self, paths: Iterable[str]) -> None:
         """Invalidate these files: they are read again even if their stat keys are equal."""
@@ -164,7 +172,7 @@ class DigestCache:
         if self._path is None or not self.unsaved:
             return
         self.unsaved = 0
-        kept = {p: k for p, k in list(self._known.items()) if not keep or keep(os.fsdecode(p))}
+        kept = {p: k for p, k in self._items() if not keep or keep(os.fsdecode(p))}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(".tmp")
         try:

@@ -17,9 +17,13 @@ from distbuild.system.paths import WINDOWS, to_system
 from distbuild.system.windows import calls
 
 #: File systems without events for changes by other machines: NFS, SMB, CIFS, SMB2, 9p, FUSE,
-#: Ceph, AFS.
+#: Ceph, AFS (OpenAFS and the kernel's); those of virtual machines for files of their hosts
+#: (VirtualBox, VMware, Parallels) and of clusters (Lustre, GPFS, OCFS2, GFS2, BeeGFS, PanFS, Coda,
+#: OrangeFS, StorNext). Like those that ``tail -f`` of GNU coreutils polls (src/stat.c).
 _REMOTE = frozenset(
     {0x6969, 0x517B, 0xFF534D42, 0xFE534D42, 0x01021997, 0x65735546, 0x00C36400, 0x5346414F}
+    | {0x6B414653, 0x786F4256, 0xBACBACBC, 0x7C7C6673, 0x0BD00BD0, 0x47504653, 0x7461636F}
+    | {0x01161970, 0x19830326, 0xAAD7AAEA, 0x73757245, 0x20030528, 0xBEEFDEAD}
 )
 #: Pseudo file systems: proc, sysfs, cgroup (1, 2), devpts, debugfs, tracefs, securityfs, bpf.
 _KERNEL = frozenset(

@@ -153,8 +153,11 @@ class Survey:
         self._place.scanner.tree(root.path, lambda d: self.watch(d, root), MAX_TREE_ENTRIES)
 
     def watch(self, directory: str, root: Root | None) -> None:
-        """Watch one directory; if that fails, its root is listed again for each job."""
-        if self._place.watcher.add(directory) or root is None or root.polled:
+        """Watch one directory; if that fails, or if a file system is mounted there whose files
+        other machines change, its root is listed again for each job."""
+        is_foreign = directory in self._place.scanner.mounted and is_remote(directory)
+        is_watched = self._place.watcher.add(directory) and not is_foreign
+        if is_watched or root is None or root.polled:
             return
         if disk.isdir(directory):
             root.polled = True

@@ -16,11 +16,13 @@ import msgspec
 from distbuild.command import native
 from distbuild.command import probe as toolchain
 from distbuild.command.model import CompileCommand, Family
+from distbuild.compiler.files import gcc_places
 from distbuild.compiler.find import find_with_status
 from distbuild.compiler.identity import (
     Around,
     Identifier,
     Identity,
+    State,
     are_as_identified,
     around,
     query,
@@ -34,7 +36,7 @@ from distbuild.system.paths import WINDOWS, to_system
 LOOK_S = 1.0
 #: More pairs of a compiler and its environment than any machine has.
 _MAX_KEPT = 200
-_NAMES_DIRECTORY = re.compile("sysroot|-resource-dir")
+_NAMES_DIRECTORY = re.compile("sysroot|-resource-dir|-gcc-toolchain|-iprefix")
 
 
 class Search(msgspec.Struct, frozen=True):
@@ -45,6 +47,14 @@ class Search(msgspec.Struct, frozen=True):
     implicit_include: str | None
     #: Directories that it would search if they existed.
     absent: tuple[str, ...] = ()
+    #: Directories in which clang looks for installations of gcc, with their states.
+    places: tuple[tuple[str, State], ...] = ()
+
+    def has_changed(self) -> bool:
+        """Whether it may search other directories from now on."""
+        # access(2) first: for a missing directory, stat(2) would cost Python an exception.
+        appeared = any(os.access(d, os.F_OK) and os.path.isdir(d) for d in self.absent)
+        return appeared or any(state_of(place) != before for place, before in self.places)
 
 
 class Driver(msgspec.Struct, frozen=True):
@@ -119,9 +129,7 @@ class Compilers:
         if now - self._looked[driver] < LOOK_S:
             return False
         self._looked[driver] = now
-        searched = (search for (of, *_), search in self._search.items() if of == driver)
-        appeared = any(os.path.isdir(place) for search in searched for place in search.absent)
-        return appeared or not are_as_identified([known])
+        return not are_as_identified([known])
 
     def _forget(self, driver: Driver) -> None:
         del self._identities[driver]
@@ -138,7 +146,7 @@ class Compilers:
         key = (driver, probe, where)
         with self._lock:
             known = self._search.get(key)
-            if known is None:
+            if known is None or known.has_changed():
                 known = self._search[key] = self._search_of(driver, probe, where)
             return known
 
@@ -155,13 +163,24 @@ class Compilers:
 
     @staticmethod
     def _search_of(driver: Driver, probe: tuple[str, ...], cwd: str) -> Search:
-        done = _ask(driver, (*probe, "-E", "-v", "-"), cwd)
+        words = (*probe, "-E", "-v", "-")
+        done = _ask(driver, words, cwd)
+        places: tuple[tuple[str, State], ...] = ()
+        if _NAMES_DIRECTORY.search("\0".join(probe)):  # for others the identity has the places
+            named = (os.path.join(cwd, place) for place in gcc_places(done.stderr))
+            places = tuple((place, state_of(place)) for place in dict.fromkeys(named))
+        if places:
+            done = _ask(driver, words, cwd)  # an installation that came before the states were read
         # A relative -resource-dir gives relative directories.
-        dirs = (os.path.join(cwd, path) for path in toolchain.parse_search_dirs(done.stderr))
+        dirs, absent = (
+            tuple(os.path.join(cwd, path) for path in parse(done.stderr))
+            for parse in (toolchain.parse_search_dirs, toolchain.parse_absent_dirs)
+        )
         return Search(
-            tuple(dirs),
+            dirs,
             toolchain.parse_implicit_include(done.stdout),
-            toolchain.parse_absent_dirs(done.stderr),
+            absent,
+            places,
         )
 
 

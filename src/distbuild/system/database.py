@@ -8,6 +8,18 @@ from pathlib import Path
 #: The size to which the log of a large batch is cut.
 MAX_JOURNAL_BYTES = 64 * 1024 * 1024
 
+#: Results of statements that speak of the file's surroundings and not of its content.
+_OF_SURROUNDINGS = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+)
+
 #: Reads what has to be readable in a database that is opened; raises sqlite3.Error, ValueError.
 Check = Callable[[sqlite3.Connection], None]
 
@@ -27,8 +39,10 @@ def open_database(
     """
     try:
         return _connect(path, version, schema, check), ""
-    except sqlite3.OperationalError:
-        raise
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in _OF_SURROUNDINGS:
+            raise
+        return replace_database(path, version, schema, check), str(error)
     except (sqlite3.DatabaseError, ValueError) as error:
         return replace_database(path, version, schema, check), str(error)
 

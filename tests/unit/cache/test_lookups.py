@@ -24,6 +24,7 @@ from distbuild.mirror.policy import is_unusual
         (b"%:include <y.h>\n", {"y.h"}),
         (b"#include /**/ <y.h>\n", {"y.h"}),
         (b"#/**/include <y.h>\n", {"y.h"}),
+        (b"// __DATE__\r#include <y.h>\r", {"y.h"}),
     ],
 )
 def test_the_names_that_a_text_looks_for(text: bytes, names: set[str]) -> None:
@@ -52,13 +53,15 @@ def test_the_names_that_a_text_looks_for(text: bytes, names: set[str]) -> None:
         b"char when[] = __TIMESTAMP__;\n",
         b"#pragma GCC/**/dependency <y.h>\n",
         b"#include <y.h>\0\n",
+        b"#include <y??-.h>\n",
+        b"#if __has_include(<y??(1??).h>)\n#endif\n",
     ],
 )
 def test_a_text_that_may_look_for_more_is_opaque(text: bytes) -> None:
     assert lookups(text, is_unusual).is_opaque
 
 
-@pytest.mark.parametrize("text", [b"__DATE__", b"x = __TIME__"])
+@pytest.mark.parametrize("text", [b"__DATE__", b"x = __TIME__", b"__DA\\\rTE__", b"//\r__DATE__"])
 def test_a_text_with_a_date(text: bytes) -> None:
     assert lookups(text, is_unusual).is_dated
 
@@ -72,6 +75,7 @@ def test_a_text_with_a_date(text: bytes) -> None:
         (b"#define NAME OTHER\n", None),
         (b"#define /**/ NAME OTHER\n", None),
         (b'#define NAME "../y.h"\n', None),
+        (b'#define NAME "y??-.h"\n', None),
     ],
 )
 def test_the_values_of_an_included_macro(text: bytes, values: tuple[str, ...] | None) -> None:

@@ -1,5 +1,6 @@
 """The file that keeps cached results: its bound, its damage, and sudden ends."""
 
+import contextlib
 import random
 import signal
 import sqlite3
@@ -99,6 +100,33 @@ def test_everything_can_be_removed(tmp_path: Path) -> None:
     assert (storage.find(b"key"), body_of(storage, b"key", number)) == ([], None)
     assert storage.counts()["bytes"] == 0
     storage.close()
+
+
+def test_a_file_without_its_version_is_replaced(tmp_path: Path) -> None:
+    """As after a crash while the tables were made."""
+    Storage(tmp_path / "objects", LARGE).close()
+    with sqlite3.connect(tmp_path / "objects") as db:
+        db.execute("PRAGMA user_version = 0")
+    db.close()
+    storage = Storage(tmp_path / "objects", LARGE)
+    assert storage.damaged == 1
+    assert storage.add(b"key", b"", b"body")
+    storage.close()
+
+
+def test_a_flipped_bit_in_the_header_keeps_no_syncer_from_starting(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "whole", LARGE)
+    number = storage.add(b"key", b"about", b"body")
+    storage.close()
+    whole = (tmp_path / "whole").read_bytes()
+    for at in range(100):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << at % 8
+        (tmp_path / "objects").write_bytes(damaged)
+        storage = Storage(tmp_path / "objects", LARGE)
+        with contextlib.suppress(sqlite3.Error):
+            assert body_of(storage, b"key", number) in (None, b"body")
+        storage.close()
 
 
 def test_no_flipped_byte_gives_another_body(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,6 +114,28 @@ def test_it_is_settled_if_nothing_that_it_could_find_has_changed(batches: list[B
         if is_settled(variant, manifest, candidates, began):
             assert is_equal(manifest)
             assert model(manifest) == before
+
+
+def test_it_is_not_settled_while_another_thread_applies_a_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manifest = Manifest()
+    manifest.apply({**START, "/p/a/y.h": DIRECTORY})
+    began, before = manifest.generation, Candidates(manifest).sum(SEARCH)
+    seen = []
+
+    def meanwhile(*noted: Any) -> None:
+        candidates = Candidates(manifest)
+        variant = Variant(1, INPUTS, SEARCH, candidates.sum(SEARCH))
+        seen.append(
+            (variant.candidates == before, is_settled(variant, manifest, candidates, began))
+        )
+        note(*noted)
+
+    note = manifest.index.note
+    monkeypatch.setattr(manifest.index, "note", meanwhile)
+    manifest.apply({"/p/a/y.h": file(4)})
+    assert seen == [(False, False)]
 
 
 @given(BATCHES)

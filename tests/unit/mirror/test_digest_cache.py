@@ -5,11 +5,12 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from types import SimpleNamespace
+from typing import BinaryIO, cast
 
 import pytest
 
-from distbuild.mirror.digest_cache import RACY_NS, DigestCache, Known
+from distbuild.mirror.digest_cache import COARSE_RACY_NS, RACY_NS, DigestCache, Known
 from distbuild.system import disk
 
 OLD_NS = 1_000_000_000 * 10**9
@@ -64,6 +65,26 @@ def test_a_file_that_may_change_with_the_same_times_is_not_cached(
     aged(file, age_ns)
     cache = DigestCache()
     cache.of(str(file))
+    assert cache.unsaved == unsaved
+
+
+@pytest.mark.parametrize(
+    ("age_ns", "unsaved"), [(RACY_NS + 1, 0), (COARSE_RACY_NS, 0), (COARSE_RACY_NS + 1, 1)]
+)
+def test_times_of_whole_seconds_may_be_those_of_a_coarse_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_ns: int, unsaved: int
+) -> None:
+    file = tmp_path / "x.h"
+    file.write_bytes(b"one")
+    second = int(file.stat().st_ctime) + 1
+    status = SimpleNamespace(
+        st_size=3, st_ino=1, st_mtime_ns=second * 10**9, st_ctime_ns=second * 10**9
+    )
+    monkeypatch.setattr(
+        "distbuild.mirror.digest_cache.time.time_ns", lambda: second * 10**9 + age_ns
+    )
+    cache = DigestCache()
+    cache.of(str(file), cast("os.stat_result", status))
     assert cache.unsaved == unsaved
 
 

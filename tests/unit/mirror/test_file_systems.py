@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.mirror.file_systems import MountWatch, is_kernel_made
+from distbuild.mirror.file_systems import MountWatch, is_kernel_made, is_remote
 from tests.support.tools import absent
 
 
@@ -39,3 +39,14 @@ def test_what_the_kernel_makes_up_is_told_from_files(tmp_path: Path) -> None:
     assert is_kernel_made("/proc")
     assert not is_kernel_made(str(tmp_path))
     assert not is_kernel_made(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("magic", "remote"), [(0xEF53, False), (0x6969, True), (0x786F4256, True), (0x0BD00BD0, True)]
+)
+def test_files_that_other_machines_change_are_on_remote_file_systems(
+    monkeypatch: pytest.MonkeyPatch, magic: int, remote: bool
+) -> None:
+    """ext4, NFS, VirtualBox's shared folders, Lustre."""
+    monkeypatch.setattr("distbuild.mirror.file_systems._magic", lambda _: magic)
+    assert is_remote("/project") is remote

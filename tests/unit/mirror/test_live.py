@@ -1010,6 +1010,27 @@ def test_what_is_mounted_above_a_root_is_watched(
         mirror.job(root, mirror.base / "l")
 
 
+def test_a_root_in_which_files_of_other_machines_are_mounted_is_listed_for_each_job(
+    tmp_path: Path, mounts: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = Mirror(base_of(tmp_path), "", "inotify")
+    place = mirror.base / "r/shared"
+    monkeypatch.setattr(survey_module, "is_remote", lambda d: d == str(place))
+    try:
+        write(mirror.base / "r/x.h")
+        mirror.job(mirror.base / "r")
+        root = mirror.mirroring.roots.get(f"{mirror.base}/r")
+        assert root is not None
+        assert not root.polled
+        place.mkdir()
+        mounts("-t", "tmpfs", "none", place)
+        write(place / "y.h")
+        mirror.job(mirror.base / "r")
+        assert root.polled
+    finally:
+        mirror.mirroring.stop()
+
+
 def test_a_file_that_is_mounted_is_looked_at(mirror: Mirror, mounts: Callable[..., None]) -> None:
     outside, inside = write(mirror.base / "o/x.h", "1"), write(mirror.base / "r/x.h", "1")
     mirror.job(inside.parent)
