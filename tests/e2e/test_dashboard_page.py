@@ -128,6 +128,8 @@ WHOLE_JOB = JOBS[0] | {
     "cwd": "/src dir",
     "detail": "",
     "inputs": 65,
+    "cpu_s": 1.75,
+    "memory_bytes": 83_400_000,
     "missed": "new",
     "messages": "",
     "usual_s": 0.5,
@@ -257,6 +259,7 @@ def test_the_keyboard_alone_chooses_zooms_and_folds(browser: Any) -> None:
     page.wait_for_selector("#job:has-text('file0.c')")
     assert text(page, "#explain") == ("cd '/src dir' && dist_build.exe explain -- gcc -c file0.c")
     assert "65 files" in text(page, "#job")
+    assert "1.75 s of processor time, 83.4 MB of memory at the most" in text(page, "#job")
     assert page.locator("#all").get_attribute("aria-pressed") == "true"
     page.keyboard.press("+")
     assert page.locator("#all").get_attribute("aria-pressed") == "false"
