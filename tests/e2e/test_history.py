@@ -76,9 +76,8 @@ def test_a_build_is_recorded_as_it_was(cluster: Cluster, project: Path) -> None:
         assert (
             0 < job["ran_s"] <= job["phases"]["on the worker"] <= job["took_s"] <= build["wall_s"]
         )
-        # gcc's driver waits for cc1, which needs some megabytes for the smallest source.
         assert 0 < job["cpu_s"] <= build["wall_s"]
-        assert 1_000_000 < job["memory_bytes"] < 1_000_000_000
+        assert job["memory_bytes"] == 0  # less than the worker's own is not known
     (link,) = (job for job in jobs if job["outcome"] == "local")
     assert link["took_s"] > 0
     assert (link["cpu_s"], link["memory_bytes"]) == (0, 0)

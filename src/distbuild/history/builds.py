@@ -51,7 +51,8 @@ class JobRecord(msgspec.Struct, frozen=True):
     ran_s: float
     #: How often a worker compiled it.
     rounds: int
-    #: The compiler's processor time and peak memory, by the workers' account; 0: not known.
+    #: The compiler's processor time and peak memory, by the workers' account; 0: not known, and
+    #: memory also if it is less than the worker's own.
     cpu_s: float = 0.0
     memory_bytes: int = 0
     #: What the reason is about, in words.

@@ -151,9 +151,10 @@ def show_lines(build: Build) -> list[str]:
         f" at most {build['most_at_once']} of {build['slots']} slots",
     ]
     if build["cpu_s"]:
+        most = build["most_memory_bytes"]
         lines.append(
-            f"  compilers used {build['cpu_s']:.1f} s of processor time,"
-            f" the largest {size(build['most_memory_bytes'])} of memory"
+            f"  compilers used {build['cpu_s']:.1f} s of processor time"
+            + (f", the largest {size(most)} of memory" if most else "")
         )
     if build["limit"]:
         lines.append(f"  limited by {shown(build['limit'])}")
@@ -174,7 +175,7 @@ def _slowest(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{job['ran_s']:.2f} s",
             _usual(job),
             f"{job['cpu_s']:.2f} s",
-            size(job["memory_bytes"]),
+            size(job["memory_bytes"]) if job["memory_bytes"] else "",
             shown(job["worker"]),
             shown(job["source"]),
         ]

@@ -165,7 +165,7 @@ export function showJob(job, full, meanings, close) {
   facts.push(["Began", clock(job.began)]);
   if (full) {
     facts.push(["Took", `${precise(full.took_s)}${full.ran_s ? `, of which the compiler ran ${precise(full.ran_s)}` : ""}${full.usual_s ? `, usually ${precise(full.usual_s)}` : ""}`]);
-    if (full.cpu_s) facts.push(["Used", `${precise(full.cpu_s)} of processor time, ${bytes(full.memory_bytes)} of memory at the most`]);
+    if (full.cpu_s) facts.push(["Used", `${precise(full.cpu_s)} of processor time${full.memory_bytes ? `, ${bytes(full.memory_bytes)} of memory at the most` : ""}`]);
     if (Object.keys(full.phases).length) facts.push(["Phases", waterfall(full)]);
     if (full.rounds > 1) facts.push(["Compiled", `${full.rounds} times, since a file changed or was missing`]);
     if (full.inputs) facts.push(["Inputs", `${full.inputs} files`]);

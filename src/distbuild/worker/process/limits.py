@@ -33,7 +33,7 @@ class Completed(msgspec.Struct, frozen=True):
 
 class Usage(msgspec.Struct, frozen=True):
     """What a process and its children used: processor time, and the peak memory of the largest of
-    them. Zeros where the system does not say."""
+    them. Zero: not known; memory is known if it is more than this process's own."""
 
     cpu_us: int = 0
     memory_bytes: int = 0

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import select
 import signal
 import struct
@@ -213,7 +214,10 @@ class PosixRunning:
         """Wait for the leader, with what it and its children used; returns its status."""
         _, status, used = os.wait4(self._process.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
-        self.used = Usage(int(1e6 * (used.ru_utime + used.ru_stime)), used.ru_maxrss * _RSS_UNIT)
+        # Linux counts this process's own memory too, from before the child's exec.
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        memory = used.ru_maxrss if used.ru_maxrss > own else 0
+        self.used = Usage(int(1e6 * (used.ru_utime + used.ru_stime)), memory * _RSS_UNIT)
         return self._process.returncode
 
 

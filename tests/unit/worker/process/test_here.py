@@ -43,14 +43,21 @@ def test_a_signal_shows_in_the_status(cancellation: Cancellation) -> None:
 
 
 def test_what_a_process_and_its_child_used_is_known() -> None:
-    child = "x = bytearray(100_000_000)\nfor n in range(3_000_000): pass"
+    child = "x = bytearray(400_000_000)\nfor n in range(3_000_000): pass"
     argv = [b"/bin/sh", b"-c", b'"$@"; exit 0', b"sh", os.fsencode(sys.executable), b"-ISc"]
     running = posix.start([*argv, child.encode()], b"/", ENV)
     assert running.used == Usage()
     wait_until(lambda: select.select([running.descriptors()[-1]], [], [], 1)[0], "it ends")
     assert running.finish("").status == 0
-    assert 100_000_000 < running.used.memory_bytes < 500_000_000
+    assert 400_000_000 < running.used.memory_bytes < 600_000_000
     assert running.used.cpu_us > 10_000
+
+
+def test_less_memory_than_this_process_has_is_not_known() -> None:
+    running = posix.start([b"/bin/sh", b"-c", b"exit 0"], b"/", ENV)
+    wait_until(lambda: select.select([running.descriptors()[-1]], [], [], 1)[0], "it ends")
+    assert running.finish("").status == 0
+    assert running.used.memory_bytes == 0
 
 
 def test_there_is_no_input(cancellation: Cancellation) -> None:
