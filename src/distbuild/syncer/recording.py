@@ -9,6 +9,7 @@ from typing import Any
 from distbuild.cache.objects import SHOWN
 from distbuild.command import probe
 from distbuild.command.diagnostics import plain
+from distbuild.farm.executor import Stopwatch
 from distbuild.history.builds import JobRecord, Outcome, messages_of
 from distbuild.history.store import History, RunningJob
 from distbuild.protocol import messages
@@ -60,8 +61,9 @@ class Recording:
         self._request = request
         self._job: RunningJob | None = None
         if running.history is not None:
-            name = shown_path(submission.env.get(probe.BUILD_NAME, ""))
-            self._job = running.history.begin(request.session, name[:MAX_NAME])
+            name = submission.env.get(probe.BUILD_NAME, "")
+            shown = shown_path(name)[:MAX_NAME] if name else ""
+            self._job = running.history.begin(request.session, shown)
             self._number = running.add(self)
 
     def __enter__(self) -> "Recording":
@@ -109,26 +111,26 @@ class Recording:
         if job is None or history is None:
             return
         self._running.remove(self._number)
-        watch, request = self.submission.stopwatch, self._request
+        watch, request = self.submission.stopwatch or Stopwatch(), self._request
         command = b"\0".join(request.argv)
         record = JobRecord(
             command=command[:MAX_COMMAND],
             cwd=request.cwd,
-            source=os.fsencode(watch.source) if watch is not None else b"",
+            source=os.fsencode(watch.source),
             outcome=outcome,
             reason=reply.reason,
             worker=reply.worker,
             exit_code=reply.exit_code,
             began=job.began,
             took_s=max(0.0, time.time() - job.began),
-            phases=dict(watch.phases) if watch is not None else {},
-            ran_s=watch.ran_s if watch is not None else 0.0,
-            rounds=watch.rounds if watch is not None else 0,
-            detail=one_line(shown_path(reply.detail)),
-            inputs=watch.inputs if watch is not None else 0,
-            missed=watch.missed if watch is not None else "",
-            cpu_s=watch.cpu_s if watch is not None else 0.0,
-            memory_bytes=watch.memory_bytes if watch is not None else 0,
+            phases=dict(watch.phases),
+            ran_s=watch.ran_s,
+            rounds=watch.rounds,
+            detail=one_line(shown_path(reply.detail)) if reply.detail else "",
+            inputs=watch.inputs,
+            missed=watch.missed,
+            cpu_s=watch.cpu_s,
+            memory_bytes=watch.memory_bytes,
             messages=messages_of(plain(reply.stderr)) if outcome is Outcome.FAILED else b"",
         )
         history.end(job, record)

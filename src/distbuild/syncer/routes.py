@@ -79,6 +79,10 @@ class Gate:
 
     def message(self, call: Call, kind: type[T]) -> T:
         """Decode the body of a worker's request. Raises RequestRefused and ProtocolError."""
+        return self.message_of(call, kind)[0]
+
+    def message_of(self, call: Call, kind: type[T]) -> tuple[T, str]:
+        """As ``message``, with the worker's identity as ``admit_worker`` gives it."""
         holder = self.admit_worker(call)
         message = messages.decode(call.body, kind)
         identity = identity_of(getattr(message, "worker", ""))
@@ -88,7 +92,7 @@ class Gate:
             is_own = identity in ("", holder)
         if not is_own:
             raise RequestRefused(403, "this token is another worker's than the name")
-        return message
+        return message, holder
 
     def submitted(self, call: Call) -> messages.SubmitRequest:
         """Decode a compile command of the syncer's user. Raises RequestRefused, ProtocolError."""
@@ -184,9 +188,9 @@ def make_handlers(service: Service, gate: Gate) -> dict[str, Handler]:
     def lease(call: Call) -> Steps:
         if len(call.body) > MAX_LEASE_BYTES:
             raise RequestRefused(413, "the lease request is too long")
-        message = gate.message(call, messages.LeaseRequest)
+        message, holder = gate.message_of(call, messages.LeaseRequest)
         same_version(message.version)
-        if (holder := gate.admit_worker(call)) != SHARED:
+        if holder != SHARED:
             message = service.membership.dialled_in(holder, message, call.peer)
         return leased(call, message)
 

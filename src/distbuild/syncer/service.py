@@ -212,17 +212,21 @@ class Service:
     @staticmethod
     def _job(lease: str, task: Task) -> messages.Job:
         command = task.command
+        # All at once: each call costs as much as encoding some words.
+        count, words = len(task.env), command.argv()
+        implicit = task.implicit_include or ""
+        cwd, included, *values = encoded([command.cwd, implicit, *task.env.values(), *words])
         return messages.Job(
             lease_id=lease,
             generation=task.generation,
-            argv=encoded(command.argv()),
-            cwd=os.fsencode(command.cwd),
-            env=dict(zip(task.env, encoded([*task.env.values()]), strict=True)),
+            argv=values[count:],
+            cwd=cwd,
+            env=dict(zip(task.env, values[:count], strict=True)),
             toolchain=task.toolchain,
             files=list(task.files),
             output_dirs=encoded(task.output_dirs),
             builtin_dirs=encoded(task.builtin_dirs),
-            implicit_include=os.fsencode(task.implicit_include or ""),
+            implicit_include=included,
             processor=list(task.processor),
             terminal=task.terminal,
         )
