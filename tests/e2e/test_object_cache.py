@@ -131,6 +131,25 @@ def test_a_hit_is_right_after(
     compiled(caching, ARGV, project)
 
 
+def test_system_headers_count_after_the_project_was_elsewhere(
+    caching: Cluster, project: Path
+) -> None:
+    """No list has them. While the project is away, another one is compiled."""
+    write(project / "inc/x.h", "#include <z.h>\n")
+    write(project / "inc/z.h", "#define X 1\n")
+    other = project.parent / "other"
+    write(other / "y.c", "int y;\n")
+    argv = ["gcc", "-c", "x.c", "-isystem", "../inc", "-o", "x.o", "-MMD"]
+    compiled(caching, argv, project / "src")
+    project.rename(project.parent / "away")
+    compiled(caching, ["gcc", "-c", "y.c", "-o", "y.o"], other)
+    (project.parent / "away").rename(project)
+    compiled(caching, [*argv, "-O1"], project / "src")
+    assert compiled(caching, [*argv, "-O1"], project / "src") == 1
+    write(project / "inc/z.h", "#define X 2\n")
+    assert compiled(caching, [*argv, "-O1"], project / "src") == 0
+
+
 def test_a_name_that_is_tested_counts(caching: Cluster, project: Path) -> None:
     text = '#if __has_include("early.h")\nint early;\n#else\nint late;\n#endif\n'
     write(project / "inc/x.h", text + "#define X 1\n")

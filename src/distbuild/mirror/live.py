@@ -71,7 +71,7 @@ class Mirroring:
         self._scanner = scanner
         self._on_change = on_change
         self._lock = threading.RLock()
-        self._required = SearchDirs()
+        self._required = SearchDirs(self.manifest)
         self._pending = Pending()
         self._mounts = MountWatch()
         scanner.mounted = self._mounts.points()

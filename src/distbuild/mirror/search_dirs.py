@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from distbuild.mirror.manifest import Manifest
 from distbuild.mirror.roots import NO_DIRECTORY, identity, inside, standing, trace
 from distbuild.protocol.messages import Entry, SymlinkEntry
 from distbuild.system import disk
@@ -22,7 +23,8 @@ class SearchDirs:
     ``named`` ones come from a job or the configuration, not from the memory of an earlier run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
         self._seen: dict[str, tuple[int, int] | None] = {}
         # The absent ones, the newest last: a set that keeps its order.
         self._absent: dict[str, None] = {}
@@ -32,6 +34,8 @@ class SearchDirs:
         # The components of each absent one that is spelled through a symlink or with ``..``. They
         # may change while it stays absent, and their old target may then appear.
         self._nowhere: dict[str, dict[str, Entry]] = {}
+        # For which state of the manifest's names each was found to lead to its directory there.
+        self._led: dict[str, int] = {}
         self._named: set[str] = set()
         #: Those that this process may not reach, so that their existence is unknown.
         self.closed: set[str] = set()
@@ -42,7 +46,8 @@ class SearchDirs:
         self, directories: Iterable[str], *, named: bool
     ) -> Iterator[tuple[str, tuple[int, int] | None]]:
         """Those that must be added (again), with their present identity. Costs one ``stat`` each,
-        one more behind a symlink, and a few for a path through a symlink that leads nowhere."""
+        one more behind a symlink, and a few for a path through a symlink that leads nowhere. A path
+        is resolved in the manifest again after its names have changed."""
         if named:
             directories = list(directories)
             self._named.update(directories)
@@ -54,6 +59,19 @@ class SearchDirs:
                 yield spelled, now
             elif (way := self._nowhere.get(spelled)) is not None and trace(spelled).entries != way:
                 yield spelled, now  # the components of an absent one have changed
+            elif now not in (None, NO_DIRECTORY) and self._is_lost(spelled):
+                yield spelled, now
+
+    def _is_lost(self, spelled: str) -> bool:
+        """Whether a path leads elsewhere in the manifest, or nowhere: its directory is the same,
+        but a part of the path was away or was another link for a while."""
+        changed = self._manifest.index.changed
+        if self._led.get(spelled) == changed:
+            return False
+        is_lost = self._manifest.resolve(spelled) != self._real.get(spelled, spelled)
+        if changed <= self._manifest.applied:
+            self._led[spelled] = changed
+        return is_lost
 
     def note(self, spelled: str, now: tuple[int, int] | None) -> None:
         """Record a directory, about to be added, with its identity ``now``."""
@@ -109,6 +127,7 @@ class SearchDirs:
             del self._seen[spelled]
             self._absent.pop(spelled, None)
             self._real.pop(spelled, None)
+            self._led.pop(spelled, None)
             self._nowhere.pop(spelled, None)
             self._named.discard(spelled)
             self.closed.discard(spelled)

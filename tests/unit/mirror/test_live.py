@@ -1142,3 +1142,43 @@ def test_a_link_to_a_file_of_an_ignored_name_leads_there(mirror: Mirror) -> None
     (place / "x.tmp").unlink()
     mirror.job(place)
     assert not held.leads_to_file(str(place / "x.h"))
+
+
+def meanwhile(mirror: Mirror) -> None:
+    """A job in another directory."""
+    mirror.mirroring.require([str(mirror.base / "q/r")])
+    mirror.mirroring.settle()
+
+
+def away(base: Path, mirror: Mirror) -> None:
+    move(base / "p", base / "away")
+    meanwhile(mirror)
+    move(base / "away", base / "p")
+
+
+def replaced_by_link(base: Path, mirror: Mirror) -> None:
+    move(base / "p", base / "away")
+    (base / "p").symlink_to("q")
+    meanwhile(mirror)
+    (base / "p").unlink()
+    move(base / "away", base / "p")
+
+
+def unlinked(base: Path, mirror: Mirror) -> None:
+    (base / "l").unlink()
+    meanwhile(mirror)
+    (base / "l").symlink_to("p")
+
+
+@pytest.mark.parametrize("leave", [away, replaced_by_link, unlinked])
+def test_a_directory_that_comes_back_is_mirrored_with_its_path(
+    mirror: Mirror, leave: Callable[[Path, Mirror], None]
+) -> None:
+    """It is the same directory, while a part of its path was gone or was a link for a while."""
+    base = mirror.base
+    write(base / "p/r/x.h", "1")
+    write(base / "q/r/x.h", "2")
+    (base / "l").symlink_to("p")
+    mirror.job(base / ("l/r" if leave is unlinked else "p/r"))
+    leave(base, mirror)
+    mirror.job(base / ("l/r" if leave is unlinked else "p/r"))

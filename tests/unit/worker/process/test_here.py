@@ -1,4 +1,5 @@
 import os
+import resource
 import select
 import sys
 import threading
@@ -43,13 +44,15 @@ def test_a_signal_shows_in_the_status(cancellation: Cancellation) -> None:
 
 
 def test_what_a_process_and_its_child_used_is_known() -> None:
-    child = "x = bytearray(400_000_000)\nfor n in range(3_000_000): pass"
+    # Less than this process has had itself would not be known.
+    least = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + 100_000_000
+    child = f"x = bytearray({least})\nfor n in range(3_000_000): pass"
     argv = [b"/bin/sh", b"-c", b'"$@"; exit 0', b"sh", os.fsencode(sys.executable), b"-ISc"]
     running = posix.start([*argv, child.encode()], b"/", ENV)
     assert running.used == Usage()
     wait_until(lambda: select.select([running.descriptors()[-1]], [], [], 1)[0], "it ends")
     assert running.finish("").status == 0
-    assert 400_000_000 < running.used.memory_bytes < 600_000_000
+    assert least < running.used.memory_bytes < least + 200_000_000
     assert running.used.cpu_us > 10_000
 
 
