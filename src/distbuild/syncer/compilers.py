@@ -4,12 +4,13 @@ Runs the compilers. Caches results by file state, so that an upgrade is noticed 
 """
 
 import contextlib
+import itertools
 import os
 import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -141,8 +142,7 @@ class Compilers:
         if command.family is Family.CL:
             return Search((), None)
         probe = tuple(toolchain.search_probe(command))
-        # The working directory matters only if the probe's arguments may have a relative path.
-        where = command.cwd if _NAMES_DIRECTORY.search("\0".join(probe)) else "/"
+        where = command.cwd if _names_relative_directory(probe) else "/"
         key = (driver, probe, where)
         with self._lock:
             known = self._search.get(key)
@@ -182,6 +182,14 @@ class Compilers:
             absent,
             places,
         )
+
+
+def _names_relative_directory(probe: Sequence[str]) -> bool:
+    """Whether the working directory may matter to a probe with these arguments."""
+    return any(
+        _NAMES_DIRECTORY.search(word) and not (word.partition("=")[2] or following).startswith("/")
+        for word, following in itertools.zip_longest(probe, probe[1:], fillvalue="")
+    )
 
 
 def _ask(driver: Driver, words: Iterable[str], cwd: str = "/") -> subprocess.CompletedProcess[str]:

@@ -1,13 +1,17 @@
 """The dev box's compilers are identified anew when any part of them has changed."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
 
 from distbuild.command.model import CompileCommand, Family
 from distbuild.command.parse import parse
 from distbuild.compiler.identity import Identifier, Identity, state_of
 from distbuild.mirror.digest_cache import DigestCache
+from distbuild.syncer import compilers as module
 from distbuild.syncer.compilers import LOOK_S, Compilers, Driver, find
 
 
@@ -82,3 +86,36 @@ def test_a_search_directory_that_is_made_later_is_searched(
     clock.now = LOOK_S
     compilers.identity(gcc)
     assert f"{tmp_path}/usr/include" in compilers.search(gcc, command).dirs
+
+
+@pytest.mark.parametrize(
+    ("word", "is_relative"),
+    [
+        ("--sysroot=/x", False),
+        ("--sysroot=x", True),
+        ("--gcc-toolchain=/opt/gcc", False),
+        ("--gcc-toolchain=../gcc", True),
+        ("-isysroot /x", False),
+        ("-isysroot x", True),
+        ("-resource-dir=", True),
+        ("-iprefix ../x", True),
+        ("-m32", False),
+    ],
+)
+def test_a_compiler_is_asked_in_each_directory_only_for_relative_names(
+    monkeypatch: pytest.MonkeyPatch, word: str, is_relative: bool
+) -> None:
+    asked = []
+
+    def ask(_: Driver, words: Iterable[str], cwd: str = "/") -> CompletedProcess[str]:
+        asked.append(cwd)
+        return CompletedProcess([*words], 0, "", "")
+
+    monkeypatch.setattr(module, "_ask", ask)
+    compilers = Compilers(Identifier(DigestCache()))
+    clang = Driver("/usr/bin/clang", (1, 1, 1, 1))
+    for cwd in ("/a", "/b"):
+        command = parse(["clang", *word.split(), "-c", "x.c"], cwd, lambda _: None)
+        assert isinstance(command, CompileCommand)
+        compilers.search(clang, command)
+    assert asked == (["/a", "/b"] if is_relative else ["/"])
