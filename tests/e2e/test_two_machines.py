@@ -47,7 +47,7 @@ $WRAPPER workers
     ("bind", "devbox", "build1", "shown"),
     [
         ("0.0.0.0", "10.77.0.1", "10.77.0.2", "10.77.0.2:8443"),
-        ("::", "fd77::1", "fd77::2", "[fd77::2]:8443"),
+        pytest.param(*("::", "fd77::1", "fd77::2", "[fd77::2]:8443"), marks=pytest.mark.exhaustive),
     ],
     ids=["IPv4", "IPv6"],
 )

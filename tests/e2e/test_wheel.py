@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
 ELF = b"\x7fELF"
 
-pytestmark = [pytest.mark.compiler, pytest.mark.program]
+# Installing takes long; tests/e2e/test_join.py has the rest.
+pytestmark = [pytest.mark.compiler, pytest.mark.program, pytest.mark.exhaustive]
 
 
 def checked(*words: str | Path) -> None:

@@ -93,18 +93,19 @@ def test_a_code_joins_one_worker(farm: JoinedFarm) -> None:
     assert said.endswith(f"this code was used before; {NEW_CODE}")
 
 
-def test_a_thousand_tries_are_refused_and_stop_being_looked_at(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tries", [60, pytest.param(1000, marks=pytest.mark.exhaustive)])
+def test_many_tries_are_refused_and_stop_being_looked_at(tmp_path: Path, tries: int) -> None:
     farm = JoinedFarm(tmp_path)
     try:
         farm.serve()
         code = farm.invite()
-        secrets = (bytes([n % 256, n // 256]) * 8 for n in range(1, 1001))
+        secrets = (bytes([n % 256, n // 256]) * 8 for n in range(1, tries + 1))
         bodies = [encode(JoinRequest(s[:SECRET_BYTES], b"", "evil")) for s in secrets]
         answers = [post(f"{farm.url}/api/v1/join", body) for body in bodies]
         codes = [status for status, _ in answers]
         assert set(codes) == {401, 429}
         # 20 a minute; so many tries may take some minutes.
-        assert codes.count(401) < 500
+        assert codes.count(401) <= max(20, tries // 2)
         assert codes[:20] == [401] * 20
         assert codes[20] == 429
         said = refusal(farm.daemon("late", code))

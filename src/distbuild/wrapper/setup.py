@@ -251,7 +251,7 @@ def start_syncer(home: Home) -> bool:
                 start_new_session=True,
             )
     except BlockingIOError:  # started before: just now, or it runs and does not serve
-        return time.time() - mark.stat().st_mtime < STARTING_S if mark.exists() else False
+        return not mark.exists() or time.time() - mark.stat().st_mtime < STARTING_S
     except (OSError, ValueError, IndexError):
         return False
     return True
