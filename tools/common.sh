@@ -12,7 +12,7 @@ quietly_with_progress() {
         seconds=0
         while sleep 8 </dev/null >/dev/null 2>&1 9>&- && kill -0 $$ 2>/dev/null; do
             seconds=$((seconds + 8))
-            last=$(tail -n 1 -- "$progress_log" | tr -d '\r' | sed 's/^ *//; s/^[0-9]* INFO: //' | cut -c 1-70)
+            last=$(tail -n 1 -- "$progress_log" | LC_ALL=C tr -cd '\n -~' | sed 's/^ *//; s/^[0-9]* INFO: //' | cut -c 1-70)
             printf '  %d s%s\n' "$seconds" "${last:+: $last}"
         done
     ) &

@@ -35,7 +35,7 @@ lib=$root/usr/lib/dist_build
 mkdir -p "$work/tree" "$lib"
 cp -R pyproject.toml README.md LICENSE src "$work/tree"
 rm -rf "$work/tree/src/dist"
-quietly_with_progress "$work/pip.log" "$python" -m pip install --disable-pip-version-check \
+quietly_with_progress "$work/pip.log" "$python" -m pip install --progress-bar off --disable-pip-version-check \
     --no-input --no-compile --target "$lib/python" "$work/tree" ||
     { tail -n 15 "$work/pip.log" >&2; fail "pip failed"; }
 rm -rf "$lib/python/bin" "$lib/python/share"
