@@ -147,24 +147,27 @@ class _Metrics:
 
     def counter(self, name: str, about: str, value: float) -> None:
         """Something that only grows until the process ends."""
-        self._families.append(CounterMetricFamily(PREFIX + name, about, value=value))
+        self._add(CounterMetricFamily(PREFIX + name, about, labels=[]), {(): value})
 
     def counters(self, name: str, about: str, label: str, values: Mapping[str, float]) -> None:
         """A counter for each value of ``label``."""
-        family = CounterMetricFamily(PREFIX + name, about, labels=[label])
-        for key, value in values.items():
-            family.add_metric([key], value)
-        self._families.append(family)
+        self._add(CounterMetricFamily(PREFIX + name, about, labels=[label]), _labelled(values))
 
     def gauge(self, name: str, about: str, value: float) -> None:
         """Something that rises and falls."""
-        self._families.append(GaugeMetricFamily(PREFIX + name, about, value=value))
+        self._add(GaugeMetricFamily(PREFIX + name, about, labels=[]), {(): value})
 
     def gauges(self, name: str, about: str, label: str, values: Mapping[str, float]) -> None:
         """A gauge for each value of ``label``."""
-        family = GaugeMetricFamily(PREFIX + name, about, labels=[label])
-        for key, value in values.items():
-            family.add_metric([key], value)
+        self._add(GaugeMetricFamily(PREFIX + name, about, labels=[label]), _labelled(values))
+
+    def _add(
+        self,
+        family: CounterMetricFamily | GaugeMetricFamily,
+        values: Mapping[tuple[str, ...], float],
+    ) -> None:
+        for labels, value in values.items():
+            family.add_metric(labels, value)
         self._families.append(family)
 
     def histograms(
@@ -189,6 +192,10 @@ class _Metrics:
     def text(self) -> bytes:
         """The response to a scrape."""
         return generate_latest(self)
+
+
+def _labelled(values: Mapping[str, float]) -> dict[tuple[str, ...], float]:
+    return {(key,): value for key, value in values.items()}
 
 
 def _number(document: Mapping[str, Any], *keys: str) -> float:

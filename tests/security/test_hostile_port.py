@@ -48,6 +48,7 @@ STATUSES = {
     "a name that is none": status(name={"a": 1}),
     "a state of its own": status(state="up\x1b[2J", error="\x1b]0;evil\x07", refused_why="x"),
     "words for a terminal": status(num_cores="\x1b[2J\r\n", running=["\n"], done={"\x9b": 1}),
+    "fields of the syncer's": status(check={"error": ""}, refused_results=1, refused_why="x"),
     "no JSON": said(b"\xff\xfe"),
     "a list": said(b"[]"),
     "very deep": said(b"[" * 100_000),
@@ -76,6 +77,7 @@ def test_what_a_port_says_is_shown_and_no_more(
     assert [line for line in shown.stdout.decode().split("\n") if not line.isprintable()] == []
     assert worker["state"] in ("down", "not asking for work")
     assert worker["error"].isprintable()
+    assert not {"check", "refused_results", "refused_why"} & worker.keys()
 
 
 @pytest.mark.parametrize(

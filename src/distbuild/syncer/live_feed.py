@@ -221,7 +221,7 @@ def trouble(build: Mapping[str, Any] | None, status: Mapping[str, Any]) -> str:
     """One sentence on what is wrong now, with the remedy; "": nothing is known to be."""
     workers = status["workers"]
     if not workers:
-        return 'There is no worker: name one in "hosts" of config.json.'
+        return "There is no worker: dist_build.exe setup --invite prints how to add one."
     counts = build["reasons"] if build else {}  # perhaps with one that only a newer syncer knows
     failed = [(counts[r], r) for r in LocalReason if r in counts and not r.by_design]
     if failed:

@@ -222,5 +222,5 @@ def test_one_sentence_says_what_is_wrong_and_what_to_do(
     assert bool(sentence) == bool(said)
 
 
-def test_without_workers_the_sentence_names_the_key() -> None:
-    assert '"hosts"' in trouble(None, {"workers": {}})
+def test_without_workers_the_sentence_names_the_command_that_invites_one() -> None:
+    assert "dist_build.exe setup --invite" in trouble(None, {"workers": {}})

@@ -90,7 +90,7 @@ export function showWorkers(status, jobs) {
       n(own && median ? `× ${(mean / median).toFixed(2)}` : "–"),
     ];
   });
-  fill(by("workers"), rows, 'There is no worker: name one in "hosts" of config.json.');
+  fill(by("workers"), rows, "There is no worker: dist_build.exe setup --invite prints how to add one.");
 }
 
 const versionOf = (text) => (text ?? "").split(" ")[1] ?? "";
