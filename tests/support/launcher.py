@@ -24,9 +24,10 @@ exit 42
 """
 
 
-def compile_launcher(compiler: str, target: Path) -> Path:
+def compile_launcher(compiler: str, target: Path, *options: str) -> Path:
     """The launcher, built by ``compiler`` without a warning."""
-    subprocess.run([compiler, "-std=c11", "-O2", *WARNINGS, SOURCE, "-o", target], check=True)
+    words = [compiler, "-std=c11", "-O2", *WARNINGS, *options]
+    subprocess.run([*words, SOURCE, "-o", target], check=True)
     return target
 
 
