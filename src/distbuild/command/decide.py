@@ -25,7 +25,7 @@ from distbuild.command.model import (
     names_header_language,
 )
 from distbuild.command.options import ScannedOptions
-from distbuild.command.original_paths import is_of_process, special_input
+from distbuild.command.original_paths import is_device, is_of_process, special_input
 from distbuild.command.passthrough import EMIT_PCH, assembler_dirs
 from distbuild.command.search_paths import in_sysroot, search_dirs, unprefixed
 
@@ -118,7 +118,7 @@ def _bad_output(scan: Scan) -> Local | None:
             continue
         if path == "-":
             return Local(LocalReason.STDOUT, option)
-        if path.startswith("/dev/") or path.endswith("/"):
+        if is_device(path) or path.endswith("/"):
             return Local(LocalReason.OUTPUT_SPECIAL, path)
         if not path:
             return Local(LocalReason.UNSUPPORTED_OPTION, option)

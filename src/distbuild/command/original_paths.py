@@ -80,11 +80,17 @@ def _is_written(command: CompileCommand, version: str) -> bool:
 
 #: proc(5), and Linux's names for a process's open files and terminal.
 _OF_PROCESS = re.compile(r"//?(?:proc|dev/(?:fd|std(?:in|out|err)|tty))(?:/|\Z)")
+_DEVICE = re.compile(r"//?dev/(?!shm/)")
 
 
 def is_of_process(path: str) -> bool:
     """Whether an absolute path, perhaps with ``..``, depends on the process that opens it."""
     return _OF_PROCESS.match(posixpath.normpath(path)) is not None
+
+
+def is_device(path: str) -> bool:
+    """Whether an absolute path leads into /dev, but for the directory of shared memory there."""
+    return _DEVICE.match(posixpath.normpath(path)) is not None
 
 
 def special_input(command: CompileCommand) -> Local | None:

@@ -305,6 +305,7 @@ LOCAL = {
     "gcc -c x.c -o -": Local(LocalReason.STDOUT, "-o"),
     "gcc -c x.c -MD -MF -": Local(LocalReason.STDOUT, "-MF"),
     "gcc -c x.c -o /dev/null": Local(LocalReason.OUTPUT_SPECIAL, "/dev/null"),
+    "gcc -c x.c -o /dev/shm/../null": Local(LocalReason.OUTPUT_SPECIAL, "/dev/shm/../null"),
     "gcc -c x.c -o /proc/self/cwd/x.o": Local(LocalReason.OUTPUT_SPECIAL, "/proc/self/cwd"),
     "gcc -c x.c -MD -MF //proc/1/x.d": Local(LocalReason.OUTPUT_SPECIAL, "/proc/1"),
     "gcc -c x.c -o ../../../dev/fd/3": Local(LocalReason.OUTPUT_SPECIAL, f"{CWD}/../../../dev/fd"),
@@ -502,6 +503,11 @@ def test_in_the_root_a_relative_output_is_local(cwd: str) -> None:
     assert (command.output_dirs, command.needs_original_paths) == (("/o",), True)
     relative = parse(["gcc", "-c", "o/x.c"], cwd, FILES.get)
     assert relative == Local(LocalReason.OUTPUT_SPECIAL, "/")
+
+
+def test_an_output_in_shared_memory_is_like_any_other() -> None:
+    words = ["gcc", "-c", "x.c", "-MD", "-MF", "/dev/shm/x.d", "-o", "/dev/shm/x.o"]
+    assert isinstance(parse(words, "/w", FILES.get), CompileCommand)
 
 
 def test_what_only_checks_writes_nothing() -> None:

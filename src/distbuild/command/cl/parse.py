@@ -18,7 +18,7 @@ from distbuild.command.model import (
     PathStyle,
     Role,
 )
-from distbuild.command.original_paths import is_of_process, special_input
+from distbuild.command.original_paths import is_device, is_of_process, special_input
 from distbuild.command.response import ReadFile
 
 #: Reasons that describe the purpose of the whole command; they outrank those of one option.
@@ -188,8 +188,8 @@ def _bad_output(scan: ClScan, cwd: str, places: list[str]) -> Local | None:
     taken = {posixpath.normpath(scan.style.absolute(cwd, scan.sources[0][0]))}
     for place in map(posixpath.normpath, places):
         stem = posixpath.basename(place).partition(".")[0]
-        is_device = scan.style is PathStyle.WINDOWS and stem.lower() in _NOWHERE
-        if is_device or place in taken or place.startswith("/dev/") or is_of_process(place):
+        is_nowhere = scan.style is PathStyle.WINDOWS and stem.lower() in _NOWHERE
+        if is_nowhere or place in taken or is_device(place) or is_of_process(place):
             return Local(LocalReason.OUTPUT_SPECIAL, place)
         if posixpath.dirname(place) == "/":
             return Local(LocalReason.OUTPUT_SPECIAL, "/")  # no sandbox has a private root
