@@ -33,7 +33,7 @@ from distbuild.push.worker_client import WorkerClient
 from tests.support.cluster import Cluster, Done, wait_until
 from tests.support.hostile_syncer import HostileSyncer
 from tests.support.hostile_worker import HostileWorker
-from tests.support.joining import JoinedFarm, curl_join, post, reply_of
+from tests.support.joining import JoinedFarm, post, raw_join, reply_of
 
 Maker = Callable[[Path, str], HostileWorker]
 NEW_CODE = "make another on the dev box: dist_build.exe setup --invite\n"
@@ -188,16 +188,16 @@ CSRS = {
 @pytest.mark.parametrize("kind", CSRS)
 def test_another_certificate_request_is_refused(farm: JoinedFarm, kind: str) -> None:
     code = farm.invite()
-    status, body = curl_join(farm.url, code, request=CSRS[kind])
+    status, body = raw_join(farm.url, code, request=CSRS[kind])
     assert status == 400, body
     assert body.count(b"\n") == 1
     # The code was not used up by it.
     name = f"after-{kind.replace(' ', '-')}"
-    assert curl_join(farm.url, code, request=csr(), name=name)[0] == 200
+    assert raw_join(farm.url, code, request=csr(), name=name)[0] == 200
 
 
 def test_the_name_in_a_certificate_request_is_ignored(farm: JoinedFarm) -> None:
-    status, body = curl_join(farm.url, farm.invite(), request=csr(), name="named")
+    status, body = raw_join(farm.url, farm.invite(), request=csr(), name="named")
     assert status == 200
     certificate = x509.load_pem_x509_certificate(reply_of(body).certificate)
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -213,14 +213,14 @@ def test_the_name_in_a_certificate_request_is_ignored(farm: JoinedFarm) -> None:
     ["", "x" * 64, "x" * 60_000, "a b", "a\r\nb", "a\n", "..", "-a", "a:1", "é", "a\0", 7, None],
 )
 def test_another_name_is_refused(farm: JoinedFarm, name: object) -> None:
-    status, body = curl_join(farm.url, farm.invite(), request=csr(), name=name)
+    status, body = raw_join(farm.url, farm.invite(), request=csr(), name=name)
     assert status == 400
     assert body.count(b"\n") == 1
 
 
 def test_the_name_of_another_worker_is_refused(farm: JoinedFarm) -> None:
-    assert curl_join(farm.url, farm.invite(), request=csr(), name="mine")[0] == 200
-    status, body = curl_join(farm.url, farm.invite(), request=csr(), name="mine")
+    assert raw_join(farm.url, farm.invite(), request=csr(), name="mine")[0] == 200
+    status, body = raw_join(farm.url, farm.invite(), request=csr(), name="mine")
     assert status == 409
     assert body == (
         b"a worker named mine has joined already; on the dev box: dist_build.exe workers remove"
@@ -234,7 +234,7 @@ def test_the_name_of_another_worker_is_refused(farm: JoinedFarm) -> None:
     ids=str,
 )
 def test_another_message_is_refused(farm: JoinedFarm, fields: dict[str, object]) -> None:
-    status, body = curl_join(farm.url, farm.invite(), request=csr(), **fields)
+    status, body = raw_join(farm.url, farm.invite(), request=csr(), **fields)
     assert status in (400, 409)
     assert body.count(b"\n") == 1
 
