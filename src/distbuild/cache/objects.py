@@ -1,8 +1,9 @@
 """The object cache of a syncer: finds the result of an equal compile before the queue is asked, and
 keeps proven results.
 
-See ``variants`` for when a result is valid. Asks the mirror; the disk only for the real paths of
-search directories.
+A result is kept if its inputs were verified, see ``syncer.verify``; ``variants`` says when it is
+valid. What the inputs contain now is taken from the mirror. Only the real paths of search
+directories are read from the disk.
 """
 
 import collections

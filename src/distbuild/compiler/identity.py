@@ -1,4 +1,5 @@
-"""Computes a compiler's identity: a digest that is equal on two machines if their outputs would be.
+"""Computes a compiler's identity: a digest that two machines share only if their compilers' outputs
+are equal.
 
 Queries the driver; hashes the programs that it runs, their libraries and their configuration. Used
 by the syncer and the worker. Knows no job, no queue and no network.

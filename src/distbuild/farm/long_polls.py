@@ -1,4 +1,5 @@
-"""The farm's pending long polls, and the thread that times them out. ``Polls`` takes no lock.
+"""The workers' pending long polls for jobs, and the thread that times them out. The callers of
+``Polls`` hold the farm's lock.
 
 A new job wakes one poll, that of the worker with the most spare slots: with many workers, waking
 all of them for each job costs more than the job.

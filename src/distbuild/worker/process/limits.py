@@ -1,6 +1,7 @@
-"""Defines a compiler process's limits and result, and which ends are no verdict of the compiler.
+"""Defines a compiler process's limits and result, and which exit codes and signals mean that the
+process was killed, so that they say nothing about the source.
 
-Knows no operating system.
+Used by the worker's sandboxes. Knows no operating system.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Makes private directories for a compiler to write in, and reads its outputs. Knows no mounts.
 
-Each replaces a directory of the tree and starts with its names; files that are new or changed
-afterwards are outputs.
+In the sandbox each takes the place of a directory of the mirrored tree, and begins with links to
+that directory's entries. Files that are new or changed after the compile are outputs.
 """
 
 import contextlib
