@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -31,13 +32,23 @@ STOP_S = 60.0
 STATUS_S = 30.0
 
 
+#: The ports of this process's tests. Each process of a test run has a range of its own, below the
+#: range that the system uses for outgoing connections: no other test takes a port between its
+#: choice and the start of its server, and no connection does.
+_RANGE = 1_000
+_FIRST = 10_000 + _RANGE * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 22)
+_ports = itertools.count(random.randrange(_RANGE))
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on; all are held until all are known."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports that nothing listens on."""
+    found: list[int] = []
+    while len(found) < count:
+        port = _FIRST + next(_ports) % _RANGE
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 @functools.cache

@@ -250,6 +250,8 @@ class JobRunner:
         if answer.dependencies is None and task.command.family.speaks_cl:
             # A failed cl lists no inputs. With other families such a failure proves nothing anyway.
             disturbed = task.tree.revision() != revision
+        if failed and not disturbed and _MARK not in answer.stderr:
+            disturbed = task.tree.has_lost_files(revision)
         return ResultRequest(
             lease_id=task.job.lease_id,
             worker=self._name,

@@ -13,7 +13,13 @@ import posixpath
 import stat
 from collections.abc import Iterable
 
-from distbuild.protocol.messages import Digest, Entry, FileEntry, SymlinkEntry
+from distbuild.protocol.messages import (
+    Digest,
+    DirectoryEntry,
+    Entry,
+    FileEntry,
+    SymlinkEntry,
+)
 from distbuild.system import disk
 from distbuild.system.paths import WINDOWS, to_system
 from distbuild.worker.tree.paths import parents, rerooted_target
@@ -131,6 +137,22 @@ class DiskTree:
         if self._facts.get(path) == put:
             self._facts[path] = now
         return True
+
+    def is_in_place(self, path: bytes, entry: Entry) -> bool:
+        """Whether ``path`` is of the entry's kind and, for a file, the one that was put there. Its
+        bytes are not read: see ``is_intact``."""
+        try:
+            status = disk.lstat(self.real(path))
+        except OSError:
+            return False
+        if isinstance(entry, FileEntry):
+            put = self._facts.get(path)
+            return put is None or _facts(status)[:-1] == put[:-1]
+        if isinstance(entry, DirectoryEntry):
+            return stat.S_ISDIR(status.st_mode) and not disk.is_link(status)
+        if isinstance(entry, SymlinkEntry) and not WINDOWS:
+            return stat.S_ISLNK(status.st_mode)
+        return not stat.S_ISDIR(status.st_mode)
 
     def put_directory(self, path: bytes) -> None:
         """Make ``path`` a directory if it is not one yet."""

@@ -6,6 +6,7 @@ All changes of the tree are made here, under one lock. Knows no network and no c
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterable
 
 import msgspec
@@ -34,6 +35,9 @@ from distbuild.worker.tree.paths import LongPaths, check_path, checked, left_out
 from distbuild.worker.tree.store import OwnFiles, Store, translated
 
 _log = logging.getLogger(__name__)
+
+#: Lost files are looked for at most during this share of the time.
+LOOKING_SHARE = 0.05
 
 
 class TreeStatus(msgspec.Struct, frozen=True):
@@ -75,6 +79,10 @@ class Tree:
         # Path -> the revision in which it last changed; removed paths are kept.
         self._changed: dict[bytes, int] = {}
         self._all_changed = 0
+        # The last revision that put lost files again, and when they may be looked for next.
+        self._put_again = 0
+        self._next_look = 0.0
+        self._looking = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Tree(epoch={self.epoch!r}, generation={self.generation}, {len(self._entries)})"
@@ -176,6 +184,33 @@ class Tree:
             self._repair(path, entry)
             return b""
 
+    def has_lost_files(self, revision: int) -> bool:
+        """After a failed compile that began at ``revision``: whether it may have failed because
+        something deleted or replaced files of the tree, all of which are put again.
+
+        The whole tree is looked at, unless that was done a moment ago.
+        """
+        with self._looking:
+            began = time.monotonic()
+            if began >= self._next_look:
+                self._put_lost()
+                now = time.monotonic()
+                self._next_look = now + (now - began) / LOOKING_SHARE
+            return self._put_again > revision
+
+    def _put_lost(self) -> None:
+        with self._lock:
+            entries = self._entries.copy()
+        for path, entry in entries.items():
+            if self.ground.is_in_place(path, entry) or path in self._left_out:
+                continue
+            with self._lock:
+                now = self._entries.get(path)
+                if now is None or self.holds.holds(path) or self.ground.is_in_place(path, now):
+                    continue
+                self._repair(path, now)
+                self._put_again = self._revision
+
     def status(self) -> TreeStatus:
         """Counts of regular files with content. Does not wait for a change in progress."""
         return TreeStatus(self.generation, self._files, self._bytes)
@@ -192,17 +227,19 @@ class Tree:
             entry = found if isinstance(found, FileEntry) else None
         return entry
 
-    def _repair(self, path: bytes, entry: FileEntry) -> None:
-        """Put the blob at ``path`` again; if the blob is bad, have it sent with a full listing."""
+    def _repair(self, path: bytes, entry: Entry) -> None:
+        """Put the entry at ``path`` again; if its blob is bad, have it sent with a full listing."""
         _log.warning("%r in the tree is not what was put there", path)
         self._revision += 1
         self._changed[path] = self._revision
-        good = self._store.recheck(entry.digest)
+        good = not isinstance(entry, FileEntry) or self._store.recheck(entry.digest)
         with translated():
             self.ground.remove(path)
-            if good:
+            if isinstance(entry, DirectoryEntry):
+                self.ground.put_directory(path)
+            elif good:
                 self.ground.put(path, entry)
-        if good or self.holds.holds(path):
+        if not isinstance(entry, FileEntry) or good or self.holds.holds(path):
             return
         del self._entries[path]
         self._summary.remove(path, entry)

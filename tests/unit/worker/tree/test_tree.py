@@ -21,6 +21,7 @@ from distbuild.protocol.messages import (
     SymlinkEntry,
 )
 from distbuild.protocol.names import client_label
+from distbuild.worker.tree import tree as tree_module
 from distbuild.worker.tree.on_disk import WITHHELD_TEXT
 from distbuild.worker.tree.store import OwnFiles, Store
 from distbuild.worker.tree.tree import Tree
@@ -333,6 +334,98 @@ def test_an_input_that_is_gone_is_put_again_and_said(tree: Tree) -> None:
     os.unlink(tree.ground.real(b"/d/a.h"))
     assert tree.digest_at(b"/d/a.h") == b""
     assert text(tree, b"/d/a.h") == b"a\n"
+
+
+LISTED: Entries = {
+    b"/d": DIRECTORY,
+    b"/d/e": DIRECTORY,
+    b"/d/a.h": A,
+    b"/b.h": B,
+    b"/l.h": SymlinkEntry(b"d/a.h"),
+    b"/w.o": WITHHELD,
+}
+
+
+def on_disk(tree: Tree) -> dict[str, str]:
+    """Kind of each name below the tree's root, with a file's text or a link's target."""
+    root = Path(os.fsdecode(tree.ground.root))
+    return {
+        str(path.relative_to(root)): f"-> {path.readlink()}"
+        if path.is_symlink()
+        else "directory"
+        if path.is_dir()
+        else path.read_text()
+        for path in root.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("lost", [["d/a.h"], ["d"], ["d/e"], ["l.h"], ["w.o"], ["d", "b.h", "l.h"]])
+def test_after_a_failure_all_that_was_lost_is_put_again(tree: Tree, lost: list[str]) -> None:
+    tree.apply(full(LISTED))
+    whole, revision = on_disk(tree), tree.revision()
+    for name in lost:
+        path = Path(os.fsdecode(tree.ground.root)) / name
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    assert on_disk(tree) != whole
+    assert tree.has_lost_files(revision)
+    assert on_disk(tree) == whole
+
+
+@pytest.mark.parametrize("name", ["d/a.h", "d/e", "l.h", "w.o"])
+def test_after_a_failure_what_took_an_entry_s_place_is_replaced(tree: Tree, name: str) -> None:
+    tree.apply(full(LISTED))
+    whole, revision = on_disk(tree), tree.revision()
+    path = Path(os.fsdecode(tree.ground.root)) / name
+    if path.is_dir():
+        path.rmdir()
+        path.write_text("other")
+    else:
+        path.unlink()
+        path.mkdir()
+    assert tree.has_lost_files(revision)
+    assert on_disk(tree) == whole
+
+
+def test_after_a_failure_a_whole_tree_is_not_touched(tree: Tree) -> None:
+    tree.apply(full(LISTED))
+    revision = tree.revision()
+    assert not tree.has_lost_files(revision)
+    assert tree.revision() == revision
+
+
+def test_a_failure_during_the_repair_of_another_one_counts_too(tree: Tree) -> None:
+    tree.apply(full(LISTED))
+    revision = tree.revision()
+    os.unlink(tree.ground.real(b"/b.h"))
+    assert tree.has_lost_files(revision)
+    assert tree.has_lost_files(revision)  # this compile had begun before the repair
+
+
+def test_after_many_failures_it_does_not_look_all_the_time(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree_module, "LOOKING_SHARE", 1e-9)
+    tree.apply(full(LISTED))
+    assert not tree.has_lost_files(tree.revision())
+    os.unlink(tree.ground.real(b"/b.h"))
+    assert not tree.has_lost_files(tree.revision())
+
+
+def test_after_a_failure_a_job_s_own_file_stays(tree: Tree) -> None:
+    tree.apply(full(LISTED))
+    with tree.holds.holding([job_file(b"/w.o", b"other\n")], []):
+        assert not tree.has_lost_files(tree.revision())
+        assert text(tree, b"/w.o") == b"other\n"
+
+
+def test_a_lost_file_with_a_spoilt_blob_is_asked_for_again(tree: Tree) -> None:
+    tree.apply(full(LISTED))
+    revision = tree.revision()
+    spoil(tree, b"/b.h")
+    os.unlink(tree.ground.real(b"/b.h"))
+    assert tree.has_lost_files(revision)
+    assert tree.position()[0] == ""
+    assert tree.apply(full(LISTED)).missing == [B.digest]
 
 
 def test_a_spoilt_blob_is_asked_for_again(tree: Tree, store: Store) -> None:
