@@ -7,6 +7,7 @@ test then changes what it likes. Bytes that are no message of ours can be sent a
 import contextlib
 import functools
 import hashlib
+import itertools
 import os
 import socket
 import ssl
@@ -50,6 +51,9 @@ TIMEOUT_S = 30.0
 Lie = Callable[[Job, ResultRequest], ResultRequest | bytes | None]
 
 
+_numbers = itertools.count(1)
+
+
 def plain(message: Message, **fields: Any) -> bytes:
     """A message's bytes with fields that its type would not hold."""
     return msgspec.msgpack.encode({**msgspec.to_builtins(message, builtin_types=[bytes]), **fields})
@@ -67,12 +71,13 @@ class HostileWorker:
         self,
         url: str,
         certs: Path,
-        name: str = "evil:1",
+        name: str = "",
         compilers: Sequence[str] = ("gcc",),
         *,
         namespaces: bool = True,
     ) -> None:
-        self.name = name
+        # Each has a name of its own: a worker that fails again and again gets no jobs.
+        self.name = name or f"evil:{next(_numbers)}"
         self.namespaces = namespaces
         self.toolchains = [toolchain(compiler) for compiler in compilers]
         self._connections = Connections(load_credentials(certs, "worker"), "syncer", url)

@@ -109,6 +109,11 @@ class LocalReason(enum.StrEnum):
         False,
     )
     NO_NAMESPACE = "no_namespace", "only a worker with bubblewrap gives the same bytes here", False
+    WORKERS_FAILING = (
+        "workers_failing",
+        "the last jobs of all workers that could take it failed; see dist_build.exe status",
+        False,
+    )
     LEASES_LOST = "leases_lost", "the workers that took the job did not finish it", False
     RESULT_REFUSED = (
         "result_refused",

@@ -17,7 +17,8 @@ from distbuild.farm.executor import Execution, Task
 from distbuild.farm.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
 from distbuild.farm.long_polls import Polls, Ticker
 from distbuild.farm.queue import JOB_TIMEOUT_S, JobQueue
-from distbuild.farm.results import Refusals, RefusedResults, objection, only_here, size_of
+from distbuild.farm.results import objection, only_here, size_of
+from distbuild.farm.workers import Descriptions, Health, RefusedResults, Seen
 from distbuild.one_shot import OneShot
 from distbuild.protocol import messages
 from distbuild.protocol.errors import IllegalTransition, TooMuchAtOnce
@@ -32,19 +33,10 @@ GRACE_S = 5.0
 MAX_WORKERS = 1000
 #: Size of all results that were delivered but not yet fetched by their compiles.
 MAX_HELD_BYTES = 256 * 1024 * 1024
-_NOTHING: tuple[list[messages.Toolchain], frozenset[str]] = ([], frozenset())
+#: The part of a result that says whose it is.
+Claim = messages.Claim | messages.ResultRequest
 #: Leases, each with its task.
 Given = list[tuple[str, Task]]
-
-
-class Seen(msgspec.Struct, frozen=True):
-    """A worker as its requests show it: its display name, the seconds since its last request, its
-    compilers, and its number of jobs."""
-
-    label: str
-    silent_s: float
-    toolchains: list[messages.Toolchain]
-    running: int
 
 
 class _Waiting(msgspec.Struct):
@@ -77,10 +69,8 @@ class Farm:
         self._held = 0
         self._polls = Polls()
         self._renewals = Polls()
-        self._refusals = Refusals()
-        self._advertised: dict[str, tuple[list[messages.Toolchain], frozenset[str]]] = {}
-        # The configured HOST:PORT at which each worker answered, by the worker's name.
-        self._hosts: dict[str, str] = {}
+        self._health = Health()
+        self._described = Descriptions()
         # Free slots of each worker, estimated from its requests and results.
         self._free: dict[str, int] = {}
         self._stopping = threading.Event()
@@ -110,7 +100,8 @@ class Farm:
         return None if reason is None else Local(reason, toolchain[:12])
 
     def execute(self, task: Task) -> Execution:
-        yield from self._await_first_worker()
+        if self._expected and self._now() - self._started < GRACE_S and not self._first.is_set():
+            yield self._first
         entry = _Waiting(task)
         need = Need(task.toolchain, task.command.needs_original_paths, task.worker)
         name = hash((task.command.cwd, task.command.source, task.command.output))
@@ -134,10 +125,6 @@ class Farm:
             raise IllegalTransition(f"job {number} was answered with nothing")
         return entry.outcome
 
-    def _await_first_worker(self) -> Generator[OneShot, None, None]:
-        if self._expected and self._now() - self._started < GRACE_S and not self._first.is_set():
-            yield self._first
-
     # --- the workers' side ----------------------------------------------------------------------
 
     def lease(self, request: messages.LeaseRequest) -> Generator[OneShot, None, Given]:
@@ -150,8 +137,10 @@ class Farm:
         if not request.toolchains:
             self._farewell(request.worker)
             return []
-        deadline = self._now() + min(request.wait_s, POLL_S)
+        now = self._now()
+        deadline = now + min(request.wait_s, POLL_S)
         with self._lock:
+            deadline = self._health.next_look(request.worker, now, deadline)
             workers = self._queue.workers
             if request.worker not in workers and len(workers) >= MAX_WORKERS:
                 raise TooMuchAtOnce(f"{MAX_WORKERS} workers are known already")
@@ -175,22 +164,24 @@ class Farm:
 
     def _look(self, request: messages.LeaseRequest, now: float) -> tuple[Given, bool]:
         """The jobs for a polling worker, and whether the poll can be answered now."""
-        label = self._hosts.get(request.worker) or request.label or request.worker
-        worker = Worker(request.worker, self._identities(request), request.namespaces, now, label)
+        name = request.worker
+        worker = Worker(
+            name,
+            self._described.identities(request),
+            request.namespaces,
+            now,
+            self._described.label(request),
+            is_paused=now < self._health.paused_until(name),
+        )
         self._queue.heard(worker)
-        if not self._first.is_set():
-            self._first.set()
+        self._first.set()
+        if self._health.is_on_trial(name):
+            if self._queue.held()[name]:
+                return [], False
+            request = msgspec.structs.replace(request, slots=min(request.slots, 1), ahead=0)
         given = self._assign(request, now)
         only_listens = request.slots == 0 and request.ahead == 0
         return given, bool(given) or (only_listens and self._queue.offers(worker, now))
-
-    def _identities(self, request: messages.LeaseRequest) -> frozenset[str]:
-        """The toolchain digests of a polling worker; cached, since they seldom change."""
-        known = self._advertised.get(request.worker)
-        if known is None or known[0] != request.toolchains:
-            identities = frozenset(t.identity for t in request.toolchains)
-            known = self._advertised[request.worker] = (request.toolchains, identities)
-        return known[1]
 
     def _farewell(self, worker: str) -> None:
         with self._lock:
@@ -207,9 +198,8 @@ class Farm:
         actions = self._queue.lease(request.worker, request.slots, now, ahead)
         self._free[request.worker] = request.slots - len(actions)
         given = [(a.lease, self._waiting[a.number].task) for a in actions if isinstance(a, Assign)]
-        label = self._hosts.get(request.worker) or request.label or request.worker
         for _, task in given:
-            task.leased(label)
+            task.leased(self._described.label(request))
         return given
 
     def relieve(self, waited_s: float) -> bool:
@@ -259,16 +249,16 @@ class Farm:
             if waiting is None:
                 return False
             if problem:
-                self._refuse(result.lease_id, result.worker, problem)
+                self._refuse(result, problem)
                 return False
             self._take(result, waiting, notify)
             return True
 
-    def refuse(self, lease: str, worker: str, problem: str) -> None:
+    def refuse(self, claim: messages.Claim, problem: str) -> None:
         """Handle a malformed result: the job is queued again for another worker."""
         with self._lock:
-            if self._queue.leased(lease, worker) is not None:
-                self._refuse(lease, worker, problem)
+            if self._queue.leased(claim.lease_id, claim.worker) is not None:
+                self._refuse(claim, problem)
 
     def _under(self, result: messages.ResultRequest) -> _Waiting | None:
         """The job that a result answers; None: the lease has ended, or is another worker's."""
@@ -278,12 +268,10 @@ class Farm:
     def _take(
         self, result: messages.ResultRequest, waiting: _Waiting, notify: Callable[[OneShot], None]
     ) -> None:
-        label = self._queue.label(result.lease_id)
-        detail = f"{label}: {one_line(result.error)}" if result.error else f"{label}: "
+        label, why = self._queue.label(result.lease_id), one_line(result.error)
         reason = only_here(result)
         if result.error and reason is None:
-            self._queue.ended(result.lease_id, self._now(), usable=False)
-            self._retry(result.lease_id, LocalReason.LEASES_LOST, detail)
+            self._failed(result, LocalReason.LEASES_LOST, why)
             return
         if reason is None:
             size = size_of(result)
@@ -291,31 +279,43 @@ class Farm:
                 raise TooMuchAtOnce("too many results at once")
             waiting.held = size
             self._held += size
+            if self._health.succeed(result.worker):
+                self._polls.ring_one(result.worker)
         usable = reason is None and result.exit_code == 0
         self._queue.ended(result.lease_id, self._now(), usable=usable)
         self._perform(self._queue.finish(result.lease_id))
         shown = msgspec.structs.replace(result, worker=label)
-        waiting.outcome = shown if reason is None else Local(reason, detail)
+        waiting.outcome = shown if reason is None else Local(reason, f"{label}: {why}")
         notify(waiting.answered)
 
-    def _refuse(self, lease: str, worker: str, problem: str) -> None:
-        self._refusals.note(worker, label := self._queue.label(lease), problem)
-        self._queue.ended(lease, self._now(), usable=False)
-        self._retry(lease, LocalReason.RESULT_REFUSED, f"{label}: {problem}")
+    def _refuse(self, claim: Claim, problem: str) -> None:
+        self._health.refuse(claim.worker, self._queue.label(claim.lease_id), problem)
+        self._failed(claim, LocalReason.RESULT_REFUSED, problem)
 
-    def _retry(self, lease: str, reason: LocalReason, detail: str) -> None:
-        self._perform(self._queue.retry(lease, reason, detail, self._now()))
+    def _failed(self, claim: Claim, reason: LocalReason, why: str) -> None:
+        """A worker gave no usable result: its job is queued again. If that was not the first one,
+        the worker is paused, and jobs that only it can take do not wait for it."""
+        now, lease = self._now(), claim.lease_id
+        label, worker = self._queue.label(lease), self._queue.workers.get(claim.worker)
+        self._queue.ended(lease, now, usable=False)
+        # One that has said farewell gives back its jobs: that is no failure.
+        job = self._queue.leased(lease, claim.worker) or 0
+        is_paused = worker is not None and self._health.fail(worker, job, why, now)
+        if is_paused and worker is not None:
+            self._queue.heard(msgspec.structs.replace(worker, is_paused=True))
+        self._perform(self._queue.retry(lease, reason, f"{label}: {why}", now))
+        if is_paused:
+            self._perform(self._queue.tick(now))
 
     def refused(self) -> dict[str, RefusedResults]:
         """The refused results of each worker, by its name."""
         with self._lock:
-            return self._refusals.of_all()
+            return self._health.refused()
 
     def lost(self, worker: str) -> None:
         """A worker does not answer. One that said farewell keeps its leases to finish its jobs."""
         with self._lock:
-            self._forget(worker)
-            self._hosts.pop(worker, None)
+            self._forget(worker, host=True)
             if worker in self._queue.workers:
                 self._perform(self._queue.lost(worker, self._now()))
 
@@ -330,12 +330,12 @@ class Farm:
         A long poll of this worker that is waiting is looked at again, so that it counts at once.
         """
         with self._lock:
-            self._hosts[worker] = host
+            self._described.found(worker, host)
             self._polls.ring_one(worker)
 
-    def _forget(self, worker: str) -> None:
+    def _forget(self, worker: str, *, host: bool = False) -> None:
         self._free.pop(worker, None)
-        self._advertised.pop(worker, None)
+        self._described.forget(worker, host=host)
 
     def counts(self) -> dict[str, int]:
         """Numbers of jobs by state, for ``/status``."""
@@ -351,14 +351,14 @@ class Farm:
     def workers(self) -> dict[str, Seen]:
         """The known workers, by name."""
         with self._lock:
-            now = self._now()
-            held = self._queue.held()
+            now, held = self._now(), self._queue.held()
             return {
                 name: Seen(
-                    self._hosts.get(name, worker.label),
+                    self._described.host(name) or worker.label,
                     now - worker.heard,
-                    self._advertised.get(name, _NOTHING)[0],
+                    self._described.toolchains(name),
                     held[name],
+                    self._health.why(name),
                 )
                 for name, worker in self._queue.workers.items()
             }
@@ -389,7 +389,7 @@ class Farm:
         with self._lock:
             now = self._now()
             self._perform(self._queue.tick(now))
-            for name in self._advertised.keys() - self._queue.workers.keys():
+            for name in self._described.others(self._queue.workers):
                 self._forget(name)
             polls = (self._polls.ring_late(now), self._renewals.ring_late(now))
             return min(self._queue.due(now), *polls, math.inf if now > grace_ends else grace_ends)

@@ -52,20 +52,22 @@ class Need(msgspec.Struct, frozen=True):
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """A worker as it last described itself. ``label`` is its display name."""
+    """A worker as it last described itself. ``label`` is its display name. ``is_paused``: jobs fail
+    on it, see ``Health``; it only gets those that name it."""
 
     name: str
     toolchains: frozenset[str]
     namespaces: bool
     heard: float
     label: str = ""
+    is_paused: bool = False
 
     def fits(self, need: Need) -> bool:
         """Whether it meets a job's requirements."""
         return (
             need.toolchain in self.toolchains
             and (self.namespaces or not need.namespaces)
-            and need.worker in ("", self.name)
+            and (need.worker == self.name or not (need.worker or self.is_paused))
         )
 
 

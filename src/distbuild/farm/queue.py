@@ -120,7 +120,10 @@ class JobQueue(msgspec.Struct):
         able = [w for w in up if need.toolchain in w.toolchains]
         if not able:
             return LocalReason.NO_TOOLCHAIN
-        return None if any(w.fits(need) for w in able) else LocalReason.NO_NAMESPACE
+        fit = [w for w in able if w.namespaces or not need.namespaces]
+        if not fit:
+            return LocalReason.NO_NAMESPACE
+        return None if any(w.fits(need) for w in fit) else LocalReason.WORKERS_FAILING
 
     def offers(self, worker: Worker, now: float) -> bool:
         """Whether a queued job may be leased to this worker."""

@@ -5,12 +5,9 @@ success without its object or its source, too many bytes. Reads no file contents
 directories of the dev box. Whether a result is correct is checked by ``syncer.verify``.
 """
 
-import logging
 import os
 import struct
 from collections.abc import Container, Iterable
-
-import msgspec
 
 from distbuild.command.model import LocalReason
 from distbuild.command.side_effects import Writable, object_of
@@ -128,37 +125,3 @@ def _lists_source(task: Task, result: ResultRequest) -> bool:
 
 def _shown(path: bytes) -> str:
     return one_line(path.decode("utf-8", "replace"))
-
-
-log = logging.getLogger(__name__)
-
-#: A hostile worker may use another name for each result; the oldest names are forgotten.
-MAX_WORKERS = 100
-
-
-class RefusedResults(msgspec.Struct, frozen=True):
-    """The number of refused results of one worker, its display name, and the last reason."""
-
-    label: str
-    count: int
-    why: str
-
-
-class Refusals:
-    """The refused results by worker; the worker refused last is at the end."""
-
-    def __init__(self) -> None:
-        self._of: dict[str, RefusedResults] = {}
-
-    def note(self, worker: str, label: str, why: str) -> None:
-        """Count a refused result; the first one of a worker is logged as a warning."""
-        before = self._of.pop(worker, None)
-        level = logging.WARNING if before is None else logging.INFO
-        log.log(level, "a result of %s was refused: %s", label, why)
-        self._of[worker] = RefusedResults(label, before.count + 1 if before else 1, why)
-        if len(self._of) > MAX_WORKERS:
-            del self._of[next(iter(self._of))]
-
-    def of_all(self) -> dict[str, RefusedResults]:
-        """A copy."""
-        return dict(self._of)

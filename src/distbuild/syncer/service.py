@@ -283,7 +283,7 @@ class Service:
             # The job is retried on another worker if its lease can be decoded. If not, ``decode``
             # raises and the lease expires.
             claim = messages.decode(result, messages.Claim)
-            self._parts.farm.refuse(claim.lease_id, claim.worker, str(error))
+            self._parts.farm.refuse(claim, str(error))
             return False
 
     def _uptime_s(self) -> float:

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from distbuild.compiler.identity import Identity
-from distbuild.farm.farm import Farm, Seen
+from distbuild.farm.farm import Farm
 from distbuild.farm.queue import WORKER_S
-from distbuild.farm.results import RefusedResults
+from distbuild.farm.workers import RefusedResults, Seen
 from distbuild.push.pusher import Pusher, refresh_all
 from distbuild.syncer.compilers import Compilers
 from distbuild.syncer.worker_check import Checked
@@ -28,7 +28,7 @@ STATUS_WAIT_S = 1.0
 #: A worker whose status is outstanding for so long (seconds) is shown as not answering.
 SILENT_S = 0.9
 #: Fields that only this side may add, and does not always.
-_OURS = frozenset(("check", "refused_results", "refused_why"))
+_OURS = frozenset(("check", "failing_why", "refused_results", "refused_why"))
 #: The compilers that are searched on PATH.
 NAMES = ("gcc", "g++", "clang", "clang++")
 
@@ -83,7 +83,7 @@ class WorkerView:
         for name in (name for name in heard if name not in configured):
             label = _unique(heard[name].label, shown)
             names[label] = name
-            state = "up" if _asks(heard[name]) else "not asking for work"
+            state = _state_as_seen(heard[name])
             shown[label] = {"state": state, "error": "", **self._as_seen(heard[name])}
         for label, name in names.items():
             if checked is not None and name in checked:
@@ -115,7 +115,8 @@ class WorkerView:
         identities = _identities(seen)
         mine = self._compilers.seen()
         found = [shown_path(path) for path, i in mine if i.digest in identities]
-        return {"asked_s": _rounded(seen.silent_s), "compilers": found}
+        failing = {"failing_why": seen.failing} if seen.failing else {}
+        return {"asked_s": _rounded(seen.silent_s), "compilers": found, **failing}
 
 
 def slots_of(pushers: Iterable[Pusher]) -> int:
@@ -137,11 +138,13 @@ def _state(pusher: Pusher, seen: Seen | None) -> str:
     store = pusher.status.get("store")
     if isinstance(store, dict) and store.get("is_full"):
         return "full"
-    return "up" if _asks(seen) else "not asking for work"
+    return _state_as_seen(seen)
 
 
-def _asks(seen: Seen | None) -> bool:
-    return seen is not None and seen.silent_s <= WORKER_S
+def _state_as_seen(seen: Seen | None) -> str:
+    if seen is None or seen.silent_s > WORKER_S:
+        return "not asking for work"
+    return "failing" if seen.failing else "up"
 
 
 def _identities(seen: Seen) -> set[str]:

@@ -111,8 +111,9 @@ class Agent:
 
     def leave(self, timeout_s: float) -> None:
         """After ``stop`` is set: lease no more, return unstarted jobs. Running jobs continue."""
-        self._give_back_waiting()
+        # First: jobs that are given back by a worker that still takes some count as failed there.
         self._say_farewell()
+        self._give_back_waiting()
         self._asking.join(timeout_s)
         self._give_back_waiting()
 

@@ -73,7 +73,11 @@ def _faults(worker: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -
         yield f"it accepts a connection and does not answer ({_heard(worker)}); {_RESTART}"
     if state == "full" or " 507 " in error:
         yield _full(worker, error)
-    if state != "up":
+    if state == "failing":
+        why = shown(worker.get("failing_why"))
+        rarely = "so it gets one now and then until one succeeds"
+        yield f"its last jobs failed ({why}), {rarely}; {_LOOK}"
+    elif state != "up":
         yield (
             f"it answers, but does not ask this syncer for work ({_heard(worker)}); {_LOOK}:"
             ' "syncer" in its config.json has to lead here, and this port must be open'

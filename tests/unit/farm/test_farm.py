@@ -14,6 +14,7 @@ from distbuild.farm import long_polls
 from distbuild.farm.executor import Task
 from distbuild.farm.farm import Farm
 from distbuild.farm.queue import FORGET_S, MAX_TRIES
+from distbuild.farm.workers import FIRST_PAUSE_S
 from distbuild.protocol.errors import TooMuchAtOnce
 from distbuild.protocol.messages import LeaseRequest, RenewRequest, ResultRequest, Toolchain
 from tests.support.cluster import wait_until
@@ -380,7 +381,8 @@ def test_of_a_worker_that_is_silent_for_long_nothing_is_kept() -> None:
         now[0] = FORGET_S + 1.0
         leased(farm, asking("there"))
         assert wait_until(lambda: farm.workers().keys() == {"there"}, "the other is forgotten")
-        assert farm._free.keys() == farm._advertised.keys() == {"there"}
+        assert farm._free.keys() == {"there"}
+        assert farm._described.others({"there"}) == []
     finally:
         farm.stop()
 
@@ -456,6 +458,102 @@ def test_who_compiled_is_told_by_label(farm: Farm) -> None:
     lease, _ = lease_one(farm, request)
     assert farm.deliver(ResultRequest(lease, "a.1", exit_code=1))
     assert call.result() == ResultRequest(lease, "box:8443", exit_code=1)
+
+
+# --- workers on which jobs fail -----------------------------------------------------------------
+
+
+def fail_all(farm: Farm, request: LeaseRequest, count: int) -> list[InThread]:
+    """So many jobs, all leased to a worker and failed there."""
+    calls = submitted(farm, count, task())
+    for lease, _ in leased(farm, msgspec.structs.replace(request, slots=count)):
+        assert farm.deliver(ResultRequest(lease, request.worker, error="disk full"))
+    return calls
+
+
+def test_jobs_do_not_wait_for_a_worker_on_which_jobs_fail(farm: Farm) -> None:
+    leased(farm, asking("w1"))
+    calls = fail_all(farm, asking("w1"), 32)
+    reasons = {call.result() for call in calls}
+    assert {r.reason for r in reasons if isinstance(r, Local)} == {LocalReason.WORKERS_FAILING}
+    assert farm.workers()["w1"].failing == "disk full"
+    assert leased(farm, asking("w1", 4)) == []
+    assert farm.obstacle(COMMAND, "gcc") == Local(LocalReason.WORKERS_FAILING, "gcc")
+
+
+def test_jobs_that_failed_on_one_worker_are_given_to_another(farm: Farm) -> None:
+    for name in ("sick", "well"):
+        leased(farm, asking(name))
+    calls = fail_all(farm, asking("sick"), 8)
+    assert leased(farm, asking("sick", 8)) == []
+    given = leased(farm, asking("well", 8))
+    assert len(given) == 8
+    for lease, _ in given:
+        assert farm.deliver(failed(lease, "well"))
+    assert all(isinstance(call.result(), ResultRequest) for call in calls)
+
+
+def test_after_a_pause_a_worker_gets_one_job_at_a_time_until_one_succeeds() -> None:
+    now = [0.0]
+    farm = Farm(expected=False, now=lambda: now[0])
+    try:
+        leased(farm, asking("w1"))
+        for call in fail_all(farm, asking("w1"), 3):
+            call.result()
+        now[0] = FIRST_PAUSE_S
+        assert leased(farm, asking("w1")) == []
+        calls = submitted(farm, 5, task())
+        ((lease, _),) = leased(farm, asking("w1", 4))
+        assert leased(farm, asking("w1", 3)) == []
+        assert farm.deliver(failed(lease, "w1"))
+        given = leased(farm, asking("w1", 8))
+        assert len(given) == 4
+        assert farm.workers()["w1"].failing == ""
+        for lease, _ in given:
+            assert farm.deliver(failed(lease, "w1"))
+        assert all(isinstance(call.result(), ResultRequest) for call in calls)
+    finally:
+        farm.stop()
+
+
+def test_a_long_poll_is_answered_when_the_pause_ends() -> None:
+    now = [0.0]
+    farm = Farm(expected=False, now=lambda: now[0])
+    try:
+        leased(farm, asking("w1"))
+        for call in fail_all(farm, asking("w1"), 3):
+            call.result()
+        polling = InThread(lambda: leased(farm, asking("w1", 1, wait_s=LONG_S)))
+        now[0] = FIRST_PAUSE_S
+        assert polling.result() == []
+    finally:
+        farm.stop()
+
+
+def test_a_test_compile_is_given_to_a_worker_on_which_jobs_fail(farm: Farm) -> None:
+    leased(farm, asking("w1"))
+    for call in fail_all(farm, asking("w1"), 3):
+        call.result()
+    one = msgspec.structs.replace(task(), worker="w1")
+    [call] = submitted(farm, 1, one)
+    lease, _ = lease_one(farm, asking("w1"))
+    assert farm.deliver(failed(lease, "w1"))
+    assert isinstance(call.result(), ResultRequest)
+
+
+def test_a_worker_that_leaves_and_gives_back_its_jobs_is_not_failing(farm: Farm) -> None:
+    for name in ("w1", "w2"):
+        leased(farm, asking(name))
+    calls = submitted(farm, 5, task())
+    given = leased(farm, asking("w1", 5))
+    leased(farm, LeaseRequest("w1", 0, 0.0, []))
+    for lease, _ in given:
+        assert farm.deliver(ResultRequest(lease, "w1", error="this worker is stopping"))
+    for lease, _ in leased(farm, asking("w2", 5)):
+        assert farm.deliver(failed(lease, "w2"))
+    assert all(isinstance(call.result(), ResultRequest) for call in calls)
+    leased(farm, asking("w1"))
+    assert farm.workers()["w1"].failing == ""
 
 
 def test_who_failed_is_told_by_label(farm: Farm) -> None:

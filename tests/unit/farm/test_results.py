@@ -1,14 +1,11 @@
 """Results that no honest worker can have sent, and what is known of those who sent them."""
 
-import logging
-
 import msgspec
 import pytest
 
 from distbuild.command.model import LocalReason
-from distbuild.farm import results
 from distbuild.farm.executor import Task
-from distbuild.farm.results import Refusals, objection, only_here, size_of
+from distbuild.farm.results import objection, only_here, size_of
 from distbuild.protocol.codec import mark, pack, pack_inputs
 from distbuild.protocol.messages import (
     MAX_BLOB_BYTES,
@@ -109,24 +106,3 @@ def test_some_errors_would_come_on_every_worker(
     result: ResultRequest, reason: LocalReason | None
 ) -> None:
     assert only_here(result) is reason
-
-
-def test_refusals_are_counted_and_only_the_first_is_a_warning(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    refusals = Refusals()
-    with caplog.at_level(logging.INFO):
-        refusals.note("w1", "one:8443", "first")
-        refusals.note("w1", "one:8443", "second")
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-    assert refusals.of_all() == {"w1": results.RefusedResults("one:8443", 2, "second")}
-
-
-def test_the_worker_that_was_refused_longest_ago_is_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(results, "MAX_WORKERS", 2)
-    refusals = Refusals()
-    for worker in ("a", "b", "a", "c"):
-        refusals.note(worker, worker, "why")
-    assert list(refusals.of_all()) == ["a", "c"]

@@ -119,6 +119,11 @@ RESTART = "is the network cut, or its process stopped? Restart daemon.py there"
             " here, and this port must be open",
         ),
         (
+            {"state": "failing", "failing_why": "disk: No space left"},
+            "its last jobs failed (disk: No space left), so it gets one now and then until one"
+            " succeeds; look at logs/daemon.log there",
+        ),
+        (
             {"compilers": []},
             "it has none of your compilers: clang 14.0.6 x86_64, gcc 12.2.0 x86_64; it has clang"
             " 14.0.6 x86_64, gcc 12.2.0 x86_64 (of another build). Install the same packages on"
