@@ -1,6 +1,7 @@
 """The worker's entry point: builds the worker from its parts and serves its HTTP interface."""
 
 import argparse
+import contextlib
 import os
 import re
 import socket
@@ -52,6 +53,9 @@ SERVER_THREADS = 2
 MAX_CONNECTIONS = 1024
 #: A connection without a request is closed after this time (seconds).
 PATIENCE_S = 60.0
+#: How often the store's size is looked at (seconds), and after how long a client's files go.
+CLEAN_S = 60.0
+UNUSED_S = 24 * 3600.0
 #: Minimum for the threads that start compilers and for those that collect results: some may block
 #: on the disk.
 MIN_THREADS = 4
@@ -142,7 +146,10 @@ def start(
         for url in urls
     ]
     cleaner = threading.Thread(
-        target=_clean_up, args=(workshop, config), name="clean-up", daemon=True
+        target=keep_clean,
+        args=(workshop.trees, workshop.store, config.store_bytes, stop),
+        name="clean-up",
+        daemon=True,
     )
     cleaner.start()
     for agent in agents:
@@ -280,7 +287,16 @@ def _check_place(home: Home) -> None:
             ) from error
 
 
-def _clean_up(workshop: Workshop, config: Config) -> None:
-    """Delete an earlier process's trees and evict unused blobs; slow, for a thread of its own."""
-    workshop.trees.delete_old()
-    workshop.store.evict(time.time(), config.store_bytes)
+def keep_clean(trees: Trees, store: Store, cap: int, stop: threading.Event) -> None:
+    """Delete an earlier process's trees; then, until ``stop``, remove the files of clients that are
+    gone, and evict unused blobs above ``cap`` bytes. Slow, for a thread of its own."""
+    trees.delete_old()
+    is_due = True
+    while True:
+        if is_due:
+            with contextlib.suppress(InfrastructureError):  # a full or failing disk is shown
+                store.evict(time.time(), cap)
+        if stop.wait(CLEAN_S):
+            return
+        trees.clear_unused(UNUSED_S)
+        is_due = store.has_outgrown(cap)

@@ -1,17 +1,25 @@
 """What a worker makes once for its home, and what it is called by."""
 
+import hashlib
 import os
 import re
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from distbuild.config import Home
+from distbuild.protocol.codec import pack
 from distbuild.protocol.errors import ConfigError, ProtocolError
 from distbuild.protocol.messages import LeaseRequest, decode, encode, worker_label
 from distbuild.protocol.names import identity_of, worker_name
-from distbuild.worker.main import read_identity
+from distbuild.worker import main as main_module
+from distbuild.worker.main import keep_clean, read_identity
+from distbuild.worker.tree import store as store_module
+from distbuild.worker.tree.store import OwnFiles, Store
+from distbuild.worker.tree.trees import Trees
+from tests.support.cluster import wait_until
 
 
 @pytest.fixture
@@ -72,3 +80,26 @@ def test_a_label_that_is_none_is_refused(label: str) -> None:
     request = LeaseRequest("a.1", 1, 0.0, [], label=label)
     with pytest.raises(ProtocolError):
         decode(encode(request), LeaseRequest)
+
+
+def test_the_store_of_a_running_worker_stays_below_its_cap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main_module, "CLEAN_S", 0.01)
+    monkeypatch.setattr(store_module, "KEEP_RECENT_S", 0)
+    store = Store(tmp_path / "store")
+    trees = Trees(tmp_path / "trees", store, OwnFiles(store, enabled=False))
+    trees.set_aside_old()
+    stop = threading.Event()
+    cleaner = threading.Thread(target=keep_clean, args=(trees, store, 30_000, stop))
+    cleaner.start()
+    try:
+        for number in range(100):
+            content = b"%04d" % number * 500
+            store.put(pack(content, hashlib.sha256(content).digest()))
+        wait_until(lambda: store.status().bytes <= 30_000, "the store is trimmed")
+        store.put(pack(b"last", hashlib.sha256(b"last").digest()))
+        assert store.missing([hashlib.sha256(b"last").digest()]) == []
+    finally:
+        stop.set()
+        cleaner.join()

@@ -34,8 +34,12 @@ from distbuild.worker.tree.blob_file import (
     write_new,
 )
 
-#: A blob that no tree has linked for this time is removed at the next start.
+#: A blob that no tree has linked for this time is removed.
 KEEP_UNUSED_S = 14 * 24 * 3600
+#: A blob that came or was unlinked so recently (seconds) stays: a tree may be about to link it.
+KEEP_RECENT_S = 600
+#: After an eviction the store may grow by this factor before it is listed again.
+GROWTH = 1.1
 #: With less free space the disk counts as full: sources, objects and headers need some.
 MIN_FREE_BYTES = 64 * 1024**2
 #: Errors for a link that a file system refuses; the last is FAT's on Windows.
@@ -68,6 +72,7 @@ class Store:
         self._fresh: dict[Digest, int] = {}
         self._files = 0
         self._bytes = 0
+        self._bytes_left = 0
         self._numbers = itertools.count(1)
         self._filling = threading.Lock()
         with translated():
@@ -148,13 +153,17 @@ class Store:
             too_much = cap is not None and total > cap
             if status.st_nlink > 1 or not (too_much or now - _last_used(status) > KEEP_UNUSED_S):
                 continue
-            if self._remove_unused(digest):
+            if self._remove_unused(digest, now):
                 total -= status.st_size
                 files -= 1
         with self._lock:
-            self._files, self._bytes = files, total
+            self._files, self._bytes, self._bytes_left = files, total, total
             # Blobs that were stored meanwhile are among the verified ones.
             self._listed = {digest for digest, _ in found} | self._verified
+
+    def has_outgrown(self, cap: int) -> bool:
+        """Whether it has more than ``cap`` bytes, and more than the last eviction had to leave."""
+        return self._bytes > max(cap, GROWTH * self._bytes_left)
 
     def status(self) -> StoreStatus:
         free = self.free_bytes()
@@ -304,13 +313,17 @@ class Store:
                 else:
                     yield digest, disk.lstat(path)
 
-    def _remove_unused(self, digest: Digest) -> bool:
+    def _remove_unused(self, digest: Digest, now: float) -> bool:
+        path = self._path(digest)
         with self._lock, contextlib.suppress(FileNotFoundError):
-            path = self._path(digest)
-            is_needed = digest in self._verified or digest in self._writing
-            if not is_needed and disk.lstat(path).st_nlink == 1:
-                disk.unlink(path)
-                return True
+            status = disk.lstat(path)
+            is_recent = digest in self._verified and now - _last_used(status) < KEEP_RECENT_S
+            if digest in self._writing or is_recent or status.st_nlink > 1:
+                return False
+            disk.unlink(path)
+            self._verified.discard(digest)
+            self._fresh.pop(digest, None)
+            return True
         return False
 
 

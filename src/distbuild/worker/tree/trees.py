@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 
 from distbuild.mirror.manifest import Fold
@@ -40,6 +41,8 @@ class Trees:
         self._trees: dict[str, Tree] = {}
         # Client -> the syncer whose lease reply named it first.
         self._syncers: dict[str, str] = {}
+        # When each client was named last, on the monotonic clock.
+        self._named: dict[str, float] = {}
         with translated():
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -66,6 +69,7 @@ class Trees:
         """The tree of the client with this id; raises ProtocolError for a bad id."""
         check_client(client)
         with self._lock:
+            self._named[client] = time.monotonic()
             if client not in self._trees:
                 root = os.fsencode(from_system(str(self._root / client_label(client))))
                 self._trees[client] = Tree(root, self._store, self._own_files, self._fold)
@@ -82,6 +86,18 @@ class Trees:
             if self._syncers.setdefault(client, syncer) != syncer:
                 raise ProtocolError(f"{syncer} names another syncer's client")
         return tree
+
+    def clear_unused(self, unused_s: float) -> None:
+        """Remove the files of the clients that were not named for so long (seconds). If one comes
+        back, its files are linked again from the store."""
+        before = time.monotonic() - unused_s
+        with self._lock:
+            unused = {c: tree for c, tree in self._trees.items() if self._named[c] <= before}
+        for client, tree in unused.items():
+            if tree.status().files:
+                _log.info("the files of %s are removed: not used", client_label(client))
+                with contextlib.suppress(InfrastructureError):
+                    tree.clean()
 
     def heal(self) -> None:
         """Recreate the directory if it was removed; the trees are then sent again.

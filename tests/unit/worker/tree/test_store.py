@@ -11,7 +11,7 @@ import zstandard
 
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import Blob, FileEntry
-from distbuild.worker.tree.store import KEEP_UNUSED_S, Store
+from distbuild.worker.tree.store import KEEP_RECENT_S, KEEP_UNUSED_S, Store
 
 CONTENT = b"#define ANSWER 42\n"
 DIGEST = hashlib.sha256(CONTENT).digest()
@@ -257,6 +257,47 @@ def test_above_the_cap_unused_blobs_go_unless_this_process_needs_them(root: Path
     assert store.missing([DIGEST]) == []
     store.evict(path_of(root, DIGEST).stat().st_ctime, cap=0)
     assert files_below(root) == [path_of(root, DIGEST)]
+
+
+def test_while_running_unused_blobs_go_once_they_are_not_recent(
+    store: Store, root: Path, tmp_path: Path
+) -> None:
+    store.put(blob(CONTENT))
+    store.put(blob(b"unused"))
+    store.put(blob(b"unlinked"))
+    store.place(ENTRY, os.fsencode(tmp_path / "a.h"), may_link=True)
+    now = path_of(root, DIGEST).stat().st_ctime
+    store.evict(now + KEEP_RECENT_S - 60, cap=0)
+    assert store.status().files == 3
+    store.evict(now + KEEP_RECENT_S + 60, cap=0)
+    assert files_below(root) == [path_of(root, DIGEST)]
+    assert (store.status().files, store.status().bytes) == (1, len(CONTENT))
+    gone = hashlib.sha256(b"unused").digest()
+    assert store.missing([DIGEST, gone]) == [gone]
+    store.put(blob(b"unused"))
+    assert store.missing([DIGEST, gone]) == []
+
+
+def test_the_oldest_unused_blobs_go_until_the_cap_is_met(store: Store, root: Path) -> None:
+    contents = [bytes([number]) * 1000 for number in range(5)]
+    for content in contents:
+        store.put(blob(content))
+        time.sleep(0.02)  # the kernel's clock for ctime
+    store.evict(time.time() + KEEP_RECENT_S + 60, cap=2500)
+    digests = [hashlib.sha256(content).digest() for content in contents]
+    assert store.missing(digests) == digests[:3]
+
+
+def test_a_store_has_outgrown_its_cap_once_there_is_something_to_evict(store: Store) -> None:
+    store.put(blob(bytes(1000)))
+    assert not store.has_outgrown(1000)
+    assert store.has_outgrown(999)
+    store.evict(time.time(), cap=0)
+    assert not store.has_outgrown(1)  # all of it is recent
+    store.put(blob(b"x" * 50))
+    assert not store.has_outgrown(1)
+    store.put(blob(b"y" * 100))
+    assert store.has_outgrown(1)
 
 
 def test_a_blob_that_has_gone_bad_since_is_removed(store: Store, root: Path) -> None:

@@ -629,6 +629,21 @@ def test_a_forest_that_cannot_be_healed_is_no_error_of_the_jobs(
     assert (root / ONE / "a.h").read_bytes() == b"a\n"
 
 
+def test_the_files_of_clients_that_are_gone_are_removed(trees: Trees) -> None:
+    for client in ("a", "b"):
+        assert trees.tree(client).apply(full({b"/a.h": A})).state == "applied"
+    trees.clear_unused(3600.0)
+    assert trees.status()[client_label("a")].files == 1
+    trees._named["a"] -= 3601.0
+    trees.clear_unused(3600.0)
+    assert trees.status()[client_label("a")].files == 0
+    assert trees.status()[client_label("b")].files == 1
+    assert trees.tree("a").apply(delta({}, {b"/a.h": A}, 1, 2)).state == "need_full"
+    assert trees.tree("a").apply(full({b"/a.h": A})).state == "applied"
+    trees.clear_unused(3600.0)
+    assert trees.status()[client_label("a")].files == 1
+
+
 def test_cleaning_removes_a_client_s_tree_only(trees: Trees, tmp_path: Path) -> None:
     trees.tree("one").apply(full({b"/a.h": A}))
     trees.tree("two").apply(full({b"/a.h": B}))
