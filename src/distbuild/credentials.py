@@ -15,7 +15,7 @@ import shlex
 import ssl
 import sys
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -40,6 +40,8 @@ SHARED = "shared"
 #: The identity of a worker that has joined: chosen by the syncer that signed its key.
 IDENTITY = re.compile(r"[0-9a-f]{32}")
 
+#: Certificates that expire within this time are warned of.
+WARN_BEFORE = timedelta(days=30)
 MIN_TOKEN_LENGTH = 32
 _SECRET_DIGITS = 64
 _SECRET = re.compile(rb"[0-9a-f]{64}")
@@ -62,6 +64,17 @@ class Credentials:
     accepted: dict[Role, dict[str, bytes]] = field(repr=False)
     #: The identity of a worker that has joined; "" for all others.
     identity: str = ""
+    #: When the first of the certificates expires; None: they were not checked.
+    expires: datetime | None = None
+
+    def warning(self, now: datetime | None = None) -> str:
+        """One line if the certificates expire soon, with what to do; "": they do not."""
+        left = self.expires - (now or datetime.now(UTC)) if self.expires else WARN_BEFORE
+        if self.expires is None or left >= WARN_BEFORE:
+            return ""
+        where = _Place(self.cert.parent.parent, self.role)
+        when = f"on {self.expires:%Y-%m-%d}, in {left.days} days"
+        return f"{where.path}: the certificates expire {when}; {where.advice()}"
 
     def verify_token(self, header_value: str | None, role: Role) -> bool:
         """Whether an Authorization header carries ``role``'s token; constant time."""
@@ -157,7 +170,8 @@ def load_credentials(
         where.read(name)
     if not check_certificate:
         return credentials
-    return replace(credentials, identity=_check_certificate(where, now or datetime.now(UTC)))
+    identity, expires = _check_certificate(where, now or datetime.now(UTC))
+    return replace(credentials, identity=identity, expires=expires)
 
 
 def make_client_context(credentials: Credentials) -> ssl.SSLContext:
@@ -186,17 +200,18 @@ class _Place:
 
     def error(self, name: str, problem: str, *, replace: bool = True) -> ConfigError:
         """One line: the file, the problem, and the command that repairs it."""
+        return ConfigError(f"{self.path / name}: {problem}; {self.advice(replace=replace)}")
+
+    def advice(self, *, replace: bool = True) -> str:
+        """What to do to get certificates; ``replace``: there are some."""
         if self.role == "dev":
             home = shlex.quote(str(self.certs_dir.parent))
-            advice = f"run: dist_build.exe setup --home {home}"
-            advice += " --new-certificates" if replace else ""
-        else:
-            advice = (
-                "have this machine join (with --force): dist_build.exe setup --invite on the dev"
-                f" box prints the command; or copy certs/worker from there to"
-                f" {shlex.quote(str(self.path))}"
-            )
-        return ConfigError(f"{self.path / name}: {problem}; {advice}")
+            return f"run: dist_build.exe setup --home {home}{' --new-certificates' * replace}"
+        return (
+            "have this machine join (with --force): dist_build.exe setup --invite on the dev"
+            f" box prints the command; or copy certs/worker from there to"
+            f" {shlex.quote(str(self.path))}"
+        )
 
     def read(self, name: str) -> bytes:
         try:
@@ -230,8 +245,9 @@ def _read_digest(where: _Place, other: Role) -> bytes:
     return bytes.fromhex(text)
 
 
-def _check_certificate(where: _Place, now: datetime) -> str:
-    """Raises ConfigError; returns the identity of a worker that has joined, else ""."""
+def _check_certificate(where: _Place, now: datetime) -> tuple[str, datetime]:
+    """The identity of a worker that has joined, else "", and when the first certificate expires.
+    Raises ConfigError."""
     ca = _parse_certificate(where, "ca.pem")
     cert = _parse_certificate(where, "cert.pem")
     _check_dates(where, "ca.pem", ca, now)
@@ -239,7 +255,7 @@ def _check_certificate(where: _Place, now: datetime) -> str:
     identity = _check_name(where, cert)
     _check_issuer(where, cert, ca)
     _check_key(where, cert)
-    return identity
+    return identity, min(ca.not_valid_after_utc, cert.not_valid_after_utc)
 
 
 def _parse_certificate(where: _Place, name: str) -> "Certificate":

@@ -285,6 +285,19 @@ def test_certificate_out_of_its_time_is_refused(certs_dir: Path, days: int, expe
     assert load_credentials(certs_dir, "dev", check_certificate=False).role == "dev"
 
 
+@pytest.mark.parametrize("role", ["dev", "worker"])
+def test_certificates_that_expire_soon_are_warned_of(certs_dir: Path, role: Role) -> None:
+    credentials = load_credentials(certs_dir, role)
+    assert credentials.expires is not None
+    assert credentials.warning() == ""
+    assert credentials.warning(credentials.expires - timedelta(days=30)) == ""
+    said = credentials.warning(credentials.expires - timedelta(days=12, hours=1))
+    day = f"{credentials.expires:%Y-%m-%d}"
+    assert said.startswith(f"{certs_dir / role}: the certificates expire on {day}, in 12 days; ")
+    assert "dist_build.exe setup" in said
+    assert load_credentials(certs_dir, role, check_certificate=False).warning() == ""
+
+
 def test_certificate_of_another_ca_is_refused(own_copy: Path, other_certs: Path) -> None:
     shutil.copy(other_certs / "dev" / "ca.pem", own_copy / "dev" / "ca.pem")
     assert "cert.pem: was not issued by the CA in ca.pem; " in problem(own_copy)

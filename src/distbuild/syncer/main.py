@@ -71,6 +71,8 @@ def run(home: Home, *, verbose: bool) -> None:
     if home.notice:
         print(f"syncer: {home.notice}", file=sys.stderr)  # noqa: T201 - the user's one line
     set_up_logging(home.logs, "syncer", verbose=verbose)
+    if warning := credentials.warning():
+        log.warning("%s", warning)
     client_id = read_client_id(home)
     lock = claim(home)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import logging
 import os
 import re
 import socket
@@ -43,6 +44,8 @@ from distbuild.worker.sandbox.plain import PlainSandbox
 from distbuild.worker.slots import Slots, Tally
 from distbuild.worker.tree.store import OwnFiles, Store
 from distbuild.worker.tree.trees import Trees
+
+log = logging.getLogger(__name__)
 
 #: How long a stopping worker waits for a long poll that is in flight.
 FAREWELL_S = 2.0
@@ -89,6 +92,8 @@ def run_worker(home_option: str | None, *, verbose: bool) -> int:
         if home.notice:
             print(f"daemon: {home.notice}", file=sys.stderr)  # noqa: T201 - the user's one line
         set_up_logging(home.logs, "daemon", verbose=verbose)
+        if warning := credentials.warning():
+            log.warning("%s", warning)
         _serve(lambda stop: start(home, config, credentials, stop), config, credentials)
     except ConfigError as error:
         print(f"daemon: {error}", file=sys.stderr)  # noqa: T201 - the user's one line
@@ -165,7 +170,7 @@ def start(
 
     has_joined = bool(credentials.identity)
     announce(_first_words(home, config, workshop, confined, has_joined=has_joined))
-    status = WorkerStatus(workshop, confined, distbuild.__version__)
+    status = WorkerStatus(workshop, confined, distbuild.__version__, credentials.expires)
     return make_app(workshop.trees, workshop.store, credentials, status), finish
 
 

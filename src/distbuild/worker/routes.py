@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -139,12 +140,16 @@ class Confined(msgspec.Struct, frozen=True):
 
 
 class WorkerStatus:
-    """Builds the response to GET /status; ``version`` is the program's."""
+    """Builds the response to GET /status. ``version`` is the program's, ``expires`` when its first
+    certificate expires."""
 
-    def __init__(self, workshop: Workshop, confined: Confined, version: str) -> None:
+    def __init__(
+        self, workshop: Workshop, confined: Confined, version: str, expires: datetime | None
+    ) -> None:
         self._shop = workshop
         self._confined = confined
         self._version = version
+        self._expires = "" if expires is None else expires.isoformat()
         self._started = time.monotonic()
 
     def __call__(self) -> Mapping[str, Any]:
@@ -165,5 +170,6 @@ class WorkerStatus:
             "toolchains": [to_plain(toolchain) for toolchain in shop.compilers.advertised()],
             "performance": shop.tally.performance(),
             "clock_off_s": shop.tally.clock_off_s,
+            "certificates_expire": self._expires,
             **machine_load(),
         }

@@ -7,13 +7,14 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from distbuild.config import find_home, load_config
-from distbuild.credentials import load_credentials
+from distbuild.credentials import WARN_BEFORE, load_credentials
 from distbuild.protocol.errors import DistBuildError, InfrastructureError
 from distbuild.wrapper.describe import ago, part, shown, size, versions
 from distbuild.wrapper.syncer_client import USAGE, connect
@@ -58,6 +59,20 @@ def findings(
             yield Finding(level, f"{host}: {but}{fault}")
         else:
             yield Finding(OK, f"{host}: {_state(worker, compilers)}")
+        if warning := _expiry(worker):
+            yield Finding(WARN, f"{host}: {warning}")
+
+
+def _expiry(worker: Mapping[str, Any]) -> str:
+    """One line if the worker's certificates expire soon, by its own account; "": they do not."""
+    try:
+        expires = datetime.fromisoformat(worker["certificates_expire"]).astimezone(UTC)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return ""
+    left = expires - datetime.now(UTC)
+    if left >= WARN_BEFORE:
+        return ""
+    return f"its certificates expire on {expires:%Y-%m-%d}, in {left.days} days; {_OTHER_CERTS}"
 
 
 def _compiles(worker: Mapping[str, Any]) -> bool:
@@ -217,8 +232,8 @@ def _config(_: _SyncerReport) -> Iterator[Finding]:
 
 def _certificates(_: _SyncerReport) -> Iterator[Finding]:
     home = find_home()
-    load_credentials(home.certs, "dev")
-    yield Finding(OK, str(home.certs / "dev"))
+    warning = load_credentials(home.certs, "dev").warning()
+    yield Finding(WARN, warning) if warning else Finding(OK, str(home.certs / "dev"))
 
 
 def _watches(_: _SyncerReport) -> Iterator[Finding]:

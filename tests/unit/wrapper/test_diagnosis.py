@@ -1,6 +1,7 @@
 """Each fault with its remedy, and none where there is none."""
 
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -69,6 +70,22 @@ def test_a_worker_that_is_well() -> None:
 )
 def test_what_is_no_fault(changes: dict[str, Any], text: str) -> None:
     assert said(**changes) == Finding(OK, text)
+
+
+@pytest.mark.parametrize(("days", "warns"), [(-1, True), (3, True), (29, True), (31, False)])
+def test_certificates_of_a_worker_that_expire_soon_are_a_warning(days: int, warns: bool) -> None:
+    expires = datetime.now(UTC) + timedelta(days=days, hours=1)
+    shown = {"w1": worker(certificates_expire=expires.isoformat())}
+    found = [finding for finding in findings(shown, MINE) if finding.level == WARN]
+    assert bool(found) is warns
+    if warns:
+        said = f"w1: its certificates expire on {expires:%Y-%m-%d}, in {days} days; "
+        assert found[0].text.startswith(said)
+
+
+@pytest.mark.parametrize("value", ["", "soon", 7, None, [], "0001-01-01T00:00:00+23:59"])
+def test_another_time_of_expiry_is_none(value: object) -> None:
+    assert said(certificates_expire=value).level == OK
 
 
 HEARD = "(last answer 0 s ago, last asked for work 4 s ago)"
