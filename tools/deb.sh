@@ -59,8 +59,8 @@ add_program "$root/usr/bin/dist_build-syncer" distbuild.syncer.main main
 add_program "$root/usr/bin/dist_build-daemon" distbuild.worker.main main
 # The launcher finds its client beside itself.
 add_program "$lib/bin/dist_build_client" distbuild.wrapper.main client
-compiler=${CC:-$(command -v musl-gcc || echo cc)}
-$compiler -std=c11 -O2 -static src/launcher/dist_build.c -o "$lib/bin/dist_build.exe" ||
+compile() { $1 -std=c11 -O2 -static src/launcher/dist_build.c -o "$lib/bin/dist_build.exe"; }
+{ [ -z "${CC-}" ] && compile musl-gcc 2>/dev/null; } || compile "${CC:-cc}" ||
     fail "no C compiler works here; run: sudo apt-get install gcc libc6-dev"
 for name in dist_build dist_build.exe; do
     ln -s ../lib/dist_build/bin/dist_build.exe "$root/usr/bin/$name"

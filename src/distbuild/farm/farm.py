@@ -137,15 +137,12 @@ class Farm:
         if not request.toolchains:
             self._farewell(request.worker)
             return []
-        now = self._now()
-        deadline = now + min(request.wait_s, POLL_S)
+        deadline = self._now() + min(request.wait_s, POLL_S)
         with self._lock:
-            deadline = self._health.next_look(request.worker, now, deadline)
             workers = self._queue.workers
             if request.worker not in workers and len(workers) >= MAX_WORKERS:
                 raise TooMuchAtOnce(f"{MAX_WORKERS} workers are known already")
             poll = self._polls.enter(request.worker, request.slots + request.ahead, deadline)
-        self._ticker.sooner(deadline)
         try:
             while True:
                 with self._lock:
@@ -154,6 +151,9 @@ class Farm:
                         return []
                     now = self._now()
                     given, ready = self._look(request, now)
+                    pause_ends = self._queue.workers[request.worker].paused_until
+                    poll.deadline = min(deadline, pause_ends) if now < pause_ends else deadline
+                self._ticker.sooner(poll.deadline)
                 if ready or now >= deadline or self._stopping.is_set():
                     return given
                 yield event
@@ -164,21 +164,11 @@ class Farm:
 
     def _look(self, request: messages.LeaseRequest, now: float) -> tuple[Given, bool]:
         """The jobs for a polling worker, and whether the poll can be answered now."""
-        name = request.worker
-        worker = Worker(
-            name,
-            self._described.identities(request),
-            request.namespaces,
-            now,
-            self._described.label(request),
-            is_paused=now < self._health.paused_until(name),
-        )
+        identities, label = self._described.identities(request), self._described.label(request)
+        worker = Worker(request.worker, identities, request.namespaces, now, label)
+        worker = self._health.judged(worker)
         self._queue.heard(worker)
         self._first.set()
-        if self._health.is_on_trial(name):
-            if self._queue.held()[name]:
-                return [], False
-            request = msgspec.structs.replace(request, slots=min(request.slots, 1), ahead=0)
         given = self._assign(request, now)
         only_listens = request.slots == 0 and request.ahead == 0
         return given, bool(given) or (only_listens and self._queue.offers(worker, now))
@@ -196,7 +186,8 @@ class Farm:
         # Another worker with a free slot could start the job at once, and will soon poll for it.
         ahead = 0 if any(free > 0 for free in self._free.values()) else request.ahead
         actions = self._queue.lease(request.worker, request.slots, now, ahead)
-        self._free[request.worker] = request.slots - len(actions)
+        if now >= self._queue.workers[request.worker].paused_until:
+            self._free[request.worker] = request.slots - len(actions)
         given = [(a.lease, self._waiting[a.number].task) for a in actions if isinstance(a, Assign)]
         for _, task in given:
             task.leased(self._described.label(request))
@@ -279,7 +270,9 @@ class Farm:
                 raise TooMuchAtOnce("too many results at once")
             waiting.held = size
             self._held += size
-            if self._health.succeed(result.worker):
+            worker = self._queue.workers.get(result.worker)
+            if self._health.succeed(result.worker) and worker is not None:
+                self._queue.heard(msgspec.structs.replace(worker, paused_until=0, failing_until=0))
                 self._polls.ring_one(result.worker)
         usable = reason is None and result.exit_code == 0
         self._queue.ended(result.lease_id, self._now(), usable=usable)
@@ -299,13 +292,15 @@ class Farm:
         label, worker = self._queue.label(lease), self._queue.workers.get(claim.worker)
         self._queue.ended(lease, now, usable=False)
         # One that has said farewell gives back its jobs: that is no failure.
-        job = self._queue.leased(lease, claim.worker) or 0
-        is_paused = worker is not None and self._health.fail(worker, job, why, now)
-        if is_paused and worker is not None:
-            self._queue.heard(msgspec.structs.replace(worker, is_paused=True))
+        job = self._queue.job(self._queue.leased(lease, claim.worker) or 0)
+        paused = self._health.fail(worker, job, why, now) if worker and job else None
+        if paused is not None:
+            self._queue.heard(paused)
+            self._free.pop(paused.name, None)
         self._perform(self._queue.retry(lease, reason, f"{label}: {why}", now))
-        if is_paused:
+        if paused is not None:
             self._perform(self._queue.tick(now))
+            self._polls.ring_one(paused.name)
 
     def refused(self) -> dict[str, RefusedResults]:
         """The refused results of each worker, by its name."""

@@ -52,22 +52,26 @@ class Need(msgspec.Struct, frozen=True):
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """A worker as it last described itself. ``label`` is its display name. ``is_paused``: jobs fail
-    on it, see ``Health``; it only gets those that name it."""
+    """A worker as it last described itself. ``label`` is its display name.
+
+    ``paused_until``: jobs failed on it, see ``Health``; until then it only gets those that name it.
+    ``failing_until``: until then no job waits for it.
+    """
 
     name: str
     toolchains: frozenset[str]
     namespaces: bool
     heard: float
     label: str = ""
-    is_paused: bool = False
+    paused_until: float = 0.0
+    failing_until: float = 0.0
 
-    def fits(self, need: Need) -> bool:
-        """Whether it meets a job's requirements."""
+    def fits(self, need: Need, now: float = math.inf) -> bool:
+        """Whether it meets a job's requirements; ``now``: and is not paused."""
         return (
             need.toolchain in self.toolchains
             and (self.namespaces or not need.namespaces)
-            and (need.worker == self.name or not (need.worker or self.is_paused))
+            and (need.worker == self.name or (not need.worker and now >= self.paused_until))
         )
 
 
@@ -84,8 +88,9 @@ class QueuedJob(msgspec.Struct):
     deadline: float = 0.0
     #: Workers on which it failed; others are preferred.
     avoided: frozenset[str] = frozenset()
-    #: When it was submitted.
+    #: When it was submitted, and last leased.
     since: float = 0.0
+    leased: float = 0.0
     #: The key under which its duration is remembered; 0: it is not.
     name: int = 0
     #: When the compiler began, as far as is known; infinity: it waits for a slot of its worker.

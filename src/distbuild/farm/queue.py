@@ -123,7 +123,8 @@ class JobQueue(msgspec.Struct):
         fit = [w for w in able if w.namespaces or not need.namespaces]
         if not fit:
             return LocalReason.NO_NAMESPACE
-        return None if any(w.fits(need) for w in fit) else LocalReason.WORKERS_FAILING
+        waits = any(now >= w.failing_until or w.name == need.worker for w in fit)
+        return None if waits else LocalReason.WORKERS_FAILING
 
     def offers(self, worker: Worker, now: float) -> bool:
         """Whether a queued job may be leased to this worker."""
@@ -175,10 +176,10 @@ class JobQueue(msgspec.Struct):
     def _is_for(self, worker: Worker, job: QueuedJob, now: float) -> bool:
         """Whether a worker may lease a job: not if the job failed on it while another worker that
         fits is up on which it did not."""
-        return worker.fits(job.need) and not (
+        return worker.fits(job.need, now) and not (
             worker.name in job.avoided
             and any(
-                w.fits(job.need) and n not in job.avoided and now - w.heard <= WORKER_S
+                w.fits(job.need, now) and n not in job.avoided and now - w.heard <= WORKER_S
                 for n, w in self.workers.items()
             )
         )
@@ -186,7 +187,7 @@ class JobQueue(msgspec.Struct):
     def _assign(self, job: QueuedJob, worker: Worker, now: float) -> Assign:
         self._move(job, Event.LEASE)
         job.worker, job.label = worker.name, worker.label or worker.name
-        job.deadline = now + LEASE_S
+        job.leased, job.deadline = now, now + LEASE_S
         job.lease = f"{self.salt()}{job.number}.{next(self._lease_numbers)}"
         self._leases[job.lease] = job.number
         job.started, job.limit = now, self._limit(job)
@@ -298,7 +299,7 @@ class JobQueue(msgspec.Struct):
         self._took.pop(job.name, None)  # it may take longer than before
         avoided = job.avoided | {job.worker}
         elsewhere = any(
-            w.fits(job.need) and name not in avoided and now - w.heard <= WORKER_S
+            w.fits(job.need, now) and name not in avoided and now - w.heard <= WORKER_S
             for name, w in self.workers.items()
         )
         if job.overruns >= MAX_OVERRUNS or not elsewhere:

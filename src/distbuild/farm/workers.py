@@ -2,21 +2,22 @@
 
 A worker's result is refused if no honest worker can have sent it, and it may say itself that it
 could not run the job. Either may happen once; a full disk or a damaged installation has it happen
-to every job. Such a worker is paused: it gets no jobs for a while, then one at a time until one
-succeeds. Pure: the time is an argument. The caller holds the farm's lock.
+to every job. Such a worker is paused: it gets no jobs for a while, longer after each further
+failure. Pure: the time is an argument. The caller holds the farm's lock.
 """
 
 import logging
+import math
 from collections.abc import Container
 
 import msgspec
 
-from distbuild.farm.jobs import Worker
+from distbuild.farm.jobs import QueuedJob, Worker
 from distbuild.protocol.messages import LeaseRequest, Toolchain
 
 #: A hostile worker may use another name for each result; the oldest names are forgotten.
 MAX_WORKERS = 100
-#: After the failures of so many jobs, without a result between them, a worker is paused.
+#: After so many failures, of as many jobs, without a result between them, a worker is paused.
 MAX_FAILURES = 3
 #: The duration of the first pause (seconds); each further one is twice as long, up to a limit.
 FIRST_PAUSE_S = 2.0
@@ -92,6 +93,10 @@ class _Failures(msgspec.Struct):
     why: str = ""
     #: The numbers of the jobs: one job that no worker can run is no reason to pause any.
     jobs: set[int] = msgspec.field(default_factory=set)
+    #: How many there were, each after the one before had failed: one moment's failure counts once,
+    #: however many jobs the worker had then. And when the last one was counted.
+    count: int = 0
+    last: float = -math.inf
     pause_s: float = 0.0
     until: float = 0.0
 
@@ -115,45 +120,48 @@ class Health:
         """A copy of the refused results by worker."""
         return dict(self._refused)
 
-    def fail(self, worker: Worker, job: int, why: str, now: float) -> bool:
-        """A job gave no result on a worker; whether the worker is paused because of that."""
+    def fail(self, worker: Worker, job: QueuedJob, why: str, now: float) -> Worker | None:
+        """A job gave no result on a worker. Returns the worker as paused because of that."""
+        if job.avoided - {worker.name}:
+            return None  # it has failed elsewhere, too
         failures = self._failures.pop(worker.name, None) or _Failures()
         self._failures[worker.name] = failures
         _forget_oldest(self._failures)
         failures.why = why
-        if now < failures.until:
-            return False  # it had this job already when the pause began
-        if len(failures.jobs | {job}) < MAX_FAILURES:
-            failures.jobs.add(job)
-            return False
+        if len(failures.jobs) < MAX_FAILURES:
+            failures.jobs.add(job.number)
+        if job.leased <= failures.last:
+            return None
+        failures.last = now
+        failures.count += 1
+        if min(failures.count, len(failures.jobs)) < MAX_FAILURES:
+            return None
         level = logging.INFO if failures.until else logging.WARNING
         failures.pause_s = min(2 * failures.pause_s or FIRST_PAUSE_S, MAX_PAUSE_S)
         failures.until = now + failures.pause_s
         log.log(level, "%s gets no jobs for %g s: %s", worker.label, failures.pause_s, why)
-        return True
+        return self.judged(worker)
 
     def succeed(self, worker: str) -> bool:
-        """A job gave a result on a worker; whether it got one job at a time until now."""
+        """A job gave a result on a worker; whether it was paused before."""
         failures = self._failures.pop(worker, None)
         return failures is not None and failures.until > 0.0
 
-    def paused_until(self, worker: str) -> float:
-        """When the worker's last pause ends or has ended; 0: there was none."""
-        failures = self._failures.get(worker)
-        return 0.0 if failures is None else failures.until
-
-    def next_look(self, worker: str, now: float, deadline: float) -> float:
-        """When a poll of the worker is to be looked at: at its deadline, or at a pause's end."""
-        until = self.paused_until(worker)
-        return min(deadline, until) if now < until else deadline
-
-    def is_on_trial(self, worker: str) -> bool:
-        """Whether the worker was paused, and has given no result since."""
-        return self.paused_until(worker) > 0.0
+    def judged(self, worker: Worker) -> Worker:
+        """The worker with its pause, if it had one and has given no result since. Jobs wait for the
+        end of a first pause: its reason may have been the moment's."""
+        failures = self._failures.get(worker.name)
+        if failures is None:
+            return worker
+        failing_until = failures.until if failures.pause_s > FIRST_PAUSE_S else 0.0
+        return msgspec.structs.replace(
+            worker, paused_until=failures.until, failing_until=failing_until
+        )
 
     def why(self, worker: str) -> str:
-        """The last failure of a worker that is paused or on trial; "": it is neither."""
-        return self._failures[worker].why if self.is_on_trial(worker) else ""
+        """The last failure of a worker that was paused, and has given no result since; "": none."""
+        failures = self._failures.get(worker)
+        return failures.why if failures is not None and failures.until else ""
 
 
 def _forget_oldest(known: dict[str, RefusedResults] | dict[str, _Failures]) -> None:

@@ -280,7 +280,7 @@ class Compiles:
     @staticmethod
     def _named(local: Local, known: Understood, command: CompileCommand) -> Local:
         """Replace the compiler's digest, all that the queue knows, by the version for the user."""
-        if local.reason is LocalReason.NO_TOOLCHAIN:
+        if local.reason in (LocalReason.NO_TOOLCHAIN, LocalReason.WORKERS_FAILING):
             return Local(local.reason, f"for {known.identity.version}")
         if local.reason is LocalReason.NO_NAMESPACE:
             why = f"{command.tied_by}, with {known.identity.version}"

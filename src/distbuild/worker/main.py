@@ -1,8 +1,8 @@
 """The worker's entry point: builds the worker from its parts and serves its HTTP interface."""
 
 import argparse
-import contextlib
 import logging
+import math
 import os
 import re
 import socket
@@ -56,8 +56,11 @@ SERVER_THREADS = 2
 MAX_CONNECTIONS = 1024
 #: A connection without a request is closed after this time (seconds).
 PATIENCE_S = 60.0
-#: How often the store's size is looked at (seconds), and after how long a client's files go.
+#: How often the store's size is looked at (seconds), how long after an eviction the next one may
+#: come, how long after it one comes anyway, and after how long a client's files go.
 CLEAN_S = 60.0
+EVICT_S = 600.0
+EVICT_ANYWAY_S = 24 * 3600.0
 UNUSED_S = 24 * 3600.0
 #: Minimum for the threads that start compilers and for those that collect results: some may block
 #: on the disk.
@@ -296,12 +299,16 @@ def keep_clean(trees: Trees, store: Store, cap: int, stop: threading.Event) -> N
     """Delete an earlier process's trees; then, until ``stop``, remove the files of clients that are
     gone, and evict unused blobs above ``cap`` bytes. Slow, for a thread of its own."""
     trees.delete_old()
-    is_due = True
+    last = -math.inf
     while True:
-        if is_due:
-            with contextlib.suppress(InfrastructureError):  # a full or failing disk is shown
-                store.evict(time.time(), cap)
+        status, passed = store.status(), time.monotonic() - last
+        is_needed = status.is_full or status.bytes > cap
+        if passed >= (EVICT_S if is_needed else EVICT_ANYWAY_S):
+            last = time.monotonic()
+            try:
+                store.evict(time.time(), 0 if status.is_full else cap)
+            except InfrastructureError as error:
+                log.warning("the store is not trimmed: %s", error)
         if stop.wait(CLEAN_S):
             return
         trees.clear_unused(UNUSED_S)
-        is_due = store.has_outgrown(cap)

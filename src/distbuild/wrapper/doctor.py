@@ -90,8 +90,7 @@ def _faults(worker: Mapping[str, Any], compilers: Sequence[Mapping[str, str]]) -
         yield _full(worker, error)
     if state == "failing":
         why = shown(worker.get("failing_why"))
-        rarely = "so it gets one now and then until one succeeds"
-        yield f"its last jobs failed ({why}), {rarely}; {_LOOK}"
+        yield f"its last jobs failed ({why}), so it gets none for a while; {_LOOK}"
     elif state != "up":
         yield (
             f"it answers, but does not ask this syncer for work ({_heard(worker)}); {_LOOK}:"

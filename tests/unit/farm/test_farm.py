@@ -4,6 +4,7 @@ import functools
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import msgspec
 import pytest
@@ -463,29 +464,56 @@ def test_who_compiled_is_told_by_label(farm: Farm) -> None:
 # --- workers on which jobs fail -----------------------------------------------------------------
 
 
-def fail_all(farm: Farm, request: LeaseRequest, count: int) -> list[InThread]:
-    """So many jobs, all leased to a worker and failed there."""
-    calls = submitted(farm, count, task())
-    for lease, _ in leased(farm, msgspec.structs.replace(request, slots=count)):
-        assert farm.deliver(ResultRequest(lease, request.worker, error="disk full"))
-    return calls
+class Clocked:
+    """A farm on a clock of its own, with a worker on which jobs fail."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.farm = Farm(expected=False, now=lambda: self.now)
+        leased(self.farm, asking("sick"))
+
+    def fail(self, count: int) -> None:
+        """All jobs that the worker is given."""
+        self.now += 0.1
+        given = leased(self.farm, asking("sick", count))
+        assert len(given) == count
+        self.now += 0.1
+        for lease, _ in given:
+            assert self.farm.deliver(ResultRequest(lease, "sick", error="disk full"))
 
 
-def test_jobs_do_not_wait_for_a_worker_on_which_jobs_fail(farm: Farm) -> None:
-    leased(farm, asking("w1"))
-    calls = fail_all(farm, asking("w1"), 32)
-    reasons = {call.result() for call in calls}
-    assert {r.reason for r in reasons if isinstance(r, Local)} == {LocalReason.WORKERS_FAILING}
-    assert farm.workers()["w1"].failing == "disk full"
-    assert leased(farm, asking("w1", 4)) == []
+@pytest.fixture
+def clocked() -> Iterator[Clocked]:
+    made = Clocked()
+    yield made
+    made.farm.stop()
+
+
+def test_jobs_wait_for_a_first_pause_only(clocked: Clocked) -> None:
+    farm = clocked.farm
+    calls = submitted(farm, 32, task())
+    for _ in range(2):
+        clocked.fail(8)
+    clocked.fail(8)
+    assert farm.workers()["sick"].failing == "disk full"
+    assert leased(farm, asking("sick", 32)) == []
+    assert farm.obstacle(COMMAND, "gcc") is None
+    assert farm.counts()["queued"] == 24
+    clocked.now += FIRST_PAUSE_S
+    clocked.fail(8)
     assert farm.obstacle(COMMAND, "gcc") == Local(LocalReason.WORKERS_FAILING, "gcc")
+    reasons = [call.result() for call in calls]
+    assert {r.reason for r in reasons if isinstance(r, Local)} == {
+        LocalReason.LEASES_LOST,
+        LocalReason.WORKERS_FAILING,
+    }
 
 
-def test_jobs_that_failed_on_one_worker_are_given_to_another(farm: Farm) -> None:
-    for name in ("sick", "well"):
-        leased(farm, asking(name))
-    calls = fail_all(farm, asking("sick"), 8)
-    assert leased(farm, asking("sick", 8)) == []
+def test_jobs_that_fail_on_one_worker_are_given_to_another(clocked: Clocked) -> None:
+    farm = clocked.farm
+    calls = submitted(farm, 8, task())
+    for _ in range(2):
+        clocked.fail(8)
     given = leased(farm, asking("well", 8))
     assert len(given) == 8
     for lease, _ in given:
@@ -493,51 +521,73 @@ def test_jobs_that_failed_on_one_worker_are_given_to_another(farm: Farm) -> None
     assert all(isinstance(call.result(), ResultRequest) for call in calls)
 
 
-def test_after_a_pause_a_worker_gets_one_job_at_a_time_until_one_succeeds() -> None:
-    now = [0.0]
-    farm = Farm(expected=False, now=lambda: now[0])
-    try:
-        leased(farm, asking("w1"))
-        for call in fail_all(farm, asking("w1"), 3):
-            call.result()
-        now[0] = FIRST_PAUSE_S
-        assert leased(farm, asking("w1")) == []
-        calls = submitted(farm, 5, task())
-        ((lease, _),) = leased(farm, asking("w1", 4))
-        assert leased(farm, asking("w1", 3)) == []
-        assert farm.deliver(failed(lease, "w1"))
-        given = leased(farm, asking("w1", 8))
-        assert len(given) == 4
-        assert farm.workers()["w1"].failing == ""
-        for lease, _ in given:
-            assert farm.deliver(failed(lease, "w1"))
-        assert all(isinstance(call.result(), ResultRequest) for call in calls)
-    finally:
-        farm.stop()
-
-
-def test_a_long_poll_is_answered_when_the_pause_ends() -> None:
-    now = [0.0]
-    farm = Farm(expected=False, now=lambda: now[0])
-    try:
-        leased(farm, asking("w1"))
-        for call in fail_all(farm, asking("w1"), 3):
-            call.result()
-        polling = InThread(lambda: leased(farm, asking("w1", 1, wait_s=LONG_S)))
-        now[0] = FIRST_PAUSE_S
-        assert polling.result() == []
-    finally:
-        farm.stop()
-
-
-def test_a_test_compile_is_given_to_a_worker_on_which_jobs_fail(farm: Farm) -> None:
-    leased(farm, asking("w1"))
-    for call in fail_all(farm, asking("w1"), 3):
+def paused(clocked: Clocked) -> None:
+    """Have the worker be paused, with no job left."""
+    calls = submitted(clocked.farm, 3, task())
+    for _ in range(MAX_TRIES):
+        clocked.fail(3)
+    for call in calls:
         call.result()
-    one = msgspec.structs.replace(task(), worker="w1")
-    [call] = submitted(farm, 1, one)
-    lease, _ = lease_one(farm, asking("w1"))
-    assert farm.deliver(failed(lease, "w1"))
+
+
+def test_after_a_pause_and_a_result_all_is_as_before(clocked: Clocked) -> None:
+    farm = clocked.farm
+    paused(clocked)
+    clocked.now += FIRST_PAUSE_S
+    calls = submitted(farm, 5, task())
+    given = leased(farm, asking("sick", 5))
+    assert len(given) == 5
+    for lease, _ in given:
+        assert farm.deliver(failed(lease, "sick"))
+    assert all(isinstance(call.result(), ResultRequest) for call in calls)
+    assert farm.workers()["sick"].failing == ""
+
+
+def test_a_long_poll_gets_a_job_when_the_pause_ends(clocked: Clocked) -> None:
+    farm = clocked.farm
+    paused(clocked)
+    polling = InThread(lambda: leased(farm, asking("sick", 1, wait_s=LONG_S)))
+    [call] = submitted(farm, 1, task())
+    clocked.now += FIRST_PAUSE_S / 2
+    assert polling.is_waiting()
+    clocked.now += FIRST_PAUSE_S / 2
+    [(lease, _)] = cast("list[tuple[str, Task]]", polling.result())
+    assert farm.deliver(failed(lease, "sick"))
+    assert isinstance(call.result(), ResultRequest)
+
+
+def test_a_result_from_before_a_pause_ends_it(clocked: Clocked) -> None:
+    farm = clocked.farm
+    calls = submitted(farm, 1, task())
+    [(early, _)] = leased(farm, asking("sick"))
+    paused(clocked)
+    calls += submitted(farm, 1, task())
+    assert leased(farm, asking("sick")) == []
+    assert farm.deliver(failed(early, "sick"))
+    [(lease, _)] = leased(farm, asking("sick"))
+    assert farm.deliver(failed(lease, "sick"))
+    assert all(isinstance(call.result(), ResultRequest) for call in calls)
+
+
+def test_a_paused_worker_takes_no_jobs_ahead_from_others(clocked: Clocked) -> None:
+    farm = clocked.farm
+    paused(clocked)
+    assert leased(farm, asking("sick", 4)) == []
+    calls = submitted(farm, 5, task())
+    request = msgspec.structs.replace(asking("well", 1), ahead=4)
+    given = leased(farm, request)
+    assert len(given) == 5
+    for lease, _ in given:
+        assert farm.deliver(failed(lease, "well"))
+    assert all(isinstance(call.result(), ResultRequest) for call in calls)
+
+
+def test_a_test_compile_is_given_to_a_paused_worker(clocked: Clocked) -> None:
+    farm = clocked.farm
+    paused(clocked)
+    [call] = submitted(farm, 1, msgspec.structs.replace(task(), worker="sick"))
+    lease, _ = lease_one(farm, asking("sick"))
+    assert farm.deliver(failed(lease, "sick"))
     assert isinstance(call.result(), ResultRequest)
 
 

@@ -86,6 +86,7 @@ def test_the_store_of_a_running_worker_stays_below_its_cap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(main_module, "CLEAN_S", 0.01)
+    monkeypatch.setattr(main_module, "EVICT_S", 0.0)
     monkeypatch.setattr(store_module, "KEEP_RECENT_S", 0)
     store = Store(tmp_path / "store")
     trees = Trees(tmp_path / "trees", store, OwnFiles(store, enabled=False))

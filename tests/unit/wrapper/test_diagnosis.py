@@ -137,8 +137,8 @@ RESTART = "is the network cut, or its process stopped? Restart daemon.py there"
         ),
         (
             {"state": "failing", "failing_why": "disk: No space left"},
-            "its last jobs failed (disk: No space left), so it gets one now and then until one"
-            " succeeds; look at logs/daemon.log there",
+            "its last jobs failed (disk: No space left), so it gets none for a while; look at"
+            " logs/daemon.log there",
         ),
         (
             {"compilers": []},

@@ -106,7 +106,8 @@ class JobFiles:
             if held is not None:
                 held.jobs += 1
                 return real
-            if self._lookup(os.fsdecode(real)) != entry:
+            usual = self._lookup(os.fsdecode(real))
+            if usual != entry or not self._ground.is_in_place(real, entry):
                 if self._ground.is_directory(real):
                     raise ProtocolError(f"{os.fsdecode(real)!r} is a directory")
                 self._ground.put(real, entry)

@@ -152,7 +152,7 @@ class DiskTree:
             return stat.S_ISDIR(status.st_mode) and not disk.is_link(status)
         if isinstance(entry, SymlinkEntry) and not WINDOWS:
             return stat.S_ISLNK(status.st_mode)
-        return not stat.S_ISDIR(status.st_mode)
+        return not stat.S_ISDIR(status.st_mode) or disk.is_link(status)
 
     def put_directory(self, path: bytes) -> None:
         """Make ``path`` a directory if it is not one yet."""

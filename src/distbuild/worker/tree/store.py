@@ -8,8 +8,10 @@ import contextlib
 import errno
 import hashlib
 import itertools
+import math
 import os
 import posixpath
+import re
 import stat
 import threading
 from collections.abc import Iterable, Iterator
@@ -38,8 +40,10 @@ from distbuild.worker.tree.blob_file import (
 KEEP_UNUSED_S = 14 * 24 * 3600
 #: A blob that came or was unlinked so recently (seconds) stays: a tree may be about to link it.
 KEEP_RECENT_S = 600
-#: After an eviction the store may grow by this factor before it is listed again.
-GROWTH = 1.1
+#: An eviction above the cap leaves this share of it, so that the next one is not due at once.
+LEAVES = 0.9
+#: The names of the store's folders; the home's marker or a file system's own may be beside them.
+_FOLDER = re.compile(rb"[0-9a-f]{2}")
 #: With less free space the disk counts as full: sources, objects and headers need some.
 MIN_FREE_BYTES = 64 * 1024**2
 #: Errors for a link that a file system refuses; the last is FAT's on Windows.
@@ -70,9 +74,14 @@ class Store:
         #: Modes of the blobs that this process has written and not linked yet: the disk need not
         #: be asked for their status.
         self._fresh: dict[Digest, int] = {}
+        #: Blobs that a tree was told to be here since the last eviction, and before it: the tree
+        #: may be about to link them.
+        self._told: set[Digest] = set()
+        self._told_before: set[Digest] = set()
+        #: Sizes of the blobs that were stored since the last eviction began.
+        self._added: dict[Digest, int] = {}
         self._files = 0
         self._bytes = 0
-        self._bytes_left = 0
         self._numbers = itertools.count(1)
         self._filling = threading.Lock()
         with translated():
@@ -83,7 +92,11 @@ class Store:
 
     def missing(self, digests: Iterable[Digest]) -> list[Digest]:
         """Those of ``digests`` that the store lacks, each once, in the order given."""
-        return [digest for digest in dict.fromkeys(digests) if not self._holds(digest)]
+        asked = dict.fromkeys(digests)
+        missing = [digest for digest in asked if not self._holds(digest)]
+        with self._lock:
+            self._told.update(asked.keys() - missing)
+        return missing
 
     def recheck(self, digest: Digest) -> bool:
         """Hash the blob again: whether it is right; a wrong one is removed."""
@@ -95,7 +108,9 @@ class Store:
     def put(self, blob: Blob) -> None:
         """Store a blob from the network; raises ProtocolError if its digest or size is wrong."""
         check_promise(blob.digest, blob.size)
-        if not self._holds(blob.digest):
+        if self._holds(blob.digest):
+            self._told.add(blob.digest)
+        else:
             self._take(blob.digest, blob.size, expanded(blob.data, blob.size))
 
     def put_all(self, bundles: Iterable[Bundle]) -> None:
@@ -144,26 +159,27 @@ class Store:
         return self._link(self._path(entry.digest), entry, destination)
 
     def evict(self, now: float, cap: int | None = None) -> None:
-        """Remove blobs unused for KEEP_UNUSED_S, and the oldest unused ones above ``cap`` bytes."""
-        with translated():
-            found = sorted(self._scan(), key=lambda blob: _last_used(blob[1]))
-        total = sum(stat.st_size for _, stat in found)
-        files = len(found)
-        for digest, status in found:
-            too_much = cap is not None and total > cap
-            if status.st_nlink > 1 or not (too_much or now - _last_used(status) > KEEP_UNUSED_S):
-                continue
-            if self._remove_unused(digest, now):
-                total -= status.st_size
-                files -= 1
+        """Remove blobs unused for KEEP_UNUSED_S, and the oldest unused ones above ``cap`` bytes.
+        ``now``: Unix time (seconds). Blobs that a tree uses, or may be about to use, stay."""
         with self._lock:
-            self._files, self._bytes, self._bytes_left = files, total, total
-            # Blobs that were stored meanwhile are among the verified ones.
-            self._listed = {digest for digest, _ in found} | self._verified
-
-    def has_outgrown(self, cap: int) -> bool:
-        """Whether it has more than ``cap`` bytes, and more than the last eviction had to leave."""
-        return self._bytes > max(cap, GROWTH * self._bytes_left)
+            self._told, self._told_before = set(), self._told
+            self._added.clear()
+        with translated():
+            found = sorted(self._scan())
+        files, total = len(found), sum(size for _, size, _, _ in found)
+        enough = math.inf if cap is None or total <= cap else LEAVES * cap
+        for used, size, links, digest in found:
+            if links > 1 or not (total > enough or now - used > KEEP_UNUSED_S):
+                continue
+            with translated():
+                if self._remove_unused(digest, now):
+                    total -= size
+                    files -= 1
+        listed = {digest for _, _, _, digest in found}
+        with self._lock:
+            late = {digest: size for digest, size in self._added.items() if digest not in listed}
+            self._files, self._bytes = files + len(late), total + sum(late.values())
+            self._listed = listed | self._verified
 
     def status(self) -> StoreStatus:
         free = self.free_bytes()
@@ -291,6 +307,7 @@ class Store:
     def _note_held(self, digest: Digest, size: int) -> None:
         if digest not in self._verified:
             self._verified.add(digest)
+            self._added[digest] = size
             self._files += 1
             self._bytes += size
         if self._listed is not None:
@@ -301,17 +318,20 @@ class Store:
         number = (os.getpid(), next(self._numbers))
         return b"%s/.new-%d-%d" % (posixpath.dirname(path), *number)
 
-    def _scan(self) -> Iterator[tuple[Digest, os.stat_result]]:
-        for folder in disk.listdir(self._root):
+    def _scan(self) -> Iterator[tuple[float, int, int, Digest]]:
+        """Of each blob: when it was last used, its size, its number of links and its digest."""
+        for folder in filter(_FOLDER.fullmatch, disk.listdir(self._root)):
             for name in disk.listdir(self._root + b"/" + folder):
                 path = self._root + b"/" + folder + b"/" + name
-                try:
-                    digest = bytes.fromhex((folder + name).decode())
-                except ValueError:
-                    if not name.startswith(b".new-%d-" % os.getpid()):
-                        disk.unlink(path)  # the temporary file of a process that died
-                else:
-                    yield digest, disk.lstat(path)
+                with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
+                    try:
+                        digest = bytes.fromhex((folder + name).decode())
+                    except ValueError:
+                        if not name.startswith(b".new-%d-" % os.getpid()):
+                            disk.unlink(path)  # the temporary file of a process that died
+                    else:
+                        status = disk.lstat(path)
+                        yield _last_used(status), status.st_size, status.st_nlink, digest
 
     def _remove_unused(self, digest: Digest, now: float) -> bool:
         path = self._path(digest)
@@ -319,6 +339,8 @@ class Store:
             status = disk.lstat(path)
             is_recent = digest in self._verified and now - _last_used(status) < KEEP_RECENT_S
             if digest in self._writing or is_recent or status.st_nlink > 1:
+                return False
+            if digest in self._told or digest in self._told_before:
                 return False
             disk.unlink(path)
             self._verified.discard(digest)

@@ -193,9 +193,11 @@ class Tree:
         with self._looking:
             began = time.monotonic()
             if began >= self._next_look:
-                self._put_lost()
-                now = time.monotonic()
-                self._next_look = now + (now - began) / LOOKING_SHARE
+                try:
+                    self._put_lost()
+                finally:
+                    now = time.monotonic()
+                    self._next_look = now + (now - began) / LOOKING_SHARE
             return self._put_again > revision
 
     def _put_lost(self) -> None:
@@ -206,10 +208,15 @@ class Tree:
                 continue
             with self._lock:
                 now = self._entries.get(path)
-                if now is None or self.holds.holds(path) or self.ground.is_in_place(path, now):
+                if now is None or path in self._left_out or self.holds.holds(path):
                     continue
-                self._repair(path, now)
-                self._put_again = self._revision
+                if not self.ground.is_in_place(path, now):
+                    try:
+                        self._repair(path, now)
+                    except InfrastructureError:
+                        self._reset()
+                        raise
+                    self._put_again = self._revision
 
     def status(self) -> TreeStatus:
         """Counts of regular files with content. Does not wait for a change in progress."""

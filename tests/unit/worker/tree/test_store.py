@@ -11,6 +11,7 @@ import zstandard
 
 from distbuild.protocol.errors import InfrastructureError, ProtocolError
 from distbuild.protocol.messages import Blob, FileEntry
+from distbuild.system import disk
 from distbuild.worker.tree.store import KEEP_RECENT_S, KEEP_UNUSED_S, Store
 
 CONTENT = b"#define ANSWER 42\n"
@@ -288,16 +289,59 @@ def test_the_oldest_unused_blobs_go_until_the_cap_is_met(store: Store, root: Pat
     assert store.missing(digests) == digests[:3]
 
 
-def test_a_store_has_outgrown_its_cap_once_there_is_something_to_evict(store: Store) -> None:
-    store.put(blob(bytes(1000)))
-    assert not store.has_outgrown(1000)
-    assert store.has_outgrown(999)
-    store.evict(time.time(), cap=0)
-    assert not store.has_outgrown(1)  # all of it is recent
-    store.put(blob(b"x" * 50))
-    assert not store.has_outgrown(1)
-    store.put(blob(b"y" * 100))
-    assert store.has_outgrown(1)
+def test_a_blob_that_a_tree_was_told_of_stays_for_two_evictions(store: Store, root: Path) -> None:
+    store.put(blob(CONTENT))
+    later = time.time() + KEEP_RECENT_S + 60
+    assert store.missing([DIGEST]) == []
+    store.evict(later, cap=0)
+    assert store.status().files == 1
+    store.evict(later, cap=0)
+    assert store.status().files == 0
+
+
+def test_an_eviction_ignores_what_is_no_folder_of_the_store(store: Store, root: Path) -> None:
+    store.put(blob(CONTENT))
+    (root / ".dist_build_home").write_text("")
+    (root / "lost+found").mkdir()
+    (root / "lost+found/x").write_text("")
+    store.evict(time.time() + KEEP_RECENT_S + 60, cap=0)
+    assert store.status().files == 0
+    assert (root / ".dist_build_home").exists()
+    assert (root / "lost+found/x").exists()
+
+
+def test_a_blob_that_vanishes_during_an_eviction_is_no_error(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(blob(CONTENT))
+    store.put(blob(b"other"))
+    listdir = disk.listdir
+
+    def listed(path: bytes) -> list[bytes]:
+        names: list[bytes] = listdir(path)
+        path_of(root, DIGEST).unlink(missing_ok=True)
+        return names
+
+    monkeypatch.setattr(disk, "listdir", listed)
+    store.evict(time.time() + KEEP_RECENT_S + 60, cap=0)
+    assert files_below(root) == []
+
+
+def test_blobs_that_are_stored_during_an_eviction_are_counted(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(blob(CONTENT))
+    listdir, late = disk.listdir, iter([b"late"])
+
+    def listed(path: bytes) -> list[bytes]:
+        names: list[bytes] = listdir(path)
+        for content in late:
+            store.put(blob(content))
+        return names
+
+    monkeypatch.setattr(disk, "listdir", listed)
+    store.evict(0.0)
+    assert (store.status().files, store.status().bytes) == (2, len(CONTENT) + 4)
 
 
 def test_a_blob_that_has_gone_bad_since_is_removed(store: Store, root: Path) -> None:

@@ -418,6 +418,32 @@ def test_after_a_failure_a_job_s_own_file_stays(tree: Tree) -> None:
         assert text(tree, b"/w.o") == b"other\n"
 
 
+def test_a_lost_file_that_is_a_job_s_own_source_is_put_again(tree: Tree) -> None:
+    tree.apply(full(LISTED))
+    os.unlink(tree.ground.real(b"/d/a.h"))
+    with tree.holds.holding([job_file(b"/d/a.h", b"a\n")], []):
+        assert text(tree, b"/d/a.h") == b"a\n"
+    assert text(tree, b"/d/a.h") == b"a\n"
+
+
+def test_after_a_disk_error_during_the_repair_the_tree_is_sent_again(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.apply(full(LISTED))
+    revision = tree.revision()
+    os.unlink(tree.ground.real(b"/b.h"))
+
+    def fails(path: bytes, entry: Entry) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tree.ground, "put", fails)
+        with pytest.raises(InfrastructureError):
+            tree.has_lost_files(revision)
+    assert tree.position()[0] == ""
+    assert tree.apply(full(LISTED)).state == "applied"
+
+
 def test_a_lost_file_with_a_spoilt_blob_is_asked_for_again(tree: Tree) -> None:
     tree.apply(full(LISTED))
     revision = tree.revision()
