@@ -69,8 +69,10 @@ class Credentials:
 
     def warning(self, now: datetime | None = None) -> str:
         """One line if the certificates expire soon, with what to do; "": they do not."""
-        left = self.expires - (now or datetime.now(UTC)) if self.expires else WARN_BEFORE
-        if self.expires is None or left >= WARN_BEFORE:
+        if self.expires is None:
+            return ""
+        left = self.expires - (now or datetime.now(UTC))
+        if left >= WARN_BEFORE:
             return ""
         where = _Place(self.cert.parent.parent, self.role)
         when = f"on {self.expires:%Y-%m-%d}, in {left.days} days"
@@ -206,7 +208,8 @@ class _Place:
         """What to do to get certificates; ``replace``: there are some."""
         if self.role == "dev":
             home = shlex.quote(str(self.certs_dir.parent))
-            return f"run: dist_build.exe setup --home {home}{' --new-certificates' * replace}"
+            new = " --new-certificates" if replace else ""
+            return f"run: dist_build.exe setup --home {home}{new}"
         return (
             "have this machine join (with --force): dist_build.exe setup --invite on the dev"
             f" box prints the command; or copy certs/worker from there to"

@@ -74,10 +74,10 @@ class Store:
         #: Modes of the blobs that this process has written and not linked yet: the disk need not
         #: be asked for their status.
         self._fresh: dict[Digest, int] = {}
-        #: Blobs that a tree was told to be here since the last eviction, and before it: the tree
-        #: may be about to link them.
-        self._told: set[Digest] = set()
-        self._told_before: set[Digest] = set()
+        #: Blobs that were reported as present since the last eviction, and between the one before
+        #: and that: a tree may be about to link them.
+        self._reported: set[Digest] = set()
+        self._reported_before: set[Digest] = set()
         #: Sizes of the blobs that were stored since the last eviction began.
         self._added: dict[Digest, int] = {}
         self._files = 0
@@ -95,7 +95,7 @@ class Store:
         asked = dict.fromkeys(digests)
         missing = [digest for digest in asked if not self._holds(digest)]
         with self._lock:
-            self._told.update(asked.keys() - missing)
+            self._reported.update(asked.keys() - missing)
         return missing
 
     def recheck(self, digest: Digest) -> bool:
@@ -109,7 +109,7 @@ class Store:
         """Store a blob from the network; raises ProtocolError if its digest or size is wrong."""
         check_promise(blob.digest, blob.size)
         if self._holds(blob.digest):
-            self._told.add(blob.digest)
+            self._reported.add(blob.digest)
         else:
             self._take(blob.digest, blob.size, expanded(blob.data, blob.size))
 
@@ -162,7 +162,7 @@ class Store:
         """Remove blobs unused for KEEP_UNUSED_S, and the oldest unused ones above ``cap`` bytes.
         ``now``: Unix time (seconds). Blobs that a tree uses, or may be about to use, stay."""
         with self._lock:
-            self._told, self._told_before = set(), self._told
+            self._reported, self._reported_before = set(), self._reported
             self._added.clear()
         with translated():
             found = sorted(self._scan())
@@ -340,7 +340,7 @@ class Store:
             is_recent = digest in self._verified and now - _last_used(status) < KEEP_RECENT_S
             if digest in self._writing or is_recent or status.st_nlink > 1:
                 return False
-            if digest in self._told or digest in self._told_before:
+            if digest in self._reported or digest in self._reported_before:
                 return False
             disk.unlink(path)
             self._verified.discard(digest)
