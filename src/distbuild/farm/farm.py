@@ -286,8 +286,8 @@ class Farm:
         self._failed(claim, LocalReason.RESULT_REFUSED, problem)
 
     def _failed(self, claim: Claim, reason: LocalReason, why: str) -> None:
-        """A worker gave no usable result: its job is queued again. If that was not the first one,
-        the worker is paused, and jobs that only it can take do not wait for it."""
+        """A worker gave no usable result: its job is queued again. After several in a row the
+        worker is paused; jobs that only it can take wait for the end of its first pause alone."""
         now, lease = self._now(), claim.lease_id
         label, worker = self._queue.label(lease), self._queue.workers.get(claim.worker)
         self._queue.ended(lease, now, usable=False)

@@ -102,7 +102,7 @@ class _Failures(msgspec.Struct):
 
 
 class Health:
-    """What is known of each worker, by its name. Workers that failed last are at the end."""
+    """The refused results and failures of each worker, by its name; the latest are at the end."""
 
     def __init__(self) -> None:
         self._refused: dict[str, RefusedResults] = {}
