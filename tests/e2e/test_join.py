@@ -204,7 +204,7 @@ def test_compiles_start_one_syncer_if_setup_was_asked_for_that(tmp_path: Path) -
         # Each was submitted; without a worker they ran here.
         assert not any(b"no syncer" in stderr for _, stderr in ended)
         assert len(syncers(farm)) == 1
-        assert sum(farm.jobs()["local"].values()) == 4, (ended, farm.jobs(), farm.logs())
+        assert sum(farm.jobs()["local"].values()) == 4, (ended, farm.jobs())
     finally:
         end(syncers(farm))
     assert farm.client("setup", "--undo").exit_code == 0

@@ -112,7 +112,7 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
         if obstacle is not None:
             raise InfrastructureError(obstacle)
         request = request_of(argv, env, find_terminal())
-        reply = _submit(request)
+        reply = submit(request)
         if reply.outcome == "done":
             _check(argv, os.fsdecode(request.cwd), reply)
             write_outputs(reply.outputs, reply.removed, Rights(OUR_UMASK), reply.rewritten)
@@ -126,14 +126,19 @@ def compile_command(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return _fall_back(reply, argv, env, verbose=verbose > 0)
 
 
-def _submit(request: SubmitRequest) -> SubmitReply:
+def submit(request: SubmitRequest) -> SubmitReply:
     """Submit a command; first start a syncer if there is none, and ``setup`` was asked for that."""
     home, deadline = find_home(), time.monotonic() + AUTOSTART_S
     is_started = False
     while True:
+        connection = connect()
         try:
-            return connect().compile(request)
-        except NoSyncer:
+            return connection.compile(request)
+        except InfrastructureError as error:
+            if connection.is_outdated():
+                continue
+            if not isinstance(error, NoSyncer):
+                raise
             if not is_started and home.autostart.exists():
                 from distbuild.wrapper.setup import start_syncer
 

@@ -103,9 +103,15 @@ class NoSyncer(InfrastructureError):
 class SyncerConnection:
     """The requests of a wrapper to one syncer."""
 
-    def __init__(self, session: requests.Session, url: str) -> None:
+    def __init__(self, session: requests.Session, url: str, absent: Path | None = None) -> None:
         self._session = session
         self._url = url
+        self._absent = absent
+
+    def is_outdated(self) -> bool:
+        """Whether the syncer's socket has appeared since this connection was chosen without it: a
+        syncer that starts meanwhile refuses what comes over the network."""
+        return self._absent is not None and self._absent.exists()
 
     def compile(self, request: messages.SubmitRequest) -> messages.SubmitReply:
         """Submit a command; blocks until it is answered."""
@@ -382,7 +388,8 @@ def connect() -> SyncerConnection:
     session = make_session(credentials, "syncer", pool_size=1, token=token)
     if is_local:
         use_socket(session, url, home.socket)
-    return SyncerConnection(session, url)
+    absent = None if is_local or WINDOWS else home.socket
+    return SyncerConnection(session, url, absent)
 
 
 def without_ourselves(words: Sequence[str]) -> list[str]:

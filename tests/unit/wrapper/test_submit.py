@@ -19,6 +19,7 @@ from distbuild.protocol.messages import (
     encode,
 )
 from distbuild.system.process import views_of_files
+from distbuild.wrapper import main
 from distbuild.wrapper.syncer_client import SyncerConnection, request_of, working_directory
 
 HEARTBEAT = struct.pack("!I", 0)
@@ -114,6 +115,23 @@ def test_without_an_answer_there_is_one_line_of_reason(
         connection(answer).compile(REQUEST)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_command_that_missed_the_socket_of_a_starting_syncer_is_submitted_over_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket = tmp_path / "socket"
+    refused = Session(Answer(b"only over the socket", status=403))
+    served = Session(Answer(frame(encode(REPLY))))
+    connections = [
+        SyncerConnection(refused, "https://localhost:5000", socket),  # type: ignore[arg-type]
+        SyncerConnection(served, "https://localhost:5000"),  # type: ignore[arg-type]
+    ]
+    assert not connections[0].is_outdated()
+    socket.touch()
+    monkeypatch.setenv("DIST_BUILD_HOME", str(tmp_path))
+    monkeypatch.setattr(main, "connect", lambda: connections.pop(0))
+    assert main.submit(REQUEST) == REPLY
 
 
 @pytest.mark.parametrize("body", [b"\xc1", encode(REQUEST), b"\x80"])
