@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import Cluster, run_here, wrapper_command
+from tests.support.stand_in import make_stand_in
 from tests.support.tools import need_versioned
 
 pytestmark = pytest.mark.compiler
@@ -73,9 +74,7 @@ def test_a_worker_without_it_gets_none_of_its_jobs(
     (tmp_path / "x.c").write_text("int x;\n")
     other = tmp_path / "other/clang-cl"
     other.parent.mkdir()
-    # Its own words, so that the digest is not the worker's.
-    other.write_text(f'#!/bin/sh\n# not the same file\nexec {clang_cl} "$@"\n')
-    other.chmod(0o755)
+    make_stand_in(other, clang_cl)
 
     done = cluster.run([other, "/c", "x.c"], tmp_path, DIST_BUILD_VERBOSE="1")
 

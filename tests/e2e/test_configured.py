@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.conftest import SANDBOXES
 from tests.support.cluster import Cluster
 from tests.support.objects import assert_same
+from tests.support.stand_in import make_stand_in
 from tests.support.tools import need, need_configured
 
 pytestmark = pytest.mark.compiler
@@ -50,9 +51,7 @@ def _elsewhere(kit: Path) -> None:
     clang, system = need(need_configured("clang")), kit.parent / "etc" / "clang"
     system.mkdir(parents=True)
     (system / "clang.cfg").write_text("-DFROM_CONFIGURATION=3\n")
-    script = kit / "bin/clang-99"
-    script.write_text(f'#!/bin/sh\nexec {clang} --config-system-dir={system} "$@"\n')
-    script.chmod(0o755)
+    make_stand_in(kit / "bin/clang-99", clang, f"--config-system-dir={system}")
 
 
 @pytest.fixture(scope="module")

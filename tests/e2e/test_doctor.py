@@ -15,6 +15,7 @@ import pytest
 from distbuild.worker.tree.store import MIN_FREE_BYTES
 from tests.support.cluster import Cluster, Done, wait_until
 from tests.support.cut_network import Cable
+from tests.support.stand_in import make_stand_in
 
 Begin = Callable[..., Cluster]
 
@@ -161,8 +162,7 @@ def test_another_cc1_is_said(begin: Begin, tmp_path: Path) -> None:
     """Its gcc has the same version, and is not the same program."""
     fake = tmp_path / "bin" / "gcc"
     fake.parent.mkdir()
-    fake.write_text('#!/bin/sh\nexec /usr/bin/gcc "$@"\n')
-    fake.chmod(0o755)
+    make_stand_in(fake, "/usr/bin/gcc")
     if bwrap := shutil.which("bwrap"):
         (fake.parent / "bwrap").symlink_to(bwrap)
 

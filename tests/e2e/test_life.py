@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.cluster import SRC, Cluster, Done, run_here, wait_until, wrapper_command
 from tests.support.objects import assert_same, files_below
+from tests.support.stand_in import make_stand_in
 
 #: A second's compile, which tests stop where it has to last.
 LONG = "\n".join(f"double f{i}(double x) {{ return x * {i}.5 + {i}; }}" for i in range(1500))
@@ -204,8 +205,7 @@ def test_a_worker_without_the_compiler_is_not_asked(
     bin_dir = tmp_path / "bin"
     bin_dir.mkdir()
     fake = bin_dir / "gcc"
-    fake.write_text('#!/bin/sh\nexec /usr/bin/gcc "$@"\n')
-    fake.chmod(0o755)
+    make_stand_in(fake, "/usr/bin/gcc")
     started = Cluster(tmp_path / "farm", certs_dir)
     try:
         started.start()

@@ -101,6 +101,19 @@ def test_a_compiler_by_a_path_or_a_link(
     assert_remote(cluster, [words[spelled], *"-g -O2 -c x.c -o x.o".split()], project)
 
 
+def test_a_script_that_calls_a_compiler_runs_here(
+    farm: Cluster, project: Path, require_tool: Require
+) -> None:
+    """Which one it calls, and with which options, its environment decides."""
+    require_tool("c99")  # a script that calls gcc
+    (project / "bin").mkdir()
+    (project / "bin" / "gcc").symlink_to(require_tool("clang"))
+    path = f"{project / 'bin'}:{os.environ['PATH']}"
+    assert_same(farm, ["c99", "-g", "-c", "x.c"], project, PATH=path)
+    said = farm.run(["c99", "-c", "x.c"], project, DIST_BUILD_VERBOSE="1").stderr
+    assert b"compiled locally: compiler_script: " in said
+
+
 @pytest.mark.in_turn("farm", "compiler", "words")
 @pytest.mark.parametrize("words", ["-c x.c", "-c x.c -MD -MF d", "-S x.c"])
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])

@@ -58,6 +58,10 @@ class LocalReason(enum.StrEnum):
         return member
 
     NOT_A_COMPILER = "not_a_compiler", "the command is not a gcc, clang or cl on this machine"
+    COMPILER_SCRIPT = (
+        "compiler_script",
+        "the compiler is a script: its environment decides which compiler it runs",
+    )
     LINK = "link", "linking is done on the dev box; compile with -c to distribute"
     PREPROCESS_ONLY = (
         "preprocess_only",

@@ -23,6 +23,9 @@ SKIP = "DIST_BUILD_SKIP"
 #: Number of stacked wrappers of one name; more of them are a loop.
 MAX_PASSED = 16
 
+#: Every format of binary programs has a zero byte within so many.
+_HEAD_BYTES = 256
+
 #: Suffixes that Windows adds to a program's name, in this order (PATHEXT by default).
 _SUFFIXES = (".com", ".exe", ".bat", ".cmd")
 _LIKE_COMPILERS = ("cc", "g++", "c++", "clang")
@@ -51,6 +54,15 @@ def find_with_status(
         if not (_leads_to_wrapper(candidate, status, name) or _is_one_of(candidate, skip)):
             return candidate, status
     return None
+
+
+def is_script(program: str) -> bool:
+    """Whether an executable file is text that a shell or another program runs."""
+    try:
+        with open(program, "rb") as file:
+            return b"\0" not in file.read(_HEAD_BYTES)
+    except OSError:
+        return False  # or it cannot be read, and so not be a script that can run
 
 
 def is_wrapper(candidate: str, name: str = "") -> bool:

@@ -20,9 +20,9 @@ from distbuild.command.driver import family_of
 from distbuild.command.model import Family
 from distbuild.compiler import files as compiler_files
 from distbuild.compiler.files import Found
-from distbuild.compiler.find import SKIP
+from distbuild.compiler.find import SKIP, is_script
 from distbuild.mirror.digest_cache import DigestCache, StatKey, stat_key
-from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.errors import CompilerScript, InfrastructureError
 from distbuild.system.paths import WINDOWS, from_system
 
 #: A compiler that does not answer a query in this time counts as none.
@@ -48,6 +48,7 @@ _GCC_PROGRAMS = ("cc1", "cc1plus", *BY_PATH)
 #: Missing on most machines; part of the identity only for commands of that language.
 _OBJECTIVE_C = ("cc1obj", "cc1objplus")
 _DIRECTORY = re.compile(r'^ (/.*?)$|^ignoring \w+ directory "(.*)"$', re.MULTILINE)
+_CC1 = re.compile(r'^ "(/.+?)" -cc1 ', re.MULTILINE)
 _NUMBER = re.compile(r"\d+(\.\d+)*")
 _CLANG_VERSION = re.compile(r"\bclang version (\S+)")
 
@@ -183,7 +184,9 @@ class Identifier:
 
     def identify(self, driver: str, around: Around | None = None) -> Identity:
         """The compiler at this path in an environment (None: with this process's PATH); raises
-        InfrastructureError if it is of no known family."""
+        InfrastructureError if it is of no known family, CompilerScript for a script."""
+        if is_script(driver):
+            raise CompilerScript(driver)
         if around is None:
             around = found_by_path(os.environ.get("PATH", os.defpath))
         named = family_of(os.path.basename(driver))
@@ -224,12 +227,13 @@ class Identifier:
     ) -> _DriverFacts:
         machine = version.rpartition(" ")[2]
         plus = os.path.basename(driver).rstrip("0123456789.-").endswith("++")
-        called = _programs(driver, BY_PATH, around)
+        # The compiler itself, where the driver is another program that calls it.
+        called = (*_CC1.findall(searching[0])[:1], *_programs(driver, BY_PATH, around))
         return _DriverFacts(
             Family.CLANG,
             f"clang {version}",
             [*_same_everywhere(machine, searching), "g++" if plus else "gcc"],
-            [os.path.realpath(driver), *map(os.path.realpath, called)],
+            list(dict.fromkeys(map(os.path.realpath, (driver, *called)))),
             list(map(_listed, searching)),
             called,
             find=lambda: compiler_files.clang_configuration(driver, searching[0]),

@@ -23,6 +23,10 @@ class InfrastructureError(DistBuildError):
     """A network, disk or peer failure, no verdict of a compiler: try elsewhere, then locally."""
 
 
+class CompilerScript(InfrastructureError):
+    """The compiler is a script: variables, PATH and other files decide what it runs."""
+
+
 class CompilerCrashed(InfrastructureError):
     """The compiler itself crashed: it would on every machine, so no other worker is tried."""
 

@@ -21,7 +21,7 @@ from distbuild.command.relocate import records_itself
 from distbuild.command.side_effects import by_products, unknown_file
 from distbuild.compiler.identity import Identity
 from distbuild.farm.executor import Stopwatch
-from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.errors import CompilerScript, InfrastructureError
 from distbuild.protocol.messages import Terminal
 from distbuild.syncer.compilers import Compilers, Driver, find
 from distbuild.system import disk
@@ -79,7 +79,9 @@ def understand(submission: Submission, compilers: Compilers, recall: Recall) -> 
             return command
         processor = _processor(command, driver, compilers)
     except InfrastructureError as error:
-        return Local(LocalReason.NOT_A_COMPILER, str(error))
+        is_script = isinstance(error, CompilerScript)
+        reason = LocalReason.COMPILER_SCRIPT if is_script else LocalReason.NOT_A_COMPILER
+        return Local(reason, str(error))
     if isinstance(processor, Local):
         return processor
     if probe.is_odd_pwd(submission.env.get("PWD", "")):

@@ -71,7 +71,7 @@ class InstalledCompilers:
 
     def is_same(self, driver: InstalledDriver) -> bool:
         """Whether a compiler still has its identity; if not, the next call checks all again."""
-        if are_as_identified([driver.identity]):
+        if _are_as_found([driver]):
             return True
         with self._lock:
             self._checked = -REFRESH_S
@@ -83,8 +83,7 @@ class InstalledCompilers:
             if now - self._checked >= REFRESH_S:
                 self._checked = now
                 times = [_mtime(directory) for directory in self._directories]
-                parts = (driver.identity for driver in self._drivers.values())
-                if times != self._times or not are_as_identified(parts):
+                if times != self._times or not _are_as_found(self._drivers.values()):
                     self._times = times
                     self._drivers = self._look()
                     self._advertised = _toolchains(self._drivers.values())
@@ -118,6 +117,13 @@ class InstalledCompilers:
                 path = os.path.join(directory, name)
                 if _NAME.match(name) and is_program(path) and not is_wrapper(path):
                     yield path
+
+
+def _are_as_found(drivers: Collection[InstalledDriver]) -> bool:
+    """Whether these names still lead to the same compilers, and those are unchanged."""
+    # As update-alternatives sets links in a directory that is not on PATH.
+    lead = all(os.path.realpath(driver.path) == driver.identity.real_path for driver in drivers)
+    return lead and are_as_identified(driver.identity for driver in drivers)
 
 
 def _toolchains(drivers: Collection[InstalledDriver]) -> list[Toolchain]:

@@ -17,6 +17,7 @@ from distbuild.compiler.files import (
 )
 from distbuild.compiler.identity import Around, Identifier, Identity, are_as_identified, around
 from distbuild.mirror.digest_cache import DigestCache
+from tests.support.stand_in import make_stand_in
 from tests.support.tools import need, need_configured
 
 pytestmark = pytest.mark.compiler
@@ -130,28 +131,25 @@ def test_what_a_cfg_includes_counts(tmp_path: Path) -> None:
 
 def test_the_directories_that_are_compiled_in_count(tmp_path: Path) -> None:
     """A stand-in for a clang that is built with such directories: it is told of them."""
-    script, system, home = tmp_path / "clang", tmp_path / "etc clang", tmp_path / "home"
+    program, system, home = tmp_path / "clang", tmp_path / "etc clang", tmp_path / "home"
     user = home / ".config/clang"
     for directory in (system, user):
         directory.mkdir(parents=True)
     clang = need(need_configured("clang"))
-    script.write_text(
-        f'#!/bin/sh\nexec {clang} --config-system-dir="{system}" '
-        '--config-user-dir="$HOME/.config/clang" "$@"\n'
-    )
-    script.chmod(0o755)
+    options = (f"--config-system-dir={system}", "--config-user-dir=%s/.config/clang")
+    make_stand_in(program, clang, *options)
     env = {"HOME": str(home)}
-    plain = identify(str(script), env)
-    assert plain.digest == identify(str(script)).digest
+    plain = identify(str(program), env)
+    assert plain.digest == identify(str(program)).digest
     (user / "clang.cfg").write_text("-DX\n")
     assert not are_as_identified([plain])
-    own = identify(str(script), env)
+    own = identify(str(program), env)
     assert own.digest != plain.digest
-    assert identify(str(script)).digest == plain.digest
-    assert identify(str(script), {"HOME": "/no/such"}).digest == plain.digest
+    assert identify(str(program)).digest == plain.digest
+    assert identify(str(program), {"HOME": "/no/such"}).digest == plain.digest
     (system / "clang.cfg").write_text("-DX\n")
     assert not are_as_identified([own])
-    assert str(system / "clang.cfg") in identify(str(script)).needs
+    assert str(system / "clang.cfg") in identify(str(program)).needs
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from distbuild.command.model import Family
-from distbuild.compiler.identity import Identifier, are_as_identified
+from distbuild.compiler.find import SKIP
+from distbuild.compiler.identity import Identifier, are_as_identified, query
 from distbuild.mirror.digest_cache import DigestCache
-from distbuild.protocol.errors import InfrastructureError
+from distbuild.protocol.errors import CompilerScript, InfrastructureError
+from tests.support.stand_in import make_stand_in
 
 pytestmark = pytest.mark.compiler
 
@@ -95,16 +97,28 @@ def test_what_is_replaced_while_it_is_identified_is_noticed(
     assert afterwards.digest != meanwhile.digest
 
 
-def test_a_script_that_is_asked_what_it_is_knows_that_it_was_passed(
+def test_a_script_is_no_compiler_that_workers_have(
     identifier: Identifier, require_tool: RequireTool, tmp_path: Path
 ) -> None:
-    """So that dist_build.exe, if it is called by the script, does not ask the syncer that asks."""
-    script, seen = tmp_path / "gcc", tmp_path / "seen"
-    real = require_tool("gcc")
-    script.write_text(f'#!/bin/sh\necho "$DIST_BUILD_SKIP" >>{seen}\nexec {real} "$@"\n')
+    """It may run any, with any options, as variables and other files say."""
+    script = tmp_path / "gcc"
+    script.write_text(f'#!/bin/sh\nexec {require_tool("gcc")} $MORE "$@"\n')
     script.chmod(0o755)
-    assert identifier.identify(str(script)).version.startswith("gcc ")
-    assert set(seen.read_text().splitlines()) == {str(script)}
+    with pytest.raises(CompilerScript):
+        identifier.identify(str(script))
+
+
+def test_the_clang_behind_another_program_counts(
+    identifier: Identifier, require_tool: RequireTool, tmp_path: Path
+) -> None:
+    real = os.path.realpath(require_tool("clang"))
+    make_stand_in(tmp_path / "clang", real)
+    assert real in identifier.identify(str(tmp_path / "clang")).needs
+
+
+def test_a_program_that_is_asked_what_it_is_knows_that_it_was_passed() -> None:
+    """So that dist_build.exe, if the program calls it, does not ask the syncer that asks."""
+    assert f"{SKIP}=/usr/bin/env" in query("/usr/bin/env", []).stdout.splitlines()
 
 
 @pytest.mark.parametrize("program", ["/bin/true", "/no/such/gcc", "/bin/ls"])

@@ -157,6 +157,29 @@ def test_a_part_of_a_compiler_that_is_replaced_is_noticed(directory: Path) -> No
     assert [t.identity for t in compilers.advertised()] == ["old3"]
 
 
+def test_a_name_that_leads_to_another_compiler_is_noticed(directory: Path, tmp_path: Path) -> None:
+    """Through a link in a directory that is not on PATH, as update-alternatives sets it."""
+    link = tmp_path / "alternatives/cc"
+    for name in ("gcc", "clang"):
+        add(tmp_path, name, name)
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "gcc")
+    (directory / "cc").symlink_to(link)
+    clock = Clock()
+    compilers, _ = make(str(directory), clock)
+    driver = compilers.find("gcc", "cc")
+    assert driver is not None
+    assert compilers.is_same(driver)
+    link.unlink()
+    link.symlink_to(tmp_path / "clang")
+    assert not compilers.is_same(driver)
+    assert compilers.find("gcc", "cc") is None
+    link.unlink()
+    link.symlink_to(tmp_path / "gcc")
+    clock.now += REFRESH_S
+    assert compilers.find("gcc", "cc") == driver
+
+
 def test_objective_c_is_offered_once_for_all_names(directory: Path) -> None:
     add(directory, "gcc-12", "id")
     (directory / "gcc").symlink_to("gcc-12")

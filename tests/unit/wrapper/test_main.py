@@ -32,7 +32,7 @@ class Execed(BaseException):
 
 
 class FakeConnection:
-    """Same method as ``SyncerConnection``; answers, or fails with, one thing."""
+    """Same methods as ``SyncerConnection``; answers, or fails with, one thing."""
 
     def __init__(self, answer: SubmitReply | BaseException) -> None:
         self.answer = answer
@@ -43,6 +43,9 @@ class FakeConnection:
         if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer
+
+    def is_outdated(self) -> bool:
+        return False
 
 
 class Ladder:
