@@ -15,7 +15,7 @@ from pathlib import Path
 #: By role: what a home keeps between runs and what names no client.
 _KEPT = {
     "dev": ("state/digests.msgpack", "state/compilers.msgpack"),
-    "worker": ("state/programs", "store"),
+    "worker": ("state/programs", "state/compilers", "store"),
 }
 #: Makes the homes of each role that has been used, below a directory.
 Use = Callable[[Path], Mapping[str, Path]]

@@ -1,17 +1,25 @@
 """Worker side: finds the compilers on PATH and looks them up by identity. Runs no job."""
 
+import functools
 import logging
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator
+from pathlib import Path
 
 import msgspec
 
 from distbuild.command.driver import family_of
+from distbuild.compiler import files as compiler_files
+from distbuild.compiler import find as compiler_find
+from distbuild.compiler import identity as compiler_identity
 from distbuild.compiler.find import is_wrapper as only_passes_on
 from distbuild.compiler.identity import Identifier, Identity, are_as_identified, found_by_path
+from distbuild.joining import replace_private
+from distbuild.mirror.digest_cache import rules_of
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Toolchain
 
@@ -39,25 +47,38 @@ class InstalledDriver(msgspec.Struct, frozen=True):
         return os.path.basename(self.path)
 
 
+class _Found(msgspec.Struct, frozen=True):
+    """The drivers on ``search_path``, whose directories have these ``times``. ``rules``: a digest
+    of the code that found them."""
+
+    rules: bytes
+    search_path: str
+    times: list[int]
+    drivers: dict[str, InstalledDriver]
+
+
 class InstalledCompilers:
     """The drivers on ``search_path``. Scans it again when one of its directories or a part of a
-    compiler has changed. Thread-safe."""
+    compiler has changed. Thread-safe. ``memory``: the file in which they are kept between runs,
+    since a scan runs each compiler some ten times."""
 
     def __init__(
         self,
         identifier: Identifier,
         search_path: str,
         clock: Callable[[], float] = time.monotonic,
+        memory: Path | None = None,
     ) -> None:
         self._identifier = identifier
+        self._memory = memory
         self._search_path = search_path
         self._directories = [d for d in search_path.split(os.pathsep) if os.path.isabs(d)]
         self._clock = clock
         self._lock = threading.Lock()
         self._checked = -REFRESH_S
-        self._times: list[int] = []
-        self._drivers: dict[str, InstalledDriver] = {}
-        self._advertised: list[Toolchain] = []
+        found = _recall(memory, search_path)
+        self._times, self._drivers = found.times, found.drivers
+        self._advertised = _toolchains(self._drivers.values())
 
     def advertised(self) -> list[Toolchain]:
         """Every (identity, name) that a job may request."""
@@ -86,8 +107,18 @@ class InstalledCompilers:
                 if times != self._times or not _are_as_found(self._drivers.values()):
                     self._times = times
                     self._drivers = self._look()
+                    self._remember()
                     self._advertised = _toolchains(self._drivers.values())
             return self._drivers
+
+    def _remember(self) -> None:
+        if self._memory is None:
+            return
+        found = _Found(_rules(), self._search_path, self._times, self._drivers)
+        try:
+            replace_private(self._memory, msgspec.msgpack.encode(found))
+        except OSError as error:
+            _log.warning("%s: %s; at the next start all compilers are queried", self._memory, error)
 
     def _look(self) -> dict[str, InstalledDriver]:
         drivers: dict[str, InstalledDriver] = {}
@@ -117,6 +148,25 @@ class InstalledCompilers:
                 path = os.path.join(directory, name)
                 if _NAME.match(name) and is_program(path) and not is_wrapper(path):
                     yield path
+
+
+@functools.cache
+def _rules() -> bytes:
+    return rules_of(compiler_identity, compiler_files, compiler_find, sys.modules[__name__])
+
+
+def _recall(memory: Path | None, search_path: str) -> _Found:
+    """What an earlier run found on this PATH; else nothing."""
+    if memory is not None:
+        try:
+            found = msgspec.msgpack.decode(memory.read_bytes(), type=_Found)
+            if (found.rules, found.search_path) == (_rules(), search_path):
+                return found
+        except FileNotFoundError:
+            pass
+        except (OSError, msgspec.DecodeError) as error:
+            _log.warning("%s: not readable (%s); all compilers are queried", memory, error)
+    return _Found(b"", search_path, [], {})
 
 
 def _are_as_found(drivers: Collection[InstalledDriver]) -> bool:

@@ -201,7 +201,8 @@ def _workshop(home: Home, config: Config, identity: str) -> tuple[Workshop, Conf
     except InfrastructureError as error:
         raise ConfigError(f"{home.path}: {error}") from error
     sandbox, confined = _sandbox(home, config, search_path)
-    compilers = InstalledCompilers(Identifier(DigestCache(home.state / "programs")), search_path)
+    identifier = Identifier(DigestCache(home.state / "programs"))
+    compilers = InstalledCompilers(identifier, search_path, memory=home.state / "compilers")
     name = worker_name(identity or read_identity(home), os.urandom(8).hex())
     cores = config.num_cores or os.cpu_count() or 1
     # With one developer, jobs may wait here for the next free slot, which saves it a round trip.

@@ -46,9 +46,12 @@ def add(directory: Path, name: str, content: str) -> Path:
     return path
 
 
-def make(path: str, clock: Clock | None = None) -> tuple[InstalledCompilers, FakeIdentifier]:
+def make(
+    path: str, clock: Clock | None = None, memory: Path | None = None
+) -> tuple[InstalledCompilers, FakeIdentifier]:
     identifier = FakeIdentifier()
-    return InstalledCompilers(identifier, path, clock or Clock()), identifier  # type: ignore[arg-type]
+    made = InstalledCompilers(identifier, path, clock or Clock(), memory)  # type: ignore[arg-type]
+    return made, identifier
 
 
 def test_compilers_are_found_by_the_names_that_they_have(directory: Path) -> None:
@@ -178,6 +181,45 @@ def test_a_name_that_leads_to_another_compiler_is_noticed(directory: Path, tmp_p
     link.symlink_to(tmp_path / "gcc")
     clock.now += REFRESH_S
     assert compilers.find("gcc", "cc") == driver
+
+
+def test_a_new_run_asks_only_what_may_have_changed(directory: Path, tmp_path: Path) -> None:
+    memory = tmp_path / "state/compilers"
+    gcc = add(directory, "gcc", "id")
+    offered = make(str(directory), memory=memory)[0].advertised()
+
+    def asked(path: str = str(directory)) -> list[str]:
+        compilers, identifier = make(path, memory=memory)
+        assert compilers.advertised() == offered
+        return identifier.asked
+
+    assert asked() == []
+    assert asked(f"{directory}:/no/such") == ["gcc"]
+    assert asked() == ["gcc"]  # only the last PATH is remembered
+    assert asked() == []
+    os.utime(directory, ns=(1, 1))
+    assert asked() == ["gcc"]
+    memory.write_bytes(memory.read_bytes()[:-1])
+    assert asked() == ["gcc"]
+    gcc.unlink()
+    assert make(str(directory), memory=memory)[0].advertised() == []
+
+
+def test_what_other_code_found_is_looked_for_again(directory: Path, tmp_path: Path) -> None:
+    memory = tmp_path / "compilers"
+    add(directory, "gcc", "id")
+    make(str(directory), memory=memory)[0].advertised()
+    found = msgspec.msgpack.decode(memory.read_bytes())
+    memory.write_bytes(msgspec.msgpack.encode({**found, "rules": b"of an earlier version"}))
+    compilers, identifier = make(str(directory), memory=memory)
+    assert len(compilers.advertised()) == 1
+    assert identifier.asked == ["gcc"]
+
+
+def test_a_memory_that_cannot_be_written_costs_only_time(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("no directory")
+    add(directory, "gcc", "id")
+    assert len(make(str(directory), memory=tmp_path / "state/compilers")[0].advertised()) == 1
 
 
 def test_objective_c_is_offered_once_for_all_names(directory: Path) -> None:
