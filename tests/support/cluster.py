@@ -245,8 +245,9 @@ class Cluster:
         expected = len(self.daemons) if count is None else count
 
         def up() -> bool:
-            states = [w["state"] for w in self.syncer.status()["workers"].values()]
-            return states.count("up") == expected
+            workers = self.syncer.status()["workers"].values()
+            # One that has only asked for work has not said yet what it is.
+            return sum(w["state"] == "up" and "sandbox" in w for w in workers) == expected
 
         wait_until(up, f"{expected} workers are up\n{self.logs()}")
 
