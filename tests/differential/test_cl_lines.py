@@ -19,7 +19,7 @@ TABLE = Path(__file__).parent / "lines/cl.txt"
 DEFAULT = "$CL {} /c src/main.c /Fobuild/out.obj"
 COPIES = 3
 #: `make test` has one row of so many.
-SHARE = 4
+SHARE = 6
 #: Machines of COFF objects; an object of more sections than 16 bits count has another header.
 _MACHINES = (b"\x64\x86", b"\x4c\x01", b"\x64\xaa")
 _BIG = b"\0\0\xff\xff"
@@ -93,7 +93,7 @@ def _plain(content: bytes) -> bytes:
 
 
 def parameters() -> Iterator[Any]:
-    """All rows; of those that run on workers each second one is slow. `make test` has a fourth of
+    """All rows; of those that run on workers each second one is slow. `make test` has a sixth of
     the rest."""
     for at, line in enumerate(rows()):
         marks = () if at // 2 % SHARE == 0 else (pytest.mark.exhaustive,)

@@ -44,7 +44,7 @@ def thaw(cluster: Cluster) -> None:
     os.kill(cluster.syncer.popen.pid, signal.SIGCONT)
 
 
-@pytest.mark.parametrize("after", [0, 9])
+@pytest.mark.parametrize("after", [0, pytest.param(9, marks=pytest.mark.exhaustive)])
 def test_every_compile_of_a_build_ends_with_the_right_object(
     tmp_path: Path, certs_dir: Path, project: Path, after: int
 ) -> None:

@@ -25,6 +25,7 @@ _VALUES = {
     Role.INPUT_DIR: ["include", "sys", "absent", ".", "..", "in clude", "include/nested", "/usr"],
     Role.OUTPUT_FILE: ["build/more.x", "build/o ut", "deps/out.d", "absent/x", "x.out"],
     Role.PREFIX_MAP: ["src=s", "include/=", "/=/root", "nothing", "=x", "a=b=c"],
+    Role.MODULE_MAPPER: ["data.bin", "absent.txt", "forced.h", "include"],
     Role.NONE: ["", "1", "0", "none", "c++", "c", "x86-64", "all", "full", "TEN=1", "a,b", "é"],
     Role.SOURCE: [""],
 }
