@@ -214,6 +214,7 @@ def test_a_dependency_on_a_file_that_is_not_mirrored(
     assert_remote(cluster, argv, project)
 
 
+@pytest.mark.in_turn("compiler", "how")
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize(
     ("how", "option"),
@@ -267,6 +268,7 @@ def test_has_include_below_a_directory_that_is_mirrored_in_part(
     assert_same(cluster, argv, root / "src")
 
 
+@pytest.mark.in_turn("compiler", "text")
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize(
     "text",

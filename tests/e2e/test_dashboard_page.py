@@ -290,9 +290,10 @@ def test_a_click_shows_the_job_and_a_drag_zooms(browser: Any) -> None:
 
 
 LONG = {"queued": 1.0, "on the worker": 31.0}
-LOOKS = [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+LOOKS = [(1280, "light"), (1280, "dark"), (390, "dark"), (390, "light")]
 
 
+@pytest.mark.in_turn("width")
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
 def test_the_page_fits_and_is_accessible(
     browser: Any, width: int, scheme: str, tmp_path: Path

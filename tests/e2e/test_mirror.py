@@ -120,6 +120,7 @@ def test_clean_removes_the_sandboxes_and_the_next_compile_fills_them(
     assert_same(farm, ["gcc", f"-I{tree}", "-c", "cleaned.c", "-o", "cleaned.o"], tree.parent)
 
 
+@pytest.mark.in_turn("kind")
 @pytest.mark.parametrize("kind", ["namespace", "plain"])
 def test_a_worker_that_may_not_reuse_its_own_files_gets_them_all(
     tmp_path: Path, certs_dir: Path, kind: str
@@ -132,7 +133,8 @@ def test_a_worker_that_may_not_reuse_its_own_files_gets_them_all(
         assert mirror(farm)["sent_blobs"] > 0
 
 
-@pytest.mark.parametrize("kind", ["namespace", "plain"])
+@pytest.mark.in_turn("kind")
+@pytest.mark.parametrize("kind", ["plain", "namespace"])
 def test_a_worker_with_another_system_header_gives_the_dev_boxs_result(
     tmp_path: Path, certs_dir: Path, require_tool: Callable[[str], str], kind: str
 ) -> None:

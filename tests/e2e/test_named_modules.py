@@ -93,6 +93,7 @@ def each_same(cluster: Cluster, clang: str, project: Path, options: str = OPTION
         build(clang, project, step, options=options)
 
 
+@pytest.mark.in_turn("options")
 @pytest.mark.parametrize("options", [OPTIONS, "-std=c++20 -O2", "-std=c++20 -g -gsplit-dwarf"])
 def test_each_compile_with_modules_is_distributed(
     cluster: Cluster, clang: str, project: Path, options: str

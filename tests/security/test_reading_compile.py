@@ -141,6 +141,7 @@ def said(result: ResultRequest) -> bytes:
     return b"\n".join([result.stdout, result.stderr, result.error.encode(), *outputs])
 
 
+@pytest.mark.in_turn("sandbox", "means", "compiler")
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("means", MEANS)
 def test_a_job_has_nothing_of_the_workers_and_other_clients_files(

@@ -247,7 +247,8 @@ class Cluster:
         def up() -> bool:
             workers = self.syncer.status()["workers"].values()
             # One that has only asked for work has not said yet what it is.
-            return sum(w["state"] == "up" and "sandbox" in w for w in workers) == expected
+            described = [w for w in workers if w["state"] == "up" and "sandbox" in w]
+            return len(described) == expected
 
         wait_until(up, f"{expected} workers are up\n{self.logs()}")
 
@@ -282,8 +283,6 @@ class Cluster:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # A shell has its background jobs ignore interrupts, and a test run may be one.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, words: Sequence[str | os.PathLike[str]], cwd: Path, **extra: str) -> Done:

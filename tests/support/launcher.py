@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import threading
@@ -153,8 +152,6 @@ class Launcher:
             stderr=subprocess.PIPE,
             cwd=cwd or self.directory,
             env=self.environment(env),
-            # A shell has its background jobs ignore interrupts, and a test run may be one.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(
