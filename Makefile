@@ -13,9 +13,6 @@ SUITES ?= trixie sid
 TEST_PROCESSES ?= 4
 # In order, so that files of few long tests do not come last.
 PARALLEL := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
-# Unit tests compute: more processes than cores only import everything more often.
-COMPUTING := -n $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < $(TEST_PROCESSES) ? n : $(TEST_PROCESSES)))) \
-	--dist loadfile
 # Otherwise each process rewrites the asserts of all tests anew, which takes seconds.
 unexport PYTHONDONTWRITEBYTECODE
 QUIETLY := -q -o console_output_style=classic -p tests.support.summary
@@ -65,7 +62,7 @@ test-exhaustive: $(DEV_STAMP) exe ## what proves the same again and make test le
 test-all: test test-exhaustive ## both
 
 unit: $(DEV_STAMP) ## unit and property tests that run no other program
-	@$(PYTHON) -m pytest $(QUIETLY) $(COMPUTING) -m "$(UNIT)" tests/unit tests/property
+	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "$(UNIT)" tests/unit tests/property
 
 e2e: $(DEV_STAMP) exe ## tests with real compilers, a syncer and workers, hostile ones too
 	@$(PYTHON) -m pytest $(QUIETLY) $(PARALLEL) -m "$(QUICK)" tests/e2e tests/security

@@ -151,6 +151,7 @@ def play(served: SteppedServer, names: Sequence[str]) -> None:
     assert not [error for error in errors if not isinstance(error, LookupError)]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("first", EVENTS)
 def test_any_two_events(served: SteppedServer, first: str) -> None:
     for second in EVENTS:
