@@ -84,6 +84,9 @@ PROBE_S = 10.0
 #: Interval (seconds) of status requests without a call of ``refresh``.
 STATUS_S = 60.0
 MAX_BACKOFF_S = 5.0
+#: A worker that has not applied changes after so many tries takes none for a while. Some are
+#: needed where files change while they are sent.
+MAX_TRIES = 5
 #: Changed contents up to this many bytes (not compressed) are sent with their entries. Larger ones
 #: are offered first, since the worker may have them already.
 WITH_CHANGES_BYTES = 256 * 1024
@@ -317,6 +320,7 @@ class Pusher:
             self._filler.end()
         elif self._filler.is_at_work or not is_ready:
             self._filler.fill()
+        tries = 0
         while self._mirroring.ready.is_set() and not (self._asleep or self._stopping.is_set()):
             self._bell.clear()
             if self._epoch == self._mirroring.epoch:
@@ -327,10 +331,14 @@ class Pusher:
             else:
                 offer = not self._filler.is_at_work
                 changes = self._mirroring.changes(self._client_id, "", 0, offer=offer)
-            self._send(changes)
+            is_applied = self._send(changes)
             self._heard = time.monotonic()
+            tries = 0 if is_applied else tries + 1
+            if tries >= MAX_TRIES:
+                raise InfrastructureError(f"{self.host}: asked for everything {tries} times")
 
-    def _send(self, changes: messages.Changes) -> None:
+    def _send(self, changes: messages.Changes) -> bool:
+        """Send changes; whether the worker applied them. Raises InfrastructureError."""
         # Counted before the request: the worker may already use the entries before it answers.
         self.pushes += changes.entries is not None
         self.sent_entries += len(changes.entries or ())
@@ -344,16 +352,20 @@ class Pusher:
             reply = self._client.changes(changes)
         if reply.state == "need_full":
             self._forget()  # its tree was removed meanwhile
-            return
+            return False
         if reply.state == "need_blobs":
             # A file changed after it was hashed and before it was sent: a new generation follows.
             self._mirroring.recheck(self._paths_of(reply.missing))
-            return
-        if reply.state != "applied":
-            raise InfrastructureError(f"{self.host}: unexpected answer {reply.state!r} to changes")
+            return False
+        # It may be ahead, by what it pulled for a job, though not of the mirror.
+        possible = changes.target <= reply.generation <= self._mirroring.manifest.generation
+        if reply.state != "applied" or not possible:
+            said = f"{reply.state[:20]!r} {reply.generation}"
+            raise InfrastructureError(f"{self.host}: unexpected answer {said} to changes")
         with self._news:
             self._epoch, self.generation = changes.epoch, reply.generation
             self._news.notify_all()
+        return True
 
     def _with_blobs(self, changes: messages.Changes) -> messages.Changes:
         """The changes with their contents if those are small: one round trip instead of three."""

@@ -18,7 +18,7 @@ from distbuild.push import bundles as groups_module
 from distbuild.push import found_files as ahead_module
 from distbuild.push import pusher as push_module
 from distbuild.push.bundles import BlobSource
-from distbuild.push.pusher import WITH_CHANGES_BYTES, Pusher, refresh_all
+from distbuild.push.pusher import MAX_TRIES, WITH_CHANGES_BYTES, Pusher, refresh_all
 from distbuild.push.worker_client import ContentSender, Progress, WorkerClient, reason_of
 from tests.support.mirrored import Mirror
 from tests.support.workers import FakeWorkerClient
@@ -193,6 +193,39 @@ def test_a_worker_that_takes_no_changes_keeps_its_jobs(pushed: Pushed) -> None:
     pushed.client.asked = []
     pushed.client.wait_until(lambda: "status" in pushed.client.asked)
     assert pushed.pusher.error == ""
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (ChangesReply("need_full"), f"asked for everything {MAX_TRIES} times"),
+        (ChangesReply("need_blobs", 0, [bytes(32)]), f"asked for everything {MAX_TRIES} times"),
+        (ChangesReply("applied", 0), "unexpected answer 'applied' 0 to changes"),
+        (ChangesReply("applied", 10**18), "unexpected answer 'applied' 1000000000000000000 to"),
+        (ChangesReply("\x1b" * 1000, 1), r"unexpected answer '\x1b\x1b"),
+    ],
+)
+def test_a_worker_that_answers_the_same_for_ever_is_left_alone_for_a_while(
+    pushed: Pushed, reply: ChangesReply, error: str
+) -> None:
+    pushed.start()
+    pushed.wait()
+    take = pushed.client.changes
+    asked: list[str] = []
+
+    def repeat(changes: Changes) -> ChangesReply:
+        asked.append("changes")
+        return reply
+
+    pushed.client.changes = repeat  # type: ignore[method-assign]
+    pushed.write("y.h", "2")
+    pushed.client.wait_until(lambda: bool(pushed.pusher.error))
+    assert error in pushed.pusher.error
+    assert len(pushed.pusher.error) < 200
+    assert len(asked) <= 10 * MAX_TRIES  # in a few rounds
+    assert pushed.pusher.up
+    pushed.client.changes = take  # type: ignore[method-assign]
+    pushed.wait()
 
 
 def test_a_worker_that_restarts_empty_gets_everything_again(
