@@ -52,6 +52,7 @@ STATUSES = {
     "no JSON": said(b"\xff\xfe"),
     "a list": said(b"[]"),
     "very deep": said(b"[" * 100_000),
+    "more than a status has": status(name="w:1", more="x" * 2**20),
     "an endless one": said(b"", length=10**12 - 1),
     "an error of many lines": said(b"\x1b[2J\r\nDist-Build: done\n" * 1000, "500 \x1b[2J"),
     "no HTTP": b"\r\n\r\n",

@@ -154,28 +154,29 @@ class Connections:
         """
         head = f"POST {path} HTTP/1.1\r\n{self._fields}Content-Type: {kind}\r\n"
         request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
-        return self._ask(request, timeout_s)
+        return self._ask(request, timeout_s, self._max_answer)
 
-    def get(self, path: str, timeout_s: float) -> tuple[int, bytes]:
-        """GET; otherwise as ``post``."""
-        return self._ask(f"GET {path} HTTP/1.1\r\n{self._fields}\r\n".encode("latin-1"), timeout_s)
+    def get(self, path: str, timeout_s: float, most: int) -> tuple[int, bytes]:
+        """GET a body of at most ``most`` bytes; otherwise as ``post``."""
+        request = f"GET {path} HTTP/1.1\r\n{self._fields}\r\n".encode("latin-1")
+        return self._ask(request, timeout_s, most)
 
-    def _ask(self, request: bytes, timeout_s: float) -> tuple[int, bytes]:
+    def _ask(self, request: bytes, timeout_s: float, most: int) -> tuple[int, bytes]:
         kept = self._take()
         if kept is not None:
             # The server may close an idle connection at the moment at which it is used again. It
             # has not acted on the request then, or the request may be repeated: every one may.
             with contextlib.suppress(_Unanswered):
-                return self._ask_over(kept, request, timeout_s)
-        return self._ask_over(None, request, timeout_s)
+                return self._ask_over(kept, request, timeout_s, most)
+        return self._ask_over(None, request, timeout_s, most)
 
     def _ask_over(
-        self, connection: Channel | None, request: bytes, timeout_s: float
+        self, connection: Channel | None, request: bytes, timeout_s: float, most: int
     ) -> tuple[int, bytes]:
         try:
             connection = connection or self._connect()
             connection.settimeout(timeout_s)
-            status, data, keeps = _answered(connection, request, self._max_answer)
+            status, data, keeps = _answered(connection, request, most)
         except BaseException as error:
             if connection is not None:
                 connection.close()

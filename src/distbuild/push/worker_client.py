@@ -30,6 +30,8 @@ STATUS_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 120.0
 #: The longest answer lists the contents of a large tree that a new worker lacks: 34 bytes each.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+#: A status has some kilobytes, more with many compilers and clients. It is shown in the syncer's.
+MAX_STATUS_BYTES = 1024 * 1024
 _SAID_BYTES = 2000
 
 
@@ -90,7 +92,8 @@ class WorkerClient:
 
     def status(self) -> dict[str, Any]:
         """The worker's ``/status`` as decoded; fields of ``_StatusParts`` are valid or absent."""
-        body = self._said(lambda: self._connections.get("/status", STATUS_TIMEOUT_S))
+        get = self._connections.get
+        body = self._said(lambda: get("/status", STATUS_TIMEOUT_S, MAX_STATUS_BYTES))
         try:
             found = msgspec.json.decode(body, type=dict[str, Any])
             msgspec.convert(found, _StatusParts)

@@ -136,7 +136,7 @@ def test_what_has_no_body_is_asked_for_with_get(
         connection.sendall(OK)
 
     server = peer(once)
-    assert reach(server).get("/status", 10.0) == (200, b"hi")
+    assert reach(server).get("/status", 10.0, 2) == (200, b"hi")
     host = server.url.removeprefix("https://")
     assert server.asked[0].decode() == (
         f"GET /status HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {credentials.token}\r\n\r\n"
@@ -233,6 +233,15 @@ def test_a_server_that_will_close_is_not_asked_again(peer: MakePeer, reach: Reac
     connections = reach(server)
     assert ask(connections) == (200, b"hi")
     assert not connections._idle
+
+
+def test_each_get_has_its_own_bound(peer: MakePeer, reach: Reach) -> None:
+    def once(peer: Peer, connection: ssl.SSLSocket) -> None:
+        connection.recv(65536)
+        connection.sendall(OK)
+
+    with pytest.raises(InfrastructureError, match="an answer of 2 bytes"):
+        reach(peer(once)).get("/status", 10.0, 1)
 
 
 @pytest.mark.parametrize(

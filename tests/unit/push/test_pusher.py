@@ -474,7 +474,7 @@ class Answering:
     def __init__(self, answer: tuple[int, bytes] | InfrastructureError) -> None:
         self.answer = answer
 
-    def get(self, path: str, timeout_s: float) -> tuple[int, bytes]:
+    def get(self, path: str, timeout_s: float, most: int) -> tuple[int, bytes]:
         if isinstance(self.answer, InfrastructureError):
             raise self.answer
         return self.answer
