@@ -10,17 +10,37 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import msgspec
+
 from distbuild.mirror.manifest import Manifest
 from distbuild.protocol.codec import bundle
 from distbuild.protocol.messages import BATCH_BYTES, Bundle, Digest, FileEntry
 from distbuild.push.found_files import FoundFiles
 from distbuild.system import disk
 
-#: A group is closed once its contents, not compressed, have this many bytes. A content as large is
-#: a group of its own, so no group of several contents exceeds MAX_BUNDLE_BYTES.
-GROUP_BYTES = 1024 * 1024
-
 Read = Callable[[Digest], bytes | None]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes in bytes, of contents that are not compressed where nothing else is said."""
+
+    #: A group is closed once its contents have this size. A content as large is a group of its own,
+    #: so no group of several contents exceeds MAX_BUNDLE_BYTES.
+    group: int = 1024 * 1024
+    #: A request is closed once its groups have this size.
+    request: int = BATCH_BYTES
+    #: Compressed contents kept for the other workers. If a slower one needs an evicted group, that
+    #: is compressed again.
+    packed: int = 40 * 1024 * 1024
+    #: Contents just hashed that wait for a sender to compress them. Beyond it the thread that
+    #: hashes compresses the oldest group itself.
+    raw: int = 16 * 1024 * 1024
+    #: The contents hashed last are kept up to this size, except any above ``largest_recent``: a
+    #: worker requests an offered content a moment later, when a busy file may have changed again.
+    recent: int = 8 * 1024 * 1024
+    largest_recent: int = 1024 * 1024
+    #: Senders are woken after each this many files found by the first scan.
+    found_files: int = 400
 
 
 class Group:
@@ -63,23 +83,24 @@ class Group:
 
 
 class Filling:
-    """Collects contents, in the order of their arrival, into groups of about ``GROUP_BYTES``."""
+    """Collects contents, in the order of their arrival, into groups of about ``most`` bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self.contents: dict[Digest, bytes] = {}
         self._digests: list[Digest] = []
         self._size = 0
 
     def add(self, digest: Digest, size: int, content: bytes | None = None) -> Iterator[Group]:
         """Add a content; yields the groups that this closes."""
-        if size >= GROUP_BYTES:
+        if size >= self._most:
             yield Group([digest], size, {} if content is None else {digest: content})
             return
         self._digests.append(digest)
         self._size += size
         if content is not None:
             self.contents[digest] = content
-        if self._size >= GROUP_BYTES:
+        if self._size >= self._most:
             yield from self.close()
 
     def close(self) -> Iterator[Group]:
@@ -156,30 +177,20 @@ class Groups:
 
 log = logging.getLogger(__name__)
 
-#: Compressed contents kept for the other workers. If a slower one needs an evicted group, that is
-#: compressed again.
-KEEP_BYTES = 40 * 1024 * 1024
-#: Contents just hashed that wait for a sender to compress them (bytes, not compressed). Beyond it
-#: the thread that hashes compresses the oldest group itself.
-RAW_BYTES = 16 * 1024 * 1024
-#: The contents hashed last are kept up to this size, except any above MAX_RECENT_BYTES: a worker
-#: requests an offered content a moment later, when a busy file may have changed again.
-RECENT_BYTES = 8 * 1024 * 1024
-MAX_RECENT_BYTES = 1024 * 1024
-
 
 class BlobSource:
     """The contents of the manifest's digests, read or compressed; thread-safe."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, limits: Limits | None = None) -> None:
         self._manifest = manifest
+        self._limits = limits or Limits()
         self._lock = threading.Lock()
-        self.ahead = FoundFiles()
+        self.ahead = FoundFiles(self._limits.found_files)
         self._users = 0
         # Empty while there are no senders.
         self._groups = Groups()
         # The contents hashed last, which do not fill a group yet.
-        self._hashed = Filling()
+        self._hashed = Filling(self._limits.group)
         self._recent: dict[Digest, bytes] = {}
         self._recent_bytes = 0
         self.sent = 0
@@ -223,7 +234,7 @@ class BlobSource:
         for group in self._grouped(digests):
             request.append(group)
             size += group.size
-            if size >= BATCH_BYTES:
+            if size >= self._limits.request:
                 yield request
                 request, size = [], 0
         if request:
@@ -232,7 +243,7 @@ class BlobSource:
     def _grouped(self, digests: Iterable[Digest]) -> list[Group]:
         with self._lock:
             groups, rest = self._groups.within(dict.fromkeys(digests))
-        filling = Filling()
+        filling = Filling(self._limits.group)
         new: list[Group] = []
         for digest in rest:
             new += filling.add(digest, self.size_of(digest))
@@ -279,7 +290,7 @@ class BlobSource:
 
     def _tidy(self) -> None:
         if self._users == 0:
-            self._groups, self._hashed = Groups(), Filling()
+            self._groups, self._hashed = Groups(), Filling(self._limits.group)
             if self.ahead.is_closed:
                 self.ahead.forget()
 
@@ -293,21 +304,21 @@ class BlobSource:
         with self._lock:
             self._keep_recent(digest, content)
             groups = self._groups
-            is_full = groups.packed_bytes + groups.raw_bytes >= KEEP_BYTES
+            is_full = groups.packed_bytes + groups.raw_bytes >= self._limits.packed
             if not self._users or is_full or digest in groups or digest in self._hashed.contents:
                 return
             for group in self._hashed.add(digest, len(content), content):
                 groups.add(group, is_read=True)
-            late = groups.oldest_raw() if groups.raw_bytes > RAW_BYTES else None
+            late = groups.oldest_raw() if groups.raw_bytes > self._limits.raw else None
         if late is not None:
             self._bundle_of(late)
 
     def _keep_recent(self, digest: Digest, content: bytes) -> None:
-        if len(content) > MAX_RECENT_BYTES or digest in self._recent:
+        if len(content) > self._limits.largest_recent or digest in self._recent:
             return
         self._recent[digest] = content
         self._recent_bytes += len(content)
-        while self._recent_bytes > RECENT_BYTES:
+        while self._recent_bytes > self._limits.recent:
             self._recent_bytes -= len(self._recent.pop(next(iter(self._recent))))
 
     def _close_hashed(self) -> None:
@@ -343,7 +354,7 @@ class BlobSource:
     def _bundle_of(self, group: Group) -> Bundle:
         bundle = group.bundle(self._content)
         with self._lock:
-            self._groups.was_packed(group, len(bundle.data), KEEP_BYTES)
+            self._groups.was_packed(group, len(bundle.data), self._limits.packed)
         return bundle
 
     def _content(self, digest: Digest) -> bytes | None:

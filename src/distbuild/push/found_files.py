@@ -8,23 +8,24 @@ import threading
 
 from distbuild.protocol.messages import Digest, FileEntry
 
-#: Listeners are woken after each this many files found.
-STEP = 400
-
 Found = tuple[str, FileEntry]
 
 
 class FoundFiles:
-    """Files in the order in which they were found, until ``close``; thread-safe."""
+    """Files in the order in which they were found, until ``close``; thread-safe.
 
-    def __init__(self) -> None:
+    ``step``: this many are enough for a message.
+    """
+
+    def __init__(self, step: int) -> None:
+        self._step = step
         self._files: list[Found] = []
         self._paths: dict[Digest, Found] = {}
         self._bells: list[threading.Event] = []
         self.is_closed = False
 
     def listen(self, event: threading.Event) -> None:
-        """Set ``event`` after every ``STEP`` files found."""
+        """Set ``event`` after every ``step`` files found."""
         self._bells.append(event)
 
     def found(self, path: str, entry: FileEntry) -> None:
@@ -33,15 +34,15 @@ class FoundFiles:
             return
         self._paths[entry.digest] = (path, entry)
         self._files.append((path, entry))
-        if len(self._files) % STEP == 0:
+        if len(self._files) % self._step == 0:
             for event in self._bells:
                 event.set()
 
     def after(self, begin: int) -> list[Found]:
         """The files found after the first ``begin``; none while the scan goes on and they are fewer
-        than ``STEP``, too few for a message."""
+        than ``step``, too few for a message."""
         files = self._files[begin:]
-        return files if self.is_closed or len(files) >= STEP else []
+        return files if self.is_closed or len(files) >= self._step else []
 
     def get(self, digest: Digest) -> Found | None:
         """A file with this content, as found by the scan."""

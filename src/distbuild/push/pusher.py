@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -78,12 +78,6 @@ class FirstSync:
 
 log = logging.getLogger(__name__)
 
-#: Interval (seconds) of probes of an idle worker's port, for one that vanishes silently. A process
-#: that dies closes its connections, which makes the syncer probe its port at once.
-PROBE_S = 10.0
-#: Interval (seconds) of status requests without a call of ``refresh``.
-STATUS_S = 60.0
-MAX_BACKOFF_S = 5.0
 #: A worker that has not applied changes after so many tries takes none for a while. Some are
 #: needed where files change while they are sent.
 MAX_TRIES = 5
@@ -96,12 +90,28 @@ class _NotTaken(InfrastructureError):
     """A push failed although the worker answers."""
 
 
-class Pusher:
-    """Keeps one worker up to date from a thread of its own.
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Intervals in seconds."""
 
-    ``lost`` is called with the worker's name when it stops answering, ``found`` with its name and
-    host when it answers (again), and both when a worker of another name answers in its place.
-    """
+    #: Between probes of an idle worker's port, for one that vanishes silently. A process that dies
+    #: closes its connections, which makes the syncer probe its port at once.
+    probe: float = 10.0
+    #: Between status requests without a call of ``refresh``.
+    status: float = 60.0
+    #: The longest pause after failures.
+    backoff: float = 5.0
+
+
+class WorkerListener(Protocol):
+    """Learns which worker stopped answering, and which answers at its host (again)."""
+
+    def lost(self, worker: str) -> None: ...
+
+    def found(self, worker: str, host: str) -> None: ...
+
+
+class Pusher:
+    """Keeps one worker up to date from a thread of its own."""
 
     def __init__(
         self,
@@ -109,15 +119,15 @@ class Pusher:
         client_id: str,
         mirroring: Mirroring,
         source: BlobSource,
-        lost: Callable[[str], None],
-        found: Callable[[str, str], None],
+        listener: WorkerListener,
+        timing: Timing | None = None,
     ) -> None:
+        self._timing = timing or Timing()
         self.host = client.host
-        self._client = client
-        self._client_id = client_id
+        self._client, self._client_id = client, client_id
         self._mirroring = mirroring
         self._source = source
-        self._lost, self._found = lost, found
+        self._listener = listener
         self._bell = threading.Event()
         self._stopping = threading.Event()
         # Notified of each generation reached and each status received.
@@ -240,16 +250,16 @@ class Pusher:
                 self._try_to_push()
                 backoff = 0.1
                 if not (self._wanted or self._is_doubted):
-                    self._bell.wait(PROBE_S)
+                    self._bell.wait(self._timing.probe)
             except InfrastructureError as error:
                 note = self._set_behind if isinstance(error, _NotTaken) else self._set_down
                 note(str(error))
                 self._bell.wait(backoff)
-                backoff = min(backoff * 2, MAX_BACKOFF_S)
+                backoff = min(backoff * 2, self._timing.backoff)
             except Exception as error:
                 log.exception("%s: push failed", self.host)
                 self._set_down(f"{type(error).__name__}: {error}")
-                self._stopping.wait(MAX_BACKOFF_S)
+                self._stopping.wait(self._timing.backoff)
         self._filler.end()
 
     def _try_to_push(self) -> None:
@@ -264,11 +274,11 @@ class Pusher:
     def _look(self) -> None:
         """Check that the worker lives: by a status request if one is due, else by a probe."""
         now = time.monotonic()
-        if self._wanted or not self.up or now - self._told >= STATUS_S:
+        if self._wanted or not self.up or now - self._told >= self._timing.status:
             self._wanted = False
             self.status = self._client.status()
             self._set_up()
-        elif self._is_doubted or now - self._heard >= PROBE_S:
+        elif self._is_doubted or now - self._heard >= self._timing.probe:
             self._is_doubted = False
             self._client.probe()
             self._heard = time.monotonic()
@@ -278,11 +288,11 @@ class Pusher:
         reported = (self.status.get("worker"), self.status.get("name"))
         worker = str(next(filter(self._client.may_be, reported), self.host))
         if self.up and worker != self.worker:
-            self._lost(self.worker)
+            self._listener.lost(self.worker)
         if not self.up or worker != self.worker:
             self.error, self.worker = "", worker
             log.info("%s is up", self.host)
-            self._found(worker, self.host)
+            self._listener.found(worker, self.host)
         known = self.status.get("clients", {}).get(client_label(self._client_id))
         if known is None or known.get("epoch", self._epoch) != self._epoch:
             self._forget()
@@ -296,7 +306,7 @@ class Pusher:
         self._filler.end()
         if self.up:
             log.warning("%s is down: %s", self.host, error)
-            self._lost(self.worker)
+            self._listener.lost(self.worker)
         with self._news:
             self.up, self.error, self._epoch, self._asked = False, error, "", 0.0
             self._news.notify_all()

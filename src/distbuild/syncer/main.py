@@ -136,8 +136,7 @@ class SyncerProcess:
         compiles = Compiles(preparer, self._farm, self._mirroring, scanner, self._objects)
 
         def pusher_of(client: WorkerClient) -> Pusher:
-            seen = (self._farm.lost, self._farm.found)
-            return Pusher(client, client_id, self._mirroring, source, *seen)
+            return Pusher(client, client_id, self._mirroring, source, self._farm)
 
         configured = [pusher_of(WorkerClient(credentials, host)) for host in config.hosts]
         pushers = self._pushers = Pushers(configured, pusher_of)

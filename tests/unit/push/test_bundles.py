@@ -11,9 +11,7 @@ from distbuild.mirror.manifest import WITHHELD, Manifest
 from distbuild.protocol.codec import bundle, pack
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import Bundle, Digest, Entry, FileEntry
-from distbuild.push import bundles as blobs_module
-from distbuild.push import bundles as groups_module
-from distbuild.push.bundles import BlobSource
+from distbuild.push.bundles import BlobSource, Limits
 from distbuild.worker.tree.blob_file import contents_of
 
 A, B = b"a" * 100, b"b" * 100
@@ -81,16 +79,16 @@ def test_contents_are_found_by_digest_in_any_file(manifest: Manifest, tmp_path: 
 
 
 def test_batches_close_when_they_are_large_and_leave_out_what_changed(
-    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    manifest: Manifest, tmp_path: Path
 ) -> None:
     source = BlobSource(manifest)
     wanted = [digest_of(A), bytes(32), digest_of(B)]
     whole = list(source.batches(wanted))
     assert [plain(batch) for batch in whole] == [[A, B]]
     assert (source.sent, source.sent_bytes) == (2, sum(len(b.data) for b in whole[0]))
-    monkeypatch.setattr(groups_module, "GROUP_BYTES", 50)
+    source = BlobSource(manifest, Limits(group=50))
     assert [[plain([b]) for b in batch] for batch in source.batches(wanted)] == [[[A], [B]]]
-    monkeypatch.setattr(blobs_module, "BATCH_BYTES", 1)
+    source = BlobSource(manifest, Limits(group=50, request=1))
     assert [len(batch) for batch in source.batches(wanted)] == [1, 1]
     (tmp_path / "b").write_bytes(b"changed")
     assert [len(batch) for batch in source.batches(wanted)] == [1]
@@ -112,8 +110,8 @@ def test_what_is_large_travels_alone(manifest: Manifest, tmp_path: Path) -> None
 class Slow(BlobSource):
     """Counts what is read, and reads nothing before it is let."""
 
-    def __init__(self, manifest: Manifest) -> None:
-        super().__init__(manifest)
+    def __init__(self, manifest: Manifest, limits: Limits | None = None) -> None:
+        super().__init__(manifest, limits)
         self.may_read = threading.Event()
         self.reads: list[bytes] = []
 
@@ -147,11 +145,8 @@ def test_a_part_of_what_was_packed_is_packed_alone(manifest: Manifest) -> None:
     assert source.reads == [digest_of(A), digest_of(B), digest_of(B)]
 
 
-def test_what_is_kept_for_others_is_bounded(
-    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(blobs_module, "KEEP_BYTES", 30)
-    source = Slow(manifest)
+def test_what_is_kept_for_others_is_bounded(manifest: Manifest) -> None:
+    source = Slow(manifest, Limits(packed=30))
     source.may_read.set()
     with source.sending():
         for content in (A, B, B, A):
@@ -160,11 +155,8 @@ def test_what_is_kept_for_others_is_bounded(
     assert source.reads == [digest_of(A), digest_of(B), digest_of(A)]
 
 
-def test_what_was_just_hashed_is_not_read_again(
-    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(blobs_module, "MAX_RECENT_BYTES", 0)
-    source = Slow(manifest)
+def test_what_was_just_hashed_is_not_read_again(manifest: Manifest, tmp_path: Path) -> None:
+    source = Slow(manifest, Limits(largest_recent=0))
     source.may_read.set()
     new = b"new" * 50
     (tmp_path / "new").write_bytes(new)
@@ -184,11 +176,8 @@ def test_what_was_just_hashed_is_not_read_again(
     assert brought(source, new) == [], "what the scan had found is forgotten"
 
 
-def test_what_is_hashed_is_sent_in_whole_groups_while_the_scan_goes_on(
-    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(groups_module, "GROUP_BYTES", 150)
-    source = Slow(manifest)
+def test_what_is_hashed_is_sent_in_whole_groups_while_the_scan_goes_on(manifest: Manifest) -> None:
+    source = Slow(manifest, Limits(group=150))
     source.may_read.set()
     a, b, other = digest_of(A), digest_of(B), bytes(32)
     source.begin()
@@ -206,12 +195,8 @@ def test_what_is_hashed_is_sent_in_whole_groups_while_the_scan_goes_on(
     assert source.reads == []
 
 
-def test_what_was_hashed_is_kept_up_to_a_bound(
-    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(blobs_module, "KEEP_BYTES", 10)
-    monkeypatch.setattr(groups_module, "GROUP_BYTES", 50)
-    source = Slow(manifest)
+def test_what_was_hashed_is_kept_up_to_a_bound(manifest: Manifest) -> None:
+    source = Slow(manifest, Limits(packed=10, group=50))
     source.may_read.set()
     with source.sending():
         for data in (A, B):
@@ -220,12 +205,8 @@ def test_what_was_hashed_is_kept_up_to_a_bound(
     assert source.reads == [digest_of(B)]
 
 
-def test_who_hashes_packs_what_no_sender_has_packed(
-    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(blobs_module, "RAW_BYTES", 150)
-    monkeypatch.setattr(groups_module, "GROUP_BYTES", 50)
-    source = Slow(manifest)
+def test_who_hashes_packs_what_no_sender_has_packed(manifest: Manifest) -> None:
+    source = Slow(manifest, Limits(raw=150, group=50))
     source.may_read.set()
     with source.sending():
         for data in (A, B, A):
@@ -279,12 +260,8 @@ def test_what_was_hashed_a_moment_ago_can_be_had_though_its_file_is_another_one(
     assert brought(source, A, B) == [A, B]
 
 
-def test_no_more_is_kept_of_what_was_hashed_than_the_last(
-    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(blobs_module, "RECENT_BYTES", 10)
-    monkeypatch.setattr(blobs_module, "MAX_RECENT_BYTES", 4)
-    source = BlobSource(manifest)
+def test_no_more_is_kept_of_what_was_hashed_than_the_last(manifest: Manifest) -> None:
+    source = BlobSource(manifest, Limits(recent=10, largest_recent=4))
     for content in (b"1111", b"2222", b"2222", b"large", b"333"):
         source.hashed(digest_of(content), content)
     kept = [c for c in (b"1111", b"2222", b"large", b"333") if source.read(digest_of(c))]

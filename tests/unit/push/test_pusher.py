@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -13,15 +14,13 @@ import pytest
 from distbuild.credentials import Credentials, load_credentials
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Bundle, Changes, ChangesReply, FileEntry
-from distbuild.push import bundles
-from distbuild.push import bundles as groups_module
-from distbuild.push import found_files as ahead_module
-from distbuild.push import pusher as push_module
-from distbuild.push.bundles import BlobSource
-from distbuild.push.pusher import MAX_TRIES, WITH_CHANGES_BYTES, Pusher, refresh_all
+from distbuild.push.bundles import BlobSource, Limits
+from distbuild.push.pusher import MAX_TRIES, WITH_CHANGES_BYTES, Pusher, Timing, refresh_all
 from distbuild.push.worker_client import ContentSender, Progress, WorkerClient, reason_of
 from tests.support.mirrored import Mirror
 from tests.support.workers import FakeWorkerClient
+
+QUICK = Timing(backoff=0.05)
 
 
 class Pushed:
@@ -35,16 +34,22 @@ class Pushed:
         self.client = FakeWorkerClient()
         self.lost: list[str] = []
         self.found: list[tuple[str, str]] = []
-        source = BlobSource(self.mirroring.manifest)
+        self.use()
+        self.write("x.h", "1")
+
+    def use(self, timing: Timing = QUICK, limits: Limits | None = None) -> None:
+        """Have a pusher with these; before it is started."""
         self.pusher = Pusher(
             self.client,  # type: ignore[arg-type]
             "me",
             self.mirroring,
-            source,
-            self.lost.append,
-            lambda worker, host: self.found.append((worker, host)),
+            BlobSource(self.mirroring.manifest, limits),
+            SimpleNamespace(
+                lost=self.lost.append,
+                found=lambda worker, host: self.found.append((worker, host)),
+            ),
+            timing,
         )
-        self.write("x.h", "1")
 
     def write(self, name: str, text: str) -> None:
         """Write a file and have it in the manifest."""
@@ -77,8 +82,7 @@ def dev(certs_dir: Path) -> Credentials:
 
 
 @pytest.fixture
-def pushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pushed]:
-    monkeypatch.setattr(push_module, "MAX_BACKOFF_S", 0.05)
+def pushed(tmp_path: Path) -> Iterator[Pushed]:
     base = Path(os.path.realpath(tmp_path)) / "base"
     base.mkdir()
     pushed = Pushed(base)
@@ -228,11 +232,8 @@ def test_a_worker_that_answers_the_same_for_ever_is_left_alone_for_a_while(
     pushed.wait()
 
 
-def test_a_worker_that_restarts_empty_gets_everything_again(
-    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(push_module, "STATUS_S", 0.01)
-    monkeypatch.setattr(push_module, "PROBE_S", 0.01)
+def test_a_worker_that_restarts_empty_gets_everything_again(pushed: Pushed) -> None:
+    pushed.use(Timing(backoff=0.05, status=0.01, probe=0.01))
     pushed.start()
     pushed.wait()
     pushed.sent()
@@ -291,10 +292,8 @@ def test_an_unforeseen_error_is_shown_and_does_not_end_the_thread(
     pushed.wait()
 
 
-def test_an_idle_worker_is_only_probed_until_somebody_wants_its_status(
-    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(push_module, "PROBE_S", 0.01)
+def test_an_idle_worker_is_only_probed_until_somebody_wants_its_status(pushed: Pushed) -> None:
+    pushed.use(Timing(backoff=0.05, probe=0.01))
     pushed.start()
     pushed.wait()
     pushed.client.asked = []
@@ -318,10 +317,8 @@ def test_a_worker_in_doubt_is_probed_at_once(pushed: Pushed) -> None:
     assert pushed.lost == ["w1"]
 
 
-def test_a_worker_whose_port_is_closed_is_given_up_at_the_next_probe(
-    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(push_module, "PROBE_S", 0.01)
+def test_a_worker_whose_port_is_closed_is_given_up_at_the_next_probe(pushed: Pushed) -> None:
+    pushed.use(Timing(backoff=0.05, probe=0.01))
     pushed.start()
     pushed.wait()
     pushed.client.asked = []
@@ -364,10 +361,8 @@ def test_a_refresh_notices_a_worker_that_was_started_anew(pushed: Pushed) -> Non
     assert pushed.sent()[:4] == ["offer", "since 0", "blobs 1", "since 0"]
 
 
-def test_an_empty_worker_is_filled_while_the_first_scan_is_under_way(
-    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ahead_module, "STEP", 2)
+def test_an_empty_worker_is_filled_while_the_first_scan_is_under_way(pushed: Pushed) -> None:
+    pushed.use(limits=Limits(found_files=2))
     ahead = pushed.pusher._source.ahead
     pushed.pusher.start()
     pushed.client.wait_until(lambda: "status" in pushed.client.asked)
@@ -390,10 +385,8 @@ def test_an_empty_worker_is_filled_while_the_first_scan_is_under_way(
     assert ahead.get(found.digest) is None
 
 
-def test_what_waits_for_its_group_is_sent_once_the_scan_is_over(
-    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ahead_module, "STEP", 1)
+def test_what_waits_for_its_group_is_sent_once_the_scan_is_over(pushed: Pushed) -> None:
+    pushed.use(limits=Limits(found_files=1))
     source = pushed.pusher._source
     pushed.pusher.start()
     pushed.client.wait_until(lambda: "status" in pushed.client.asked)
@@ -411,10 +404,8 @@ def test_what_waits_for_its_group_is_sent_once_the_scan_is_over(
     assert pushed.sent() == ["blobs 1", "since 0"]
 
 
-def test_a_worker_with_a_tree_is_sent_nothing_before_the_scan_is_over(
-    pushed: Pushed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ahead_module, "STEP", 1)
+def test_a_worker_with_a_tree_is_sent_nothing_before_the_scan_is_over(pushed: Pushed) -> None:
+    pushed.use(limits=Limits(found_files=1))
     pushed.client.known = True
     pushed.pusher.start()
     pushed.client.wait_until(lambda: "status" in pushed.client.asked)
@@ -430,8 +421,7 @@ def test_a_worker_with_a_tree_is_sent_nothing_before_the_scan_is_over(
 def test_what_is_still_to_be_sent_is_shown_until_it_is_sent(
     pushed: Pushed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundles, "BATCH_BYTES", 1)
-    monkeypatch.setattr(groups_module, "GROUP_BYTES", 1)
+    pushed.use(limits=Limits(group=1, request=1))
     for number in range(5):
         pushed.write(f"{number}.h", "text" + str(number))
     pusher, seen = pushed.pusher, []

@@ -39,8 +39,7 @@ class Serving:
             "me",
             self.box.mirroring,
             source,
-            self.farm.lost,
-            self.farm.found,
+            self.farm,
         )
         compiles = Compiles(
             self.box.preparer, self.farm, self.box.mirroring, self.box.mirror.scanner
