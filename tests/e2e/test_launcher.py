@@ -118,7 +118,7 @@ def test_behind_and_before_ccache_every_compile_is_right(
 
 
 def test_the_socket_is_the_owners_alone_and_goes_with_the_syncer(
-    tmp_path: Path, certs_dir: Path, project: Path
+    tmp_path: Path, certs_dir: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = Cluster(tmp_path / "own", certs_dir, workers=[{}])
     try:
@@ -126,7 +126,8 @@ def test_the_socket_is_the_owners_alone_and_goes_with_the_syncer(
         path = own.syncer.home / "syncer.sock"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(path))
+            monkeypatch.chdir(path.parent)  # the whole path may be too long for an address
+            client.connect(path.name)
             client.sendall(b"GET /status HTTP/1.1\r\nHost: syncer\r\nConnection: close\r\n\r\n")
             with client.makefile("rb") as answer:
                 assert b'"version"' in answer.read()

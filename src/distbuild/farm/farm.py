@@ -14,7 +14,16 @@ import msgspec
 
 from distbuild.command.model import CompileCommand, Local, LocalReason
 from distbuild.farm.executor import Execution, Task
-from distbuild.farm.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
+from distbuild.farm.jobs import (
+    Action,
+    Assign,
+    CompileLocally,
+    EndLease,
+    FarmLimits,
+    Need,
+    Wake,
+    Worker,
+)
 from distbuild.farm.long_polls import Polls, Ticker
 from distbuild.farm.queue import JOB_TIMEOUT_S, JobQueue
 from distbuild.farm.results import objection, only_here, size_of
@@ -24,15 +33,6 @@ from distbuild.protocol import messages
 from distbuild.protocol.errors import IllegalTransition, TooMuchAtOnce
 from distbuild.protocol.names import one_line
 
-#: The longest duration of one long poll (seconds); shorter than the silence allowed to a worker.
-POLL_S = 10.0
-#: After the start jobs wait this long (seconds) for the first worker to report.
-GRACE_S = 5.0
-#: Bounds the memory that a worker with a new name at each request can fill: a name is kept for a
-#: minute.
-MAX_WORKERS = 1000
-#: Size of all results that were delivered but not yet fetched by their compiles.
-MAX_HELD_BYTES = 256 * 1024 * 1024
 #: The part of a result that says whose it is.
 Claim = messages.Claim | messages.ResultRequest
 #: Leases, each with its task.
@@ -61,8 +61,10 @@ class Farm:
         expected: bool,
         now: Callable[[], float] = time.monotonic,
         job_timeout_s: float = JOB_TIMEOUT_S,
+        limits: FarmLimits | None = None,
     ) -> None:
         self._now = now
+        self._limits = limits or FarmLimits()
         self._queue = JobQueue(_random_salt, job_timeout_s)
         self._lock = threading.Lock()
         self._waiting: dict[int, _Waiting] = {}
@@ -77,7 +79,7 @@ class Farm:
         self._started = now()
         self._expected = expected
         self._first = OneShot()
-        self._ticker = Ticker(self._tick, "leases", now)
+        self._ticker = Ticker(self._tick, "leases", now, self._limits.rest_s)
         self._ticker.start()
 
     def stop(self) -> None:
@@ -100,7 +102,8 @@ class Farm:
         return None if reason is None else Local(reason, toolchain[:12])
 
     def execute(self, task: Task) -> Execution:
-        if self._expected and self._now() - self._started < GRACE_S and not self._first.is_set():
+        waited = self._now() - self._started
+        if self._expected and waited < self._limits.grace_s and not self._first.is_set():
             yield self._first
         entry = _Waiting(task)
         need = Need(task.toolchain, task.command.needs_original_paths, task.worker)
@@ -132,16 +135,16 @@ class Farm:
 
         With ``slots`` 0 it only waits until there is a job that fits. A request without toolchains
         is the worker's farewell: an earlier long poll of this worker ends empty. Raises
-        TooMuchAtOnce for more than ``MAX_WORKERS``.
+        TooMuchAtOnce for more than ``FarmLimits.workers``.
         """
         if not request.toolchains:
             self._farewell(request.worker)
             return []
-        deadline = self._now() + min(request.wait_s, POLL_S)
+        deadline = self._now() + min(request.wait_s, self._limits.poll_s)
         with self._lock:
             workers = self._queue.workers
-            if request.worker not in workers and len(workers) >= MAX_WORKERS:
-                raise TooMuchAtOnce(f"{MAX_WORKERS} workers are known already")
+            if request.worker not in workers and len(workers) >= self._limits.workers:
+                raise TooMuchAtOnce(f"{self._limits.workers} workers are known already")
             poll = self._polls.enter(request.worker, request.slots + request.ahead, deadline)
         try:
             while True:
@@ -202,7 +205,7 @@ class Farm:
 
     def renew(self, request: messages.RenewRequest) -> Generator[OneShot, None, list[str]]:
         """Extend leases; returns those that ended. A long poll: waits a while for one to end."""
-        deadline = self._now() + min(request.wait_s, POLL_S)
+        deadline = self._now() + min(request.wait_s, self._limits.poll_s)
         with self._lock:
             poll = self._renewals.enter(request.worker, 0, deadline)
         self._ticker.sooner(deadline)
@@ -266,7 +269,7 @@ class Farm:
             return
         if reason is None:
             size = size_of(result)
-            if self._held and self._held + size > MAX_HELD_BYTES:
+            if self._held and self._held + size > self._limits.held_bytes:
                 raise TooMuchAtOnce("too many results at once")
             waiting.held = size
             self._held += size
@@ -378,7 +381,7 @@ class Farm:
 
     def _tick(self) -> float:
         """Process deadlines; returns the time of the next one."""
-        grace_ends = self._started + GRACE_S
+        grace_ends = self._started + self._limits.grace_s
         if self._now() >= grace_ends:
             self._first.set()
         with self._lock:

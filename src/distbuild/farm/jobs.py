@@ -1,4 +1,4 @@
-"""The job queue's data types: jobs, their states and transitions, workers, events and actions."""
+"""The farm's data types: limits, jobs with states and transitions, workers, events, actions."""
 
 import enum
 import math
@@ -7,6 +7,23 @@ from collections.abc import Mapping
 import msgspec
 
 from distbuild.command.model import LocalReason
+
+
+class FarmLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long (seconds) the farm waits, and how much it keeps."""
+
+    #: The longest duration of one long poll; shorter than the silence allowed to a worker.
+    poll_s: float = 10.0
+    #: After the start jobs wait this long for the first worker to report.
+    grace_s: float = 5.0
+    #: The ticker's longest sleep. A deadline that is set during the sleep is later than that (a
+    #: renewal waits 5 s, a lease lasts 15), or the ticker is woken for it.
+    rest_s: float = 4.0
+    #: Bounds the memory that a worker with a new name at each request can fill: a name is kept for
+    #: a minute.
+    workers: int = 1000
+    #: Size of all results that were delivered but not yet fetched by their compiles.
+    held_bytes: int = 256 * 1024 * 1024
 
 
 class State(enum.StrEnum):

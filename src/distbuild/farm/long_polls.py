@@ -105,9 +105,6 @@ class Polls:
             self._waiting[worker].notify()
 
 
-#: The ticker's longest sleep (seconds). A deadline that is set during the sleep is later than that
-#: (a renewal waits 5 s, a lease lasts 15), or else is passed to ``sooner``.
-MAX_REST_S = 4.0
 #: The shortest sleep: other threads may need a moment to finish what has become due.
 MIN_REST_S = 0.05
 
@@ -115,13 +112,18 @@ MIN_REST_S = 0.05
 class Ticker:
     """A thread that calls ``act`` repeatedly, each time at the time that the last call returned.
 
-    Times are on the clock ``now``.
+    Times are on the clock ``now``. ``rest_s``: the longest sleep.
     """
 
     def __init__(
-        self, act: Callable[[], float], name: str, now: Callable[[], float] = time.monotonic
+        self,
+        act: Callable[[], float],
+        name: str,
+        now: Callable[[], float] = time.monotonic,
+        rest_s: float = 4.0,
     ) -> None:
         self._act = act
+        self._rest_s = rest_s
         self._now = now
         self._wakes_at = now() + MIN_REST_S
         self._called = threading.Event()
@@ -151,5 +153,5 @@ class Ticker:
                 return
             self._wakes_at = math.inf  # ``act`` may miss a deadline that is set from here on
             due = self._act()
-            rest = min(max(due - self._now(), MIN_REST_S), MAX_REST_S)
+            rest = min(max(due - self._now(), MIN_REST_S), self._rest_s)
             self._wakes_at = self._now() + rest

@@ -1,5 +1,6 @@
 """The farm with real threads: what blocks is woken, and everything is answered."""
 
+import contextlib
 import functools
 import queue
 import threading
@@ -10,10 +11,9 @@ import msgspec
 import pytest
 
 from distbuild.command.model import Local, LocalReason
-from distbuild.farm import farm as farm_module
-from distbuild.farm import long_polls
 from distbuild.farm.executor import Task
 from distbuild.farm.farm import Farm
+from distbuild.farm.jobs import FarmLimits
 from distbuild.farm.queue import FORGET_S, MAX_TRIES
 from distbuild.farm.workers import FIRST_PAUSE_S
 from distbuild.protocol.errors import TooMuchAtOnce
@@ -24,11 +24,25 @@ from tests.support.tasks import COMMAND, asking, failed, leased, renewed, run, t
 LONG_S = 30.0
 
 
+Limited = Callable[[FarmLimits], Farm]
+
+
 @pytest.fixture
-def farm() -> Iterator[Farm]:
-    made = Farm(expected=False)
-    yield made
-    made.stop()
+def limited() -> Iterator[Limited]:
+    """Makes farms with these limits."""
+    with contextlib.ExitStack() as stack:
+
+        def make(limits: FarmLimits) -> Farm:
+            made = Farm(expected=False, limits=limits)
+            stack.callback(made.stop)
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def farm(limited: Limited) -> Farm:
+    return limited(FarmLimits())
 
 
 class InThread:
@@ -109,10 +123,8 @@ def test_a_waiting_worker_is_woken_by_a_task(farm: Farm, slots: int) -> None:
     call.result()
 
 
-def test_a_worker_that_does_not_fit_is_not_woken(
-    farm: Farm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(farm_module, "POLL_S", 0.1)
+def test_a_worker_that_does_not_fit_is_not_woken(limited: Limited) -> None:
+    farm = limited(FarmLimits(poll_s=0.1))
     leased(farm, asking("w1"))
     [call] = submitted(farm, 1, task())
     assert leased(farm, asking("w2", 1, LONG_S, "clang")) == []
@@ -173,8 +185,8 @@ def test_closing_a_queued_task_takes_it_out_of_the_line(farm: Farm) -> None:
     assert farm.counts()["cancelled"] == 1
 
 
-def test_a_renewal_of_valid_leases_is_empty(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(farm_module, "POLL_S", 0.05)
+def test_a_renewal_of_valid_leases_is_empty(limited: Limited) -> None:
+    farm = limited(FarmLimits(poll_s=0.05))
     leased(farm, asking("w1"))
     [call] = submitted(farm, 1, task())
     lease, _ = lease_one(farm, asking("w1"))
@@ -241,17 +253,12 @@ def test_a_failed_job_wakes_a_worker_that_may_have_it(farm: Farm) -> None:
         open_one.close()
 
 
-def test_short_polls_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(long_polls, "MAX_REST_S", 3600.0)
-    monkeypatch.setattr(farm_module, "GRACE_S", 0.0)
-    farm = Farm(expected=False)
-    try:
-        assert wait_until(lambda: farm._ticker._wakes_at > farm._now() + LONG_S, "it sleeps")
-        poll = InThread(lambda: leased(farm, asking("w1", 1, 0.2)))
-        renewal = InThread(lambda: renewed(farm, RenewRequest("w2", [], 0.2)))
-        assert (poll.result(), renewal.result()) == ([], [])
-    finally:
-        farm.stop()
+def test_short_polls_end_in_time(limited: Limited) -> None:
+    farm = limited(FarmLimits(rest_s=3600.0, grace_s=0.0))
+    assert wait_until(lambda: farm._ticker._wakes_at > farm._now() + LONG_S, "it sleeps")
+    poll = InThread(lambda: leased(farm, asking("w1", 1, 0.2)))
+    renewal = InThread(lambda: renewed(farm, RenewRequest("w2", [], 0.2)))
+    assert (poll.result(), renewal.result()) == ([], [])
 
 
 def test_a_farewell_ends_the_polls_of_a_worker(farm: Farm) -> None:
@@ -395,10 +402,8 @@ def test_results_of_nobody_make_no_worker(farm: Farm) -> None:
     assert farm._free == {"w1": 2}
 
 
-def test_results_that_nobody_takes_up_have_a_limit(
-    farm: Farm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(farm_module, "MAX_HELD_BYTES", 100)
+def test_results_that_nobody_takes_up_have_a_limit(limited: Limited) -> None:
+    farm = limited(FarmLimits(held_bytes=100))
     leased(farm, asking("w1"))
     calls = [farm.execute(task("a")), farm.execute(task("b"))]
     for call in calls:
@@ -425,10 +430,8 @@ def test_what_a_cancelled_job_held_is_given_back(farm: Farm) -> None:
     assert farm._held == 0
 
 
-def test_a_worker_with_a_thousand_names_is_one_too_many(
-    farm: Farm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(farm_module, "MAX_WORKERS", 3)
+def test_a_worker_with_a_thousand_names_is_one_too_many(limited: Limited) -> None:
+    farm = limited(FarmLimits(workers=3))
     for name in ("w1", "w2", "w3"):
         leased(farm, asking(name))
     with pytest.raises(TooMuchAtOnce):

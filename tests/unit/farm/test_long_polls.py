@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from distbuild.farm import long_polls
 from distbuild.farm.long_polls import Ticker
 
 LONG_S = 3600.0
@@ -33,9 +32,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def ticker(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ticker]:
-    monkeypatch.setattr(long_polls, "MAX_REST_S", LONG_S)
-    made = Ticker(clock.act, "test", clock.now)
+def ticker(clock: Clock) -> Iterator[Ticker]:
+    made = Ticker(clock.act, "test", clock.now, LONG_S)
     made.start()
     yield made
     clock.dues.put(math.inf)  # where an act waits for one
@@ -82,11 +80,8 @@ def test_what_comes_while_it_acts_is_not_overlooked(clock: Clock, ticker: Ticker
     assert acted(clock)
 
 
-def test_it_wakes_now_and_then_though_nothing_is_due(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(long_polls, "MAX_REST_S", 0.01)
-    made = Ticker(clock.act, "test", clock.now)
+def test_it_wakes_now_and_then_though_nothing_is_due(clock: Clock) -> None:
+    made = Ticker(clock.act, "test", clock.now, 0.01)
     made.start()
     for _ in range(3):
         assert acted(clock)

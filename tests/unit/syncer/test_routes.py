@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from distbuild.credentials import load_credentials
-from distbuild.farm import farm
+from distbuild.farm.jobs import FarmLimits
 from distbuild.http.loop import SAME_USER
 from distbuild.http.request import FREE_BODY_BYTES
 from distbuild.http.response import Response
@@ -174,10 +174,8 @@ def test_a_workers_compilers_have_a_limit(routes: Routes) -> None:
         assert routes.ask("/api/v1/lease", messages.encode(request), "worker").code == code
 
 
-def test_one_worker_too_many_is_told_to_ask_later(
-    routes: Routes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(farm, "MAX_WORKERS", 0)
+def test_one_worker_too_many_is_told_to_ask_later(routes: Routes) -> None:
+    routes.serving.farm._limits = FarmLimits(workers=0)
     told = routes.ask("/api/v1/lease", messages.encode(routes.serving.asking()), "worker")
     assert told == Told(503, b"0 workers are known already\n")
 
