@@ -90,7 +90,13 @@ class Served:
     def connect(self) -> socket.socket:
         connection = socket.socket(self.front.listener.family)
         connection.settimeout(10)
-        connection.connect(self.address())
+        if self.path is None:
+            connection.connect(self.address())
+            return connection
+        # An address has 108 bytes, and the path of a temporary directory may have more.
+        directory = os.open(self.path.parent, os.O_PATH)
+        connection.connect(f"/proc/self/fd/{directory}/{self.path.name}")
+        os.close(directory)
         return connection
 
     def ask(self, data: bytes = REQUEST) -> bytes:
@@ -587,10 +593,13 @@ def test_a_path_may_be_longer_than_an_address(tmp_path: Path) -> None:
         assert (directory / "s.sock").is_socket()
 
 
-def test_a_socket_that_a_dead_syncer_left_is_replaced(tmp_path: Path) -> None:
+def test_a_socket_that_a_dead_syncer_left_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "s.sock"
+    monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(path))
+        dead.bind(path.name)
     made = Served(lambda **rest: Front(listen_unix(path), Plain, **rest), path=path)
     assert made.ask().endswith(b"abcd")
     made.server.stop()

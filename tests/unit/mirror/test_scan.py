@@ -2,7 +2,7 @@ import contextlib
 import errno
 import hashlib
 import os
-import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,9 +90,8 @@ def test_a_tree_is_what_is_on_disk(base: Path, scanner: Scanner) -> None:
     (base / "loop").symlink_to("loop")
     (base / "up").symlink_to("..")
     os.mkfifo(base / "fifo.h")
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(base / "socket.h"))
-        found = scan(scanner, base)
+    os.mknod(base / "socket.h", stat.S_IFSOCK | 0o600)
+    found = scan(scanner, base)
     assert found == {
         ".": DIRECTORY,
         "a": DIRECTORY,
