@@ -19,7 +19,7 @@ from distbuild.worker.client import SyncerLink, follow, reach
 from distbuild.worker.clock_check import Clock, off_by
 from distbuild.worker.compilers import InstalledCompilers
 from distbuild.worker.job import JobRunner, Steps
-from distbuild.worker.leases import Leases
+from distbuild.worker.leases import AgentTiming, Leases
 from distbuild.worker.process.here import Cancellation, Running, Watcher
 from distbuild.worker.results import ResultSender
 from distbuild.worker.slots import Offer, Pace, Slots, Tally
@@ -27,14 +27,10 @@ from distbuild.worker.tree.store import Store
 from distbuild.worker.tree.tree import Tree
 from distbuild.worker.tree.trees import Trees
 
-#: How long a syncer may hold a lease request open while it has no jobs (long poll).
-LEASE_WAIT_S = 20.0
 FIRST_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 5.0
 #: Pause after a syncer announced work and then had none: another worker was faster.
 EMPTY_TURN_S = 0.1
-#: How often a worker with a full disk checks its free space again.
-FULL_PAUSE_S = 1.0
 _STOPPING = "this worker is stopping"
 
 _log = logging.getLogger(__name__)
@@ -86,13 +82,20 @@ class Agent:
     """Serves ``syncer``. ``alone``: it is the only one, so its long poll may reserve slots."""
 
     def __init__(
-        self, syncer: SyncerLink, workshop: Workshop, stop: threading.Event, *, alone: bool
+        self,
+        syncer: SyncerLink,
+        workshop: Workshop,
+        stop: threading.Event,
+        *,
+        alone: bool,
+        timing: AgentTiming | None = None,
     ) -> None:
+        self._timing = timing or AgentTiming()
         self._syncer = syncer
         self._shop = workshop
         self._stop = stop
         self._alone = alone
-        self._leases = Leases(workshop.name, syncer, self._drop_cancelled)
+        self._leases = Leases(workshop.name, syncer, self._drop_cancelled, self._timing)
         self._delivery = ResultSender(syncer, self._forget, Pace(workshop.slots.total))
         self._pace = Pace(workshop.slots.total)
         self._position = ("", 0)
@@ -138,13 +141,13 @@ class Agent:
     def _turn(self) -> None:
         """Lease jobs once and start those that have a slot."""
         if self._has_no_room():
-            self._stop.wait(FULL_PAUSE_S)
+            self._stop.wait(self._timing.full_pause)
             return
         if not self._alone:
             # This poll reserves no slots: they stay free for the first syncer that has work.
             with self._leases.heartbeat():
                 self._shop.slots.wait_free()
-            self._accept(self._ask(Offer(), LEASE_WAIT_S))
+            self._accept(self._ask(Offer(), self._timing.lease_wait))
         if delay := self._pace.delay():
             self._stop.wait(delay)
         with self._leases.heartbeat():
@@ -153,7 +156,7 @@ class Agent:
         try:
             if offer != Offer():
                 # A request for jobs ahead only does not wait: a slot may become free meanwhile.
-                wait_s = LEASE_WAIT_S if self._alone and offer.slots else 0.0
+                wait_s = self._timing.lease_wait if self._alone and offer.slots else 0.0
                 runs = self._accept(self._ask(offer, wait_s))
         finally:
             for run in self._shop.slots.settle(offer, runs):

@@ -5,26 +5,40 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import msgspec
+
 from distbuild.protocol.errors import DistBuildError
 from distbuild.protocol.messages import RenewRequest
 from distbuild.worker.client import SyncerLink
 from distbuild.worker.process.here import Cancellation
 
-#: How long the syncer may hold a renewal open while no lease has ended (long poll).
-RENEW_WAIT_S = 5.0
-#: How often a worker that asks for no jobs tells the syncer that it is there; a third of the time
-#: after which the syncer takes it for gone (``farm.queue.WORKER_S``).
-HEARTBEAT_S = 5.0
 #: Pause after a renewal that failed: far below any lease's TTL.
 RETRY_S = 0.5
 
 _log = logging.getLogger(__name__)
 
 
+class AgentTiming(msgspec.Struct, frozen=True, kw_only=True):
+    """Times in seconds."""
+
+    #: How long a syncer may hold a lease request open while it has no jobs (long poll).
+    lease_wait: float = 20.0
+    #: How long the syncer may hold a renewal open while no lease has ended (long poll).
+    renew_wait: float = 5.0
+    #: How often a worker that asks for no jobs tells the syncer that it is there; a third of the
+    #: time after which the syncer takes it for gone (``farm.queue.WORKER_S``).
+    heartbeat: float = 5.0
+    #: How often a worker with a full disk checks its free space again.
+    full_pause: float = 1.0
+
+
 class Leases:
     """Held lease ids, each with its Cancellation. ``ended`` is called after some were cancelled."""
 
-    def __init__(self, worker: str, syncer: SyncerLink, ended: Callable[[], None]) -> None:
+    def __init__(
+        self, worker: str, syncer: SyncerLink, ended: Callable[[], None], timing: AgentTiming
+    ) -> None:
+        self._timing = timing
         self._worker = worker
         self._syncer = syncer
         self._ended = ended
@@ -82,11 +96,13 @@ class Leases:
         """
         while not self._closed.is_set():
             with self._changed:
-                self._changed.wait_for(lambda: self._held or self._closed.is_set(), HEARTBEAT_S)
+                self._changed.wait_for(
+                    lambda: self._held or self._closed.is_set(), self._timing.heartbeat
+                )
                 ids = list(self._held)
             if self._closed.is_set() or not (ids or self._asks_later):
                 continue
-            wait_s = RENEW_WAIT_S if ids else 0.0
+            wait_s = self._timing.renew_wait if ids else 0.0
             try:
                 reply = self._syncer.renew(RenewRequest(self._worker, ids, wait_s))
             except DistBuildError as error:

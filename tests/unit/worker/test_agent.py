@@ -6,20 +6,23 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from distbuild.mirror.manifest import Summary
 from distbuild.protocol.messages import Change, Changes, FileEntry, Job, ResultRequest
 from distbuild.protocol.names import client_label
-from distbuild.worker import agent as agent_module
-from distbuild.worker import client, leases
+from distbuild.worker import client
 from distbuild.worker.agent import Agent, Workshop
+from distbuild.worker.leases import AgentTiming
 from distbuild.worker.process.here import Watcher
 from distbuild.worker.slots import Slots, Tally
 from distbuild.worker.tree.store import MIN_FREE_BYTES, OwnFiles, Store
 from distbuild.worker.tree.trees import Trees
 from tests.unit.worker.fakes import WAIT_S, FakeCompilers, FakeRunner, FakeSyncer, TwiceRunner
+
+QUICK = AgentTiming(renew_wait=0.05)
 
 
 class Worker:
@@ -32,6 +35,7 @@ class Worker:
         *syncers: FakeSyncer,
         ahead: int = 0,
         runner: FakeRunner | None = None,
+        timing: AgentTiming = QUICK,
     ) -> None:
         store = Store(directory / "store")
         trees = Trees(directory / "sandbox", store, OwnFiles(store, enabled=False))
@@ -54,7 +58,8 @@ class Worker:
             finishers=ThreadPoolExecutor(cores),
         )
         self.agents = [
-            Agent(syncer, self.shop, self.stop, alone=len(syncers) == 1) for syncer in syncers
+            Agent(syncer, self.shop, self.stop, alone=len(syncers) == 1, timing=timing)
+            for syncer in syncers
         ]
         for agent in self.agents:
             agent.start()
@@ -81,10 +86,8 @@ Start = Callable[..., Worker]
 def start(tmp_path: Path) -> Iterator[Start]:
     made: list[Worker] = []
 
-    def begin(
-        cores: int, *syncers: FakeSyncer, ahead: int = 0, runner: FakeRunner | None = None
-    ) -> Worker:
-        made.append(Worker(tmp_path, cores, *syncers, ahead=ahead, runner=runner))
+    def begin(cores: int, *syncers: FakeSyncer, **options: Any) -> Worker:
+        made.append(Worker(tmp_path, cores, *syncers, **options))
         return made[-1]
 
     yield begin
@@ -94,8 +97,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
-def syncer(monkeypatch: pytest.MonkeyPatch) -> FakeSyncer:
-    monkeypatch.setattr(leases, "RENEW_WAIT_S", 0.05)
+def syncer() -> FakeSyncer:
     return FakeSyncer()
 
 
@@ -177,9 +179,8 @@ def test_a_worker_whose_disk_is_full_takes_its_leave_until_there_is_room(
 ) -> None:
     free = [MIN_FREE_BYTES - 1]
     monkeypatch.setattr("distbuild.worker.tree.store.disk.free_bytes", lambda _: free[0])
-    monkeypatch.setattr(agent_module, "FULL_PAUSE_S", 0.01)
     at_zero.add(job("1"))
-    worker = start(1, at_zero)
+    worker = start(1, at_zero, timing=AgentTiming(renew_wait=0.05, full_pause=0.01))
     farewell = at_zero.wait_asked(lambda r: not r.toolchains)
     assert (farewell.worker, len(at_zero.asked), worker.shop.store.status().is_full) == (
         "w",
@@ -324,13 +325,12 @@ def test_jobs_of_several_syncers_run_in_trees_of_their_own(start: Start, tmp_pat
 
 
 def test_a_syncer_hears_of_a_worker_that_is_busy_with_jobs_of_another(
-    start: Start, at_zero: FakeSyncer, monkeypatch: pytest.MonkeyPatch
+    start: Start, at_zero: FakeSyncer
 ) -> None:
-    monkeypatch.setattr(leases, "HEARTBEAT_S", 0.01)
-    monkeypatch.setattr(agent_module, "LEASE_WAIT_S", 0.01)
     other = FakeSyncer("https://other:1", "other")
     at_zero.add(job("1"))
-    worker = start(1, at_zero, other)
+    timing = AgentTiming(renew_wait=0.05, heartbeat=0.01, lease_wait=0.01)
+    worker = start(1, at_zero, other, timing=timing)
     worker.running()
     other.wait_renewed(set())
     asked = len(other.asked)
@@ -341,12 +341,8 @@ def test_a_syncer_hears_of_a_worker_that_is_busy_with_jobs_of_another(
     assert result(at_zero).lease_id == "1"
 
 
-def test_a_worker_that_asks_for_jobs_sends_no_heartbeat(
-    start: Start, at_zero: FakeSyncer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leases, "HEARTBEAT_S", 0.01)
-    monkeypatch.setattr(agent_module, "LEASE_WAIT_S", 0.02)
-    start(1, at_zero)
+def test_a_worker_that_asks_for_jobs_sends_no_heartbeat(start: Start, at_zero: FakeSyncer) -> None:
+    start(1, at_zero, timing=AgentTiming(renew_wait=0.05, heartbeat=0.01, lease_wait=0.02))
     at_zero.wait_asked(lambda _: len(at_zero.asked) > 20)
     # One may fall into a moment in which the worker takes its free slot.
     assert len(at_zero.renewed) < 5
