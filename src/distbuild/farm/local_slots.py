@@ -63,14 +63,15 @@ class LocalSlots:
             return {"slots": self.total, "running": running, "waiting": len(self._waiting)}
 
 
-#: A job that has waited for less (seconds) will be leased soon: workers poll within milliseconds.
-WAITED_S = 0.1
-
-
 class Relief:
-    """Work stealing: a thread that moves jobs from the farm's queue to idle local slots."""
+    """Work stealing: a thread that moves jobs from the farm's queue to idle local slots.
 
-    def __init__(self, farm: Farm, slots: LocalSlots) -> None:
+    A job that has waited for less than ``waited_s`` will be leased soon: workers poll within
+    milliseconds.
+    """
+
+    def __init__(self, farm: Farm, slots: LocalSlots, waited_s: float = 0.1) -> None:
+        self._waited_s = waited_s
         self._farm = farm
         self._slots = slots
         self._stopping = threading.Event()
@@ -84,7 +85,7 @@ class Relief:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.wait(WAITED_S):
+        while not self._stopping.wait(self._waited_s):
             for _ in range(self._slots.idle()):
-                if not self._farm.relieve(WAITED_S):
+                if not self._farm.relieve(self._waited_s):
                     break

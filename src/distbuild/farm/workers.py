@@ -15,8 +15,6 @@ import msgspec
 from distbuild.farm.jobs import QueuedJob, Worker
 from distbuild.protocol.messages import LeaseRequest, Toolchain
 
-#: A hostile worker may use another name for each result; the oldest names are forgotten.
-MAX_WORKERS = 100
 #: After so many failures, of as many jobs, without a result between them, a worker is paused.
 MAX_FAILURES = 3
 #: The duration of the first pause (seconds); each further one is twice as long, up to a limit.
@@ -102,9 +100,14 @@ class _Failures(msgspec.Struct):
 
 
 class Health:
-    """The refused results and failures of each worker, by its name; the latest are at the end."""
+    """The refused results and failures of each worker, by its name; the latest are at the end.
 
-    def __init__(self) -> None:
+    A hostile worker may use another name for each result: of more than ``most`` names the oldest
+    are forgotten.
+    """
+
+    def __init__(self, most: int = 100) -> None:
+        self._most = most
         self._refused: dict[str, RefusedResults] = {}
         self._failures: dict[str, _Failures] = {}
 
@@ -114,7 +117,7 @@ class Health:
         level = logging.WARNING if before is None else logging.INFO
         log.log(level, "a result of %s was refused: %s", label, why)
         self._refused[worker] = RefusedResults(label, before.count + 1 if before else 1, why)
-        _forget_oldest(self._refused)
+        self._forget_oldest(self._refused)
 
     def refused(self) -> dict[str, RefusedResults]:
         """A copy of the refused results by worker."""
@@ -126,7 +129,7 @@ class Health:
             return None  # it has failed elsewhere, too
         failures = self._failures.pop(worker.name, None) or _Failures()
         self._failures[worker.name] = failures
-        _forget_oldest(self._failures)
+        self._forget_oldest(self._failures)
         failures.why = why
         if len(failures.jobs) < MAX_FAILURES:
             failures.jobs.add(job.number)
@@ -163,7 +166,6 @@ class Health:
         failures = self._failures.get(worker)
         return failures.why if failures is not None and failures.until else ""
 
-
-def _forget_oldest(known: dict[str, RefusedResults] | dict[str, _Failures]) -> None:
-    if len(known) > MAX_WORKERS:
-        del known[next(iter(known))]
+    def _forget_oldest(self, known: dict[str, RefusedResults] | dict[str, _Failures]) -> None:
+        if len(known) > self._most:
+            del known[next(iter(known))]

@@ -21,7 +21,6 @@ SENDERS = 3
 #: From this many ready bytes on, a further request is sent beside one that is in flight.
 LARGE_BYTES = 1024 * 1024
 TRIES = 5
-FIRST_PAUSE_S = 0.2
 #: Estimated size of a path and a digest on the wire.
 _INPUT_BYTES = 120
 
@@ -29,11 +28,19 @@ _log = logging.getLogger(__name__)
 
 
 class ResultSender:
-    """Sends results to ``syncer``; calls ``gone`` with each batch that was sent or given up."""
+    """Sends results to ``syncer``; calls ``gone`` with each batch that was sent or given up.
+
+    ``pause_s``: after the first failure; twice as long after each further one.
+    """
 
     def __init__(
-        self, syncer: SyncerLink, gone: Callable[[Sequence[ResultRequest]], None], pace: Pace
+        self,
+        syncer: SyncerLink,
+        gone: Callable[[Sequence[ResultRequest]], None],
+        pace: Pace,
+        pause_s: float = 0.2,
     ) -> None:
+        self._pause_s = pause_s
         self._syncer = syncer
         self._gone = gone
         self._changed = threading.Condition()
@@ -117,7 +124,7 @@ class ResultSender:
 
     def _deliver(self, batch: Sequence[ResultRequest]) -> None:
         """Send with retries; after the last, report the failure so that the jobs go elsewhere."""
-        pause, why = FIRST_PAUSE_S, ""
+        pause, why = self._pause_s, ""
         for _ in range(TRIES):
             try:
                 self._syncer.results(ResultBatch(list(batch)))

@@ -3,7 +3,6 @@
 import pytest
 
 from distbuild.command.model import Local, LocalReason
-from distbuild.farm import local_slots
 from distbuild.farm.farm import Farm
 from distbuild.farm.local_slots import LocalSlots, Relief
 from tests.support.cluster import wait_until
@@ -49,11 +48,10 @@ def test_a_slot_that_was_granted_to_a_caller_that_goes_away_is_passed_on() -> No
     assert slots.idle() == 1
 
 
-def test_idle_slots_take_what_has_waited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_slots, "WAITED_S", 0.01)
+def test_idle_slots_take_what_has_waited() -> None:
     farm, slots = Farm(expected=False), LocalSlots(1)
     leased(farm, asking("w", slots=0))  # a worker that takes nothing keeps the job in the queue
-    relief = Relief(farm, slots)
+    relief = Relief(farm, slots, 0.01)
     relief.start()
     try:
         outcome = run(farm.execute(task()))
@@ -64,14 +62,13 @@ def test_idle_slots_take_what_has_waited(monkeypatch: pytest.MonkeyPatch) -> Non
         farm.stop()
 
 
-def test_slots_that_are_all_taken_take_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_slots, "WAITED_S", 0.01)
+def test_slots_that_are_all_taken_take_nothing() -> None:
     farm, slots = Farm(expected=False), LocalSlots(1)
     leased(farm, asking("w", slots=0))
     run(slots.acquire())
     job = farm.execute(task())
     next(job)
-    relief = Relief(farm, slots)
+    relief = Relief(farm, slots, 0.01)
     relief.start()
     try:
         with pytest.raises(AssertionError, match="taken"):

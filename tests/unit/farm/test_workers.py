@@ -5,7 +5,6 @@ import logging
 
 import pytest
 
-from distbuild.farm import workers
 from distbuild.farm.jobs import Need, QueuedJob, Worker
 from distbuild.farm.workers import (
     FIRST_PAUSE_S,
@@ -27,11 +26,8 @@ def test_refusals_are_counted_and_only_the_first_is_a_warning(
     assert health.refused() == {"w1": RefusedResults("one:8443", 2, "second")}
 
 
-def test_the_worker_that_was_refused_longest_ago_is_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(workers, "MAX_WORKERS", 2)
-    health = Health()
+def test_the_worker_that_was_refused_longest_ago_is_forgotten() -> None:
+    health = Health(2)
     for worker in ("a", "b", "a", "c"):
         health.refuse(worker, worker, "why")
         health.fail(Worker(worker, frozenset(), True, 0.0), job(0.0), "why", 0.0)

@@ -12,8 +12,7 @@ from distbuild.protocol.messages import (
     ResultRequest,
     ResultsReply,
 )
-from distbuild.worker import results as delivery
-from distbuild.worker.results import ResultSender
+from distbuild.worker.results import LARGE_BYTES, ResultSender
 from distbuild.worker.slots import Pace
 from tests.unit.worker.fakes import WAIT_S, FakeSyncer
 
@@ -24,7 +23,7 @@ class Sending:
     def __init__(self) -> None:
         self.syncer = FakeSyncer()
         self.gone: queue.Queue[str] = queue.Queue()
-        self.delivery = ResultSender(self.syncer, self._note, Pace(1))
+        self.delivery = ResultSender(self.syncer, self._note, Pace(1), 0.01)
         self.delivery.start()
 
     def _note(self, results: Sequence[ResultRequest]) -> None:
@@ -49,8 +48,7 @@ class Sending:
 
 
 @pytest.fixture
-def sending(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sending]:
-    monkeypatch.setattr(delivery, "FIRST_PAUSE_S", 0.01)
+def sending() -> Iterator[Sending]:
     made = Sending()
     yield made
     made.close()
@@ -180,7 +178,7 @@ def test_a_sender_that_another_has_outrun_stays(sending: Sending) -> None:
     """Two wait for more, and one of them takes it all."""
     sending.delivery._pace = Slow(0.1)
     for name in ("a", "b", "c"):
-        sending.put(name, size=delivery.LARGE_BYTES)
+        sending.put(name, size=LARGE_BYTES)
     for _ in range(3):
         sending.gone.get(timeout=WAIT_S)
     sending.put("d")
