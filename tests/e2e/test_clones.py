@@ -62,6 +62,7 @@ def test_three_workers_of_one_host_name_are_all_shown_and_used(
     clones.stop()
 
 
+@pytest.mark.exhaustive
 def test_workers_whose_home_was_copied_with_the_machine_are_all_shown_and_used(
     clones: Cluster, tmp_path: Path
 ) -> None:

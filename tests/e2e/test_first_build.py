@@ -51,6 +51,7 @@ def test_compiles_at_once_that_include_the_same_withheld_sources(
     assert fresh.jobs()["local"] == {}
 
 
+@pytest.mark.exhaustive
 def test_a_long_chain_of_withheld_sources(fresh: Cluster, project: Path) -> None:
     for n in range(12):
         (project / f"t{n}.c").write_text(f'#include "t{n + 1}.c"\nint t{n};\n')

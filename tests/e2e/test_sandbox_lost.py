@@ -18,6 +18,7 @@ def worker(tmp_path: Path, certs_dir: Path) -> Iterator[Cluster]:
     made.kill()
 
 
+@pytest.mark.in_turn("lost")
 @pytest.mark.parametrize("lost", ["sandbox", "sandbox/.jobs", "store"])
 def test_a_sandbox_that_was_removed_is_made_anew(
     worker: Cluster, tmp_path: Path, lost: str

@@ -135,6 +135,7 @@ def answers(port: int) -> dict[str, object]:
     return {}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(600)
 def test_the_steps_by_hand_work_as_written(machine: Machine) -> None:
     if os.geteuid() == 0:

@@ -162,6 +162,7 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("digests") / "memory"
 
 
+@pytest.mark.in_turn("name")
 @pytest.mark.parametrize("name", CASES)
 def test_a_file_that_the_compiler_reads_makes_it_another_one(
     name: str, memory: Path, tmp_path: Path

@@ -87,6 +87,7 @@ def _words(line: str, mirrored: Mirrored) -> list[str]:
     return shlex.split(line.replace("{I}", INCLUDES).replace("{P}", project))
 
 
+@pytest.mark.in_turn("driver")
 @pytest.mark.parametrize(("driver", "line"), CASES)
 def test_a_relocated_compile_equals_the_local_one(mirrored, require_tool, driver, line):
     command = mirrored.parsed([require_tool(driver), *_words(line, mirrored)])
@@ -94,6 +95,7 @@ def test_a_relocated_compile_equals_the_local_one(mirrored, require_tool, driver
     assert mirrored.remote(command, {}) == mirrored.local(command, {})
 
 
+@pytest.mark.in_turn("env", "driver")
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 @pytest.mark.parametrize("driver", ["gcc", "g++", "clang", "clang++"])
 def test_include_variables_keep_their_place_in_the_search(mirrored, require_tool, driver, env):
