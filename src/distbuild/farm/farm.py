@@ -79,7 +79,7 @@ class Farm:
         self._started = now()
         self._expected = expected
         self._first = OneShot()
-        self._ticker = Ticker(self._tick, "leases", now, self._limits.rest_s)
+        self._ticker = Ticker(self._tick, "leases", self._limits.rest_s, now)
         self._ticker.start()
 
     def stop(self) -> None:

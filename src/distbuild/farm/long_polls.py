@@ -119,8 +119,8 @@ class Ticker:
         self,
         act: Callable[[], float],
         name: str,
+        rest_s: float,
         now: Callable[[], float] = time.monotonic,
-        rest_s: float = 4.0,
     ) -> None:
         self._act = act
         self._rest_s = rest_s

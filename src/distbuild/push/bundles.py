@@ -21,24 +21,25 @@ from distbuild.system import disk
 Read = Callable[[Digest], bytes | None]
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class BundleLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes in bytes, of contents that are not compressed where nothing else is said."""
 
     #: A group is closed once its contents have this size. A content as large is a group of its own,
     #: so no group of several contents exceeds MAX_BUNDLE_BYTES.
-    group: int = 1024 * 1024
+    group_bytes: int = 1024 * 1024
     #: A request is closed once its groups have this size.
-    request: int = BATCH_BYTES
+    request_bytes: int = BATCH_BYTES
     #: Compressed contents kept for the other workers. If a slower one needs an evicted group, that
     #: is compressed again.
-    packed: int = 40 * 1024 * 1024
+    packed_bytes: int = 40 * 1024 * 1024
     #: Contents just hashed that wait for a sender to compress them. Beyond it the thread that
     #: hashes compresses the oldest group itself.
-    raw: int = 16 * 1024 * 1024
-    #: The contents hashed last are kept up to this size, except any above ``largest_recent``: a
-    #: worker requests an offered content a moment later, when a busy file may have changed again.
-    recent: int = 8 * 1024 * 1024
-    largest_recent: int = 1024 * 1024
+    raw_bytes: int = 16 * 1024 * 1024
+    #: The contents hashed last are kept up to this size, except any that is larger than the next
+    #: limit: a worker requests an offered content a moment later, when a busy file may have changed
+    #: again.
+    recent_bytes: int = 8 * 1024 * 1024
+    largest_recent_bytes: int = 1024 * 1024
     #: Senders are woken after each this many files found by the first scan.
     found_files: int = 400
 
@@ -181,16 +182,16 @@ log = logging.getLogger(__name__)
 class BlobSource:
     """The contents of the manifest's digests, read or compressed; thread-safe."""
 
-    def __init__(self, manifest: Manifest, limits: Limits | None = None) -> None:
+    def __init__(self, manifest: Manifest, limits: BundleLimits | None = None) -> None:
         self._manifest = manifest
-        self._limits = limits or Limits()
+        self._limits = limits or BundleLimits()
         self._lock = threading.Lock()
         self.ahead = FoundFiles(self._limits.found_files)
         self._users = 0
         # Empty while there are no senders.
         self._groups = Groups()
         # The contents hashed last, which do not fill a group yet.
-        self._hashed = Filling(self._limits.group)
+        self._hashed = Filling(self._limits.group_bytes)
         self._recent: dict[Digest, bytes] = {}
         self._recent_bytes = 0
         self.sent = 0
@@ -234,7 +235,7 @@ class BlobSource:
         for group in self._grouped(digests):
             request.append(group)
             size += group.size
-            if size >= self._limits.request:
+            if size >= self._limits.request_bytes:
                 yield request
                 request, size = [], 0
         if request:
@@ -243,7 +244,7 @@ class BlobSource:
     def _grouped(self, digests: Iterable[Digest]) -> list[Group]:
         with self._lock:
             groups, rest = self._groups.within(dict.fromkeys(digests))
-        filling = Filling(self._limits.group)
+        filling = Filling(self._limits.group_bytes)
         new: list[Group] = []
         for digest in rest:
             new += filling.add(digest, self.size_of(digest))
@@ -290,7 +291,7 @@ class BlobSource:
 
     def _tidy(self) -> None:
         if self._users == 0:
-            self._groups, self._hashed = Groups(), Filling(self._limits.group)
+            self._groups, self._hashed = Groups(), Filling(self._limits.group_bytes)
             if self.ahead.is_closed:
                 self.ahead.forget()
 
@@ -304,21 +305,21 @@ class BlobSource:
         with self._lock:
             self._keep_recent(digest, content)
             groups = self._groups
-            is_full = groups.packed_bytes + groups.raw_bytes >= self._limits.packed
+            is_full = groups.packed_bytes + groups.raw_bytes >= self._limits.packed_bytes
             if not self._users or is_full or digest in groups or digest in self._hashed.contents:
                 return
             for group in self._hashed.add(digest, len(content), content):
                 groups.add(group, is_read=True)
-            late = groups.oldest_raw() if groups.raw_bytes > self._limits.raw else None
+            late = groups.oldest_raw() if groups.raw_bytes > self._limits.raw_bytes else None
         if late is not None:
             self._bundle_of(late)
 
     def _keep_recent(self, digest: Digest, content: bytes) -> None:
-        if len(content) > self._limits.largest_recent or digest in self._recent:
+        if len(content) > self._limits.largest_recent_bytes or digest in self._recent:
             return
         self._recent[digest] = content
         self._recent_bytes += len(content)
-        while self._recent_bytes > self._limits.recent:
+        while self._recent_bytes > self._limits.recent_bytes:
             self._recent_bytes -= len(self._recent.pop(next(iter(self._recent))))
 
     def _close_hashed(self) -> None:
@@ -354,7 +355,7 @@ class BlobSource:
     def _bundle_of(self, group: Group) -> Bundle:
         bundle = group.bundle(self._content)
         with self._lock:
-            self._groups.was_packed(group, len(bundle.data), self._limits.packed)
+            self._groups.was_packed(group, len(bundle.data), self._limits.packed_bytes)
         return bundle
 
     def _content(self, digest: Digest) -> bytes | None:

@@ -90,16 +90,16 @@ class _NotTaken(InfrastructureError):
     """A push failed although the worker answers."""
 
 
-class Timing(msgspec.Struct, frozen=True, kw_only=True):
+class PushTiming(msgspec.Struct, frozen=True, kw_only=True):
     """Intervals in seconds."""
 
     #: Between probes of an idle worker's port, for one that vanishes silently. A process that dies
     #: closes its connections, which makes the syncer probe its port at once.
-    probe: float = 10.0
+    probe_s: float = 10.0
     #: Between status requests without a call of ``refresh``.
-    status: float = 60.0
+    status_s: float = 60.0
     #: The longest pause after failures.
-    backoff: float = 5.0
+    backoff_s: float = 5.0
 
 
 class WorkerListener(Protocol):
@@ -120,9 +120,9 @@ class Pusher:
         mirroring: Mirroring,
         source: BlobSource,
         listener: WorkerListener,
-        timing: Timing | None = None,
+        timing: PushTiming | None = None,
     ) -> None:
-        self._timing = timing or Timing()
+        self._timing = timing or PushTiming()
         self.host = client.host
         self._client, self._client_id = client, client_id
         self._mirroring = mirroring
@@ -250,16 +250,16 @@ class Pusher:
                 self._try_to_push()
                 backoff = 0.1
                 if not (self._wanted or self._is_doubted):
-                    self._bell.wait(self._timing.probe)
+                    self._bell.wait(self._timing.probe_s)
             except InfrastructureError as error:
                 note = self._set_behind if isinstance(error, _NotTaken) else self._set_down
                 note(str(error))
                 self._bell.wait(backoff)
-                backoff = min(backoff * 2, self._timing.backoff)
+                backoff = min(backoff * 2, self._timing.backoff_s)
             except Exception as error:
                 log.exception("%s: push failed", self.host)
                 self._set_down(f"{type(error).__name__}: {error}")
-                self._stopping.wait(self._timing.backoff)
+                self._stopping.wait(self._timing.backoff_s)
         self._filler.end()
 
     def _try_to_push(self) -> None:
@@ -274,11 +274,11 @@ class Pusher:
     def _look(self) -> None:
         """Check that the worker lives: by a status request if one is due, else by a probe."""
         now = time.monotonic()
-        if self._wanted or not self.up or now - self._told >= self._timing.status:
+        if self._wanted or not self.up or now - self._told >= self._timing.status_s:
             self._wanted = False
             self.status = self._client.status()
             self._set_up()
-        elif self._is_doubted or now - self._heard >= self._timing.probe:
+        elif self._is_doubted or now - self._heard >= self._timing.probe_s:
             self._is_doubted = False
             self._client.probe()
             self._heard = time.monotonic()

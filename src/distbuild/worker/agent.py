@@ -141,13 +141,13 @@ class Agent:
     def _turn(self) -> None:
         """Lease jobs once and start those that have a slot."""
         if self._has_no_room():
-            self._stop.wait(self._timing.full_pause)
+            self._stop.wait(self._timing.full_pause_s)
             return
         if not self._alone:
             # This poll reserves no slots: they stay free for the first syncer that has work.
             with self._leases.heartbeat():
                 self._shop.slots.wait_free()
-            self._accept(self._ask(Offer(), self._timing.lease_wait))
+            self._accept(self._ask(Offer(), self._timing.lease_wait_s))
         if delay := self._pace.delay():
             self._stop.wait(delay)
         with self._leases.heartbeat():
@@ -156,7 +156,7 @@ class Agent:
         try:
             if offer != Offer():
                 # A request for jobs ahead only does not wait: a slot may become free meanwhile.
-                wait_s = self._timing.lease_wait if self._alone and offer.slots else 0.0
+                wait_s = self._timing.lease_wait_s if self._alone and offer.slots else 0.0
                 runs = self._accept(self._ask(offer, wait_s))
         finally:
             for run in self._shop.slots.settle(offer, runs):

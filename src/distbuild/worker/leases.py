@@ -22,14 +22,14 @@ class AgentTiming(msgspec.Struct, frozen=True, kw_only=True):
     """Times in seconds."""
 
     #: How long a syncer may hold a lease request open while it has no jobs (long poll).
-    lease_wait: float = 20.0
+    lease_wait_s: float = 20.0
     #: How long the syncer may hold a renewal open while no lease has ended (long poll).
-    renew_wait: float = 5.0
+    renew_wait_s: float = 5.0
     #: How often a worker that asks for no jobs tells the syncer that it is there; a third of the
     #: time after which the syncer takes it for gone (``farm.queue.WORKER_S``).
-    heartbeat: float = 5.0
+    heartbeat_s: float = 5.0
     #: How often a worker with a full disk checks its free space again.
-    full_pause: float = 1.0
+    full_pause_s: float = 1.0
 
 
 class Leases:
@@ -97,12 +97,12 @@ class Leases:
         while not self._closed.is_set():
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._held or self._closed.is_set(), self._timing.heartbeat
+                    lambda: self._held or self._closed.is_set(), self._timing.heartbeat_s
                 )
                 ids = list(self._held)
             if self._closed.is_set() or not (ids or self._asks_later):
                 continue
-            wait_s = self._timing.renew_wait if ids else 0.0
+            wait_s = self._timing.renew_wait_s if ids else 0.0
             try:
                 reply = self._syncer.renew(RenewRequest(self._worker, ids, wait_s))
             except DistBuildError as error:

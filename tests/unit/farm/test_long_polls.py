@@ -33,7 +33,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def ticker(clock: Clock) -> Iterator[Ticker]:
-    made = Ticker(clock.act, "test", clock.now, LONG_S)
+    made = Ticker(clock.act, "test", LONG_S, clock.now)
     made.start()
     yield made
     clock.dues.put(math.inf)  # where an act waits for one
@@ -81,7 +81,7 @@ def test_what_comes_while_it_acts_is_not_overlooked(clock: Clock, ticker: Ticker
 
 
 def test_it_wakes_now_and_then_though_nothing_is_due(clock: Clock) -> None:
-    made = Ticker(clock.act, "test", clock.now, 0.01)
+    made = Ticker(clock.act, "test", 0.01, clock.now)
     made.start()
     for _ in range(3):
         assert acted(clock)

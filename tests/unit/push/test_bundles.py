@@ -11,7 +11,7 @@ from distbuild.mirror.manifest import WITHHELD, Manifest
 from distbuild.protocol.codec import bundle, pack
 from distbuild.protocol.errors import ProtocolError
 from distbuild.protocol.messages import Bundle, Digest, Entry, FileEntry
-from distbuild.push.bundles import BlobSource, Limits
+from distbuild.push.bundles import BlobSource, BundleLimits
 from distbuild.worker.tree.blob_file import contents_of
 
 A, B = b"a" * 100, b"b" * 100
@@ -86,9 +86,9 @@ def test_batches_close_when_they_are_large_and_leave_out_what_changed(
     whole = list(source.batches(wanted))
     assert [plain(batch) for batch in whole] == [[A, B]]
     assert (source.sent, source.sent_bytes) == (2, sum(len(b.data) for b in whole[0]))
-    source = BlobSource(manifest, Limits(group=50))
+    source = BlobSource(manifest, BundleLimits(group_bytes=50))
     assert [[plain([b]) for b in batch] for batch in source.batches(wanted)] == [[[A], [B]]]
-    source = BlobSource(manifest, Limits(group=50, request=1))
+    source = BlobSource(manifest, BundleLimits(group_bytes=50, request_bytes=1))
     assert [len(batch) for batch in source.batches(wanted)] == [1, 1]
     (tmp_path / "b").write_bytes(b"changed")
     assert [len(batch) for batch in source.batches(wanted)] == [1]
@@ -110,7 +110,7 @@ def test_what_is_large_travels_alone(manifest: Manifest, tmp_path: Path) -> None
 class Slow(BlobSource):
     """Counts what is read, and reads nothing before it is let."""
 
-    def __init__(self, manifest: Manifest, limits: Limits | None = None) -> None:
+    def __init__(self, manifest: Manifest, limits: BundleLimits | None = None) -> None:
         super().__init__(manifest, limits)
         self.may_read = threading.Event()
         self.reads: list[bytes] = []
@@ -146,7 +146,7 @@ def test_a_part_of_what_was_packed_is_packed_alone(manifest: Manifest) -> None:
 
 
 def test_what_is_kept_for_others_is_bounded(manifest: Manifest) -> None:
-    source = Slow(manifest, Limits(packed=30))
+    source = Slow(manifest, BundleLimits(packed_bytes=30))
     source.may_read.set()
     with source.sending():
         for content in (A, B, B, A):
@@ -156,7 +156,7 @@ def test_what_is_kept_for_others_is_bounded(manifest: Manifest) -> None:
 
 
 def test_what_was_just_hashed_is_not_read_again(manifest: Manifest, tmp_path: Path) -> None:
-    source = Slow(manifest, Limits(largest_recent=0))
+    source = Slow(manifest, BundleLimits(largest_recent_bytes=0))
     source.may_read.set()
     new = b"new" * 50
     (tmp_path / "new").write_bytes(new)
@@ -177,7 +177,7 @@ def test_what_was_just_hashed_is_not_read_again(manifest: Manifest, tmp_path: Pa
 
 
 def test_what_is_hashed_is_sent_in_whole_groups_while_the_scan_goes_on(manifest: Manifest) -> None:
-    source = Slow(manifest, Limits(group=150))
+    source = Slow(manifest, BundleLimits(group_bytes=150))
     source.may_read.set()
     a, b, other = digest_of(A), digest_of(B), bytes(32)
     source.begin()
@@ -196,7 +196,7 @@ def test_what_is_hashed_is_sent_in_whole_groups_while_the_scan_goes_on(manifest:
 
 
 def test_what_was_hashed_is_kept_up_to_a_bound(manifest: Manifest) -> None:
-    source = Slow(manifest, Limits(packed=10, group=50))
+    source = Slow(manifest, BundleLimits(packed_bytes=10, group_bytes=50))
     source.may_read.set()
     with source.sending():
         for data in (A, B):
@@ -206,7 +206,7 @@ def test_what_was_hashed_is_kept_up_to_a_bound(manifest: Manifest) -> None:
 
 
 def test_who_hashes_packs_what_no_sender_has_packed(manifest: Manifest) -> None:
-    source = Slow(manifest, Limits(raw=150, group=50))
+    source = Slow(manifest, BundleLimits(raw_bytes=150, group_bytes=50))
     source.may_read.set()
     with source.sending():
         for data in (A, B, A):
@@ -261,7 +261,7 @@ def test_what_was_hashed_a_moment_ago_can_be_had_though_its_file_is_another_one(
 
 
 def test_no_more_is_kept_of_what_was_hashed_than_the_last(manifest: Manifest) -> None:
-    source = BlobSource(manifest, Limits(recent=10, largest_recent=4))
+    source = BlobSource(manifest, BundleLimits(recent_bytes=10, largest_recent_bytes=4))
     for content in (b"1111", b"2222", b"2222", b"large", b"333"):
         source.hashed(digest_of(content), content)
     kept = [c for c in (b"1111", b"2222", b"large", b"333") if source.read(digest_of(c))]

@@ -14,13 +14,13 @@ import pytest
 from distbuild.credentials import Credentials, load_credentials
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Bundle, Changes, ChangesReply, FileEntry
-from distbuild.push.bundles import BlobSource, Limits
-from distbuild.push.pusher import MAX_TRIES, WITH_CHANGES_BYTES, Pusher, Timing, refresh_all
+from distbuild.push.bundles import BlobSource, BundleLimits
+from distbuild.push.pusher import MAX_TRIES, WITH_CHANGES_BYTES, Pusher, PushTiming, refresh_all
 from distbuild.push.worker_client import ContentSender, Progress, WorkerClient, reason_of
 from tests.support.mirrored import Mirror
 from tests.support.workers import FakeWorkerClient
 
-QUICK = Timing(backoff=0.05)
+QUICK = PushTiming(backoff_s=0.05)
 
 
 class Pushed:
@@ -37,7 +37,7 @@ class Pushed:
         self.use()
         self.write("x.h", "1")
 
-    def use(self, timing: Timing = QUICK, limits: Limits | None = None) -> None:
+    def use(self, timing: PushTiming = QUICK, limits: BundleLimits | None = None) -> None:
         """Have a pusher with these; before it is started."""
         self.pusher = Pusher(
             self.client,  # type: ignore[arg-type]
@@ -233,7 +233,7 @@ def test_a_worker_that_answers_the_same_for_ever_is_left_alone_for_a_while(
 
 
 def test_a_worker_that_restarts_empty_gets_everything_again(pushed: Pushed) -> None:
-    pushed.use(Timing(backoff=0.05, status=0.01, probe=0.01))
+    pushed.use(PushTiming(backoff_s=0.05, status_s=0.01, probe_s=0.01))
     pushed.start()
     pushed.wait()
     pushed.sent()
@@ -293,7 +293,7 @@ def test_an_unforeseen_error_is_shown_and_does_not_end_the_thread(
 
 
 def test_an_idle_worker_is_only_probed_until_somebody_wants_its_status(pushed: Pushed) -> None:
-    pushed.use(Timing(backoff=0.05, probe=0.01))
+    pushed.use(PushTiming(backoff_s=0.05, probe_s=0.01))
     pushed.start()
     pushed.wait()
     pushed.client.asked = []
@@ -318,7 +318,7 @@ def test_a_worker_in_doubt_is_probed_at_once(pushed: Pushed) -> None:
 
 
 def test_a_worker_whose_port_is_closed_is_given_up_at_the_next_probe(pushed: Pushed) -> None:
-    pushed.use(Timing(backoff=0.05, probe=0.01))
+    pushed.use(PushTiming(backoff_s=0.05, probe_s=0.01))
     pushed.start()
     pushed.wait()
     pushed.client.asked = []
@@ -362,7 +362,7 @@ def test_a_refresh_notices_a_worker_that_was_started_anew(pushed: Pushed) -> Non
 
 
 def test_an_empty_worker_is_filled_while_the_first_scan_is_under_way(pushed: Pushed) -> None:
-    pushed.use(limits=Limits(found_files=2))
+    pushed.use(limits=BundleLimits(found_files=2))
     ahead = pushed.pusher._source.ahead
     pushed.pusher.start()
     pushed.client.wait_until(lambda: "status" in pushed.client.asked)
@@ -386,7 +386,7 @@ def test_an_empty_worker_is_filled_while_the_first_scan_is_under_way(pushed: Pus
 
 
 def test_what_waits_for_its_group_is_sent_once_the_scan_is_over(pushed: Pushed) -> None:
-    pushed.use(limits=Limits(found_files=1))
+    pushed.use(limits=BundleLimits(found_files=1))
     source = pushed.pusher._source
     pushed.pusher.start()
     pushed.client.wait_until(lambda: "status" in pushed.client.asked)
@@ -405,7 +405,7 @@ def test_what_waits_for_its_group_is_sent_once_the_scan_is_over(pushed: Pushed) 
 
 
 def test_a_worker_with_a_tree_is_sent_nothing_before_the_scan_is_over(pushed: Pushed) -> None:
-    pushed.use(limits=Limits(found_files=1))
+    pushed.use(limits=BundleLimits(found_files=1))
     pushed.client.known = True
     pushed.pusher.start()
     pushed.client.wait_until(lambda: "status" in pushed.client.asked)
@@ -421,7 +421,7 @@ def test_a_worker_with_a_tree_is_sent_nothing_before_the_scan_is_over(pushed: Pu
 def test_what_is_still_to_be_sent_is_shown_until_it_is_sent(
     pushed: Pushed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pushed.use(limits=Limits(group=1, request=1))
+    pushed.use(limits=BundleLimits(group_bytes=1, request_bytes=1))
     for number in range(5):
         pushed.write(f"{number}.h", "text" + str(number))
     pusher, seen = pushed.pusher, []

@@ -22,7 +22,7 @@ from distbuild.worker.tree.store import MIN_FREE_BYTES, OwnFiles, Store
 from distbuild.worker.tree.trees import Trees
 from tests.unit.worker.fakes import WAIT_S, FakeCompilers, FakeRunner, FakeSyncer, TwiceRunner
 
-QUICK = AgentTiming(renew_wait=0.05)
+QUICK = AgentTiming(renew_wait_s=0.05)
 
 
 class Worker:
@@ -180,7 +180,7 @@ def test_a_worker_whose_disk_is_full_takes_its_leave_until_there_is_room(
     free = [MIN_FREE_BYTES - 1]
     monkeypatch.setattr("distbuild.worker.tree.store.disk.free_bytes", lambda _: free[0])
     at_zero.add(job("1"))
-    worker = start(1, at_zero, timing=AgentTiming(renew_wait=0.05, full_pause=0.01))
+    worker = start(1, at_zero, timing=AgentTiming(renew_wait_s=0.05, full_pause_s=0.01))
     farewell = at_zero.wait_asked(lambda r: not r.toolchains)
     assert (farewell.worker, len(at_zero.asked), worker.shop.store.status().is_full) == (
         "w",
@@ -329,7 +329,7 @@ def test_a_syncer_hears_of_a_worker_that_is_busy_with_jobs_of_another(
 ) -> None:
     other = FakeSyncer("https://other:1", "other")
     at_zero.add(job("1"))
-    timing = AgentTiming(renew_wait=0.05, heartbeat=0.01, lease_wait=0.01)
+    timing = AgentTiming(renew_wait_s=0.05, heartbeat_s=0.01, lease_wait_s=0.01)
     worker = start(1, at_zero, other, timing=timing)
     worker.running()
     other.wait_renewed(set())
@@ -342,7 +342,7 @@ def test_a_syncer_hears_of_a_worker_that_is_busy_with_jobs_of_another(
 
 
 def test_a_worker_that_asks_for_jobs_sends_no_heartbeat(start: Start, at_zero: FakeSyncer) -> None:
-    start(1, at_zero, timing=AgentTiming(renew_wait=0.05, heartbeat=0.01, lease_wait=0.02))
+    start(1, at_zero, timing=AgentTiming(renew_wait_s=0.05, heartbeat_s=0.01, lease_wait_s=0.02))
     at_zero.wait_asked(lambda _: len(at_zero.asked) > 20)
     # One may fall into a moment in which the worker takes its free slot.
     assert len(at_zero.renewed) < 5
