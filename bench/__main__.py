@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench import (
     cache,
+    confinement,
     cost,
     dispatch,
     first_sync,
@@ -38,6 +39,7 @@ BENCHMARKS: Mapping[str, Callable[[Options], Result]] = {
     "wire": wire.run,
     "memory": memory.run,
     "sandboxes": sandboxes.run,
+    "confinement": confinement.run,
     "cache": cache.run,
     "history": history.run,
 }

@@ -17,7 +17,7 @@ from distbuild.protocol.errors import ConfigError
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.system.paths import WINDOWS, from_system
 
-Confinement = Literal["auto", "namespace", "plain"]
+Confinement = Literal["auto", "namespace", "bubblewrap", "plain"]
 
 DEFAULT_SYNCER = "https://localhost:5000"
 DEFAULT_SYNCER_PORT = 5000

@@ -5,7 +5,7 @@ worker's log and fails a test here.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,9 @@ import pytest
 from distbuild.protocol.codec import pack
 from distbuild.protocol.messages import FileEntry, Job, JobFile, ResultRequest, Terminal, Window
 from distbuild.worker.process.here import Cancellation
-from distbuild.worker.sandbox import landlock
 from distbuild.worker.sandbox.base import Sandbox
-from distbuild.worker.sandbox.namespace import NamespaceSandbox, find_bwrap, probe
-from distbuild.worker.sandbox.plain import PlainSandbox
-from tests.unit.worker.devbox import SEARCH_PATH, DevBox
+from tests.support.sandboxes import SANDBOXES, sandbox_of
+from tests.unit.worker.devbox import DevBox
 from tests.unit.worker.fakes import finished
 
 pytestmark = pytest.mark.compiler
@@ -185,16 +183,9 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
     return Worker(tmp_path_factory.mktemp("hostile"))
 
 
-@pytest.fixture(params=["namespace", "plain"])
-def sandbox(request: pytest.FixtureRequest, require_tool: Callable[[str], str]) -> Sandbox:
-    if request.param == "plain":
-        if hindered := landlock.obstacle():
-            pytest.skip(hindered)
-        return PlainSandbox(SEARCH_PATH)
-    bwrap = require_tool("bwrap")
-    if hindered := probe(find_bwrap(SEARCH_PATH)):
-        pytest.skip(hindered)
-    return NamespaceSandbox(bwrap, SEARCH_PATH)
+@pytest.fixture(params=SANDBOXES)
+def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> Sandbox:
+    return sandbox_of(request.param, tmp_path)
 
 
 #: Words that are for the compiler to take or to refuse; those about outputs get what they ask for,

@@ -15,11 +15,10 @@ import pytest
 from distbuild.protocol.messages import ResultRequest, SymlinkEntry
 from distbuild.protocol.names import client_label
 from distbuild.worker.process.here import Cancellation
-from distbuild.worker.sandbox import landlock
 from distbuild.worker.sandbox.base import Sandbox
-from distbuild.worker.sandbox.namespace import NamespaceSandbox, find_bwrap, probe
 from distbuild.worker.sandbox.plain import PlainSandbox
 from distbuild.worker.tree.blob_file import expand
+from tests.support.sandboxes import SANDBOXES, sandbox_of
 from tests.unit.worker.devbox import SEARCH_PATH, DevBox
 from tests.unit.worker.fakes import finished
 
@@ -84,16 +83,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hostile]:
     made.environ.wait()
 
 
-@pytest.fixture(params=["namespace", "plain"])
-def sandbox(request: pytest.FixtureRequest, require_tool: Callable[[str], str]) -> Sandbox:
-    if request.param == "plain":
-        if hindered := landlock.obstacle():
-            pytest.skip(hindered)
-        return PlainSandbox(SEARCH_PATH)
-    bwrap = require_tool("bwrap")
-    if hindered := probe(find_bwrap(SEARCH_PATH)):
-        pytest.skip(hindered)
-    return NamespaceSandbox(bwrap, SEARCH_PATH)
+@pytest.fixture(params=SANDBOXES)
+def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> Sandbox:
+    return sandbox_of(request.param, tmp_path)
 
 
 def wanted(hostile: Hostile) -> list[str]:

@@ -21,7 +21,7 @@ def choose(
     monkeypatch.setattr(os, "geteuid", lambda: user)
     monkeypatch.setattr(landlock, "obstacle", lambda: hindered)
     config = Config(**{**PLAIN, **keys})  # type: ignore[arg-type]
-    return main._sandbox(Home(home), config, "/usr/bin")
+    return main._sandbox(Home(home), config, "/usr/bin", str(home))
 
 
 @pytest.mark.parametrize("hindered", ["", "this kernel has no Landlock"])

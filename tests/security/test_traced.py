@@ -61,7 +61,7 @@ HARMLESS = re.compile(
     | .*/lib/clang/[^/]+/lib/(?:linux/|windows/)?[\w-]+ | .*/libc\+\+\.so
     | .*/lib/\w+-\w+-(?:linux-gnu|windows-msvc)
     # Headers of a gcc for another machine, which comes with them.
-    | .*/gcc-cross/[^/]+/[^/]+/(?:\.\./){4}[\w-]+/include
+    | .*/gcc-cross/[^/]+/[^/]+/(?:\.\./){4}[\w-]+/include(?:/.*)?
     # Other languages than those that are distributed.
     | .*/ptxas | /usr/local/cuda.* | /Program\ Files/NVIDIA.* | .*/nvvm.* | /opt/rocm.*
     | .*/\.hipVersion | .*/hip/version

@@ -123,7 +123,10 @@ def test_variables_and_home_are_expanded_in_directories(tmp_path: Path) -> None:
         ('{"hosts": "build1:8443"}', 'key "hosts": expected `array`, got `str`'),
         ('{"dirs": ["/a", 3]}', 'key "dirs[1]": expected `str`, got `int`'),
         ('{"syncer": 5000}', 'key "syncer": expected `str | array`, got `int`'),
-        ('{"sandbox": "docker"}', 'key "sandbox": expected one of auto, namespace, plain;'),
+        (
+            '{"sandbox": "docker"}',
+            'key "sandbox": expected one of auto, namespace, bubblewrap, plain;',
+        ),
         ('{"num_cores": 0}', 'key "num_cores": expected a number of at least 1, got 0'),
         ('{"port": -1}', 'key "port": expected a number between 0 and 65535, got -1'),
         (

@@ -39,7 +39,6 @@ from distbuild.worker.process.here import Watcher, limit_descendants
 from distbuild.worker.routes import Confined, WorkerStatus, make_app
 from distbuild.worker.sandbox import landlock, worker_files
 from distbuild.worker.sandbox.base import Sandbox
-from distbuild.worker.sandbox.namespace import NamespaceSandbox, find_bwrap, probe
 from distbuild.worker.sandbox.plain import PlainSandbox
 from distbuild.worker.slots import Slots, Tally
 from distbuild.worker.tree.store import OwnFiles, Store
@@ -200,7 +199,7 @@ def _workshop(home: Home, config: Config, identity: str) -> tuple[Workshop, Conf
         trees.set_aside_old()
     except InfrastructureError as error:
         raise ConfigError(f"{home.path}: {error}") from error
-    sandbox, confined = _sandbox(home, config, search_path)
+    sandbox, confined = _sandbox(home, config, search_path, str(trees.jobs))
     identifier = Identifier(DigestCache(home.state / "programs"))
     compilers = InstalledCompilers(identifier, search_path, memory=home.state / "compilers")
     name = worker_name(identity or read_identity(home), os.urandom(8).hex())
@@ -251,19 +250,46 @@ def read_identity(home: Home) -> str:
     return made
 
 
-def _sandbox(home: Home, config: Config, search_path: str) -> tuple[Sandbox, Confined]:
-    """The configured sandbox, or the best that works here. Raises ConfigError for none."""
+def _sandbox(home: Home, config: Config, search_path: str, jobs: str) -> tuple[Sandbox, Confined]:
+    """The configured sandbox, or the best that works here. Raises ConfigError for none.
+
+    ``jobs``: where the directories of running jobs are."""
     if not WINDOWS:
         _check_place(home)
     if config.sandbox == "plain":
         return _plain(home, config, search_path, "asked for in config.json")
+    sandbox: Sandbox | None = None
+    obstacle = "this system has no namespaces"
+    if not WINDOWS:
+        sandbox, obstacle = _namespace(home, config, search_path, jobs)
+    if sandbox is not None:
+        return sandbox, Confined("namespace", obstacle)
+    if config.sandbox != "auto":
+        raise ConfigError(f'"sandbox" is "{config.sandbox}", but {obstacle}')
+    return _plain(home, config, search_path, obstacle)
+
+
+def _namespace(
+    home: Home, config: Config, search_path: str, jobs: str
+) -> tuple[Sandbox | None, str]:
+    """A sandbox with namespaces, and how it makes them; None, and why it cannot."""
+    from distbuild.worker.sandbox import enter, prepared
+    from distbuild.worker.sandbox.namespace import NamespaceSandbox, find_bwrap, probe
+
     bwrap = find_bwrap(search_path)
     obstacle = probe(bwrap)
-    if bwrap is not None and not obstacle:
-        return NamespaceSandbox(bwrap, search_path), Confined("namespace", "bubblewrap works")
-    if config.sandbox == "namespace":
-        raise ConfigError(f'"sandbox" is "namespace", but {obstacle}')
-    return _plain(home, config, search_path, obstacle)
+    if bwrap is None or obstacle:
+        return None, obstacle
+    why = 'asked for in config.json ("bubblewrap")'
+    if config.sandbox != "bubblewrap":
+        program = enter.program((enter.SOURCE.parent, home.state), search_path)
+        why = prepared.obstacle(bwrap, program)
+        if program is not None and not why:
+            layers = prepared.has_layers(bwrap, program, jobs)
+            sandbox = NamespaceSandbox(bwrap, search_path, str(program), layers=layers)
+            without = "" if layers else ", without overlays"
+            return sandbox, f"bubblewrap works, and jobs share what it makes{without}"
+    return NamespaceSandbox(bwrap, search_path), f"bubblewrap for each job: {why}"
 
 
 def _plain(home: Home, config: Config, search_path: str, why: str) -> tuple[Sandbox, Confined]:

@@ -1,14 +1,13 @@
 import glob
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from distbuild.worker.sandbox.base import Sandbox
-from distbuild.worker.sandbox.namespace import NamespaceSandbox, find_bwrap, probe
-from distbuild.worker.sandbox.plain import PlainSandbox
-from tests.unit.worker.devbox import SEARCH_PATH, DevBox
+from tests.support.sandboxes import SANDBOXES, sandbox_of
+from tests.unit.worker.devbox import DevBox
 
 GCC = sorted(glob.glob("/usr/lib/gcc/*/*/include"))
 SYSTEM_ROOTS = (
@@ -32,29 +31,14 @@ def devbox(tmp_path_factory: pytest.TempPathFactory) -> DevBox:
     return box
 
 
-@pytest.fixture(scope="session")
-def namespace_obstacle() -> str:
-    return probe(find_bwrap(SEARCH_PATH))
-
-
 @pytest.fixture
-def namespace_sandbox(
-    require_tool: Callable[[str], str], namespace_obstacle: str
-) -> NamespaceSandbox:
-    bwrap = require_tool("bwrap")
-    if namespace_obstacle:
-        if os.environ.get("DIST_BUILD_REQUIRE_TOOLS") == "1":
-            pytest.fail(namespace_obstacle)
-        pytest.skip(namespace_obstacle)
-    return NamespaceSandbox(bwrap, SEARCH_PATH)
+def namespace_sandbox(tmp_path: Path) -> Sandbox:
+    return sandbox_of("namespace", tmp_path)
 
 
-@pytest.fixture(params=["namespace", "plain"])
-def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    if request.param == "plain":
-        return PlainSandbox(SEARCH_PATH)
-    found: Sandbox = request.getfixturevalue("namespace_sandbox")
-    return found
+@pytest.fixture(params=SANDBOXES)
+def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> Sandbox:
+    return sandbox_of(request.param, tmp_path)
 
 
 @pytest.fixture

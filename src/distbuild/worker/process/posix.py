@@ -115,7 +115,7 @@ def start(
     with contextlib.ExitStack() as stack:
         with contextlib.ExitStack() as writers:
             streams = _streams(terminal, stack, writers)
-            reports = [_pipe(stack, writers)] if REPORT in argv else []
+            reports = [pipe(stack, writers)] if REPORT in argv else []
             report = reports[0].writer if reports else None
             words = [str(report).encode() if word == REPORT else word for word in argv]
             try:
@@ -126,7 +126,7 @@ def start(
                 )
             except (OSError, ValueError) as error:
                 raise InfrastructureError(f"cannot start {argv[0]!r}: {error}") from error
-        readers = [*streams.readers, *(pipe.reader for pipe in reports)]
+        readers = [*streams.readers, *(one.reader for one in reports)]
         try:
             pidfd = os.pidfd_open(process.pid)
         except OSError as error:
@@ -196,8 +196,8 @@ class PosixRunning:
         """Kill the rest of the group; returns its result. ``stopped`` "": it ended by itself."""
         with self._stack, self._process:
             if not stopped:
-                for pipe, into in self._read.items():
-                    _read_available(pipe, into)
+                for reader, into in self._read.items():
+                    _read_available(reader, into)
             # Before the leader is reaped, so that no other group can have its number yet.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -232,9 +232,9 @@ def _streams(
     terminal: Terminal | None, stack: contextlib.ExitStack, writers: contextlib.ExitStack
 ) -> _Streams:
     """Pipes, or terminals; ``stack`` closes their reading, ``writers`` their writing ends."""
-    output = _pipe(stack, writers)
+    output = pipe(stack, writers)
     if terminal is None:
-        errors = _pipe(stack, writers)
+        errors = pipe(stack, writers)
         return _Streams(
             (subprocess.DEVNULL, output.writer, errors.writer), (output.reader, errors.reader)
         )
@@ -247,7 +247,8 @@ def _streams(
     return _Streams((input_, output.writer, errors.writer), (output.reader, errors.reader))
 
 
-def _pipe(stack: contextlib.ExitStack, writers: contextlib.ExitStack) -> Ends:
+def pipe(stack: contextlib.ExitStack, writers: contextlib.ExitStack) -> Ends:
+    """A new pipe; its reading end is closed with ``stack``, its writing end with ``writers``."""
     return _closed(Ends(*os.pipe2(os.O_CLOEXEC)), stack, writers)
 
 
@@ -258,19 +259,19 @@ def _closed(ends: Ends, stack: contextlib.ExitStack, writers: contextlib.ExitSta
     return ends
 
 
-def _read_available(pipe: int, into: bytearray) -> None:
-    """Read what is left in the pipe, without blocking."""
+def _read_available(reader: int, into: bytearray) -> None:
+    """Read what is left in a pipe, without blocking."""
     poll = select.poll()
-    poll.register(pipe, select.POLLIN)
+    poll.register(reader, select.POLLIN)
     while len(into) <= MAX_OUTPUT_BYTES and poll.poll(0):
-        if not _read_once(pipe, into):
+        if not _read_once(reader, into):
             return
 
 
-def _read_once(pipe: int, into: bytearray) -> bool:
+def _read_once(reader: int, into: bytearray) -> bool:
     """Read once from a readable pipe or terminal, without blocking; False at its end."""
     try:
-        chunk = os.read(pipe, _READ_BYTES)
+        chunk = os.read(reader, _READ_BYTES)
     except OSError as error:
         if error.errno != errno.EIO:
             raise

@@ -109,13 +109,17 @@ def confine(pid: int) -> None:
 
 def limited(argv: Sequence[bytes]) -> list[bytes]:
     """``argv`` behind a shell that sets the limits."""
-    values = dict(_limits())
-    script = _LIMITED % (
-        values[resource.RLIMIT_CPU],
-        values[resource.RLIMIT_FSIZE] // _ULIMIT_FILE_UNIT,
-        values[resource.RLIMIT_AS] // 1024,
-    )
+    address_space, cpu, file = limits()
+    script = _LIMITED % (cpu, file // _ULIMIT_FILE_UNIT, address_space // 1024)
     return [b"/bin/sh", b"-c", script, b"sh", *argv]
+
+
+def limits() -> tuple[int, int, int]:
+    """The most address space (bytes), CPU time (seconds) and file size (bytes) of a compiler."""
+    values = dict(_limits())
+    kinds = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE)
+    address_space, cpu, file = (values[kind] for kind in kinds)
+    return address_space, cpu, file
 
 
 def _limits() -> tuple[tuple[int, int], ...]:

@@ -28,7 +28,7 @@ class _Node(msgspec.Struct):
     #: It may be gone when bubblewrap mounts it: it is then left out.
     may_vanish: bool = False
     symlink: bytes | None = None
-    #: proc, dev or tmpfs in place of a bind.
+    #: "proc", "tmpfs", "devices" or "dir" in place of a bind.
     special: str = ""
     children: dict[bytes, "_Node"] = msgspec.field(default_factory=dict)
 
@@ -48,7 +48,8 @@ class MountPlan:
         self._put(path, _node_of(source))
 
     def special(self, path: bytes, kind: str) -> None:
-        """Mount ``proc``, ``dev`` or ``tmpfs`` at ``path``."""
+        """Mount ``proc`` or ``tmpfs`` at ``path``, or make a directory with some ``devices``, or an
+        empty one (``dir``)."""
         self._put(path, _Node(special=kind, writable=True))
 
     def bind_children(self, path: bytes, source: bytes) -> None:
@@ -82,6 +83,14 @@ class MountPlan:
         for path in [*reversed(made), b"/"]:
             words += [b"--remount-ro", path]
         return words
+
+    def places(self) -> list[bytes]:
+        """This machine's files that the mounts show, and those over which they are mounted.
+
+        If another file takes the place of one of them, mounts made before show what was there."""
+        found: list[bytes] = []
+        _collect(self._root, found)
+        return found
 
     def _put(self, path: bytes, node: _Node) -> None:
         parts = self._resolved(path)
@@ -156,7 +165,10 @@ class MountPlan:
         if node.symlink is not None:
             words += [] if node.inherited else [b"--symlink", node.symlink, here]
             return
-        if node.special:
+        if node.special == "devices":
+            words += [b"--tmpfs", here, *_devices(here)]
+            made.append(here)
+        elif node.special:
             words += [b"--" + node.special.encode(), here]
         elif node.source is None and path:
             words += [b"--tmpfs", here]
@@ -166,6 +178,26 @@ class MountPlan:
             words += [option + b"-try" * node.may_vanish, node.source, here]
         for name in sorted(node.children):
             self._emit(path + b"/" + name, node.children[name], words, made)
+
+
+def _devices(directory: bytes) -> list[bytes]:
+    """Options that show the devices that a compiler may open. It gets a terminal, if any, as its
+    standard error or input."""
+    words: list[bytes] = []
+    for name in (b"null", b"zero", b"full", b"random", b"urandom", b"tty"):
+        words += [b"--dev-bind-try", b"/dev/" + name, directory + b"/" + name]
+    links = {b"fd": b"", b"stdin": b"/0", b"stdout": b"/1", b"stderr": b"/2"}
+    for name, number in links.items():
+        words += [b"--symlink", b"/proc/self/fd" + number, directory + b"/" + name]
+    return words
+
+
+def _collect(node: _Node, found: list[bytes]) -> None:
+    for name, child in node.children.items():
+        if not child.inherited:
+            found += [] if child.source is None else [child.source]
+            found += [] if node.source is None else [_join(node.source, name)]
+        _collect(child, found)
 
 
 def _node_of(source: bytes) -> _Node:

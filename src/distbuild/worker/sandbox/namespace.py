@@ -1,4 +1,4 @@
-"""Prepares a compile that runs unchanged at the dev box's paths (bubblewrap), and reads its result.
+"""Prepares a compile that runs unchanged at the dev box's paths, and reads its result.
 
 The sandbox shows the worker's /usr and compilers; all else is the client's tree, read-only. Each
 directory that the compiler may write in is private to the task.
@@ -12,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from distbuild.command import native
@@ -24,7 +24,8 @@ from distbuild.protocol.messages import FileEntry, SymlinkEntry
 from distbuild.system.paths import MAX_SYMLINKS
 from distbuild.worker.compilers import search_path_for
 from distbuild.worker.process.here import REPORT, Completed
-from distbuild.worker.sandbox import assembler, worker_files
+from distbuild.worker.process.spawn import limits
+from distbuild.worker.sandbox import assembler, enter, worker_files
 from distbuild.worker.sandbox.base import (
     CompilerResult,
     Execution,
@@ -36,8 +37,9 @@ from distbuild.worker.sandbox.base import (
     observe,
     resolved,
 )
-from distbuild.worker.sandbox.output_dirs import PrivateDirectory
-from distbuild.worker.sandbox.view import OURS, SPECS, Views, base_plan
+from distbuild.worker.sandbox.output_dirs import LayeredDirectory, PrivateDirectory
+from distbuild.worker.sandbox.prepared import CONFINED, PreparedNamespaces
+from distbuild.worker.sandbox.view import OURS, SPECS, Views, base_plan, operations
 from distbuild.worker.tree.paths import check_path, is_within
 from distbuild.worker.tree.store import translated
 
@@ -45,7 +47,6 @@ _DEPENDENCIES = b"deps.d"
 _ASSEMBLED = b"assembled.d"
 #: The specs file that makes gcc's assembler write that list.
 _ASKING = b"asking.specs"
-_CONFINED = b"--unshare-all --die-with-parent --new-session --cap-drop ALL".split()
 _PROBE_TIMEOUT_S = 20.0
 _ENV = b"/usr/bin/env"
 #: Runs a compiler, and after success again with extra arguments after its name.
@@ -66,7 +67,7 @@ def probe(bwrap: str | None) -> str:
     with tempfile.TemporaryDirectory() as directory:
         plan = base_plan()
         plan.bind(OURS, os.fsencode(directory), writable=True)
-        command = [bwrap.encode(), *_CONFINED, *plan.arguments(), b"--chdir", OURS]
+        command = [bwrap.encode(), *CONFINED, *plan.arguments(), b"--chdir", OURS]
         command += [b"--", b"/bin/sh", b"-c", b"exec >made && test -e /proc/self/exe"]
         try:
             done = subprocess.run(
@@ -81,14 +82,23 @@ def probe(bwrap: str | None) -> str:
 
 
 class NamespaceSandbox:
-    """Runs compilers in bubblewrap at ``bwrap``; ``search_path`` is the PATH that they see."""
+    """Runs compilers in namespaces that bubblewrap at ``bwrap`` makes.
+
+    Many jobs share one, entered by ``program`` (see ``enter``); without it each has its own.
+    ``layers``: whether overlays work there. ``search_path``: the PATH that compilers see.
+    """
 
     namespaces = True
 
-    def __init__(self, bwrap: str, search_path: str) -> None:
+    def __init__(
+        self, bwrap: str, search_path: str, program: str | None = None, *, layers: bool = False
+    ) -> None:
         self._bwrap = os.fsencode(bwrap)
+        self._program = None if program is None else os.fsencode(program)
+        self._layers = layers
         self._search_path = search_path
         self._views = Views()
+        self._prepared = PreparedNamespaces(self._bwrap)
 
     def prepare(self, task: SandboxTask) -> Execution:
         """Make the private directories, the mounts and the command line."""
@@ -98,22 +108,56 @@ class NamespaceSandbox:
             if native.is_wanted(task.command):
                 _write_specs(task)
             asking = _asking(task)
-            directories = _private_directories(task)
-            try:
-                mounts = self._views.arguments(task, directories, _ours(task))
-            except ValueError as error:
-                raise InfrastructureError(f"cannot show the dev box's paths: {error}") from error
         argv0, path = self._argv0(task)
         observer = observe(task.command, os.fsdecode(OURS + b"/" + _DEPENDENCIES))
         named = {**environment(task, path), **observer.env}
-        words = _run([argv0, *asking, *map(os.fsencode, observer.argv[1:])], observer)
-        if named["PWD"] != os.fsdecode(task.job.cwd):
-            # bubblewrap sets PWD to the directory that it changes to.
-            words = [_ENV, b"PWD=" + os.fsencode(named["PWD"]), *words]
-        argv = [self._bwrap, b"--json-status-fd", REPORT, *_CONFINED, *mounts]
-        argv += [b"--chdir", task.job.cwd, b"--", *words]
         env = {os.fsencode(name): os.fsencode(value) for name, value in named.items()}
-        return _NamespaceExecution(task, argv, env, directories, observer)
+        words = _run([argv0, *asking, *map(os.fsencode, observer.argv[1:])], observer)
+        try:
+            with translated():
+                return self._execution(task, words, env, observer)
+        except ValueError as error:
+            raise InfrastructureError(f"cannot show the dev box's paths: {error}") from error
+
+    def _execution(
+        self,
+        task: SandboxTask,
+        words: list[bytes],
+        env: Mapping[bytes, bytes],
+        observer: Observer,
+    ) -> Execution:
+        """Runs ``words`` in a prepared namespace, or in a new one if that is needed."""
+        written = _written_directories(task)
+        view = None if self._program is None else self._views.shared(task, written)
+        if view is None or self._program is None:
+            private = _private_directories(task, written)
+            argv = self._alone(task, private, words, env)
+            return _NamespaceExecution(task, argv, env, private, observer)
+        namespace = self._prepared.of(view)
+        made = _layered_directories if self._layers else _private_directories
+        directories = made(task, written)
+        changes = [*operations(task, directories), *enter.one(b"chdir", task.job.cwd)]
+        argv = enter.arguments(self._program, namespace.descriptors, limits(), changes, words)
+
+        def forget() -> None:
+            self._prepared.forget(namespace)
+
+        return _NamespaceExecution(task, argv, env, directories, observer, forget)
+
+    def _alone(
+        self,
+        task: SandboxTask,
+        directories: Sequence[PrivateDirectory],
+        words: list[bytes],
+        env: Mapping[bytes, bytes],
+    ) -> list[bytes]:
+        """The command line that runs ``words`` in a new namespace."""
+        mounts = self._views.arguments(task, directories, _ours(task))
+        if env[b"PWD"] != task.job.cwd:
+            # bubblewrap sets PWD to the directory that it changes to.
+            words = [_ENV, b"PWD=" + env[b"PWD"], *words]
+        argv = [self._bwrap, b"--json-status-fd", REPORT, *CONFINED, *mounts]
+        return [*argv, b"--chdir", task.job.cwd, b"--", *words]
 
     def _argv0(self, task: SandboxTask) -> tuple[bytes, str]:
         """The compiler's name, spelled as in the job if that finds the right one; and the PATH.
@@ -160,8 +204,10 @@ class _NamespaceExecution:
     task: SandboxTask
     argv: list[bytes]
     env: Mapping[bytes, bytes]
-    directories: list[PrivateDirectory]
+    directories: Sequence[PrivateDirectory | LayeredDirectory]
     observer: Observer
+    #: Holds the prepared namespace, and drops it for later jobs; None: it has none.
+    forget: Callable[[], None] | None = None
     cwd: bytes = b"/"
     reach: None = None
 
@@ -176,7 +222,12 @@ class _NamespaceExecution:
 
     def answer(self, completed: Completed, opened: Sequence[bytes] = ()) -> CompilerResult:
         """The result, unchanged: the compiler ran at the dev box's paths."""
-        exit_code = _exit_code(completed)
+        try:
+            exit_code = _exit_code(completed)
+        except InfrastructureError:
+            if self.forget is not None:
+                self.forget()
+            raise
         with translated():
             written = tuple(file for d in self.directories for file in d.written())
             dependencies = self._dependencies(written)
@@ -245,28 +296,46 @@ def _exit_code(completed: Completed) -> int:
     return int(code)
 
 
-def _private_directories(task: SandboxTask) -> list[PrivateDirectory]:
-    """One for each directory that the compiler may write in and that the dev box has."""
-    tree = task.tree
-    places = [tree.resolve(os.fsdecode(d)) for d in task.job.output_dirs]
-    wanted = sorted({os.fsencode(place) for place in places if place is not None})
-    outputs = _output_names(task)
-    by_product = by_product_names(task.command)
+def _written_directories(task: SandboxTask) -> list[bytes]:
+    """The directories that the compiler may write in and that the dev box has, outer ones first."""
+    places = [task.tree.resolve(os.fsdecode(d)) for d in task.job.output_dirs]
+    return sorted({check_path(os.fsencode(place)) for place in places if place is not None})
+
+
+def _private_directories(task: SandboxTask, written: Sequence[bytes]) -> list[PrivateDirectory]:
+    """One for each of these directories."""
     found = []
-    for number, path in enumerate(wanted):
-        private = PrivateDirectory(check_path(path), b"%s/out%d" % (task.directory, number))
-        here = [out for out in outputs if (out.rpartition(b"/")[0] or b"/") == path]
-        files = {out for out in here if isinstance(tree.lookup(os.fsdecode(out)), FileEntry)}
-        absent = {os.path.basename(out) for out in here if out not in files}
-        copied = {os.path.basename(out) for out in files}
-        private.fill(
-            tree.ground.real(path),
-            absent,
-            copied,
-            lambda name: by_product.fullmatch(os.fsdecode(name)) is not None,
-        )
+    for number, path in enumerate(written):
+        private = PrivateDirectory(path, b"%s/out%d" % (task.directory, number))
+        private.fill(task.tree.ground.real(path), *_outputs_in(task, path))
         found.append(private)
     return found
+
+
+def _layered_directories(task: SandboxTask, written: Sequence[bytes]) -> list[LayeredDirectory]:
+    """One for each of these directories that is not in another."""
+    found: list[LayeredDirectory] = []
+    for path in written:
+        outer = next((layered for layered in found if is_within(path, layered.path)), None)
+        if outer is None:
+            outer = LayeredDirectory(path, b"%s/out%d" % (task.directory, len(found)))
+            found.append(outer)
+        outer.fill(path, task.tree.ground.real(path), *_outputs_in(task, path))
+    return found
+
+
+def _outputs_in(
+    task: SandboxTask, directory: bytes
+) -> tuple[set[bytes], set[bytes], Callable[[bytes], bool]]:
+    """The names of the outputs there: those that the dev box lacks, the others, and by-products."""
+    here = {out for out in _output_names(task) if (out.rpartition(b"/")[0] or b"/") == directory}
+    files = {out for out in here if isinstance(task.tree.lookup(os.fsdecode(out)), FileEntry)}
+    by_product = by_product_names(task.command)
+    return (
+        set(map(os.path.basename, here - files)),
+        set(map(os.path.basename, files)),
+        lambda name: by_product.fullmatch(os.fsdecode(name)) is not None,
+    )
 
 
 def _output_names(task: SandboxTask) -> set[bytes]:

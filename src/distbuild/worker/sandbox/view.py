@@ -1,17 +1,20 @@
 """Makes the mounts of a namespace from the client's tree and the worker's files. Runs nothing.
 
-Planning takes longer than most of a job's other steps and has the same result for job after job,
-so plans are cached until something that they were made from changes.
+A namespace is for one job, with all mounts by bubblewrap; or it is prepared for many, and each job
+adds its own mounts in a copy. Planning takes longer than most of a job's other steps and has the
+same result for job after job, so plans are cached until something that they were made from changes.
 """
 
 import os
 import time
 from collections.abc import Callable, Hashable, Sequence
 
-from distbuild.worker.sandbox import worker_files
+import msgspec
+
+from distbuild.worker.sandbox import enter, worker_files
 from distbuild.worker.sandbox.base import SandboxTask
 from distbuild.worker.sandbox.mounts import MountPlan
-from distbuild.worker.sandbox.output_dirs import PrivateDirectory
+from distbuild.worker.sandbox.output_dirs import LayeredDirectory, PrivateDirectory
 from distbuild.worker.tree.paths import is_within, parents
 from distbuild.worker.tree.tree import Tree
 
@@ -26,14 +29,45 @@ _NEVER_PRIVATE = (b"/usr", b"/etc", b"/proc", b"/dev")
 #: TTL of cached plans (seconds): the worker's own directories may change, as its compilers do.
 KEEP_S = 10.0
 _MAX_KEPT = 64
+#: In a prepared namespace, the directory with those of all running jobs: no job's compiler sees it.
+_JOBS = b"/.dist_build.jobs"
+#: There, an empty directory where a job's ``/tmp`` is made.
+_NEW_TMP = b"/.dist_build.tmp"
+
+
+class SharedView(msgspec.Struct, frozen=True):
+    """What jobs with the same compiler and tree see alike: bubblewrap's options, and the files of
+    this machine by which they hold (see ``MountPlan.places``)."""
+
+    words: tuple[bytes, ...]
+    places: tuple[bytes, ...]
 
 
 class Views:
-    """Makes bubblewrap's mount options for tasks. ``clock`` is monotonic, in seconds."""
+    """Makes the mounts for tasks. ``clock`` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._kept: dict[Hashable, tuple[float, list[bytes]]] = {}
+        self._shared: dict[Hashable, tuple[float, SharedView]] = {}
+
+    def shared(self, task: SandboxTask, written: Sequence[bytes]) -> SharedView | None:
+        """The mounts of a namespace for this task and others; None: it needs one of its own.
+
+        ``written``: the directories that the task writes in. Raises ValueError for a path that
+        cannot be shown.
+        """
+        key = _key(task, written)
+        if key is None or any(_holds_compiler(task, path) for path in written):
+            return None
+        now = self._clock()
+        made, view = self._shared.get(key, (now - KEEP_S, None))
+        if view is None or now - made >= KEEP_S:
+            view = _shared_view(task, written)
+            if len(self._shared) >= _MAX_KEPT:
+                self._shared.clear()
+            self._shared[key] = now, view
+        return view
 
     def arguments(
         self, task: SandboxTask, directories: Sequence[PrivateDirectory], ours: bytes
@@ -42,7 +76,7 @@ class Views:
 
         Raises ValueError for a path that cannot be shown.
         """
-        key = _key(task, directories)
+        key = _key(task, [(d.path, tuple(d.directories)) for d in directories])
         now = self._clock()
         made, words = self._kept.get(key, (now - KEEP_S, []))
         if key is None or now - made >= KEEP_S:
@@ -67,7 +101,7 @@ def _without(words: Sequence[bytes], directory: bytes) -> list[bytes]:
     ]
 
 
-def _key(task: SandboxTask, directories: Sequence[PrivateDirectory]) -> Hashable:
+def _key(task: SandboxTask, directories: Sequence[Hashable]) -> Hashable:
     """The cache key: a plan's inputs except the worker's own directories; None: not cacheable.
 
     Running jobs add names to a tree without a new revision: the relevant ones are in the key.
@@ -85,7 +119,7 @@ def _key(task: SandboxTask, directories: Sequence[PrivateDirectory]) -> Hashable
         tuple(map(_names, (root, root + b"/tmp", root + b"/dev"))),
         over,
         _held_kinds(tree, over),
-        tuple((d.path, tuple(d.directories)) for d in directories),
+        tuple(directories),
     )
 
 
@@ -111,9 +145,8 @@ def _names(directory: bytes) -> frozenset[tuple[bytes, bool, bool]]:
 def _plan(task: SandboxTask, directories: Sequence[PrivateDirectory], ours: bytes) -> MountPlan:
     plan = base_plan()
     _show_tree(plan, task)
-    parts = worker_files.own_parts(task.driver)
     # A writable directory that contains the compiler's files is mounted before them.
-    outer = [d for d in directories if any(is_within(part, d.path) for part in parts)]
+    outer = [d for d in directories if _holds_compiler(task, d.path)]
     for directory in outer:
         _show_private(plan, task, directory)
     worker_files.show(plan, task)
@@ -124,9 +157,69 @@ def _plan(task: SandboxTask, directories: Sequence[PrivateDirectory], ours: byte
     return plan
 
 
+def _holds_compiler(task: SandboxTask, directory: bytes) -> bool:
+    parts = worker_files.own_parts(task.driver)
+    return any(is_within(part, directory) for part in parts)
+
+
+def _shared_view(task: SandboxTask, written: Sequence[bytes]) -> SharedView:
+    plan = base_plan()
+    _show_tree(plan, task)
+    worker_files.show(plan, task)
+    for path in written:
+        _check_private(path)
+        real = task.tree.ground.real(path)
+        if not plan.is_shown(path, real):
+            plan.bind(path, real)
+    plan.bind(_JOBS, os.path.dirname(task.directory), writable=True)
+    for path in (OURS, _NEW_TMP):
+        plan.special(path, "dir")
+    return SharedView(tuple(plan.arguments()), tuple(plan.places()))
+
+
+def operations(
+    task: SandboxTask, directories: Sequence[PrivateDirectory | LayeredDirectory]
+) -> list[bytes]:
+    """What ``enter`` does in a copy of the shared view, to make it the task's own.
+
+    It gets its own processes and ``/tmp``, and its directories take the place of the tree's."""
+    words = enter.one(b"proc", b"/proc")
+    if not any(directory.path == b"/tmp" for directory in directories):
+        words += _own_tmp(task.tree.ground.root + b"/tmp")
+    own = _JOBS + b"/" + os.path.basename(task.directory)
+    for directory in directories:
+        real = own + b"/" + os.path.basename(directory.real)
+        if isinstance(directory, LayeredDirectory):
+            words += enter.overlay(directory.path, real)
+            continue
+        for name in directory.directories:
+            words += enter.bind(directory.path.rstrip(b"/") + b"/" + name, real + b"/" + name)
+        words += enter.bind(real, directory.path)
+    return [*words, *enter.bind(own + b"/ours", OURS), *enter.one(b"detach", _JOBS)]
+
+
+def _own_tmp(real: bytes) -> list[bytes]:
+    """An empty /tmp, in which the entries of the tree's are shown."""
+    if not (entries := sorted(_names(real))):
+        return enter.one(b"tmpfs", b"/tmp")
+    words = enter.one(b"tmpfs", _NEW_TMP)
+    for name, is_directory, is_symlink in entries:
+        shown, made = b"/tmp/" + name, _NEW_TMP + b"/" + name
+        if is_symlink:
+            words += enter.link(os.readlink(real + b"/" + name), made)
+        else:
+            words += enter.one(b"directory" if is_directory else b"file", made)
+            words += enter.bind(shown, made)
+    return [*words, *enter.move(_NEW_TMP, b"/tmp")]
+
+
+def _check_private(directory: bytes) -> None:
+    if any(is_within(path, directory) for path in _NEVER_PRIVATE):
+        raise ValueError(f"{directory!r} is the worker's")
+
+
 def _show_private(plan: MountPlan, task: SandboxTask, directory: PrivateDirectory) -> None:
-    if any(is_within(path, directory.path) for path in _NEVER_PRIVATE):
-        raise ValueError(f"{directory.path!r} is the worker's")
+    _check_private(directory.path)
     plan.bind(directory.path, directory.real, writable=True)
     for name in directory.directories:
         below = directory.path.rstrip(b"/") + b"/" + name
@@ -140,7 +233,7 @@ def base_plan() -> MountPlan:
         place = plan.bind if path.startswith(b"/etc/") else plan.show
         place(path, path)
     plan.special(b"/proc", "proc")
-    plan.special(b"/dev", "dev")
+    plan.special(b"/dev", "devices")
     plan.special(b"/tmp", "tmpfs")
     return plan
 
@@ -159,7 +252,7 @@ def _show_tree(plan: MountPlan, task: SandboxTask) -> None:
 
 
 def _show_devices(plan: MountPlan, real: bytes) -> None:
-    """Show the directories of the dev box's /dev (/dev/shm) over bubblewrap's own /dev."""
+    """Show the directories of the dev box's /dev (/dev/shm) beside the devices."""
     for name in sorted(os.listdir(real)) if os.path.isdir(real) else ():
         if os.path.isdir(real + b"/" + name) and not os.path.islink(real + b"/" + name):
             plan.bind(b"/dev/" + name, real + b"/" + name)

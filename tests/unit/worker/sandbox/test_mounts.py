@@ -54,6 +54,16 @@ def test_a_missing_mount_point_has_its_parent_rebuilt(disk: Path) -> None:
     ]
 
 
+def test_places_are_what_is_shown_and_what_is_mounted_over(disk: Path) -> None:
+    plan = MountPlan()
+    plan.bind(b"/usr", at(disk, "usr"))
+    plan.bind(b"/usr/lib/gcc", at(disk, "out"), writable=True)
+    plan.special(b"/tmp", "tmpfs")
+    plan.bind(b"/tmp/x", at(disk, "tree"))
+    found = [os.fsdecode(path).replace(str(disk), "@") for path in plan.places()]
+    assert sorted(found) == ["@/out", "@/tree", "@/usr", "@/usr/lib/gcc"]
+
+
 def test_directories_above_a_mount_are_made(disk: Path) -> None:
     plan = MountPlan()
     plan.bind(b"/a/b", at(disk, "out"))

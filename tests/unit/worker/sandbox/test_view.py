@@ -13,8 +13,8 @@ from distbuild.mirror.manifest import DIRECTORY
 from distbuild.protocol.messages import Entry, FileEntry, Job, SymlinkEntry
 from distbuild.worker.compilers import InstalledDriver
 from distbuild.worker.sandbox.base import SandboxTask
-from distbuild.worker.sandbox.output_dirs import PrivateDirectory
-from distbuild.worker.sandbox.view import KEEP_S, OURS, Views
+from distbuild.worker.sandbox.output_dirs import LayeredDirectory, PrivateDirectory
+from distbuild.worker.sandbox.view import KEEP_S, OURS, SharedView, Views, operations
 from distbuild.worker.tree.paths import parents
 from tests.unit.worker.devbox import DevBox
 
@@ -29,6 +29,7 @@ class Seen:
         self.views = Views(lambda: self.now)
         self.planned = 0
         self.needs: tuple[str, ...] = ()
+        self.driver = "/usr/bin/gcc"
         from distbuild.worker.sandbox import view
 
         plan = view._plan
@@ -47,17 +48,23 @@ class Seen:
 
     def mounts(self, number: int = 0, out: str = "/proj/build") -> list[bytes]:
         """The options for a task of which ``number`` is the directory; it writes in ``out``."""
+        task = self.task(number, out)
+        private = PrivateDirectory(os.fsencode(out), task.directory + b"/out0")
+        return self.views.arguments(task, [private], task.directory + b"/ours")
+
+    def shared(self, number: int = 0, *out: str) -> SharedView | None:
+        """The part of them that tasks share which write in these directories."""
+        return self.views.shared(self.task(number, out[0]), list(map(os.fsencode, out)))
+
+    def task(self, number: int, out: str) -> SandboxTask:
         own = os.fsencode(self.directory / f"job{number}")
         os.makedirs(own + b"/ours", exist_ok=True)
-        identity = Identity("id", Family.GCC, "1", "/usr/bin/gcc", (), (), self.needs)
+        identity = Identity("id", Family.GCC, "1", self.driver, (), (), self.needs)
         command = parse(["gcc", "-c", "a.c"], out, lambda _: None)
         assert not isinstance(command, Local)
         job = Job("l", 0, [b"gcc"], os.fsencode(out), {}, "id")
-        task = SandboxTask(
-            job, command, InstalledDriver("/usr/bin/gcc", identity), self.box.tree, own
-        )
-        private = PrivateDirectory(os.fsencode(out), own + b"/out0")
-        return self.views.arguments(task, [private], own + b"/ours")
+        driver = InstalledDriver(self.driver, identity)
+        return SandboxTask(job, command, driver, self.box.tree, own)
 
 
 @pytest.fixture
@@ -166,3 +173,77 @@ def test_no_mount_hides_what_a_compiler_may_miss(seen: Seen, directory: str) -> 
     words = _many(seen, directory)
     assert os.fsencode(f"{directory}/dist_build_7.h") in words
     assert seen.box.tree.ground.real(os.fsencode(directory)) not in words
+
+
+# --- prepared for many jobs ---------------------------------------------------------------------
+
+
+def test_jobs_in_any_directory_share_a_view(seen: Seen) -> None:
+    seen.become("/proj", "/proj/build", "/proj/other", "/tmp", roots=("/proj",))
+    first = seen.shared(1, "/proj/build")
+    assert first is not None
+    assert seen.shared(2, "/proj/other", "/proj/build") == first
+    assert not any(b"job1" in word for word in first.words)
+    before = seen.box.tree.revision()
+    seen.become("/proj", "/proj/build", "/proj/new", "/tmp", roots=("/proj",))
+    assert seen.box.tree.revision() != before
+    assert seen.shared(3, "/proj/build") == first  # only what is in /proj has changed
+
+
+def test_a_shown_file_is_one_by_which_a_view_holds(seen: Seen) -> None:
+    view = seen.shared(1, "/proj/build")
+    assert view is not None
+    assert {b"/usr", seen.box.tree.ground.real(b"/proj")} <= {*view.places}
+
+
+def test_a_directory_of_the_workers_shows_the_trees_entries_to_be_written_in(seen: Seen) -> None:
+    seen.become("/proj", "/usr", "/usr/include", "/usr/include/out", "/tmp", roots=("/proj",))
+    view = seen.shared(1, "/usr/include/out")
+    assert view is not None
+    real = seen.box.tree.ground.real(b"/usr/include/out")
+    at = view.words.index(b"/usr/include/out")
+    assert view.words[at - 2 : at] == (b"--ro-bind", real)
+
+
+def test_a_compiler_in_a_directory_that_is_written_in_needs_a_namespace_of_its_own(
+    seen: Seen, tmp_path: Path
+) -> None:
+    for name in ("bin", "lib"):
+        (tmp_path / "kit" / name).mkdir(parents=True)
+    seen.driver = str(tmp_path / "kit/bin/gcc")
+    out = str(tmp_path / "kit")
+    seen.become("/proj", *map(os.fsdecode, parents(os.fsencode(out))), out, roots=("/proj",))
+    assert seen.shared(1, out) is None
+    seen.needs = ("/usr/include/cc1",)
+    seen.become("/proj", "/usr", "/usr/include", roots=("/usr/include",))
+    assert seen.shared(1, "/proj") is None
+
+
+@pytest.mark.parametrize("out", ["/usr", "/etc", "/dev"])
+def test_no_job_writes_in_the_workers_directories(seen: Seen, out: str) -> None:
+    with pytest.raises(ValueError, match="is the worker's"):
+        seen.shared(1, out)
+
+
+def test_operations_make_a_jobs_own_directories(seen: Seen) -> None:
+    seen.become("/proj", "/proj/build", "/proj/build/sub", "/tmp", "/tmp/x", roots=("/proj",))
+    task = seen.task(7, "/proj/build")
+    private = PrivateDirectory(b"/proj/build", task.directory + b"/out0")
+    private.directories.append(b"sub")
+    jobs = b"/.dist_build.jobs"
+    tmp = [b"tmpfs /.dist_build.tmp", b"directory /.dist_build.tmp/x"]
+    tmp += [b"bind /tmp/x /.dist_build.tmp/x", b"move /.dist_build.tmp /tmp"]
+    rest = [b"bind %s/job7/ours /.dist_build" % jobs, b"detach " + jobs]
+    assert b" ".join(operations(task, [private])) == b" ".join(
+        [
+            b"proc /proc",
+            *tmp,
+            b"bind /proj/build/sub %s/job7/out0/sub" % jobs,
+            b"bind %s/job7/out0 /proj/build" % jobs,
+            *rest,
+        ]
+    )
+    layered = LayeredDirectory(b"/tmp", task.directory + b"/out1")
+    assert b" ".join(operations(task, [layered])) == b" ".join(
+        [b"proc /proc", b"overlay /tmp %s/job7/out1" % jobs, *rest]
+    )

@@ -1,0 +1,103 @@
+"""A prepared namespace is used again as long as it shows what is there, and freed after its use."""
+
+import gc
+import os
+from pathlib import Path
+
+import pytest
+
+from distbuild.protocol.errors import InfrastructureError
+from distbuild.worker.sandbox import prepared
+from distbuild.worker.sandbox.prepared import PreparedNamespaces
+from distbuild.worker.sandbox.view import SharedView, base_plan
+from tests.support.sandboxes import entering
+from tests.support.tools import need
+
+pytestmark = pytest.mark.program
+
+
+@pytest.fixture
+def kept() -> PreparedNamespaces:
+    entering()
+    return PreparedNamespaces(os.fsencode(need("bwrap")), most=2)
+
+
+def view_of(directory: Path) -> SharedView:
+    """A view that shows one directory."""
+    plan = base_plan()
+    plan.bind(b"/.shown", os.fsencode(directory))
+    return SharedView(tuple(plan.arguments()), tuple(plan.places()))
+
+
+def descriptors() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_one_namespace_serves_a_view_as_long_as_it_holds(
+    kept: PreparedNamespaces, tmp_path: Path
+) -> None:
+    shown = tmp_path / "shown"
+    shown.mkdir()
+    view = view_of(shown)
+    first = kept.of(view)
+    (shown / "new").touch()
+    assert kept.of(view) is first
+    shown.rename(tmp_path / "away")
+    assert kept.of(view_of(tmp_path / "away")) is not first
+    shown.mkdir()
+    assert kept.of(view) is not first
+
+
+def test_a_namespace_that_failed_is_not_used_again(
+    kept: PreparedNamespaces, tmp_path: Path
+) -> None:
+    view = view_of(tmp_path)
+    first = kept.of(view)
+    kept.forget(first)
+    kept.forget(first)
+    assert kept.of(view) is not first
+
+
+def test_namespaces_are_freed_with_their_last_use(kept: PreparedNamespaces, tmp_path: Path) -> None:
+    places = [tmp_path / name for name in "abc"]
+    for place in places:
+        place.mkdir()
+    before = descriptors()
+    used = kept.of(view_of(places[0]))
+    one = descriptors() - before
+    assert one == len(used.descriptors) == 6
+    for place in places[1:]:
+        kept.of(view_of(place))
+    assert descriptors() - before == 3 * one  # the first is in use, though no longer kept
+    del used
+    assert descriptors() - before == 2 * one
+
+
+def test_bubblewraps_reason_is_given(kept: PreparedNamespaces) -> None:
+    before = descriptors()
+    for bwrap, words, said in (
+        (need("bwrap"), ["--ro-bind", "/no/such", "/x"], "/no/such"),
+        ("/bin/false", [], "it does not say why"),
+        ("/no/such/bwrap", [], "cannot start /no/such/bwrap"),
+        ("/bin/echo", [], "cannot keep a namespace"),
+    ):
+        with pytest.raises(InfrastructureError, match=said):
+            prepared.make(os.fsencode(bwrap), list(map(os.fsencode, words)))
+    assert descriptors() == before
+
+
+def test_what_does_not_work_here_is_said() -> None:
+    bwrap, program = need("bwrap"), entering()
+    assert prepared.obstacle(bwrap, program) == ""
+    assert prepared.obstacle(bwrap, None) == "no C compiler works here"
+    assert "cannot be entered" in prepared.obstacle(bwrap, Path("/bin/false"))
+    assert "it does not say why" in prepared.obstacle("/bin/false", program)
+    assert "cannot start" in prepared.obstacle(bwrap, Path("/no/such"))
+
+
+def test_a_file_system_without_overlays_is_noticed(tmp_path: Path) -> None:
+    bwrap, program = need("bwrap"), entering()
+    assert not prepared.has_layers(bwrap, Path("/bin/true"), str(tmp_path))
+    assert not prepared.has_layers("/bin/false", program, str(tmp_path))
+    assert os.listdir(tmp_path) == []
