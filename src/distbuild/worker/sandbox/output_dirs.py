@@ -1,8 +1,8 @@
 """Makes private directories for a compiler to write in, and reads its outputs. Knows no mounts.
 
 In the sandbox each takes the place of a directory of the mirrored tree. It begins with links to
-that directory's entries; or, where the kernel has overlays, as an empty layer over them, which takes
-the same time for a directory of any size. Files that are new or changed after the compile are
+that directory's entries; or, where the kernel has overlays, as an empty layer over them, which
+takes the same time for a directory of any size. Files that are new or changed after the compile are
 outputs.
 """
 
