@@ -1,10 +1,11 @@
-"""What the confinement of a compiler costs a worker: a farm whose compiler only sleeps, and single
-starts of a program that ends at once.
+"""What the confinement of a compiler costs a worker: a farm whose compiler only sleeps, single
+starts of a program that ends at once, and a real project.
 
 Much of a namespace's price is paid by the kernel after the compiler's end, and is charged to no
 process: so the machine's busy time is measured too.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from bench.common import (
     ours,
     with_path,
 )
+from bench.corpora import commands_of
 from bench.dispatch import Shape
 from bench.fake import fake_compiler, sleeping_jobs
 from bench.report import Cell, Result, Table
@@ -37,6 +39,8 @@ from tests.support.cluster import Cluster, wrapper_command
 
 #: The kernel frees namespaces some moments after their last process (seconds).
 SETTLED_S = 0.5
+#: Of the farm that compiles a project.
+SLOTS = 2
 FULL, QUICK = Shape(1000, 1.0, 2, 100), Shape(60, 1.0, 2, 10)
 #: Values of the daemons' "sandbox", and what they are.
 WAYS = {
@@ -74,7 +78,7 @@ def run(options: Options) -> Result:
                 if local_jobs(cluster):
                     raise RuntimeError(f"compiled here: {cluster.jobs()['local']}")
                 runs[name].append(done)
-    return Result([_table(shape, runs), _starts(options)])
+    return Result([_table(shape, runs), _starts(options), _compiles(options, load)])
 
 
 def _once(
@@ -179,3 +183,40 @@ def _started(argv: Sequence[bytes], count: int) -> tuple[float, float]:
     wall = time.monotonic() - began
     time.sleep(SETTLED_S)
     return wall, _busy() - busy
+
+
+# --- a real project -----------------------------------------------------------------------------
+
+
+def _compiles(options: Options, load: LoadGenerator) -> Table:
+    """CPU of one worker with its compilers, against that of the compilers without it."""
+    commands = commands_of("lua", options.work)
+    cpu: dict[str, list[float]] = {"local": []}
+    with contextlib.ExitStack() as stack:
+        farms: dict[str, Cluster] = {}
+        # bubblewrap does not wait for its compilers, so their CPU is charged to no worker.
+        for name in ("plain", "namespace"):
+            work = options.work / f"lua-{name}"
+            work.mkdir()
+            made = farm(work, [{"num_cores": SLOTS, "sandbox": name}])
+            farms[name] = stack.enter_context(made).start()
+            load.run([one.behind(wrapper_command()) for one in commands], SLOTS, ours(farms[name]))
+        for _ in range(options.rounds):
+            cpu["local"].append(load.run(commands, SLOTS).cpu)
+            for name, cluster in farms.items():
+                shape = Shape(len(commands), 0.0, 1, SLOTS)
+                cpu.setdefault(name, []).append(_once(load, cluster, commands, shape, {}).daemons)
+        if any(map(local_jobs, farms.values())):
+            raise RuntimeError("some files of lua are compiled here")
+    rows: list[list[Cell]] = [
+        [name, median(values), median(values) / median(cpu["local"])]
+        for name, values in cpu.items()
+    ]
+    return Table(
+        f"confinement: {len(commands)} files of Lua on {SLOTS} slots",
+        f"median of {options.rounds} rounds on warm farms; CPU seconds of the compilers, and of the"
+        " daemon with its compilers",
+        ["way", "CPU s", "x local"],
+        rows,
+        [],
+    )
