@@ -39,6 +39,11 @@ quietly_with_progress "$work/pip.log" "$python" -m pip install --progress-bar of
     --no-input --no-compile --target "$lib/python" "$work/tree" ||
     { tail -n 15 "$work/pip.log" >&2; fail "pip failed"; }
 rm -rf "$lib/python/bin" "$lib/python/share"
+# A daemon cannot write there; without it each would compile it for itself.
+PYTHONPATH=$lib/python "$python" -B -c 'import os, sys
+from distbuild.worker.sandbox import enter
+sys.exit(enter.program([enter.SOURCE.parent], os.environ["PATH"]) is None)' ||
+    fail "no C compiler works here; run: sudo apt-get install gcc libc6-dev"
 
 # $1: the program's path; $2: the module that has its function $3
 add_program() {

@@ -46,6 +46,7 @@ DIST_BUILD_VERBOSE=1 dist_build.exe gcc -c a.c
 cp a.o there.o
 gcc -c a.c
 cmp a.o there.o && echo same
+test -x /usr/lib/dist_build/python/distbuild/worker/sandbox/enter-* && echo 'can enter namespaces'
 kill $daemon $syncer
 wait
 dpkg -P dist-build
@@ -81,4 +82,5 @@ def test_it_is_set_up_compiles_and_leaves_nothing(package: Path, tmp_path: Path)
     assert "mode dist_build 700" in lines
     assert "dist_build: compiled by w" in lines
     assert "same" in lines
+    assert "can enter namespaces" in lines
     assert lines[-1] == "--- left"
