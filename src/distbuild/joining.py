@@ -9,7 +9,6 @@ import binascii
 import contextlib
 import hashlib
 import hmac
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ import msgspec
 from distbuild.protocol.coding import PROTOCOL_VERSION, Message
 from distbuild.protocol.errors import ConfigError
 from distbuild.system.process import hold
+from distbuild.system.state_file import replace_private
 
 #: The secret that the syncer accepts once.
 SECRET_BYTES = 9
@@ -203,13 +203,3 @@ def _lock(path: Path) -> Iterator[None]:
             time.sleep(_RETRY_S)
     with lock:
         yield
-
-
-def replace_private(path: Path, data: bytes) -> None:
-    """Write a file in one step; its owner alone may read it. Raises OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
-    new.unlink(missing_ok=True)
-    with open(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-        file.write(data)
-    os.replace(new, path)

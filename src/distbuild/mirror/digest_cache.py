@@ -16,6 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from distbuild.system import disk
+from distbuild.system.state_file import DamagedFile, read_checked, write_checked
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +117,8 @@ class DigestCache:
 
     def _load(self, path: Path) -> None:
         try:
-            memory = msgspec.msgpack.decode(path.read_bytes(), type=_Saved)
-        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+            memory = msgspec.msgpack.decode(read_checked(path), type=_Saved)
+        except (OSError, DamagedFile, msgspec.DecodeError) as error:
             log.warning("%s: not readable (%s); files are hashed again", path, error)
             return
         if memory.rules == self._rules:
@@ -173,11 +174,4 @@ class DigestCache:
             return
         self.unsaved = 0
         kept = {p: k for p, k in self._items() if not keep or keep(os.fsdecode(p))}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".tmp")
-        try:
-            temporary.write_bytes(msgspec.msgpack.encode(_Saved(self._rules, kept)))
-            temporary.replace(self._path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_checked(self._path, msgspec.msgpack.encode(_Saved(self._rules, kept)))

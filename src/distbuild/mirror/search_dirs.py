@@ -15,6 +15,7 @@ from distbuild.mirror.manifest import Manifest
 from distbuild.mirror.roots import NO_DIRECTORY, identity, inside, standing, trace
 from distbuild.protocol.messages import Entry, SymlinkEntry
 from distbuild.system import disk
+from distbuild.system.state_file import DamagedFile, read_checked, write_checked
 
 
 class SearchDirs:
@@ -185,10 +186,10 @@ class RootMemory:
     def load(self) -> list[str]:
         """The directories named within ``FORGET_S``; empty if the file is missing or unreadable."""
         try:
-            self._last = msgspec.msgpack.decode(self._path.read_bytes(), type=_Remembered)
+            self._last = msgspec.msgpack.decode(read_checked(self._path), type=_Remembered)
         except FileNotFoundError:
             return []
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, DamagedFile, msgspec.DecodeError) as error:
             log.warning("%s: not readable (%s)", self._path, error)
         return [os.fsdecode(d) for d in self._fresh(time.time())]
 
@@ -208,9 +209,7 @@ class RootMemory:
         if recent and kept.keys() == last.keys() and wanted == self._last.files:
             return
         self._last = _Remembered(kept, wanted)
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.msgpack.encode(self._last))
-        temporary.replace(self._path)
+        write_checked(self._path, msgspec.msgpack.encode(self._last))
 
     def _fresh(self, now: float) -> dict[bytes, float]:
         return {d: at for d, at in self._last.directories.items() if now - at < FORGET_S}

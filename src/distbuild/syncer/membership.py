@@ -36,13 +36,13 @@ from distbuild.joining import (
     JoinReply,
     JoinRequest,
     Verdict,
-    replace_private,
 )
 from distbuild.protocol.errors import ConfigError, DistBuildError
 from distbuild.protocol.messages import LeaseRequest
 from distbuild.protocol.names import identity_of
 from distbuild.push.pusher import Pusher
 from distbuild.push.worker_client import WorkerClient
+from distbuild.system.state_file import replace_private
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from distbuild.compiler import find as compiler_find
 from distbuild.compiler import identity as compiler_identity
 from distbuild.compiler.find import is_wrapper as only_passes_on
 from distbuild.compiler.identity import Identifier, Identity, are_as_identified, found_by_path
-from distbuild.joining import replace_private
 from distbuild.mirror.digest_cache import rules_of
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Toolchain
+from distbuild.system.state_file import DamagedFile, read_checked, write_checked
 
 #: Shortest time between two checks of PATH.
 REFRESH_S = 10.0
@@ -116,7 +116,7 @@ class InstalledCompilers:
             return
         found = _Found(_rules(), self._search_path, self._times, self._drivers)
         try:
-            replace_private(self._memory, msgspec.msgpack.encode(found))
+            write_checked(self._memory, msgspec.msgpack.encode(found))
         except OSError as error:
             _log.warning("%s: %s; at the next start all compilers are queried", self._memory, error)
 
@@ -159,12 +159,12 @@ def _recall(memory: Path | None, search_path: str) -> _Found:
     """What an earlier run found on this PATH; else nothing."""
     if memory is not None:
         try:
-            found = msgspec.msgpack.decode(memory.read_bytes(), type=_Found)
+            found = msgspec.msgpack.decode(read_checked(memory), type=_Found)
             if (found.rules, found.search_path) == (_rules(), search_path):
                 return found
         except FileNotFoundError:
             pass
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, DamagedFile, msgspec.DecodeError) as error:
             _log.warning("%s: not readable (%s); all compilers are queried", memory, error)
     return _Found(b"", search_path, [], {})
 

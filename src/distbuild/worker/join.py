@@ -31,11 +31,11 @@ from distbuild.joining import (
     JoinRequest,
     parse_code,
     pin_of,
-    replace_private,
 )
 from distbuild.protocol.errors import ConfigError, InfrastructureError, ProtocolError
 from distbuild.protocol.messages import CONTENT_TYPE, decode, encode
 from distbuild.protocol.names import one_line
+from distbuild.system.state_file import replace_private
 
 #: For the connection and for each read (seconds).
 TIMEOUT_S = 20.0

@@ -27,10 +27,11 @@ from distbuild.config import (
     syncer_port,
 )
 from distbuild.credentials import ROLE_NAMES, Role, load_credentials
-from distbuild.joining import VALID_S, Codes, replace_private
+from distbuild.joining import VALID_S, Codes
 from distbuild.protocol.errors import ConfigError
 from distbuild.protocol.names import HOME_MARKER
 from distbuild.system.process import hold
+from distbuild.system.state_file import replace_private
 from distbuild.wrapper.describe import ago
 from distbuild.wrapper.syncer_client import USAGE, connect, decoded
 

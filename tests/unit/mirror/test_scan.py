@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distbuild.mirror import includes, policy
-from distbuild.mirror.digest_cache import RACY_NS, DigestCache, rules_of
+from distbuild.mirror.digest_cache import RACY_NS, DigestCache, rules_of, stat_key
 from distbuild.mirror.manifest import DIRECTORY, WITHHELD
 from distbuild.mirror.scan import Scanner
 from distbuild.protocol.messages import Entry, FileEntry, SymlinkEntry
@@ -193,6 +193,22 @@ def test_a_damaged_memory_is_an_empty_one(tmp_path: Path, base: Path, damage: by
     scanner = Scanner(DigestCache(memory), LIMIT)
     scan(scanner, base)
     assert scanner.hashed_bytes == 5
+
+
+@pytest.mark.usefixtures("long_ago")
+def test_a_memory_with_one_wrong_bit_is_an_empty_one(base: Path, tmp_path: Path) -> None:
+    """Most of them leave it well-formed: a file would get another one's digest."""
+    path = write(base / "x.h", b"12345")
+    memory = tmp_path / "digests"
+    cache = DigestCache(memory)
+    scan(Scanner(cache, LIMIT), base)
+    cache.save(lambda path: True)
+    data = memory.read_bytes()
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        memory.write_bytes(damaged)
+        assert DigestCache(memory).get(str(path), stat_key(path.stat())) is None
 
 
 @pytest.mark.usefixtures("long_ago")

@@ -9,6 +9,7 @@ from distbuild.compiler.find import WRAPPERS
 from distbuild.compiler.identity import Identity, state_of
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.protocol.messages import Toolchain
+from distbuild.system.state_file import read_checked, write_checked
 from distbuild.worker.compilers import REFRESH_S, InstalledCompilers, is_wrapper
 
 
@@ -209,8 +210,8 @@ def test_what_other_code_found_is_looked_for_again(directory: Path, tmp_path: Pa
     memory = tmp_path / "compilers"
     add(directory, "gcc", "id")
     make(str(directory), memory=memory)[0].advertised()
-    found = msgspec.msgpack.decode(memory.read_bytes())
-    memory.write_bytes(msgspec.msgpack.encode({**found, "rules": b"of an earlier version"}))
+    found = msgspec.msgpack.decode(read_checked(memory))
+    write_checked(memory, msgspec.msgpack.encode({**found, "rules": b"of an earlier version"}))
     compilers, identifier = make(str(directory), memory=memory)
     assert len(compilers.advertised()) == 1
     assert identifier.asked == ["gcc"]
