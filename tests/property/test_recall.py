@@ -198,19 +198,17 @@ def test_a_name_that_means_more_is_seen(first, second):
     other(recall, first)
 
 
-def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr("distbuild.command.parse_cache.MAX_KNOWN", 10)
-    recall = Recall()
+def test_memory_is_bounded():
+    recall = Recall(most_known=10)
     for number in range(25):
         other(recall, f"gcc -c -DN={number} a.c")
     assert len(recall._known) <= 10
 
 
-def test_the_same_command_is_remembered_as_a_whole(monkeypatch):
-    recall = Recall()
+def test_the_same_command_is_remembered_as_a_whole():
+    recall = Recall(most_whole=10)
     line = "gcc -O2 -c a.c -o a.o"
     assert other(recall, line) is other(recall, line)
-    monkeypatch.setattr("distbuild.command.parse_cache.MAX_WHOLE", 10)
     for number in range(25):
         other(recall, f"gcc -c {number}.c")
     assert len(recall._whole) <= 10

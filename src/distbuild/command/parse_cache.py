@@ -38,9 +38,11 @@ class _Pattern(msgspec.Struct, frozen=True):
 
 
 class Recall:
-    """``parse`` with a cache. Thread-safe."""
+    """``parse`` with a cache of so many patterns and whole commands at most. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_known: int = MAX_KNOWN, most_whole: int = MAX_WHOLE) -> None:
+        self._most_known = most_known
+        self._most_whole = most_whole
         self._known: dict[object, _Pattern] = {}
         self._whole: dict[object, CompileCommand] = {}
 
@@ -60,7 +62,7 @@ class Recall:
             return parse(argv, cwd, read_file, family)
         found = self._recalled(names, argv, cwd, read_file, family)
         if isinstance(found, CompileCommand) and not found.family.speaks_cl:
-            if len(self._whole) >= MAX_WHOLE:
+            if len(self._whole) >= self._most_whole:
                 self._whole.clear()
             self._whole[whole] = found
         return found
@@ -95,7 +97,7 @@ class Recall:
         places = names.places(command)
         if places is None:
             return
-        if len(self._known) >= MAX_KNOWN:
+        if len(self._known) >= self._most_known:
             self._known.clear()
         self._known[key] = _Pattern(command, last, places)
 

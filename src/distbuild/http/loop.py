@@ -91,11 +91,6 @@ class AppPool:
         self._answered(connection)
 
 
-#: Interval (seconds) of the search for idle connections.
-SWEEP_S = 5.0
-#: Interval (seconds) at which waiting clients get an interim response, which shows that the server
-#: lives. Clients give up after ten (src/launcher/syncer.h).
-BEAT_S = 2.5
 DRAIN_POLL_S = 0.01
 #: The states that a client may be in for a limited time.
 _LIMITED = frozenset({IDLE, BLOCKED})
@@ -198,7 +193,7 @@ class Server:
             self._proceed(connection)
 
     def _keep_sweeping(self) -> None:
-        while not self._is_ending.wait(SWEEP_S):
+        while not self._is_ending.wait(self._front.sweep_s):
             self._sweep(time.monotonic() - self._front.patience_s)
 
     def _sweep(self, oldest: float) -> None:
@@ -208,8 +203,8 @@ class Server:
                 self._finish(connection)
 
     def _keep_beating(self) -> None:
-        while not self._is_ending.wait(BEAT_S):
-            self._beat(time.monotonic() - BEAT_S)
+        while not self._is_ending.wait(self._front.beat_s):
+            self._beat(time.monotonic() - self._front.beat_s)
 
     def _beat(self, oldest: float) -> None:
         """Send an interim response to clients that wait since ``oldest`` or longer, and accept new

@@ -191,9 +191,13 @@ class Front(msgspec.Struct, frozen=True):
     max_connections: int
     #: A connection without a whole request in this time (seconds) is closed; 0: never.
     patience_s: float = 0.0
-    #: Called every few seconds, when waiting clients get an interim response that shows that the
-    #: server lives. None: they get none.
+    #: Interval (seconds) of the search for such connections.
+    sweep_s: float = 5.0
+    #: Called at each interval of ``beat_s`` seconds, when waiting clients get an interim response
+    #: that shows that the server lives. None: they get none.
     beat: Callable[[], None] | None = None
+    #: Clients give up after ten seconds without one (src/launcher/syncer.h).
+    beat_s: float = 2.5
     #: How many threads of other servers may at a time resume this server's connections, after they
     #: fired the awaited event: to wake a thread of this one costs more, and its caches are cold.
     foreign_threads: int = 0

@@ -91,7 +91,9 @@ class ThreadedServer:
         listener: socket.socket,
         context: ssl.SSLContext,
         port: Port,
+        look_s: float = LOOK_S,
     ) -> None:
+        self._look_s = look_s
         self._site = site
         self._listener = listener
         self._context = context
@@ -123,7 +125,7 @@ class ThreadedServer:
 
     def _accept(self) -> None:
         while not self._ending.is_set():
-            if not select.select([self._listener], [], [], LOOK_S)[0]:
+            if not select.select([self._listener], [], [], self._look_s)[0]:
                 continue
             try:
                 accepted = self._listener.accept()[0]
@@ -154,7 +156,7 @@ class ThreadedServer:
                     self._connections.remove(accepted)
                     accepted = connection
                     self._connections.add(connection)
-                talk = _Conversation(connection, self._site, reader, self._doing)
+                talk = _Conversation(connection, self._site, reader, self._doing, self._look_s)
                 talk.go_on(self._port.admits)
         except OSError as error:  # TLS's errors too
             log.debug("a client vanished: %s", error)
@@ -185,7 +187,9 @@ class _Conversation:
         site: Site,
         reader: RequestReader,
         doing: Callable[[int], bool],
+        look_s: float,
     ) -> None:
+        self._look_s = look_s
         self._connection = connection
         self._site = site
         self._reader = reader
@@ -238,7 +242,7 @@ class _Conversation:
 
     def _happens(self, awaited: OneShot) -> bool:
         """Block until the event fires; False: the client disconnected first."""
-        while not awaited.wait(LOOK_S):
+        while not awaited.wait(self._look_s):
             if self._has_ended():
                 return False
         return True

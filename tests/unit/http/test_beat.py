@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.http import loop
 from distbuild.http.listen import listen_unix
 from distbuild.http.response import INTERIM, Response
 from distbuild.http.site import Front, Later
@@ -23,8 +22,10 @@ def beats() -> list[None]:
     return []
 
 
-def serve(path: Path, beat: Callable[[], None]) -> Served:
-    return Served(lambda **rest: Front(listen_unix(path), Plain, beat=beat, **rest), path=path)
+def serve(path: Path, beat: Callable[[], None], beat_s: float = 2.5) -> Served:
+    return Served(
+        lambda **rest: Front(listen_unix(path), Plain, beat=beat, beat_s=beat_s, **rest), path=path
+    )
 
 
 @pytest.fixture
@@ -60,9 +61,8 @@ def test_who_has_just_come_is_not_told_yet(served: Served) -> None:
         assert read_all(waiting).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_it_beats_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "BEAT_S", 0.01)
-    made = serve(tmp_path / "s.sock", lambda: None)
+def test_it_beats_by_itself(tmp_path: Path) -> None:
+    made = serve(tmp_path / "s.sock", lambda: None, beat_s=0.01)
     try:
         with made.connect() as waiting:
             waiting.sendall(LATER)

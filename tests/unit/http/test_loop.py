@@ -36,7 +36,11 @@ class Served:
     """A server whose handler tests replace; ``closed`` counts generators that were closed."""
 
     def __init__(
-        self, front: Callable[..., Front], patience_s: float = 0.0, path: Path | None = None
+        self,
+        front: Callable[..., Front],
+        patience_s: float = 0.0,
+        path: Path | None = None,
+        sweep_s: float = 5.0,
     ) -> None:
         self.path = path
         self.seen: list[dict[str, Any]] = []
@@ -53,6 +57,7 @@ class Served:
             max_body=MAX_BODY,
             max_connections=LIMIT,
             patience_s=patience_s,
+            sweep_s=sweep_s,
         )
         self.server = Server(
             Site(self.app, {"/later": self.handle}, lambda: None, {"/stream": self.handle}),
@@ -156,6 +161,7 @@ def make_tls(certs_dir: Path) -> Iterator[Callable[[float], ServedTls]]:
                     listen_port("127.0.0.1", 0), lambda bare: Tls(bare, context), **rest
                 ),
                 patience_s,
+                sweep_s=0.05,
             )
         )
         return made[-1]
@@ -544,9 +550,8 @@ def test_a_connection_that_is_gone_when_it_is_accepted_holds_up_nobody(
 
 
 def test_the_silent_are_given_up_and_the_waiting_are_not(
-    make_tls: Callable[[float], ServedTls], monkeypatch: pytest.MonkeyPatch
+    make_tls: Callable[[float], ServedTls],
 ) -> None:
-    monkeypatch.setattr(loop, "SWEEP_S", 0.05)
     tls = make_tls(0.4)
     with tls.connect() as waiting, tls.connect() as silent, tls.connect_bare() as mute:
         waiting.sendall(LATER)

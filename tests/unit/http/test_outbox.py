@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distbuild.http import loop, poller, transport
+from distbuild.http import poller, transport
 from distbuild.http.listen import listen_port, listen_unix
 from distbuild.http.response import Response
 from distbuild.http.site import ConnectionState, Front, Later
@@ -50,7 +50,7 @@ def make(
 
     def make(kind: str = "tls", patience_s: float = 0.0) -> Served:
         if kind == "tls":
-            made.append(ServedTls(tls, patience_s))
+            made.append(ServedTls(tls, patience_s, sweep_s=0.05))
         else:
             made.append(
                 Served(lambda **rest: Front(listen_unix(path), Plain, **rest), patience_s, path)
@@ -242,8 +242,7 @@ def read_until_the_end(connection: socket.socket) -> bytes:
     return data
 
 
-def test_who_takes_nothing_is_given_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "SWEEP_S", 0.05)
+def test_who_takes_nothing_is_given_up(make: Make) -> None:
     served = make(patience_s=0.3)
     served.parts = [LARGE]
     with served.connect() as stranger, served.connect() as known:

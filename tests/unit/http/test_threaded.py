@@ -15,7 +15,6 @@ import pytest
 import requests
 
 from distbuild.credentials import load_credentials
-from distbuild.http import threaded
 from distbuild.http.listen import listen_port
 from distbuild.http.response import Response
 from distbuild.http.site import Call, Later, Site
@@ -43,7 +42,7 @@ class Served:
         cert, key = self.credentials.cert, self.credentials.key
         port = Port("127.0.0.1", self.port, cert, key, self.admits, MAX_BODY)
         site = Site(self.app, {"/later": self.handle}, lambda: None)
-        self.server = ThreadedServer(site, listener, server_context(cert, key), port)
+        self.server = ThreadedServer(site, listener, server_context(cert, key), port, 0.01)
         self.server.start()
 
     def admits(self, headers: Any) -> bool:
@@ -78,8 +77,7 @@ class Served:
 
 
 @pytest.fixture
-def served(certs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    monkeypatch.setattr(threaded, "LOOK_S", 0.01)
+def served(certs_dir: Path) -> Iterator[Served]:
     served = Served(certs_dir)
     yield served
     served.server.stop()

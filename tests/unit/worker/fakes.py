@@ -41,7 +41,7 @@ def run(
     terminal: Terminal | None = None,
 ) -> Completed:
     """A program from its start to its end."""
-    watcher, ended = Watcher(), queue.Queue[str]()
+    watcher, ended = Watcher(look_s=0.05), queue.Queue[str]()
     try:
         running = start(argv, cwd, env, terminal)
         watcher.watch(running, cancellation, ended.put, timeout_s)

@@ -34,9 +34,12 @@ class _WatchedProcess(msgspec.Struct, eq=False):
 
 
 class PosixProcessWatcher:
-    """Watches compilers and reports their ends. ``watch`` is thread-safe."""
+    """Watches compilers and reports their ends. ``watch`` is thread-safe.
 
-    def __init__(self) -> None:
+    ``look_s``: interval (seconds) of the search for those that exceed their time limit."""
+
+    def __init__(self, look_s: float = LOOK_S) -> None:
+        self._look_s = look_s
         self._poll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._poll.register(self._wake, select.EPOLLIN)
@@ -79,14 +82,14 @@ class PosixProcessWatcher:
     def _run(self) -> None:
         looked = time.monotonic()
         while not self._closed:
-            for descriptor, _ in self._poll.poll(LOOK_S):
+            for descriptor, _ in self._poll.poll(self._look_s):
                 if descriptor == self._wake:
                     self._take_new()
                 elif descriptor in self._by_descriptor:
                     watched = self._by_descriptor[descriptor]
                     self._step(watched, self._readable, descriptor)
             now = time.monotonic()
-            if now - looked >= LOOK_S:
+            if now - looked >= self._look_s:
                 looked = now
                 for watched in set(self._by_descriptor.values()):
                     if now >= watched.deadline:

@@ -176,7 +176,8 @@ class _Watched:
 class WindowsProcessWatcher:
     """Watches compilers and reports their ends. ``watch`` is thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, look_s: float = LOOK_S) -> None:
+        self._look_s = look_s
         self._changed = threading.Condition()
         self._watched: set[_Watched] = set()
         self._closed = False
@@ -209,7 +210,7 @@ class WindowsProcessWatcher:
     def _run(self) -> None:
         while True:
             with self._changed:
-                if self._changed.wait_for(lambda: self._closed, LOOK_S):
+                if self._changed.wait_for(lambda: self._closed, self._look_s):
                     return
                 now = time.monotonic()
                 late = [one for one in self._watched if now >= one.deadline]

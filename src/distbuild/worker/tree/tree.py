@@ -55,9 +55,15 @@ class Tree:
     """
 
     def __init__(
-        self, root: bytes, store: Store, own_files: OwnFiles, fold: Fold | None = None
+        self,
+        root: bytes,
+        store: Store,
+        own_files: OwnFiles,
+        fold: Fold | None = None,
+        looking_share: float = LOOKING_SHARE,
     ) -> None:
         self._fold = fold
+        self._looking_share = looking_share
         self._spellings = Spellings(fold) if fold is not None else None
         self.long_paths = LongPaths(len(root), fold) if fold is not None else None
         self._lock = threading.Lock()
@@ -197,7 +203,7 @@ class Tree:
                     self._put_lost()
                 finally:
                     now = time.monotonic()
-                    self._next_look = now + (now - began) / LOOKING_SHARE
+                    self._next_look = now + (now - began) / self._looking_share
             return self._put_again > revision
 
     def _put_lost(self) -> None:

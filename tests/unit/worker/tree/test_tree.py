@@ -21,7 +21,6 @@ from distbuild.protocol.messages import (
     SymlinkEntry,
 )
 from distbuild.protocol.names import client_label
-from distbuild.worker.tree import tree as tree_module
 from distbuild.worker.tree.on_disk import WITHHELD_TEXT
 from distbuild.worker.tree.store import OwnFiles, Store
 from distbuild.worker.tree.tree import Tree
@@ -401,10 +400,9 @@ def test_a_failure_during_the_repair_of_another_one_counts_too(tree: Tree) -> No
     assert tree.has_lost_files(revision)  # this compile had begun before the repair
 
 
-def test_after_many_failures_it_does_not_look_all_the_time(
-    tree: Tree, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tree_module, "LOOKING_SHARE", 1e-9)
+def test_after_many_failures_it_does_not_look_all_the_time(tmp_path: Path, store: Store) -> None:
+    own_files = OwnFiles(store, enabled=False)
+    tree = Tree(os.fsencode(tmp_path / "trees/c"), store, own_files, looking_share=1e-9)
     tree.apply(full(LISTED))
     assert not tree.has_lost_files(tree.revision())
     os.unlink(tree.ground.real(b"/b.h"))
