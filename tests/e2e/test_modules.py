@@ -97,7 +97,7 @@ def test_a_mapper_is_read_at_each_compile(cluster: Cluster, project: Path) -> No
     mapper = project / "d/x.o.modmap"
     for text in (INERT, "$root .\nfoo foo.gcm\n", INERT, "$root other\n", INERT):
         mapper.write_text(text)
-        outcome = {"done": 1} if text == INERT else {"modules": 1}
+        outcome = {"modules": 1} if "other" in text else {"done": 1}
         assert reasons(cluster, command(), project) == outcome
 
 

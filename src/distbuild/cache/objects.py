@@ -63,8 +63,8 @@ GATHER_S = 0.1
 #: The name under which a result of the cache is shown instead of a worker's.
 SHOWN = "cache"
 #: Options after which texts cannot be read as they are here. A traditional preprocessor makes one
-#: name of two with a comment between them.
-_RECODING = ("-finput-charset", "-fmodules", "-fplugin", "-traditional")
+#: name of two with a comment between them. A compiled module is made with other texts.
+_RECODING = ("-finput-charset", "-fmodule", "-fplugin", "-traditional")
 
 
 class Lookup(msgspec.Struct, frozen=True):

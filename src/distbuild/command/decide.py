@@ -197,6 +197,19 @@ def renamed(
     return _collision(other) or other
 
 
+def with_output(command: CompileCommand, path: str) -> CompileCommand | Local:
+    """``command``, which also writes a file that none of its arguments names."""
+    directories = _directories(command.cwd, [path], with_cwd=False)
+    if is_device(path) or "/" in directories or any(map(is_of_process, directories)):
+        return Local(LocalReason.OUTPUT_SPECIAL, path)
+    other = msgspec.structs.replace(
+        command,
+        by_products=(*command.by_products, path),
+        output_dirs=tuple(sorted({*command.output_dirs, *directories})),
+    )
+    return _collision(other) or other
+
+
 class _Names(TypedDict):
     """A command's outputs, as fields of a CompileCommand."""
 

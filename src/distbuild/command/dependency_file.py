@@ -19,6 +19,10 @@ _NAME = re.compile(rb"(?:\\[^\n]|[^\\ \t\n])+")
 _CLANG_NAME = re.compile(rb"(?:\\[^\n]|[^\\ \n])+")
 _END_OF_TARGETS = re.compile(rb"(?<!\\):(?=[ \t\n]|\Z)")
 _END_OF_RULE = re.compile(rb"(?<!\\)\n|\Z")
+#: The rules that gcc adds for modules: their names are targets with this suffix.
+_OF_MODULES = re.compile(
+    rb"(?:CXX_IMPORTS \+=|.*:)(?: \S+\.c\+\+m)+|.*\.c\+\+m: \S.*|.*:\| \S.*", re.DOTALL
+)
 _ESCAPED = re.compile(rb"(\\*)\\([ \t])|\\([#:])|\$(\$)")
 _CLANG_ESCAPED = re.compile(rb"(\\*)\\( )|\\(#)|\$(\$)")
 
@@ -31,11 +35,13 @@ def unmap_text(data: bytes, tree: bytes) -> bytes:
 def parse_dependency_file(data: bytes, family: Family) -> list[str]:
     """The prerequisites of the first rule, unquoted; bytes that are no UTF-8 become surrogates.
 
-    clang 14 writes a backslash in a name as a slash, so the original name is lost. Raises
-    ValueError if a name contains a newline, which neither compiler escapes.
+    clang 14 writes a backslash in a name as a slash, so the original name is lost. gcc's rules for
+    modules, which name no file but compiled modules, are left out. Raises ValueError if a name
+    contains a newline, which neither compiler escapes.
     """
     _, names, rest = _split(data, family)
-    if any(line and not line.endswith(b":") for line in rest.split(b"\n")):
+    lines = rest.replace(b" \\\n", b"").split(b"\n")
+    if not all(not line or line.endswith(b":") or _OF_MODULES.fullmatch(line) for line in lines):
         raise ValueError("more than one rule with prerequisites")
     return [unquote(name, family).decode("utf-8", "surrogateescape") for name in names]
 

@@ -261,6 +261,9 @@ class CompileCommand(msgspec.Struct, frozen=True):
     guessed: tuple[str, ...] = ()
     #: Further files that the command always writes and whose name is no option's value.
     by_products: tuple[str, ...] = ()
+    #: gcc: the directory from which its compiled modules are named; "": its mapper maps none, or
+    #: was not read (``named_modules``).
+    module_root: str = ""
     style: PathStyle = PathStyle.POSIX
 
     @property
@@ -271,9 +274,9 @@ class CompileCommand(msgspec.Struct, frozen=True):
 
     @property
     def uses_modules(self) -> bool:
-        """Whether clang compiles a module, or reads compiled ones: it may open the sources of
-        those, which no dependency file lists."""
-        if self.language == MODULE_INTERFACE:
+        """Whether it compiles a module, or may read compiled ones: it may open these and their
+        sources, which no dependency file lists."""
+        if self.module_root or self.language == MODULE_INTERFACE:
             return True
         return any(a.meaning == "-fmodule-file=" for a in self.arguments)
 

@@ -1,4 +1,4 @@
-"""Interprets files that are part of a command line: response files, and mappers of modules.
+"""Interprets response files, which are part of a command line.
 
 Expands @file arguments as the GNU drivers do (libiberty, expandargv), or with other rules for the
 words in a file, within size bounds. Knows no option and no file system: a callback reads the files.
@@ -17,8 +17,6 @@ MAX_BYTES = 4 << 20
 
 ReadFile = Callable[[str], bytes | None]
 
-#: The lines of a mapper's file without effect.
-_INERT = frozenset((b"", b"$root ."))
 _SPACE = " \t\n\v\f\r"
 
 
@@ -83,12 +81,6 @@ def _split_file(data: bytes) -> list[str]:
     if b"\0" in data:
         raise ValueError
     return split_gnu(data.decode("utf-8", "surrogateescape"))
-
-
-def is_inert_mapper(text: bytes) -> bool:
-    """Whether a gcc module mapper's file maps no module, and keeps the compiled ones in the current
-    directory, as CMake writes it for a source without modules."""
-    return _INERT.issuperset(text.split(b"\n"))
 
 
 def split_gnu(text: str) -> list[str]:

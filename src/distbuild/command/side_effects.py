@@ -157,12 +157,12 @@ _SAVES_TEMPS = ("-save-temps", "--save-temps")
 def is_rewritten(command: CompileCommand, path: str, *, empty: bool = False) -> bool:
     """Whether the compiler truncates an existing output at ``path`` instead of replacing it.
 
-    GNU as and objcopy (.dwo) remove the old file unless it is ``empty`` (``-o $(mktemp)``). The cl
-    family is assumed always to remove it.
+    GNU as and objcopy (.dwo) remove the old file unless it is ``empty`` (``-o $(mktemp)``). gcc
+    removes a compiled module. The cl family is assumed always to remove it.
     """
-    if command.family.speaks_cl:
-        return False
     name = path.rpartition("/")[2]
+    if command.family.speaks_cl or (command.module_root and name.endswith(".gcm")):
+        return False
     if command.dependencies is not None and name == _base(command.dependencies.path):
         return True
     is_main = name == _base(command.output)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
+from distbuild.command.diagnostics import places, plain
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.farm.executor import Task
 from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES, Manifest
@@ -122,8 +123,17 @@ def unseen_precompiled(task: Task, manifest: Manifest) -> list[str]:
 
 
 def is_precompiled_refused(command: CompileCommand, stderr: bytes) -> bool:
-    """Whether a failed compile's messages name its precompiled header or one of its modules."""
-    return any(name.encode("utf-8", "surrogateescape") in stderr for name in command.ast_files)
+    """Whether a failed compile's messages name its precompiled header or one of its modules; of a
+    gcc with modules it is assumed."""
+    return bool(command.module_root) or any(
+        name.encode("utf-8", "surrogateescape") in stderr for name in command.ast_files
+    )
+
+
+def named_in_messages(command: CompileCommand, stderr: bytes) -> list[str]:
+    """The files from which messages may quote lines, as absolute paths."""
+    named = dict.fromkeys(path for path, _ in places(plain(stderr)))
+    return [command.absolute(path) for path in named if not path.startswith("<")]
 
 
 def missed_precompiled(stderr: bytes) -> list[str]:

@@ -26,7 +26,7 @@ from distbuild.mirror.includes import (
     odd_operands,
 )
 from distbuild.mirror.live import Mirroring
-from distbuild.mirror.policy import is_unusual
+from distbuild.mirror.policy import is_binary, is_unusual
 from distbuild.protocol.messages import Digest, FileEntry, InputFile
 from distbuild.system import disk
 
@@ -63,8 +63,9 @@ class Texts:
         data = _read(path, digest)
         if data is None:
             return None
-        odd = bool(odd_operands(data, is_unusual))
-        facts = IncludeFacts(odd, asked(data))
+        facts = IncludeFacts()
+        if not is_binary(data):  # as compiled modules are
+            facts = IncludeFacts(bool(odd_operands(data, is_unusual)), asked(data))
         with self._lock:
             put_bounded(self._known, digest, facts, MAX_TEXTS)
         return facts

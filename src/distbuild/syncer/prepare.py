@@ -15,7 +15,6 @@ from distbuild.command import probe
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
 from distbuild.command.original_paths import asks_terminfo, is_of_process
 from distbuild.command.parse_cache import Recall
-from distbuild.command.response import is_inert_mapper
 from distbuild.command.search_paths import listed_dirs, quoted_dirs
 from distbuild.farm.executor import Task
 from distbuild.mirror.digest_cache import FileRead, read_file
@@ -30,12 +29,11 @@ from distbuild.syncer.assembler_inputs import AssemblerFiles, assembler_files
 from distbuild.syncer.compilers import Compilers, Search
 from distbuild.syncer.environment import Zone, describe
 from distbuild.syncer.include_lookup import cover_odd, is_absolute
+from distbuild.syncer.module_files import CompiledModules, header_units, with_mapper
 from distbuild.syncer.understand import Submission, Understood, parts, understand
 from distbuild.system import disk
 from distbuild.system.paths import WINDOWS
 
-#: A larger mapper is not read: one that maps nothing has a few bytes.
-_MAX_MAPPER_BYTES = 4096
 #: The size of all cached texts, plain and packed together.
 MAX_BYTES = 64 * 1024 * 1024
 
@@ -86,10 +84,11 @@ def _size(data: bytes, blob: Blob) -> int:
 class _Text(msgspec.Struct, frozen=True):
     """A source as read, the same packed, and the files that it plainly names for an assembler.
 
-    ``mapper``: the command's module mapper, by its path. ``is_plain``: the source was found in
-    ``Sources``, so that its includes need no look-ups.
+    ``command``: with its modules. ``mapper``: the command's module mapper, by its path.
+    ``is_plain``: the source was found in ``Sources``, so that its includes need no look-ups.
     """
 
+    command: CompileCommand
     read: FileRead
     blob: Blob
     more: AssemblerFiles
@@ -110,6 +109,7 @@ class Preparer:
         self._mirroring = mirroring
         self._zone = Zone()
         self._sources = Sources()
+        self._modules = CompiledModules()
         self._recall = Recall()
 
     def understand(self, submission: Submission) -> Understood | Local:
@@ -133,7 +133,7 @@ class Preparer:
         text = self._text(source, command)
         if isinstance(text, Local):
             return text
-        beside = text.beside
+        command, beside = text.command, text.beside
         searched = _searched(command, env, (source, *beside), own)
         if obstacle := self._require(command, searched, own):
             return obstacle
@@ -165,7 +165,7 @@ class Preparer:
         self, command: CompileCommand, searched: tuple[str, ...], own: Search
     ) -> Local | None:
         """Mirror the directories that the compiler searches; Local: one of them forbids it."""
-        if units := _header_units(command, searched):
+        if units := header_units(command, searched):
             return Local(LocalReason.MODULES, units)
         self._mirroring.require((*searched, *_foreign_gcc(own.dirs)))
         closed = self._mirroring.closed(searched)
@@ -184,9 +184,9 @@ class Preparer:
     def _settled(self, command: CompileCommand) -> int:
         """The generation with all changes up to now and with the files that the command names."""
         generation = self._mirroring.settle()
-        named = _inputs(command)
-        self._want_withheld(named)
         manifest = self._mirroring.manifest
+        named = [*_inputs(command), *self._modules.imported(command, manifest.get)]
+        self._want_withheld(named)
         # Another job may have mirrored them since ``settle``.
         if named and any(manifest.has_newer(path, generation) for path in named):
             return manifest.generation
@@ -215,14 +215,15 @@ class Preparer:
             return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")
         if special := _special_input(command):
             return special
-        mapper = _module_mapper(command)
-        if isinstance(mapper, Local):
-            return mapper
+        mapped = with_mapper(command, read.data)
+        if isinstance(mapped, Local):
+            return mapped
+        command, mapper = mapped
         blob = self._sources.find(source, command.language, read.data)
         if blob is not None:
-            return _Text(read, blob, AssemblerFiles(), mapper, is_plain=True)
+            return _Text(command, read, blob, AssemblerFiles(), mapper, is_plain=True)
         more = assembler_files(read.data, command)
-        return _Text(read, pack_quickly(read.data), more, mapper, is_plain=False)
+        return _Text(command, read, pack_quickly(read.data), more, mapper, is_plain=False)
 
     def _job_file(self, command: CompileCommand, text: _Text, *, odd: bool) -> JobFile | None:
         """The source as it was read, under its real path; None if it was deleted meanwhile."""
@@ -275,36 +276,6 @@ class Preparer:
             entry = self._mirroring.manifest.get(real) if real is not None else None
             if real is not None and (entry is None or isinstance(entry, WithheldEntry)):
                 self._mirroring.want(path)
-
-
-def _module_mapper(command: CompileCommand) -> Mapping[str, FileRead] | Local:
-    """The command's module mapper by its path; empty: it has none. Local: it maps a module, or only
-    the local compiler can report what is wrong with it."""
-    if not command.module_mapper:
-        return {}
-    path = command.absolute(command.module_mapper)
-    unusable = Local(LocalReason.MODULES, command.module_mapper)
-    try:
-        status = disk.lstat(path)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_MAPPER_BYTES:
-            return unusable
-        read = read_file(path)
-    except OSError:
-        return unusable
-    return {path: read} if is_inert_mapper(read.data) else unusable
-
-
-def _header_units(command: CompileCommand, searched: Iterable[str]) -> str:
-    """A place where gcc may find header units, which it takes instead of headers; "": none.
-
-    It looks for that of ``/usr/include/x.h`` at ``./usr/include/x.h.gcm``, and for that of a header
-    with a relative name below ``./,``.
-    """
-    if not command.module_mapper:
-        return ""
-    tops = {",", *(next(filter(None, directory.split("/")), "") for directory in searched)}
-    places = (posixpath.join(command.cwd, top) for top in sorted(tops))
-    return next(filter(disk.lexists, places), "")
 
 
 def _abbreviated(command: CompileCommand, env: Mapping[str, str]) -> Local | None:

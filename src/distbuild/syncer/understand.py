@@ -93,7 +93,7 @@ def understand(submission: Submission, compilers: Compilers, recall: Recall) -> 
     obstacle = configured_obstacle(identity.options, identity.family)
     obstacle = obstacle or probe.target_obstacle(command, argv[0], submission.env)
     obstacle = obstacle or probe.assembler_obstacle(command, argv[0])
-    obstacle = obstacle or unknown_file(command, disk.lexists) or _output_obstacle(command)
+    obstacle = obstacle or unknown_file(command, disk.lexists) or output_obstacle(command)
     return obstacle or Understood(command, driver, identity, processor)
 
 
@@ -183,7 +183,7 @@ def _processor(
     return Local(LocalReason.NATIVE_TARGET) if words is None else words
 
 
-def _output_obstacle(command: CompileCommand) -> Local | None:
+def output_obstacle(command: CompileCommand) -> Local | None:
     """An output that only the local compiler can handle: special, read-only or impossible."""
     for directory in command.output_dirs:
         if not disk.is_writable_directory(directory):

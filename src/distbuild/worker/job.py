@@ -18,10 +18,11 @@ import msgspec
 from distbuild.command import native
 from distbuild.command.diagnostics import blamed
 from distbuild.command.model import CompileCommand, Local
+from distbuild.command.named_modules import with_modules
 from distbuild.command.original_paths import on_terminal
 from distbuild.command.parse_cache import Recall
 from distbuild.command.side_effects import Writable
-from distbuild.protocol.codec import is_expanding, pack_inputs, pack_marks, pack_output
+from distbuild.protocol.codec import is_expanding, pack_inputs, pack_marks, pack_output, unpack
 from distbuild.protocol.errors import (
     CompilerCrashed,
     DistBuildError,
@@ -127,7 +128,7 @@ class JobRunner:
         began = time.monotonic()
         check_job(job)
         driver = self._driver(job)
-        command = self._command(job, driver)
+        command = _with_modules(self._command(job, driver), job, tree)
         source = command.absolute(command.source)
         forbids = assembler.can_forbid(command) and source not in self._assembling
         with tree.holds.holding(job.files, _directories(job, tree)):
@@ -289,6 +290,21 @@ def _for_processor(command: CompileCommand, job: Job) -> CompileCommand:
     except ValueError as error:
         raise ProtocolError(f"refused: {error}") from error
     return native.applied(command, words, os.fsdecode(SPECS))
+
+
+def _with_modules(command: CompileCommand, job: Job, tree: Tree) -> CompileCommand:
+    """The command with the compiled module that it writes, which the job's files name."""
+    if not command.module_mapper:
+        return command
+    directory, name = posixpath.split(command.absolute(command.module_mapper))
+    real = posixpath.join(tree.resolve(directory) or posixpath.normpath(directory), name)
+    sent = next((f.blob for f in job.files if f.path == os.fsencode(real)), None)
+    if sent is None:
+        raise ProtocolError("a job without its module mapper")
+    found = with_modules(command, unpack(sent), lambda: unpack(job.files[0].blob))
+    if isinstance(found, Local):
+        raise ProtocolError(f"refused: {found.reason} {found.detail}".rstrip())
+    return found
 
 
 def _refuse_placeholders(answer: CompilerResult) -> None:

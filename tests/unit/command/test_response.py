@@ -3,7 +3,7 @@
 import pytest
 
 from distbuild.command.model import Local, LocalReason
-from distbuild.command.response import MAX_BYTES, expand, is_inert_mapper, split_gnu
+from distbuild.command.response import MAX_BYTES, expand, split_gnu
 
 
 @pytest.mark.parametrize(
@@ -40,27 +40,3 @@ def test_words_of_a_response_file(text, words):
 )
 def test_expansion(argv, files, expanded):
     assert expand(argv, "/w", files.get) == expanded
-
-
-@pytest.mark.parametrize("text", [b"", b"\n", b"$root .\n", b"$root .", b"\n$root .\n\n$root .\n"])
-def test_a_mapper_that_maps_nothing(text):
-    assert is_inert_mapper(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"foo foo.gcm\n",
-        b"foo",
-        b"$root .\nfoo foo.gcm\n",
-        b"$root ..\n",
-        b"$root /tmp\n",
-        b"$root\t.\n",
-        b"$root .\r\n",
-        b"$root . \0",
-        b"./inc/h.h inc.gcm",
-        b"\xff",
-    ],
-)
-def test_a_mapper_that_may_map_a_module(text):
-    assert not is_inert_mapper(text)

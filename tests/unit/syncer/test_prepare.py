@@ -119,8 +119,9 @@ def test_a_changed_mapper_is_judged_anew(box: Box) -> None:
     for text in ("$root .\n", "$root .\nfoo foo.gcm\n", "", "foo\n", "$root ..\n", "$root .\n"):
         box.write("src/m.modmap", text)
         task = prepared(box, box.submission(*MAPPED))
-        if text in ("", "$root .\n"):
+        if text not in ("foo\n", "$root ..\n"):
             assert isinstance(task, Task)
+            assert task.command.module_root == ("." if "foo" in text else "")
         else:
             assert task == Local(LocalReason.MODULES, "m.modmap")
 

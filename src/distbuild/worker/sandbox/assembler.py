@@ -84,9 +84,11 @@ def may_ask(text: bytes) -> bool:
 def is_seen(task: SandboxTask) -> bool:
     """Whether the assembler's inputs are known without watching which files are opened.
 
-    Microsoft's assembler has no such directives.
+    Microsoft's assembler has no such directives. gcc lists not all that it reads for modules.
     """
-    return not task.command.family.is_clang or task.forbids_assembler
+    if not task.command.family.is_clang:
+        return not task.command.uses_modules
+    return task.forbids_assembler
 
 
 def options(task: SandboxTask, specs_path: bytes) -> list[bytes]:
@@ -128,14 +130,13 @@ def _plain(match: re.Match[bytes]) -> bytes:
 
 
 def in_namespace(
-    task: SandboxTask, names: Iterable[bytes], written: Collection[bytes]
+    task: SandboxTask, names: Iterable[bytes], written: Collection[bytes], *, is_listed: bool
 ) -> tuple[bytes, ...]:
     """The tree's files among those that were read by these names, at the dev box's own paths.
 
-    A name need not exist. ``written``: the compile's outputs. Raises UnseenInputs for a file that
-    may be the worker's.
+    A name need not exist. ``written``: the compile's outputs. ``is_listed``: the names are from the
+    assembler's list. Raises UnseenInputs for a file that may be the worker's.
     """
-    is_listed = is_asked(task.command)
     found = []
     for name in names:
         path = task.command.absolute(os.fsdecode(name))

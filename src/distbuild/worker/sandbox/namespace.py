@@ -239,10 +239,12 @@ class _NamespaceExecution:
     def _assembled(
         self, written: tuple[Written, ...], opened: Sequence[bytes]
     ) -> tuple[bytes, ...]:
-        names = opened
-        if assembler.is_asked(self.task.command):
-            names = assembler.listed(_ours(self.task) + b"/" + _ASSEMBLED)
-        return assembler.in_namespace(self.task, names, {file.path for file in written})
+        task, outputs = self.task, {file.path for file in written}
+        found = assembler.in_namespace(task, opened, outputs, is_listed=False)
+        if assembler.is_asked(task.command):
+            names = assembler.listed(_ours(task) + b"/" + _ASSEMBLED)
+            found += assembler.in_namespace(task, names, outputs, is_listed=True)
+        return tuple(dict.fromkeys(found))
 
     def _dependencies(self, written: tuple[Written, ...]) -> tuple[bytes, ...] | None:
         command = self.task.command
