@@ -2,14 +2,15 @@
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_modules import first_from, version_of
+from tests.e2e.test_modules import first_from, scanning, version_of
+from tests.support import many_modules
 from tests.support.cluster import Cluster, Done, run_here
-from tests.support.cmake import lay_out, outcomes
+from tests.support.cmake import BESIDE, brought_up_to_date, built, lay_out, outcomes
 from tests.support.objects import files_below, left_by
 from tests.support.tools import absent, need
 
@@ -99,7 +100,7 @@ def words(gcc: str, step: str, options: str = OPTIONS) -> list[str]:
 
 def alike(files: dict[str, bytes]) -> dict[str, bytes]:
     """The files without what differs between two local runs: the times in compiled modules, and the
-    order of modules in the rules of a gcc that does not list compiled modules."""
+    order of what a source imports in scans, and in the rules of a gcc that lists no modules."""
     found = {}
     for name, data in files.items():
         if name.endswith(".gcm"):
@@ -107,12 +108,23 @@ def alike(files: dict[str, bytes]) -> dict[str, bytes]:
         elif name.endswith(".d"):
             lines = data.splitlines()
             data = b"\n".join(b" ".join(sorted(n.split())) if b".c++m" in n else n for n in lines)
+        elif name.endswith(".ddi"):
+            data = b"\n".join(sorted(data.splitlines()))
         found[name] = data
     return found
 
 
-def left(done: Done) -> Done:
-    done.files = alike(done.files)
+def left(run: Callable[[], Done], project: Path) -> Done:
+    """What a run printed, and all files after it, which are put back."""
+    files: dict[str, bytes] = {}
+
+    def ran() -> Done:
+        done = run()
+        files.update(files_below(project))
+        return done
+
+    done = left_by(ran, project)
+    done.files = alike(files)
     return done
 
 
@@ -128,9 +140,13 @@ def assert_same(
 ) -> Done:
     """A step leaves through the wrapper what it leaves locally."""
     argv, cwd = words(gcc, step, options), project / "build"
-    local = left(left_by(lambda: run_here(argv, cwd), project))
-    ours = left(left_by(lambda: cluster.run(argv, cwd, DIST_BUILD_FALLBACK="0"), project))
-    assert ours == local, f"{argv}\n{local}\n{ours}\n{cluster.logs()}"[:10_000]
+    local = left(lambda: run_here(argv, cwd), project)
+    ours = left(lambda: cluster.run(argv, cwd, DIST_BUILD_FALLBACK="0"), project)
+    differing = [
+        n for n in {**ours.files, **local.files} if ours.files.get(n) != local.files.get(n)
+    ]
+    assert differing == [], f"{argv}\n{cluster.logs()}"
+    assert ours == local, f"{argv}\n{local.stderr!r}\n{ours.stderr!r}\n{cluster.logs()}"
     return local
 
 
@@ -193,3 +209,53 @@ def test_a_touched_interface_reaches_who_imports_it(
         for step in steps[steps.index(first) :]:
             assert_same(cluster, gcc, project, step)
             build(gcc, project, step)
+
+
+# --- builds by CMake -----------------------------------------------------------------------------
+
+#: An edit of the project, and the sources that have to be compiled then.
+EDITS = {
+    "an interface": (
+        ("mid/geo_point.cpp", "int x = 0, y = 0;", "int x = 0, y = 0, z = 1;"),
+        {
+            *("mid/geo_point.cpp", "mid/geo_shape.cpp", "mid/geo_detail.cpp", "mid/geo.cpp"),
+            *("mid/geo_impl.cpp", "mid/engine.cpp", "mid/engine_impl.cpp", "mid/facade.cpp"),
+            *("tool/main.cpp", "tool/other.cpp"),
+        },
+    ),
+    "an implementation": (
+        ("mid/geo_impl.cpp", "return 0;", "return 5;"),
+        {"mid/geo_impl.cpp"},
+    ),
+}
+
+
+def compiled(files: dict[str, bytes], before: dict[str, bytes]) -> set[str]:
+    """The sources whose objects differ."""
+    changed = (name for name in files if name.endswith(".o") and files[name] != before[name])
+    return {re.sub(r"CMakeFiles/[^/]*\.dir/|\.o$", "", name) for name in changed}
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.in_turn("kind")
+@pytest.mark.parametrize("kind", EDITS)
+def test_a_cmake_build_of_many_modules_is_distributed(
+    cluster: Cluster, tmp_path: Path, kind: str
+) -> None:
+    compiler = scanning("gcc")
+    need("bwrap")
+    root = lay_out(tmp_path / "many", many_modules.FILES)
+    local = built(cluster, root, compiler, wrapped=False)
+    ours: dict[str, bytes] = {}
+    found = outcomes(cluster, lambda: ours.update(built(cluster, root, compiler, wrapped=True)))
+    assert alike(ours) == alike(local)
+    assert {n: found[n] for n in found if n not in BESIDE} == {"done": len(many_modules.SOURCES)}
+    assert run_here([str(root / "build/tool")], root).stdout.decode() == many_modules.SAYS
+
+    edit, sources = EDITS[kind]
+    lay_out(root, {edit[0]: many_modules.edited(*edit)[edit[0]]})
+    later: dict[str, bytes] = {}
+    found = outcomes(cluster, lambda: later.update(brought_up_to_date(cluster, root)))
+    assert alike(later) == alike(built(cluster, root, compiler, wrapped=False))
+    assert {n: found[n] for n in found if n not in BESIDE} == {"done": len(sources)}
+    assert compiled(later, ours) <= sources

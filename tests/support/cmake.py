@@ -44,6 +44,11 @@ def built(cluster: Cluster, root: Path, compiler: str, *, wrapped: bool) -> dict
     """The files that the compiler and the scanner leave in a build from nothing."""
     shutil.rmtree(root / "build", ignore_errors=True)
     configure(cluster, root, compiler, wrapped=wrapped)
+    return brought_up_to_date(cluster, root)
+
+
+def brought_up_to_date(cluster: Cluster, root: Path) -> dict[str, bytes]:
+    """The same files after a build of what is not up to date."""
     done = run_here(["ninja", "-C", "build", "-v"], root, **cluster.environment())
     assert done.exit_code == 0, done.stdout.decode() + cluster.logs()
     files = files_below(root / "build")
