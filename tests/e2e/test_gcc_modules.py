@@ -1,5 +1,7 @@
 """Named modules of gcc: compiled modules are inputs and outputs of distributed compiles."""
 
+import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -107,7 +109,7 @@ def alike(files: dict[str, bytes]) -> dict[str, bytes]:
             data = TIMES.sub(rb"\1", data)
         elif name.endswith(".d"):
             lines = data.splitlines()
-            data = b"\n".join(b" ".join(sorted(n.split())) if b".c++m" in n else n for n in lines)
+            data = b"\n".join(b" ".join(sorted(n.split())) if b".c++" in n else n for n in lines)
         elif name.endswith(".ddi"):
             data = b"\n".join(sorted(data.splitlines()))
         found[name] = data
@@ -211,6 +213,114 @@ def test_a_touched_interface_reaches_who_imports_it(
             build(gcc, project, step)
 
 
+def new_base(build: Path, gcc: str) -> None:
+    """Another ``base.core`` than that for which ``a`` was made."""
+    source = build.parent / "base/base.cc"
+    source.write_text(source.read_text().replace("int x;", "long before; int x;"))
+    assert run_here(words(gcc, "base"), build).exit_code == 0
+
+
+WRONG: dict[str, Callable[[Path, str], object]] = {
+    "no module": lambda build, gcc: (build / "mods/a.gcm").unlink(),
+    "garbage": lambda build, gcc: (build / "mods/a.gcm").write_bytes(b"garbage"),
+    "another module": lambda build, gcc: shutil.copy(build / "mods/b.gcm", build / "mods/a.gcm"),
+    "a cut one": lambda build, gcc: os.truncate(build / "mods/a.gcm", 900),
+    "a directory": lambda build, gcc: (
+        (build / "mods/a.gcm").unlink(),
+        (build / "mods/a.gcm").mkdir(),
+    ),
+    "no module behind": lambda build, gcc: (build / "base.core.gcm").unlink(),
+    "garbage behind": lambda build, gcc: (build / "base.core.gcm").write_bytes(b"\x7fELF"),
+    "another module behind": new_base,
+}
+
+
+@pytest.mark.in_turn("kind")
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_wrong_with_a_module_is_said_by_the_local_compiler(
+    cluster: Cluster, gcc: str, project: Path, kind: str
+) -> None:
+    build(gcc, project)
+    WRONG[kind](project / "build", gcc)
+    argv, cwd = words(gcc, "main"), project / "build"
+    local = left(lambda: run_here(argv, cwd), project)
+    assert local.exit_code != 0
+    assert left(lambda: cluster.run(argv, cwd), project) == local
+
+
+def test_an_interface_with_an_error_leaves_what_it_leaves_locally(
+    cluster: Cluster, gcc: str, project: Path
+) -> None:
+    build(gcc, project)
+    (project / "lib/a.cc").write_text(FILES["lib/a.cc"] + "int wrong = nothing;\n")
+    argv, cwd = words(gcc, "a"), project / "build"
+    local = left(lambda: run_here(argv, cwd), project)
+    assert local.exit_code != 0
+    assert left(lambda: cluster.run(argv, cwd), project) == local
+
+
+@pytest.mark.parametrize("root", ["/", ".", "..", "mods"])
+def test_mappers_with_other_paths(cluster: Cluster, gcc: str, project: Path, root: str) -> None:
+    """Absolute paths, and paths below another root."""
+    top = str(project / "build") if root == "/" else root
+    (project / "build/mods/mods").mkdir()
+    for step, names in STEPS.items():
+        text = f"$root {top}\n" if root != "/" else ""
+        for name in names:
+            text += f"{name} {top + '/' if root == '/' else ''}{COMPILED[name]}\n"
+        (project / f"build/{step}.modmap").write_text(text)
+    (project / "mods").mkdir()
+    assert outcomes(cluster, lambda: each_same(cluster, gcc, project)) == {"done": len(STEPS)}
+
+
+def test_all_modules_in_one_mapper(cluster: Cluster, gcc: str, project: Path) -> None:
+    """Also those that a source does not import, and that are not there yet."""
+    for step in STEPS:
+        text = "".join(f"{name} {path}\n" for name, path in COMPILED.items())
+        (project / f"build/{step}.modmap").write_text("$root .\n" + text)
+    assert outcomes(cluster, lambda: each_same(cluster, gcc, project)) == {"done": len(STEPS)}
+
+
+WARNING = {
+    "base/base.cc": FILES["base/base.cc"]
+    + "export template <class T> bool less(T p) {\n  return p < 3u; // quoted\n}\n",
+    "other/b.cc": FILES["other/b.cc"].replace("import a;", "import a;\nimport base.core;")
+    + "bool warned = less(-1);\n",
+    "build/b.modmap": "$root .\nb mods/b.gcm\na mods/a.gcm\nbase.core base.core.gcm\n",
+}
+
+
+def test_a_message_that_quotes_the_source_of_a_module(
+    cluster: Cluster, gcc: str, project: Path
+) -> None:
+    """gcc opens that source for the message, which no dependency file lists."""
+    lay_out(project, WARNING)
+    options = f"{OPTIONS} -Wall -Wsign-compare"
+    build(gcc, project, "part", "inner", "base", "a", options=options)
+
+    def warned() -> None:
+        done = assert_same(cluster, gcc, project, "b", options)
+        assert b"// quoted" in done.stderr
+
+    first = outcomes(cluster, warned)
+    assert first in ({"done": 1}, {"modules": 1})
+    # With the source's directory mirrored it is found there, in its present state.
+    assert_same(cluster, gcc, project, "base", options)
+    assert outcomes(cluster, warned) == {"done": 1}
+    source = project / "base/base.cc"
+    source.write_text("// moved\n" + source.read_text())
+    done = assert_same(cluster, gcc, project, "b", options)
+    assert b"// quoted" not in done.stderr
+
+
+def test_a_source_of_a_module_that_is_gone(cluster: Cluster, gcc: str, project: Path) -> None:
+    build(gcc, project)
+    shutil.rmtree(project / "base")
+    shutil.rmtree(project / "other")
+    found = outcomes(cluster, lambda: assert_same(cluster, gcc, project, "main"))
+    assert found == {"done": 1}
+
+
 # --- builds by CMake -----------------------------------------------------------------------------
 
 #: An edit of the project, and the sources that have to be compiled then.
@@ -259,3 +369,46 @@ def test_a_cmake_build_of_many_modules_is_distributed(
     assert alike(later) == alike(built(cluster, root, compiler, wrapped=False))
     assert {n: found[n] for n in found if n not in BESIDE} == {"done": len(sources)}
     assert compiled(later, ours) <= sources
+
+
+# --- the standard library ------------------------------------------------------------------------
+
+USES_STD = "import std;\nint main() { std::vector<std::string> v{std::to_string(3)};\n" + (
+    '  std::println("{} {}", v.size(), v[0]); }\n'
+)
+
+
+def std_source(gcc: str) -> str:
+    """The source of the module ``std`` that belongs to this gcc."""
+    argv = [gcc, "-print-file-name=libstdc++.modules.json"]
+    listing = Path(os.path.realpath(run_here(argv, Path("/")).stdout.decode().strip()))
+    if not listing.is_file():
+        pytest.skip(f"{gcc} has no module std")
+    modules = json.loads(listing.read_text())["modules"]
+    named = next(m["source-path"] for m in modules if m["logical-name"] == "std")
+    return str(listing.parent / named)
+
+
+@pytest.mark.timeout(600)
+def test_the_standard_library_is_made_and_imported(
+    cluster: Cluster, gcc: str, tmp_path: Path
+) -> None:
+    source = std_source(gcc)
+    files = {"std.modmap": "$root .\nstd std.gcm\n", "use.modmap": "$root .\nstd std.gcm\n"}
+    root = lay_out(tmp_path / "std", {**files, "use.cc": USES_STD})
+    steps = {"std": source, "use": "use.cc"}
+
+    def compiles() -> None:
+        for step, name in steps.items():
+            line = f"-std=c++23 -O1 -fmodules-ts -fmodule-mapper={step}.modmap -c -o {step}.o"
+            argv = [gcc, *line.split(), name]
+            local = left(lambda argv=argv: run_here(argv, root), root)
+            ours = cluster.run(argv, root, DIST_BUILD_FALLBACK="0")
+            assert ours.stderr == local.stderr
+            files = alike(files_below(root))
+            assert files.keys() == local.files.keys()
+            assert [name for name in files if files[name] != local.files[name]] == []
+
+    assert outcomes(cluster, compiles) == {"done": 2}
+    assert run_here([gcc, "use.o", "std.o", "-o", "use"], root).exit_code == 0
+    assert run_here(["./use"], root).stdout == b"1 3\n"

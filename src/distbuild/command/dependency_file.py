@@ -19,9 +19,12 @@ _NAME = re.compile(rb"(?:\\[^\n]|[^\\ \t\n])+")
 _CLANG_NAME = re.compile(rb"(?:\\[^\n]|[^\\ \n])+")
 _END_OF_TARGETS = re.compile(rb"(?<!\\):(?=[ \t\n]|\Z)")
 _END_OF_RULE = re.compile(rb"(?<!\\)\n|\Z")
-#: The rules that gcc adds for modules: their names are targets with this suffix.
+#: The rules that gcc adds for modules. It names a module ``X.c++m``, from version 15 on
+#: ``X.c++-module``.
 _OF_MODULES = re.compile(
-    rb"(?:CXX_IMPORTS \+=|.*:)(?: \S+\.c\+\+m)+|.*\.c\+\+m: \S.*|.*:\| \S.*", re.DOTALL
+    rb"(?:CXX_IMPORTS \+=|.*:)(?: \S+\.c\+\+(?:m|-module))+"
+    rb"|.*\.c\+\+(?:m|-module): \S.*|.*:\| \S.*",
+    re.DOTALL,
 )
 _ESCAPED = re.compile(rb"(\\*)\\([ \t])|\\([#:])|\$(\$)")
 _CLANG_ESCAPED = re.compile(rb"(\\*)\\( )|\\(#)|\$(\$)")

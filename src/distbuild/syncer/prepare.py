@@ -213,12 +213,12 @@ class Preparer:
             read = read_file(source)
         except OSError as error:
             return Local(LocalReason.SOURCE_MISSING, f"{command.source}: {error.strerror}")
-        if special := _special_input(command):
-            return special
         mapped = with_mapper(command, read.data)
         if isinstance(mapped, Local):
             return mapped
         command, mapper = mapped
+        if special := _special_input(command):
+            return special
         blob = self._sources.find(source, command.language, read.data)
         if blob is not None:
             return _Text(command, read, blob, AssemblerFiles(), mapper, is_plain=True)

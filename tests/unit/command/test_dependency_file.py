@@ -28,6 +28,15 @@ def test_text_loses_the_prefix_before_absolute_paths_only():
         (b"x.o: back\\\\\\ slash.h one\\two.h\n", ["back\\ slash.h", "one\\two.h"]),
         (b"x.o: \xff.h \xc3\xa9.h\n", ["\udcff.h", "é.h"]),
         (b"x.o: /a:b/x.h\n", ["/a:b/x.h"]),
+        (
+            b"x.o m/a.gcm: a.cc\nx.o m/a.gcm: a:p.c++m b.c++m \\\n c.c++m\na.c++m: m/a.gcm\n"
+            b".PHONY: a.c++m\nm/a.gcm:| x.o\nCXX_IMPORTS += a:p.c++m b.c++m\n",
+            ["a.cc"],
+        ),
+        (
+            b"a\\ b/x.o: a.cc b.gcm\na\\ b/x.o: b.c++-module\nCXX_IMPORTS += b.c++-module\n",
+            ["a.cc", "b.gcm"],
+        ),
     ],
 )
 def test_prerequisites_of_the_first_rule(data, names):
