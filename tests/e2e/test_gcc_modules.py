@@ -1,5 +1,6 @@
 """Named modules of gcc: compiled modules are inputs and outputs of distributed compiles."""
 
+import functools
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from tests.e2e.test_modules import first_from, scanning, version_of
 from tests.support import many_modules
 from tests.support.cluster import Cluster, Done, run_here
 from tests.support.cmake import BESIDE, brought_up_to_date, built, lay_out, outcomes
-from tests.support.objects import files_below, left_by
+from tests.support.objects import files_below, kept, left_by
 from tests.support.tools import absent, need
 
 pytestmark = pytest.mark.compiler
@@ -213,6 +214,11 @@ def test_a_touched_interface_reaches_who_imports_it(
             build(gcc, project, step)
 
 
+def directory_there(build: Path, _: str) -> None:
+    (build / "mods/a.gcm").unlink()
+    (build / "mods/a.gcm").mkdir()
+
+
 def new_base(build: Path, gcc: str) -> None:
     """Another ``base.core`` than that for which ``a`` was made."""
     source = build.parent / "base/base.cc"
@@ -225,10 +231,7 @@ WRONG: dict[str, Callable[[Path, str], object]] = {
     "garbage": lambda build, gcc: (build / "mods/a.gcm").write_bytes(b"garbage"),
     "another module": lambda build, gcc: shutil.copy(build / "mods/b.gcm", build / "mods/a.gcm"),
     "a cut one": lambda build, gcc: os.truncate(build / "mods/a.gcm", 900),
-    "a directory": lambda build, gcc: (
-        (build / "mods/a.gcm").unlink(),
-        (build / "mods/a.gcm").mkdir(),
-    ),
+    "a directory": directory_there,
     "no module behind": lambda build, gcc: (build / "base.core.gcm").unlink(),
     "garbage behind": lambda build, gcc: (build / "base.core.gcm").write_bytes(b"\x7fELF"),
     "another module behind": new_base,
@@ -321,6 +324,23 @@ def test_a_source_of_a_module_that_is_gone(cluster: Cluster, gcc: str, project: 
     assert found == {"done": 1}
 
 
+@pytest.mark.parametrize("maps_nothing", [False, True])
+def test_the_object_cache_keeps_no_compile_with_a_mapper(
+    caching: Cluster, gcc: str, project: Path, maps_nothing: bool
+) -> None:
+    """A compiled module is made with texts that no result lists."""
+    build(gcc, project)
+    if maps_nothing:
+        lay_out(project, {"main.cc": "int main() {}\n", "build/main.modmap": "$root .\n"})
+    before = kept(caching)
+    for _ in range(2):
+        assert_same(caching, gcc, project, "main")
+    assert_same(caching, gcc, project, "base")
+    after = kept(caching)
+    assert after["hits"] == before["hits"]
+    assert after["misses"]["not cacheable"] == before["misses"].get("not cacheable", 0) + 3
+
+
 # --- builds by CMake -----------------------------------------------------------------------------
 
 #: An edit of the project, and the sources that have to be compiled then.
@@ -402,7 +422,7 @@ def test_the_standard_library_is_made_and_imported(
         for step, name in steps.items():
             line = f"-std=c++23 -O1 -fmodules-ts -fmodule-mapper={step}.modmap -c -o {step}.o"
             argv = [gcc, *line.split(), name]
-            local = left(lambda argv=argv: run_here(argv, root), root)
+            local = left(functools.partial(run_here, argv, root), root)
             ours = cluster.run(argv, root, DIST_BUILD_FALLBACK="0")
             assert ours.stderr == local.stderr
             files = alike(files_below(root))

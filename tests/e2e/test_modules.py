@@ -1,4 +1,4 @@
-"""CMake's C++20 builds: sources without modules are distributed, for all their options."""
+"""CMake's C++20 builds are distributed, for all their options."""
 
 import os
 import re
@@ -200,20 +200,20 @@ def test_a_cmake_build_without_modules_is_distributed(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("family", "expected"), [("gcc", {"done": 4, "modules": 2}), ("clang", {"done": 8})]
-)
-def test_a_cmake_build_with_modules_compiles_those_of_gcc_locally(
-    cluster: Cluster, tmp_path: Path, family: str, expected: dict[str, int]
+@pytest.mark.parametrize("family", ["gcc", "clang"])
+def test_a_cmake_build_with_modules_is_distributed(
+    cluster: Cluster, tmp_path: Path, family: str
 ) -> None:
     need("bwrap")
     compiler = scanning(family)
-    modules = MODULES if family == "gcc" else MODULES.replace("m.cppm", "m.cppm n.cppm part.cppm")
+    modules = MODULES.replace("m.cppm", "m.cppm n.cppm part.cppm")
     root = lay_out(tmp_path / "mods", {**FILES, "CMakeLists.txt": CMAKE + modules})
     local = built(cluster, root, compiler, wrapped=False)
     ours: dict[str, bytes] = {}
     found = outcomes(cluster, lambda: ours.update(built(cluster, root, compiler, wrapped=True)))
     assert ours.keys() == local.keys()
-    # Two local runs of gcc differ, too: its compiled modules contain the time.
-    assert all(ours[name] == local[name] for name in local if not name.endswith(".gcm"))
-    assert {n: found[n] for n in found if n not in BESIDE} == expected
+    # Two local runs of gcc differ, too: its compiled modules contain the time, and it lists what a
+    # source imports in any order.
+    exact = [name for name in local if not name.endswith((".gcm", ".ddi"))]
+    assert [name for name in exact if ours[name] != local[name]] == []
+    assert {n: found[n] for n in found if n not in BESIDE} == {"done": 8}

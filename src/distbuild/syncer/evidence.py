@@ -130,10 +130,29 @@ def is_precompiled_refused(command: CompileCommand, stderr: bytes) -> bool:
     )
 
 
-def named_in_messages(command: CompileCommand, stderr: bytes) -> list[str]:
-    """The files from which messages may quote lines, as absolute paths."""
-    named = dict.fromkeys(path for path, _ in places(plain(stderr)))
-    return [command.absolute(path) for path in named if not path.startswith("<")]
+def unproved_module(
+    command: CompileCommand,
+    result: ResultRequest,
+    listed: Callable[[], Iterable[str]],
+    real_path: Callable[[str], str],
+) -> str:
+    """The file for which a success with gcc's modules is not known to be the local compiler's; "":
+    it is.
+
+    That is a file from which messages may quote lines and that the compiler has not read: gcc
+    quotes the sources of modules where it finds them. Or it is a compiled module that was not
+    written. ``listed``: the real paths of the inputs.
+    """
+    if not command.module_root:
+        return ""
+    written = {os.fsdecode(file.path) for file in result.outputs}
+    expected = map(command.absolute, command.by_products)
+    if missing := next((path for path in expected if real_path(path) not in written), ""):
+        return missing
+    named = dict.fromkeys(path for path, _ in places(plain(result.stderr)))
+    quoted = [command.absolute(path) for path in named if not path.startswith("<")]
+    read = {*listed(), *(os.fsdecode(item.path) for item in result.assembled)} if quoted else ()
+    return next((path for path in quoted if real_path(path) not in read), "")
 
 
 def missed_precompiled(stderr: bytes) -> list[str]:

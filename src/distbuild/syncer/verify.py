@@ -97,11 +97,8 @@ class Judge:
                 return self._mend(task, findings, inputs)
             if self._covered_more(task, findings, inputs):
                 return Verdict.AGAIN_WITH_MORE
-        if task.command.module_root and result.stderr:
-            seen = [*inputs.paths(), *(os.fsdecode(item.path) for item in result.assembled)]
-            named = evidence.named_in_messages(task.command, result.stderr)
-            if unseen := next((p for p in named if disk.realpath(p) not in seen), ""):
-                return Local(LocalReason.MODULES, unseen)
+        if unproved := evidence.unproved_module(task.command, result, inputs.paths, disk.realpath):
+            return Local(LocalReason.MODULES, unproved)
         return self._judge_assembled(task, result, own) if result.assembled else Verdict.STANDS
 
     def _judge_assembled(

@@ -1,9 +1,13 @@
 """Results that no honest worker can have sent, and what is known of those who sent them."""
 
+import functools
+
 import msgspec
 import pytest
 
-from distbuild.command.model import LocalReason
+from distbuild.command.model import CompileCommand, LocalReason
+from distbuild.command.named_modules import with_modules
+from distbuild.command.parse import parse
 from distbuild.farm.executor import Task
 from distbuild.farm.results import objection, only_here, size_of
 from distbuild.protocol.codec import mark, pack, pack_inputs
@@ -106,3 +110,17 @@ def test_some_errors_would_come_on_every_worker(
     result: ResultRequest, reason: LocalReason | None
 ) -> None:
     assert only_here(result) is reason
+
+
+def test_a_worker_writes_no_module_but_that_which_the_source_provides(given: Task) -> None:
+    words = "g++ -fmodules-ts -fmodule-mapper=m -c x.c -o x.o".split()
+    command = parse(words, "/p", lambda _: None)
+    assert isinstance(command, CompileCommand)
+    mapper = b"a m/a.gcm\nb m/b.gcm\n"
+    for source, allowed in ((b"import a;\n", ()), (b"export module a;\n", ("/p/m/a.gcm",))):
+        mapped = with_modules(command, mapper, functools.partial(bytes, source))
+        assert isinstance(mapped, CompileCommand)
+        task = msgspec.structs.replace(given, command=mapped)
+        for path in ("/p/m/a.gcm", "/p/m/b.gcm", "/p/m/a.gcm~", "/p/a.gcm", "/p/m"):
+            result = but(outputs=[OBJECT, written(path.encode())])
+            assert (objection(task, result) == "") == (path in allowed)

@@ -1,8 +1,28 @@
+import os
+
 import pytest
 
+from distbuild.command.model import CompileCommand
+from distbuild.command.named_modules import with_modules
+from distbuild.command.parse import parse
 from distbuild.mirror.manifest import WITHHELD
-from distbuild.protocol.messages import Entry, FileEntry, InputFile, SymlinkEntry
-from distbuild.syncer.evidence import Findings, examine, precompiled, shadowing
+from distbuild.protocol.codec import pack
+from distbuild.protocol.messages import (
+    Entry,
+    FileEntry,
+    InputFile,
+    OutputFile,
+    ResultRequest,
+    SymlinkEntry,
+)
+from distbuild.syncer.evidence import (
+    Findings,
+    examine,
+    is_precompiled_refused,
+    precompiled,
+    shadowing,
+    unproved_module,
+)
 from distbuild.syncer.include_lookup import IncludeFacts
 
 ONE, TWO = b"\1" * 32, b"\2" * 32
@@ -106,3 +126,48 @@ def test_files_that_may_come_first_below_partly_mirrored_directories(
 ) -> None:
     lookup = (MANIFEST | {read: MANIFEST["/i/a.h"]}).get
     assert shadowing([read], dirs, shallow, lookup, on_disk.__contains__) == expected
+
+
+def with_mapper(source: bytes) -> CompileCommand:
+    words = "g++ -fmodules-ts -fmodule-mapper=m -c x.cc".split()
+    plain = parse(words, "/w", lambda _: None)
+    assert isinstance(plain, CompileCommand)
+    found = with_modules(plain, b"a m/a.gcm\n", lambda: source)
+    assert isinstance(found, CompileCommand)
+    return found
+
+
+def success(stderr: bytes = b"", *written: str) -> ResultRequest:
+    outputs = [OutputFile(path.encode(), 0o644, pack(b"")) for path in ("/w/x.o", *written)]
+    read = [InputFile(b"/lib/a.cc", ONE)]
+    return ResultRequest("l", "w", outputs=outputs, stderr=stderr, assembled=read)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "expected"),
+    [
+        (b"", ""),
+        (b"cc1plus: warning: odd\n", ""),
+        (b"<command-line>:1:1: warning: odd\n", ""),
+        (b"x.cc:1:2: warning: odd\n    1 | int x;\n", ""),
+        (b"In module a, imported at x.cc:1:\n../lib/a.cc:1:2: warning: odd\n", ""),
+        (b"../lib/b.cc:1:2: warning: odd\n", "/w/../lib/b.cc"),
+        (b"x.cc:1:2: warning: odd\n\x1b[01m\x1b[Kb.cc:1:2:\x1b[m\x1b[K note: here\n", "/w/b.cc"),
+    ],
+)
+def test_messages_quote_only_what_was_read(stderr: bytes, expected: str) -> None:
+    command, result = with_mapper(b"import a;\n"), success(stderr)
+    found = unproved_module(command, result, lambda: ["/w/x.cc"], os.path.normpath)
+    assert found == expected
+
+
+def test_a_module_that_a_source_declares_has_to_be_written() -> None:
+    command = with_mapper(b"export module a;\n")
+    asked = (lambda: ["/w/x.cc"], os.path.normpath)
+    assert unproved_module(command, success(), *asked) == "/w/m/a.gcm"
+    assert unproved_module(command, success(b"", "/w/m/b.gcm"), *asked) == "/w/m/a.gcm"
+    assert unproved_module(command, success(b"", "/w/m/a.gcm"), *asked) == ""
+
+
+def test_a_failure_with_modules_of_gcc_proves_nothing() -> None:
+    assert is_precompiled_refused(with_mapper(b"import a;\n"), b"")
