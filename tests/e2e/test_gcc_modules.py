@@ -432,3 +432,36 @@ def test_the_standard_library_is_made_and_imported(
     assert outcomes(cluster, compiles) == {"done": 2}
     assert run_here([gcc, "use.o", "std.o", "-o", "use"], root).exit_code == 0
     assert run_here(["./use"], root).stdout == b"1 3\n"
+
+
+#: What CMake of a version wants to be told, since its support of the module is an experiment.
+EXPERIMENTS: dict[tuple[int, ...], str] = {(4, 3): "451f2fe2-a8a2-47c3-bc32-94786d8fc91b"}
+STD_CMAKE = """cmake_minimum_required(VERSION 3.30)
+set(CMAKE_EXPERIMENTAL_CXX_IMPORT_STD "{}")
+project(uses_std CXX)
+set(CMAKE_CXX_STANDARD 23)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_CXX_MODULE_STD ON)
+add_executable(use use.cc)
+"""
+
+
+@pytest.mark.timeout(600)
+def test_a_cmake_build_that_imports_the_standard_library(cluster: Cluster, tmp_path: Path) -> None:
+    compiler = scanning("gcc")
+    need("bwrap")
+    std_source(compiler)
+    experiment = EXPERIMENTS.get(version_of("cmake", "--version"))
+    if experiment is None:
+        pytest.skip("a CMake whose support of the module std is known here is not installed")
+    text = STD_CMAKE.format(experiment)
+    root = lay_out(tmp_path / "std", {"CMakeLists.txt": text, "use.cc": USES_STD})
+    local = built(cluster, root, compiler, wrapped=False)
+    ours: dict[str, bytes] = {}
+    found = outcomes(cluster, lambda: ours.update(built(cluster, root, compiler, wrapped=True)))
+    assert ours.keys() == local.keys()
+    differing = [name for name in ours if alike(ours)[name] != alike(local)[name]]
+    assert differing == []
+    # std, std.compat and the program.
+    assert {n: found[n] for n in found if n not in BESIDE} == {"done": 3}

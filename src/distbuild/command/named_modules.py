@@ -25,7 +25,8 @@ _ROOT = re.compile(rb"\$root (\S+)")
 _MAPPED = re.compile(rb"(%b(?::%b)?) (\S+\.gcm)" % (_NAME, _NAME))
 
 _SPLICE = re.compile(rb"\\[ \t]*\r?\n")
-_NO_CODE = re.compile(rb'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+#: Strings and comments. Those without an end match too, else each would be searched to the end.
+_NO_CODE = re.compile(rb'"(?:\\.|[^"\\\n])*"?|//[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTALL)
 #: What may be a module directive ("cpp.module" in the standard): those begin a line.
 _DIRECTIVE = re.compile(rb"^[ \t]*(export\s+)?module\b([^;\n]*)(;?)", re.MULTILINE)
 _PRIVATE_FRAGMENT = re.compile(rb"\s*:\s*private\s*")
@@ -35,9 +36,9 @@ _OPERATOR = re.compile(rb"\s*[^\s\w:]")
 
 #: The beginning of the text in a compiled module that lists what it imports, and a line of it.
 _README = b"GNU C++ "
-_RECORDED = re.compile(rb"\0(?:import|export): \S+ ([^\0\n]+)(?=\0)")
-#: Such a text is shorter.
-_MAX_README = 1 << 20
+_RECORDED = re.compile(rb"\0(?:import|export): [^\0\s]+ ([^\0\n]+)(?=\0)")
+#: Such a text is shorter, and lists fewer.
+_MAX_README, _MAX_RECORDED = 1 << 20, 10_000
 
 
 class Mapper(msgspec.Struct, frozen=True):
@@ -73,8 +74,6 @@ def provided(source: bytes) -> str | None:
 
     None: the text may declare one of several, by conditions or by macros.
     """
-    if b"module" not in source:
-        return ""
     found = set()
     for exported, rest, end in _DIRECTIVE.findall(_NO_CODE.sub(b" ", _SPLICE.sub(b"", source))):
         if _OPERATOR.match(rest) or (not rest.strip() and end and not exported):
@@ -122,7 +121,7 @@ def recorded_imports(compiled: bytes) -> list[str]:
     gcc ignores the mapper for a module that is imported only by another one.
     """
     start = max(compiled.rfind(_README), 0)
-    found = _RECORDED.findall(compiled, start, start + _MAX_README)
+    found = _RECORDED.findall(compiled, start, start + _MAX_README)[:_MAX_RECORDED]
     return [path for path in map(_path, found) if path.endswith(SUFFIX)]
 
 

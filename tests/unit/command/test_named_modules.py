@@ -1,5 +1,7 @@
 """gcc's module mappers, and which module a source provides."""
 
+import time
+
 import pytest
 
 from distbuild.command.model import CompileCommand, Local, LocalReason
@@ -83,6 +85,8 @@ def test_a_mapper_with_another_line_is_not_read(line):
         (b"export module foo [[deprecated]];\n", "foo"),
         (b"export /* one */ module /* two\n */ foo; // three\n", "foo"),
         (b"export \\\n module fo\\\no;\n", "foo"),
+        (b"export mod\\\nule foo;\n", "foo"),
+        (b"#define foo bar\nexport module foo;\n", "foo"),
         (b"// export module other;\n/* module other:x; */\nexport module foo;\n", "foo"),
         (b'#define A "/*"\nexport module foo;\n#define B "*/"\n', "foo"),
         (b"export module foo;\nint module(int);\nint i =\nmodule(3);\nmodule.x = 1;\n", "foo"),
@@ -113,6 +117,13 @@ def test_a_source_provides(text, name):
 )
 def test_it_is_not_known_what_a_source_provides(text):
     assert provided(text) is None
+
+
+@pytest.mark.parametrize("text", [b"/*\n", b'\\"', b'"', b"export ", b"module a.", b"\n", b"'"])
+def test_a_long_text_takes_no_long_time(text):
+    began = time.monotonic()
+    provided(text * 200_000 + b"\nexport module foo;\n")
+    assert time.monotonic() - began < 5
 
 
 MAPPER = b"$root .\nfoo d/foo.gcm\nfoo:p e/foo-p.gcm\nbar /b/bar.gcm\n"
@@ -193,7 +204,7 @@ README = (
     b"\x7fELF\0GNU C++ old\0import: x old.gcm\0junk"
     b"\0GNU C++ primary module interface\0compiler: 12.2.0\0module: foo\0source: foo.cc\0"
     b"export: foo:p CMakeFiles/a b/foo-p.gcm\0import: bar /b/bar.gcm\0import: ./h.h ,/h.h.gcm\0"
-    b"import: keys /home/me/.ssh/id_rsa\0\0more\0"
+    b"import: nameless\0import: keys /home/me/.ssh/id_rsa\0\0more\0"
 )
 
 
