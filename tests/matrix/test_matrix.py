@@ -24,7 +24,8 @@ PARTS = {
     "option tables": "tests/unit/command/test_tables_real.py",
     "command lines": "tests/differential/test_lines.py tests/differential/test_generated.py",
     "CMake, modules": "tests/e2e/test_modules.py",
-    "named modules": "tests/e2e/test_named_modules.py tests/e2e/test_gcc_modules.py",
+    "named modules": "tests/e2e/test_named_modules.py tests/e2e/test_gcc_modules.py"
+    " tests/e2e/test_gcc_modules_cmake.py",
     "#embed": "tests/e2e/test_embed.py",
     "precompiled headers": "tests/e2e/test_precompiled.py",
     "identity": "tests/security/test_identity.py tests/security/test_traced.py",

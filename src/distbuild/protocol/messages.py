@@ -339,8 +339,8 @@ class ResultRequest(Message, frozen=True):
     packed_inputs: Annotated[bytes, msgspec.Meta(max_length=MAX_PACKED_INPUTS)] = b""
     #: The marks of those, in their order, packed by ``codec.pack_marks``; may be missing.
     marks: Annotated[bytes, msgspec.Meta(max_length=MAX_MARKS_BYTES)] = b""
-    #: Files that the assembler read by its own directives, which no dependency file lists; without
-    #: a digest if it is no file of the mirror. A superset.
+    #: Files read by the assembler's own directives or for modules, which no dependency file lists;
+    #: without a digest if it is no file of the mirror. A superset.
     assembled: Inputs = []
     #: The tree changed during the compile, perhaps in files that the compiler read.
     disturbed: bool = False

@@ -1,5 +1,5 @@
 """Syncer side: finds and checks the files that an assembler reads (``.incbin``, ``.include``), and
-those that clang opens for the modules that it reads.
+those that a compiler opens for the modules that it reads.
 
 No dependency file lists them. Those that a source names by plain strings are sent with the job,
 like the source, which saves a round. That proves nothing, since macros may make directives and
