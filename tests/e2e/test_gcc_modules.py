@@ -261,6 +261,17 @@ def test_an_interface_with_an_error_leaves_what_it_leaves_locally(
     assert left(lambda: cluster.run(argv, cwd), project) == local
 
 
+def test_what_an_interface_includes_is_mirrored_once_it_is_asked_for(
+    cluster: Cluster, gcc: str, project: Path
+) -> None:
+    """A failure has a text mirrored that was withheld by its name."""
+    text = FILES["base/base.cc"].replace("<cfg.h>", '"tables.cpp"\n#include <cfg.h>')
+    lay_out(project, {"base/base.cc": text, "base/tables.cpp": "inline int table[3];\n"})
+    for _ in range(2):
+        found = outcomes(cluster, lambda: assert_same(cluster, gcc, project, "base"))
+        assert found == {"done": 1}
+
+
 @pytest.mark.parametrize("root", ["/", ".", "..", "mods"])
 def test_mappers_with_other_paths(cluster: Cluster, gcc: str, project: Path, root: str) -> None:
     """Absolute paths, and paths below another root."""

@@ -123,11 +123,8 @@ def unseen_precompiled(task: Task, manifest: Manifest) -> list[str]:
 
 
 def is_precompiled_refused(command: CompileCommand, stderr: bytes) -> bool:
-    """Whether a failed compile's messages name its precompiled header or one of its modules; of a
-    gcc with modules it is assumed."""
-    return bool(command.module_root) or any(
-        name.encode("utf-8", "surrogateescape") in stderr for name in command.ast_files
-    )
+    """Whether a failed compile's messages name its precompiled header or one of its modules."""
+    return any(name.encode("utf-8", "surrogateescape") in stderr for name in command.ast_files)
 
 
 def unproved_module(

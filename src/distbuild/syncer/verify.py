@@ -60,10 +60,14 @@ class Judge:
     def judge(self, task: Task, result: ResultRequest) -> Verdict | Local:
         """Whether the result equals the local compiler's. Local: compile locally instead."""
         try:
-            return self._judge(task, result, Inputs(result))
+            verdict = self._judge(task, result, Inputs(result))
         except ProtocolError as error:
             log.warning("compiled again: %s: %s", result.worker, error)
             return Verdict.AGAIN
+        if verdict is Verdict.STANDS and result.exit_code != 0 and task.command.module_root:
+            # A worker lists what was opened only of a success.
+            return Local(LocalReason.UNPROVED_FAILURE, task.command.source)
+        return verdict
 
     def _judge(self, task: Task, result: ResultRequest, inputs: Inputs) -> Verdict | Local:
         own = {os.fsdecode(f.path): f.entry for f in task.files}

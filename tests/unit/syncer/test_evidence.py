@@ -18,7 +18,6 @@ from distbuild.protocol.messages import (
 from distbuild.syncer.evidence import (
     Findings,
     examine,
-    is_precompiled_refused,
     precompiled,
     shadowing,
     unproved_module,
@@ -167,7 +166,3 @@ def test_a_module_that_a_source_declares_has_to_be_written() -> None:
     assert unproved_module(command, success(), *asked) == "/w/m/a.gcm"
     assert unproved_module(command, success(b"", "/w/m/b.gcm"), *asked) == "/w/m/a.gcm"
     assert unproved_module(command, success(b"", "/w/m/a.gcm"), *asked) == ""
-
-
-def test_a_failure_with_modules_of_gcc_proves_nothing() -> None:
-    assert is_precompiled_refused(with_mapper(b"import a;\n"), b"")
