@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.test_modules import first_from, version_of
 from tests.support.cluster import Cluster, Done, run_here
 from tests.support.cmake import lay_out, outcomes
+from tests.support.few_modules import COMPILED, FILES, SOURCES, STEPS, mappers
 from tests.support.objects import files_below, kept, left_by
 from tests.support.tools import absent, need
 
@@ -22,50 +23,6 @@ pytestmark = pytest.mark.compiler
 FIRST_GCC = 12
 #: The first gcc that writes a scan's format beside the object, and lists the modules it read.
 FIRST_LISTING = 14
-FILES = {
-    "lib/part.cc": "export module a:part;\nexport inline int three() { return 3; }\n",
-    "lib/inner.cc": "module a:inner;\nimport :part;\nint four() { return three() + 1; }\n",
-    "base/base.cc": "module;\n#include <cfg.h>\n"
-    "export module base.core;\nexport struct S { int x; int get() const { return CFG * x; } };\n"
-    "export template <class T> T add(T p, T q) { return p + q; }\n",
-    "lib/a.cc": "module;\n#include <cfg.h>\n"
-    "export module a;\nexport import :part;\nimport :inner;\nimport base.core;\n"
-    "export inline int twice(int x) { S s{x}; return add(s.get(), CFG); }\n"
-    "export int far(int x);\n",
-    "lib/impl.cc": "module a;\nimport :inner;\n"
-    "int far(int x) { return four() + twice(x) + three(); }\n",
-    "other/b.cc": "export module b;\nimport a;\n"
-    "export int f(int x) { return twice(x) + three(); }\n",
-    "inc/cfg.h": "#define CFG 2\n",
-    "main.cc": "import b;\nimport a;\nint main() { return f(1) + twice(4) + far(2); }\n",
-}
-SOURCES = {
-    "part": "../lib/part.cc",
-    "inner": "../lib/inner.cc",
-    "base": "../base/base.cc",
-    "a": "../lib/a.cc",
-    "impl": "../lib/impl.cc",
-    "b": "../other/b.cc",
-    "main": "../main.cc",
-}
-COMPILED = {
-    "a": "mods/a.gcm",
-    "a:part": "mods/a-part.gcm",
-    "a:inner": "mods/a-inner.gcm",
-    "base.core": "base.core.gcm",
-    "b": "mods/b.gcm",
-}
-#: Each compile after those whose modules it imports: what its mapper maps. As in CMake's, the
-#: modules that only others import are missing.
-STEPS = {
-    "part": ["a:part"],
-    "inner": ["a:inner", "a:part"],
-    "base": ["base.core"],
-    "a": ["a", "a:part", "a:inner", "base.core"],
-    "impl": ["a:inner", "a"],
-    "b": ["b", "a"],
-    "main": ["b", "a"],
-}
 OPTIONS = "-std=c++20 -O1 -g"
 #: gcc writes the time of day into a compiled module, unless SOURCE_DATE_EPOCH is set.
 TIMES = re.compile(rb"(buildtime|localtime): [^\0]*")
@@ -84,13 +41,6 @@ def gcc() -> str:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     return lay_out(tmp_path / "project", {**FILES, **mappers()})
-
-
-def mappers() -> dict[str, str]:
-    return {
-        f"build/{step}.modmap": "$root .\n" + "".join(f"{n} {COMPILED[n]}\n" for n in names)
-        for step, names in STEPS.items()
-    } | {"build/mods/.keep": ""}
 
 
 def words(gcc: str, step: str, options: str = OPTIONS) -> list[str]:
@@ -259,6 +209,22 @@ def test_an_interface_with_an_error_leaves_what_it_leaves_locally(
     local = left(lambda: run_here(argv, cwd), project)
     assert local.exit_code != 0
     assert left(lambda: cluster.run(argv, cwd), project) == local
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_old_compiled_module_is_replaced(
+    cluster: Cluster, gcc: str, project: Path, wrapped: bool
+) -> None:
+    """gcc does not write through its hard links."""
+    build(gcc, project)
+    os.link(project / "build/mods/a.gcm", project / "kept")
+    before = (project / "kept").read_bytes()
+    text = FILES["lib/a.cc"] + "export int more();\n"
+    (project / "lib/a.cc").write_text(text)
+    run = cluster.run if wrapped else run_here
+    assert run(words(gcc, "a"), project / "build").exit_code == 0
+    assert (project / "kept").read_bytes() == before
+    assert (project / "build/mods/a.gcm").read_bytes() != before
 
 
 def test_what_an_interface_includes_is_mirrored_once_it_is_asked_for(

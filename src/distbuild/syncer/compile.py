@@ -214,11 +214,11 @@ class Compiles:
             lookup = _found(cache, submission, task)
             cached = lookup.result
             if cached and not lookup.is_checked:
-                return self._remotely(submission, known.command, cached)
+                return self._remotely(submission, task.command, cached)
             result = yield from self._executor.execute(task)
             verdict = self._verdict(submission, task, result)
             if isinstance(verdict, Local) and cached:
-                return self._remotely(submission, known.command, cached)
+                return self._remotely(submission, task.command, cached)
             if isinstance(verdict, Local):
                 obstacle = self._named(verdict, known, task.command)
                 tied = self._with_precompiled(known, task, verdict)
@@ -228,7 +228,7 @@ class Compiles:
                 known = tied
             elif verdict is Verdict.STANDS and isinstance(result, ResultRequest):
                 _keep(cache, lookup, task, result)
-                return self._remotely(submission, known.command, result)
+                return self._remotely(submission, task.command, result)
             with self._lock:
                 self.repeated += 1
             in_vain += verdict is not Verdict.AGAIN_WITH_MORE

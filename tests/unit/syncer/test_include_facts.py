@@ -16,6 +16,7 @@ def told(texts: Texts, path: Path, text: bytes) -> IncludeFacts | None:
         (b'#include "b.h"\n', IncludeFacts()),
         (b'__asm__(".incbin \\"x\\"");\n', IncludeFacts()),
         (b'#include "../b.h"\n', IncludeFacts(odd=True)),
+        (b'\x7fELF\n#include "../b.h"\n', IncludeFacts()),
         (b"", IncludeFacts()),
     ],
 )
