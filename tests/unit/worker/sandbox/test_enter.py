@@ -192,6 +192,58 @@ def test_the_first_process_cannot_be_read_or_stopped(namespace: Namespace) -> No
     assert report
 
 
+#: Has hundreds of children, attaches to every process, opens their roots, and enters namespaces.
+HOSTILE = """\
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/ptrace.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+int main(void)
+{
+    char path[99];
+    for (int i = 0; i < 400; i++)
+        if (fork() == 0)
+            for (;;)
+                pause();
+    printf("attached %d, ", ptrace(PTRACE_SEIZE, 1, 0, 0) == 0);
+    int roots = 0, spaces = 0, descriptors = 0;
+    const char *const kinds[] = {"user", "mnt", "net", "ipc", "uts", "pid"};
+    for (int i = 0; i < 3; i++) {
+        sprintf(path, "/proc/%d/root", i);
+        roots += open(path, O_RDONLY) >= 0 && i != 2;
+    }
+    for (int i = 0; i < 6; i++) {
+        sprintf(path, "/proc/1/ns/%s", kinds[i]);
+        spaces += setns(open(path, O_RDONLY), 0) == 0;
+        sprintf(path, "/proc/self/ns/%s", kinds[i]);
+        spaces += setns(open(path, O_RDONLY), 0) == 0;
+    }
+    for (int i = 0; i < 64; i++) {
+        sprintf(path, "/proc/1/fd/%d", i);
+        descriptors += open(path, O_RDONLY) >= 0;
+    }
+    int mounts = (mount("none", "/tmp", "tmpfs", 0, 0) == 0) + (umount("/usr") == 0) +
+                 (mount("/usr", "/", 0, MS_MOVE, 0) == 0) + (chroot("/usr") == 0);
+    printf("roots %d, spaces %d, descriptors %d, mounts %d\\n", roots, spaces, descriptors, mounts);
+    return 0;
+}
+"""
+
+
+def test_a_hostile_command_gets_nowhere(namespace: Namespace) -> None:
+    source = namespace.directory / "hostile.c"
+    source.write_text(HOSTILE)
+    words = [need("gcc"), "-w", str(source), "-o", str(namespace.directory / "hostile")]
+    subprocess.run(words, check=True)
+    before = len(os.listdir("/proc"))
+    found = namespace.output("/.shown/hostile")
+    assert found == "attached 0, roots 0, spaces 0, descriptors 0, mounts 0\n"
+    wait_until(lambda: len(os.listdir("/proc")) < before + 200, "its children have ended")
+
+
 def test_nothing_that_was_detached_or_covered_is_seen(namespace: Namespace) -> None:
     (namespace.directory / "secret").write_text("secret")
     operations = [*PROC, *enter.one(b"tmpfs", b"/tmp"), *enter.one(b"detach", SHOWN)]
