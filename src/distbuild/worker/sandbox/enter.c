@@ -1,8 +1,8 @@
-/* Runs a command in a namespace that exists already, with mounts and processes of its own.
+/* Runs a command in namespaces that exist already, with mounts, processes and IPC of its own.
  *
  *   enter REPORT NAMESPACE... LIMIT... OPERATION... -- COMMAND...
  *
- * REPORT is the number of an inherited descriptor. The namespaces (user, cgroup, ipc, net, uts, mnt) are
+ * REPORT is the number of an inherited descriptor. The namespaces (user, cgroup, net, uts, mnt) are
  * paths; the limits are of address space (bytes), CPU time (seconds) and file size (bytes). enter.py,
  * which writes this line, describes the operations; they happen in the given order.
  *
@@ -29,7 +29,7 @@
 #include <unistd.h>
 
 enum { FAILED = 125, SIGNALLED = 128 };
-enum { NAMESPACES = 6, LIMITS = 3, FIRST_OPERATION = 2 + NAMESPACES + LIMITS };
+enum { NAMESPACES = 5, LIMITS = 3, FIRST_OPERATION = 2 + NAMESPACES + LIMITS };
 /* linux/capability.h, which a C library need not come with. */
 enum { CAPABILITY_VERSION = 0x20080522, CAPABILITY_WORDS = 2, MAX_CAPABILITY = 63 };
 
@@ -55,8 +55,8 @@ static unsigned long long number(const char *text)
  * the user namespace, which owns the others: it gives the rights to enter them. */
 static void enter_namespaces(char **paths)
 {
-    static const int kinds[NAMESPACES] = {CLONE_NEWUSER, CLONE_NEWCGROUP, CLONE_NEWIPC,
-                                          CLONE_NEWNET,  CLONE_NEWUTS,    CLONE_NEWNS};
+    static const int kinds[NAMESPACES] = {CLONE_NEWUSER, CLONE_NEWCGROUP, CLONE_NEWNET, CLONE_NEWUTS,
+                                          CLONE_NEWNS};
     int opened[NAMESPACES];
     for (int i = 0; i < NAMESPACES; i++)
         if ((opened[i] = open(paths[i], O_RDONLY | O_CLOEXEC)) < 0)
@@ -231,7 +231,7 @@ int main(int count, char **words)
     enter_namespaces(words + 2);
     die_with_parent(report);
     set_limits(words + 2 + NAMESPACES);
-    if (unshare(CLONE_NEWNS | CLONE_NEWPID) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+    if (unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
         fail("cannot make", "a namespace");
     if (pipe2(alive, O_CLOEXEC) != 0)
         fail("cannot make", "a pipe");

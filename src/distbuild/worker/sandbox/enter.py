@@ -19,7 +19,7 @@ from distbuild.worker.process.limits import REPORT
 
 #: The namespaces that jobs share, by their names in /proc/PID/ns, in the order in which ``enter``
 #: expects them.
-NAMESPACES = ("user", "cgroup", "ipc", "net", "uts", "mnt")
+NAMESPACES = ("user", "cgroup", "net", "uts", "mnt")
 SOURCE = Path(__file__).with_name("enter.c")
 #: The exit code of ``enter`` for what it cannot do; it is tried without arguments.
 _FAILED = 125

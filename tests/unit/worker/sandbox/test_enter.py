@@ -27,6 +27,7 @@ pytestmark = pytest.mark.program
 #: Where the test's directory is shown in the namespace.
 SHOWN = b"/.shown"
 PROC = enter.one(b"proc", b"/proc")
+TMP = [*PROC, *enter.one(b"tmpfs", b"/tmp")]
 FAILED = 125
 
 
@@ -271,6 +272,12 @@ def test_nothing_that_was_detached_or_covered_is_seen(namespace: Namespace) -> N
         "/proc/1/root/.shown Permission denied",
         "/proc/self/root/.shown []",
     ]
+
+
+def test_shared_memory_is_one_commands_own(namespace: Namespace) -> None:
+    """Segments outlive their processes: they would stay until the worker's end."""
+    assert namespace.output("ipcmk -M 4096 >/tmp/x && ipcs -m | grep -c 0x", TMP) == "1\n"
+    assert namespace.output("ipcs -m | grep 0x || echo none", TMP) == "none\n"
 
 
 def test_there_is_no_network(namespace: Namespace) -> None:

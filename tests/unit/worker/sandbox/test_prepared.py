@@ -66,7 +66,7 @@ def test_namespaces_are_freed_with_their_last_use(kept: PreparedNamespaces, tmp_
     before = descriptors()
     used = kept.of(view_of(places[0]))
     one = descriptors() - before
-    assert one == len(used.descriptors) == 6
+    assert one == len(used.descriptors) == 5
     for place in places[1:]:
         kept.of(view_of(place))
     assert descriptors() - before == 3 * one  # the first is in use, though no longer kept
