@@ -65,13 +65,29 @@ def _download(package: str, kept: Path) -> None:
     partial = kept.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    source = ["apt-get", "source", "-qq", "--download-only", "--only-source", package]
-    for words in (["apt-get", "update", "-qq"], source):
+
+    def run(*words: str) -> str:
         done = subprocess.run(
             words, cwd=partial, env=environment, capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             raise NotFetched(f"{package}: {done.stderr.strip().splitlines()[-1:]}")
+        return done.stdout
+
+    run("apt-get", "update", "-qq")
+    listed = run("apt-cache", "madison", package).splitlines()
+    versions = list(dict.fromkeys(line.split("|")[1].strip() for line in reversed(listed)))
+    # A mirror's index may name a version whose files it does not have yet, or no longer.
+    for version in versions:
+        wanted = f"{package}={version}"
+        try:
+            run("apt-get", "source", "-qq", "--download-only", "--only-source", wanted)
+            break
+        except NotFetched:
+            if version == versions[-1]:
+                raise
+    else:
+        raise NotFetched(f"{package}: apt knows no such source package")
     partial.rename(kept)
 
 
