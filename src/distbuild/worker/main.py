@@ -273,6 +273,7 @@ def _namespace(
     home: Home, config: Config, search_path: str, jobs: str
 ) -> tuple[Sandbox | None, str]:
     """A sandbox with namespaces, and how it makes them; None, and why it cannot."""
+    # These need POSIX.
     from distbuild.worker.sandbox import enter, prepared
     from distbuild.worker.sandbox.namespace import NamespaceSandbox, find_bwrap, probe
 

@@ -88,8 +88,7 @@ def make(bwrap: bytes, words: Sequence[bytes]) -> PreparedNamespace:
             process = _started([*argv, *_WAITING], streams, report.writer)
         stack.callback(process.wait)
         stack.callback(process.kill)
-        ready, _, _ = select.select([said.reader], [], [], _MAKE_S)
-        if not ready:
+        if not _is_readable(said.reader):
             raise InfrastructureError("cannot make a namespace: bubblewrap hangs")
         if not os.read(said.reader, 1):
             raise InfrastructureError(f"cannot make a namespace: {_last_line(errors.reader)}")
@@ -127,22 +126,27 @@ def obstacle(bwrap: str, program: Path | None) -> str:
 
 def has_layers(bwrap: str, program: Path, directory: str) -> bool:
     """Whether directories on the disk of this one can be shown with a layer over them. Tries it."""
+    try:
+        with tempfile.TemporaryDirectory(dir=directory) as work:
+            return _shows_layers(bwrap, program, Path(work))
+    except (OSError, InfrastructureError):
+        return False
+
+
+def _shows_layers(bwrap: str, program: Path, work: Path) -> bool:
+    """Whether an overlay in this empty directory hides, keeps and protects what it should."""
     shown = b"/.dist_build"
-    with tempfile.TemporaryDirectory(dir=directory) as work:
-        below, layer = Path(work, "below"), Path(work, "up")
-        for made in (below, layer, Path(work, "work")):
-            made.mkdir()
-        (below / "old").touch()
-        plan = base_plan()
-        plan.bind(shown, os.fsencode(work), writable=True)
-        changes = enter.overlay(shown + b"/below", shown)
-        script = b"cd /.dist_build/below && rm old && echo >new"
-        try:
-            os.mknod(layer / "hidden", stat.S_IFCHR)
-            completed = _tried(bwrap, program, plan, changes, script)
-        except (OSError, InfrastructureError):
-            return False
-        return completed.status == 0 and (layer / "new").exists() and (below / "old").exists()
+    below, layer = work / "below", work / "up"
+    for made in (below, layer, work / "work"):
+        made.mkdir()
+    (below / "old").touch()
+    os.mknod(layer / "hidden", stat.S_IFCHR)
+    plan = base_plan()
+    plan.bind(shown, os.fsencode(work), writable=True)
+    changes = enter.overlay(shown + b"/below", shown)
+    script = b"cd /.dist_build/below && rm old && echo >new"
+    completed = _tried(bwrap, program, plan, changes, script)
+    return completed.status == 0 and (layer / "new").exists() and (below / "old").exists()
 
 
 def _tried(
@@ -156,10 +160,18 @@ def _tried(
     )
     running = start(argv, b"/", {})
     try:
-        select.select([running.descriptors()[-1]], [], [], _MAKE_S)
+        _is_readable(running.descriptors()[-1])
     finally:
         completed = running.finish("")
     return completed
+
+
+def _is_readable(descriptor: int) -> bool:
+    """Wait for some time until a descriptor can be read; whether it can."""
+    # Not select(2), which knows no descriptor above 1,023.
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(1000 * _MAKE_S))
 
 
 def _opened(report: bytes) -> list[int]:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,22 @@ def test_namespaces_are_freed_with_their_last_use(kept: PreparedNamespaces, tmp_
     assert descriptors() - before == 2 * one
 
 
+def test_a_worker_with_many_open_files_makes_one_too(tmp_path: Path) -> None:
+    """Hundreds of slots have more than the 1,024 descriptors that select(2) can wait for."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 2048), limits[1]))
+    opened: list[int] = []
+    try:
+        while not opened or opened[-1] < 1100:
+            opened.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+        assert len(prepared.make(os.fsencode(need("bwrap")), view_of(tmp_path).words).descriptors)
+        assert prepared.obstacle(need("bwrap"), entering()) == ""
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_bubblewraps_reason_is_given(kept: PreparedNamespaces) -> None:
     before = descriptors()
     for bwrap, words, said in (
@@ -101,3 +118,4 @@ def test_a_file_system_without_overlays_is_noticed(tmp_path: Path) -> None:
     assert not prepared.has_layers(bwrap, Path("/bin/true"), str(tmp_path))
     assert not prepared.has_layers("/bin/false", program, str(tmp_path))
     assert os.listdir(tmp_path) == []
+    assert not prepared.has_layers(bwrap, program, "/no/such/directory")
