@@ -10,7 +10,7 @@ FOR_WINDOWS := $(wildcard src/distbuild/system/windows/*.py src/distbuild/*/wind
 BENCH ?=
 SUITES ?= trixie sid
 # Tests wait more than they compute, so a few processes share few cores. What shares a farm is in one file.
-TEST_PROCESSES ?= 4
+TEST_PROCESSES ?= 5
 # In order, so that files of few long tests do not come last.
 PARALLEL := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 # Otherwise each process rewrites the asserts of all tests anew, which takes seconds.

@@ -56,7 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as exhaustive every second combination of parameters that take turns.
+    """Mark as exhaustive every second combination of parameters that take turns, or all but every
+    third with ``of=3``.
 
     With two sandboxes and two compilers each row is run in each sandbox and with each compiler,
     though not with each pair of these.
@@ -65,7 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         turns = item.get_closest_marker("in_turn")
         if turns is not None and isinstance(item, pytest.Function):
             number = sum(item.callspec.indices[name] for name in turns.args)
-            if number % 2:
+            if number % turns.kwargs.get("of", 2):
                 item.add_marker(pytest.mark.exhaustive)
 
 

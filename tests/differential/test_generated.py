@@ -18,7 +18,7 @@ from tests.support.yard import lay_out
 #: Nothing of this kind may come of a command line.
 FAILURES = {str(reason) for reason in LocalReason if not reason.by_design}
 #: With several hundred a run, the few minutes' worth of a command that hangs.
-QUICK, LONG = 25, 700
+QUICK, LONG = 15, 700
 FAMILIES = (Family.GCC, Family.CLANG, Family.CLANG_CL)
 
 

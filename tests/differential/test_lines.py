@@ -17,7 +17,7 @@ from tests.support.yard import lay_out
 LINES = Path(__file__).parent / "lines"
 NAMES = {"gcc": {"CC": "gcc", "CXX": "g++"}, "clang": {"CC": "clang", "CXX": "clang++"}}
 #: `make test` has one row of so many.
-SHARE = 6
+SHARE = 8
 #: Copies of the project, each with one command at a time in it.
 COPIES = 3
 
@@ -115,7 +115,7 @@ def test_a_line_equals_the_local_one(
 
 @pytest.mark.compiler
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("count", [8, pytest.param(60, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("count", [5, pytest.param(60, marks=pytest.mark.exhaustive)])
 def test_explain_says_what_then_happens(
     farm: Cluster, tmp_path_factory: pytest.TempPathFactory, count: int
 ) -> None:

@@ -28,7 +28,7 @@ def clones(tmp_path: Path, certs_dir: Path) -> Iterator[Cluster]:
 def build(cluster: Cluster, project: Path) -> None:
     """A few compiles at once, each long enough that every worker has to take some."""
     project.mkdir()
-    text = "\n".join(f"double f{i}(double x) {{ return x * {i}.5 + {i}; }}" for i in range(800))
+    text = "\n".join(f"double f{i}(double x) {{ return x * {i}.5 + {i}; }}" for i in range(400))
     for number in range(UNITS):
         (project / f"u{number}.c").write_text(f"int unit{number};\n{text}\n")
     words = [["gcc", "-O2", "-c", f"u{n}.c"] for n in range(UNITS)]

@@ -96,6 +96,7 @@ def farm(
             started.kill()
 
 
+@pytest.mark.in_turn("name")
 @pytest.mark.parametrize("name", KITS)
 def test_configuration_that_both_have(
     name: str, farm: Cluster, kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -214,7 +214,7 @@ def test_a_dependency_on_a_file_that_is_not_mirrored(
     assert_remote(cluster, argv, project)
 
 
-@pytest.mark.in_turn("compiler", "how")
+@pytest.mark.in_turn("compiler", "how", of=3)
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize(
     ("how", "option"),
@@ -268,7 +268,7 @@ def test_has_include_below_a_directory_that_is_mirrored_in_part(
     assert_same(cluster, argv, root / "src")
 
 
-@pytest.mark.in_turn("compiler", "text")
+@pytest.mark.in_turn("compiler", "text", of=3)
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize(
     "text",
@@ -409,6 +409,7 @@ def test_clang_that_refuses_its_command_keeps_old_outputs(cluster: Cluster, proj
     assert (project / "a.o").read_text() == "old"
 
 
+@pytest.mark.in_turn("output")
 @pytest.mark.parametrize("output", ["lnk/o.o", "build/../lnk/../build/o.o", "build//o.o"])
 def test_a_dependency_file_of_a_failed_compile(
     cluster: Cluster, project: Path, output: str
@@ -435,7 +436,8 @@ def test_a_header_that_only_quotes_would_find(
     assert_remote(cluster, [compiler, "-iquote", "quoted", "-c", "b.c"], project, CPATH="quoted")
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+@pytest.mark.in_turn("closed", of=3)
+@pytest.mark.parametrize("closed", [">&- 2>&-", "2>&-", ">&-"])
 def test_closed_descriptors(cluster: Cluster, project: Path, closed: str) -> None:
     words = " ".join(f"'{word}'" for word in [*wrapper_command(), *ARGV])
     done = subprocess.run(

@@ -36,7 +36,7 @@ def is_compiled_there(farm: Cluster, project: Path, number: int) -> bool:
     return bool(farm.jobs()["done"] == done + 1)
 
 
-@pytest.mark.in_turn("farm", "lost")
+@pytest.mark.in_turn("farm", "lost", of=4)
 @pytest.mark.parametrize(
     "lost", [["include/deep/a.h"], ["include/b.h"], ["include/deep"], ["include"], ["."]]
 )

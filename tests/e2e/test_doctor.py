@@ -117,8 +117,8 @@ def test_a_frozen_worker_is_said_to_be_silent(begin: Begin, tmp_path: Path) -> N
     assert "not answering" in status_table(cluster, tmp_path)
 
 
-@pytest.mark.in_turn("cut")
-@pytest.mark.parametrize("cut", ["to the worker", "both", "to the syncer"])
+@pytest.mark.in_turn("cut", of=3)
+@pytest.mark.parametrize("cut", ["both", "to the worker", "to the syncer"])
 def test_a_network_that_is_cut_is_said(begin: Begin, tmp_path: Path, cut: str) -> None:
     cables: list[Cable] = []
 

@@ -97,7 +97,7 @@ def command(compiler: str, source: str, line: str) -> list[str]:
 
 
 @pytest.mark.compiler
-@pytest.mark.in_turn("farm", "line")
+@pytest.mark.in_turn("farm", "line", of=3)
 @pytest.mark.parametrize(("compiler", "source", "line"), CASES, ids=lambda v: v.split("/")[-1])
 def test_a_compile_equals_the_local_one(
     farm: Cluster,

@@ -238,6 +238,7 @@ def test_what_an_interface_includes_is_mirrored_once_it_is_asked_for(
         assert found == {"done": 1}
 
 
+@pytest.mark.in_turn("root")
 @pytest.mark.parametrize("root", ["/", ".", "..", "mods"])
 def test_mappers_with_other_paths(cluster: Cluster, gcc: str, project: Path, root: str) -> None:
     """Absolute paths, and paths below another root."""

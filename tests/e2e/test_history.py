@@ -135,6 +135,7 @@ def test_a_name_need_not_be_utf8(cluster: Cluster, project: Path) -> None:
     assert [build["name"] for build in shown(cluster, "builds")[:2]] == ["plain", "n\ufffd"]
 
 
+@pytest.mark.in_turn("number")
 @pytest.mark.parametrize("number", ["0x1", "²", "9" * 5000, "-1", "999999999"])
 def test_a_number_that_is_none_is_an_error_in_one_line(cluster: Cluster, number: str) -> None:
     for words in (

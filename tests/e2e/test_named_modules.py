@@ -156,6 +156,7 @@ def test_a_touched_interface_reaches_who_imports_it(
             build(clang, project, step)
 
 
+@pytest.mark.exhaustive
 def test_a_source_that_is_newer_than_its_module(
     cluster: Cluster, clang: str, project: Path
 ) -> None:
@@ -180,6 +181,7 @@ WRONG = {
 }
 
 
+@pytest.mark.in_turn("kind")
 @pytest.mark.parametrize("kind", WRONG)
 def test_what_is_wrong_with_a_module_is_said_by_the_local_compiler(
     cluster: Cluster, clang: str, project: Path, kind: str

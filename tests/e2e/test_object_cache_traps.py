@@ -565,6 +565,7 @@ def compiled_here(argv: list[str], root: Path) -> Done:
     return done
 
 
+@pytest.mark.in_turn("name")
 @pytest.mark.parametrize("name", TRAPS)
 def test_a_result_is_right_after_the_edit(box: CachingBox, tmp_path: Path, name: str) -> None:
     (tmp_path / "root").mkdir()

@@ -182,7 +182,7 @@ def piped(argv: list[str], cwd: Path, env: Mapping[str, str]) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.in_turn("farm", "line")
+@pytest.mark.in_turn("farm", "line", of=3)
 @pytest.mark.parametrize(("compiler", "line"), CASES, ids=str)
 def test_a_terminal_gets_what_the_compiler_would_show(
     farm: Cluster, project: Path, require_tool: Callable[[str], str], compiler: str, line: str
@@ -191,7 +191,7 @@ def test_a_terminal_gets_what_the_compiler_would_show(
     assert_same_on(Screen(), farm, command(compiler, line), project, XTERM)
 
 
-@pytest.mark.in_turn("farm", "compiler", "screen")
+@pytest.mark.in_turn("farm", "compiler", "screen", of=3)
 @pytest.mark.parametrize(("screen", "env"), SCREENS, ids=str)
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_the_compiler_sees_the_terminal_that_the_wrapper_has(
@@ -206,7 +206,7 @@ def test_the_compiler_sees_the_terminal_that_the_wrapper_has(
     assert_same_on(screen, farm, command(compiler, "-Wall -Wextra"), project, env)
 
 
-@pytest.mark.in_turn("farm", "compiler", "env")
+@pytest.mark.in_turn("farm", "compiler", "env", of=3)
 @pytest.mark.parametrize("env", PIPED, ids=str)
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_messages_in_a_pipe_have_the_developer_s_locale(
@@ -226,7 +226,7 @@ def test_messages_in_a_pipe_have_the_developer_s_locale(
     assert (after["done"], after["retried"]) == (before["done"] + 1, before["retried"])
 
 
-@pytest.mark.in_turn("farm", "line")
+@pytest.mark.in_turn("farm", "line", of=3)
 @pytest.mark.parametrize(
     ("compiler", "line"),
     [

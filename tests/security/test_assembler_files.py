@@ -298,7 +298,7 @@ def _both(farm: Cluster, project: Path, key: tuple[str, str], words: list[str]) 
     return Both(left(run_here(words, project)), left(farm.run(words, project)))
 
 
-@pytest.mark.in_turn("compiled", "name")
+@pytest.mark.in_turn("compiled", "name", of=3)
 @pytest.mark.parametrize(
     ("compiler", "name"),
     [(c, name) for c in COMPILERS for name, s in SPELLINGS.items() if c.startswith(s.only)],

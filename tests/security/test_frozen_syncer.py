@@ -99,6 +99,7 @@ def test_without_fallback_it_is_an_error_and_a_link_is_still_made(
         own.kill()
 
 
+@pytest.mark.exhaustive
 def test_the_python_client_ends_as_well(tmp_path: Path, certs_dir: Path, project: Path) -> None:
     client = EXECUTABLE.with_name("dist_build_client")
     if not client.exists():

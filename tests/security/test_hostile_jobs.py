@@ -211,7 +211,7 @@ def may_succeed(name: str) -> bool:
     )
 
 
-@pytest.mark.in_turn("sandbox", "name")
+@pytest.mark.in_turn("sandbox", "name", of=3)
 @pytest.mark.parametrize("name", LIARS)
 def test_a_lie_is_an_error_with_its_reason(worker: Worker, sandbox: Sandbox, name: str) -> None:
     before = worker.around()

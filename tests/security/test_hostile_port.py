@@ -59,6 +59,7 @@ STATUSES = {
 }
 
 
+@pytest.mark.in_turn("name")
 @pytest.mark.parametrize("name", STATUSES)
 def test_what_a_port_says_is_shown_and_no_more(
     watching: Cluster, certs_dir: Path, port: int, project: Path, name: str

@@ -207,6 +207,7 @@ def foreign(
         farm.kill()
 
 
+@pytest.mark.in_turn("foreign")
 def test_a_worker_with_another_file_gets_no_job(
     foreign: tuple[Cluster, list[str]], tmp_path: Path
 ) -> None:

@@ -195,7 +195,7 @@ PATHS: dict[str, str] = {
 }
 
 
-@pytest.mark.in_turn("path", "half")
+@pytest.mark.in_turn("path", "half", of=3)
 @pytest.mark.parametrize("half", [0, 1])
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 def test_nothing_is_mirrored_because_a_worker_asks_for_it(

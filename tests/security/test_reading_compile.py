@@ -133,7 +133,7 @@ def said(result: ResultRequest) -> bytes:
     return b"\n".join([result.stdout, result.stderr, result.error.encode(), *outputs])
 
 
-@pytest.mark.in_turn("sandbox", "means", "compiler")
+@pytest.mark.in_turn("sandbox", "means", "compiler", of=3)
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("means", MEANS)
 def test_a_job_has_nothing_of_the_workers_and_other_clients_files(

@@ -130,6 +130,7 @@ def _is_found_for_each_job(path: str, compiler: str) -> bool:
     return os.path.basename(path) == compiler or os.path.dirname(path) in PATH.split(":")
 
 
+@pytest.mark.in_turn("compiler")
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_every_file_that_a_compiler_reads_is_known(compiler: str, tmp_path: Path) -> None:
     name = called(compiler)

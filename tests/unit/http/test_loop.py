@@ -254,6 +254,7 @@ def test_a_client_that_leaves_ends_its_stream(served: Served) -> None:
 def test_a_client_that_takes_nothing_of_a_stream_holds_no_thread(served: Served) -> None:
     def streaming() -> Later:
         yield Response({}, b"first", is_stream=True)
+        yield bytes(100_000)
         while not served.gate.is_set():
             yield bytes(100_000)
         served.closed.release()
