@@ -8,7 +8,7 @@ TESTS ?=
 # What the type checker does not look into where it is told of another system.
 FOR_WINDOWS := $(wildcard src/distbuild/system/windows/*.py src/distbuild/*/windows_*.py src/distbuild/worker/process/windows*.py)
 BENCH ?=
-SUITES ?= trixie sid
+SUITES ?= bookworm trixie sid
 # Tests wait more than they compute, so a few processes share few cores. What shares a farm is in one file.
 TEST_PROCESSES ?= 5
 # In order, so that files of few long tests do not come last.

@@ -17,12 +17,14 @@ pytestmark = [pytest.mark.matrix, pytest.mark.timeout(0)]
 
 #: The compilers of each suite, those of one run together.
 SUITES = {
+    "bookworm": ("gcc-12 clang-16",),
     "trixie": ("gcc-14 clang-19",),
     "sid": ("gcc-15 clang-21", "gcc-16 clang-22"),
 }
 PARTS = {
     "option tables": "tests/unit/command/test_tables_real.py",
     "command lines": "tests/differential/test_lines.py tests/differential/test_generated.py",
+    "projects": "tests/differential/test_sources.py",
     "CMake, modules": "tests/e2e/test_modules.py",
     "named modules": "tests/e2e/test_named_modules.py tests/e2e/test_gcc_modules.py"
     " tests/e2e/test_gcc_modules_cmake.py",

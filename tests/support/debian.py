@@ -21,8 +21,9 @@ REPOSITORY = Path(__file__).parents[2]
 PLACE = Path(os.environ.get("DIST_BUILD_SYSTEMS") or REPOSITORY / "build" / "matrix")
 ARCHIVE = os.environ.get("DIST_BUILD_DEBIAN") or "http://deb.debian.org/debian"
 PACKAGES = (
-    "bubblewrap bzip2 ca-certificates cmake curl dpkg-dev g++ gcc git make meson mount ninja-build"
-    " openssl procps python3-venv python3-dev libpython3-dev strace tzdata xz-utils zlib1g-dev"
+    "bubblewrap bzip2 ca-certificates cmake curl dpkg-dev g++ gcc git libabsl-dev make meson mount"
+    " ninja-build openssl procps python3-venv python3-dev libpython3-dev strace tzdata xz-utils"
+    " zlib1g-dev"
 ).split()
 #: Further packages of a compiler; those that a suite does not have are left out.
 COMPILER = {
