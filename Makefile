@@ -101,7 +101,7 @@ test-windows: $(DEV_STAMP) ## the tests of Windows, in a wine that is set up fir
 	@$(PYTHON) tools/windows/setup.py
 	@DIST_BUILD_REQUIRE_WINDOWS=1 $(PYTHON) -m pytest $(QUIETLY) -m windows tests/windows $(TESTS)
 
-matrix: $(DEV_STAMP) ## as root: tests with the compilers of other Debians; SUITES="trixie sid", MATRIX_DOCS=1 writes docs/compilers.md
+matrix: $(DEV_STAMP) ## as root: tests with the compilers of other Debians; SUITES="bookworm trixie sid", MATRIX_DOCS=1 writes docs/compilers.md
 	@DIST_BUILD_SUITES="$(SUITES)" TEST_PROCESSES=$(TEST_PROCESSES) DIST_BUILD_REQUIRE_TOOLS=1 $(PYTHON) -m pytest -q -rf -m matrix tests/matrix $(TESTS)
 
 profile: $(DEV_STAMP) exe ## the functions in which a syncer under load uses the processor

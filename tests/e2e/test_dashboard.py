@@ -75,7 +75,7 @@ def numbers(text: str) -> list[float]:
 def is_rounded(shown: str, value: float) -> bool:
     """Whether a page shows this number. Browsers round 3.25 up, Python rounds it down."""
     digits = len(shown.partition(".")[2])
-    return abs(float(shown) - value) <= 0.5 * 10**-digits + 1e-9
+    return abs(float(shown) - value) <= 0.5 * 10.0**-digits + 1e-9
 
 
 def test_each_number_of_a_build_is_that_of_builds_show(farm: Cluster, project: Path) -> None:
