@@ -3,6 +3,7 @@
 import functools
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -252,3 +253,24 @@ def test_clang_calls_its_headers_by_where_it_was_found(
         assert ours == local, farm.logs()
     if "/" in called and _mode(farm) == "namespace":
         assert_remote(farm, argv, project)
+
+
+@pytest.mark.parametrize("sandbox", ["namespace", "bubblewrap"])
+def test_a_compiler_below_tmp(
+    tmp_path: Path, certs_dir: Path, project: Path, require_tool: Require, sandbox: str
+) -> None:
+    """Each job has a /tmp of its own, in which it is nevertheless."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as kit:
+        (Path(kit) / "gcc").symlink_to(os.path.realpath(require_tool("gcc")))
+        path = f"PATH={kit}:{os.environ['PATH']}"
+        farm = Cluster(tmp_path / "farm", certs_dir, [{"sandbox": sandbox}])
+        for process in farm.processes():
+            process.prefix = ["env", path]
+        try:
+            farm.start()
+            for compiler in ("gcc", f"{kit}/gcc"):
+                argv = [compiler, "-g", "-c", "x.c", "-o", "x.o"]
+                assert_remote(farm, argv, project, PATH=path.removeprefix("PATH="))
+            farm.stop()
+        finally:
+            farm.kill()

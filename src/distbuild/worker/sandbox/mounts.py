@@ -75,6 +75,15 @@ class MountPlan:
         there = None if node is None else (node.source, node.symlink)
         return there == (wanted.source, wanted.symlink)
 
+    def entries(self, path: bytes) -> list[tuple[bytes, bool, bytes | None]]:
+        """The planned entries of a directory without a source: name, whether a directory, and the
+        target of a symlink."""
+        node = self._walk(self._resolved(path))
+        return [
+            (name, child.source is None or os.path.isdir(child.source), child.symlink)
+            for name, child in sorted(node.children.items() if node else ())
+        ]
+
     def arguments(self) -> list[bytes]:
         """The plan as bubblewrap options, outer mounts first."""
         words: list[bytes] = []

@@ -136,7 +136,7 @@ class NamespaceSandbox:
         namespace = self._prepared.of(view)
         made = _layered_directories if self._layers else _private_directories
         directories = made(task, written)
-        changes = [*operations(task, directories), *enter.one(b"chdir", task.job.cwd)]
+        changes = [*operations(task, directories, view), *enter.one(b"chdir", task.job.cwd)]
         argv = enter.arguments(self._program, namespace.descriptors, limits(), changes, words)
 
         def forget() -> None:

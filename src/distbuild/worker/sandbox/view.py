@@ -36,11 +36,13 @@ _NEW_TMP = b"/.dist_build.tmp"
 
 
 class SharedView(msgspec.Struct, frozen=True):
-    """What jobs with the same compiler and tree see alike: bubblewrap's options, and the files of
-    this machine by which they hold (see ``MountPlan.places``)."""
+    """What jobs with the same compiler and tree see alike: bubblewrap's options, the files of this
+    machine by which they hold (see ``MountPlan.places``), and what /tmp has besides the tree's
+    entries (see ``MountPlan.entries``): a compiler may be there."""
 
     words: tuple[bytes, ...]
     places: tuple[bytes, ...]
+    tmp: tuple[tuple[bytes, bool, bytes | None], ...] = ()
 
 
 class Views:
@@ -174,18 +176,22 @@ def _shared_view(task: SandboxTask, written: Sequence[bytes]) -> SharedView:
     plan.bind(_JOBS, os.path.dirname(task.directory), writable=True)
     for path in (OURS, _NEW_TMP):
         plan.special(path, "dir")
-    return SharedView(tuple(plan.arguments()), tuple(plan.places()))
+    of_tree = {name for name, _, _ in _names(task.tree.ground.root + b"/tmp")}
+    tmp = tuple(entry for entry in plan.entries(b"/tmp") if entry[0] not in of_tree)
+    return SharedView(tuple(plan.arguments()), tuple(plan.places()), tmp)
 
 
 def operations(
-    task: SandboxTask, directories: Sequence[PrivateDirectory | LayeredDirectory]
+    task: SandboxTask,
+    directories: Sequence[PrivateDirectory | LayeredDirectory],
+    view: SharedView,
 ) -> list[bytes]:
     """What ``enter`` does in a copy of the shared view, to make it the task's own.
 
     It gets its own processes and ``/tmp``, and its directories take the place of the tree's."""
     words = enter.one(b"proc", b"/proc")
     if not any(directory.path == b"/tmp" for directory in directories):
-        words += _own_tmp(task.tree.ground.root + b"/tmp")
+        words += _own_tmp(task.tree.ground.root + b"/tmp", view.tmp)
     own = _JOBS + b"/" + os.path.basename(task.directory)
     for directory in directories:
         real = own + b"/" + os.path.basename(directory.real)
@@ -198,15 +204,20 @@ def operations(
     return [*words, *enter.bind(own + b"/ours", OURS), *enter.one(b"detach", _JOBS)]
 
 
-def _own_tmp(real: bytes) -> list[bytes]:
-    """An empty /tmp, in which the entries of the tree's are shown."""
-    if not (entries := sorted(_names(real))):
+def _own_tmp(real: bytes, others: Sequence[tuple[bytes, bool, bytes | None]]) -> list[bytes]:
+    """An empty /tmp, in which the entries of the tree's and the others are shown."""
+    entries = [
+        (name, is_directory, os.readlink(real + b"/" + name) if is_symlink else None)
+        for name, is_directory, is_symlink in sorted(_names(real))
+    ]
+    entries += others
+    if not entries:
         return enter.one(b"tmpfs", b"/tmp")
     words = enter.one(b"tmpfs", _NEW_TMP)
-    for name, is_directory, is_symlink in entries:
+    for name, is_directory, target in entries:
         shown, made = b"/tmp/" + name, _NEW_TMP + b"/" + name
-        if is_symlink:
-            words += enter.link(os.readlink(real + b"/" + name), made)
+        if target is not None:
+            words += enter.link(target, made)
         else:
             words += enter.one(b"directory" if is_directory else b"file", made)
             words += enter.bind(shown, made)

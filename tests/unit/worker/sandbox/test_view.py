@@ -231,10 +231,14 @@ def test_operations_make_a_jobs_own_directories(seen: Seen) -> None:
     private = PrivateDirectory(b"/proj/build", task.directory + b"/out0")
     private.directories.append(b"sub")
     jobs = b"/.dist_build.jobs"
+    others = ((b"cc", True, None), (b"kit", False, b"/opt/kit"))
+    view = SharedView((), (), others)
     tmp = [b"tmpfs /.dist_build.tmp", b"directory /.dist_build.tmp/x"]
-    tmp += [b"bind /tmp/x /.dist_build.tmp/x", b"move /.dist_build.tmp /tmp"]
+    tmp += [b"bind /tmp/x /.dist_build.tmp/x", b"directory /.dist_build.tmp/cc"]
+    tmp += [b"bind /tmp/cc /.dist_build.tmp/cc", b"link /opt/kit /.dist_build.tmp/kit"]
+    tmp += [b"move /.dist_build.tmp /tmp"]
     rest = [b"bind %s/job7/ours /.dist_build" % jobs, b"detach " + jobs]
-    assert b" ".join(operations(task, [private])) == b" ".join(
+    assert b" ".join(operations(task, [private], view)) == b" ".join(
         [
             b"proc /proc",
             *tmp,
@@ -244,6 +248,6 @@ def test_operations_make_a_jobs_own_directories(seen: Seen) -> None:
         ]
     )
     layered = LayeredDirectory(b"/tmp", task.directory + b"/out1")
-    assert b" ".join(operations(task, [layered])) == b" ".join(
+    assert b" ".join(operations(task, [layered], view)) == b" ".join(
         [b"proc /proc", b"overlay /tmp %s/job7/out1" % jobs, *rest]
     )
