@@ -64,6 +64,8 @@ class Debian:
             return
         if not (self.root / "etc/apt").exists():
             self._bootstrap()
+        # An earlier installation may have been interrupted.
+        self._checked_run(["dpkg", "--configure", "-a"])
         self._apt("update")
         self._apt("install", "--no-install-recommends", *wanted)
         made.write_text("\n".join(wanted))
@@ -80,7 +82,9 @@ class Debian:
         options = ["-qy", "-o", "APT::Sandbox::User=root", "-o", "Dpkg::Use-Pty=0"]
         # A snapshot, or a mirror that is behind, has an expired list.
         options += ["-o", "Acquire::Check-Valid-Until=false"]
-        argv = ["apt-get", *options, *words]
+        self._checked_run(["apt-get", *options, *words])
+
+    def _checked_run(self, argv: Sequence[str]) -> None:
         _checked(argv, self._run(argv, {"DEBIAN_FRONTEND": "noninteractive"}, []))
 
     def run(
