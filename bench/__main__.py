@@ -19,6 +19,7 @@ from bench import (
     cache,
     confinement,
     cost,
+    cut_off,
     dispatch,
     first_sync,
     history,
@@ -40,6 +41,7 @@ BENCHMARKS: Mapping[str, Callable[[Options], Result]] = {
     "memory": memory.run,
     "sandboxes": sandboxes.run,
     "confinement": confinement.run,
+    "cut_off": cut_off.run,
     "cache": cache.run,
     "history": history.run,
 }

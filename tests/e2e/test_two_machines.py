@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.cut_off import CUT, KILLED, NOTHING, TOOLS, in_own_network
+from bench.dispatch import Shape
 from tests.support.cluster import SRC, wrapper_command
 from tests.support.tools import absent, need
 
@@ -82,3 +84,18 @@ def test_the_syncer_finds_the_worker_at_the_address_from_which_it_dials_in(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "dist_build: compiled by build1" in done.stderr
     assert f"build1  {shown}  asked for work" in done.stdout
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize(
+    "how", [CUT, *(pytest.param(how, marks=pytest.mark.exhaustive) for how in (KILLED, NOTHING))]
+)
+def test_a_build_goes_on_without_a_machine_that_is_gone(how: str, tmp_path: Path) -> None:
+    """The program fails if a command does, or if one is compiled on the dev box."""
+    if os.geteuid() != 0:
+        absent("network namespaces need root")
+    for tool in ("gcc", *TOOLS):
+        need(tool)
+    done = in_own_network(how, Shape(32, 0.5, 2, 4))
+    assert done["wall"] > 0
+    assert done["retried"] == 0 or how != NOTHING

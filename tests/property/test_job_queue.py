@@ -135,6 +135,15 @@ class Queues(RuleBasedStateMachine):
         ended = self.queue.renew(name, some, self.now)
         assert ended == [x for x in some if self.leases.get(x, (0, ""))[1] != name]
 
+    @rule(name=names, answered=st.booleans())
+    def request_ended(self, name: str, answered: bool) -> None:
+        event = self.queue.answered if answered else self.queue.disconnected
+        end = event(name, self.now)
+        assert self.now < end < self.now + LEASE_S
+        held = [number for number, worker in self.leases.values() if worker == name]
+        assert all(self.over_at(number) <= end for number in held)
+        assert self.queue.due(self.now) <= end or not held
+
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), usable=st.booleans())
     def ended(self, data: st.DataObject, usable: bool) -> None:

@@ -5,7 +5,6 @@ here, outside the lock where they could block. Knows no HTTP.
 """
 
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -23,8 +22,9 @@ from distbuild.farm.jobs import (
     Need,
     Wake,
     Worker,
+    random_salt,
 )
-from distbuild.farm.long_polls import Polls, Ticker
+from distbuild.farm.long_polls import Poll, Polls, Ticker
 from distbuild.farm.queue import JOB_TIMEOUT_S, JobQueue
 from distbuild.farm.results import objection, only_here, size_of
 from distbuild.farm.workers import Descriptions, Health, RefusedResults, Seen
@@ -65,7 +65,7 @@ class Farm:
     ) -> None:
         self._now = now
         self._limits = limits or FarmLimits()
-        self._queue = JobQueue(_random_salt, job_timeout_s)
+        self._queue = JobQueue(random_salt, job_timeout_s)
         self._lock = threading.Lock()
         self._waiting: dict[int, _Waiting] = {}
         self._held = 0
@@ -146,6 +146,7 @@ class Farm:
             if request.worker not in workers and len(workers) >= self._limits.workers:
                 raise TooMuchAtOnce(f"{self._limits.workers} workers are known already")
             poll = self._polls.enter(request.worker, request.slots + request.ahead, deadline)
+        answered = False
         try:
             while True:
                 with self._lock:
@@ -158,12 +159,11 @@ class Farm:
                     poll.deadline = min(deadline, pause_ends) if now < pause_ends else deadline
                 self._ticker.sooner(poll.deadline)
                 if ready or now >= deadline or self._stopping.is_set():
+                    answered = True
                     return given
                 yield event
         finally:
-            with self._lock:
-                if self._polls.leave(request.worker, poll):
-                    self._polls.notify_all()
+            self._left(request.worker, self._polls, poll, answered=answered)
 
     def _look(self, request: messages.LeaseRequest, now: float) -> tuple[Given, bool]:
         """The jobs for a polling worker, and whether the poll can be answered now."""
@@ -199,8 +199,7 @@ class Farm:
     def relieve(self, waited_s: float) -> bool:
         """Have the oldest job compiled locally if it has waited so long; whether there was one."""
         with self._lock:
-            actions = self._queue.relieve(waited_s, self._now())
-            self._perform(actions)
+            self._perform(actions := self._queue.relieve(waited_s, self._now()))
             return bool(actions)
 
     def renew(self, request: messages.RenewRequest) -> Generator[OneShot, None, list[str]]:
@@ -209,6 +208,7 @@ class Farm:
         with self._lock:
             poll = self._renewals.enter(request.worker, 0, deadline)
         self._ticker.sooner(deadline)
+        answered = False
         try:
             while True:
                 with self._lock:
@@ -217,11 +217,24 @@ class Farm:
                     ended = self._queue.renew(request.worker, request.leases, now)
                     is_current = self._renewals.is_current(request.worker, poll)
                 if ended or now >= deadline or not is_current or self._stopping.is_set():
+                    answered = True
                     return ended
                 yield event
         finally:
-            with self._lock:
-                self._renewals.leave(request.worker, poll)
+            self._left(request.worker, self._renewals, poll, answered=answered)
+
+    def _left(self, worker: str, polls: Polls, poll: Poll, *, answered: bool) -> None:
+        """A worker's request was answered, or its connection has ended."""
+        with self._lock:
+            now, is_last, due = self._now(), polls.is_current(worker, poll), math.inf
+            if polls.leave(worker, poll):
+                polls.notify_all()
+            waits = self._polls.has(worker) or self._renewals.has(worker)
+            if is_last and answered and polls is self._renewals:
+                due = self._queue.answered(worker, now)
+            elif is_last and not answered and not waits:
+                due = self._queue.disconnected(worker, now)
+        self._ticker.sooner(due)
 
     def deliver(
         self, result: messages.ResultRequest, notify: Callable[[OneShot], None] = OneShot.set
@@ -324,9 +337,7 @@ class Farm:
 
     def found(self, worker: str, host: str) -> None:
         """A worker answers at the configured ``host`` (HOST:PORT), its display name from now on.
-
-        A long poll of this worker that is waiting is looked at again, so that it counts at once.
-        """
+        Its waiting long poll is looked at again, so that it counts at once."""
         with self._lock:
             self._described.found(worker, host)
             self._polls.ring_one(worker)
@@ -338,13 +349,9 @@ class Farm:
     def counts(self) -> dict[str, int]:
         """Numbers of jobs by state, for ``/status``."""
         with self._lock:
-            counters = self._queue.counters
-            return {
-                "queued": self._queue.queued(),
-                "running": self._queue.running(),
-                "cancelled": counters.cancelled,
-                "retried": counters.retried,
-            }
+            counters, queue = self._queue.counters, self._queue
+            now = {"queued": queue.queued(), "running": queue.running()}
+            return {**now, "cancelled": counters.cancelled, "retried": counters.retried}
 
     def workers(self) -> dict[str, Seen]:
         """The known workers, by name."""
@@ -391,8 +398,3 @@ class Farm:
                 self._forget(name)
             polls = (self._polls.ring_late(now), self._renewals.ring_late(now))
             return min(self._queue.due(now), *polls, math.inf if now > grace_ends else grace_ends)
-
-
-def _random_salt() -> str:
-    """128 random bits, so that no worker can guess another's lease and answer for it."""
-    return os.urandom(16).hex() + "."

@@ -2,11 +2,18 @@
 
 import enum
 import math
+import os
 from collections.abc import Mapping
 
 import msgspec
 
 from distbuild.command.model import LocalReason
+
+#: The longest run of a job with a known duration, as a multiple of that; at least so many seconds.
+LONGER = 10.0
+MIN_LIMIT_S = 60.0
+#: The number of durations that are remembered, those used last.
+MAX_KNOWN = 20_000
 
 
 class FarmLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,3 +167,32 @@ class Counters(msgspec.Struct):
     done: int = 0
     cancelled: int = 0
     retried: int = 0
+
+
+class Durations(msgspec.Struct):
+    """How long jobs took (seconds), by their names; the one used last is at the end."""
+
+    _took: dict[int, float] = msgspec.field(default_factory=dict)
+
+    def limit(self, name: int, most_s: float) -> float:
+        """How long the job may run (seconds), at most ``most_s``."""
+        took = self._took.get(name)
+        usual = math.inf if took is None else max(LONGER * took, MIN_LIMIT_S)
+        return min(most_s, usual)
+
+    def remember(self, name: int, took_s: float) -> None:
+        """The job has ended after this time."""
+        self._took.pop(name, None)
+        self._took[name] = took_s
+        if len(self._took) > MAX_KNOWN:
+            del self._took[next(iter(self._took))]
+
+    def forget(self, name: int) -> None:
+        """The job may take longer than before."""
+        self._took.pop(name, None)
+
+
+def random_salt() -> str:
+    """128 random bits for lease names, so that no worker can guess another's lease and answer for
+    it."""
+    return os.urandom(16).hex() + "."

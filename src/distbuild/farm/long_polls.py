@@ -55,6 +55,10 @@ class Polls:
         """Whether a request has not been dismissed."""
         return self._waiting.get(worker) is poll
 
+    def has(self, worker: str) -> bool:
+        """Whether a request of this worker waits."""
+        return worker in self._waiting
+
     def dismiss(self, worker: str) -> None:
         """End a worker's request with an empty answer, which the worker does not wait for."""
         poll = self._waiting.pop(worker, None)

@@ -22,6 +22,7 @@ from distbuild.farm.jobs import (
     Assign,
     CompileLocally,
     Counters,
+    Durations,
     EndLease,
     Event,
     Need,
@@ -34,6 +35,11 @@ from distbuild.protocol.errors import IllegalTransition
 
 #: A lease that is not renewed for this long (seconds) is lost. Workers renew every five seconds.
 LEASE_S = 15.0
+#: A worker whose renewal was answered sends the next one at once. If none has come after this time
+#: (seconds), the network was cut without notice: its leases are lost.
+BACK_S = 5.0
+#: The same after the connection of a waiting request has ended: its process may have died.
+GONE_S = 2.0
 #: A worker whose last request is this old (seconds) counts as down.
 WORKER_S = 15.0
 #: After this time (seconds) it is forgotten.
@@ -42,13 +48,8 @@ FORGET_S = 60.0
 MAX_TRIES = 3
 #: The longest run of a job (seconds), unless configured.
 JOB_TIMEOUT_S = 1200.0
-#: The longest run of a job with a known duration, as a multiple of that; at least so many seconds.
-LONGER = 10.0
-MIN_LIMIT_S = 60.0
 #: After so many runs over the limit a job is compiled locally.
 MAX_OVERRUNS = 2
-#: The number of job durations that are remembered, those used last.
-MAX_KNOWN = 20_000
 
 
 class JobQueue(msgspec.Struct):
@@ -74,8 +75,7 @@ class JobQueue(msgspec.Struct):
     )
     # Leases that wait for a slot of their worker, by worker, oldest first; also some that ended.
     _ahead: dict[str, deque[str]] = msgspec.field(default_factory=dict)
-    # Durations of jobs (seconds), by name; the one used last is at the end.
-    _took: dict[int, float] = msgspec.field(default_factory=dict)
+    _durations: Durations = msgspec.field(default_factory=Durations)
 
     def __repr__(self) -> str:
         return (
@@ -190,25 +190,16 @@ class JobQueue(msgspec.Struct):
         job.leased, job.deadline = now, now + LEASE_S
         job.lease = f"{self.salt()}{job.number}.{next(self._lease_numbers)}"
         self._leases[job.lease] = job.number
-        job.started, job.limit = now, self._limit(job)
+        job.started, job.limit = now, self._durations.limit(job.name, self.job_timeout_s)
         job.ends = now + job.limit
         return Assign(job.number, worker.name, job.lease)
-
-    def _limit(self, job: QueuedJob) -> float:
-        """How long a job may run (seconds)."""
-        took = self._took.get(job.name)
-        usual = math.inf if took is None else max(LONGER * took, MIN_LIMIT_S)
-        return min(self.job_timeout_s, usual)
 
     def ended(self, lease: str, now: float, *, usable: bool) -> None:
         """The compiler under a lease has ended; called before its result is accepted. The worker's
         next lease begins. The duration of a ``usable`` result is remembered."""
         job = self._holder(lease)
         if usable and job.name and job.started <= now:
-            self._took.pop(job.name, None)
-            self._took[job.name] = now - job.started
-            if len(self._took) > MAX_KNOWN:
-                del self._took[next(iter(self._took))]
+            self._durations.remember(job.name, now - job.started)
         waiting = self._ahead.get(job.worker, ())
         while waiting:
             number = self._leases.get(waiting.popleft())
@@ -232,6 +223,27 @@ class JobQueue(msgspec.Struct):
             else:
                 self._jobs[number].deadline = now + LEASE_S
         return ended
+
+    def answered(self, name: str, now: float) -> float:
+        """A worker's renewal was answered: its leases are lost unless it renews them within
+        ``BACK_S``. Returns the end of that time."""
+        return self._shorten(name, now + BACK_S)
+
+    def disconnected(self, name: str, now: float) -> float:
+        """The connections of a worker's waiting requests have ended: unless it connects again
+        within ``GONE_S``, its leases are lost and it counts as down. Returns the end of that
+        time."""
+        worker = self.workers.get(name)
+        if worker is not None:
+            heard = min(worker.heard, now + GONE_S - WORKER_S)
+            self.workers[name] = msgspec.structs.replace(worker, heard=heard)
+        return self._shorten(name, now + GONE_S)
+
+    def _shorten(self, name: str, end: float) -> float:
+        for job in map(self._jobs.__getitem__, self._leases.values()):
+            if job.worker == name:
+                job.deadline = min(job.deadline, end)
+        return end
 
     def finish(self, lease: str) -> list[Action]:
         """The result under a lease was accepted."""
@@ -296,7 +308,7 @@ class JobQueue(msgspec.Struct):
         """The compiler may hang: try the job on another worker once, then locally."""
         detail = f"{job.worker} took longer than {job.limit:.0f} s"
         job.overruns += 1
-        self._took.pop(job.name, None)  # it may take longer than before
+        self._durations.forget(job.name)
         avoided = job.avoided | {job.worker}
         elsewhere = any(
             w.fits(job.need, now) and name not in avoided and now - w.heard <= WORKER_S

@@ -107,8 +107,7 @@ MAX_HEAD_BYTES = 16 * 1024
 #: More than the largest message of the protocol.
 MAX_BODY_BYTES = 1024 * 1024 * 1024
 #: Keep-alive probes close a silently dead connection (an address changed, a NAT dropped it) after
-#: this time (seconds), rather than at the response timeout: a lease lasts 15 s. TCP_USER_TIMEOUT is
-#: no alternative: it also closes a connection whose peer is only slow to read.
+#: this time (seconds), rather than at the response timeout: a lease lasts 15 s.
 DEAD_S = 10
 _KEEPALIVE = (
     ("TCP_KEEPIDLE", DEAD_S // 2),
@@ -127,6 +126,11 @@ class Connections:
 
     ``identity``: that of a worker that has joined; its certificate names it.
     """
+
+    #: A connection is closed if its peer acknowledges nothing of a request for so long (seconds),
+    #: also if it is only slow to read; 0: at the response timeout. TCP sends no keep-alive probes
+    #: while data is in flight.
+    stuck_s = 0.0
 
     def __init__(
         self,
@@ -209,19 +213,21 @@ class Connections:
     def _connect(self) -> Channel:
         bare = socket.create_connection(self._address, self._connect_timeout_s)
         try:
-            _set_up(bare)
+            _set_up(bare, self.stuck_s)
             return Channel(bare, self._context, self._name)
         except BaseException:
             bare.close()
             raise
 
 
-def _set_up(bare: socket.socket) -> None:
+def _set_up(bare: socket.socket, stuck_s: float) -> None:
     bare.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     bare.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE:
         if hasattr(socket, name):  # systems differ
             bare.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    if stuck_s and hasattr(socket, "TCP_USER_TIMEOUT"):
+        bare.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * stuck_s))
 
 
 def _has_something(connection: Channel) -> bool:

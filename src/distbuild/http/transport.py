@@ -20,8 +20,10 @@ from distbuild.protocol.errors import ConfigError
 
 #: A client that reads nothing of its response for this time (seconds) is dropped.
 SEND_TIMEOUT_S = 10.0
-#: Interval of TCP keep-alive probes (seconds); a vanished machine is noticed after a few of them.
-KEEPALIVE_S = 15
+#: Seconds without a packet before TCP's first keep-alive probe, between probes, and their number.
+#: A request that waits on a machine that is gone ends after five seconds: the kernel answers probes
+#: however busy a machine is.
+_KEEPALIVE = (2, 1, 3)
 _CREDENTIALS = struct.Struct("3i")
 #: Plain numbers: Python takes longer to combine flags than to send. Windows has neither.
 _NOW = int(getattr(socket, "MSG_DONTWAIT", 0))
@@ -233,8 +235,10 @@ class Tls(Plain):
         super().__init__(connection)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
+        idle_s, between_s, count = _KEEPALIVE
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, between_s)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, count)
         # Memory between TLS and the socket: one system call for all records of a result.
         self._tls = TlsPump(context)
         self._awaited = 1

@@ -31,6 +31,9 @@ from distbuild.worker.tree.tree import Tree
 
 #: Timeout beyond the time that the request itself asks the syncer to wait.
 ANSWER_TIMEOUT_S = 60.0
+#: A syncer reads what it is sent at once. After a network was cut for a while, results are sent
+#: again after this time (seconds) rather than at the timeout above.
+STUCK_S = 15.0
 _MAX_REASON = 300
 _OK, _BAD_REQUEST, _UNAUTHORIZED, _CONFLICT = 200, 400, 401, 409
 
@@ -73,6 +76,7 @@ class HttpSyncer:
     def __init__(self, url: str, connections: Connections) -> None:
         self.url = url
         self._connections = connections
+        connections.stuck_s = STUCK_S
 
     def lease(self, request: LeaseRequest) -> LeaseReply:
         """POST /api/v1/lease."""

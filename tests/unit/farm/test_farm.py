@@ -14,7 +14,7 @@ from distbuild.command.model import Local, LocalReason
 from distbuild.farm.executor import Task
 from distbuild.farm.farm import Farm
 from distbuild.farm.jobs import FarmLimits
-from distbuild.farm.queue import FORGET_S, MAX_TRIES
+from distbuild.farm.queue import BACK_S, FORGET_S, GONE_S, LEASE_S, MAX_TRIES
 from distbuild.farm.workers import FIRST_PAUSE_S
 from distbuild.protocol.errors import TooMuchAtOnce
 from distbuild.protocol.messages import LeaseRequest, RenewRequest, ResultRequest, Toolchain
@@ -219,6 +219,79 @@ def test_a_worker_that_went_loses_its_leases(farm: Farm) -> None:
     assert not farm.deliver(failed(late, "w1"))
     assert farm.deliver(failed(given[0][0], "w2"))
     assert call.result() == failed(given[0][0], "w2")
+
+
+class Stepped:
+    """A farm whose clock the test moves, with one job leased to ``w1``."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.farm = Farm(expected=False, now=lambda: self.now)
+        leased(self.farm, asking("w1"))
+        [self.call] = submitted(self.farm, 1, task())
+        self.lease, _ = lease_one(self.farm, asking("w1"))
+
+    def is_lost_at(self, now: float) -> bool:
+        self.now = now
+        self.farm._tick()
+        return self.farm.counts()["running"] == 0
+
+
+@pytest.fixture
+def stepped() -> Iterator[Stepped]:
+    made = Stepped()
+    try:
+        yield made
+    finally:
+        made.farm.stop()
+
+
+def test_a_worker_whose_renewal_s_connection_ends_loses_its_leases(stepped: Stepped) -> None:
+    renewal = stepped.farm.renew(RenewRequest("w1", [stepped.lease], LONG_S))
+    next(renewal)
+    renewal.close()
+    assert not stepped.is_lost_at(GONE_S)
+    assert stepped.is_lost_at(GONE_S + 0.1)
+    assert stepped.call.result() == Local(LocalReason.NO_WORKER, "w1 fell silent")
+
+
+def test_a_worker_that_connects_again_keeps_its_leases(stepped: Stepped) -> None:
+    renewal = stepped.farm.renew(RenewRequest("w1", [stepped.lease], LONG_S))
+    next(renewal)
+    renewal.close()
+    stepped.now = 1.0
+    again = stepped.farm.renew(RenewRequest("w1", [stepped.lease], LONG_S))
+    next(again)
+    assert not stepped.is_lost_at(LEASE_S)
+    again.close()
+
+
+def test_an_old_connection_that_ends_late_means_nothing(stepped: Stepped) -> None:
+    first, second = (
+        stepped.farm.renew(RenewRequest("w1", [stepped.lease], LONG_S)) for _ in range(2)
+    )
+    next(first)
+    next(second)
+    first.close()
+    assert not stepped.is_lost_at(LEASE_S)
+    second.close()
+
+
+def test_one_connection_of_two_that_ends_means_nothing(stepped: Stepped) -> None:
+    poll = stepped.farm.lease(asking("w1", 1, LONG_S))
+    renewal = stepped.farm.renew(RenewRequest("w1", [stepped.lease], LONG_S))
+    next(poll)
+    next(renewal)
+    poll.close()
+    assert not stepped.is_lost_at(LEASE_S)
+    renewal.close()
+    assert stepped.is_lost_at(LEASE_S + GONE_S + 0.1)
+
+
+def test_a_worker_does_not_come_back_for_its_next_renewal(stepped: Stepped) -> None:
+    assert renewed(stepped.farm, RenewRequest("w1", [stepped.lease], 0.0)) == []
+    assert not stepped.is_lost_at(BACK_S)
+    assert stepped.is_lost_at(BACK_S + 0.1)
 
 
 def test_silent_leases_run_out() -> None:

@@ -5,14 +5,25 @@ from collections.abc import Callable
 import pytest
 
 from distbuild.command.model import LocalReason
-from distbuild.farm.jobs import Action, Assign, CompileLocally, EndLease, Need, Wake, Worker
+from distbuild.farm.jobs import (
+    MAX_KNOWN,
+    MIN_LIMIT_S,
+    Action,
+    Assign,
+    CompileLocally,
+    Durations,
+    EndLease,
+    Need,
+    Wake,
+    Worker,
+)
 from distbuild.farm.queue import (
+    BACK_S,
     FORGET_S,
+    GONE_S,
     JOB_TIMEOUT_S,
     LEASE_S,
-    MAX_KNOWN,
     MAX_TRIES,
-    MIN_LIMIT_S,
     WORKER_S,
     JobQueue,
 )
@@ -465,15 +476,63 @@ def test_a_job_that_waits_for_a_slot_of_its_worker_takes_no_time() -> None:
     queue.finish(jobs[0].lease)
     assert (jobs[2].started, jobs[2].ends) == (50.0, 50.0 + MIN_LIMIT_S)
     queue.ended(jobs[2].lease, 51.0, usable=True)
-    assert queue._took[9] == 1.0
+    assert queue._durations.limit(9, JOB_TIMEOUT_S) == MIN_LIMIT_S
     assert queue._ahead == {}
 
 
 def test_the_durations_of_few_jobs_are_remembered() -> None:
-    queue = queue_with(*ONE)
+    durations = Durations()
     for name in range(1, MAX_KNOWN + 3):
-        run_once(queue, name, 1.0, 0.0)
-    run_once(queue, 3, 2.0, 0.0)
-    assert len(queue._took) == MAX_KNOWN
-    assert next(iter(queue._took)) == 4
-    assert queue._took[3] == 2.0
+        durations.remember(name, 20.0)
+    durations.remember(3, 30.0)
+    durations.remember(0, 40.0)
+    limits = {name: durations.limit(name, JOB_TIMEOUT_S) for name in (2, 3, 4, 5)}
+    assert limits == {2: JOB_TIMEOUT_S, 3: 300.0, 4: JOB_TIMEOUT_S, 5: 200.0}
+
+
+def assigned(queue: JobQueue, name: str, now: float) -> str:
+    """The lease of a new job of this worker."""
+    queue.submit(GCC, now)
+    [one] = queue.lease(name, 1, now)
+    assert isinstance(one, Assign)
+    return one.lease
+
+
+def test_a_worker_whose_connection_ended_comes_back_or_loses_its_leases() -> None:
+    queue = queue_with(worker("w1"), worker("w2"))
+    leases = [assigned(queue, name, 0.0) for name in ("w1", "w1", "w2")]
+    assert queue.disconnected("w1", 1.0) == 1.0 + GONE_S
+    assert queue.renew("w1", leases[:1], 1.5) == []
+    assert queue.tick(1.0 + GONE_S) == []
+    lost = queue.tick(1.1 + GONE_S)
+    assert lost[0] == EndLease("w1", leases[1])
+    assert queue.leased(leases[0], "w1")
+    assert queue.leased(leases[2], "w2")
+
+
+def test_a_worker_that_does_not_come_back_counts_as_down() -> None:
+    queue = queue_with(worker("w1"))
+    queue.disconnected("w1", 0.0)
+    assert queue.obstacle(GCC, GONE_S) is None
+    assert queue.obstacle(GCC, GONE_S + 0.1) is LocalReason.NO_WORKER
+    queue.heard(worker("w1", GONE_S + 1.0))
+    assert queue.obstacle(GCC, GONE_S + 1.0) is None
+
+
+def test_a_disconnection_gives_no_more_time() -> None:
+    queue = queue_with(worker("w1"))
+    lease = assigned(queue, "w1", 0.0)
+    assert queue.disconnected("w1", LEASE_S - 1.0) > LEASE_S
+    assert queue.obstacle(GCC, WORKER_S + 0.1) is LocalReason.NO_WORKER
+    assert EndLease("w1", lease) in queue.tick(LEASE_S + 0.1)
+    assert queue.disconnected("w3", 0.0) == GONE_S
+
+
+def test_leases_are_renewed_soon_after_the_answer_to_their_last_renewal() -> None:
+    queue = queue_with(worker("w1"), worker("w2"))
+    leases = [assigned(queue, name, 0.0) for name in ("w1", "w2")]
+    assert queue.answered("w1", 1.0) == 1.0 + BACK_S
+    assert queue.due(1.0) == 1.0 + BACK_S
+    assert EndLease("w1", leases[0]) in queue.tick(1.1 + BACK_S)
+    assert queue.leased(leases[1], "w2")
+    assert queue.obstacle(GCC, 1.1 + BACK_S) is None

@@ -228,6 +228,18 @@ def test_a_connection_that_dies_without_a_word_is_soon_given_up(
     assert told[0] + told[1] * told[2] == DEAD_S
 
 
+@pytest.mark.parametrize("stuck_s", [0.0, 15.0])
+def test_a_request_that_does_not_get_through_is_given_up_where_that_is_asked_for(
+    peer: MakePeer, reach: Reach, stuck_s: float
+) -> None:
+    connections = reach(peer(answering(OK)))
+    connections.stuck_s = stuck_s
+    ask(connections)
+    with socket.socket(fileno=os.dup(connections._idle[-1].fileno())) as bare:
+        limit = bare.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    assert limit == 1000 * stuck_s
+
+
 def test_a_server_that_will_close_is_not_asked_again(peer: MakePeer, reach: Reach) -> None:
     server = peer(answering(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")))
     connections = reach(server)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from distbuild.farm.queue import GONE_S, WORKER_S
 from distbuild.http import loop
 from distbuild.http.listen import listen_port, listen_unix
 from distbuild.http.loop import SAME_USER, Server
@@ -684,3 +685,17 @@ def test_a_request_in_the_records_of_a_large_body_is_answered(tls: ServedTls) ->
         for _ in range(2):
             read_until(connection, b"0\r\n\r\n")
     assert [bytes(environ["body"]) for environ in tls.seen] == [body, b"12345"]
+
+
+def test_a_machine_that_is_gone_is_noticed_before_a_worker_counts_as_down(tls: ServedTls) -> None:
+    with tls.connect() as connection:
+        connection.sendall(REQUEST)
+        read_until(connection, b"\r\n\r\n")
+        [served] = tls.server._connections
+        with socket.socket(fileno=os.dup(served.transport.fileno())) as bare:
+            assert bare.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            idle_s, between_s, count = (
+                bare.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+    assert idle_s + between_s * count + GONE_S < WORKER_S
