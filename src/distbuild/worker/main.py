@@ -277,6 +277,7 @@ def _namespace(
     from distbuild.worker.sandbox import enter, prepared
     from distbuild.worker.sandbox.namespace import NamespaceSandbox, find_bwrap, probe
 
+    prepared.end_leftovers(os.fsencode(jobs))
     bwrap = find_bwrap(search_path)
     obstacle = probe(bwrap)
     if bwrap is None or obstacle:

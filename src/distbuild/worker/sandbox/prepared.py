@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import stat
 import subprocess
 import tempfile
@@ -24,6 +25,7 @@ from distbuild.worker.process.posix import pipe, start
 from distbuild.worker.sandbox import enter
 from distbuild.worker.sandbox.mounts import MountPlan
 from distbuild.worker.sandbox.view import SharedView, base_plan
+from distbuild.worker.tree.paths import is_within
 
 #: bubblewrap's options for every namespace, before its mounts.
 CONFINED = b"--unshare-all --die-with-parent --new-session --cap-drop ALL".split()
@@ -93,6 +95,18 @@ def make(bwrap: bytes, words: Sequence[bytes]) -> PreparedNamespace:
         if not os.read(said.reader, 1):
             raise InfrastructureError(f"cannot make a namespace: {_last_line(errors.reader)}")
         return PreparedNamespace(_opened(os.read(report.reader, _READ_BYTES)))
+
+
+def end_leftovers(jobs: bytes) -> None:
+    """End what an earlier process of this worker left of bubblewraps that show ``jobs``.
+
+    A bubblewrap that is killed in its first moment has a child that waits for it for ever."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            is_ours = any(is_within(word, jobs) for word in words[1:])
+            if is_ours and os.path.basename(words[0]) == b"bwrap":
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def _started(

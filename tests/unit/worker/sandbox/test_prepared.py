@@ -3,14 +3,18 @@
 import gc
 import os
 import resource
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from distbuild.protocol.errors import InfrastructureError
 from distbuild.worker.sandbox import prepared
-from distbuild.worker.sandbox.prepared import PreparedNamespaces
+from distbuild.worker.sandbox.prepared import PreparedNamespaces, end_leftovers
 from distbuild.worker.sandbox.view import SharedView, base_plan
+from tests.support.cluster import wait_until
 from tests.support.sandboxes import entering
 from tests.support.tools import need
 
@@ -119,3 +123,32 @@ def test_a_file_system_without_overlays_is_noticed(tmp_path: Path) -> None:
     assert not prepared.has_layers("/bin/false", program, str(tmp_path))
     assert os.listdir(tmp_path) == []
     assert not prepared.has_layers(bwrap, program, "/no/such/directory")
+
+
+def test_what_an_earlier_worker_left_is_ended(tmp_path: Path) -> None:
+    jobs = tmp_path / "sandbox" / ".jobs"
+    sleep = ["-c", "import time; time.sleep(600)", "--bind"]
+    lines = {
+        "ours": ["/usr/bin/bwrap", *sleep, str(jobs)],
+        "below ours": ["bwrap", *sleep, f"{jobs}/work"],
+        "another worker's": ["bwrap", *sleep, f"{jobs}2"],
+        "another program": ["bwrap-of-mine", *sleep, str(jobs)],
+    }
+    running = {
+        name: subprocess.Popen(words, executable=sys.executable) for name, words in lines.items()
+    }
+    try:
+        lines_shown = [Path(f"/proc/{process.pid}/cmdline") for process in running.values()]
+        wait_until(
+            lambda: all(str(jobs).encode() in line.read_bytes() for line in lines_shown),
+            "all of them run",
+        )
+        end_leftovers(os.fsencode(jobs))
+        ended = [running[name].wait(60) for name in ("ours", "below ours")]
+        assert ended == [-signal.SIGKILL] * 2
+        others = [running[name].poll() for name in ("another worker's", "another program")]
+        assert others == [None, None]
+    finally:
+        for process in running.values():
+            process.kill()
+            process.wait()
