@@ -3,8 +3,9 @@
  *   enter REPORT NAMESPACE... LIMIT... OPERATION... -- COMMAND...
  *
  * REPORT is the number of an inherited descriptor. The namespaces (user, cgroup, net, uts, mnt) are
- * paths; the limits are of address space (bytes), CPU time (seconds) and file size (bytes). enter.py,
- * which writes this line, describes the operations; they happen in the given order.
+ * paths; the limits are of address space (bytes), CPU time (seconds), file size (bytes) and the number
+ * of processes. enter.py, which writes this line, describes the operations; they happen in the given
+ * order.
  *
  * Three processes: the first stays outside; the second is the first one of the new process namespace,
  * reports the command's exit code and ends all others with itself; the third is the command. Each
@@ -29,7 +30,7 @@
 #include <unistd.h>
 
 enum { FAILED = 125, SIGNALLED = 128 };
-enum { NAMESPACES = 5, LIMITS = 3, FIRST_OPERATION = 2 + NAMESPACES + LIMITS };
+enum { NAMESPACES = 5, LIMITS = 4, FIRST_OPERATION = 2 + NAMESPACES + LIMITS };
 /* linux/capability.h, which a C library need not come with. */
 enum { CAPABILITY_VERSION = 0x20080522, CAPABILITY_WORDS = 2, MAX_CAPABILITY = 63 };
 
@@ -69,7 +70,7 @@ static void enter_namespaces(char **paths)
 /* The limits that a parent sets after the start would come too late for a command started at once. */
 static void set_limits(char **values)
 {
-    static const int kinds[LIMITS] = {RLIMIT_AS, RLIMIT_CPU, RLIMIT_FSIZE};
+    static const int kinds[LIMITS] = {RLIMIT_AS, RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_NPROC};
     for (int i = 0; i < LIMITS; i++) {
         struct rlimit limit;
         rlim_t value = (rlim_t)number(values[i]);

@@ -24,6 +24,9 @@ SOURCE = Path(__file__).with_name("enter.c")
 #: The exit code of ``enter`` for what it cannot do; it is tried without arguments.
 _FAILED = 125
 _COMPILE_S = 60.0
+#: Of all jobs in the same namespace together, each of which has about six. The kernel counts them
+#: apart from the user's other processes, and does not limit root.
+MAX_PROCESSES = 8192
 
 
 def program(directories: Sequence[Path], search_path: str) -> Path | None:
@@ -77,6 +80,7 @@ def arguments(
 
     ``limits``: of address space (bytes), CPU time (seconds) and file size (bytes).
     """
+    limits = (*limits, MAX_PROCESSES)
     # By path, so that this process does not let other children inherit them.
     own = b"/proc/%d/fd/" % os.getpid()
     words = [program_path, REPORT, *(own + b"%d" % number for number in descriptors)]

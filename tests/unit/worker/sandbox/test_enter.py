@@ -321,6 +321,8 @@ def test_limits_reach_the_command(namespace: Namespace) -> None:
     space, cpu, size = spawn.limits()
     found = namespace.output("ulimit -v; ulimit -t; ulimit -f").split()
     assert [int(word) for word in found] == [space // 1024, cpu, size // 512]
+    processes = namespace.output("grep '^Max processes' /proc/self/limits").split()
+    assert processes[2:4] == [str(enter.MAX_PROCESSES)] * 2
 
 
 # --- what it shows ------------------------------------------------------------------------------
