@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -62,10 +63,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     With two sandboxes and two compilers each row is run in each sandbox and with each compiler,
     though not with each pair of these.
     """
+    # The values of each parameter of each test, in order: pytest's own indices number combinations.
+    values = defaultdict[tuple[object, str], list[object]](list)
     for item in items:
         turns = item.get_closest_marker("in_turn")
         if turns is not None and isinstance(item, pytest.Function):
-            number = sum(item.callspec.indices[name] for name in turns.args)
+            number = 0
+            for name in turns.args:
+                value, known = item.callspec.params[name], values[item.function, name]
+                if value not in known:
+                    known.append(value)
+                number += known.index(value)
             if number % turns.kwargs.get("of", 2):
                 item.add_marker(pytest.mark.exhaustive)
 

@@ -124,6 +124,14 @@ PROJECTS = [
         400,
         tools="make flex bison bc",
     ),
+    # The same with clang, as Android builds it.
+    Project(
+        "linux=6.1.176-1",
+        "9aad4025973feea3f0d978e82ab7db97d8d5ce3f59fcc6b1f316153d66e3a504",
+        'make LLVM=-14 tinyconfig && make $JOBS LLVM=-14 CC="$REC clang-14"',
+        350,
+        tools="make flex bison bc clang-14 ld.lld-14 llvm-ar-14",
+    ),
 ]
 
 

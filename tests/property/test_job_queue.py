@@ -135,12 +135,16 @@ class Queues(RuleBasedStateMachine):
         ended = self.queue.renew(name, some, self.now)
         assert ended == [x for x in some if self.leases.get(x, (0, ""))[1] != name]
 
-    @rule(name=names, answered=st.booleans())
-    def request_ended(self, name: str, answered: bool) -> None:
-        event = self.queue.answered if answered else self.queue.disconnected
-        end = event(name, self.now)
+    @rule(data=st.data(), name=names, answered=st.booleans())
+    def request_ended(self, data: st.DataObject, name: str, answered: bool) -> None:
+        some = list(self.leases)
+        if answered:
+            some = data.draw(st.lists(st.sampled_from([*self.leases, *self.over, "?"]), max_size=3))
+            end = self.queue.answered(name, some, self.now)
+        else:
+            end = self.queue.disconnected(name, self.now)
         assert self.now < end < self.now + LEASE_S
-        held = [number for number, worker in self.leases.values() if worker == name]
+        held = [n for lease, (n, worker) in self.leases.items() if worker == name and lease in some]
         assert all(self.over_at(number) <= end for number in held)
         assert self.queue.due(self.now) <= end or not held
 

@@ -30,6 +30,10 @@ class Cable:
         self._writer.send(b"x")
         self._thread.join()
 
+    def is_cut(self) -> bool:
+        """Whether nothing passes any more."""
+        return self._is_cut.is_set()
+
     def __enter__(self) -> Self:
         return self
 

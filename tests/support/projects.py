@@ -75,11 +75,13 @@ def _download(package: str, kept: Path) -> None:
         return done.stdout
 
     run("apt-get", "update", "-qq")
-    listed = run("apt-cache", "madison", package).splitlines()
-    versions = list(dict.fromkeys(line.split("|")[1].strip() for line in reversed(listed)))
+    name, _, chosen = package.partition("=")
+    listed = run("apt-cache", "madison", name).splitlines()
+    known = list(dict.fromkeys(line.split("|")[1].strip() for line in reversed(listed)))
+    versions = [chosen] if chosen else known
     # A mirror's index may name a version whose files it does not have yet, or no longer.
     for version in versions:
-        wanted = f"{package}={version}"
+        wanted = f"{name}={version}"
         try:
             run("apt-get", "source", "-qq", "--download-only", "--only-source", wanted)
             break

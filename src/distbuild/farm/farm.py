@@ -7,7 +7,7 @@ here, outside the lock where they could block. Knows no HTTP.
 import math
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 import msgspec
 
@@ -146,7 +146,6 @@ class Farm:
             if request.worker not in workers and len(workers) >= self._limits.workers:
                 raise TooMuchAtOnce(f"{self._limits.workers} workers are known already")
             poll = self._polls.enter(request.worker, request.slots + request.ahead, deadline)
-        answered = False
         try:
             while True:
                 with self._lock:
@@ -159,11 +158,11 @@ class Farm:
                     poll.deadline = min(deadline, pause_ends) if now < pause_ends else deadline
                 self._ticker.sooner(poll.deadline)
                 if ready or now >= deadline or self._stopping.is_set():
-                    answered = True
+                    poll.answered = True
                     return given
                 yield event
         finally:
-            self._left(request.worker, self._polls, poll, answered=answered)
+            self._left(request.worker, poll)
 
     def _look(self, request: messages.LeaseRequest, now: float) -> tuple[Given, bool]:
         """The jobs for a polling worker, and whether the poll can be answered now."""
@@ -208,7 +207,6 @@ class Farm:
         with self._lock:
             poll = self._renewals.enter(request.worker, 0, deadline)
         self._ticker.sooner(deadline)
-        answered = False
         try:
             while True:
                 with self._lock:
@@ -217,23 +215,25 @@ class Farm:
                     ended = self._queue.renew(request.worker, request.leases, now)
                     is_current = self._renewals.is_current(request.worker, poll)
                 if ended or now >= deadline or not is_current or self._stopping.is_set():
-                    answered = True
+                    poll.answered = True
                     return ended
                 yield event
         finally:
-            self._left(request.worker, self._renewals, poll, answered=answered)
+            self._left(request.worker, poll, request.leases)
 
-    def _left(self, worker: str, polls: Polls, poll: Poll, *, answered: bool) -> None:
-        """A worker's request was answered, or its connection has ended."""
+    def _left(self, worker: str, poll: Poll, renewed: Sequence[str] | None = None) -> None:
+        """A worker's request was answered, or its connection has ended. ``renewed``: the leases of
+        a renewal; None: it was for jobs."""
+        polls = self._polls if renewed is None else self._renewals
         with self._lock:
             now, is_last, due = self._now(), polls.is_current(worker, poll), math.inf
             if polls.leave(worker, poll):
                 polls.notify_all()
             waits = self._polls.has(worker) or self._renewals.has(worker)
-            if is_last and answered and polls is self._renewals:
-                due = self._queue.answered(worker, now)
-            elif is_last and not answered and not waits:
+            if is_last and not poll.answered and not waits:
                 due = self._queue.disconnected(worker, now)
+            elif is_last and renewed:
+                due = self._queue.answered(worker, renewed, now)
         self._ticker.sooner(due)
 
     def deliver(

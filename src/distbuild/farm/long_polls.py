@@ -17,13 +17,14 @@ class Poll:
     """A worker's pending request; ``slots`` 0: it only waits to learn that there is a job.
 
     ``deadline``: when it is answered with nothing, on the farm's clock. ``promised``: how many jobs
-    have woken it since it last looked for jobs.
+    have woken it since it last looked for jobs. ``answered``: its connection was there to the end.
     """
 
     def __init__(self, slots: int, deadline: float) -> None:
         self.slots = slots
         self.deadline = deadline
         self.promised = 0
+        self.answered = False
         self._bell = OneShot()
 
     def begin(self) -> OneShot:

@@ -36,7 +36,7 @@ from distbuild.protocol.errors import IllegalTransition
 #: A lease that is not renewed for this long (seconds) is lost. Workers renew every five seconds.
 LEASE_S = 15.0
 #: A worker whose renewal was answered sends the next one at once. If none has come after this time
-#: (seconds), the network was cut without notice: its leases are lost.
+#: (seconds), its leases are lost.
 BACK_S = 5.0
 #: The same after the connection of a waiting request has ended: its process may have died.
 GONE_S = 2.0
@@ -224,23 +224,24 @@ class JobQueue(msgspec.Struct):
                 self._jobs[number].deadline = now + LEASE_S
         return ended
 
-    def answered(self, name: str, now: float) -> float:
-        """A worker's renewal was answered: its leases are lost unless it renews them within
-        ``BACK_S``. Returns the end of that time."""
-        return self._shorten(name, now + BACK_S)
+    def answered(self, name: str, leases: Iterable[str], now: float) -> float:
+        """A worker's renewal of these has ended: they are lost unless they are renewed within
+        ``BACK_S``. Returns the end of that time. The worker may not have got others yet."""
+        return self._shorten(name, leases, now + BACK_S)
 
     def disconnected(self, name: str, now: float) -> float:
         """The connections of a worker's waiting requests have ended: unless it connects again
-        within ``GONE_S``, its leases are lost and it counts as down. Returns the end of that
-        time."""
+        within ``GONE_S``, its leases are lost and it counts as down, as if it had not been heard
+        for so long. Returns the end of that time."""
         worker = self.workers.get(name)
         if worker is not None:
             heard = min(worker.heard, now + GONE_S - WORKER_S)
             self.workers[name] = msgspec.structs.replace(worker, heard=heard)
-        return self._shorten(name, now + GONE_S)
+        return self._shorten(name, self._leases, now + GONE_S)
 
-    def _shorten(self, name: str, end: float) -> float:
-        for job in map(self._jobs.__getitem__, self._leases.values()):
+    def _shorten(self, name: str, leases: Iterable[str], end: float) -> float:
+        for number in filter(None, map(self._leases.get, leases)):
+            job = self._jobs[number]
             if job.worker == name:
                 job.deadline = min(job.deadline, end)
         return end

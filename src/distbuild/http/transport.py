@@ -21,9 +21,9 @@ from distbuild.protocol.errors import ConfigError
 #: A client that reads nothing of its response for this time (seconds) is dropped.
 SEND_TIMEOUT_S = 10.0
 #: Seconds without a packet before TCP's first keep-alive probe, between probes, and their number.
-#: A request that waits on a machine that is gone ends after five seconds: the kernel answers probes
-#: however busy a machine is.
-_KEEPALIVE = (2, 1, 3)
+#: A request that waits for three seconds on a machine that is gone ends: the other kernel answers
+#: probes however busy it is. They have to fail within a renewal's five seconds.
+_KEEPALIVE = (1, 1, 2)
 _CREDENTIALS = struct.Struct("3i")
 #: Plain numbers: Python takes longer to combine flags than to send. Windows has neither.
 _NOW = int(getattr(socket, "MSG_DONTWAIT", 0))

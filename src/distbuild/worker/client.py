@@ -6,7 +6,7 @@ Maps HTTP to messages and error classes. Runs no job.
 import time
 from typing import Protocol, TypeVar
 
-from distbuild.http.client import Connections
+from distbuild.http.client import DEAD_S, Connections
 from distbuild.protocol.errors import InfrastructureError, ProtocolError, Unauthorized
 from distbuild.protocol.messages import (
     CONTENT_TYPE,
@@ -32,8 +32,9 @@ from distbuild.worker.tree.tree import Tree
 #: Timeout beyond the time that the request itself asks the syncer to wait.
 ANSWER_TIMEOUT_S = 60.0
 #: A syncer reads what it is sent at once. After a network was cut for a while, results are sent
-#: again after this time (seconds) rather than at the timeout above.
-STUCK_S = 15.0
+#: again after this time (seconds) rather than at the timeout above. It also decides when keep-alive
+#: probes have failed (tcp(7)), so it is what they would take.
+STUCK_S = float(DEAD_S)
 _MAX_REASON = 300
 _OK, _BAD_REQUEST, _UNAUTHORIZED, _CONFLICT = 200, 400, 401, 409
 

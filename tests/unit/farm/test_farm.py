@@ -288,6 +288,18 @@ def test_one_connection_of_two_that_ends_means_nothing(stepped: Stepped) -> None
     assert stepped.is_lost_at(LEASE_S + GONE_S + 0.1)
 
 
+def test_a_renewal_that_ends_while_a_request_for_jobs_waits_is_sent_again(stepped: Stepped) -> None:
+    """Else the other request may be answered into the void, and nothing would wait any more."""
+    poll = stepped.farm.lease(asking("w1", 1, LONG_S))
+    renewal = stepped.farm.renew(RenewRequest("w1", [stepped.lease], LONG_S))
+    next(poll)
+    next(renewal)
+    renewal.close()
+    assert not stepped.is_lost_at(BACK_S)
+    assert stepped.is_lost_at(BACK_S + 0.1)
+    poll.close()
+
+
 def test_a_worker_does_not_come_back_for_its_next_renewal(stepped: Stepped) -> None:
     assert renewed(stepped.farm, RenewRequest("w1", [stepped.lease], 0.0)) == []
     assert not stepped.is_lost_at(BACK_S)
