@@ -93,7 +93,9 @@ def _language(scan: Scan, compiler: str) -> str | Local:
         language = driver.language_by_name(named, scan.family)
     header = isinstance(language, Local) and language.reason is LocalReason.PRECOMPILED_HEADER
     if not compiles and not header:
-        return Local(LocalReason.LINK)
+        # This one links nothing.
+        precompiles = Local(LocalReason.MODULES, "--precompile")
+        return precompiles if precompiles in scan.obstacles else Local(LocalReason.LINK)
     if len(scan.sources) > 1:
         return Local(LocalReason.SEVERAL_SOURCES, scan.sources[1][0])
     emits = any(a.meaning == "-Xclang" and a.value == EMIT_PCH for a in scan.arguments)

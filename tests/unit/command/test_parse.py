@@ -291,6 +291,8 @@ LOCAL = {
     "gcc": Local(LocalReason.NO_SOURCE),
     "gcc -c": Local(LocalReason.NO_SOURCE),
     "gcc x.c": Local(LocalReason.LINK),
+    "clang++ --precompile x.cppm -o x.pcm": Local(LocalReason.MODULES, "--precompile"),
+    "clang++ -fmodules x.cc -o x": Local(LocalReason.LINK),
     "gcc x.o y.o -o p -march=native --no-such": Local(LocalReason.LINK),
     "gcc --version": Local(LocalReason.INFORMATION, "--version"),
     "gcc -print-prog-name=as": Local(LocalReason.INFORMATION, "-print-prog-name=as"),
