@@ -383,3 +383,27 @@ def test_a_copy_that_gcc_takes_for_the_same_header_counts(caching: Cluster, proj
         compiled(caching, ARGV, project)
     os.utime(project / "inc/copy.h", (2, 2))
     compiled(caching, ARGV, project)
+
+
+@pytest.mark.parametrize("include", ["<far/deep.h>", '"deep.h"'])
+def test_headers_that_are_links_to_files_elsewhere(
+    caching: Cluster, project: Path, tmp_path: Path, include: str
+) -> None:
+    """As Debian 13 has them in asm/. One that looks beside itself for another is not kept: gcc does
+    so beside the link, and what it names there could come to be."""
+    away, far = tmp_path / "away", project / "inc/far"
+    write(away / "x.h", f"#include {include}\n#define X DEEP\n")
+    write(away / "deep.h", "#define DEEP 1\n")
+    far.mkdir()
+    for name in ("x.h", "deep.h"):
+        (far / name).symlink_to(away / name)
+    write(project / "src/x.c", "#include <far/x.h>\nint x = X;\n")
+    is_kept = int(include.startswith("<"))
+    assert [compiled(caching, ARGV, project) for _ in range(2)] == [0, is_kept]
+    write(away / "deep.h", "#define DEEP 2\n")
+    assert [compiled(caching, ARGV, project) for _ in range(2)] == [0, is_kept]
+    (far / "deep.h").unlink()
+    write(far / "deep.h", "#define DEEP 3\n")
+    assert compiled(caching, ARGV, project) == 0
+    write(project / "early/far/deep.h", "#define DEEP 4\n")
+    assert compiled(caching, ARGV, project) == 0

@@ -108,6 +108,8 @@ def _apt_config(root: Path) -> Path:
     config.write_text(
         f'Dir::Etc::SourceParts "{parts}";\nDir::Etc::SourceList "/dev/null";\n'
         f'Dir::State::Lists "{lists}";\nDir::Cache "{root}/cache";\nAPT::Sandbox::User "";\n'
+        # A snapshot, or a mirror that is behind, has an expired list.
+        'Acquire::Check-Valid-Until "false";\n'
     )
     (root / "cache" / "archives" / "partial").mkdir(parents=True, exist_ok=True)
     return config

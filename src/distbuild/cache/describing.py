@@ -12,6 +12,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from distbuild.cache.searched_names import (
+    BESIDE,
     IMPORTS,
     LEAVES,
     MACROS,
@@ -78,7 +79,7 @@ class Describer:
         variant = Variant(0, tuple(map(_pair_of, texts)), search, self._candidates.sum(search))
         if traits(every) & PLACED and (result.stderr or _shows_lines(task)):
             raise NotKept("a message may show lines of another file")
-        if not self._is_wholly_mirrored(search, around):
+        if not self._is_wholly_mirrored(search, texts):
             raise NotKept("not wholly mirrored")
         self._check_odd(every, search, whole=not _hides_system_headers(task))
         if self._has_copies(sources, every, search, around):
@@ -162,8 +163,11 @@ class Describer:
 
     # --- what makes a result unfit --------------------------------------------------------------
 
-    def _is_wholly_mirrored(self, search: SearchScope, around: Collection[str]) -> bool:
+    def _is_wholly_mirrored(self, search: SearchScope, texts: Iterable[TextRead]) -> bool:
+        """Whether every directory in which a file was looked for is. Of a directory to whose files
+        symlinks lead one by one, only these are: no text of it may look beside itself."""
         roots = self._mirroring.roots
+        around = {text.directory for text in texts if text.traits & BESIDE}
         linked = [path for path in self._candidates.linked(search) if path.endswith("/")]
         return all(map(roots.holds_files_of, around)) and all(
             roots.holds_all_of(top.rstrip("/") or "/") for top in linked

@@ -25,6 +25,8 @@ class Lookups(msgspec.Struct, frozen=True):
     odd: tuple[str, ...] = ()
     #: Macros that are operands.
     macros: tuple[str, ...] = ()
+    #: It may look for files in its own directory, as for quoted operands.
+    looks_beside: bool = False
     #: It may look for others, or compare times.
     is_opaque: bool = False
     #: It mentions the date or time of the compile.
@@ -168,6 +170,7 @@ def _lookups(text: bytes, unusual: Callable[[str], bool], parts: frozenset[bytes
     if operands is None or _is_opaque(text, patterns):
         return Lookups(is_opaque=True)
     climbing, odd, imports = dict[str, None](), dict[str, None](), False
+    looks_beside = bool(operands)
     for directive, quoted, angled, macro in patterns.looks.findall(text):
         if directive == b"embed" or not (quoted or angled or macro) or macro.startswith(b"__"):
             return Lookups(is_opaque=True)
@@ -175,6 +178,7 @@ def _lookups(text: bytes, unusual: Callable[[str], bool], parts: frozenset[bytes
         if _TRIGRAPH in name:
             return Lookups(is_opaque=True)
         imports |= directive == b"import"
+        looks_beside |= not angled
         if macro:
             macros[name] = None
         elif not is_odd(name, unusual):
@@ -188,6 +192,7 @@ def _lookups(text: bytes, unusual: Callable[[str], bool], parts: frozenset[bytes
         tuple(climbing),
         tuple(odd),
         tuple(macros),
+        looks_beside,
         is_dated=any(name in text for name in _DATES),
         is_once=b"once" in text,
         imports=imports,

@@ -49,7 +49,7 @@ OPAQUE, DATED, ONCE, MAKES_ONCE, IMPORTS, PLACED = (1 << bit for bit in range(6)
 #: It has operands of ``Lookups.odd`` or ``climbing``; it has ``macros``; it is a precompiled
 #: header.
 LEAVES, MACROS, PRECOMPILED = (1 << bit for bit in range(6, 9))
-COMPUTES, DEPENDS = (1 << bit for bit in range(9, 11))
+COMPUTES, DEPENDS, BESIDE = (1 << bit for bit in range(9, 12))
 
 
 class TextRead(msgspec.Struct, frozen=True):
@@ -165,6 +165,7 @@ def _traits(path: str, found: Lookups) -> int:
         (PRECOMPILED, path.endswith(PRECOMPILED_SUFFIXES)),
         (COMPUTES, found.computes_pragmas),
         (DEPENDS, found.depends),
+        (BESIDE, found.looks_beside),
     )
     return sum(bit for bit, holds in held if holds)
 
