@@ -5,12 +5,15 @@ DIST_BUILD_SUITES chooses the systems. Each is made once, with debootstrap, by r
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
+from bench.corpora import PROJECTS
 from tests.support.chosen import VARIABLE
 from tests.support.debian import CHECKOUT, Debian
+from tests.support.projects import downloaded
 from tests.support.results import RESULTS
 
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(0)]
@@ -56,6 +59,10 @@ def made(suite: str, ready: set[str]) -> Debian:
     if suite not in ready:
         system.make(compiler for words in SUITES[suite] for compiler in words.split())
         system.copy_checkout()
+        # The same versions everywhere: a mirror need not have a suite's newest sources.
+        for recipe in PROJECTS.values():
+            kept = system.root / "root/.cache/dist_build-tests" / recipe.package
+            shutil.copytree(downloaded(recipe.package), kept, dirs_exist_ok=True)
         system.check(["tools/venv.sh", "dev"])
         system.check(["./generate_dist_build_executable.sh"])
         ready.add(suite)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.support.tools import absent
 
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dist_build-tests"
 _SOURCES = (Path("/etc/apt/sources.list.d"), Path("/etc/apt/sources.list"))
 
 
@@ -26,12 +27,7 @@ def fetch(package: str, destination: Path, sha256: str = "") -> Path:
 
     Also if the tarball is not the one with this digest, but of another version.
     """
-    kept = _cache() / package
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with open(kept.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not kept.exists():
-            _download(package, kept)
+    kept = downloaded(package)
     (tarball,) = (path for path in kept.glob("*.orig.tar.*") if path.suffix != ".asc")
     if sha256 and hashlib.sha256(tarball.read_bytes()).hexdigest() != sha256:
         raise NotFetched(f"{package}: {tarball.name} is another version than this test knows")
@@ -44,6 +40,18 @@ def fetch(package: str, destination: Path, sha256: str = "") -> Path:
     return project
 
 
+def downloaded(package: str) -> Path:
+    """The directory with a project's source package, downloaded unless it is there; raises
+    NotFetched."""
+    kept = CACHE / package
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with open(kept.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            _download(package, kept)
+    return kept
+
+
 def fetch_or_skip(package: str, destination: Path, sha256: str = "") -> Path:
     """As ``fetch``; skips the test, or fails it where DIST_BUILD_REQUIRE_TOOLS=1."""
     try:
@@ -53,15 +61,10 @@ def fetch_or_skip(package: str, destination: Path, sha256: str = "") -> Path:
         raise
 
 
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "dist_build-tests"
-
-
 def _download(package: str, kept: Path) -> None:
     if shutil.which("apt-get") is None:
         raise NotFetched(f"{package}: there is no apt-get to fetch it with")
-    environment = {**os.environ, "APT_CONFIG": str(_apt_config(_cache() / "apt"))}
+    environment = {**os.environ, "APT_CONFIG": str(_apt_config(CACHE / "apt"))}
     partial = kept.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
