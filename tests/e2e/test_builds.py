@@ -1,5 +1,6 @@
 """Real projects, built through the settings that the README gives, then tested by themselves."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import Cluster, wrapper_command
+from tests.support.objects import files_below
 from tests.support.projects import fetch_or_skip
 
 pytestmark = [pytest.mark.compiler, pytest.mark.timeout(600)]
@@ -76,3 +78,63 @@ def test_configure_and_make_build_zlib_and_its_tests_pass(cluster: Cluster, tmp_
     assert remote >= 20
     assert local <= {"link"}
     assert "zlib test OK" in run(["make", "test"], source, cluster)
+
+
+#: What Qt's moc does: it reads a header, and writes a source and a file that a source includes.
+MOC = """\
+name=$(sed -n 's/^class \\([A-Za-z0-9]*\\).*/\\1/p' "$1")
+case $2 in
+  *.moc) echo "int $name::generated() { return $(grep -c signal "$1"); }" ;;
+  *) printf '#include "../%s"\\nint moc_%s(%s *x) { return x->value; }\\n' "$1" "$name" "$name" ;;
+esac >"$2"
+"""
+QT_LIKE = """\
+NAMES := {names}
+all: $(NAMES:%=build/%.o) $(NAMES:%=build/moc_%.o)
+.SECONDARY:
+build/%.moc: src/%.h moc
+\tsh moc $< $@
+build/moc_%.cpp: src/%.h moc
+\tsh moc $< $@
+build/%.o: src/%.cpp build/%.moc
+\t$(CXX) -g -O1 -Wall -Ibuild -MMD -c $< -o $@
+build/moc_%.o: build/moc_%.cpp
+\t$(CXX) -g -O1 -Wall -Ibuild -MMD -c $< -o $@
+-include build/*.d
+"""
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_sources_that_include_what_the_build_makes(
+    cluster: Cluster, tmp_path: Path, require_tool: Callable[[str], str], compiler: str
+) -> None:
+    """As projects with Qt do: each file is made a moment before it is compiled, or included."""
+    names = [f"Widget{n}" for n in range(10)]
+    (tmp_path / "src").mkdir()
+    (tmp_path / "moc").write_text(MOC)
+    (tmp_path / "Makefile").write_text(QT_LIKE.format(names=" ".join(names)))
+    for name in names:
+        header = f"class {name} {{ public: int value; int generated(); }};  // signal\n"
+        (tmp_path / f"src/{name}.h").write_text(header)
+        text = f'#include "{name}.h"\nint use({name} *w) {{ return w->generated(); }}\n'
+        (tmp_path / f"src/{name}.cpp").write_text(f'{text}#include "{name}.moc"\n')
+
+    def built(wrapper: list[str]) -> dict[str, bytes]:
+        """The files of a build from nothing."""
+        shutil.rmtree(tmp_path / "build", ignore_errors=True)
+        (tmp_path / "build").mkdir()
+        command = " ".join([*wrapper, require_tool(compiler)])
+        run(["make", PARALLEL, f"CXX={command}"], tmp_path, cluster)
+        return files_below(tmp_path / "build")
+
+    expected = built([])
+    assert len(expected) == 6 * len(names)
+    ours: list[dict[str, bytes]] = []
+    remote, local = counted(cluster, lambda: ours.append(built(wrapper_command())))
+    assert (ours, remote, local) == ([expected], 2 * len(names), set())
+    with (tmp_path / "src/Widget3.h").open("a") as file:
+        file.write("// another signal\n")
+    remote, local = counted(cluster, lambda: ours.append(built(wrapper_command())))
+    assert (remote, local) == (2 * len(names), set())
+    assert ours[-1] != expected
+    assert ours[-1] == built([])
