@@ -61,16 +61,8 @@ def run(options: Options) -> Result:
 
 def in_own_network(how: str, shape: Shape) -> dict[str, Any]:
     """One build, by this module as a program of a network and process namespace of its own."""
-    words = [
-        "unshare",
-        "-n",
-        "--pid",
-        "--fork",
-        "--mount-proc",
-        sys.executable,
-        "-m",
-        "bench.cut_off",
-    ]
+    words = "unshare -n --pid --fork --mount-proc".split()
+    words += [sys.executable, "-m", "bench.cut_off"]
     words += [how, str(shape.jobs), str(shape.seconds), str(shape.slots)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -6,7 +6,7 @@ run on that.
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,17 +133,6 @@ PROJECTS = [
         tools="make flex bison bc clang-14 ld.lld-14 llvm-ar-14",
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterator[Cluster]:
-    """Two workers."""
-    started = Cluster(tmp_path_factory.mktemp("farm"), certs_dir)
-    try:
-        yield started.start()
-        started.stop()
-    finally:
-        started.kill()
 
 
 def shell(command: str, cwd: Path, variables: Mapping[str, str]) -> None:

@@ -3,7 +3,6 @@
 Unlike ``test_projects`` these need no build system, so they also run in the matrix's systems.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,17 +18,6 @@ COMPILERS = {
     "gcc": {"gcc": "gcc", "g++": "g++"},
     "clang": {"gcc": "clang", "g++": "clang++"},
 }
-
-
-@pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterator[Cluster]:
-    """Two workers."""
-    started = Cluster(tmp_path_factory.mktemp("farm"), certs_dir)
-    try:
-        yield started.start()
-        started.stop()
-    finally:
-        started.kill()
 
 
 @pytest.mark.parametrize("family", COMPILERS)

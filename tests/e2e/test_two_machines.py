@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.common import Skipped
 from bench.cut_off import CUT, KILLED, NOTHING, TOOLS, in_own_network
 from bench.dispatch import Shape
 from tests.support.cluster import SRC, wrapper_command
@@ -96,6 +97,9 @@ def test_a_build_goes_on_without_a_machine_that_is_gone(how: str, tmp_path: Path
         absent("network namespaces need root")
     for tool in ("gcc", *TOOLS):
         need(tool)
-    done = in_own_network(how, Shape(32, 0.5, 2, 4))
-    assert done["wall"] > 0
-    assert done["retried"] == 0 or how != NOTHING
+    try:
+        done = in_own_network(how, Shape(32, 0.5, 2, 4))
+    except Skipped as why:
+        absent(str(why))
+        raise
+    assert how != NOTHING or done["retried"] == 0

@@ -320,10 +320,7 @@ def test_a_build_ends_with_the_local_objects(
         assert {name: after[name] for name in after if before.get(name) != after[name]} == expected
         check_that_it_works_again(build)
         for process in farm.processes():
-            if build.cables:
-                # A daemon waits for long for the answer to its farewell.
-                process.kill()
-            elif process.popen is not None and process.popen.poll() is None:
+            if process.popen is not None and process.popen.poll() is None:
                 assert process.stop() == 0, process.output()
     wait_until(lambda: not strangers(farm.root), f"no process is left: {strangers(farm.root)}")
     for daemon in farm.daemons:

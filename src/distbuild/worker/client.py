@@ -31,6 +31,8 @@ from distbuild.worker.tree.tree import Tree
 
 #: Timeout beyond the time that the request itself asks the syncer to wait.
 ANSWER_TIMEOUT_S = 60.0
+#: The same for a farewell: without an answer the syncer notices by itself.
+FAREWELL_TIMEOUT_S = 5.0
 #: A syncer reads what it is sent at once. After a network was cut for a while, results are sent
 #: again after this time (seconds) rather than at the timeout above. It also decides when keep-alive
 #: probes have failed (tcp(7)), so it is what they would take.
@@ -81,31 +83,34 @@ class HttpSyncer:
 
     def lease(self, request: LeaseRequest) -> LeaseReply:
         """POST /api/v1/lease."""
-        return self._post("lease", request, LeaseReply, request.wait_s)
+        timeout_s = ANSWER_TIMEOUT_S if request.toolchains else FAREWELL_TIMEOUT_S
+        return self._post("lease", request, LeaseReply, request.wait_s + timeout_s)
 
     def renew(self, request: RenewRequest) -> RenewReply:
         """POST /api/v1/renew."""
-        return self._post("renew", request, RenewReply, request.wait_s)
+        return self._post("renew", request, RenewReply, request.wait_s + ANSWER_TIMEOUT_S)
 
     def results(self, batch: ResultBatch) -> ResultsReply:
         """POST /api/v1/results."""
-        return self._post("results", batch, ResultsReply, 0.0)
+        return self._post("results", batch, ResultsReply)
 
     def pull(self, request: PullRequest) -> Changes:
         """POST /api/v1/mirror/pull."""
-        return self._post("mirror/pull", request, Changes, 0.0)
+        return self._post("mirror/pull", request, Changes)
 
     def blobs(self, request: BlobRequest) -> BlobBatch:
         """POST /api/v1/mirror/blobs."""
-        return self._post("mirror/blobs", request, BlobBatch, 0.0)
+        return self._post("mirror/blobs", request, BlobBatch)
 
-    def _post(self, name: str, request: Message, kind: type[M], wait_s: float) -> M:
-        return decode(self._send(name, request, wait_s), kind)
+    def _post(
+        self, name: str, request: Message, kind: type[M], timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> M:
+        return decode(self._send(name, request, timeout_s), kind)
 
-    def _send(self, name: str, request: Message, wait_s: float) -> bytes:
+    def _send(self, name: str, request: Message, timeout_s: float) -> bytes:
         try:
             status, body = self._connections.post(
-                f"/api/v1/{name}", CONTENT_TYPE, encode(request), wait_s + ANSWER_TIMEOUT_S
+                f"/api/v1/{name}", CONTENT_TYPE, encode(request), timeout_s
             )
         except InfrastructureError as error:
             raise InfrastructureError(f"syncer {self.url}: {error}") from error

@@ -6,6 +6,7 @@ into the next request. Knows no job and no HTTP.
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -21,6 +22,9 @@ SENDERS = 3
 #: From this many ready bytes on, a further request is sent beside one that is in flight.
 LARGE_BYTES = 1024 * 1024
 TRIES = 5
+#: After ``close`` a failed request is repeated for so long (seconds), also if the syncer does not
+#: answer: it gives the jobs to other workers anyway.
+CLOSING_S = 10.0
 #: Estimated size of a path and a digest on the wire.
 _INPUT_BYTES = 120
 
@@ -48,6 +52,7 @@ class ResultSender:
         self._ready_bytes = 0
         self._under_way = 0
         self._closed = False
+        self._ends_at = math.inf
         self._pace = pace
         self._paused = threading.Event()  # never set: only its timeout is used
         self._senders = [
@@ -71,6 +76,7 @@ class ResultSender:
     def close(self) -> None:
         """Send the queued results, or give up after all tries, and end the threads."""
         with self._changed:
+            self._ends_at = time.monotonic() + CLOSING_S
             self._closed = True
             self._changed.notify_all()
         for sender in self._senders:
@@ -132,6 +138,8 @@ class ResultSender:
             except InfrastructureError as error:
                 _log.info("%d results not delivered: %s", len(batch), error)
                 why = str(error)
+                if time.monotonic() > self._ends_at:
+                    return
                 self._paused.wait(pause)
                 pause *= 2
             except DistBuildError as error:

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import cast
 
 import msgspec
@@ -231,6 +231,14 @@ class Stepped:
         [self.call] = submitted(self.farm, 1, task())
         self.lease, _ = lease_one(self.farm, asking("w1"))
 
+    def both(self) -> tuple[Generator[object, None, object], Generator[object, None, object]]:
+        """A request for jobs and a renewal that wait."""
+        poll = self.farm.lease(asking("w1", 1, LONG_S))
+        renewal = self.farm.renew(RenewRequest("w1", [self.lease], LONG_S))
+        next(poll)
+        next(renewal)
+        return poll, renewal
+
     def is_lost_at(self, now: float) -> bool:
         self.now = now
         self.farm._tick()
@@ -278,10 +286,7 @@ def test_an_old_connection_that_ends_late_means_nothing(stepped: Stepped) -> Non
 
 
 def test_one_connection_of_two_that_ends_means_nothing(stepped: Stepped) -> None:
-    poll = stepped.farm.lease(asking("w1", 1, LONG_S))
-    renewal = stepped.farm.renew(RenewRequest("w1", [stepped.lease], LONG_S))
-    next(poll)
-    next(renewal)
+    poll, renewal = stepped.both()
     poll.close()
     assert not stepped.is_lost_at(LEASE_S)
     renewal.close()
@@ -290,10 +295,7 @@ def test_one_connection_of_two_that_ends_means_nothing(stepped: Stepped) -> None
 
 def test_a_renewal_that_ends_while_a_request_for_jobs_waits_is_sent_again(stepped: Stepped) -> None:
     """Else the other request may be answered into the void, and nothing would wait any more."""
-    poll = stepped.farm.lease(asking("w1", 1, LONG_S))
-    renewal = stepped.farm.renew(RenewRequest("w1", [stepped.lease], LONG_S))
-    next(poll)
-    next(renewal)
+    poll, renewal = stepped.both()
     renewal.close()
     assert not stepped.is_lost_at(BACK_S)
     assert stepped.is_lost_at(BACK_S + 0.1)

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from distbuild.protocol.errors import (
@@ -15,13 +16,15 @@ from distbuild.protocol.messages import (
     ResultBatch,
     ResultRequest,
     ResultsReply,
+    Toolchain,
     decode,
     encode,
 )
-from distbuild.worker.client import ANSWER_TIMEOUT_S, HttpSyncer
+from distbuild.worker.client import ANSWER_TIMEOUT_S, FAREWELL_TIMEOUT_S, HttpSyncer
 from distbuild.worker.sandbox.namespace import find_bwrap, probe
+from tests.support.tasks import asking
 
-LEASE = LeaseRequest("w", 1, 7.0, [])
+LEASE = LeaseRequest("w", 1, 7.0, asking("w").toolchains)
 
 
 class FakeConnections:
@@ -98,3 +101,15 @@ def test_a_sandbox_that_does_not_work_says_why() -> None:
     assert "not installed" in probe(find_bwrap("/no/such/directory"))
     assert "does not work here" in probe("/bin/false")
     assert "does not run" in probe("/no/such/bwrap")
+
+
+@pytest.mark.parametrize(
+    ("toolchains", "timeout_s"),
+    [(LEASE.toolchains, LEASE.wait_s + ANSWER_TIMEOUT_S), ([], LEASE.wait_s + FAREWELL_TIMEOUT_S)],
+)
+def test_a_farewell_waits_for_its_answer_for_less_time(
+    toolchains: list[Toolchain], timeout_s: float
+) -> None:
+    made = FakeConnections(body=encode(LeaseReply("dev", "e")))
+    syncer(made).lease(msgspec.structs.replace(LEASE, toolchains=toolchains))
+    assert made.asked[3] == timeout_s

@@ -1,4 +1,5 @@
 import queue
+import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -14,6 +15,7 @@ from distbuild.protocol.messages import (
 )
 from distbuild.worker.results import LARGE_BYTES, ResultSender
 from distbuild.worker.slots import Pace
+from tests.support.cluster import wait_until
 from tests.unit.worker.fakes import WAIT_S, FakeSyncer
 
 
@@ -158,6 +160,30 @@ class Slow(Pace):
 
     def delay(self) -> float:
         return self.delay_s
+
+
+def test_a_syncer_that_does_not_answer_does_not_hold_up_the_end(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[ResultBatch] = []
+    timed_out = threading.Event()
+
+    def results(batch: ResultBatch) -> ResultsReply:
+        asked.append(batch)
+        timed_out.wait(WAIT_S)
+        raise InfrastructureError("timed out")
+
+    monkeypatch.setattr("distbuild.worker.results.CLOSING_S", -1.0)
+    monkeypatch.setattr(sending.syncer, "results", results)
+    sending.put(1)
+    wait_until(lambda: asked, "it is under way")
+    closing = threading.Thread(target=sending.delivery.close)
+    closing.start()
+    wait_until(lambda: sending.delivery._closed, "it is being closed")
+    timed_out.set()
+    closing.join()
+    assert len(asked) == 1, "it is not sent again"
+    assert sending.gone.get(timeout=WAIT_S) == "1"
 
 
 def test_where_results_come_fast_those_of_the_next_moments_go_together(sending: Sending) -> None:
