@@ -63,6 +63,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     With two sandboxes and two compilers each row is run in each sandbox and with each compiler,
     though not with each pair of these.
     """
+    # One process runs all tests of a file: the file of the longest ones is not to be the last.
+    items.sort(key=lambda item: "tests/fault/" not in item.nodeid)
     # The values of each parameter of each test, in order: pytest's own indices number combinations.
     values = defaultdict[tuple[object, str], list[object]](list)
     for item in items:

@@ -10,21 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, running
 from tests.support.tools import need
 
 #: How workers confine compilers, and the tool that this takes.
 SANDBOXES = {"namespace": "bwrap", "plain": ""}
-
-
-@contextlib.contextmanager
-def running(cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster between its start and its end."""
-    try:
-        yield cluster.start()
-        cluster.stop()
-    finally:
-        cluster.kill()
 
 
 @pytest.fixture(scope="session")

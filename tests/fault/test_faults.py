@@ -291,7 +291,7 @@ def run_with(build: Build, fault: Callable[[Build], None]) -> list[Done]:
         return [one.result() for one in running]
 
 
-@pytest.mark.in_turn("fault", "seed", of=6)
+@pytest.mark.in_turn("fault", "seed", of=19)
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_build_ends_with_the_local_objects(

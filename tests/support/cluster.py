@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from ssl import CERT_NONE, PROTOCOL_TLS_CLIENT, SSLContext
@@ -293,6 +293,16 @@ class Cluster:
 
     def jobs(self) -> dict[str, Any]:
         return dict(self.syncer.status()["jobs"])
+
+
+@contextlib.contextmanager
+def running(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster between its start and its end."""
+    try:
+        yield cluster.start()
+        cluster.stop()
+    finally:
+        cluster.kill()
 
 
 def _use(certs: Path, directory: Path) -> dict[str, Path]:

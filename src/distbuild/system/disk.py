@@ -108,7 +108,6 @@ rename = _for_writing(os.replace, 2)
 link = _for_writing(os.link, 2)
 utime = _for_writing(os.utime)
 chmod = _for_writing(os.chmod)
-copyfile = _for_writing(shutil.copyfile, 2)
 copy2 = _for_writing(shutil.copy2, 2)
 rmtree = _for_writing(shutil.rmtree)
 

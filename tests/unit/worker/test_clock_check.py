@@ -117,9 +117,9 @@ def test_inputs_are_opened_by_paths_of_the_internal_form(
         opened.append(path)
         return io.BytesIO(TELLS.encode())
 
-    monkeypatch.setattr(disk, "open_to_read", converted)
     devbox.mirror(top)
     job, tree = devbox.job(["gcc", "-c", "plain.c"], top), devbox.tree
+    monkeypatch.setattr(disk, "open_to_read", converted)
     command = parse(["gcc", "-c", "plain.c"], str(top), lambda _: None)
     assert isinstance(command, CompileCommand)
     with pytest.raises(InfrastructureError, match="tells the time"):

@@ -132,6 +132,22 @@ def write_new(path: bytes, chunks: Chunks, digest: Digest, size: int) -> int | N
         os.close(handle)
 
 
+def copy_new(source: bytes, destination: bytes, entry: FileEntry) -> None:
+    """Copy a blob to a new file with the entry's mode and time. Raises OSError.
+
+    Written for small files, most of a tree: ``shutil.copyfile`` takes twice as many calls.
+    """
+    with disk.open_to_read(source) as file:
+        handle = disk.open_descriptor(destination, _NEW, tree_mode(entry))
+        try:
+            for chunk in chunks_of(file):
+                _write_all(handle, chunk)
+            mode = disk.fstat(handle).st_mode
+        finally:
+            os.close(handle)
+    dress(destination, entry, mode)
+
+
 def put_in_place(temporary: bytes, path: bytes) -> None:
     """Rename a file to its final name, or remove it if that fails. Raises OSError."""
     try:
@@ -163,7 +179,11 @@ def _write_hashed(chunks: Chunks, handle: int, digest: Digest, size: int) -> boo
         if total > size:
             return False
         hasher.update(chunk)
-        written = os.write(handle, chunk)
-        while written < len(chunk):
-            written += os.write(handle, memoryview(chunk)[written:])
+        _write_all(handle, chunk)
     return total == size and hasher.digest() == digest
+
+
+def _write_all(handle: int, chunk: bytes | memoryview) -> None:
+    written = os.write(handle, chunk)
+    while written < len(chunk):
+        written += os.write(handle, memoryview(chunk)[written:])

@@ -99,23 +99,31 @@ class DiskTree:
         return linked
 
     def _replace(self, path: bytes, real: bytes, entry: Entry) -> None:
-        disk.makedirs(posixpath.dirname(real), exist_ok=True)
         disk.discard(self._staged)
-        if isinstance(entry, FileEntry):
-            self._stage_file(path, entry)
-        elif isinstance(entry, SymlinkEntry):
-            self._stage_link(path, entry)
-        else:
-            self._stage_placeholder()
+        is_link = self._stage(path, entry)
         try:
+            disk.rename(self._staged, real)
+        except FileNotFoundError:
+            disk.makedirs(posixpath.dirname(real), exist_ok=True)
             disk.rename(self._staged, real)
         except PermissionError:
             if not WINDOWS:
                 raise
             self._set_aside(real)
             disk.rename(self._staged, real)
-        # rename(2) between two links of one inode does nothing and leaves both.
-        disk.discard(self._staged)
+        if is_link:
+            # rename(2) between two links of one inode does nothing and leaves both.
+            disk.discard(self._staged)
+
+    def _stage(self, path: bytes, entry: Entry) -> bool:
+        """Make the entry at the staged name; whether it is a link to another file's inode."""
+        if isinstance(entry, FileEntry):
+            return self._stage_file(path, entry)
+        if isinstance(entry, SymlinkEntry):
+            self._stage_link(path, entry)
+            return False
+        self._stage_placeholder()
+        return True
 
     def is_intact(self, path: bytes, digest: Digest) -> bool:
         """Whether the file at ``path`` is as it was put, by its type, size, times and inode.
@@ -236,10 +244,12 @@ class DiskTree:
         if not disk.make_link(target, self._staged, to_directory=entry.to_directory):
             self._stage_placeholder()  # the compile that reads it then runs on the dev box
 
-    def _stage_file(self, path: bytes, entry: FileEntry) -> None:
+    def _stage_file(self, path: bytes, entry: FileEntry) -> bool:
         may_link = entry.digest not in self._linked
-        if self._store.place(entry, self._staged, may_link=may_link):
+        is_link = self._store.place(entry, self._staged, may_link=may_link)
+        if is_link:
             self._note_link(path, entry.digest)
+        return is_link
 
     def _note_link(self, path: bytes, digest: Digest) -> None:
         self._linked[digest] = path

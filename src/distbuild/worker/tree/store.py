@@ -29,6 +29,7 @@ from distbuild.worker.tree.blob_file import (
     check_promise,
     chunks_of,
     contents_of,
+    copy_new,
     dress,
     expanded,
     put_in_place,
@@ -146,8 +147,7 @@ class Store:
         with translated():
             if may_link and self._link(self._path(entry.digest), entry, destination):
                 return True
-            disk.copyfile(self._path(entry.digest), destination)
-            dress(destination, entry)
+            copy_new(self._path(entry.digest), destination, entry)
             return False
 
     def link(self, entry: FileEntry, destination: bytes) -> bool:
