@@ -77,6 +77,22 @@ def test_clangs_header_is_made_and_used_by_workers(
     assert compiled(cluster, project, without_system_headers, options) == {"done": 1}
 
 
+def test_a_precompiled_header_is_made_again(cluster: Cluster, project: Path) -> None:
+    """The earlier one is there, beside its header."""
+    make(project)
+    assert compiled(cluster, project, USE) == {"done": 1}
+    (project / "inc" / "part.h").write_text("#define PART 4\nstatic int part() { return 4; }\n")
+    assert compiled(cluster, project, MAKE) == {"done": 1}
+
+
+def test_the_driver_looks_beside_a_header_that_it_includes_itself(
+    cluster: Cluster, project: Path
+) -> None:
+    make(project)
+    argv = MAKE.replace("-Xclang -include -Xclang {}", "-include {}")
+    assert compiled(cluster, project, argv) == {"precompiled_header": 1}
+
+
 def test_clangs_own_option_for_it(cluster: Cluster, project: Path) -> None:
     make(project)
     argv = "clang++ -g -O1 -fpch-instantiate-templates -include-pch pre.h.pch -c x.cc -o x.o"

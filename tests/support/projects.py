@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.tools import absent
@@ -22,8 +23,9 @@ class NotFetched(Exception):
     """The project could not be had; the message says why."""
 
 
-def fetch(package: str, destination: Path, sha256: str = "") -> Path:
-    """A fresh copy of a project below ``destination``; raises NotFetched.
+def fetch(package: str, destination: Path, sha256: str = "", members: Sequence[str] = ()) -> Path:
+    """A fresh copy of a project below ``destination``, all of it or the ``members``, globs of
+    tar's; raises NotFetched.
 
     Also if the tarball is not the one with this digest, but of another version.
     """
@@ -32,7 +34,7 @@ def fetch(package: str, destination: Path, sha256: str = "") -> Path:
     if sha256 and hashlib.sha256(tarball.read_bytes()).hexdigest() != sha256:
         raise NotFetched(f"{package}: {tarball.name} is another version than this test knows")
     destination.mkdir(parents=True)
-    words = ["tar", "xf", str(tarball), "-C", str(destination)]
+    words = ["tar", "xf", str(tarball), "-C", str(destination), "--wildcards", *members]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise NotFetched(f"{package}: {done.stderr.strip()}")
@@ -52,10 +54,12 @@ def downloaded(package: str) -> Path:
     return kept
 
 
-def fetch_or_skip(package: str, destination: Path, sha256: str = "") -> Path:
+def fetch_or_skip(
+    package: str, destination: Path, sha256: str = "", members: Sequence[str] = ()
+) -> Path:
     """As ``fetch``; skips the test, or fails it where DIST_BUILD_REQUIRE_TOOLS=1."""
     try:
-        return fetch(package, destination, sha256)
+        return fetch(package, destination, sha256, members)
     except NotFetched as error:
         absent(str(error))
         raise

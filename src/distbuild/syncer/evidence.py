@@ -15,6 +15,7 @@ import msgspec
 
 from distbuild.command.diagnostics import places, plain
 from distbuild.command.model import CompileCommand, Family, Local, LocalReason
+from distbuild.command.passthrough import EMIT_PCH
 from distbuild.farm.executor import Task
 from distbuild.mirror.manifest import PRECOMPILED_SUFFIXES, Manifest
 from distbuild.protocol.codec import mark, unpack_inputs, unpack_marks
@@ -113,13 +114,23 @@ def unseen_precompiled(task: Task, manifest: Manifest) -> list[str]:
         return []
     command = task.command
     named = {manifest.resolve(command.absolute(name)) for name in command.ast_files}
+    made = _made_by(command, manifest)
     finds_all = command.family is Family.GCC and command.needs_original_paths
     return [
         path
-        for path in sorted(manifest.precompiled)
+        for path in sorted(manifest.precompiled - {made})
         if not ((finds_all or path in named) and isinstance(manifest.get(path), FileEntry))
         or manifest.is_newer(path, task.generation)
     ]
+
+
+def _made_by(command: CompileCommand, manifest: Manifest) -> str | None:
+    """The precompiled header that a command of clang replaces unread: only the driver looks beside
+    headers, those of its own -include."""
+    emits = any(a.meaning == "-Xclang" and a.value == EMIT_PCH for a in command.arguments)
+    if not emits or any(a.meaning == "-include" for a in command.arguments):
+        return None
+    return manifest.resolve(command.absolute(command.output))
 
 
 def is_precompiled_refused(command: CompileCommand, stderr: bytes) -> bool:
