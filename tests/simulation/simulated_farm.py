@@ -5,14 +5,16 @@ messages, on machines that die, freeze and are cut off. Compilers only take thei
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, TypeVar
 
 from distbuild import one_shot
 from distbuild.command.model import Local
 from distbuild.farm import farm as farm_module
 from distbuild.farm import long_polls, queue
+from distbuild.farm.executor import Task
 from distbuild.farm.farm import Farm
 from distbuild.farm.jobs import FarmLimits
 from distbuild.one_shot import OneShot
@@ -39,7 +41,7 @@ from tests.simulation.world import Event, Host, Pool, World, installed
 from tests.support.tasks import failed, task
 
 MODULES = (one_shot, farm_module, long_polls, agent, client, leases, results, slots)
-EPOCH = "e"
+CLIENT, EPOCH = "dev", "e"
 #: When TCP gives up on a connection of which nothing is heard (seconds); see http.server.
 DEAD_S = 3.0
 #: How long a worker may go on with a job whose lease has ended, when the network is in order: the
@@ -138,6 +140,7 @@ class SimulatedWorker:
         self.shop: Any = None
         self.agent: Any = None
         self.is_leaving = False
+        self.trees, self.store = model.tree_and_store(self)
         model.world.spawn(self.host, lambda: self._start(cores, ahead), "main")
 
     def _start(self, cores: int, ahead: int) -> None:
@@ -147,8 +150,8 @@ class SimulatedWorker:
             name=self.name,
             label=self.name,
             port=0,
-            trees=Trees(),  # type: ignore[arg-type]
-            store=Store(),  # type: ignore[arg-type]
+            trees=self.trees,
+            store=self.store,
             compilers=Compilers(),  # type: ignore[arg-type]
             runner=self,  # type: ignore[arg-type]
             namespaces=True,
@@ -184,8 +187,10 @@ class SimulatedWorker:
     ) -> Generator[Compiler, str, ResultRequest | None]:
         model, name = self.model, job.implicit_include.decode()
         model.begins(self, job.lease_id, name)
+        reading = model.reads(self, job, tree)
         if (yield Compiler(job.lease_id, model.compile_time(name))):
             return None
+        reading()
         if model.world.chance.random() < model.failing:
             return self.failed(job, "it failed here")
         return failed(job.lease_id, self.name, stdout=job.implicit_include)
@@ -242,49 +247,37 @@ class Link:
         def answer() -> Generator[OneShot, None, LeaseReply]:
             given = yield from self._model.farm.lease(request)
             jobs = [self._model.given(lease, one, request.worker) for lease, one in given]
-            return LeaseReply("dev", EPOCH, jobs)
+            return LeaseReply(CLIENT, EPOCH, jobs, self._model.changes_for(request, jobs))
 
         most = request.wait_s + (client.ANSWER_TIMEOUT_S if request.toolchains else 5.0)
-        return self._send(answer, most)
+        return self._model.send(answer, most, self._host)
 
     def renew(self, request: RenewRequest) -> RenewReply:
         def answer() -> Generator[OneShot, None, RenewReply]:
             return RenewReply((yield from self._model.farm.renew(request)))
 
-        return self._send(answer, request.wait_s + client.ANSWER_TIMEOUT_S)
+        return self._model.send(answer, request.wait_s + client.ANSWER_TIMEOUT_S, self._host)
 
     def results(self, batch: ResultBatch) -> ResultsReply:
         def answer() -> Generator[OneShot, None, ResultsReply]:
             yield from ()
             return ResultsReply([self._model.deliver(result) for result in batch.results])
 
-        return self._send(answer, client.ANSWER_TIMEOUT_S)
+        return self._model.send(answer, client.ANSWER_TIMEOUT_S, self._host)
 
     def pull(self, request: PullRequest) -> Changes:
-        raise InfrastructureError("no mirror")
+        def answer() -> Generator[OneShot, None, Changes]:
+            yield from ()
+            return self._model.pull(request)
+
+        return self._model.send(answer, client.ANSWER_TIMEOUT_S, self._host)
 
     def blobs(self, request: BlobRequest) -> BlobBatch:
-        raise InfrastructureError("no mirror")
+        def answer() -> Generator[OneShot, None, BlobBatch]:
+            yield from ()
+            return self._model.blobs(request)
 
-    def _send(self, answer: Callable[[], Generator[OneShot, None, T]], most_s: float) -> T:
-        model, world = self._model, self._model.world
-        call = Call(world)
-        if model.network.loses(self._host):
-            world.after(DEAD_S, call.done.set)
-        else:
-            world.after(model.network.delay(), lambda: model.serve(call, answer, self._host))
-        model.connections[self._host].append(call)
-        try:
-            call.done.wait(most_s)
-        finally:
-            if call in model.connections[self._host]:
-                model.connections[self._host].remove(call)
-            call.close()
-        if isinstance(call.reply, DistBuildError):
-            raise call.reply
-        if call.reply is None:
-            raise InfrastructureError("no answer")
-        return call.reply  # type: ignore[no-any-return]
+        return self._model.send(answer, client.ANSWER_TIMEOUT_S, self._host)
 
 
 class SimulatedFarm:
@@ -319,6 +312,18 @@ class SimulatedFarm:
     def add_worker(self, cores: int, ahead: int) -> None:
         self.workers.append(SimulatedWorker(self, f"w{next(self._names)}", cores, ahead))
 
+    def tree_and_store(self, worker: SimulatedWorker) -> tuple[Any, Any]:
+        """What a worker has of the mirror: here nothing."""
+        return Trees(), Store()
+
+    def reads(self, worker: SimulatedWorker, job: Job, tree: Any) -> Callable[[], object]:
+        """A compiler begins to read the tree; what is returned is called when it has ended."""
+        return lambda: None
+
+    def prepared(self, name: str) -> Task:
+        """The task of a compile that is submitted now."""
+        return task(name)
+
     def alive(self) -> list[SimulatedWorker]:
         return [worker for worker in self.workers if worker.host.is_alive]
 
@@ -336,7 +341,7 @@ class SimulatedFarm:
 
     def _compile(self, name: str, gives_up_s: float | None) -> None:
         ends = None if gives_up_s is None else self.world.now + gives_up_s
-        running = self.farm.execute(task(name))
+        running = self.farm.execute(self.prepared(name))
         try:
             while True:
                 event = next(running)
@@ -371,10 +376,48 @@ class SimulatedFarm:
 
     # --- the workers' requests ------------------------------------------------------------------
 
-    def serve(
-        self, call: Call, answer: Callable[[], Generator[OneShot, None, Any]], host: Host
+    def send(
+        self,
+        answer: Callable[[], Generator[OneShot, None, T]],
+        most_s: float,
+        host: Host,
+        at: Host | None = None,
+    ) -> T:
+        """A request over the network of the worker ``host``: what ``at`` (the syncer) answers."""
+        call = Call(self.world)
+        if self.network.loses(host):
+            self.world.after(DEAD_S, call.done.set)
+        else:
+
+            def arrive() -> None:
+                self._serve(call, answer, host, at or self.syncer)
+
+            self.world.after(self.network.delay(), arrive)
+        calls = self.connections[host]
+        calls.append(call)
+        try:
+            call.done.wait(most_s)
+        finally:
+            if call in calls:
+                calls.remove(call)
+            call.close()
+        if isinstance(call.reply, DistBuildError):
+            raise call.reply
+        if call.reply is None:
+            raise InfrastructureError("no answer")
+        return call.reply  # type: ignore[no-any-return]
+
+    def _serve(
+        self,
+        call: Call,
+        answer: Callable[[], Generator[OneShot, None, Any]],
+        host: Host,
+        at: Host,
     ) -> None:
-        self.world.spawn(self.syncer, lambda: self._answer(call, answer(), host), "request")
+        if at.is_alive:
+            self.world.spawn(at, lambda: self._answer(call, answer(), host), "request")
+        else:
+            call.done.set()  # connection refused
 
     def _answer(self, call: Call, answering: Generator[OneShot, None, Any], host: Host) -> None:
         try:
@@ -398,12 +441,22 @@ class SimulatedFarm:
 
         self.world.after(self.network.delay(), arrive)
 
+    def pull(self, request: PullRequest) -> Changes:
+        raise InfrastructureError("no mirror")
+
+    def blobs(self, request: BlobRequest) -> BlobBatch:
+        raise InfrastructureError("no mirror")
+
+    def changes_for(self, request: LeaseRequest, jobs: list[Job]) -> Changes | None:
+        """The changes of the mirror that go with leased jobs."""
+        return None
+
     def given(self, lease: str, one: Any, worker: str) -> Job:
         name = one.implicit_include
         self.leased[name].append(lease)
         if len(self.leased[name]) > queue.MAX_TRIES + queue.MAX_OVERRUNS:
             raise Broken(f"{name} has been leased {len(self.leased[name])} times")
-        return Job(lease, 1, [], b"/p", {}, "gcc", implicit_include=name.encode())
+        return Job(lease, one.generation, [], b"/p", {}, "gcc", implicit_include=name.encode())
 
     def deliver(self, result: ResultRequest) -> bool:
         taken = bool(self.farm.deliver(result))
@@ -519,9 +572,14 @@ class SimulatedFarm:
                 raise Broken(f"{worker.name} keeps {its._used} slots, {worker.agent._leases._held}")
 
 
+F = TypeVar("F", bound=SimulatedFarm)
+
+
 @contextmanager
-def simulated(seed: int | str) -> Iterator[SimulatedFarm]:
-    """A farm without workers, in a world of its own."""
+def simulated(
+    seed: int | str, make: Callable[[World], F], modules: Sequence[ModuleType] = MODULES
+) -> Iterator[F]:
+    """A farm without workers, in a world of its own, to which these modules belong."""
     world = World(seed)
     numbers = itertools.count()
     more = {
@@ -529,8 +587,8 @@ def simulated(seed: int | str) -> Iterator[SimulatedFarm]:
         "Cancellation": Cancellation,
         "Pace": lambda count: Pace(count, lambda: world.now),
     }
-    with installed(world, MODULES, **more):
+    with installed(world, modules, **more):
         try:
-            yield SimulatedFarm(world)
+            yield make(world)
         finally:
             world.close()

@@ -1,19 +1,27 @@
 """The simulation finds what it is for: each planted bug breaks a run within 2,000 seeds."""
 
 import itertools
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from distbuild.farm.farm import Farm
 from distbuild.farm.jobs import Event, State
 from distbuild.farm.queue import JobQueue
+from distbuild.mirror.manifest import Manifest, Summary
 from distbuild.one_shot import OneShot
+from distbuild.worker import agent
 from distbuild.worker.agent import Agent
 from distbuild.worker.leases import Leases
 from distbuild.worker.slots import Slots
+from distbuild.worker.tree import blob_file
+from distbuild.worker.tree.on_disk import DiskTree
+from distbuild.worker.tree.tree import Tree
 from tests.simulation.simulated_farm import Broken
 from tests.simulation.test_farm import run
+from tests.simulation.test_mirror import fresh, run_mirrored
 
 MOST_SEEDS = 2_000
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -146,18 +154,86 @@ def unbounded_retry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(JobQueue, "retry", wrong)
 
 
+MIRROR_PLANTS: list[Plant] = []
+
+
+def plant_in_mirror(function: Plant) -> Plant:
+    MIRROR_PLANTS.append(function)
+    return function
+
+
+@plant_in_mirror
+def stale_tree(patch: pytest.MonkeyPatch) -> None:
+    """A job begins without looking whether its tree is up to date."""
+    patch.setattr(agent, "reach", lambda *of: None)
+
+
+@plant_in_mirror
+def generation_skipped(patch: pytest.MonkeyPatch) -> None:
+    """The worker takes changes that begin after its own generation."""
+    apply = Tree.apply
+
+    def wrong(self, changes):
+        if 0 < self.generation < changes.base and changes.epoch == self.epoch:
+            self.generation = changes.base
+        return apply(self, changes)
+
+    patch.setattr(Tree, "apply", wrong)
+    patch.setattr(Summary, "digest", lambda self: bytes(32))
+
+
+@plant_in_mirror
+def generation_too_high(patch: pytest.MonkeyPatch) -> None:
+    """The syncer tells less than has changed."""
+    since = Manifest.since
+    patch.setattr(Manifest, "since", lambda self, after: since(self, after)[after > 0 :])
+    patch.setattr(Summary, "digest", lambda self: bytes(32))
+
+
+@plant_in_mirror
+def forgotten_removal(patch: pytest.MonkeyPatch) -> None:
+    """A removed file stays on the worker's disk."""
+    remove = DiskTree.remove
+    patch.setattr(
+        DiskTree, "remove", lambda self, path: None if path.endswith(b"x.h") else remove(self, path)
+    )
+
+
+@plant_in_mirror
+def wrong_content(patch: pytest.MonkeyPatch) -> None:
+    """The store takes what it is sent for what it asked for."""
+    patch.setattr(
+        blob_file, "_write_hashed", lambda chunks, handle, *of: bool(os.write(handle, b"?"))
+    )
+
+
 # Requests that a broken run leaves open may fail when they are closed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.in_turn("planted", of=4)
 @pytest.mark.parametrize("planted", PLANTS, ids=lambda planted: planted.__name__)
 def test_a_planted_bug_is_found(
     monkeypatch: pytest.MonkeyPatch, planted: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     planted(monkeypatch)
+    is_found_by(run, monkeypatch)
+
+
+def is_found_by(run_one: Callable[[int], object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("logging.Logger.isEnabledFor", lambda *_: False)
     for seed in itertools.count():
         assert seed < MOST_SEEDS, "not found"
         try:
-            run(seed)
+            run_one(seed)
         except (Broken, Exception) as error:  # noqa: BLE001 - also what the code itself refuses
             print(f"seed {seed}: {type(error).__name__}: {error}")
             return
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.in_turn("planted", of=5)
+@pytest.mark.parametrize("planted", MIRROR_PLANTS, ids=lambda planted: planted.__name__)
+def test_a_planted_bug_of_the_mirror_is_found(
+    monkeypatch: pytest.MonkeyPatch, planted: Callable[[pytest.MonkeyPatch], None], top: Path
+) -> None:
+    planted(monkeypatch)
+    is_found_by(lambda seed: run_mirrored(seed, fresh(top)), monkeypatch)
