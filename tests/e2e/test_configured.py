@@ -29,6 +29,11 @@ def _gcc(kit: Path) -> None:
     shutil.copy(gcc, kit / "bin/kit-gcc")
     for part in parts.iterdir():
         (own / part.name).symlink_to(part)
+    asked = [str(gcc), "-print-prog-name=cc1"]
+    programs = Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout).parent
+    if programs != parts:  # Debian 13 has them below libexec
+        (kit / "libexec/gcc" / parts.parent.name).mkdir(parents=True)
+        (kit / "libexec/gcc" / parts.parent.name / parts.name).symlink_to(programs)
     (own / "specs").write_text("*cc1_options:\n+ -DFROM_CONFIGURATION=1\n\n")
 
 
@@ -48,7 +53,8 @@ def _with_outputs(kit: Path) -> None:
 
 def _elsewhere(kit: Path) -> None:
     """A stand-in for a clang that is built with a directory for its configuration."""
-    clang, system = need(need_configured("clang")), kit.parent / "etc" / "clang"
+    clang = str(Path(need(need_configured("clang"))).resolve())
+    system = kit.parent / "etc" / "clang"
     system.mkdir(parents=True)
     (system / "clang.cfg").write_text("-DFROM_CONFIGURATION=3\n")
     make_stand_in(kit / "bin/clang-99", clang, f"--config-system-dir={system}")

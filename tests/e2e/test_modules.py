@@ -216,5 +216,9 @@ def test_a_cmake_build_with_modules_is_distributed(
     # source imports in any order.
     loose = (".gcm", ".ddi") if family == "gcc" else ()
     exact = [name for name in local if not name.endswith(loose)]
-    assert [name for name in exact if ours[name] != local[name]] == []
+    if wrong := [name for name in exact if ours[name] != local[name]]:
+        # From 19 on clang notes in a module the times of those that it imports.
+        again = built(cluster, root, compiler, wrapped=False)
+        assert [name for name in wrong if again[name] == local[name]] == []
+        assert all(name.endswith(".pcm") for name in wrong)
     assert {n: found[n] for n in found if n not in BESIDE} == {"done": 8}

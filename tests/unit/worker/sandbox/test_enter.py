@@ -239,7 +239,8 @@ int main(void)
 def test_a_hostile_command_gets_nowhere(namespace: Namespace) -> None:
     source = namespace.directory / "hostile.c"
     source.write_text(HOSTILE)
-    words = [need("gcc"), "-w", str(source), "-o", str(namespace.directory / "hostile")]
+    program = namespace.directory / "hostile"
+    words = [need("gcc"), "-w", "-D_GNU_SOURCE", str(source), "-o", str(program)]
     subprocess.run(words, check=True)
     before = len(os.listdir("/proc"))
     found = namespace.output("/.shown/hostile")
