@@ -47,8 +47,9 @@ def test_cmake_and_ninja_build_cjson_and_its_tests_pass(
     source = fetch_or_skip("cjson", tmp_path / "cjson")
     build = tmp_path / "build"
     launcher = ";".join(wrapper_command())
-    launched = f"-DCMAKE_C_COMPILER_LAUNCHER={launcher}"
-    run(["cmake", "-G", "Ninja", "-S", str(source), "-B", str(build), launched], tmp_path, cluster)
+    # CMake from 4.0 on refuses what asks for one as old as cJSON does.
+    options = [f"-DCMAKE_C_COMPILER_LAUNCHER={launcher}", "-DCMAKE_POLICY_VERSION_MINIMUM=3.5"]
+    run(["cmake", "-G", "Ninja", "-S", str(source), "-B", str(build), *options], tmp_path, cluster)
     remote, local = counted(cluster, lambda: run(["ninja", PARALLEL], build, cluster))
     assert remote >= 20
     assert local <= {"link"}

@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +45,28 @@ def _clang_version(path: str) -> int:
     done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
     found = re.search(r"clang version (\d+)", done.stdout)
     return int(found[1]) if found else 0
+
+
+def name_dump(text: str) -> str:
+    """The text with the name, for DUMP, that gcc's -fdump-tree-original gives to its dump of a.c:
+    it has a number, which differs by gcc's version."""
+    if "DUMP" not in text:
+        return text
+    with tempfile.TemporaryDirectory() as place:
+        source = Path(place) / "a.c"
+        source.touch()
+        words = [need("gcc"), "-fdump-tree-original", "-c", "a.c"]
+        subprocess.run(words, cwd=place, check=True)
+        (dump,) = source.parent.glob("a.c.*.original")
+    return text.replace("DUMP", dump.name)
+
+
+def need_assembler_of_path() -> None:
+    """Skip where gcc is built to run one assembler, whatever PATH says, as in Debian 14."""
+    words = [need("gcc"), "-print-prog-name=as"]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    if said != "as":
+        pytest.skip(f"this gcc runs {said}, not the assembler of PATH")
 
 
 def absent(what: str) -> None:
