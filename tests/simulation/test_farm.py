@@ -89,6 +89,11 @@ def test_each_job_is_answered_once_and_nothing_is_left(seed: int) -> None:
     run(seed)
 
 
+@pytest.mark.parametrize("seed", [204_784, 206_893, 210_677, 213_679])
+def test_jobs_that_woke_one_request_for_places_ahead_are_leased_to_others(seed: int) -> None:
+    run(seed)
+
+
 @pytest.mark.parametrize("seed", SEEDS[:3])
 def test_a_seed_gives_the_same_run_again(seed: int) -> None:
     assert run(seed) == run(seed)

@@ -69,15 +69,12 @@ class Farm:
         self._lock = threading.Lock()
         self._waiting: dict[int, _Waiting] = {}
         self._held = 0
-        self._polls = Polls()
-        self._renewals = Polls()
-        self._health = Health()
-        self._described = Descriptions()
+        self._polls, self._renewals = Polls(), Polls()
+        self._health, self._described = Health(), Descriptions()
         # Free slots of each worker, estimated from its requests and results.
         self._free: dict[str, int] = {}
         self._stopping = threading.Event()
-        self._started = now()
-        self._expected = expected
+        self._started, self._expected = now(), expected
         self._first = OneShot()
         self._ticker = Ticker(self._tick, "leases", self._limits.rest_s, now)
         self._ticker.start()
@@ -87,8 +84,7 @@ class Farm:
         self._stopping.set()
         self._first.set()
         with self._lock:
-            why = LocalReason.SYNCER_STOPPING
-            self._perform([CompileLocally(number, why) for number in self._waiting])
+            self._perform([CompileLocally(n, LocalReason.SYNCER_STOPPING) for n in self._waiting])
             self._polls.notify_all()
             self._renewals.notify_all()
         self._ticker.stop()
@@ -185,9 +181,13 @@ class Farm:
         if self._stopping.is_set():
             return []
         self._free.pop(request.worker, None)
-        # Another worker with a free slot could start the job at once, and will soon poll for it.
-        ahead = 0 if any(free > 0 for free in self._free.values()) else request.ahead
+        # Another worker with a free slot could start the job at once, and polls for it.
+        others = [w for n, w in self._queue.workers.items() if self._free.get(n, 0) > 0]
+        ahead = 0 if others else request.ahead
         actions = self._queue.lease(request.worker, request.slots, now, ahead)
+        for _ in range(min(request.ahead - ahead, self._queue.queued())):
+            # Such jobs may have woken this request alone.
+            self._polls.notify([w.name for w in others if self._queue.offers(w, now)])
         if now >= self._queue.workers[request.worker].paused_until:
             self._free[request.worker] = request.slots - len(actions)
         given = [(a.lease, self._waiting[a.number].task) for a in actions if isinstance(a, Assign)]
