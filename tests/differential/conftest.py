@@ -5,14 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, running
 
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory, certs_dir: Path) -> Iterator[Cluster]:
-    started = Cluster(tmp_path_factory.mktemp("farm"), certs_dir)
-    try:
-        yield started.start()
-        started.stop()
-    finally:
-        started.kill()
+    with running(Cluster(tmp_path_factory.mktemp("farm"), certs_dir)) as started:
+        yield started

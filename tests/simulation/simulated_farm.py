@@ -52,6 +52,8 @@ CANCELLED_S = 8.0
 IDLE_S = 8.0
 #: How long a dead worker may have jobs: a lease and a tick.
 LOST_S = queue.LEASE_S + FarmLimits().rest_s + 1.0
+#: How long after the last loss a worker is in order again: the longest time-out of a request.
+SETTLED_S = client.ANSWER_TIMEOUT_S + 10.0
 #: How long a run may take after its troubles.
 ANSWERED_S = 6_000.0
 
@@ -111,6 +113,8 @@ class Compiler:
 
 
 class Cancellation:
+    """Stands for the worker's own, which has a pipe."""
+
     def __init__(self) -> None:
         self._is_set = False
         self.heard: list[Callable[[], object]] = []
@@ -188,7 +192,7 @@ class SimulatedWorker:
         model, name = self.model, job.implicit_include.decode()
         model.begins(self, job.lease_id, name)
         reading = model.reads(self, job, tree)
-        if (yield Compiler(job.lease_id, model.compile_time(name))):
+        if (yield Compiler(job.lease_id, model.compile_time())):
             return None
         reading()
         if model.world.chance.random() < model.failing:
@@ -216,6 +220,8 @@ class SimulatedWorker:
 
 
 class Trees:
+    """The trees of a worker without a mirror: always up to date."""
+
     def tree_for(self, url: str, client_id: str) -> "Trees":
         return self
 
@@ -227,11 +233,15 @@ class Trees:
 
 
 class Store:
+    """A disk with room."""
+
     def is_full(self) -> bool:
         return False
 
 
 class Compilers:
+    """One compiler."""
+
     def advertised(self) -> list[Toolchain]:
         return [Toolchain("gcc", "gcc")]
 
@@ -249,8 +259,8 @@ class Link:
             jobs = [self._model.given(lease, one, request.worker) for lease, one in given]
             return LeaseReply(CLIENT, EPOCH, jobs, self._model.changes_for(request, jobs))
 
-        most = request.wait_s + (client.ANSWER_TIMEOUT_S if request.toolchains else 5.0)
-        return self._model.send(answer, most, self._host)
+        timeout_s = client.ANSWER_TIMEOUT_S if request.toolchains else client.FAREWELL_TIMEOUT_S
+        return self._model.send(answer, request.wait_s + timeout_s, self._host)
 
     def renew(self, request: RenewRequest) -> RenewReply:
         def answer() -> Generator[OneShot, None, RenewReply]:
@@ -293,7 +303,6 @@ class SimulatedFarm:
         self.failing = 0.0
         self.longest_s = 5.0
         self.answers: Counter[str] = Counter()
-        self.submitted: list[str] = []
         self.open: set[str] = set()
         #: By job: its leases, oldest first.
         self.leased: dict[str, list[str]] = defaultdict(list)
@@ -327,7 +336,7 @@ class SimulatedFarm:
     def alive(self) -> list[SimulatedWorker]:
         return [worker for worker in self.workers if worker.host.is_alive]
 
-    def compile_time(self, name: str) -> float:
+    def compile_time(self) -> float:
         return self.world.chance.choice((0.01, 0.1, 1.0, self.longest_s))
 
     # --- the wrappers ---------------------------------------------------------------------------
@@ -335,7 +344,6 @@ class SimulatedFarm:
     def submit(self, gives_up_s: float | None = None) -> None:
         """Compile a file; the wrapper may die after some time."""
         name = f"{next(self._names)}.c"
-        self.submitted.append(name)
         self.open.add(name)
         self.world.spawn(self.syncer, lambda: self._compile(name, gives_up_s), name)
 
@@ -454,7 +462,7 @@ class SimulatedFarm:
     def given(self, lease: str, one: Any, worker: str) -> Job:
         name = one.implicit_include
         self.leased[name].append(lease)
-        if len(self.leased[name]) > queue.MAX_TRIES + queue.MAX_OVERRUNS:
+        if len(self.leased[name]) > queue.MAX_TRIES:
             raise Broken(f"{name} has been leased {len(self.leased[name])} times")
         return Job(lease, one.generation, [], b"/p", {}, "gcc", implicit_include=name.encode())
 
@@ -527,7 +535,7 @@ class SimulatedFarm:
                 and worker.host.frozen_until <= self.world.now
                 and not worker.is_leaving
                 and worker.shop is not None
-                and self.world.now - max(lost, worker.host.frozen_until) > 70.0
+                and self.world.now - max(lost, worker.host.frozen_until) > SETTLED_S
             )
             self._look_for_idle(worker, waiting, passed_s, is_well=is_well)
             self._look_for_forgotten(worker, is_well=is_well)

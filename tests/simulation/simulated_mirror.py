@@ -206,6 +206,7 @@ class MirroredFarm(SimulatedFarm):
     def __init__(self, world: World, top: Path) -> None:
         self._top = top
         self.pushers: dict[str, Pusher] = {}
+        self._is_started = Event(world)
         (top / "dev").mkdir()
         super().__init__(world)
 
@@ -214,16 +215,16 @@ class MirroredFarm(SimulatedFarm):
         self.dev = DevBox(self, self._top / "dev")
         self._source = BlobSource(self.dev.manifest)
         self._source.scanned()
+        self._is_started.set()
 
     def tree_and_store(self, worker: SimulatedWorker) -> tuple[Any, Any]:
-        """Made by the worker itself when it first needs them: only tasks may take locks."""
+        """Empty ones, which a push thread of the syncer fills."""
         made = Made(self._top / worker.name)
         self.world.spawn(self.syncer, lambda: self._push_to(worker), "push")
         return made.trees, made.store
 
     def _push_to(self, worker: SimulatedWorker) -> None:
-        while not hasattr(self, "_source"):
-            self.world.sleep(0.01)
+        self._is_started.wait()
         made = Pusher(
             PushClient(self, worker),  # type: ignore[arg-type]
             CLIENT,
@@ -313,6 +314,3 @@ class Made:
         self.store = Store(directory / "store")
         self.trees = Trees(directory / "sandbox", self.store, OwnFiles(self.store, enabled=False))
         self.trees.set_aside_old()
-
-
-__all__ = ["MIRROR_MODULES", "MirroredFarm"]

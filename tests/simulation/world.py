@@ -241,9 +241,6 @@ class Lock:
             if self._waiting:
                 world.wake(self._waiting.pop(world.chance.randrange(len(self._waiting))))
 
-    def locked(self) -> bool:
-        return self._owner is not None
-
     def __enter__(self) -> "Lock":
         self.acquire()
         return self

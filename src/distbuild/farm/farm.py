@@ -69,12 +69,15 @@ class Farm:
         self._lock = threading.Lock()
         self._waiting: dict[int, _Waiting] = {}
         self._held = 0
-        self._polls, self._renewals = Polls(), Polls()
-        self._health, self._described = Health(), Descriptions()
+        self._polls = Polls()
+        self._renewals = Polls()
+        self._health = Health()
+        self._described = Descriptions()
         # Free slots of each worker, estimated from its requests and results.
         self._free: dict[str, int] = {}
         self._stopping = threading.Event()
-        self._started, self._expected = now(), expected
+        self._started = now()
+        self._expected = expected
         self._first = OneShot()
         self._ticker = Ticker(self._tick, "leases", self._limits.rest_s, now)
         self._ticker.start()
@@ -84,7 +87,8 @@ class Farm:
         self._stopping.set()
         self._first.set()
         with self._lock:
-            self._perform([CompileLocally(n, LocalReason.SYNCER_STOPPING) for n in self._waiting])
+            why = LocalReason.SYNCER_STOPPING
+            self._perform([CompileLocally(number, why) for number in self._waiting])
             self._polls.notify_all()
             self._renewals.notify_all()
         self._ticker.stop()
@@ -141,7 +145,7 @@ class Farm:
             workers = self._queue.workers
             if request.worker not in workers and len(workers) >= self._limits.workers:
                 raise TooMuchAtOnce(f"{self._limits.workers} workers are known already")
-            poll = self._polls.enter(request.worker, request.slots + request.ahead, deadline)
+            poll = self._polls.enter(request.worker, request.slots, deadline)
         try:
             while True:
                 with self._lock:
@@ -181,13 +185,9 @@ class Farm:
         if self._stopping.is_set():
             return []
         self._free.pop(request.worker, None)
-        # Another worker with a free slot could start the job at once, and polls for it.
-        others = [w for n, w in self._queue.workers.items() if self._free.get(n, 0) > 0]
-        ahead = 0 if others else request.ahead
+        # Another worker with a free slot could start the job at once, and will soon poll for it.
+        ahead = 0 if any(free > 0 for free in self._free.values()) else request.ahead
         actions = self._queue.lease(request.worker, request.slots, now, ahead)
-        for _ in range(min(request.ahead - ahead, self._queue.queued())):
-            # Such jobs may have woken this request alone.
-            self._polls.notify([w.name for w in others if self._queue.offers(w, now)])
         if now >= self._queue.workers[request.worker].paused_until:
             self._free[request.worker] = request.slots - len(actions)
         given = [(a.lease, self._waiting[a.number].task) for a in actions if isinstance(a, Assign)]

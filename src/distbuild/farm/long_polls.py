@@ -14,7 +14,8 @@ from distbuild.one_shot import OneShot
 
 
 class Poll:
-    """A worker's pending request; ``slots`` 0: it only waits to learn that there is a job.
+    """A worker's pending request; ``slots`` 0: it only waits to learn that there is a job. Places
+    ahead do not count: a job for one may be another worker's, which then has to be woken for it.
 
     ``deadline``: when it is answered with nothing, on the farm's clock. ``promised``: how many jobs
     have woken it since it last looked for jobs. ``answered``: its connection was there to the end.

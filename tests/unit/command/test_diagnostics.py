@@ -61,8 +61,8 @@ def test_an_error_is_found_in_every_format(driver, options, tmp_path, require_to
         check=False,
     )
     assert done.returncode == 1
-    if b"unrecognized argument" in done.stderr:
-        pytest.skip(f"this {driver} does not know {options}")  # gcc 16 has no JSON any more
+    if "json" in options and b"unrecognized argument" in done.stderr:
+        pytest.skip(f"this {driver} has no JSON any more")  # from gcc 16 on
     assert [Path(name).name for name in blamed(done.stderr, "the_word")] == ["with space.h"]
 
 

@@ -448,6 +448,24 @@ def submitted_more(farm: Farm, of: Task) -> list[InThread]:
     return [call]
 
 
+def test_a_job_wakes_a_worker_with_a_free_slot_not_one_with_a_place_ahead(farm: Farm) -> None:
+    """Which is not given a job ahead while the other is free: the job would wait for both."""
+    requests = [
+        LeaseRequest("w1", 1, LONG_S, [Toolchain("gcc", "gcc")], ahead=4),
+        asking("w2", 1, LONG_S),
+    ]
+    polls = [farm.lease(request) for request in requests]
+    bells = [next(poll) for poll in polls]
+    calls = submitted(farm, 2, task())
+    assert [bell.is_set() for bell in bells] == [True, True]
+    for request, poll in zip(requests, polls, strict=True):
+        with pytest.raises(StopIteration) as ended:
+            next(poll)
+        [(lease, _)] = ended.value.value
+        assert farm.deliver(failed(lease, request.worker))
+    assert all(isinstance(call.result(), ResultRequest) for call in calls)
+
+
 def test_jobs_ahead_are_given_only_while_nobody_else_is_free(farm: Farm) -> None:
     def ahead(worker: str, slots: int) -> LeaseRequest:
         return LeaseRequest(worker, slots, 0.0, [Toolchain("gcc", "gcc")], ahead=2)
